@@ -1,0 +1,144 @@
+// Package api is what the control plane and the data path share, and all that they share: the schema of the
+// annotation by which the injector tells the interceptors their routes, and the protobufs by which interceptors
+// talk to KEDA (externalscaler.proto) and to each other (peer.proto).
+//
+// It imports nothing of this project and nothing of Kubernetes.
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// RoleLabel marks the objects that the interceptors watch. Kubernetes copies a Service's labels onto the
+// EndpointSlices that it keeps for it, so one label selector finds all three kinds.
+const (
+	RoleLabel = "scale-to-zero/role"
+
+	// RoleRoute marks a route slice: the EndpointSlice that sends an opted-in Service's traffic to the interceptors.
+	RoleRoute = "route"
+	// RoleDirect marks a direct Service, and so its EndpointSlices, which list the real pods.
+	RoleDirect = "direct"
+	// RoleInterceptor marks the interceptors' own headless Service, and so its EndpointSlices: the peers.
+	RoleInterceptor = "interceptor"
+)
+
+// RoutesAnnotation on a route slice holds a Routes as JSON. It is the single source of truth for the ports on which
+// interceptors listen: the slice's own ports say only what is published at the moment.
+const RoutesAnnotation = "scale-to-zero/routes"
+
+// Protocols that a Port can be told to speak.
+const (
+	ProtocolAuto = "auto" // look at the first bytes
+	ProtocolHTTP = "http" // HTTP/1.1, HTTP/2 without TLS, and upgrades
+	ProtocolTCP  = "tcp"  // bytes
+)
+
+// Routes is everything that an interceptor knows of one opted-in Service. Its namespace is the slice's.
+type Routes struct {
+	// Service is the opted-in Service's name.
+	Service string `json:"service"`
+	// ServiceUID is its UID, for the events about it.
+	ServiceUID string `json:"serviceUID"`
+	// Direct is the name of the direct Service, in whose EndpointSlices the real pods are.
+	Direct string `json:"direct"`
+	// Workload is what is scaled.
+	Workload Workload `json:"workload"`
+	// Ports has an entry for each port of the Service, in its order.
+	Ports []Port `json:"ports"`
+	// Cooldown is how long the workload stays up after its last request.
+	Cooldown Duration `json:"cooldown"`
+	// HoldTimeout is the longest that a request is held for a pod.
+	HoldTimeout Duration `json:"holdTimeout"`
+	// Retiring says that the Service is being given back: requests are still served, but the workload is no longer
+	// woken or put to sleep for them, since the injector restores it by itself.
+	Retiring bool `json:"retiring,omitempty"`
+}
+
+// Workload names what is scaled, in the namespace of the Service.
+type Workload struct {
+	APIVersion string `json:"apiVersion"` // apps/v1
+	Kind       string `json:"kind"`       // Deployment or StatefulSet
+	Name       string `json:"name"`
+	UID        string `json:"uid"`
+}
+
+// String is Kind/Name, as users write it.
+func (w Workload) String() string { return w.Kind + "/" + w.Name }
+
+// Port is one route.
+type Port struct {
+	// Name is the Service port's name; empty when the Service has one unnamed port. The direct Service's
+	// EndpointSlices carry the same name.
+	Name string `json:"name,omitempty"`
+	// Port is the Service's port, for messages.
+	Port int32 `json:"port"`
+	// Listen is the port on which every interceptor listens for this route, and for no other.
+	Listen int32 `json:"listen"`
+	// Protocol is one of the Protocol constants.
+	Protocol string `json:"protocol"`
+}
+
+// Encode returns r as the value of RoutesAnnotation.
+func (r Routes) Encode() (string, error) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return "", fmt.Errorf("encoding routes of service %q: %w", r.Service, err)
+	}
+	return string(b), nil
+}
+
+// DecodeRoutes parses the value of RoutesAnnotation. The error says what is wrong with which field; a slice whose
+// annotation does not decode is left out by the interceptors, and the injector writes it anew.
+func DecodeRoutes(value string) (Routes, error) {
+	var r Routes
+	if value == "" {
+		return r, errors.New("decoding routes: the annotation is missing or empty")
+	}
+	if err := json.Unmarshal([]byte(value), &r); err != nil {
+		return r, fmt.Errorf("decoding routes: %w", err)
+	}
+	switch {
+	case r.Service == "":
+		return r, errors.New("decoding routes: service is empty")
+	case r.Direct == "":
+		return r, errors.New("decoding routes: direct is empty")
+	case r.Workload.Kind == "" || r.Workload.Name == "":
+		return r, fmt.Errorf("decoding routes: workload %q lacks a kind or a name", r.Workload)
+	case r.Cooldown <= 0 || r.HoldTimeout <= 0:
+		return r, fmt.Errorf("decoding routes: cooldown %s and holdTimeout %s must be positive", r.Cooldown, r.HoldTimeout)
+	case len(r.Ports) == 0:
+		return r, errors.New("decoding routes: no ports")
+	}
+	for _, p := range r.Ports {
+		if p.Listen < 1 || p.Listen > 65535 {
+			return r, fmt.Errorf("decoding routes: port %q listens on %d, which is no port", p.Name, p.Listen)
+		}
+		switch p.Protocol {
+		case ProtocolAuto, ProtocolHTTP, ProtocolTCP:
+		default:
+			return r, fmt.Errorf("decoding routes: port %q has protocol %q, want auto, http or tcp", p.Name, p.Protocol)
+		}
+	}
+	return r, nil
+}
+
+// Duration is a time.Duration that reads and writes itself as text ("5m0s"), so that a person can read the annotation.
+type Duration time.Duration
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("parsing duration: %w", err)
+	}
+	*d = Duration(v)
+	return nil
+}

@@ -1,0 +1,13 @@
+package api
+
+// Trigger metadata of the ScaledObjects that the injector makes. KEDA hands it back to the interceptors as
+// scalerMetadata with every call, so that an edit of the ScaledObject takes effect without any other channel.
+const (
+	// MetadataWorkload names the workload, as Workload.String does.
+	MetadataWorkload = "workload"
+	// MetadataTargetPendingRequests is how many pending requests one replica is worth: a positive integer.
+	MetadataTargetPendingRequests = "targetPendingRequests"
+)
+
+// MetricPendingRequests is the metric that the external scaler offers to KEDA.
+const MetricPendingRequests = "pending-requests"
