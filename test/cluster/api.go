@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// An apiClient asks the API server, from inside the namespace, as the administrator. It reads single objects, which is
+// all that waiting takes; whatever writes goes through kubectl.
+type apiClient struct {
+	http *http.Client
+}
+
+var errNotFound = errors.New("not found")
+
+func (c *cluster) api() (*apiClient, error) {
+	ca, err := os.ReadFile(c.pki("ca.crt"))
+	if err != nil {
+		return nil, fmt.Errorf("cluster %s has no certificates: %w", c.name, err)
+	}
+	cert, err := tls.LoadX509KeyPair(c.pki("admin.crt"), c.pki("admin.key"))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	return &apiClient{http: &http.Client{
+		Timeout: 10 * time.Second,
+		Transport: &http.Transport{
+			DialContext:       c.dial,
+			TLSClientConfig:   &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+			ForceAttemptHTTP2: true,
+		},
+	}}, nil
+}
+
+// get reads what is at path into an object; a nil object only asks whether it is there.
+func (a *apiClient) get(ctx context.Context, path string, object any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, apiServer+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	switch {
+	case err != nil:
+		return err
+	case resp.StatusCode == http.StatusNotFound:
+		return errNotFound
+	case resp.StatusCode != http.StatusOK:
+		return fmt.Errorf("asking for %s: %s: %.300s", path, resp.Status, body)
+	case object == nil:
+		return nil
+	}
+	return json.Unmarshal(body, object)
+}
+
+// conditions is the part of an object's status that says how it is doing.
+type conditions struct {
+	Status struct {
+		Conditions []struct{ Type, Status, Reason, Message string }
+	}
+}
+
+func (c conditions) isTrue(kind string) bool {
+	for _, condition := range c.Status.Conditions {
+		if condition.Type == kind {
+			return condition.Status == "True"
+		}
+	}
+	return false
+}
+
+// has tells whether the object at path has a condition. An object that is not there, or an API server that does not
+// answer yet, has none.
+func (a *apiClient) has(ctx context.Context, path, condition string) bool {
+	var object conditions
+	return a.get(ctx, path, &object) == nil && object.isTrue(condition)
+}
+
+// waitHealthy polls a component's own health endpoint, whose certificate it has signed itself.
+func (c *cluster) waitHealthy(ctx context.Context, limit time.Duration, name, url string) error {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DialContext:     c.dial,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // on loopback of a namespace of our own
+	}}
+	defer client.CloseIdleConnections()
+	return poll(ctx, limit, name+" to be healthy; see "+c.log(name), func() (bool, error) {
+		if err := c.require(name); err != nil {
+			return false, err
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return false, err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return false, ctx.Err()
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK, nil
+	})
+}
+
+// apply sends manifests to the API server the way a person would.
+func (c *cluster) apply(ctx context.Context, manifests []byte) error {
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, c.hyperkube(), "apply", "--server-side", "--force-conflicts", "--kubeconfig", c.kubeconfig(), "-f", "-")
+	cmd.Args[0] = "kubectl"
+	cmd.Env = replaceEnv(os.Environ(), c.environment())
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(manifests), &out, &out
+	if err := c.inNamespace(cmd.Start); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("applying manifests: %w: %s", err, strings.TrimSpace(out.String()))
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A program is a command that is built from source. Those of other projects are built from the unpacked folder of their
+// own module, so that what its go.mod replaces and its go.sum checks applies; `go install M@V` refuses such modules.
+type program struct {
+	name    string
+	title   string
+	module  string // empty: ours, below the checkout
+	version string
+	pkg     string
+	ldflags string
+}
+
+// dir is where the program is kept. Its version is in the name, so nothing is ever overwritten by something different.
+func (p program) dir() string {
+	base, _, _ := strings.Cut(p.title, " ")
+	return strings.ToLower(base) + "-" + p.version
+}
+
+func (c *cluster) programs() map[string]program {
+	keda := func(name string) program {
+		return program{
+			name: "keda-" + name, title: "KEDA " + name, module: "github.com/kedacore/keda/v2", version: kedaVersion, pkg: "./cmd/" + name,
+			ldflags: "-X github.com/kedacore/keda/v2/version.Version=" + kedaVersion,
+		}
+	}
+	helm := func(name, major, version string) program {
+		module := "helm.sh/helm/v" + major
+		return program{name: name, title: "Helm", module: module, version: version, pkg: "./cmd/helm", ldflags: "-X " + module + "/internal/version.version=" + version}
+	}
+	all := map[string]program{}
+	for _, p := range []program{
+		{name: "hyperkube", title: "Kubernetes", version: kubernetesVersion + "-" + c.kubeSum, pkg: "test/cluster/kube", ldflags: kubernetesLDFlags()},
+		{name: "pause", title: "pause", version: c.pauseSum, pkg: "test/cluster/pause"},
+		{name: "coredns", title: "CoreDNS", module: "github.com/coredns/coredns", version: corednsVersion, pkg: "."},
+		keda("operator"), keda("adapter"), keda("webhooks"),
+		helm("helm", "4", helmVersion), helm("helm3", "3", helm3Version),
+	} {
+		all[p.name] = p
+	}
+	return all
+}
+
+func kubernetesLDFlags() string {
+	var flags []string
+	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+		for _, v := range []string{
+			"gitVersion=" + kubernetesVersion, "gitMajor=1", "gitMinor=" + kubernetesMinor,
+			"gitTreeState=clean", "gitCommit=0000000", "buildDate=2026-01-01T00:00:00Z",
+		} {
+			flags = append(flags, "-X "+pkg+"."+v)
+		}
+	}
+	return strings.Join(flags, " ")
+}
+
+// sumFiles is short, and different when a file in the folder is.
+func sumFiles(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(sum, "%s %d\n%s", e.Name(), len(content), content)
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:4]), nil
+}
+
+func (c *cluster) binary(name string) string { return c.cached("bin", c.programs()[name].dir(), name) }
+func (c *cluster) hyperkube() string         { return c.binary("hyperkube") }
+func (c *cluster) kedaManifests() string     { return c.cached("bin", "keda-"+kedaVersion, "keda.yaml") }
+
+func (c *cluster) imageFile(image bundledImage) string {
+	return filepath.Join(filepath.Dir(c.binary(image.binary)), image.binary+".tar")
+}
+
+// build makes what is missing of the named programs, one after the other: each keeps all processors busy on its own.
+func (c *cluster) build(ctx context.Context, report *progress, names ...string) error {
+	var missing []string
+	for _, name := range names {
+		if !exists(c.binary(name)) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if _, err := exec.LookPath("go"); err != nil {
+		return errors.New("go is not in PATH: install Go and put its bin folder there")
+	}
+	release, err := lock(c.cached("bin.lock"), "the programs in "+c.cached("bin"))
+	if err != nil {
+		return err
+	}
+	defer release()
+	for _, name := range missing {
+		if p := c.programs()[name]; !exists(c.binary(name)) { // somebody else may have built it while we waited
+			what := "building " + p.title + " " + p.version
+			if err := report.long(what, func() error { return c.compile(ctx, p) }); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+		}
+	}
+	return nil
+}
+
+// compile builds under another name first: what has its final name is whole.
+func (c *cluster) compile(ctx context.Context, p program) error {
+	dir := filepath.Join(c.checkout, p.pkg)
+	pkg := "."
+	if p.module != "" {
+		unpacked, err := c.download(ctx, p.module, p.version)
+		if err != nil {
+			return err
+		}
+		dir, pkg = unpacked, p.pkg
+	}
+	out := c.binary(p.name)
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return err
+	}
+	unfinished := filepath.Join(filepath.Dir(out), ".unfinished-"+p.name)
+	defer os.Remove(unfinished)
+	cmd := goCommand(ctx, dir, "build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w "+p.ldflags), "-o", unfinished, pkg)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w:\n%s", err, lastLines(output, 15))
+	}
+	return os.Rename(unfinished, out)
+}
+
+// download unpacks a module into Go's module cache and returns the folder.
+func (c *cluster) download(ctx context.Context, module, version string) (string, error) {
+	empty, err := os.MkdirTemp("", "cluster-*") // in a module, the download would change its go.sum
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(empty)
+	cmd := goCommand(ctx, empty, "mod", "download", "-json", module+"@"+version)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	output, err := cmd.Output()
+	var result struct{ Dir, Error string }
+	if jsonErr := json.Unmarshal(output, &result); jsonErr == nil && result.Error != "" {
+		return "", fmt.Errorf("downloading %s: %s", module, result.Error)
+	}
+	if err != nil {
+		return "", fmt.Errorf("downloading %s: %w: %s", module, err, lastLines(stderr.Bytes(), 5))
+	}
+	return result.Dir, nil
+}
+
+// goCommand is shielded from settings that fit other builds. Where modules come from stays as it is set up.
+func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PWD="+dir, "GO111MODULE=on", "GOWORK=off", "GOFLAGS=-mod=readonly -buildvcs=false",
+		"CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+func lastLines(output []byte, n int) string {
+	lines := strings.Split(strings.TrimSpace(string(output)), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// buildKubernetes is all that a control plane takes; it needs no privileges and no packages.
+func (c *cluster) buildKubernetes(ctx context.Context, report *progress) error {
+	return c.build(ctx, report, "hyperkube")
+}
+
+// buildCluster builds everything that `up` needs.
+func (c *cluster) buildCluster(ctx context.Context, report *progress, withKEDA bool) error {
+	names, images := []string{"hyperkube", "pause", "coredns"}, []bundledImage{pause()}
+	if withKEDA {
+		names, images = append(names, "keda-operator", "keda-adapter", "keda-webhooks"), append(images, kedaImages()...)
+	}
+	if err := c.build(ctx, report, append(names, "helm", "helm3")...); err != nil {
+		return err
+	}
+	for _, image := range images {
+		if file := c.imageFile(image); !exists(file) {
+			if err := writeImage(imageSpec{name: image.name, binary: c.binary(image.binary), dest: image.dest}, file); err != nil {
+				return err
+			}
+		}
+	}
+	if !withKEDA || exists(c.kedaManifests()) {
+		return nil
+	}
+	return c.renderKEDA(ctx)
+}
+
+// renderKEDA writes down KEDA's own manifests, so that `up` does not depend on Go's module cache.
+func (c *cluster) renderKEDA(ctx context.Context) error {
+	dir, err := c.download(ctx, "github.com/kedacore/keda/v2", kedaVersion)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, c.hyperkube(), "kustomize", filepath.Join(dir, "config", "default"))
+	cmd.Args[0] = "kubectl"
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	manifests, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("rendering KEDA's manifests: %w: %s", err, lastLines(stderr.Bytes(), 5))
+	}
+	_, err = writeFile(c.kedaManifests(), manifests, 0o644)
+	return err
+}
+
+// assets is the folder that envtest wants: a control plane of its own, for tests that need no node.
+func (c *cluster) assets() (string, error) {
+	dir := filepath.Join(filepath.Dir(c.hyperkube()), "assets")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
+		if err := os.Symlink("../hyperkube", filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrExist) {
+			return "", err
+		}
+	}
+	return dir, nil
+}

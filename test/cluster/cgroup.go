@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroupMounts lists the mounted cgroup hierarchies: one for each controller (v1), one for all (v2), or both.
+func cgroupMounts() (v1, v2 []string, err error) {
+	f, err := os.Open("/proc/self/mounts")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	seen := map[string]bool{}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 3 || seen[fields[1]] {
+			continue
+		}
+		seen[fields[1]] = true
+		switch fields[2] {
+		case "cgroup":
+			v1 = append(v1, fields[1])
+		case "cgroup2":
+			v2 = append(v2, fields[1])
+		}
+	}
+	if len(v1)+len(v2) == 0 {
+		return nil, nil, errors.New("no cgroups are mounted on this machine; containers need them")
+	}
+	return v1, v2, nil
+}
+
+// ensureCgroups makes the folder below which this cluster's kubelet keeps all its pods. The kubelet wants to find it in
+// every hierarchy and does not make it.
+func (c *cluster) ensureCgroups() error {
+	v1, v2, err := cgroupMounts()
+	if err != nil {
+		return err
+	}
+	for _, mount := range v1 {
+		dir := filepath.Join(mount, c.globalName())
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("making cgroup: %w", err)
+		}
+		// a new cpuset is empty, and nothing can run in an empty one
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+			if err := copyFile(filepath.Join(mount, file), filepath.Join(dir, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("setting up cgroup: %w", err)
+			}
+		}
+	}
+	for _, mount := range v2 {
+		if err := os.MkdirAll(filepath.Join(mount, c.globalName()), 0o755); err != nil {
+			return fmt.Errorf("making cgroup: %w", err)
+		}
+		delegateControllers(mount)
+	}
+	return nil
+}
+
+// delegateControllers makes the controllers of a v2 hierarchy available below its root. One by one, because those that
+// a v1 hierarchy holds are refused; the kubelet says so if one is missing that it needs.
+func delegateControllers(mount string) {
+	controllers, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
+	if err != nil {
+		return
+	}
+	for _, name := range strings.Fields(string(controllers)) {
+		_ = os.WriteFile(filepath.Join(mount, "cgroup.subtree_control"), []byte("+"+name), 0o644)
+	}
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o644)
+}
+
+// cgroupDirs lists the cluster's cgroups, the innermost first.
+func (c *cluster) cgroupDirs() ([]string, error) {
+	v1, v2, err := cgroupMounts()
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, mount := range append(v1, v2...) {
+		err := filepath.WalkDir(filepath.Join(mount, c.globalName()), func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // it went away meanwhile
+			}
+			if err == nil && d.IsDir() {
+				dirs = append([]string{path}, dirs...)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("listing cgroups: %w", err)
+		}
+	}
+	return dirs, nil
+}
+
+// cgroupPIDs lists every process in the cluster's cgroups: what runs in its pods, with or without a shim left to tell.
+func (c *cluster) cgroupPIDs() ([]int, error) {
+	dirs, err := c.cgroupDirs()
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, dir := range dirs {
+		content, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			continue // it went away meanwhile
+		}
+		for _, field := range strings.Fields(string(content)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids, nil
+}
+
+// deleteCgroups removes the folders. A cgroup stays busy for a moment after its last process is gone.
+func (c *cluster) deleteCgroups() error {
+	return poll(context.Background(), 10*time.Second, "cgroups to become free", func() (bool, error) {
+		dirs, err := c.cgroupDirs()
+		for _, dir := range dirs {
+			_ = unix.Rmdir(dir)
+		}
+		return len(dirs) == 0, err
+	})
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// down removes the cluster, in whatever state it is. It goes by what is there, not by what `up` once did.
+func (c *cluster) down(ctx context.Context, report *progress) error {
+	if os.Geteuid() != 0 {
+		return errors.New("not root: only root can remove a cluster")
+	}
+	release, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if !exists(c.path()) && !c.hasNamespace() && !exists(hostDir+"/clusters/"+c.globalName()) {
+		fmt.Fprintf(report.out, "cluster %s is not up\n", c.name)
+		return nil
+	}
+	for _, s := range []struct {
+		what string
+		do   func() error
+	}{
+		{"forwards, kubelet and kube-proxy stopped", func() error {
+			return c.stop(10*time.Second, append(c.pidFiles("forward-*"), "kubelet", "kube-proxy")...)
+		}},
+		{"pods removed", func() error { return c.tryStopPods(ctx, report) }},
+		{"containerd and control plane stopped", c.stopRest},
+		{"nothing left running", c.killStrays},
+		{"mounts, cgroups and network removed", c.removeGlobals},
+		{"machine's settings as before", c.releaseHost},
+		{"state deleted", c.removeState},
+	} {
+		if err := report.stage(s.what, s.do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tryStopPods leaves to killStrays what containerd does not manage.
+func (c *cluster) tryStopPods(ctx context.Context, report *progress) error {
+	if _, err := c.running("containerd"); err != nil {
+		return nil
+	}
+	if err := c.stopPods(ctx); err != nil {
+		fmt.Fprintf(report.out, "containerd could not remove every pod, killing the rest: %v\n", err)
+	}
+	return nil
+}
+
+// stopRest ends containerd, and the control plane all at once and without grace: nothing of it is kept.
+func (c *cluster) stopRest() error {
+	if err := c.stop(10*time.Second, "containerd"); err != nil {
+		return err
+	}
+	return c.stop(0, c.pidFiles("*")...)
+}
+
+// killStrays ends what no pid file speaks of: pods and shims whose containerd was killed, daemons whose `up` was killed
+// before it could write the file, commands that somebody left running in the namespace.
+func (c *cluster) killStrays() error {
+	return poll(context.Background(), 20*time.Second, "the cluster's processes to end", func() (bool, error) {
+		strays, err := c.strays()
+		if err != nil || len(strays) == 0 {
+			return err == nil, err
+		}
+		return false, stopProcesses(strays, 0)
+	})
+}
+
+// strays finds every process that belongs to this cluster and to nobody else: one in its network namespace, in its
+// cgroups, or a shim that serves its containerd. We are in none of them, but a thread of ours may have been.
+func (c *cluster) strays() ([]identity, error) {
+	mine := map[int]bool{}
+	pids, err := c.cgroupPIDs()
+	if err != nil {
+		return nil, err
+	}
+	for _, pid := range pids {
+		mine[pid] = true
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	namespace, err := c.namespaceID()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		ns, err := os.Stat("/proc/" + e.Name() + "/ns/net")
+		inside := err == nil && namespace != nil && os.SameFile(ns, namespace)
+		cmdline, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline") // gone meanwhile
+		if inside || isShimOf(string(cmdline), c.containerdSocket()) {
+			mine[pid] = true
+		}
+	}
+	delete(mine, os.Getpid())
+	var ids []identity
+	for pid := range mine {
+		if id, err := identify(pid); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// isShimOf reads a command line as in /proc: containerd-shim-runc-v2 -namespace k8s.io -id … -address SOCKET.
+func isShimOf(cmdline, socket string) bool {
+	args := strings.Split(strings.TrimRight(cmdline, "\x00"), "\x00")
+	if !strings.Contains(args[0], "containerd-shim") {
+		return false
+	}
+	for i, arg := range args[1:] {
+		if arg == "-address" && i+2 < len(args) && args[i+2] == socket {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *cluster) removeGlobals() error {
+	c.removeShimSockets()
+	c.removeCNIResults()
+	c.removeLogLinks()
+	return firstError(c.unmountAll, c.deleteCgroups, c.deleteNetwork)
+}
+
+// mountsBelow reads /proc/self/mounts for what is mounted below a folder, the innermost first.
+func mountsBelow(mounts, dir string) []string {
+	var found []string
+	for s := bufio.NewScanner(strings.NewReader(mounts)); s.Scan(); {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 2 {
+			continue
+		}
+		// spaces and the like are written as octal numbers
+		path := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[1])
+		if strings.HasPrefix(path, dir+"/") {
+			found = append(found, path)
+		}
+	}
+	sort.SliceStable(found, func(i, j int) bool { return len(found[i]) > len(found[j]) })
+	return found
+}
+
+func (c *cluster) mounts() ([]string, error) {
+	content, err := os.ReadFile("/proc/self/mounts")
+	return mountsBelow(string(content), c.path()), err
+}
+
+func (c *cluster) unmountAll() error {
+	mounts, err := c.mounts()
+	if err != nil {
+		return err
+	}
+	for _, path := range mounts {
+		if unix.Unmount(path, unix.UMOUNT_NOFOLLOW) != nil { // busy for a moment longer: take it out of sight at least
+			if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+				return fmt.Errorf("unmounting %s: %w", path, err)
+			}
+		}
+	}
+	return nil
+}
+
+// removeState deletes the cluster's folder, but never through something that is mounted in it.
+func (c *cluster) removeState() error {
+	mounts, err := c.mounts()
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s is still mounted: unmount it and run `down` again", mounts[0])
+	}
+	return os.RemoveAll(c.path())
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// cri connects to the container runtime the way the kubelet does. It is a unix socket, so from any namespace.
+func (c *cluster) cri() (cri.RuntimeServiceClient, func() error, error) {
+	conn, err := grpc.NewClient("unix://"+c.containerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, nil, fmt.Errorf("connecting to containerd: %w", err)
+	}
+	return cri.NewRuntimeServiceClient(conn), conn.Close, nil
+}
+
+func (c *cluster) containerdReady(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	client, closeConn, err := c.cri()
+	if err != nil {
+		return false
+	}
+	defer closeConn() //nolint:errcheck // nothing was written
+	_, err = client.Version(ctx, &cri.VersionRequest{})
+	return err == nil
+}
+
+// stopPods ends every pod. containerd then takes its network down and unmounts its files, which is better than doing it
+// behind its back.
+func (c *cluster) stopPods(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	client, closeConn, err := c.cri()
+	if err != nil {
+		return err
+	}
+	defer closeConn() //nolint:errcheck // an error would have shown in the calls
+	list, err := client.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+	if err != nil {
+		return fmt.Errorf("listing pods: %w", err)
+	}
+	results := make(chan error, len(list.GetItems()))
+	for _, pod := range list.GetItems() {
+		go func() {
+			_, stopped := client.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: pod.GetId()})
+			_, removed := client.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: pod.GetId()})
+			results <- errors.Join(stopped, removed)
+		}()
+	}
+	var errs []error
+	for range list.GetItems() {
+		errs = append(errs, <-results)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *cluster) ctr(ctx context.Context, args ...string) (string, error) {
+	args = append([]string{"--address", c.containerdSocket(), "--namespace", "k8s.io"}, args...)
+	out, err := exec.CommandContext(ctx, "ctr", args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}
+
+// load gives images to the node, for there is no registry that it could pull them from.
+func (c *cluster) load(ctx context.Context, files ...string) error {
+	if _, err := c.running("containerd"); err != nil {
+		return fmt.Errorf("cluster %s is not up: run `up` first", c.name)
+	}
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			return fmt.Errorf("loading an image: %w", err)
+		}
+		if _, err := c.ctr(ctx, "images", "import", file); err != nil {
+			return fmt.Errorf("loading %s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+// loadOnce loads images of our own, unless they are there.
+func (c *cluster) loadOnce(ctx context.Context, images ...bundledImage) error {
+	out, err := c.ctr(ctx, "images", "ls", "-q")
+	if err != nil {
+		return fmt.Errorf("listing images: %w", err)
+	}
+	for _, image := range images {
+		if !strings.Contains("\n"+out, "\n"+image.name+"\n") {
+			if err := c.load(ctx, c.imageFile(image)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removeShimSockets deletes the sockets of the shims, which containerd keeps in one folder for the whole machine. A shim
+// that was killed leaves its own behind; its address is in its state.
+func (c *cluster) removeShimSockets() {
+	files, _ := filepath.Glob(c.path("run", "containerd", "io.containerd.runtime.v2.task", "k8s.io", "*", "address")) // the only error is a bad pattern
+	for _, file := range files {
+		if address, err := os.ReadFile(file); err == nil {
+			os.Remove(strings.TrimPrefix(strings.TrimSpace(string(address)), "unix://"))
+		}
+	}
+	removeIfEmpty("/run/containerd/s", "/run/containerd")
+}

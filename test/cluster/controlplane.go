@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+func (c *cluster) etcd() daemon {
+	return daemon{name: "etcd", binary: c.hyperkube(), args: []string{
+		"--name=scale-to-zero", "--data-dir=" + c.path("data", "etcd"), "--log-level=warn",
+		"--unsafe-no-fsync", // the data of a test cluster survives a killed process, and need not survive a power cut
+		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
+		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
+		"--initial-cluster=scale-to-zero=http://127.0.0.1:2380",
+	}}
+}
+
+func (c *cluster) apiServer() daemon {
+	return daemon{name: "kube-apiserver", binary: c.hyperkube(), args: []string{
+		"--etcd-servers=http://127.0.0.1:2379", "--service-cluster-ip-range=" + serviceCIDR,
+		"--bind-address=0.0.0.0", "--secure-port=6443", "--advertise-address=" + nodeIP,
+		"--tls-cert-file=" + c.pki("apiserver.crt"), "--tls-private-key-file=" + c.pki("apiserver.key"),
+		"--client-ca-file=" + c.pki("ca.crt"), "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		"--allow-privileged=true",
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-key-file=" + c.pki("service-account.crt"), "--service-account-signing-key-file=" + c.pki("service-account.key"),
+		"--kubelet-client-certificate=" + c.pki("apiserver-kubelet-client.crt"), "--kubelet-client-key=" + c.pki("apiserver-kubelet-client.key"),
+		"--kubelet-certificate-authority=" + c.pki("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
+		"--requestheader-client-ca-file=" + c.pki("front-proxy-ca.crt"), "--requestheader-allowed-names=front-proxy-client",
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--proxy-client-cert-file=" + c.pki("front-proxy-client.crt"), "--proxy-client-key-file=" + c.pki("front-proxy-client.key"),
+		"--enable-aggregator-routing=true", // webhooks and aggregated APIs are called at their pods, not through kube-proxy
+		"--shutdown-delay-duration=0s",
+	}}
+}
+
+// The two controllers below have their request rates raised: at the defaults, the default ServiceAccount, without which
+// no pod starts, is 5 s late. One of each runs, so there is no leader to elect.
+func (c *cluster) controllerManager() daemon {
+	kubeconfig := c.pki("kube-controller-manager.kubeconfig")
+	return daemon{name: "kube-controller-manager", binary: c.hyperkube(), args: []string{
+		"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
+		"--bind-address=127.0.0.1", "--leader-elect=false", "--kube-api-qps=300", "--kube-api-burst=600",
+		"--use-service-account-credentials=true", "--root-ca-file=" + c.pki("ca.crt"),
+		"--service-account-private-key-file=" + c.pki("service-account.key"),
+		"--cluster-signing-cert-file=" + c.pki("ca.crt"), "--cluster-signing-key-file=" + c.pki("ca.key"),
+		"--requestheader-client-ca-file=" + c.pki("front-proxy-ca.crt"),
+		"--allocate-node-cidrs=false", "--service-cluster-ip-range=" + serviceCIDR,
+	}}
+}
+
+func (c *cluster) scheduler() daemon {
+	kubeconfig := c.pki("kube-scheduler.kubeconfig")
+	return daemon{name: "kube-scheduler", binary: c.hyperkube(), args: []string{
+		"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
+		"--bind-address=127.0.0.1", "--leader-elect=false", "--kube-api-qps=300", "--kube-api-burst=600",
+	}}
+}
+
+// upAPIServer starts etcd and the API server, which waits for etcd by itself.
+func (c *cluster) upAPIServer(ctx context.Context) error {
+	for _, d := range []daemon{c.etcd(), c.apiServer()} {
+		if err := c.start(d); err != nil {
+			return err
+		}
+	}
+	api, err := c.api()
+	if err != nil {
+		return err
+	}
+	return poll(ctx, 2*time.Minute, "the API server to be ready; see "+c.log("kube-apiserver"), func() (bool, error) {
+		return api.get(ctx, "/readyz", nil) == nil, c.require("etcd", "kube-apiserver")
+	})
+}
+
+// upControllers returns when pods can be made: the ServiceAccount that they run as is the last thing they need.
+func (c *cluster) upControllers(ctx context.Context) error {
+	for _, d := range []daemon{c.controllerManager(), c.scheduler()} {
+		if err := c.start(d); err != nil {
+			return err
+		}
+	}
+	if err := c.waitHealthy(ctx, time.Minute, "kube-controller-manager", "https://127.0.0.1:10257/healthz"); err != nil {
+		return err
+	}
+	if err := c.waitHealthy(ctx, time.Minute, "kube-scheduler", "https://127.0.0.1:10259/healthz"); err != nil {
+		return err
+	}
+	api, err := c.api()
+	if err != nil {
+		return err
+	}
+	return poll(ctx, time.Minute, "the default ServiceAccount", func() (bool, error) {
+		return api.get(ctx, "/api/v1/namespaces/default/serviceaccounts/default", nil) == nil, c.require("kube-controller-manager")
+	})
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Some things exist once for the whole machine, however many clusters run: this file notes who uses them. The notes are
+// in /run, since what they are about does not survive a reboot either, and clusters of different users share them.
+const (
+	hostDir  = "/run/scale-to-zero"
+	hostLock = "/run/scale-to-zero.lock"
+)
+
+// kubeletSysctls are what a kubelet sets to its liking when it starts.
+func kubeletSysctls() []string {
+	return []string{
+		"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
+		"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+	}
+}
+
+// kubeletDirs are where a kubelet puts things whatever its configuration says: links to logs, a socket for devices.
+func kubeletDirs() []string {
+	return []string{"/var/log/containers", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet"}
+}
+
+// A hostState is how the machine was before the first cluster.
+type hostState struct {
+	Sysctls map[string]string `json:"sysctls"`
+	Made    []string          `json:"made"` // of kubeletDirs, those that were not there
+}
+
+// claimHost notes that this cluster is about to change the machine, and how it was before if it is the first.
+func (c *cluster) claimHost() error {
+	release, err := lock(hostLock, "this machine's settings")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := os.MkdirAll(filepath.Join(hostDir, "clusters"), 0o755); err != nil {
+		return err
+	}
+	if !exists(filepath.Join(hostDir, "before.json")) {
+		content, err := json.Marshal(readHost("/proc/sys"))
+		if err != nil {
+			return err
+		}
+		if _, err := writeFile(filepath.Join(hostDir, "before.json"), content, 0o644); err != nil {
+			return err
+		}
+	}
+	_, err = writeFile(filepath.Join(hostDir, "clusters", c.globalName()), []byte(c.path()+"\n"), 0o644)
+	return err
+}
+
+func readHost(sysctls string) hostState {
+	state := hostState{Sysctls: map[string]string{}}
+	for _, name := range kubeletSysctls() {
+		if value, err := os.ReadFile(filepath.Join(sysctls, name)); err == nil {
+			state.Sysctls[name] = strings.TrimSpace(string(value))
+		}
+	}
+	for _, dir := range kubeletDirs() {
+		if !exists(dir) {
+			state.Made = append(state.Made, dir)
+		}
+	}
+	return state
+}
+
+// releaseHost takes the note back, and with the last one restores the machine.
+func (c *cluster) releaseHost() error {
+	if !exists(hostDir) {
+		return nil
+	}
+	release, err := lock(hostLock, "this machine's settings")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := os.Remove(filepath.Join(hostDir, "clusters", c.globalName())); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if others, err := os.ReadDir(filepath.Join(hostDir, "clusters")); err != nil || len(others) > 0 {
+		return err
+	}
+	var before hostState
+	content, err := os.ReadFile(filepath.Join(hostDir, "before.json"))
+	if err == nil {
+		err = json.Unmarshal(content, &before)
+	}
+	if err == nil {
+		err = before.restore()
+	}
+	if err != nil {
+		return fmt.Errorf("restoring the machine's settings: %w", err)
+	}
+	return os.RemoveAll(hostDir)
+}
+
+func (s hostState) restore() error {
+	for name, value := range s.Sysctls {
+		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644); err != nil {
+			return err
+		}
+	}
+	for _, dir := range s.Made {
+		if dir == "/var/lib/kubelet/device-plugins" { // nothing but kubelet's socket and a marker file are in there
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+		removeIfEmpty(dir)
+	}
+	return nil
+}
+
+// removeLogLinks deletes the links that the kubelet makes to its pods' logs.
+func (c *cluster) removeLogLinks() {
+	links, _ := filepath.Glob("/var/log/containers/*") // the only error is a bad pattern
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, c.path()+"/") {
+			os.Remove(link)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// The node's address sits on one end of a veth pair, the other end is inside the namespace as well: not every kernel has
+// the dummy driver, and addresses of loopback are refused as endpoints.
+const (
+	nodeLink = "node0"
+	peerLink = "node0p"
+)
+
+// hasNamespace tells whether the network namespace is there. The file alone does not: after a reboot or a crash half-way
+// it can be an empty file with nothing mounted on it.
+func (c *cluster) hasNamespace() bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(c.namespacePath(), &fs) == nil && fs.Type == unix.NSFS_MAGIC
+}
+
+// ensureNetwork makes the namespace and what is in it. Every step may have been done before.
+func (c *cluster) ensureNetwork() error {
+	if !c.hasNamespace() {
+		if err := os.Remove(c.namespacePath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		// ip makes /run/netns a shared mount of its own, which later `ip netns` commands rely on
+		if out, err := exec.Command("ip", "netns", "add", c.globalName()).CombinedOutput(); err != nil {
+			return fmt.Errorf("making the network namespace: %w: %s", err, out)
+		}
+	}
+	if err := c.inNamespace(configureNetwork); err != nil {
+		return fmt.Errorf("setting up the network namespace: %w", err)
+	}
+	return nil
+}
+
+func configureNetwork() error {
+	if _, err := netlink.LinkByName(nodeLink); err != nil {
+		pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: nodeLink}, PeerName: peerLink}
+		if err := netlink.LinkAdd(pair); err != nil {
+			return fmt.Errorf("adding a veth pair: %w", err)
+		}
+	}
+	for _, name := range []string{"lo", nodeLink, peerLink} {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			return fmt.Errorf("setting %s up: %w", name, err)
+		}
+	}
+	node, err := netlink.LinkByName(nodeLink)
+	if err != nil {
+		return err
+	}
+	addr, err := netlink.ParseAddr(nodeCIDR)
+	if err != nil {
+		return err
+	}
+	if err := netlink.AddrReplace(node, addr); err != nil {
+		return fmt.Errorf("adding %s: %w", nodeCIDR, err)
+	}
+	// DNAT comes after routing, so without a route of some kind the node could not connect to a Service at all
+	_, services, err := net.ParseCIDR(serviceCIDR)
+	if err != nil {
+		return err
+	}
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: node.Attrs().Index, Dst: services}); err != nil {
+		return fmt.Errorf("adding the route for Services: %w", err)
+	}
+	return setNetworkSysctls()
+}
+
+func setNetworkSysctls() error {
+	for _, s := range []struct{ name, value string }{
+		{"net/ipv4/ip_forward", "1"},
+		{"net/ipv4/conf/all/rp_filter", "0"},
+		{"net/ipv4/conf/default/rp_filter", "0"},
+		// a Service without endpoints is rejected by an ICMP error: if that is rate-limited, clients time out instead
+		{"net/ipv4/icmp_ratelimit", "0"},
+		// pod to Service to pod on the same bridge: the answer has to pass the rules too, or it comes from a stranger
+		{"net/bridge/bridge-nf-call-iptables", "1"},
+	} {
+		if err := os.WriteFile("/proc/sys/"+s.name, []byte(s.value), 0o644); err != nil {
+			return fmt.Errorf("setting sysctl: %w", err)
+		}
+	}
+	return nil
+}
+
+// inNamespace runs f on a thread that is in the cluster's network namespace. What f starts or opens stays in there. The
+// thread is never given back: it ends with its goroutine, so that no other goroutine finds itself in the namespace.
+func (c *cluster) inNamespace(f func() error) error {
+	if !c.hasNamespace() {
+		return fmt.Errorf("cluster %s has no network namespace: it is not up", c.name)
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := enter(c.namespacePath()); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+func enter(path string) error {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer ns.Close()
+	if err := netns.Set(ns); err != nil {
+		return fmt.Errorf("entering %s: %w", path, err)
+	}
+	return nil
+}
+
+// dial connects to an address inside the namespace. The address is an IP: a name would be looked up outside.
+func (c *cluster) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = c.inNamespace(func() error {
+		d := net.Dialer{Timeout: 10 * time.Second}
+		conn, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// execInNamespace replaces this process by the command, inside the namespace. Only returns on errors.
+func (c *cluster) execInNamespace(binary string, argv, env []string) error {
+	return c.inNamespace(func() error {
+		return fmt.Errorf("running %s: %w", binary, syscall.Exec(binary, argv, env))
+	})
+}
+
+// deleteNetwork removes the namespace; its interfaces, routes and rules go with it.
+func (c *cluster) deleteNetwork() error {
+	if !exists(c.namespacePath()) {
+		return nil
+	}
+	if c.hasNamespace() {
+		if err := unix.Unmount(c.namespacePath(), unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmounting %s: %w", c.namespacePath(), err)
+		}
+	}
+	if err := os.Remove(c.namespacePath()); err != nil {
+		return fmt.Errorf("removing the network namespace: %w", err)
+	}
+	return nil
+}
+
+// namespaceID is what /proc/PID/ns/net of every process in the namespace looks like.
+func (c *cluster) namespaceID() (os.FileInfo, error) {
+	if !c.hasNamespace() {
+		return nil, os.ErrNotExist
+	}
+	return os.Stat(c.namespacePath())
+}
+
+// cniConfiguration is for a plain bridge with addresses from one subnet. The network is named after the cluster, because
+// libcni keeps what it did in one folder for the whole machine.
+func (c *cluster) cniConfiguration() map[string]any {
+	return map[string]any{
+		"cniVersion": "1.0.0", "name": c.globalName(),
+		"plugins": []any{
+			map[string]any{
+				"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+				"ipam": map[string]any{
+					"type": "host-local", "dataDir": c.path("run", "cni"),
+					"ranges": [][]map[string]string{{{"subnet": podCIDR}}},
+					"routes": []map[string]string{{"dst": "0.0.0.0/0"}},
+				},
+			},
+			map[string]any{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}},
+		},
+	}
+}
+
+// removeCNIResults deletes what libcni remembers about this cluster's pods.
+func (c *cluster) removeCNIResults() {
+	files, _ := filepath.Glob("/var/lib/cni/results/" + c.globalName() + "-*") // the only error is a bad pattern
+	for _, f := range files {
+		os.Remove(f)
+	}
+	removeIfEmpty("/var/lib/cni/results", "/var/lib/cni")
+}
+
+// removeIfEmpty deletes folders that others may use, or may have made.
+func removeIfEmpty(dirs ...string) {
+	for _, dir := range dirs {
+		_ = syscall.Rmdir(dir) // fails if it is not empty, which is the point
+	}
+}

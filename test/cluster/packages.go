@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// debianPackages are what Go's module proxy does not have, or what the kernel wants a program for.
+func debianPackages() []string {
+	return []string{"containerd", "runc", "containernetworking-plugins", "iproute2", "nftables", "iptables", "conntrack"}
+}
+
+// checkMachine says which one thing is missing, before anything is done.
+func (c *cluster) checkMachine() error {
+	if os.Geteuid() != 0 {
+		return errors.New("not root: a node mounts file systems and makes network namespaces; run this as root")
+	}
+	if !exists("/proc/self/ns/net") {
+		return errors.New("this kernel has no network namespaces (CONFIG_NET_NS)")
+	}
+	for _, need := range []struct{ path, word, module string }{
+		{"/proc/filesystems", "overlay", "overlay"},
+		{"/proc/sys/net/bridge/bridge-nf-call-iptables", "", "br_netfilter"},
+	} {
+		if !fileHas(need.path, need.word) {
+			_ = exec.Command("modprobe", need.module).Run() // it may be built in, or missing altogether: look again
+		}
+		if !fileHas(need.path, need.word) {
+			return fmt.Errorf("this kernel has no %s: load the module, or use a kernel that has it", need.module)
+		}
+	}
+	if _, _, err := cgroupMounts(); err != nil {
+		return err
+	}
+	return c.checkStateFolder()
+}
+
+func fileHas(path, word string) bool {
+	b, err := os.ReadFile(path)
+	return err == nil && strings.Contains(string(b), word)
+}
+
+func (c *cluster) checkStateFolder() error {
+	if err := os.MkdirAll(c.cache, 0o755); err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(c.cache, &fs); err != nil {
+		return err
+	}
+	if fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		return fmt.Errorf("%s is on overlayfs, and containers cannot have another overlay on top: set XDG_CACHE_HOME to a folder on a disk or a tmpfs", c.cache)
+	}
+	if n := len(c.containerdSocket() + ".ttrpc"); n > 107 {
+		return fmt.Errorf("the path of %s is %d letters long, and a socket's may have 107: use a shorter --name or XDG_CACHE_HOME", c.containerdSocket(), n)
+	}
+	return nil
+}
+
+// installPackages installs what is missing from Debian.
+func installPackages(ctx context.Context, report *progress) error {
+	var missing []string
+	for _, p := range debianPackages() {
+		out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", p).Output()
+		if errors.Is(err, exec.ErrNotFound) {
+			return fmt.Errorf("this is not Debian (no dpkg), from which %s would come", strings.Join(debianPackages(), ", "))
+		}
+		if err != nil || string(out) != "installed" {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return fmt.Errorf("this machine has no apt-get: install %s", strings.Join(missing, " "))
+	}
+	return report.long("installing "+strings.Join(missing, " "), func() error {
+		return aptGet(ctx, missing)
+	})
+}
+
+func aptGet(ctx context.Context, packages []string) error {
+	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends"}, packages...)} {
+		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "DPkg::Lock::Timeout=120"}, args...)...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("apt-get %s: %w:\n%s", strings.Join(args, " "), err, lastLines(out, 10))
+		}
+	}
+	return nil
+}

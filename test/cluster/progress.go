@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A progress tells a person what takes so long. It writes to standard error: standard output belongs to what a command
+// is asked for.
+type progress struct {
+	out      io.Writer
+	terminal bool
+	began    time.Time
+}
+
+func newProgress() *progress {
+	_, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS)
+	return &progress{out: os.Stderr, terminal: err == nil, began: time.Now()}
+}
+
+// stage does something short and then says how far we are.
+func (p *progress) stage(what string, do func() error) error {
+	if err := do(); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.out, "%7.1fs  %s\n", time.Since(p.began).Seconds(), what)
+	return nil
+}
+
+// long does something that takes minutes. On a terminal its one line counts the seconds; in a log, where every change
+// would be a line, there is one each half minute.
+func (p *progress) long(what string, do func() error) error {
+	began := time.Now()
+	elapsed := func() time.Duration { return time.Since(began).Round(time.Second) }
+	interval := 30 * time.Second
+	if p.terminal {
+		interval = time.Second
+		fmt.Fprintf(p.out, "%s …", what)
+	} else {
+		fmt.Fprintf(p.out, "%s …\n", what)
+	}
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.line(what, elapsed(), false)
+		case err := <-done:
+			if err != nil && p.terminal {
+				fmt.Fprintln(p.out)
+			}
+			if err == nil {
+				p.line(what, elapsed(), true)
+			}
+			return err
+		}
+	}
+}
+
+func (p *progress) line(what string, elapsed time.Duration, last bool) {
+	switch {
+	case p.terminal && last:
+		fmt.Fprintf(p.out, "\r\033[K%s … %s\n", what, elapsed)
+	case p.terminal:
+		fmt.Fprintf(p.out, "\r\033[K%s … %s", what, elapsed)
+	case last:
+		fmt.Fprintf(p.out, "%s … done after %s\n", what, elapsed)
+	default:
+		fmt.Fprintf(p.out, "%s … %s\n", what, elapsed)
+	}
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A cluster is the name of one and the folders it works with. Nothing is in memory only: another process with the same
+// cluster value sees the same state.
+type cluster struct {
+	name     string
+	checkout string // the repository this runs in
+	cache    string // shared by all clusters of this user
+
+	kubeSum, pauseSum string // of the sources below the checkout
+}
+
+var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`) //nolint:gochecknoglobals // a constant in all but syntax
+
+// newCluster finds the cluster that belongs to dir's checkout, or the one called name if that is not empty.
+func newCluster(name, dir string) (*cluster, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("finding the cache folder: %w; set HOME or XDG_CACHE_HOME", err)
+	}
+	c := &cluster{name: name, checkout: findCheckout(dir), cache: filepath.Join(cache, "scale-to-zero")}
+	if c.checkout == "" {
+		return nil, fmt.Errorf("%s is in no checkout of scale-to-zero: change into one", dir)
+	}
+	if c.name == "" {
+		c.name = nameFor(c.checkout)
+	}
+	if !validName.MatchString(c.name) {
+		return nil, fmt.Errorf("cluster name %q: use at most 40 of a-z, 0-9 and -, beginning and ending with a letter or digit", c.name)
+	}
+	if c.kubeSum, err = sumFiles(filepath.Join(c.checkout, "test", "cluster", "kube")); err != nil {
+		return nil, err
+	}
+	c.pauseSum, err = sumFiles(filepath.Join(c.checkout, "test", "cluster", "pause"))
+	return c, err
+}
+
+// nameFor is different for every checkout path, and still says which one it is.
+func nameFor(checkout string) string {
+	sum := sha256.Sum256([]byte(checkout))
+	base := strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(filepath.Base(checkout)), "-"), "-")
+	if len(base) > 24 {
+		base = strings.TrimRight(base[:24], "-")
+	}
+	return strings.TrimLeft(base+"-"+hex.EncodeToString(sum[:3]), "-")
+}
+
+// findCheckout walks up from dir to the folder that holds test/cluster.
+func findCheckout(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if exists(filepath.Join(dir, "test", "cluster", "kube", "go.mod")) {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			return ""
+		}
+	}
+}
+
+func (c *cluster) path(elem ...string) string {
+	return filepath.Join(append([]string{c.cache, "clusters", c.name}, elem...)...)
+}
+
+func (c *cluster) cached(elem ...string) string {
+	return filepath.Join(append([]string{c.cache}, elem...)...)
+}
+
+func (c *cluster) pki(file string) string     { return c.path("pki", file) }
+func (c *cluster) kubeconfig() string         { return c.pki("admin.kubeconfig") }
+func (c *cluster) globalName() string         { return "scale-to-zero-" + c.name }
+func (c *cluster) namespacePath() string      { return "/run/netns/" + c.globalName() }
+func (c *cluster) containerdSocket() string   { return c.path("run", "containerd.sock") }
+func (c *cluster) log(name string) string     { return c.path("logs", name+".log") }
+func (c *cluster) pidFile(name string) string { return c.path("run", name+".pid") }
+
+// prepare makes the folders. A state folder from before a reboot is thrown away: its processes, namespace and mounts
+// are gone, and containerd would try to pick up tasks that no longer exist.
+func (c *cluster) prepare() error {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	if old, err := os.ReadFile(c.path("boot")); err == nil && string(old) != boot {
+		if err := os.RemoveAll(c.path()); err != nil {
+			return fmt.Errorf("removing the state from before the reboot: %w", err)
+		}
+	}
+	for _, dir := range []string{"run", "logs", "data", "conf/cni", "bin"} {
+		if err := os.MkdirAll(c.path(dir), 0o755); err != nil {
+			return err
+		}
+	}
+	_, err = writeFile(c.path("boot"), []byte(boot), 0o644)
+	return err
+}
+
+// lock keeps two commands from changing the same thing at once. A killed holder's lock is free at once, since the kernel
+// drops it. Release deletes the file too, so that nothing is left behind; hence the check that the file just locked is
+// still the one that others will lock.
+func lock(path, what string) (release func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(time.Hour); ; {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			return nil, err
+		}
+		if err := flock(f, what, deadline); err != nil {
+			f.Close()
+			return nil, err
+		}
+		if sameFile(f, path) {
+			if err := f.Truncate(0); err == nil {
+				fmt.Fprintf(f, "%d\n", os.Getpid())
+			}
+			return func() { os.Remove(path); f.Close() }, nil
+		}
+		f.Close()
+	}
+}
+
+func flock(f *os.File, what string, deadline time.Time) error {
+	for told := false; ; {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waiting for %s: still busy", what)
+		}
+		if !told {
+			holder := make([]byte, 16)
+			n, _ := f.ReadAt(holder, 0)
+			fmt.Fprintf(os.Stderr, "waiting for process %s, which works on %s\n", strings.TrimSpace(string(holder[:n])), what)
+			told = true
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func sameFile(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(path)
+	return err == nil && os.SameFile(a, b)
+}
+
+func (c *cluster) lock() (release func(), err error) {
+	return lock(c.cached("clusters", c.name+".lock"), "cluster "+c.name)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// writeFile writes whole files only, and only if something changes: kube-proxy exits when its configuration file is
+// written to, even with the same content.
+func writeFile(path string, content []byte, mode fs.FileMode) (changed bool, err error) {
+	if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
+		return false, nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return false, err
+	}
+	defer os.Remove(f.Name()) // gone already if all went well
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(mode), f.Close()); err != nil {
+		return false, err
+	}
+	return true, os.Rename(f.Name(), path)
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+)
+
+var errNotUp = errors.New("the cluster is not up")
+
+// status prints what runs, and fails if the cluster cannot be worked with.
+func (c *cluster) status(ctx context.Context, out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintf(w, "cluster\t%s\n", c.name)
+	if c.mustBeUp() != nil {
+		fmt.Fprintln(w, "state\tdown")
+		return errNotUp
+	}
+	fmt.Fprintf(w, "network namespace\t%s\nfolder\t%s\n", c.namespacePath(), c.path())
+	complete := true
+	for _, name := range append(controlPlane(), nodeDaemons()...) {
+		id, err := c.running(name)
+		if err != nil {
+			complete = false
+			fmt.Fprintf(w, "%s\tnot running, see %s\n", name, c.log(name))
+			continue
+		}
+		fmt.Fprintf(w, "%s\trunning, process %d\n", name, id.PID)
+	}
+	api, err := c.api()
+	if err != nil {
+		return err
+	}
+	ready := api.has(ctx, "/api/v1/nodes/"+nodeName, "Ready")
+	fmt.Fprintf(w, "node\t%s\n", choose(ready, "Ready", "not Ready"))
+	keda := "not installed"
+	if api.get(ctx, "/api/v1/namespaces/keda", nil) == nil {
+		keda = choose(api.kedaAvailable(ctx), "Available", "not Available")
+	}
+	fmt.Fprintf(w, "KEDA\t%s\n", keda)
+	for _, name := range c.pidFiles("forward-*") {
+		if id, err := c.running(name); err == nil {
+			fmt.Fprintf(w, "forward\t%s, process %d\n", c.forwardTarget(name), id.PID)
+		}
+	}
+	if !complete || !ready {
+		return errors.New("the cluster is up in part only: `up` mends it, `down` removes it")
+	}
+	return nil
+}
+
+func choose(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}

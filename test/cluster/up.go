@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+)
+
+// controlPlane and nodeDaemons are everything that runs besides the pods.
+func controlPlane() []string {
+	return []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+}
+func nodeDaemons() []string { return []string{"containerd", "kubelet", "kube-proxy", "coredns"} }
+
+// up boots what is not there yet. Every stage can be repeated, so it also mends a cluster that is there in part, after
+// a crash of `up` itself or of any of its processes.
+func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error {
+	if err := c.checkMachine(); err != nil {
+		return err
+	}
+	release, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if c.isUp(ctx, withKEDA) {
+		fmt.Fprintf(report.out, "cluster %s is up already\n", c.name)
+		return nil
+	}
+	if err := installPackages(ctx, report); err != nil {
+		return err
+	}
+	if err := c.buildCluster(ctx, report, withKEDA); err != nil {
+		return err
+	}
+	if err := c.boot(ctx, newProgress(), withKEDA); err != nil {
+		return err
+	}
+	fmt.Printf("cluster %s is up: `kubectl get pods -A` looks at it, `load` gives it an image, `forward` opens a Service, `down` removes it\n", c.name)
+	return nil
+}
+
+// isUp asks everything that up waits for, so its answer is as good as having just booted.
+func (c *cluster) isUp(ctx context.Context, withKEDA bool) bool {
+	if !c.hasNamespace() || c.require(append(controlPlane(), nodeDaemons()...)...) != nil {
+		return false
+	}
+	api, err := c.api()
+	if err != nil || !api.has(ctx, "/api/v1/nodes/"+nodeName, "Ready") || !exists(c.path("bin", "kubectl")) {
+		return false
+	}
+	return !withKEDA || api.kedaAvailable(ctx)
+}
+
+func (c *cluster) boot(ctx context.Context, report *progress, withKEDA bool) error {
+	if err := c.prepare(); err != nil {
+		return fmt.Errorf("making folders: %w", err)
+	}
+	if err := c.claimHost(); err != nil {
+		return fmt.Errorf("saving the machine's settings: %w", err)
+	}
+	images := []bundledImage{pause()}
+	if withKEDA {
+		images = append(images, kedaImages()...)
+	}
+	loaded := make(chan error, 1)
+	stages := []struct {
+		what string
+		do   func() error
+	}{
+		{"network namespace " + c.globalName(), c.ensureNetwork},
+		{"certificates and commands", func() error { return firstError(c.ensurePKI, c.writeWrappers) }},
+		{"containerd", func() error {
+			err := c.upContainerd(ctx)
+			if err == nil { // images take seconds to unpack, and nothing needs them before the first pod
+				go func() { loaded <- c.loadOnce(ctx, images...) }()
+			}
+			return err
+		}},
+		{"etcd and API server", func() error { return c.upAPIServer(ctx) }},
+		{"controller-manager and scheduler", func() error { return c.upControllers(ctx) }},
+		{"kubelet and kube-proxy: the node is Ready", func() error { return c.upNode(ctx) }},
+		{"CoreDNS: names resolve", func() error { return c.upDNS(ctx) }},
+	}
+	for _, s := range stages {
+		if err := report.stage(s.what, s.do); err != nil {
+			return err
+		}
+	}
+	if withKEDA {
+		if err := report.stage("KEDA's manifests", func() error { return c.installKEDA(ctx) }); err != nil {
+			return err
+		}
+	}
+	if err := report.stage("images", func() error { return <-loaded }); err != nil || !withKEDA {
+		return err
+	}
+	return report.stage("KEDA: Deployments and external metrics are Available", func() error { return c.waitForKEDA(ctx) })
+}
+
+func firstError(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// environment is what a client of the cluster runs with. Caches of kubectl and helm go to the cluster's folder and with it.
+func (c *cluster) environment() []string {
+	return []string{
+		"SCALE_TO_ZERO_CLUSTER=" + c.name, "SCALE_TO_ZERO_NETNS=" + c.namespacePath(), "SCALE_TO_ZERO_BIN=" + c.path("bin"),
+		"KUBECONFIG=" + c.kubeconfig(), "KUBECACHEDIR=" + c.path("cache", "kube"),
+		"HELM_CACHE_HOME=" + c.path("cache", "helm"), "HELM_CONFIG_HOME=" + c.path("config", "helm"), "HELM_DATA_HOME=" + c.path("share", "helm"),
+		"PATH=" + c.path("bin") + ":" + os.Getenv("PATH"),
+	}
+}

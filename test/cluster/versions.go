@@ -1,0 +1,26 @@
+package main
+
+// What runs in the cluster. Changing a version here builds it next to the old one; `down` and `up` switch to it.
+const (
+	kubernetesVersion = "v1.37.2" // keep kube/go.mod in step
+	kubernetesMinor   = "37"
+	kedaVersion       = "v2.21.0"
+	corednsVersion    = "v1.15.0"
+	helmVersion       = "v4.3.1"
+	helm3Version      = "v3.22.0"
+)
+
+// The addresses inside the namespace. They come from 198.18.0.0/15, which is set aside for benchmarks, so that a client
+// that forgets to enter the namespace does not reach anybody by accident.
+const (
+	nodeName    = "node1"
+	nodeIP      = "198.19.128.1"
+	nodeCIDR    = nodeIP + "/24"
+	podCIDR     = "198.18.0.0/17"
+	serviceCIDR = "198.19.0.0/20"
+	serviceIP   = "198.19.0.1"
+	dnsIP       = "198.19.0.10"
+	apiServer   = "https://127.0.0.1:6443" // loopback: outside the namespace it is refused and never leaves the machine
+)
+
+const pauseImage = "scale-to-zero.test/pause:1"
