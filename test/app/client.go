@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"time"
+)
+
+// shown is how much of a body an answer holds.
+const shown = 1 << 10
+
+type getOptions struct {
+	method      string
+	data        string
+	header      header
+	count       int
+	concurrency int
+	timeout     time.Duration
+	url         string
+}
+
+// header is a flag that may be given many times.
+type header http.Header
+
+func (h header) String() string { return fmt.Sprint(map[string][]string(h)) }
+
+func (h header) Set(line string) error {
+	key, value, ok := strings.Cut(line, ":")
+	if key = strings.TrimSpace(key); !ok || key == "" {
+		return errors.New("want 'Key: value'")
+	}
+	http.Header(h).Add(key, strings.TrimSpace(value))
+	return nil
+}
+
+func parseGet(args []string, stderr io.Writer) (getOptions, error) {
+	o := getOptions{header: header{}}
+	f := newFlags("get", stderr)
+	f.StringVar(&o.method, "X", "", "method; GET, or POST with -d")
+	f.StringVar(&o.data, "d", "", "body")
+	f.Var(o.header, "H", "header `'Key: value'`; may be repeated")
+	f.IntVar(&o.count, "n", 1, "how many requests")
+	f.IntVar(&o.concurrency, "c", 1, "how many at a time")
+	f.DurationVar(&o.timeout, "timeout", time.Minute, "for each request")
+	if err := f.Parse(args); err != nil {
+		return o, fmt.Errorf("parsing flags: %w", err)
+	}
+	if f.NArg() != 1 || o.count < 1 || o.concurrency < 1 {
+		fmt.Fprintln(stderr, "app get: want one URL, -n and -c at least 1")
+		return o, errors.New("parsing arguments: bad count")
+	}
+	o.url = f.Arg(0)
+	if o.method == "" {
+		o.method = http.MethodGet
+		if o.data != "" {
+			o.method = http.MethodPost
+		}
+	}
+	return o, nil
+}
+
+// answer is what came back.
+type answer struct {
+	Status      int     `json:"status,omitempty"`
+	Body        string  `json:"body,omitempty"` // its first bytes
+	Bytes       int64   `json:"bytes"`
+	SHA256      string  `json:"sha256,omitempty"` // of all of it
+	Ms          float64 `json:"ms"`
+	FirstByteMs float64 `json:"firstByteMs,omitempty"`
+	Error       string  `json:"error,omitempty"`
+}
+
+// get prints an answer for each request, and fails if any got none or only a part of one.
+func get(ctx context.Context, o getOptions, stdout io.Writer) error {
+	transport := &http.Transport{MaxIdleConnsPerHost: o.concurrency}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{
+		Transport:     transport,
+		Timeout:       o.timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	work := make(chan struct{}, o.count)
+	for range o.count {
+		work <- struct{}{}
+	}
+	close(work)
+	var (
+		workers sync.WaitGroup
+		mu      sync.Mutex // protects failed and stdout
+		failed  int
+	)
+	for range min(o.concurrency, o.count) {
+		workers.Go(func() {
+			for range work {
+				a := request(ctx, client, o)
+				line, err := json.Marshal(a)
+				mu.Lock()
+				if a.Error != "" || err != nil {
+					failed++
+				}
+				_, _ = fmt.Fprintf(stdout, "%s\n", line)
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	if failed > 0 {
+		return fmt.Errorf("requesting %s: %d of %d requests failed", o.url, failed, o.count)
+	}
+	return nil
+}
+
+func request(ctx context.Context, client *http.Client, o getOptions) answer {
+	var a answer
+	begin := time.Now()
+	ms := func() float64 { return float64(time.Since(begin).Microseconds()) / 1000 }
+	err := func() error {
+		ctx := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { a.FirstByteMs = ms() }})
+		r, err := http.NewRequestWithContext(ctx, o.method, o.url, strings.NewReader(o.data))
+		if err != nil {
+			return fmt.Errorf("making a request: %w", err)
+		}
+		r.Header = http.Header(o.header).Clone()
+		r.Host = r.Header.Get("Host")
+		response, err := client.Do(r)
+		if err != nil {
+			return err //nolint:wrapcheck // it names method and URL
+		}
+		defer func() { _ = response.Body.Close() }()
+		a.Status = response.StatusCode
+		sum, head := sha256.New(), &strings.Builder{}
+		a.Bytes, err = io.Copy(io.MultiWriter(sum, &limited{head, shown}), response.Body)
+		a.Body, a.SHA256 = head.String(), hex.EncodeToString(sum.Sum(nil))
+		if err != nil {
+			return fmt.Errorf("reading the body: %w", err)
+		}
+		return nil
+	}()
+	if a.Ms = ms(); err != nil {
+		a.Error = err.Error()
+	}
+	return a
+}
+
+// limited passes on as much as it may and drops the rest.
+type limited struct {
+	to   io.Writer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	n := min(len(p), l.left)
+	l.left -= n
+	if _, err := l.to.Write(p[:n]); err != nil {
+		return 0, fmt.Errorf("writing: %w", err)
+	}
+	return len(p), nil
+}

@@ -1,0 +1,75 @@
+// Command app stands in for somebody's web app in tests and in the demo: a server that takes its time to start and tells
+// what reached it, a client that tells what came back, and a process that does nothing.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+)
+
+const usage = `Usage:
+  app                   serve; environment: PORT (8080), START_DELAY (none), NAME (the host name)
+  app get [flags] URL   request URL and print one line of JSON for each answer
+  app sleep             do nothing until told to stop
+  app version
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run returns the exit code: 1 for what failed, 2 for a command that makes no sense.
+func run(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) int {
+	command := "serve"
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	var err error
+	switch command {
+	case "serve":
+		err = serve(ctx, env, stderr)
+	case "get":
+		var o getOptions
+		if o, err = parseGet(args, stderr); err != nil {
+			return 2 // the flag package has said why
+		}
+		err = get(ctx, o, stdout)
+	case "sleep":
+		<-ctx.Done()
+	case "version":
+		_, err = fmt.Fprintln(stdout, version())
+	case "help", "-h", "--help":
+		_, err = io.WriteString(stdout, usage)
+	default:
+		fmt.Fprintf(stderr, "app: there is no command %q\n%s", command, usage)
+		return 2
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "app:", err)
+		return 1
+	}
+	return 0
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.GoVersion + " " + info.Main.Version
+}
+
+func newFlags(name string, stderr io.Writer) *flag.FlagSet {
+	f := flag.NewFlagSet(name, flag.ContinueOnError)
+	f.SetOutput(stderr)
+	return f
+}
