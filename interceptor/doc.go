@@ -1,0 +1,18 @@
+// Package interceptor is the data path: it stands between a Service and its pods, counts requests, and wakes the
+// workload when one comes while it sleeps.
+//
+// A request's way, and the packages it passes:
+//
+//	            listen                    forward                    route
+//	client ──▶ a port per route ─▶ begin ─▶ HTTP? TCP? ─▶ pick ──▶ snapshot of ready pods ──▶ pod
+//	            (sniffs, counts)             (the engine)   │             ▲
+//	                                                        │ none ready  │ ready pods appear
+//	                                                        ▼             │
+//	                                                      hold ──▶ scaler: push to KEDA, or scale
+//	                                                        │
+//	                                                        └────▶ peer: tell the other interceptors
+//
+// What the route slices and the pods' slices say comes from interceptor/kube by way of the interface Cluster. That is
+// the only package below this one that imports anything of Kubernetes. None of them imports injector, webhook or certs;
+// what is shared with these is in interceptor/api.
+package interceptor

@@ -1,0 +1,6 @@
+// Package kube is the data path's only knowledge of Kubernetes: it watches EndpointSlices, scales workloads and writes
+// events.
+//
+// It needs to list and watch endpointslices (discovery.k8s.io) in all namespaces, get and patch deployments/scale and
+// statefulsets/scale (apps), and create events.
+package kube

@@ -1,0 +1,95 @@
+package kube
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
+)
+
+const (
+	component = "scale-to-zero-interceptor"
+	reason    = "WakeRequested"
+	// maxQueued is how many events may wait to be written; more are dropped.
+	maxQueued    = 256
+	writeTimeout = 10 * time.Second
+)
+
+// recorder writes events, one after the other, in its own goroutine. client-go's recorders would count, rename and
+// repeat them; these have names of their own so that all interceptors together make one.
+type recorder struct {
+	client  kubernetes.Interface
+	options Options
+	queue   chan scaler.Wake
+}
+
+func newRecorder(client kubernetes.Interface, o Options) *recorder {
+	return &recorder{client: client, options: o, queue: make(chan scaler.Wake, maxQueued)}
+}
+
+// WakeRequested implements scaler.Events.
+func (c *Cluster) WakeRequested(w scaler.Wake) {
+	select {
+	case c.events.queue <- w:
+	default:
+		c.options.Log.V(1).Info("dropping an event, since too many wait", "namespace", w.Namespace, "service", w.Service)
+	}
+}
+
+func (r *recorder) run(ctx context.Context) {
+	for {
+		select {
+		case w := <-r.queue:
+			for _, event := range wakeEvents(w, r.options.PodName, time.Now()) {
+				r.write(ctx, event)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *recorder) write(ctx context.Context, event *corev1.Event) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	_, err := r.client.CoreV1().Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) && ctx.Err() == nil {
+		r.options.Log.Error(err, "writing event", "namespace", event.Namespace, "name", event.Name)
+	}
+}
+
+// wakeEvents returns the events about w: one on the Service, where its users look, and one on the workload. Their names
+// follow from the sleep that ends, so that of several interceptors that see the same wake all but the first find theirs
+// written already.
+func wakeEvents(w scaler.Wake, pod string, now time.Time) []*corev1.Event {
+	objects := []corev1.ObjectReference{
+		{APIVersion: "v1", Kind: "Service", Name: w.Service, UID: types.UID(w.ServiceUID)},
+		{APIVersion: w.Workload.APIVersion, Kind: w.Workload.Kind, Name: w.Workload.Name, UID: types.UID(w.Workload.UID)},
+	}
+	events := make([]*corev1.Event, 0, len(objects))
+	for _, object := range objects {
+		object.Namespace = w.Namespace
+		kind := map[bool]string{true: "service", false: "workload"}[object.Kind == "Service"]
+		events = append(events, &corev1.Event{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: w.Namespace, Name: object.Name + "." + kind + "-wake-" + w.SleepID,
+			},
+			InvolvedObject: object,
+			Type:           corev1.EventTypeNormal,
+			Reason:         reason,
+			Message:        w.Message,
+			Source:         corev1.EventSource{Component: component, Host: pod},
+			// Clients of either API find what they show: kubectl get events goes by the last timestamp.
+			FirstTimestamp: metav1.NewTime(now),
+			LastTimestamp:  metav1.NewTime(now),
+			Count:          1,
+		})
+	}
+	return events
+}

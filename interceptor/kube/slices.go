@@ -1,0 +1,136 @@
+package kube
+
+import (
+	"cmp"
+	"hash/fnv"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// name is namespace and name.
+type name struct{ namespace, name string }
+
+// slice is what is kept of an EndpointSlice: much less than it is.
+type slice struct {
+	role       string
+	service    name // that it is for: the opted-in Service, the direct Service or the interceptors'
+	created    time.Time
+	uid        string
+	generation int64
+
+	routes    string              // the annotation; role route
+	published bool                // our own address is a ready endpoint; role route
+	endpoints map[string][]string // ready pods by port name; role direct
+	pods      int                 // ready or not, but not ending; role direct
+	peers     []peer.Peer         // role interceptor
+}
+
+// digest takes from es what is kept. Self tells an interceptor's own endpoint.
+func digest(es *discoveryv1.EndpointSlice, self Options) slice {
+	s := slice{
+		role:    es.Labels[api.RoleLabel],
+		service: name{es.Namespace, es.Labels[discoveryv1.LabelServiceName]},
+		created: es.CreationTimestamp.Time, uid: string(es.UID), generation: es.Generation,
+	}
+	switch s.role {
+	case api.RoleRoute:
+		s.routes = es.Annotations[api.RoutesAnnotation]
+		for _, e := range es.Endpoints {
+			s.published = s.published || usable(e) && slices.Contains(e.Addresses, self.PodIP)
+		}
+	case api.RoleDirect:
+		s.endpoints, s.pods = pods(es)
+	case api.RoleInterceptor:
+		s.peers = peers(es, self)
+	}
+	return s
+}
+
+// usable says that an endpoint takes new requests. No condition at all counts as ready.
+func usable(e discoveryv1.Endpoint) bool {
+	return (e.Conditions.Ready == nil || *e.Conditions.Ready) && !ending(e)
+}
+
+func ending(e discoveryv1.Endpoint) bool {
+	return e.Conditions.Terminating != nil && *e.Conditions.Terminating
+}
+
+func pods(es *discoveryv1.EndpointSlice) (ready map[string][]string, all int) {
+	ready = map[string][]string{}
+	for _, e := range es.Endpoints {
+		if len(e.Addresses) == 0 || ending(e) {
+			continue
+		}
+		all++
+		if !usable(e) {
+			continue
+		}
+		for _, p := range es.Ports {
+			if p.Port == nil {
+				continue
+			}
+			portName := ""
+			if p.Name != nil {
+				portName = *p.Name
+			}
+			// The API says of Addresses: they are interchangeable, clients use the first.
+			ready[portName] = append(ready[portName], net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*p.Port))))
+		}
+	}
+	return ready, all
+}
+
+// peers are the other interceptors, whatever their condition: one that drains still counts.
+func peers(es *discoveryv1.EndpointSlice, self Options) []peer.Peer {
+	var all []peer.Peer
+	for _, e := range es.Endpoints {
+		if len(e.Addresses) == 0 {
+			continue
+		}
+		p := peer.Peer{Name: e.Addresses[0], Addr: e.Addresses[0]}
+		if e.TargetRef != nil {
+			p.Name = e.TargetRef.Name
+		}
+		if p.Addr != self.PodIP && p.Name != self.PodName {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// combine makes what the data path is told of one opted-in Service out of its route slices, of which there is one for
+// each IP family, and the slices of its direct Service.
+func combine(routes api.Routes, own, direct []slice) route.Service {
+	s := route.Service{
+		Namespace: own[0].service.namespace, Name: own[0].service.name, Routes: routes, Created: own[0].created, Endpoints: map[string][]string{},
+	}
+	for _, r := range own {
+		if r.created.Before(s.Created) {
+			s.Created = r.created
+		}
+		s.Published = s.Published || r.published
+	}
+	slices.SortFunc(direct, func(a, b slice) int { return cmp.Compare(a.uid, b.uid) })
+	sleep := fnv.New64a()
+	for _, d := range direct {
+		// The pods of all slices together, once for each IP family: more than one pod too many does not matter.
+		s.Pods += d.pods
+		for portName, addrs := range d.endpoints {
+			s.Endpoints[portName] = append(s.Endpoints[portName], addrs...)
+		}
+		_, _ = sleep.Write([]byte(d.uid + "/" + strconv.FormatInt(d.generation, 10) + "\n")) // never fails
+	}
+	for _, addrs := range s.Endpoints {
+		slices.Sort(addrs)
+	}
+	s.SleepID = strconv.FormatUint(sleep.Sum64(), 36)
+	return s
+}

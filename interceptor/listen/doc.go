@@ -1,0 +1,3 @@
+// Package listen opens the port of each route and hands what arrives there to the forwarding engine: it sniffs, counts
+// requests, and lets them finish when a route or the whole interceptor ends.
+package listen

@@ -1,0 +1,138 @@
+package listen
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// Options configure a Manager.
+type Options struct {
+	// Host is the address that routes listen on. Default all addresses.
+	Host   string
+	Engine forward.Engine
+	TCP    *forward.TCP
+	// DrainTimeout is how long a closed route's requests and connections may go on. Default 30 s.
+	DrainTimeout time.Duration
+	// Retry is how long to wait until a port that could not be opened is tried again. Default 1 s.
+	Retry time.Duration
+	Log   logr.Logger
+}
+
+func (o *Options) setDefaults() {
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
+	o.Retry = cmp.Or(o.Retry, time.Second)
+}
+
+// Manager has a port and its server for each route. Its goroutines end with Shutdown.
+type Manager struct {
+	options Options
+	servers sync.WaitGroup
+	// cut is closed to end at once what the drain timeout would still allow.
+	cut chan struct{}
+
+	// mu protects all below.
+	mu     sync.Mutex
+	routes map[*route.Route]*entry
+	closed bool
+}
+
+type entry struct {
+	// stop ends the server.
+	stop chan struct{}
+	// tried is closed when the port was opened, or could not be.
+	tried chan struct{}
+}
+
+// NewManager returns a Manager without routes.
+func NewManager(o Options) *Manager {
+	o.setDefaults()
+	return &Manager{options: o, cut: make(chan struct{}), routes: map[*route.Route]*entry{}}
+}
+
+// Open implements route.Listeners.
+func (m *Manager) Open(r *route.Route) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.routes[r] != nil {
+		return
+	}
+	e := &entry{stop: make(chan struct{}), tried: make(chan struct{})}
+	m.routes[r] = e
+	m.servers.Go(func() { m.serve(r, e) })
+}
+
+// Close implements route.Listeners.
+func (m *Manager) Close(r *route.Route) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.routes[r]; e != nil {
+		delete(m.routes, r)
+		close(e.stop)
+	}
+}
+
+// WaitOpen waits until every route that is there now is open. One whose port cannot be opened does not count: it is
+// logged and tried again, the other routes work, and the injector publishes no port that does not answer.
+func (m *Manager) WaitOpen(ctx context.Context) error {
+	m.mu.Lock()
+	waits := make([]chan struct{}, 0, len(m.routes))
+	for _, e := range m.routes {
+		waits = append(waits, e.tried)
+	}
+	m.mu.Unlock()
+	for _, tried := range waits {
+		select {
+		case <-tried:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// Shutdown stops accepting and returns when all requests and connections have ended, or have been cut after timeout.
+func (m *Manager) Shutdown(timeout time.Duration) {
+	cut := time.AfterFunc(timeout, func() { close(m.cut) })
+	defer cut.Stop()
+	m.mu.Lock()
+	m.closed = true
+	for r, e := range m.routes {
+		delete(m.routes, r)
+		close(e.stop)
+	}
+	m.mu.Unlock()
+	m.servers.Wait()
+}
+
+// serve opens the port of r, as often as it takes, and serves it until stopped.
+func (m *Manager) serve(r *route.Route, e *entry) {
+	log := m.options.Log.WithValues("namespace", r.Namespace, "service", r.Service, "port", r.Port.Port,
+		"listen", r.Port.Listen)
+	var once sync.Once
+	tried := func() { once.Do(func() { close(e.tried) }) }
+	defer tried()
+	for {
+		s, err := newServer(m.options, r, log)
+		if err == nil {
+			log.V(1).Info("opened route")
+			tried()
+			s.run(e.stop, m.cut)
+			log.V(1).Info("closed route")
+			return
+		}
+		log.Error(err, "opening route; it is unavailable here until this succeeds")
+		tried()
+		select {
+		case <-e.stop:
+			return
+		case <-time.After(m.options.Retry):
+		}
+	}
+}

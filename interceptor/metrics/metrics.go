@@ -1,0 +1,112 @@
+// Package metrics is what the interceptor tells Prometheus. Its labels name Services and workloads, which the cluster's
+// users make, and nothing that comes with a request.
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+const namespace = "scale_to_zero"
+
+// Metrics has all collectors.
+type Metrics struct {
+	requests  *prometheus.CounterVec
+	held      *prometheus.HistogramVec
+	wakes     *prometheus.CounterVec
+	coldStart *prometheus.HistogramVec
+}
+
+// New registers the collectors. Targets returns all targets, whose pending requests are read when Prometheus asks.
+func New(r prometheus.Registerer, targets func() []*route.Target) *Metrics {
+	seconds := []float64{.1, .25, .5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600}
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "requests_total",
+			Help: "HTTP requests that have been answered, by the class of the status; none is for those broken off before one.",
+		}, []string{"namespace", "service", "code"}),
+		held: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "held_seconds", Buckets: seconds,
+			Help: "How long requests and connections waited for a pod, if they had to.",
+		}, []string{"namespace", "service"}),
+		wakes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "wakes_total",
+			Help: "How often a request found the workload asleep and woke it.",
+		}, []string{"namespace", "workload"}),
+		coldStart: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "cold_start_seconds", Buckets: seconds,
+			Help: "Time from the request that woke a workload to its first ready pod.",
+		}, []string{"namespace", "workload"}),
+	}
+	r.MustRegister(m.requests, m.held, m.wakes, m.coldStart, &pending{
+		targets: targets,
+		pending: prometheus.NewDesc(namespace+"_pending_requests",
+			"Requests that have arrived and are not answered yet.", []string{"namespace", "workload"}, nil),
+		held: prometheus.NewDesc(namespace+"_held_requests",
+			"Requests that wait for a pod.", []string{"namespace", "workload"}, nil),
+	})
+	return m
+}
+
+// Route returns the observer of a Service's requests.
+func (m *Metrics) Route(ns, service string) route.Metrics {
+	r := &routeMetrics{held: m.held.WithLabelValues(ns, service)}
+	for i, class := range [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"} {
+		r.answered[i] = m.requests.WithLabelValues(ns, service, class)
+	}
+	return r
+}
+
+// Target returns the observer of a workload.
+func (m *Metrics) Target(key route.Key) route.TargetMetrics {
+	return &targetMetrics{
+		wakes:     m.wakes.WithLabelValues(key.Namespace, key.Workload),
+		coldStart: m.coldStart.WithLabelValues(key.Namespace, key.Workload),
+	}
+}
+
+type routeMetrics struct {
+	held     prometheus.Observer
+	answered [6]prometheus.Counter
+}
+
+func (m *routeMetrics) Held(d time.Duration) { m.held.Observe(d.Seconds()) }
+
+func (m *routeMetrics) Answered(status int) {
+	class := status / 100
+	if class < 0 || class >= len(m.answered) {
+		class = 0
+	}
+	m.answered[class].Inc()
+}
+
+type targetMetrics struct {
+	wakes     prometheus.Counter
+	coldStart prometheus.Observer
+}
+
+func (m *targetMetrics) Woken()                    { m.wakes.Inc() }
+func (m *targetMetrics) ColdStart(d time.Duration) { m.coldStart.Observe(d.Seconds()) }
+
+// pending reads the targets' counts when asked.
+type pending struct {
+	targets       func() []*route.Target
+	pending, held *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (p *pending) Describe(ch chan<- *prometheus.Desc) {
+	ch <- p.pending
+	ch <- p.held
+}
+
+// Collect implements prometheus.Collector.
+func (p *pending) Collect(ch chan<- prometheus.Metric) {
+	for _, t := range p.targets() {
+		ch <- prometheus.MustNewConstMetric(p.pending, prometheus.GaugeValue, float64(t.Pending()), t.Key.Namespace, t.Key.Workload)
+		ch <- prometheus.MustNewConstMetric(p.held, prometheus.GaugeValue, float64(t.Held()), t.Key.Namespace, t.Key.Workload)
+	}
+}

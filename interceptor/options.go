@@ -1,0 +1,78 @@
+package interceptor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
+)
+
+// Sink takes what the watch of Kubernetes sees. One goroutine calls it.
+type Sink interface {
+	route.Sink
+	// SetPeers says which other interceptors there are.
+	SetPeers([]peer.Peer)
+}
+
+// Cluster is Kubernetes as the interceptor needs it. *kube.Cluster is one.
+type Cluster interface {
+	scaler.Workloads
+	scaler.Events
+	// Watch tells sink what there is, and then what changes, until ctx is done.
+	Watch(ctx context.Context, sink Sink) error
+}
+
+// Options configure Run.
+type Options struct {
+	Cluster Cluster
+	// PodName is this interceptor's name to its peers.
+	PodName string
+	// GRPCAddress is where KEDA and the peers call. Default ":9090".
+	GRPCAddress string
+	// HealthAddress has /healthz, /readyz and /metrics. Default ":8081".
+	HealthAddress string
+	// DrainTimeout bounds the shutdown: the time until no traffic comes any more and the time for what runs then.
+	// Default 30 s.
+	DrainTimeout time.Duration
+	// ListenHost is the address that routes listen on. Default all addresses.
+	ListenHost string
+	// Linger is how long removed routes, and this interceptor once it is unpublished, go on accepting for the sake
+	// of kube-proxies that are late. Defaults 10 s and 2 s.
+	Linger, UnpublishedLinger time.Duration
+	// PeerAddress returns the address to dial for a peer. Default its IP and GRPCAddress's port.
+	PeerAddress func(peer.Peer) string
+	// Registry takes the metrics. Default a new one.
+	Registry *prometheus.Registry
+	Log      logr.Logger
+}
+
+func (o *Options) setDefaults() error {
+	if o.Cluster == nil {
+		return errors.New("checking options: cluster is missing")
+	}
+	o.GRPCAddress = cmp.Or(o.GRPCAddress, ":9090")
+	o.HealthAddress = cmp.Or(o.HealthAddress, ":8081")
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
+	o.Linger = cmp.Or(o.Linger, 10*time.Second)
+	o.UnpublishedLinger = cmp.Or(o.UnpublishedLinger, 2*time.Second)
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+	if o.PeerAddress == nil {
+		_, port, err := net.SplitHostPort(o.GRPCAddress)
+		if err != nil {
+			return fmt.Errorf("checking options: gRPC address: %w", err)
+		}
+		o.PeerAddress = func(p peer.Peer) string { return net.JoinHostPort(p.Addr, port) }
+	}
+	return nil
+}

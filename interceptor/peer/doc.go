@@ -1,0 +1,3 @@
+// Package peer adds up what all interceptors count: each one sends its own counts to whoever subscribes (Server) and
+// subscribes to every other one (Pool). A peer's counts hold for as long as the stream from it lasts.
+package peer

@@ -1,0 +1,247 @@
+package peer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// never is the idle time of a workload without any request.
+const never = time.Duration(math.MaxInt64)
+
+// Peer is another interceptor.
+type Peer struct {
+	Name string // its pod's
+	Addr string // its IP
+}
+
+// PoolOptions configure a Pool.
+type PoolOptions struct {
+	// Name is this interceptor's pod name.
+	Name string
+	// Dial returns the address (ip:port) to dial for a peer.
+	Dial func(Peer) string
+	// Changed is called when a peer's stream brought something about a workload.
+	Changed func(route.Key)
+	// MinRetry and MaxRetry bound the wait before a lost peer is tried again. Default 100 ms and 5 s.
+	MinRetry, MaxRetry time.Duration
+	Log                logr.Logger
+}
+
+func (o *PoolOptions) setDefaults() {
+	o.MinRetry = cmp.Or(o.MinRetry, 100*time.Millisecond)
+	o.MaxRetry = cmp.Or(o.MaxRetry, 5*time.Second)
+}
+
+// count is what a peer says of a workload.
+type count struct {
+	pending int64
+	last    time.Time // of its last request; zero is none
+	keda    bool
+}
+
+// Pool subscribes to the peers. Each has one goroutine, which ends when the peer is set no more, or with Close.
+type Pool struct {
+	options PoolOptions
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	// mu protects all below. No request takes it.
+	mu     sync.RWMutex
+	closed bool
+	peers  map[Peer]context.CancelFunc
+	counts map[Peer]map[route.Key]count
+	lost   time.Time // when a peer's counts were lost last
+}
+
+// NewPool returns a Pool without peers.
+func NewPool(o PoolOptions) *Pool {
+	o.setDefaults()
+	p := &Pool{options: o, peers: map[Peer]context.CancelFunc{}, counts: map[Peer]map[route.Key]count{}}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// Close ends all subscriptions.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.cancel()
+	p.running.Wait()
+}
+
+// SetPeers says which other interceptors there are.
+func (p *Pool) SetPeers(peers []Peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	wanted := map[Peer]bool{}
+	for _, peer := range peers {
+		wanted[peer] = true
+		if p.peers[peer] != nil {
+			continue
+		}
+		ctx, cancel := context.WithCancel(p.ctx)
+		p.peers[peer] = cancel
+		p.running.Go(func() { p.follow(ctx, peer) })
+	}
+	for peer, cancel := range p.peers {
+		if !wanted[peer] {
+			cancel()
+			delete(p.peers, peer)
+		}
+	}
+}
+
+// Total implements scaler.Peers.
+func (p *Pool) Total(key route.Key) (pending int64, idle time.Duration) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	idle = never
+	for _, counts := range p.counts {
+		c, ok := counts[key]
+		if !ok {
+			continue
+		}
+		pending += c.pending
+		if !c.last.IsZero() {
+			idle = min(idle, time.Since(c.last))
+		}
+	}
+	return pending, idle
+}
+
+// KEDAStream implements scaler.Peers.
+func (p *Pool) KEDAStream(key route.Key) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, counts := range p.counts {
+		if counts[key].keda {
+			return true
+		}
+	}
+	return false
+}
+
+// SinceLost implements scaler.Peers.
+func (p *Pool) SinceLost() time.Duration {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.lost.IsZero() {
+		return never
+	}
+	return time.Since(p.lost)
+}
+
+// follow subscribes to peer, again and again until ctx is done.
+func (p *Pool) follow(ctx context.Context, peer Peer) {
+	conn, err := grpc.NewClient("passthrough:///"+p.options.Dial(peer),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// A peer that vanished without a word is noticed after 13 s; less than 10 s of silence gRPC does not allow.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: p.options.MinRetry, Multiplier: 1.6, Jitter: 0.2, MaxDelay: p.options.MaxRetry},
+			MinConnectTimeout: 2 * time.Second,
+		}))
+	if err != nil {
+		p.options.Log.Error(err, "dialing peer", "peer", peer.Name)
+		return
+	}
+	defer conn.Close()
+	wait := p.options.MinRetry
+	for {
+		heard, err := p.subscribe(ctx, conn, peer)
+		p.drop(peer, heard)
+		if ctx.Err() != nil {
+			return
+		}
+		p.options.Log.V(1).Info("peer's stream ended", "peer", peer.Name, "error", fmt.Sprint(err))
+		if heard {
+			wait = p.options.MinRetry
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+		wait = min(2*wait, p.options.MaxRetry)
+	}
+}
+
+// subscribe takes in what peer says until its stream ends. Heard says that something came.
+func (p *Pool) subscribe(ctx context.Context, conn *grpc.ClientConn, peer Peer) (heard bool, _ error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := pb.NewPeerClient(conn).Watch(ctx, &pb.WatchRequest{Subscriber: p.options.Name})
+	if err != nil {
+		return false, fmt.Errorf("subscribing: %w", err)
+	}
+	for {
+		counts, err := stream.Recv()
+		if err != nil {
+			return heard, fmt.Errorf("receiving: %w", err)
+		}
+		if !heard {
+			p.options.Log.V(1).Info("following peer", "peer", peer.Name)
+		}
+		heard = true
+		p.take(peer, counts)
+	}
+}
+
+func (p *Pool) take(peer Peer, counts *pb.Counts) {
+	now := time.Now()
+	p.mu.Lock()
+	of := p.counts[peer]
+	if of == nil {
+		of = map[route.Key]count{}
+		p.counts[peer] = of
+	}
+	for _, w := range counts.GetWorkloads() {
+		key := route.Key{Namespace: w.GetNamespace(), Workload: w.GetWorkload()}
+		c := count{pending: w.GetPending(), keda: w.GetKedaStream()}
+		if ms := w.GetIdleMilliseconds(); ms >= 0 && ms < forgotten {
+			c.last = now.Add(-time.Duration(ms) * time.Millisecond)
+		}
+		if c == (count{}) {
+			delete(of, key)
+			continue
+		}
+		of[key] = c
+	}
+	p.mu.Unlock()
+	for _, w := range counts.GetWorkloads() {
+		p.options.Changed(route.Key{Namespace: w.GetNamespace(), Workload: w.GetWorkload()})
+	}
+}
+
+// drop forgets what peer said. That it may have had requests until just now is what lost is for.
+func (p *Pool) drop(peer Peer, heard bool) {
+	p.mu.Lock()
+	keys := p.counts[peer]
+	delete(p.counts, peer)
+	if heard {
+		p.lost = time.Now()
+	}
+	p.mu.Unlock()
+	for key := range keys {
+		p.options.Changed(key)
+	}
+}

@@ -1,0 +1,153 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// ErrTooManyHeld is returned when as many requests as allowed wait for a pod of the route already.
+var ErrTooManyHeld = errors.New("too many requests wait for a pod")
+
+// HoldTimeoutError is returned when no pod became ready while the request was held.
+type HoldTimeoutError struct {
+	Service string // namespace/name
+	Target  Key
+	Waited  time.Duration
+}
+
+func (e *HoldTimeoutError) Error() string {
+	return fmt.Sprintf("no pod of %s (for service %s) became ready within %s",
+		e.Target.Workload, e.Service, e.Waited.Round(time.Millisecond))
+}
+
+// Visit is what is known of a request, for the event about the wake that it causes. All of it may have been chosen by
+// an attacker.
+type Visit struct {
+	Method, Path, Remote, Agent string // Method is empty for a TCP connection
+	// Began is when the request arrived, for the time that it may be held. Pick sets it at the first wait.
+	Began time.Time
+}
+
+// Waker is told of requests that wait for a pod.
+type Waker interface {
+	// Wake is called once for each request that begins to wait and must not block.
+	Wake(r *Route, t *Target, v *Visit)
+}
+
+// Metrics observes a route's requests.
+type Metrics interface {
+	// Held observes how long a request waited for a pod.
+	Held(time.Duration)
+	// Answered counts a request by its status code.
+	Answered(status int)
+}
+
+// Route is one port of one opted-in Service.
+type Route struct {
+	Namespace, Service, ServiceUID string
+	Port                           api.Port
+	Metrics                        Metrics
+
+	clock   clock
+	waker   Waker
+	maxHeld int64
+	held    atomic.Int64
+	// snap is written under Table.mu only.
+	snap atomic.Pointer[snapshot]
+
+	// gone ends the linger; protected by Table.mu.
+	gone *time.Timer
+}
+
+// Name is namespace/service.
+func (r *Route) Name() string { return r.Namespace + "/" + r.Service }
+
+// Target is the workload behind the route.
+func (r *Route) Target() *Target { return r.snap.Load().target }
+
+// Retiring says that the Service is being given back: its workload is not to be woken.
+func (r *Route) Retiring() bool { return r.snap.Load().retiring }
+
+// SleepID names the sleep from which a request wakes the workload; every interceptor has the same name for it.
+func (r *Route) SleepID() string { return r.snap.Load().sleepID }
+
+// Held is the number of requests that wait for a pod of this route.
+func (r *Route) Held() int64 { return r.held.Load() }
+
+// HasEndpoint says that a pod is ready.
+func (r *Route) HasEndpoint() bool { return len(r.snap.Load().endpoints) > 0 }
+
+// TryPick chooses the pod for a request, or none if it would have to wait. The caller must call the endpoint's Done.
+func (r *Route) TryPick() *Endpoint {
+	e, _ := r.snap.Load().choose(r.clock)
+	if e != nil {
+		e.pending.Add(1)
+	}
+	return e
+}
+
+// Pick chooses the pod for a request and waits for one if there is none, no longer than the route's hold timeout, in
+// all the calls for this visit together. The caller must call the endpoint's Done. The error is ErrTooManyHeld, a
+// HoldTimeoutError or the context's.
+func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
+	if e := r.TryPick(); e != nil {
+		return e, nil
+	}
+	return r.hold(ctx, v)
+}
+
+func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
+	if r.held.Add(1) > r.maxHeld {
+		r.held.Add(-1)
+		return nil, ErrTooManyHeld
+	}
+	defer r.held.Add(-1)
+	began := time.Now()
+	defer func() { r.Metrics.Held(time.Since(began)) }()
+	if v.Began.IsZero() {
+		v.Began = began
+	}
+	target := r.Target()
+	target.held.Add(1)
+	defer target.held.Add(-1)
+	if !r.Retiring() {
+		r.waker.Wake(r, target, v)
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		s := r.snap.Load()
+		e, retry := s.choose(r.clock)
+		if e != nil {
+			e.pending.Add(1)
+			return e, nil
+		}
+		left := s.holdTimeout - time.Since(v.Began)
+		if left <= 0 {
+			return nil, &HoldTimeoutError{Service: r.Name(), Target: target.Key, Waited: time.Since(v.Began)}
+		}
+		if retry != 0 {
+			left = min(left, time.Duration(max(0, retry-r.clock.now())))
+		}
+		timer.Reset(left)
+		select {
+		case <-s.changed:
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for a pod: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// publish puts s in the place of the present snapshot and wakes those who wait for that. The caller holds Table.mu.
+func (r *Route) publish(s *snapshot) {
+	s.changed = make(chan struct{})
+	if old := r.snap.Swap(s); old != nil {
+		close(old.changed)
+	}
+}

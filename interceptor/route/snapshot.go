@@ -1,0 +1,108 @@
+package route
+
+import (
+	"math"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// probeFor is how long one request has a suspect pod for itself, to find out whether it answers again. It is a
+	// little longer than a dial may take.
+	probeFor = 1200 * time.Millisecond
+	// A pod that refuses is suspect for suspectMin, twice as long with each further time up to suspectMax. An app
+	// without a readiness probe counts as ready before it listens, so that the first times have to be short.
+	suspectMin = 50 * time.Millisecond
+	suspectMax = time.Second
+)
+
+// Endpoint is one ready pod's port. It stays the same object for as long as the pod is in the snapshots.
+type Endpoint struct {
+	Addr string // ip:port
+
+	clock    clock
+	pending  atomic.Int64
+	failures atomic.Int32
+	// suspect is until when requests avoid this pod by clock; 0 is no suspicion. Whoever finds the time over takes
+	// the pod for probeFor by compare-and-swap, and the others go on waiting for what comes of it.
+	suspect atomic.Int64
+	// recovered tells the route that the pod answers again.
+	recovered func()
+}
+
+// Done ends the use that began with Pick.
+func (e *Endpoint) Done() { e.pending.Add(-1) }
+
+// Fail says that the pod could not be reached: it is left alone for a little while.
+func (e *Endpoint) Fail() {
+	n := min(e.failures.Add(1), 6)
+	e.suspect.Store(e.clock.now() + int64(min(suspectMin<<(n-1), suspectMax)))
+}
+
+// Succeed says that the pod was reached.
+func (e *Endpoint) Succeed() {
+	if e.failures.Load() == 0 {
+		return
+	}
+	if e.failures.Swap(0) != 0 {
+		e.suspect.Store(0)
+		e.recovered()
+	}
+}
+
+// snapshot is what a route's requests go by. It does not change: a new one takes its place, and changed is closed.
+type snapshot struct {
+	target      *Target
+	endpoints   []*Endpoint
+	holdTimeout time.Duration
+	retiring    bool
+	sleepID     string
+	changed     chan struct{}
+}
+
+// choose takes the endpoint with the fewest pending requests. If there is none it says when a suspect one may be tried
+// again by clock; 0 is not before the snapshot changes.
+func (s *snapshot) choose(c clock) (_ *Endpoint, retry int64) {
+	n := len(s.endpoints)
+	if n == 0 {
+		return nil, 0
+	}
+	if n == 1 { // nearly always
+		e := s.endpoints[0]
+		if e.suspect.Load() == 0 {
+			return e, 0
+		}
+	}
+	var best *Endpoint
+	least := int64(math.MaxInt64)
+	start := rand.IntN(n) // so that equals share the work
+	for i := range n {
+		e := s.endpoints[(start+i)%n]
+		until := e.suspect.Load()
+		if until != 0 {
+			now := c.now()
+			if until > now {
+				retry = earlier(retry, until)
+				continue
+			}
+			probe := now + int64(probeFor)
+			if e.suspect.CompareAndSwap(until, probe) {
+				return e, 0
+			}
+			retry = earlier(retry, probe)
+			continue
+		}
+		if p := e.pending.Load(); p < least {
+			best, least = e, p
+		}
+	}
+	return best, retry
+}
+
+func earlier(a, b int64) int64 {
+	if a == 0 {
+		return b
+	}
+	return min(a, b)
+}

@@ -1,0 +1,374 @@
+package route
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// Service is all that the watch of Kubernetes knows of one opted-in Service.
+type Service struct {
+	Namespace string
+	// Name is that of the Service whose route slices these are, under which it is removed again.
+	Name   string
+	Routes api.Routes
+	// Created is when its first route slice was made: the older of two Services that claim a port gets it.
+	Created time.Time
+	// Endpoints are the ready pods as ip:port by port name.
+	Endpoints map[string][]string
+	// Pods is the number of pods, ready or not.
+	Pods int
+	// Published says that a route slice sends traffic to this very interceptor.
+	Published bool
+	// SleepID changes whenever the pods do and is the same at every interceptor.
+	SleepID string
+}
+
+// Sink takes what the watch of Kubernetes sees. One goroutine calls it.
+type Sink interface {
+	// SetService says what holds for a Service from now on.
+	SetService(Service)
+	// RemoveService says that the Service has no route slice any more.
+	RemoveService(namespace, name string)
+	// Synced says that all that existed at the start has been set.
+	Synced()
+}
+
+// Listeners opens and closes the ports of routes. Neither method may block or call the Table.
+type Listeners interface {
+	Open(r *Route)
+	Close(r *Route)
+}
+
+// TableOptions configure a Table.
+type TableOptions struct {
+	Listeners Listeners
+	Waker     Waker
+	// RouteMetrics and TargetMetrics make the observers of a new route and of a new target.
+	RouteMetrics  func(namespace, service string) Metrics
+	TargetMetrics func(Key) TargetMetrics
+	// Linger is how long a removed route is still served, since kube-proxies learn of it late. Default 10 s.
+	Linger time.Duration
+	// MaxHeld is how many requests of one route may wait for a pod. Default 10000.
+	MaxHeld int64
+	Log     logr.Logger
+}
+
+func (o *TableOptions) setDefaults() {
+	o.Linger = cmp.Or(o.Linger, 10*time.Second)
+	o.MaxHeld = cmp.Or(o.MaxHeld, 10000)
+}
+
+// routeKey is what makes a route the same one after a change of its Service.
+type routeKey struct {
+	namespace, service, port string
+	listen                   int32
+	protocol                 string
+}
+
+func keyOf(s Service, p api.Port) routeKey {
+	return routeKey{namespace: s.Namespace, service: s.Name, port: p.Name, listen: p.Listen, protocol: p.Protocol}
+}
+
+type serviceKey struct{ namespace, service string }
+
+// Table has all routes and targets.
+type Table struct {
+	options TableOptions
+	clock   clock
+	synced  chan struct{}
+
+	// mu protects all below and serializes the writing of snapshots. No request takes it, except one that found a
+	// suspect pod to answer again.
+	mu       sync.Mutex
+	services map[serviceKey]Service
+	routes   map[routeKey]*Route
+	ports    map[int32]routeKey
+	targets  map[Key]*Target
+	closed   bool
+}
+
+// NewTable returns an empty Table.
+func NewTable(o TableOptions) *Table {
+	o.setDefaults()
+	return &Table{
+		options:  o,
+		clock:    clock{base: time.Now()},
+		synced:   make(chan struct{}),
+		services: map[serviceKey]Service{},
+		routes:   map[routeKey]*Route{},
+		ports:    map[int32]routeKey{},
+		targets:  map[Key]*Target{},
+	}
+}
+
+// SetService implements Sink.
+func (t *Table) SetService(s Service) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	key := serviceKey{s.Namespace, s.Name}
+	old, known := t.services[key]
+	t.services[key] = s
+	if known {
+		t.dropMissing(old, s)
+	}
+	t.apply(s)
+}
+
+// RemoveService implements Sink.
+func (t *Table) RemoveService(namespace, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := serviceKey{namespace, name}
+	old, known := t.services[key]
+	if !known || t.closed {
+		return
+	}
+	delete(t.services, key)
+	t.dropMissing(old, Service{Namespace: namespace, Name: name})
+}
+
+// Synced implements Sink.
+func (t *Table) Synced() { close(t.synced) }
+
+// WaitSynced waits until Synced was called.
+func (t *Table) WaitSynced(ctx context.Context) error {
+	select {
+	case <-t.synced:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// IsSynced says whether Synced was called.
+func (t *Table) IsSynced() bool {
+	select {
+	case <-t.synced:
+		return true
+	default:
+		return false
+	}
+}
+
+// Target returns the target named key, nil if there is none.
+func (t *Table) Target(key Key) *Target {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.targets[key]
+}
+
+// Targets returns all targets, in no order.
+func (t *Table) Targets() []*Target {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]*Target, 0, len(t.targets))
+	for key, target := range t.targets {
+		if target.routes == 0 && target.Pending() == 0 {
+			delete(t.targets, key) // it outlived its routes for the requests that still ran
+			continue
+		}
+		all = append(all, target)
+	}
+	return all
+}
+
+// Published says whether any route slice still sends traffic to this interceptor.
+func (t *Table) Published() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.services {
+		if s.Published {
+			return true
+		}
+	}
+	return false
+}
+
+// Close stops the timers of lingering routes; nothing changes afterwards.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for _, r := range t.routes {
+		if r.gone != nil {
+			r.gone.Stop()
+		}
+	}
+}
+
+// dropMissing lets the routes of old linger that now does not have any more. They keep their last endpoints, since
+// their direct slices may go first.
+func (t *Table) dropMissing(old, now Service) {
+	keep := map[routeKey]bool{}
+	for _, p := range now.Routes.Ports {
+		keep[keyOf(now, p)] = true
+	}
+	for _, p := range old.Routes.Ports {
+		key := keyOf(old, p)
+		r := t.routes[key]
+		if keep[key] || r == nil || r.gone != nil {
+			continue
+		}
+		r.gone = time.AfterFunc(t.options.Linger, func() { t.expire(key, r) })
+	}
+}
+
+// expire closes a route whose linger is over, and gives its port to a Service that waits for it.
+func (t *Table) expire(key routeKey, r *Route) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.routes[key] != r || r.gone == nil {
+		return // closed, or wanted again
+	}
+	delete(t.routes, key)
+	delete(t.ports, key.listen)
+	target := r.Target()
+	target.routes--
+	t.refresh(target)
+	t.options.Listeners.Close(r)
+	waiting := make([]Service, 0, 1)
+	for _, s := range t.services {
+		if slices.ContainsFunc(s.Routes.Ports, func(p api.Port) bool { return p.Listen == key.listen }) {
+			waiting = append(waiting, s)
+		}
+	}
+	slices.SortFunc(waiting, func(a, b Service) int { return a.Created.Compare(b.Created) })
+	for _, s := range waiting {
+		t.apply(s)
+	}
+}
+
+// apply makes the routes of s be as s says.
+func (t *Table) apply(s Service) {
+	target := t.target(s)
+	for _, p := range s.Routes.Ports {
+		key := keyOf(s, p)
+		if owner, taken := t.ports[p.Listen]; taken && owner != key {
+			t.options.Log.Error(nil, "two routes claim one port; the first keeps it", "port", p.Listen,
+				"namespace", s.Namespace, "service", s.Name,
+				"ownerNamespace", owner.namespace, "owner", owner.service)
+			continue
+		}
+		r := t.routes[key]
+		if r == nil {
+			r = t.newRoute(s, p)
+			t.routes[key], t.ports[p.Listen] = r, key
+			t.update(r, target, s)
+			t.options.Listeners.Open(r)
+			continue
+		}
+		if r.gone != nil {
+			r.gone.Stop()
+			r.gone = nil
+		}
+		t.update(r, target, s)
+	}
+	t.refresh(target)
+}
+
+func (t *Table) newRoute(s Service, p api.Port) *Route {
+	return &Route{
+		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
+		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
+		clock:   t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld,
+	}
+}
+
+// target returns the target of s, a new one if need be.
+func (t *Table) target(s Service) *Target {
+	key := Key{Namespace: s.Namespace, Workload: s.Routes.Workload.String()}
+	target := t.targets[key]
+	if target == nil {
+		target = &Target{Key: key, clock: t.clock, metrics: t.options.TargetMetrics(key)}
+		t.targets[key] = target
+	}
+	target.workload.Store(&s.Routes.Workload)
+	return target
+}
+
+// update publishes a new snapshot of r if anything in it is new.
+func (t *Table) update(r *Route, target *Target, s Service) {
+	next := &snapshot{
+		target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout),
+		retiring: s.Routes.Retiring, sleepID: s.SleepID,
+	}
+	old := r.snap.Load()
+	known := map[string]*Endpoint{}
+	if old != nil {
+		for _, e := range old.endpoints {
+			known[e.Addr] = e
+		}
+	}
+	for _, addr := range s.Endpoints[r.Port.Name] {
+		e := known[addr]
+		if e == nil {
+			e = &Endpoint{Addr: addr, clock: t.clock, recovered: func() { t.republish(r) }}
+		}
+		next.endpoints = append(next.endpoints, e)
+	}
+	if old == nil {
+		target.routes++
+	} else if old.target != target {
+		old.target.routes--
+		target.routes++
+	}
+	if old == nil || old.target != target || old.holdTimeout != next.holdTimeout || old.retiring != next.retiring ||
+		old.sleepID != next.sleepID || !slices.Equal(old.endpoints, next.endpoints) {
+		r.publish(next)
+	}
+	if old != nil && old.target != target {
+		t.refresh(old.target)
+	}
+}
+
+// republish wakes those who wait at r without any change: a pod that was suspect answers again.
+func (t *Table) republish(r *Route) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	same := *r.snap.Load()
+	r.publish(&same)
+}
+
+// refresh computes what target knows of its routes. One without routes stays until nothing is pending, so that the same
+// workload finds its count again when it comes back meanwhile.
+func (t *Table) refresh(target *Target) {
+	if target.routes == 0 {
+		if target.Pending() == 0 {
+			delete(t.targets, target.Key)
+		}
+		return
+	}
+	var cooldown time.Duration
+	var ready, pods int
+	retiring := false
+	for _, s := range t.services {
+		if s.Namespace != target.Key.Namespace || s.Routes.Workload.String() != target.Key.Workload {
+			continue
+		}
+		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
+		retiring = retiring || s.Routes.Retiring
+		pods = max(pods, s.Pods)
+		for _, addrs := range s.Endpoints {
+			ready += len(addrs)
+		}
+	}
+	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
+		target.cooldown.Store(int64(cooldown))
+	}
+	target.retiring.Store(retiring)
+	target.pods.Store(int32(pods))
+	target.ready.Store(int32(ready))
+	if ready > 0 {
+		target.awake()
+	}
+}

@@ -1,0 +1,143 @@
+package route
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// Key names a workload in the cluster.
+type Key struct {
+	Namespace string
+	Workload  string // Kind/name, such as Deployment/web
+}
+
+func (k Key) String() string { return k.Namespace + "/" + k.Workload }
+
+// never is the idle time of a target that has had no request since this process began.
+const never = time.Duration(math.MaxInt64)
+
+// clock counts time from the start of the process, monotonically.
+type clock struct{ base time.Time }
+
+// now is never 0, so that 0 can mean "not yet".
+func (c clock) now() int64 { return int64(time.Since(c.base)) + 1 }
+
+// Target is a workload with what is known of its requests. All routes of a workload share one.
+type Target struct {
+	Key Key
+
+	clock    clock
+	workload atomic.Pointer[api.Workload]
+
+	// pending counts the requests that have arrived here and are not answered yet. Only Begin adds, and only the
+	// function that it returned takes away again.
+	pending atomic.Int64
+	// held counts those of them that wait for a pod.
+	held atomic.Int64
+	// last is when the last request began or ended here by clock; 0 is never.
+	last atomic.Int64
+	// woken is when the wake under way began by clock; 0 while none is. It ends with the first ready pod.
+	woken atomic.Int64
+	// wakeLoop says that the waker has a loop running for this target.
+	wakeLoop atomic.Bool
+
+	cooldown atomic.Int64 // the longest of the routes'
+	ready    atomic.Int32 // ready endpoints over all routes
+	pods     atomic.Int32 // endpoints over all routes, ready or not
+	retiring atomic.Bool  // a route of it is being given back
+
+	metrics TargetMetrics
+	routes  int // how many routes point here; protected by Table.mu
+}
+
+// TargetMetrics observes what happens to a target.
+type TargetMetrics interface {
+	Woken()
+	ColdStart(time.Duration)
+}
+
+// Begin counts a request that has arrived. The function that it returns ends the count and must be called exactly
+// once: it panics the second time, since a count that is taken away twice would put an app to sleep under its visitors.
+func (t *Target) Begin() (release func()) {
+	t.pending.Add(1)
+	t.Touch()
+	released := false
+	return func() {
+		if released {
+			panic("route: a request was released twice")
+		}
+		released = true
+		t.Touch()
+		t.pending.Add(-1)
+	}
+}
+
+// Touch says that something happened just now.
+func (t *Target) Touch() { t.last.Store(t.clock.now()) }
+
+// Workload is what is scaled.
+func (t *Target) Workload() api.Workload { return *t.workload.Load() }
+
+// Pending is the number of requests at this interceptor that have arrived and are not answered yet.
+func (t *Target) Pending() int64 { return t.pending.Load() }
+
+// Held is the number of requests at this interceptor that wait for a pod.
+func (t *Target) Held() int64 { return t.held.Load() }
+
+// Idle is the time since the last request began or ended here, and 0 while one is pending.
+func (t *Target) Idle() time.Duration {
+	// Pending is read after last: a request that ends between the two has renewed last, and one that begins is seen.
+	last := t.last.Load()
+	if t.pending.Load() > 0 {
+		return 0
+	}
+	if last == 0 {
+		return never
+	}
+	return time.Duration(max(0, t.clock.now()-last))
+}
+
+// Cooldown is how long the workload stays up after its last request.
+func (t *Target) Cooldown() time.Duration { return time.Duration(t.cooldown.Load()) }
+
+// Ready says that a pod is ready.
+func (t *Target) Ready() bool { return t.ready.Load() > 0 }
+
+// HasPods says that there is a pod at all, ready or not: the workload is not asleep.
+func (t *Target) HasPods() bool { return t.pods.Load() > 0 }
+
+// Retiring says that a route of the workload is being given back, so that it must be neither woken nor put to sleep.
+func (t *Target) Retiring() bool { return t.retiring.Load() }
+
+// BeginWake reports whether the caller begins a wake: true for the first caller since the workload fell asleep, and
+// false where somebody else, perhaps another interceptor, has woken it already.
+func (t *Target) BeginWake() bool {
+	if t.Ready() || t.HasPods() || !t.woken.CompareAndSwap(0, t.clock.now()) {
+		return false
+	}
+	t.metrics.Woken()
+	return true
+}
+
+// AbandonWake forgets a wake that has come to nothing, so that the next request begins another one.
+func (t *Target) AbandonWake() { t.woken.Store(0) }
+
+// StartLoop reports whether the caller is to run the wake loop of this target; it then has to call StopLoop.
+func (t *Target) StartLoop() bool { return t.wakeLoop.CompareAndSwap(false, true) }
+
+// StopLoop ends the wake loop and reports whether that is final. It is not when a request began to wait meanwhile and
+// saw the loop still running: then the caller goes on.
+func (t *Target) StopLoop() bool {
+	t.wakeLoop.Store(false)
+	return t.held.Load() == 0 || !t.StartLoop()
+}
+
+// awake ends the wake under way, if there is one.
+func (t *Target) awake() {
+	if began := t.woken.Swap(0); began != 0 {
+		t.metrics.ColdStart(time.Duration(t.clock.now() - began))
+	}
+}

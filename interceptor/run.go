@@ -1,0 +1,177 @@
+package interceptor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/listen"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/metrics"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
+)
+
+// interceptor is one running data path.
+type interceptor struct {
+	options  Options
+	engine   forward.Engine
+	manager  *listen.Manager
+	table    *route.Table
+	waker    *scaler.Waker
+	scaler   *scaler.Server
+	peers    *peer.Pool
+	peerSide *peer.Server
+	health   *health
+}
+
+// Run serves until ctx is done and everything has been shut down in order, or something breaks.
+func Run(ctx context.Context, o Options) error {
+	if err := o.setDefaults(); err != nil {
+		return err
+	}
+	i := assemble(o)
+	grpc, err := newGRPC(o.GRPCAddress, i.scaler, i.peerSide)
+	if err != nil {
+		return err
+	}
+	healthServer, err := newHealthServer(o.HealthAddress, i.health, o.Registry)
+	if err != nil {
+		grpc.stop()
+		return err
+	}
+
+	// The parts outlive ctx: they are what the drain needs.
+	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopParts()
+	group, parts := errgroup.WithContext(parts)
+	group.Go(func() error { return o.Cluster.Watch(parts, sink{i.table, i.peers}) })
+	group.Go(grpc.serve)
+	group.Go(healthServer.serve)
+	group.Go(func() error { return i.becomeReady(parts) })
+	// A part that breaks begins the shutdown like ctx does.
+	select {
+	case <-ctx.Done():
+		o.Log.Info("shutting down")
+	case <-parts.Done():
+	}
+	i.shutdown(parts)
+	grpc.stop()
+	stopParts()
+	healthServer.stop()
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("running the interceptor: %w", err)
+	}
+	return nil
+}
+
+// assemble makes the parts and connects them; nothing runs yet.
+func assemble(o Options) *interceptor {
+	i := &interceptor{options: o, health: &health{}}
+	i.engine = forward.NewProxy(forward.ProxyOptions{Log: o.Log.WithName("forward")})
+	i.manager = listen.NewManager(listen.Options{
+		Host: o.ListenHost, Engine: i.engine, TCP: forward.NewTCP(forward.TCPOptions{}),
+		DrainTimeout: o.DrainTimeout, Log: o.Log.WithName("listen"),
+	})
+	i.peers = peer.NewPool(peer.PoolOptions{
+		Name: o.PodName, Dial: o.PeerAddress, Log: o.Log.WithName("peer"),
+		Changed: func(key route.Key) { i.scaler.Poke(key) },
+	})
+	view := peersView{i.peers, func() { i.peerSide.Poke() }}
+	i.waker = scaler.NewWaker(scaler.WakerOptions{
+		Workloads: o.Cluster, Events: o.Cluster, Peers: view, Log: o.Log.WithName("waker"),
+		Push: func(key route.Key) bool { return i.scaler.Poke(key) },
+	})
+	m := metrics.New(o.Registry, func() []*route.Target { return i.table.Targets() })
+	i.table = route.NewTable(route.TableOptions{
+		Listeners: i.manager, Waker: i.waker, RouteMetrics: m.Route, TargetMetrics: m.Target,
+		Linger: o.Linger, Log: o.Log.WithName("route"),
+	})
+	i.scaler = scaler.NewServer(scaler.ServerOptions{
+		Target:        i.table.Target,
+		Activity:      &scaler.Activity{Peers: view, Began: time.Now()},
+		StreamChanged: func(route.Key) { i.peerSide.Poke() },
+	})
+	i.peerSide = peer.NewServer(peer.ServerOptions{
+		Targets: i.table.Targets, KEDAStream: i.scaler.HasStream, Log: o.Log.WithName("peer"),
+	})
+	return i
+}
+
+// becomeReady reports ready once all routes that there were at the start have been applied and opened.
+func (i *interceptor) becomeReady(ctx context.Context) error {
+	if err := i.table.WaitSynced(ctx); err != nil {
+		return err
+	}
+	if err := i.manager.WaitOpen(ctx); err != nil {
+		return err
+	}
+	i.health.ready.Store(true)
+	i.options.Log.Info("ready", "targets", len(i.table.Targets()))
+	return nil
+}
+
+// shutdown ends the data path in the only order in which nobody notices:
+//
+//  1. Readiness fails, so that the injector takes this interceptor out of the route slices.
+//  2. Everything goes on, new connections included, until no route slice names this interceptor any more, and a little
+//     longer because kube-proxies are late; if nobody takes it out, half of the drain timeout.
+//  3. The ports are closed. Running requests finish; upgraded and TCP connections are waited for; requests that are
+//     held still get their pod. What lasts longer than the drain timeout is cut.
+//  4. Only then KEDA's streams end, cleanly, so that KEDA soon opens others at another interceptor, and the peers' do.
+//     Until here they counted and woke for the requests of steps 2 and 3.
+func (i *interceptor) shutdown(parts context.Context) {
+	i.health.draining.Store(true)
+	limit := time.Now().Add(i.options.DrainTimeout)
+	i.waitUnpublished(parts, time.Now().Add(i.options.DrainTimeout/2))
+	i.manager.Shutdown(time.Until(limit))
+	i.table.Close()
+	i.waker.Close()
+	i.scaler.Close()
+	i.peerSide.Close()
+	i.peers.Close()
+	i.engine.CloseIdle()
+}
+
+func (i *interceptor) waitUnpublished(parts context.Context, limit time.Time) {
+	if !i.table.IsSynced() {
+		return
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	gone := time.Time{}
+	for time.Now().Before(limit) && parts.Err() == nil {
+		switch {
+		case i.table.Published():
+			gone = time.Time{}
+		case gone.IsZero():
+			gone = time.Now()
+		case time.Since(gone) >= i.options.UnpublishedLinger:
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-parts.Done():
+		}
+	}
+}
+
+// sink hands what the watch sees to those it is for.
+type sink struct {
+	*route.Table
+	peers *peer.Pool
+}
+
+func (s sink) SetPeers(peers []peer.Peer) { s.peers.SetPeers(peers) }
+
+// peersView is the peers as the scaler sees them.
+type peersView struct {
+	*peer.Pool
+	poke func()
+}
+
+func (v peersView) Poke(route.Key) { v.poke() }

@@ -1,0 +1,60 @@
+package scaler
+
+import (
+	"net/netip"
+	"strings"
+	"unicode"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// describe tells in one line who came and what for: "GET /login from 198.18.0.9 (curl/8.5)". All of it may be chosen by
+// an attacker, so that it is cut to less than 200 bytes and cleaned, and the query is left out because it may hold
+// secrets.
+func describe(v *route.Visit) string {
+	var b strings.Builder
+	if v.Method == "" {
+		b.WriteString("a connection")
+	} else {
+		path, _, _ := strings.Cut(v.Path, "?")
+		b.WriteString(clean(v.Method, 16))
+		b.WriteByte(' ')
+		b.WriteString(clean(path, 70))
+	}
+	b.WriteString(" from ")
+	b.WriteString(host(v.Remote))
+	if v.Agent != "" {
+		b.WriteString(" (")
+		b.WriteString(clean(v.Agent, 50))
+		b.WriteByte(')')
+	}
+	return b.String()
+}
+
+// host returns the address in remote, with or without a port, if it is one.
+func host(remote string) string {
+	if ap, err := netip.ParseAddrPort(remote); err == nil {
+		return ap.Addr().Unmap().WithZone("").String()
+	}
+	if addr, err := netip.ParseAddr(remote); err == nil {
+		return addr.Unmap().WithZone("").String()
+	}
+	return "an unknown address"
+}
+
+// clean returns at most limit bytes of s, and a mark where it was cut, without anything that does not print. Text that
+// could turn around what follows it (Cf) does not count as printable.
+func clean(s string, limit int) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			r = '?'
+		}
+		if b.Len()+len(string(r)) > limit {
+			b.WriteString("...")
+			break
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

@@ -1,0 +1,46 @@
+// Package scaler keeps workloads awake while they are needed: it answers KEDA's external scaler calls from the counts of
+// all interceptors, pushes to KEDA when a workload that sleeps gets a request, and scales by itself where KEDA does not
+// listen or does not act.
+package scaler
+
+import (
+	"context"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// Peers knows what the other interceptors count.
+type Peers interface {
+	// Total is what the peers say of a workload: their pending requests, and the shortest time since one of theirs.
+	Total(route.Key) (pending int64, idle time.Duration)
+	// KEDAStream says that KEDA's StreamIsActive for the workload is open at a peer.
+	KEDAStream(route.Key) bool
+	// SinceLost is the time since a peer and its counts were lost.
+	SinceLost() time.Duration
+	// Poke sends the workload's counts to the peers at once.
+	Poke(route.Key)
+}
+
+// Workloads scales.
+type Workloads interface {
+	// Scale gives the workload one replica if it has none, and reports whether it had none.
+	Scale(ctx context.Context, namespace string, w api.Workload) (scaled bool, err error)
+}
+
+// Wake is what the event about a wake tells.
+type Wake struct {
+	Namespace, Service, ServiceUID string
+	Workload                       api.Workload
+	// SleepID is the same for all that wake the workload from one sleep.
+	SleepID string
+	// Message is safe to show: bounded, printable, without query strings.
+	Message string
+}
+
+// Events publishes wakes.
+type Events interface {
+	// WakeRequested must not block.
+	WakeRequested(Wake)
+}

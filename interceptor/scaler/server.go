@@ -1,0 +1,171 @@
+package scaler
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// ServerOptions configure a Server.
+type ServerOptions struct {
+	// Target finds a target; nil if it does not exist.
+	Target   func(route.Key) *route.Target
+	Activity *Activity
+	// StreamChanged is called when the first stream of a workload came or the last one went.
+	StreamChanged func(route.Key)
+	// Repeat is how often `true` is pushed again while requests wait, since KEDA drops a push whose ScaledObject it
+	// has not prepared yet. Each push costs KEDA a status patch. Default 1 s.
+	Repeat time.Duration
+}
+
+// Server is the external scaler that KEDA calls.
+type Server struct {
+	pb.UnimplementedExternalScalerServer // StreamMetricSpec stays unimplemented: targets change by the trigger's metadata
+
+	options ServerOptions
+	streams *streams
+	done    chan struct{}
+	close   sync.Once
+}
+
+// NewServer returns a Server.
+func NewServer(o ServerOptions) *Server {
+	o.Repeat = cmp.Or(o.Repeat, time.Second)
+	return &Server{options: o, streams: newStreams(), done: make(chan struct{})}
+}
+
+// Close ends all streams in the way that makes KEDA open another one soon.
+func (s *Server) Close() { s.close.Do(func() { close(s.done) }) }
+
+// Poke has the open streams of key look at it at once, and reports whether there are any.
+func (s *Server) Poke(key route.Key) bool { return s.streams.poke(key) }
+
+// HasStream says whether a stream is open for key.
+func (s *Server) HasStream(key route.Key) bool { return s.streams.has(key) }
+
+// IsActive implements the external scaler. KEDA asks every polling interval and puts the workload to sleep, after its
+// cool-down, when the answer is false.
+func (s *Server) IsActive(_ context.Context, ref *pb.ScaledObjectRef) (*pb.IsActiveResponse, error) {
+	t, err := s.target(ref)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.IsActiveResponse{Result: s.options.Activity.Active(t)}, nil
+}
+
+// StreamIsActive implements the external scaler. It stays open for a workload that is not known yet: the route may come
+// later than the ScaledObject, and an error would have KEDA wait longer and longer.
+func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_StreamIsActiveServer) error {
+	key, err := keyOf(ref)
+	if err != nil {
+		return err
+	}
+	st := s.streams.add(key)
+	s.options.StreamChanged(key)
+	defer func() {
+		s.streams.remove(key, st)
+		s.options.StreamChanged(key)
+	}()
+	tick := time.NewTicker(s.options.Repeat)
+	defer tick.Stop()
+	push := pusher{send: func(active bool) error { return out.Send(&pb.IsActiveResponse{Result: active}) }}
+	for edge := true; ; {
+		if t := s.options.Target(key); t != nil {
+			if err := push.look(s.options.Activity.Active(t), s.options.Activity.Waiting(t), edge); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-st.poke:
+			edge = true
+		case <-tick.C:
+			edge = false
+		case <-s.done:
+			return nil
+		case <-out.Context().Done():
+			return nil
+		}
+	}
+}
+
+// pusher decides what goes out on a stream: the state at first and whenever it changes; `true` as well when requests
+// begin to wait, and with each tick for as long as they do.
+type pusher struct {
+	send            func(active bool) error
+	begun           bool
+	active, waiting bool // as they were at the last look
+}
+
+// look is called for every tick, and with edge set when something is said to have happened.
+func (p *pusher) look(active, waiting, edge bool) error {
+	active = active || waiting
+	changed := !p.begun || active != p.active
+	repeat := waiting && (!edge || !p.waiting)
+	p.begun, p.active, p.waiting = true, active, waiting
+	if !changed && !repeat {
+		return nil
+	}
+	return p.send(active)
+}
+
+// GetMetricSpec implements the external scaler.
+func (s *Server) GetMetricSpec(_ context.Context, ref *pb.ScaledObjectRef) (*pb.GetMetricSpecResponse, error) {
+	value := ref.GetScalerMetadata()[api.MetadataTargetPendingRequests]
+	target, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || target < 1 {
+		return nil, status.Errorf(codes.InvalidArgument, "ScaledObject %s/%s: trigger metadata %s is %q, want a positive integer",
+			ref.GetNamespace(), ref.GetName(), api.MetadataTargetPendingRequests, value)
+	}
+	return &pb.GetMetricSpecResponse{MetricSpecs: []*pb.MetricSpec{{
+		MetricName: api.MetricPendingRequests, TargetSize: target, TargetSizeFloat: float64(target),
+	}}}, nil
+}
+
+// GetMetrics implements the external scaler.
+func (s *Server) GetMetrics(_ context.Context, r *pb.GetMetricsRequest) (*pb.GetMetricsResponse, error) {
+	if r.GetMetricName() != api.MetricPendingRequests {
+		return nil, status.Errorf(codes.InvalidArgument, "metric %q is not known, only %q",
+			r.GetMetricName(), api.MetricPendingRequests)
+	}
+	t, err := s.target(r.GetScaledObjectRef())
+	if err != nil {
+		return nil, err
+	}
+	pending := s.options.Activity.Pending(t)
+	return &pb.GetMetricsResponse{MetricValues: []*pb.MetricValue{{
+		MetricName: r.GetMetricName(), MetricValue: pending, MetricValueFloat: float64(pending),
+	}}}, nil
+}
+
+// target finds what ref is about. The error for an unknown workload has KEDA leave it as it is: neither do we know that
+// it is idle, nor is there anything to wake it for.
+func (s *Server) target(ref *pb.ScaledObjectRef) (*route.Target, error) {
+	key, err := keyOf(ref)
+	if err != nil {
+		return nil, err
+	}
+	t := s.options.Target(key)
+	if t == nil {
+		return nil, status.Errorf(codes.NotFound, "no route leads to workload %s (asked for by ScaledObject %s)", key, ref.GetName())
+	}
+	return t, nil
+}
+
+func keyOf(ref *pb.ScaledObjectRef) (route.Key, error) {
+	key := route.Key{Namespace: ref.GetNamespace(), Workload: ref.GetScalerMetadata()[api.MetadataWorkload]}
+	if key.Namespace == "" || key.Workload == "" {
+		return key, status.Error(codes.InvalidArgument, fmt.Sprintf("ScaledObject %s/%s: trigger metadata %s is missing",
+			ref.GetNamespace(), ref.GetName(), api.MetadataWorkload))
+	}
+	return key, nil
+}

@@ -1,0 +1,139 @@
+package scaler
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// WakerOptions configure a Waker.
+type WakerOptions struct {
+	Workloads Workloads
+	Events    Events
+	Peers     Peers
+	// Push has KEDA's streams that are open here look at the workload, and reports whether there are any.
+	Push func(route.Key) bool
+	// Repeat is how often a waking workload is looked at again. Default 1 s.
+	Repeat time.Duration
+	// Patience is how long KEDA has for scaling until we do. Default 3 s.
+	Patience time.Duration
+	// Timeout bounds one call of Workloads. Default 10 s.
+	Timeout time.Duration
+	Log     logr.Logger
+}
+
+func (o *WakerOptions) setDefaults() {
+	o.Repeat = cmp.Or(o.Repeat, time.Second)
+	o.Patience = cmp.Or(o.Patience, 3*time.Second)
+	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+}
+
+// Waker wakes workloads. It runs one goroutine for each that has requests waiting; Close ends them.
+type Waker struct {
+	options WakerOptions
+	ctx     context.Context
+	cancel  context.CancelFunc
+	// mu makes closed and the Add of loops one step.
+	mu     sync.Mutex
+	closed bool
+	loops  sync.WaitGroup
+}
+
+// NewWaker returns a Waker.
+func NewWaker(o WakerOptions) *Waker {
+	o.setDefaults()
+	w := &Waker{options: o}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	return w
+}
+
+// Close ends the loops and waits for them.
+func (w *Waker) Close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.cancel()
+	w.loops.Wait()
+}
+
+// Wake implements route.Waker.
+func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
+	begun := t.BeginWake()
+	if t.StartLoop() {
+		w.mu.Lock()
+		if !w.closed {
+			w.loops.Go(func() { w.loop(t) })
+		}
+		w.mu.Unlock()
+	}
+	if !begun {
+		return
+	}
+	workload := t.Workload()
+	w.options.Log.Info("waking", "namespace", t.Key.Namespace, "workload", t.Key.Workload, "service", r.Service)
+	w.options.Events.WakeRequested(Wake{
+		Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: workload,
+		SleepID: r.SleepID(), Message: describe(v) + ": waking " + workload.String(),
+	})
+}
+
+// loop does what it takes for as long as requests wait for t. KEDA's streams repeat their push by themselves.
+func (w *Waker) loop(t *route.Target) {
+	began := time.Now()
+	var direct backoff
+	for {
+		pushed := w.options.Push(t.Key)
+		w.options.Peers.Poke(t.Key)
+		listens := pushed || w.options.Peers.KEDAStream(t.Key)
+		if (!listens || time.Since(began) >= w.options.Patience) && direct.due(time.Now()) {
+			w.scale(t, listens)
+		}
+		select {
+		case <-w.ctx.Done():
+			return
+		case <-time.After(w.options.Repeat):
+		}
+		if t.Held() > 0 {
+			continue
+		}
+		if !t.Ready() {
+			t.AbandonWake() // all who waited have given up
+		}
+		if t.StopLoop() {
+			return
+		}
+	}
+}
+
+func (w *Waker) scale(t *route.Target, kedaListens bool) {
+	ctx, cancel := context.WithTimeout(w.ctx, w.options.Timeout)
+	defer cancel()
+	scaled, err := w.options.Workloads.Scale(ctx, t.Key.Namespace, t.Workload())
+	log := w.options.Log.WithValues("namespace", t.Key.Namespace, "workload", t.Key.Workload, "kedaListens", kedaListens)
+	switch {
+	case err != nil && w.ctx.Err() == nil:
+		log.Error(err, "scaling up directly")
+	case scaled:
+		log.Info("scaled up directly")
+	}
+}
+
+// backoff spaces out what is due at once, then after 2 s, and half as often each time down to every 16 s.
+type backoff struct {
+	next time.Time
+	wait time.Duration
+}
+
+func (b *backoff) due(now time.Time) bool {
+	if now.Before(b.next) {
+		return false
+	}
+	b.wait = min(max(2*time.Second, 2*b.wait), 16*time.Second)
+	b.next = now.Add(b.wait)
+	return true
+}

@@ -1,0 +1,105 @@
+package interceptor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
+	peerapi "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
+)
+
+// stopTimeout bounds how long calls and scrapes that still run may take at the end.
+const stopTimeout = 2 * time.Second
+
+// grpcServer is what KEDA and the peers call.
+type grpcServer struct {
+	server   *grpc.Server
+	listener net.Listener
+}
+
+func newGRPC(address string, s *scaler.Server, p *peer.Server) (*grpcServer, error) {
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening for gRPC: %w", err)
+	}
+	server := grpc.NewServer(
+		// A KEDA operator or a peer that vanished without a word is noticed, since its stream counts as a listener.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 7 * time.Second, Timeout: 3 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.MaxRecvMsgSize(1<<20),
+	)
+	externalscaler.RegisterExternalScalerServer(server, s)
+	peerapi.RegisterPeerServer(server, p)
+	return &grpcServer{server, listener}, nil
+}
+
+func (g *grpcServer) serve() error {
+	if err := g.server.Serve(g.listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serving gRPC: %w", err)
+	}
+	return nil
+}
+
+// stop lets running calls end; the streams have been told to.
+func (g *grpcServer) stop() {
+	timer := time.AfterFunc(stopTimeout, g.server.Stop)
+	defer timer.Stop()
+	g.server.GracefulStop()
+	_ = g.listener.Close() // closed already where serve ran
+}
+
+// health is what /readyz says.
+type health struct{ ready, draining atomic.Bool }
+
+type healthServer struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+func newHealthServer(address string, h *health, registry *prometheus.Registry) (*healthServer, error) {
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening for health: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !h.ready.Load() || h.draining.Load() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return &healthServer{listener: listener, server: &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		WriteTimeout: time.Minute,
+	}}, nil
+}
+
+func (h *healthServer) serve() error {
+	if err := h.server.Serve(h.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving health: %w", err)
+	}
+	return nil
+}
+
+func (h *healthServer) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := h.server.Shutdown(ctx); err != nil {
+		_ = h.server.Close() // a scrape that does not end is cut
+	}
+}
