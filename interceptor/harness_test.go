@@ -1,0 +1,273 @@
+package interceptor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/testr"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
+)
+
+// within is how long tests wait for what should happen soon. It is long because the machine may be busy.
+const within = 20 * time.Second
+
+// fakeCluster is a Cluster whose slices are set by the test.
+type fakeCluster struct {
+	services chan func(Sink)
+
+	mu     sync.Mutex // protects all below
+	scaled []string
+	wakes  []scaler.Wake
+	asleep bool              // Scale finds no replicas
+	onWake func(scaler.Wake) // called for each event
+}
+
+func newFakeCluster() *fakeCluster { return &fakeCluster{services: make(chan func(Sink), 100)} }
+
+func (c *fakeCluster) Watch(ctx context.Context, sink Sink) error {
+	for {
+		select {
+		case f := <-c.services:
+			f(sink)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (c *fakeCluster) Scale(_ context.Context, namespace string, w api.Workload) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.scaled = append(c.scaled, namespace+"/"+w.String())
+	return c.asleep, nil
+}
+
+func (c *fakeCluster) WakeRequested(w scaler.Wake) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wakes = append(c.wakes, w)
+	if c.onWake != nil {
+		c.onWake(w)
+	}
+}
+
+func (c *fakeCluster) scales() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.scaled)
+}
+
+func (c *fakeCluster) events() []scaler.Wake {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]scaler.Wake(nil), c.wakes...)
+}
+
+// node is a running interceptor.
+type node struct {
+	*fakeCluster
+	t      *testing.T
+	name   string
+	grpc   string
+	health string
+	stop   context.CancelFunc
+	done   chan error
+}
+
+// addresses maps peers' names to where they listen in a test.
+type addresses struct{ m sync.Map }
+
+func freePort(t *testing.T) int32 {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return int32(l.Addr().(*net.TCPAddr).Port)
+}
+
+func start(t *testing.T, name string, book *addresses, change func(*Options)) *node {
+	t.Helper()
+	n := &node{
+		fakeCluster: newFakeCluster(), t: t, name: name, done: make(chan error, 1),
+		grpc: fmt.Sprintf("127.0.0.1:%d", freePort(t)), health: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	o := Options{
+		Cluster: n, PodName: name, GRPCAddress: n.grpc, HealthAddress: n.health, ListenHost: "127.0.0.1",
+		DrainTimeout: 5 * time.Second, Linger: 100 * time.Millisecond, UnpublishedLinger: 50 * time.Millisecond,
+		Log: logr.Discard(),
+	}
+	if testing.Verbose() {
+		o.Log = testr.NewWithInterface(quietT{t}, testr.Options{Verbosity: 1}).WithName(name)
+	}
+	if book != nil {
+		book.m.Store(name, n.grpc)
+		o.PeerAddress = func(p peer.Peer) string {
+			addr, _ := book.m.Load(p.Name)
+			return addr.(string)
+		}
+	}
+	if change != nil {
+		change(&o)
+	}
+	go func() { n.done <- Run(ctx, o) }()
+	t.Cleanup(func() { n.shutdown() })
+	return n
+}
+
+// quietT does not fail when something is logged late.
+type quietT struct{ *testing.T }
+
+func (q quietT) Log(args ...any) {
+	defer func() { _ = recover() }()
+	q.T.Log(args...)
+}
+
+func (n *node) shutdown() {
+	n.t.Helper()
+	n.stop()
+	select {
+	case err := <-n.done:
+		if err != nil {
+			n.t.Errorf("running %s: %v", n.name, err)
+		}
+		n.done <- nil
+	case <-time.After(within):
+		n.t.Errorf("%s did not stop", n.name)
+	}
+}
+
+func (n *node) set(s route.Service) { n.services <- func(sink Sink) { sink.SetService(s) } }
+
+func (n *node) synced() { n.services <- func(sink Sink) { sink.Synced() } }
+
+func (n *node) setPeers(names ...string) {
+	var peers []peer.Peer
+	for _, name := range names {
+		if name != n.name {
+			peers = append(peers, peer.Peer{Name: name, Addr: name})
+		}
+	}
+	n.services <- func(sink Sink) { sink.SetPeers(peers) }
+}
+
+func (n *node) status(path string) int {
+	resp, err := http.Get("http://" + n.health + path)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+func (n *node) metrics() string {
+	resp, err := http.Get("http://" + n.health + "/metrics")
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return string(b)
+}
+
+func (n *node) waitReady() {
+	n.t.Helper()
+	eventually(n.t, "ready", func() bool { return n.status("/readyz") == http.StatusOK })
+}
+
+func (n *node) keda() externalscaler.ExternalScalerClient {
+	n.t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+n.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { _ = conn.Close() })
+	return externalscaler.NewExternalScalerClient(conn)
+}
+
+func scaledObject() *externalscaler.ScaledObjectRef {
+	return &externalscaler.ScaledObjectRef{Namespace: "shop", Name: "web", ScalerMetadata: map[string]string{
+		api.MetadataWorkload: "Deployment/web", api.MetadataTargetPendingRequests: "100",
+	}}
+}
+
+// service returns a Service with one port whose pods are at addrs.
+func service(listen int32, protocol string, addrs ...string) route.Service {
+	return route.Service{
+		Namespace: "shop", Name: "web", Published: true, SleepID: "s1", Pods: len(addrs),
+		Endpoints: map[string][]string{"http": addrs},
+		Routes: api.Routes{
+			Service: "web", ServiceUID: "u1", Direct: "web-direct",
+			Workload: api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: "u2"},
+			Ports:    []api.Port{{Name: "http", Port: 80, Listen: listen, Protocol: protocol}},
+			Cooldown: api.Duration(time.Hour), HoldTimeout: api.Duration(time.Minute),
+		},
+	}
+}
+
+func unpublished(s route.Service) route.Service {
+	s.Published = false
+	return s
+}
+
+// pod starts an HTTP server and returns its address.
+func pod(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("not %s within %s", what, within)
+}
+
+func url(listen int32, path string) string { return fmt.Sprintf("http://127.0.0.1:%d%s", listen, path) }
+
+// client does not keep connections, so that tests do not wait for idle ones.
+func client() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}, Timeout: within}
+}
+
+func get(t *testing.T, u string) (int, string) {
+	t.Helper()
+	resp, err := client().Get(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
