@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Some things exist once for the whole machine, however many clusters run: this file notes who uses them. The notes are
@@ -29,10 +31,13 @@ func kubeletDirs() []string {
 	return []string{"/var/log/containers", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet"}
 }
 
+// namespacesDir is made, and mounted on itself, by the first `ip netns add` on a machine.
+const namespacesDir = "/run/netns"
+
 // A hostState is how the machine was before the first cluster.
 type hostState struct {
 	Sysctls map[string]string `json:"sysctls"`
-	Made    []string          `json:"made"` // of kubeletDirs, those that were not there
+	Made    []string          `json:"made"` // folders that were not there
 }
 
 // claimHost notes that this cluster is about to change the machine, and how it was before if it is the first.
@@ -65,7 +70,7 @@ func readHost(sysctls string) hostState {
 			state.Sysctls[name] = strings.TrimSpace(string(value))
 		}
 	}
-	for _, dir := range kubeletDirs() {
+	for _, dir := range append(kubeletDirs(), namespacesDir) {
 		if !exists(dir) {
 			state.Made = append(state.Made, dir)
 		}
@@ -115,9 +120,19 @@ func (s hostState) restore() error {
 				return err
 			}
 		}
+		if dir == namespacesDir && isEmpty(dir) { // nobody else has a namespace
+			if err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+				return fmt.Errorf("unmounting %s: %w", dir, err)
+			}
+		}
 		removeIfEmpty(dir)
 	}
 	return nil
+}
+
+func isEmpty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && len(entries) == 0
 }
 
 // removeLogLinks deletes the links that the kubelet makes to its pods' logs.

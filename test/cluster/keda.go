@@ -30,13 +30,15 @@ func kedaImages() []bundledImage {
 
 const externalMetrics = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.external.metrics.k8s.io"
 
-// patchKEDA fits KEDA's manifests to a cluster without a registry, and in a hurry: its Deployments wait up to 20 s
-// before they look for the first time whether a pod is ready.
+// patchKEDA fits KEDA's manifests to a cluster without a registry, and in a hurry. Its Deployments wait up to 20 s before
+// they look for the first time whether a pod is ready. Its operator ends itself once it has made its certificates, to
+// start again with them, and would then wait 16 s for its own old lease: there is one operator, so it needs none.
 func patchKEDA(manifests []byte) []byte {
 	for _, edit := range []struct{ pattern, with string }{
 		{`(image: ghcr\.io/kedacore/[a-z-]+):\S+`, "${1}:" + kedaVersion},
 		{`imagePullPolicy: Always`, "imagePullPolicy: IfNotPresent"},
-		{`(?m)initialDelaySeconds: \d+$`, "initialDelaySeconds: 1"},
+		{`(readinessProbe:\n(?: +(?:httpGet|path|port|scheme):.*\n)+)( +)initialDelaySeconds: \d+`, "${1}${2}initialDelaySeconds: 1\n${2}periodSeconds: 1"},
+		{`(?m)- --leader-elect$`, "- --leader-elect=false"},
 	} {
 		manifests = regexp.MustCompile(edit.pattern).ReplaceAll(manifests, []byte(edit.with))
 	}
@@ -60,10 +62,9 @@ func (c *cluster) waitForKEDA(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = poll(ctx, 3*time.Minute, "KEDA to be Available; see `kubectl get pods -n keda`", func() (bool, error) {
+	return poll(ctx, 3*time.Minute, "KEDA to be Available; see `kubectl get pods -n keda`", func() (bool, error) {
 		return api.kedaAvailable(ctx), c.require("kube-apiserver", "kubelet", "containerd")
 	})
-	return err
 }
 
 // kedaAvailable asks for its three Deployments and for the API that the metrics adapter serves.
