@@ -174,8 +174,7 @@ func (c *cluster) namespaceID() (os.FileInfo, error) {
 	return os.Stat(c.namespacePath())
 }
 
-// cniConfiguration is for a plain bridge with addresses from one subnet. The network is named after the cluster, because
-// libcni keeps what it did in one folder for the whole machine.
+// cniConfiguration is for a plain bridge with addresses from one subnet.
 func (c *cluster) cniConfiguration() map[string]any {
 	return map[string]any{
 		"cniVersion": "1.0.0", "name": c.globalName(),
@@ -193,13 +192,18 @@ func (c *cluster) cniConfiguration() map[string]any {
 	}
 }
 
-// removeCNIResults deletes what libcni remembers about this cluster's pods.
+// removeCNIResults deletes what libcni remembers about this cluster's pods, as it does itself when a pod ends in good
+// order. Every network has its own file, and that of loopback has the same name in all clusters: go by the pod's number.
 func (c *cluster) removeCNIResults() {
-	files, _ := filepath.Glob("/var/lib/cni/results/" + c.globalName() + "-*") // the only error is a bad pattern
-	for _, f := range files {
-		os.Remove(f)
+	const results = "/var/lib/cni/results/"
+	pods, _ := filepath.Glob(c.path("data", "containerd", "io.containerd.grpc.v1.cri", "sandboxes", "*")) // the only error is a bad pattern
+	for _, pod := range pods {
+		files, _ := filepath.Glob(results + "*-" + filepath.Base(pod) + "-*")
+		for _, f := range files {
+			os.Remove(f)
+		}
 	}
-	removeIfEmpty("/var/lib/cni/results", "/var/lib/cni")
+	removeIfEmpty(results, filepath.Dir(filepath.Clean(results)))
 }
 
 // removeIfEmpty deletes folders that others may use, or may have made.

@@ -4,10 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"text/template"
 	"time"
-
-	"strings"
 )
 
 // containerdConfig keeps containerd's files below the cluster's folder, as far as it has a setting for them.
@@ -141,6 +140,10 @@ func (c *cluster) upNode(ctx context.Context) error {
 	}
 	api, err := c.api()
 	if err != nil {
+		return err
+	}
+	// what the API says about the node may be from before this kubelet was started
+	if err := c.waitHealthy(ctx, time.Minute, "kubelet", "http://127.0.0.1:10248/healthz"); err != nil {
 		return err
 	}
 	// kube-proxy looks its node up once, so it has to be there

@@ -36,11 +36,7 @@ func (c *cluster) status(ctx context.Context, out io.Writer) error {
 	}
 	ready := api.has(ctx, "/api/v1/nodes/"+nodeName, "Ready")
 	fmt.Fprintf(w, "node\t%s\n", choose(ready, "Ready", "not Ready"))
-	keda := "not installed"
-	if api.get(ctx, "/api/v1/namespaces/keda", nil) == nil {
-		keda = choose(api.kedaAvailable(ctx), "Available", "not Available")
-	}
-	fmt.Fprintf(w, "KEDA\t%s\n", keda)
+	fmt.Fprintf(w, "KEDA\t%s\n", api.kedaState(ctx))
 	for _, name := range c.pidFiles("forward-*") {
 		if id, err := c.running(name); err == nil {
 			fmt.Fprintf(w, "forward\t%s, process %d\n", c.forwardTarget(name), id.PID)
@@ -57,4 +53,14 @@ func choose(condition bool, yes, no string) string {
 		return yes
 	}
 	return no
+}
+
+func (a *apiClient) kedaState(ctx context.Context) string {
+	switch err := a.get(ctx, "/api/v1/namespaces/keda", nil); {
+	case errors.Is(err, errNotFound):
+		return "not installed"
+	case err != nil:
+		return "unknown, the API server does not answer"
+	}
+	return choose(a.kedaAvailable(ctx), "Available", "not Available")
 }
