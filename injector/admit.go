@@ -1,0 +1,71 @@
+package injector
+
+import (
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Admit does to a Service that is being written what admission must do: it keeps, adds or takes out the sentinel. It
+// changes service in place and touches nothing but SentinelKey in its selector and RouteAnnotation. old is what the API
+// server has now, nil on create. byController says that the write is our controller's own, which alone may change
+// RouteAnnotation: everybody else's writes keep what was there, a replace with a file from elsewhere included.
+//
+// An error is one that the user must mend; the write is to be denied with it.
+//
+// Applying it twice equals applying it once.
+func Admit(service, old *corev1.Service, byController bool) error {
+	optedIn, err := OptedIn(service.Labels)
+	if err != nil {
+		return err
+	}
+	if !optedIn {
+		setRoute(service, "")
+		return nil
+	}
+	if _, err := ParseSettings(service.Annotations); err != nil {
+		return err
+	}
+	route := service.Annotations[RouteAnnotation]
+	switch {
+	case old == nil:
+		// A route is made for this very Service, later; this one may be a copy of another that had one.
+		route = ""
+	case !byController:
+		route = old.Annotations[RouteAnnotation]
+	}
+	if len(OriginalSelector(service)) == 0 {
+		route = ""
+	}
+	setRoute(service, route)
+	return nil
+}
+
+// setRoute sets RouteAnnotation to route, or takes it off where route is empty, and the sentinel to match.
+func setRoute(service *corev1.Service, route string) {
+	if route == "" {
+		delete(service.Annotations, RouteAnnotation)
+	} else {
+		if service.Annotations == nil {
+			service.Annotations = map[string]string{}
+		}
+		service.Annotations[RouteAnnotation] = route
+	}
+	if route == RouteReady {
+		service.Spec.Selector[SentinelKey] = SentinelValue
+	} else {
+		delete(service.Spec.Selector, SentinelKey)
+	}
+}
+
+// Intercepted says whether the Service's traffic goes to the interceptors alone.
+func Intercepted(service *corev1.Service) bool {
+	return service.Spec.Selector[SentinelKey] == SentinelValue
+}
+
+// OriginalSelector returns the Service's selector as its author wrote it.
+func OriginalSelector(service *corev1.Service) map[string]string {
+	selector := maps.Clone(service.Spec.Selector)
+	delete(selector, SentinelKey)
+	return selector
+}

@@ -1,0 +1,188 @@
+package injector
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func service(change ...func(*corev1.Service)) *corev1.Service {
+	s := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "apps", Name: "web", UID: "uid-1",
+			Labels: map[string]string{OptInLabel: "true", "app": "web"},
+		},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeClusterIP, ClusterIP: "10.0.0.7", IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
+			Selector: map[string]string{"app": "web"},
+			Ports:    []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}},
+		},
+	}
+	for _, c := range change {
+		c(s)
+	}
+	return s
+}
+
+func label(value string) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Labels[OptInLabel] = value }
+}
+
+func unlabelled(s *corev1.Service) { delete(s.Labels, OptInLabel) }
+
+func annotated(key, value string) func(*corev1.Service) {
+	return func(s *corev1.Service) {
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations[key] = value
+	}
+}
+
+func sentinel(s *corev1.Service) { s.Spec.Selector[SentinelKey] = SentinelValue }
+
+func noSelector(s *corev1.Service) { s.Spec.Selector = nil }
+
+func TestAdmit(t *testing.T) {
+	ready := annotated(RouteAnnotation, RouteReady)
+	tests := map[string]struct {
+		service, old *corev1.Service
+		byController bool
+		want         *corev1.Service
+	}{
+		"create is left alone": {
+			service: service(), want: service(),
+		},
+		"create as a copy of an intercepted one starts without a route": {
+			service: service(ready, sentinel), want: service(annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }),
+		},
+		"the controller asks for the sentinel": {
+			service: service(ready), old: service(), byController: true, want: service(ready, sentinel),
+		},
+		"nobody else can": {
+			service: service(ready), old: service(), want: service(annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }),
+		},
+		"a replace without annotation and sentinel keeps both": {
+			service: service(), old: service(ready, sentinel), want: service(ready, sentinel),
+		},
+		"a new selector keeps the sentinel": {
+			service: service(func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "web2"} }),
+			old:     service(ready, sentinel),
+			want:    service(ready, func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "web2"} }, sentinel),
+		},
+		"the label goes, and with it route and sentinel": {
+			service: service(unlabelled, ready, sentinel), old: service(ready, sentinel),
+			want: service(unlabelled, annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }),
+		},
+		"the label says false": {
+			service: service(label("false"), ready, sentinel), old: service(ready, sentinel),
+			want: service(label("false"), annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }),
+		},
+		"the controller withdraws a labelled one": {
+			service: service(sentinel), old: service(ready, sentinel), byController: true, want: service(),
+		},
+		"a sentinel without a route goes": {
+			service: service(sentinel), old: service(), want: service(),
+		},
+		"a selector that is taken out takes the route along": {
+			service: service(ready, noSelector), old: service(ready, sentinel),
+			want: service(annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }, noSelector),
+		},
+		"only the sentinel is left of a selector": {
+			service: service(ready, func(s *corev1.Service) { s.Spec.Selector = map[string]string{SentinelKey: SentinelValue} }), old: service(ready, sentinel),
+			want: service(annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x"); s.Spec.Selector = map[string]string{} }),
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if err := Admit(tc.service, tc.old, tc.byController); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tc.want, tc.service); d != "" {
+				t.Errorf("after one Admit (-want +got):\n%s", d)
+			}
+			if err := Admit(tc.service, tc.old, tc.byController); err != nil {
+				t.Fatal(err)
+			}
+			// What it makes of its own work, as on a write that the API server sends through admission again.
+			if tc.old != nil {
+				if d := cmp.Diff(tc.want, tc.service); d != "" {
+					t.Errorf("after two (-want +got):\n%s", d)
+				}
+			}
+		})
+	}
+}
+
+func TestAdmitDenies(t *testing.T) {
+	tests := map[string]struct {
+		change func(*corev1.Service)
+		want   []string
+	}{
+		"label":         {label("yes"), []string{"label scale-to-zero", `"yes"`, `"true" or "false"`}},
+		"unknown":       {annotated("scale-to-zero/cooldwon", "1m"), []string{"scale-to-zero/cooldwon", "scale-to-zero/cooldown"}},
+		"duration":      {annotated("scale-to-zero/cooldown", "5"), []string{"scale-to-zero/cooldown", `"5"`, "30s, 5m or 1h30m", "1s"}},
+		"too long":      {annotated("scale-to-zero/hold-timeout", "2h"), []string{"scale-to-zero/hold-timeout", `"2h"`, "from 1s to 1h"}},
+		"negative":      {annotated("scale-to-zero/min-replicas", "-1"), []string{"scale-to-zero/min-replicas", `"-1"`, "from 0 to 1000"}},
+		"overflow":      {annotated("scale-to-zero/max-replicas", "4294967297"), []string{"scale-to-zero/max-replicas", "from 1 to 1000"}},
+		"workload":      {annotated("scale-to-zero/workload", "web"), []string{"scale-to-zero/workload", `"web"`, "Deployment/NAME or StatefulSet/NAME"}},
+		"workload kind": {annotated("scale-to-zero/workload", "Rollout/web"), []string{`"Rollout/web"`}},
+		"protocol":      {annotated("scale-to-zero/protocol", "udp"), []string{"scale-to-zero/protocol", `"udp"`, "auto, http or tcp"}},
+		"min above max": {func(s *corev1.Service) {
+			annotated("scale-to-zero/min-replicas", "3")(s)
+			annotated("scale-to-zero/max-replicas", "2")(s)
+		}, []string{"scale-to-zero/min-replicas", `"3"`, "at most scale-to-zero/max-replicas, which is 2"}},
+		"two at a time": {func(s *corev1.Service) {
+			annotated("scale-to-zero/cooldown", "x")(s)
+			annotated("scale-to-zero/protocol", "y")(s)
+		}, []string{"scale-to-zero/cooldown", "scale-to-zero/protocol"}},
+		"empty replicas": {annotated("scale-to-zero/max-replicas", ""), []string{`""`}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := service(tc.change)
+			before := s.DeepCopy()
+			err := Admit(s, nil, false)
+			var setting *SettingError
+			if !errors.As(err, &setting) {
+				t.Fatalf("got error %v, want a SettingError", err)
+			}
+			for _, w := range tc.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("error %q does not say %q", err, w)
+				}
+			}
+			if d := cmp.Diff(before, s); d != "" {
+				t.Errorf("a denied Service was changed:\n%s", d)
+			}
+		})
+	}
+}
+
+func TestAdmitLeavesForeignAnnotationsAlone(t *testing.T) {
+	s := service(unlabelled, annotated("scale-to-zero/cooldown", "not read"))
+	if err := Admit(s, nil, false); err != nil {
+		t.Errorf("a Service that is not opted in is none of our business: %v", err)
+	}
+}
+
+func FuzzParseSettings(f *testing.F) {
+	for key := range settings() {
+		f.Add(key, "1")
+		f.Add(key, "5m")
+	}
+	f.Add("workload", "Deployment/a/b")
+	f.Fuzz(func(t *testing.T, key, value string) {
+		s, err := ParseSettings(map[string]string{Prefix + key: value})
+		if err != nil {
+			return
+		}
+		if s.Cooldown <= 0 || s.HoldTimeout <= 0 || s.TargetPendingRequests < 1 || s.MinReplicas < 0 || s.MaxReplicas < 0 {
+			t.Errorf("%s=%q gives settings that cannot be: %+v", key, value, s)
+		}
+	})
+}

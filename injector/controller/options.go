@@ -1,0 +1,47 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"time"
+)
+
+// Options are what the controllers need to know of their surroundings.
+type Options struct {
+	// Namespace is where scale-to-zero itself runs.
+	Namespace string
+	// InterceptorService is the interceptors' headless Service in Namespace.
+	InterceptorService string
+	// ScalerAddress is where KEDA finds the interceptors' external scaler: host:port.
+	ScalerAddress string
+	// Deployment is the controller's own Deployment in Namespace. Its annotation injector.RestoringAnnotation makes the
+	// controllers give every app back. Empty when there is none, as in tests.
+	Deployment string
+	// PortLow and PortHigh bound the interceptor ports. Default 10000 and 29999.
+	PortLow, PortHigh int32
+	// Dial tries to connect to an interceptor; nil means that it listens. Default: TCP, within 500 ms.
+	Dial func(ctx context.Context, address string) error
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+func (o *Options) setDefaults() {
+	o.PortLow = cmp.Or(o.PortLow, 10000)
+	o.PortHigh = cmp.Or(o.PortHigh, 29999)
+	if o.Dial == nil {
+		o.Dial = dial
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+func dial(ctx context.Context, address string) error {
+	d := net.Dialer{Timeout: 500 * time.Millisecond}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}

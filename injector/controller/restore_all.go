@@ -1,0 +1,96 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// RestoreAll has the running controllers give every app back, waits until nothing of ours is left around any of them,
+// and then stops the controllers, so that none takes an app over again while the chart is removed. It may be run again
+// after an interruption. The error names what is left.
+func RestoreAll(ctx context.Context, c client.Client, namespace, deployment string, logger logr.Logger) error {
+	own := &appsv1.Deployment{}
+	key := client.ObjectKey{Namespace: namespace, Name: deployment}
+	if err := c.Get(ctx, key, own); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("getting the controllers' deployment %s: %w", key, err)
+	}
+	running := own.UID != ""
+	if running {
+		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"true"}}}`, injector.RestoringAnnotation))
+		if err := c.Patch(ctx, own, patch); err != nil {
+			return fmt.Errorf("telling the controllers to give every app back: %w", err)
+		}
+	}
+	if err := waitRestored(ctx, c, running, logger); err != nil {
+		return err
+	}
+	if !running {
+		return nil
+	}
+	if err := scale(ctx, c, own, 0); err != nil {
+		return err
+	}
+	return wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
+		err := c.Get(ctx, key, own)
+		return err == nil && own.Status.Replicas == 0, client.IgnoreNotFound(err)
+	})
+}
+
+func waitRestored(ctx context.Context, c client.Client, running bool, logger logr.Logger) error {
+	var left []string
+	told := time.Time{}
+	err := wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
+		now, err := remaining(ctx, c)
+		if err != nil {
+			return false, err
+		}
+		left = now
+		if len(left) > 0 && !running {
+			return false, fmt.Errorf("no controller is there to give back %s; install the chart again, then uninstall it", strings.Join(left, ", "))
+		}
+		if len(left) > 0 && time.Since(told) > 5*time.Second {
+			logger.Info("Waiting until every app is given back", "left", left)
+			told = time.Now()
+		}
+		return len(left) == 0, nil
+	})
+	if ctx.Err() != nil && len(left) > 0 {
+		return fmt.Errorf("giving every app back: %s not done in time; see the events of these and the controllers' log", strings.Join(left, ", "))
+	}
+	return err
+}
+
+// remaining names the Services and ScaledObjects that are still ours.
+func remaining(ctx context.Context, c client.Client) ([]string, error) {
+	var slicesLeft discoveryv1.EndpointSliceList
+	if err := c.List(ctx, &slicesLeft, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
+		return nil, fmt.Errorf("listing route slices: %w", err)
+	}
+	var scaledObjects keda.ScaledObjectList
+	if err := c.List(ctx, &scaledObjects, client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy}); err != nil && !meta.IsNoMatchError(err) {
+		return nil, fmt.Errorf("listing scaledobjects: %w", err)
+	}
+	var left []string
+	for _, s := range slicesLeft.Items {
+		left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
+	}
+	for _, so := range scaledObjects.Items {
+		left = append(left, "scaledobject "+so.Namespace+"/"+so.Name)
+	}
+	slices.Sort(left)
+	return slices.Compact(left), nil
+}

@@ -1,0 +1,169 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+)
+
+// kedaPatience is how long restoring waits for KEDA to take note before it goes on without: KEDA may be down.
+const kedaPatience = 10 * time.Second
+
+// restore gives the workload its old replica count back and takes the ScaledObject away. KEDA and its HPA hold what they
+// are told to hold until they are gone, so they are told the old count first, and taken away when they hold it.
+func (r *WorkloadReconciler) restore(ctx context.Context, object client.Object, w injector.Workload, so *keda.ScaledObject) (ctrl.Result, error) {
+	if so == nil || !so.DeletionTimestamp.IsZero() {
+		r.forget(types.NamespacedName{Namespace: w.Namespace, Name: w.Ref().String()})
+		if w.Replicas == 0 {
+			return ctrl.Result{}, scale(ctx, r.client, object, 1)
+		}
+		return ctrl.Result{}, nil
+	}
+	n := max(injector.Remembered(so), w.Replicas)
+	if so.Annotations[injector.SinceAnnotation] == "" || *so.Spec.MinReplicaCount != n || *so.Spec.MaxReplicaCount != n {
+		held := injector.Restoring(so, n)
+		held.Annotations[injector.SinceAnnotation] = r.Now().UTC().Format(time.RFC3339)
+		if err := r.update(ctx, so, held); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	if w.Replicas < n {
+		if err := scale(ctx, r.client, object, n); err != nil {
+			return ctrl.Result{}, err
+		}
+		return ctrl.Result{RequeueAfter: retry}, nil
+	}
+	if holds, err := r.kedaHolds(ctx, so, n); err != nil || !holds {
+		return ctrl.Result{RequeueAfter: retry}, err
+	}
+	if err := r.client.Delete(ctx, so); client.IgnoreNotFound(err) != nil {
+		return ctrl.Result{}, fmt.Errorf("deleting scaledobject %s: %w", client.ObjectKeyFromObject(so), err)
+	}
+	return ctrl.Result{}, nil
+}
+
+// kedaHolds says whether KEDA's HPA is told n, is not there, or has had its time.
+func (r *WorkloadReconciler) kedaHolds(ctx context.Context, so *keda.ScaledObject, n int32) (bool, error) {
+	var hpa autoscalingv2.HorizontalPodAutoscaler
+	err := r.client.Get(ctx, types.NamespacedName{Namespace: so.Namespace, Name: "keda-hpa-" + so.Name}, &hpa)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("getting KEDA's horizontalpodautoscaler of %s: %w", so.Name, err)
+	}
+	if hpa.Spec.MinReplicas != nil && *hpa.Spec.MinReplicas == n && hpa.Spec.MaxReplicas == n {
+		return true, nil
+	}
+	since, err := time.Parse(time.RFC3339, so.Annotations[injector.SinceAnnotation])
+	return err == nil && r.Now().Sub(since) > kedaPatience, nil
+}
+
+// disown takes the ownership of spec.replicas from whoever wrote it through the scale subresource: KEDA, the HPA, the
+// interceptors and ourselves. Server-side apply would otherwise refuse the next upgrade of a chart that says `replicas: 1`,
+// as Helm 4 and Flux do it, with a conflict.
+func (r *WorkloadReconciler) disown(ctx context.Context, object client.Object) error {
+	if !slices.ContainsFunc(object.GetManagedFields(), byScale) {
+		return nil
+	}
+	now := newObject(object.GetObjectKind().GroupVersionKind().Kind)
+	if w, ok := injector.NewWorkload(object); ok {
+		now = newObject(w.Kind)
+	}
+	if err := r.live.Get(ctx, client.ObjectKeyFromObject(object), now); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	kept := slices.DeleteFunc(now.GetManagedFields(), byScale)
+	from := now.DeepCopyObject().(client.Object)
+	now.SetManagedFields(kept)
+	err := r.client.Patch(ctx, now, client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) {
+		return nil // it has changed meanwhile; that change comes back here
+	}
+	if err != nil {
+		return fmt.Errorf("taking field ownership of replicas from scalers of %s: %w", client.ObjectKeyFromObject(object), err)
+	}
+	return nil
+}
+
+func byScale(m metav1.ManagedFieldsEntry) bool { return m.Subresource == "scale" }
+
+// life is how long a workload has been asleep, waking or awake.
+type life struct {
+	asleep, awake bool
+	since         time.Time // of asleep, or of awake
+	woken         time.Time // when it last left sleep
+}
+
+// observe tells when the workload has fallen asleep or has woken since it was last looked at.
+func (r *WorkloadReconciler) observe(key types.NamespacedName, object client.Object, w injector.Workload, d demand) {
+	now := r.Now()
+	r.mu.Lock()
+	was, known := r.lives[key]
+	is := was
+	switch asleep, awake := w.Replicas == 0, w.Replicas > 0 && w.ReadyReplicas > 0; {
+	case !known:
+		is = life{asleep: asleep, awake: awake, since: now, woken: now}
+	case asleep && !was.asleep:
+		is = life{asleep: true, since: now}
+	case !asleep && was.asleep:
+		is = life{since: was.since, woken: now, awake: awake}
+	case awake && !was.awake:
+		is.awake, is.asleep = true, false
+	}
+	if known && is.awake && !was.awake {
+		is.since = now
+	}
+	r.lives[key] = is
+	r.mu.Unlock()
+	if !known || len(d.services) == 0 {
+		return
+	}
+	objects := []client.Object{object}
+	for _, s := range d.services {
+		objects = append(objects, s)
+	}
+	switch {
+	case is.asleep && !was.asleep:
+		note := fmt.Sprintf("%s has gone to zero replicas after %s awake: no requests for %s; the next one wakes it",
+			w.Ref(), rounded(now.Sub(was.since)), injector.Short(longest(d.settings)))
+		r.stories.tell(corev1.EventTypeNormal, reasonAsleep, note, objects...)
+	case is.awake && !was.awake && !is.woken.IsZero():
+		r.stories.tell(corev1.EventTypeNormal, reasonAwake, fmt.Sprintf("%s is ready (%d of %d replicas), %s after it was scaled up",
+			w.Ref(), w.ReadyReplicas, w.Replicas, rounded(now.Sub(is.woken))), objects...)
+	}
+}
+
+func (r *WorkloadReconciler) forget(key types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.lives, key)
+}
+
+func longest(settings []injector.Settings) time.Duration {
+	var d time.Duration
+	for _, s := range settings {
+		d = max(d, s.Cooldown)
+	}
+	return d
+}
+
+// rounded makes a duration readable: to a tenth of a second under a minute, to the second above.
+func rounded(d time.Duration) string {
+	if d < time.Minute {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return injector.Short(d.Round(time.Second))
+}

@@ -1,0 +1,118 @@
+package injector
+
+import (
+	"strings"
+	"testing"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+)
+
+func TestJudgeService(t *testing.T) {
+	tests := map[string]struct {
+		change func(*corev1.Service)
+		want   string // a part of the reason; empty: taken
+	}{
+		"plain":         {func(*corev1.Service) {}, ""},
+		"node port":     {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, ""},
+		"kube-system":   {func(s *corev1.Service) { s.Namespace = "kube-system" }, "kube-system"},
+		"own namespace": {func(s *corev1.Service) { s.Namespace = "ours" }, "ours"},
+		"own object":    {func(s *corev1.Service) { s.Labels[ManagedByLabel] = ManagedBy }, "own Services"},
+		"external name": {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName }, "ExternalName"},
+		"no selector":   {noSelector, "no selector"},
+		"headless":      {func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone }, "headless"},
+		"local traffic": {func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal) }, "internalTrafficPolicy"},
+		"udp":           {func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP }, "http (80) is UDP"},
+		"sctp, unnamed": {func(s *corev1.Service) {
+			s.Spec.Ports = []corev1.ServicePort{{Port: 80}, {Port: 90, Protocol: corev1.ProtocolSCTP}}
+		}, "90 is SCTP"},
+		"no ports":    {func(s *corev1.Service) { s.Spec.Ports = nil }, "no ports"},
+		"intercepted": {sentinel, ""},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := JudgeService(service(tc.change), "ours")
+			if (tc.want == "") != (got == "") || !strings.Contains(string(got), tc.want) {
+				t.Errorf("got %q, want something with %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func workload(kind, name string, labels map[string]string) Workload {
+	return Workload{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name, UID: "w-" + "uid"}, Kind: kind, PodLabels: labels, Replicas: 1}
+}
+
+func TestFindWorkload(t *testing.T) {
+	web := map[string]string{"app": "web", "tier": "front"}
+	named := DefaultSettings()
+	named.WorkloadKind, named.WorkloadName = "StatefulSet", "db"
+	tests := map[string]struct {
+		settings   Settings
+		candidates []Workload
+		want       string // Kind/name, or empty
+		skip       string
+	}{
+		"the only one":         {candidates: []Workload{workload("Deployment", "web", web), workload("Deployment", "other", map[string]string{"app": "x"})}, want: "Deployment/web"},
+		"none":                 {skip: "no Deployment or StatefulSet has pods that its selector app=web matches"},
+		"two":                  {candidates: []Workload{workload("Deployment", "web", web), workload("StatefulSet", "web", web)}, skip: "Deployment/web and StatefulSet/web; name one with annotation scale-to-zero/workload"},
+		"a DaemonSet":          {candidates: []Workload{workload("DaemonSet", "agent", web)}, skip: "DaemonSet/agent, which cannot be scaled to zero"},
+		"one and a DaemonSet":  {candidates: []Workload{workload("Deployment", "web", web), workload("DaemonSet", "agent", web)}, skip: "DaemonSet/agent and Deployment/web"},
+		"named":                {settings: named, candidates: []Workload{workload("Deployment", "web", web), workload("StatefulSet", "db", nil)}, want: "StatefulSet/db"},
+		"named, but not there": {settings: named, candidates: []Workload{workload("Deployment", "db", web)}, skip: "there is no StatefulSet/db"},
+		"labels differ":        {candidates: []Workload{workload("Deployment", "web", map[string]string{"app": "web2"})}, skip: "no Deployment"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, skip := FindWorkload(service(sentinel), tc.settings, tc.candidates)
+			if tc.skip == "" && skip == "" && got.Ref().String() == tc.want {
+				return
+			}
+			if tc.skip == "" || !strings.Contains(string(skip), tc.skip) {
+				t.Errorf("got %s, skip %q; want %q, skip with %q", got.Ref(), skip, tc.want, tc.skip)
+			}
+		})
+	}
+}
+
+func TestJudgeWorkload(t *testing.T) {
+	w := workload("Deployment", "web", nil)
+	hpa := func(name, kind, target string) autoscalingv2.HorizontalPodAutoscaler {
+		return autoscalingv2.HorizontalPodAutoscaler{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: kind, Name: target}},
+		}
+	}
+	so := func(name, kind, target string, labels map[string]string) keda.ScaledObject {
+		return keda.ScaledObject{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
+			Spec:       keda.ScaledObjectSpec{ScaleTargetRef: keda.ScaleTarget{Kind: kind, Name: target}},
+		}
+	}
+	ours := map[string]string{ManagedByLabel: ManagedBy}
+	tests := map[string]struct {
+		hpas []autoscalingv2.HorizontalPodAutoscaler
+		sos  []keda.ScaledObject
+		want string
+	}{
+		"nobody":                 {},
+		"ours":                   {hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("keda-hpa-web-deployment", "Deployment", "web")}, sos: []keda.ScaledObject{so("web-deployment", "Deployment", "web", ours)}},
+		"an HPA":                 {hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("mine", "Deployment", "web")}, want: "HorizontalPodAutoscaler mine"},
+		"another's HPA":          {hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("mine", "StatefulSet", "web"), hpa("yours", "Deployment", "db")}},
+		"a ScaledObject":         {sos: []keda.ScaledObject{so("mine", "", "web", nil)}, want: "ScaledObject mine"},
+		"another's":              {sos: []keda.ScaledObject{so("mine", "StatefulSet", "web", nil)}},
+		"our name, not by us":    {sos: []keda.ScaledObject{so("web-deployment", "Deployment", "other", nil)}, want: "not scale-to-zero's"},
+		"our name on our target": {sos: []keda.ScaledObject{so("web-deployment", "Deployment", "web", nil)}, want: "not scale-to-zero's"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := JudgeWorkload(w, tc.hpas, tc.sos)
+			if (tc.want == "") != (got == "") || !strings.Contains(string(got), tc.want) {
+				t.Errorf("got %q, want something with %q", got, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,73 @@
+// Package keda has the part of KEDA's ScaledObject (keda.sh/v1alpha1, as of KEDA 2.21) that the injector writes and
+// reads. KEDA's own Go module would more than double the module graph.
+package keda
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// GroupVersion is the API group and version of ScaledObject.
+func GroupVersion() schema.GroupVersion {
+	return schema.GroupVersion{Group: "keda.sh", Version: "v1alpha1"}
+}
+
+// AddToScheme registers the types.
+func AddToScheme(s *runtime.Scheme) error {
+	s.AddKnownTypes(GroupVersion(), &ScaledObject{}, &ScaledObjectList{})
+	metav1.AddToGroupVersion(s, GroupVersion())
+	return nil
+}
+
+// ScaledObject scales one workload.
+type ScaledObject struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec ScaledObjectSpec `json:"spec"`
+}
+
+// ScaledObjectSpec is how it scales it. Only fields that we set are here: other people's ScaledObjects are read, and
+// never written.
+type ScaledObjectSpec struct {
+	ScaleTargetRef ScaleTarget `json:"scaleTargetRef"`
+	// PollingInterval, CooldownPeriod and InitialCooldownPeriod are seconds.
+	PollingInterval       *int32    `json:"pollingInterval,omitempty"`
+	CooldownPeriod        *int32    `json:"cooldownPeriod,omitempty"`
+	InitialCooldownPeriod *int32    `json:"initialCooldownPeriod,omitempty"`
+	MinReplicaCount       *int32    `json:"minReplicaCount,omitempty"`
+	MaxReplicaCount       *int32    `json:"maxReplicaCount,omitempty"`
+	Triggers              []Trigger `json:"triggers"`
+}
+
+// ScaleTarget is the workload.
+type ScaleTarget struct {
+	APIVersion string `json:"apiVersion,omitempty"`
+	Kind       string `json:"kind,omitempty"`
+	Name       string `json:"name"`
+}
+
+// TargetKind is the kind, which KEDA takes for Deployment when it is not given.
+func (t ScaleTarget) TargetKind() string {
+	if t.Kind == "" {
+		return "Deployment"
+	}
+	return t.Kind
+}
+
+// Trigger is what it scales by.
+type Trigger struct {
+	Type       string            `json:"type"`
+	Name       string            `json:"name,omitempty"`
+	MetricType string            `json:"metricType,omitempty"`
+	Metadata   map[string]string `json:"metadata"`
+}
+
+// ScaledObjectList is a list of ScaledObjects.
+type ScaledObjectList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []ScaledObject `json:"items"`
+}

@@ -1,0 +1,68 @@
+package injector
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// OptInLabel on a Service opts it in ("true") or out ("false").
+const OptInLabel = "scale-to-zero"
+
+// Prefix of every annotation and label of ours but OptInLabel.
+const Prefix = "scale-to-zero/"
+
+const (
+	// SentinelKey is the one key that admission adds to an opted-in Service's selector. No pod carries it, so
+	// Kubernetes empties its own EndpointSlices of the Service, and the original selector stays readable in place.
+	SentinelKey = Prefix + "intercepted"
+	// SentinelValue is its value.
+	SentinelValue = "true"
+
+	// RouteAnnotation on the user's Service is how the controller talks to admission: RouteReady asks for the
+	// sentinel, and taking it off for the sentinel's removal. Nobody else can change it.
+	RouteAnnotation = Prefix + "route"
+	RouteReady      = "ready"
+
+	// ServiceLabel on our objects names the Service that they were made for.
+	ServiceLabel = Prefix + "service"
+	// ReplicasAnnotation on a ScaledObject remembers how many replicas the workload had before it was taken over:
+	// KEDA's own memory starts at its first look, which may fall into a sleep.
+	ReplicasAnnotation = Prefix + "replicas"
+	// SinceAnnotation on a route slice or a ScaledObject says when giving the app back began, in RFC 3339.
+	SinceAnnotation = Prefix + "restoring-since"
+	// RestoringAnnotation on the controller's Deployment ("true") makes the controllers give every app back.
+	RestoringAnnotation = Prefix + "restoring"
+
+	// ManagedByLabel is on everything we make.
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	// ManagedBy is its value, and our field manager's name.
+	ManagedBy = "scale-to-zero"
+)
+
+// DirectServiceName returns the name of the direct Service of a Service: at most 63 characters, as a Service's must be.
+func DirectServiceName(service string) string { return bounded(service, "-direct", 63) }
+
+// RouteSliceName returns the name of the route slice for an address type ("IPv4", "IPv6") of a Service.
+func RouteSliceName(service, addressType string) string {
+	return bounded(service, "-scale-to-zero-"+strings.ToLower(addressType), 253)
+}
+
+// ScaledObjectName returns the name of a workload's ScaledObject. KEDA names the HPA keda-hpa-<name>, which must fit
+// into a label value, hence at most 54 characters (KEDA 2.21).
+func ScaledObjectName(w api.Workload) string {
+	return bounded(w.Name, "-"+strings.ToLower(w.Kind), 54)
+}
+
+// bounded joins name and suffix; when they are longer than limit it cuts the name and puts a hash of all of it in, so
+// that two long names do not meet.
+func bounded(name, suffix string, limit int) string {
+	if len(name)+len(suffix) <= limit {
+		return name + suffix
+	}
+	sum := sha256.Sum256([]byte(name))
+	hash := "-" + hex.EncodeToString(sum[:])[:8]
+	return strings.TrimRight(name[:limit-len(suffix)-len(hash)], "-.") + hash + suffix
+}

@@ -1,0 +1,86 @@
+package injector
+
+import (
+	"fmt"
+	"hash/fnv"
+	"time"
+)
+
+// PortRest is how long a freed port rests before it is given to another route: longer than any kube-proxy or ingress
+// controller is expected to lag behind.
+const PortRest = 10 * time.Minute
+
+// Route names one port of one Service: what an interceptor port is given to.
+type Route struct {
+	Namespace, Service, Port string
+}
+
+// Ports gives each route an interceptor port of its own. It is a memory of the route slices, which are the truth; the
+// zero value is not usable. It is not safe for concurrent use.
+type Ports struct {
+	low, high int32
+	owner     map[int32]Route
+	port      map[Route]int32
+	freed     map[int32]time.Time
+}
+
+// NewPorts returns a Ports that gives out low to high, both included.
+func NewPorts(low, high int32) *Ports {
+	return &Ports{low: low, high: high, owner: map[int32]Route{}, port: map[Route]int32{}, freed: map[int32]time.Time{}}
+}
+
+// Learn records that r has port p, as a route slice says. False means that another route has it, or that it is outside
+// of the range: then r needs a new one.
+func (ps *Ports) Learn(r Route, p int32) bool {
+	if other, taken := ps.owner[p]; taken && other != r || p < ps.low || p > ps.high {
+		return false
+	}
+	if had, ok := ps.port[r]; ok && had != p {
+		return false
+	}
+	ps.owner[p], ps.port[r] = r, p
+	delete(ps.freed, p)
+	return true
+}
+
+// Get returns the port of r, at first use a new one that nobody has and that does not rest.
+func (ps *Ports) Get(r Route, now time.Time) (int32, error) {
+	if p, ok := ps.port[r]; ok {
+		return p, nil
+	}
+	size := ps.high - ps.low + 1
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%s/%s/%s", r.Namespace, r.Service, r.Port)
+	// Starting at a place of the route's own makes it unlikely that a controller which has just taken over, and does
+	// not know what rests, gives out what another has freed a moment ago; and a route that comes back gets its port back.
+	start := int32(h.Sum32() % uint32(size))
+	for i := range size {
+		p := ps.low + (start+i)%size
+		if _, taken := ps.owner[p]; taken {
+			continue
+		}
+		if at, rests := ps.freed[p]; rests && now.Sub(at) < PortRest {
+			continue
+		}
+		delete(ps.freed, p)
+		ps.owner[p], ps.port[r] = r, p
+		return p, nil
+	}
+	return 0, fmt.Errorf("giving route %s/%s port %q an interceptor port: all %d from %d to %d are in use or rest for %s after use; widen the range",
+		r.Namespace, r.Service, r.Port, size, ps.low, ps.high, PortRest)
+}
+
+// Keep frees every port of the Service whose name is not in ports; with none, all of them.
+func (ps *Ports) Keep(namespace, service string, now time.Time, ports ...string) {
+	keep := map[string]bool{}
+	for _, p := range ports {
+		keep[p] = true
+	}
+	for r, p := range ps.port {
+		if r.Namespace == namespace && r.Service == service && !keep[r.Port] {
+			delete(ps.port, r)
+			delete(ps.owner, p)
+			ps.freed[p] = now
+		}
+	}
+}

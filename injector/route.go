@@ -1,0 +1,176 @@
+package injector
+
+import (
+	"maps"
+	"net"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// NewRoutes returns the routes of an opted-in Service. listen gives the interceptor port for a Service port by its name:
+// the one that it has already, or a new one.
+func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen func(portName string) (int32, error)) (api.Routes, error) {
+	r := api.Routes{
+		Service:     service.Name,
+		ServiceUID:  string(service.UID),
+		Direct:      DirectServiceName(service.Name),
+		Workload:    w,
+		Cooldown:    api.Duration(s.Cooldown),
+		HoldTimeout: api.Duration(s.HoldTimeout),
+	}
+	for _, p := range service.Spec.Ports {
+		n, err := listen(p.Name)
+		if err != nil {
+			return r, err
+		}
+		r.Ports = append(r.Ports, api.Port{Name: p.Name, Port: p.Port, Listen: n, Protocol: protocol(p.AppProtocol, s.Protocol)})
+	}
+	return r, nil
+}
+
+// protocol is how an interceptor is to treat a port: what appProtocol says, else what the annotation says. The names are
+// those of the IANA registry and of Kubernetes' own list (KEP-3726).
+func protocol(appProtocol *string, setting string) string {
+	if appProtocol == nil {
+		return setting
+	}
+	switch name := strings.ToLower(*appProtocol); name {
+	case "http", "http2", "grpc", "kubernetes.io/h2c", "kubernetes.io/ws":
+		return api.ProtocolHTTP
+	case "https", "tls", "tcp", "kubernetes.io/wss", "mysql", "postgresql", "redis", "mongo", "amqp", "smtp":
+		return api.ProtocolTCP
+	default:
+		return setting
+	}
+}
+
+// Interceptor is one ready interceptor as a route slice lists it.
+type Interceptor struct {
+	Address string // IP address
+	Node    *string
+	Zone    *string
+	PodRef  *corev1.ObjectReference
+}
+
+// Interceptors returns the ready ones of the interceptors' own EndpointSlices, in the order of their addresses.
+func Interceptors(slicesOfInterceptors []discoveryv1.EndpointSlice) []Interceptor {
+	found := map[string]Interceptor{}
+	for _, slice := range slicesOfInterceptors {
+		for _, e := range slice.Endpoints {
+			if !ready(e) || len(e.Addresses) == 0 {
+				continue
+			}
+			found[e.Addresses[0]] = Interceptor{Address: e.Addresses[0], Node: e.NodeName, Zone: e.Zone, PodRef: e.TargetRef}
+		}
+	}
+	out := make([]Interceptor, 0, len(found))
+	for _, address := range slices.Sorted(maps.Keys(found)) {
+		out = append(out, found[address])
+	}
+	return out
+}
+
+// ready reads an endpoint's condition as the API defines it: nothing means ready.
+func ready(e discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }
+
+// HasReadyEndpoint says whether any of the slices lists a ready endpoint.
+func HasReadyEndpoint(list []discoveryv1.EndpointSlice) bool {
+	return slices.ContainsFunc(list, func(s discoveryv1.EndpointSlice) bool {
+		return slices.ContainsFunc(s.Endpoints, ready)
+	})
+}
+
+// Published is what a route slice sends traffic to.
+type Published struct {
+	// Ports are published at the Interceptors, each of which has been connected to on each of these ports.
+	Ports        []api.Port
+	Interceptors []Interceptor
+}
+
+// RouteSlices returns the route slices of a Service, one for each of its address types. routes is what interceptors are
+// to listen for, and published what traffic is sent to: a subset, since it is made before it is used.
+func RouteSlices(service *corev1.Service, routes api.Routes, published Published) ([]discoveryv1.EndpointSlice, error) {
+	annotation, err := routes.Encode()
+	if err != nil {
+		return nil, err
+	}
+	var out []discoveryv1.EndpointSlice
+	for _, family := range service.Spec.IPFamilies {
+		addressType := discoveryv1.AddressType(family)
+		l := labels(service.Name, api.RoleRoute)
+		l[discoveryv1.LabelServiceName] = service.Name
+		l[discoveryv1.LabelManagedBy] = ManagedBy
+		out = append(out, discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace:       service.Namespace,
+				Name:            RouteSliceName(service.Name, string(family)),
+				Labels:          l,
+				Annotations:     map[string]string{api.RoutesAnnotation: annotation},
+				OwnerReferences: []metav1.OwnerReference{OwnerReference(service)},
+			},
+			AddressType: addressType,
+			Ports:       slicePorts(service, published.Ports),
+			Endpoints:   sliceEndpoints(addressType, published.Interceptors),
+		})
+	}
+	return out, nil
+}
+
+// slicePorts are the published ports, with the appProtocol of the Service's own, which some ingress controllers read.
+func slicePorts(service *corev1.Service, ports []api.Port) []discoveryv1.EndpointPort {
+	out := []discoveryv1.EndpointPort{}
+	for _, p := range service.Spec.Ports {
+		i := slices.IndexFunc(ports, func(published api.Port) bool { return published.Name == p.Name })
+		if i < 0 {
+			continue
+		}
+		out = append(out, discoveryv1.EndpointPort{
+			Name: new(p.Name), Port: new(ports[i].Listen), Protocol: new(corev1.ProtocolTCP), AppProtocol: p.AppProtocol,
+		})
+	}
+	return out
+}
+
+func sliceEndpoints(addressType discoveryv1.AddressType, interceptors []Interceptor) []discoveryv1.Endpoint {
+	out := []discoveryv1.Endpoint{}
+	for _, i := range interceptors {
+		if isIPv4 := net.ParseIP(i.Address).To4() != nil; isIPv4 != (addressType == discoveryv1.AddressTypeIPv4) {
+			continue
+		}
+		out = append(out, discoveryv1.Endpoint{
+			Addresses:  []string{i.Address},
+			Conditions: discoveryv1.EndpointConditions{Ready: new(true), Serving: new(true), Terminating: new(false)},
+			NodeName:   i.Node,
+			Zone:       i.Zone,
+			TargetRef:  i.PodRef,
+		})
+	}
+	return out
+}
+
+// Publish decides what to publish. listening says which interceptors answer on which of the wanted routes' ports, and
+// before is what the slice has now. An interceptor that answers on all ports is published with all; while none does (a
+// port has just been added), the ports of before stay published at those that answer on them.
+func Publish(routes api.Routes, interceptors []Interceptor, before []api.Port, listening func(Interceptor, api.Port) bool) Published {
+	answering := func(ports []api.Port) []Interceptor {
+		return slices.DeleteFunc(slices.Clone(interceptors), func(i Interceptor) bool {
+			return slices.ContainsFunc(ports, func(p api.Port) bool { return !listening(i, p) })
+		})
+	}
+	if all := answering(routes.Ports); len(all) > 0 {
+		return Published{Ports: routes.Ports, Interceptors: all}
+	}
+	kept := slices.DeleteFunc(slices.Clone(routes.Ports), func(p api.Port) bool {
+		return !slices.ContainsFunc(before, func(b api.Port) bool { return b.Listen == p.Listen })
+	})
+	if len(kept) == 0 {
+		return Published{}
+	}
+	return Published{Ports: kept, Interceptors: answering(kept)}
+}

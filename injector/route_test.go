@@ -1,0 +1,212 @@
+package injector
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+func TestDirectService(t *testing.T) {
+	s := service(sentinel, func(s *corev1.Service) {
+		s.Spec.Type = corev1.ServiceTypeLoadBalancer
+		s.Spec.Ports[0].NodePort = 30080
+		s.Spec.Ports[0].TargetPort = intstr.FromString("web-ui")
+	})
+	got := DirectService(s)
+	if d := cmp.Diff(map[string]string{"app": "web"}, got.Spec.Selector); d != "" {
+		t.Errorf("selector (-want +got):\n%s", d)
+	}
+	if p := got.Spec.Ports[0]; p.NodePort != 0 || p.TargetPort.StrVal != "web-ui" || p.Name != "http" {
+		t.Errorf("port %+v", p)
+	}
+	if got.Spec.ClusterIP != corev1.ClusterIPNone || got.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		t.Errorf("not a plain headless Service: %+v", got.Spec)
+	}
+	if got.OwnerReferences[0].UID != s.UID || got.Labels[OptInLabel] != "" {
+		t.Errorf("owner %v, labels %v", got.OwnerReferences, got.Labels)
+	}
+	if s.Spec.Ports[0].NodePort != 30080 || !Intercepted(s) {
+		t.Error("the user's Service was changed")
+	}
+}
+
+func TestNames(t *testing.T) {
+	long := strings.Repeat("a", 63)
+	for _, tc := range []struct {
+		got   string
+		limit int
+	}{
+		{DirectServiceName(long), 63},
+		{ScaledObjectName(api.Workload{Kind: "StatefulSet", Name: long}), 54},
+		{RouteSliceName(long, "IPv4"), 253},
+	} {
+		if len(tc.got) > tc.limit {
+			t.Errorf("%s has %d characters, more than %d", tc.got, len(tc.got), tc.limit)
+		}
+	}
+	if DirectServiceName(long) == DirectServiceName(long[:62]+"b") {
+		t.Error("two long names meet")
+	}
+	if got := DirectServiceName("web"); got != "web-direct" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestNewRoutes(t *testing.T) {
+	s := service(func(s *corev1.Service) {
+		s.Spec.Ports = []corev1.ServicePort{
+			{Name: "ui", Port: 80},
+			{Name: "grpc", Port: 81, AppProtocol: new("grpc")},
+			{Name: "tls", Port: 82, AppProtocol: new("HTTPS")},
+			{Name: "odd", Port: 83, AppProtocol: new("example.com/own")},
+		}
+	})
+	next := int32(10000)
+	got, err := NewRoutes(s, DefaultSettings(), api.Workload{Kind: "Deployment", Name: "web"}, func(string) (int32, error) { next++; return next, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []api.Port{
+		{Name: "ui", Port: 80, Listen: 10001, Protocol: "auto"},
+		{Name: "grpc", Port: 81, Listen: 10002, Protocol: "http"},
+		{Name: "tls", Port: 82, Listen: 10003, Protocol: "tcp"},
+		{Name: "odd", Port: 83, Listen: 10004, Protocol: "auto"},
+	}
+	if d := cmp.Diff(want, got.Ports); d != "" {
+		t.Errorf("ports (-want +got):\n%s", d)
+	}
+	encoded, err := got.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := api.DecodeRoutes(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(got, back); d != "" {
+		t.Errorf("after encoding and decoding (-want +got):\n%s", d)
+	}
+}
+
+func TestPublish(t *testing.T) {
+	a, b := Interceptor{Address: "10.0.0.1"}, Interceptor{Address: "10.0.0.2"}
+	old, added := api.Port{Name: "http", Listen: 10001}, api.Port{Name: "admin", Listen: 10002}
+	both := api.Routes{Ports: []api.Port{old, added}}
+	tests := map[string]struct {
+		routes  api.Routes
+		before  []api.Port
+		answers string // "address:port" of those that listen
+		want    Published
+	}{
+		"nobody listens yet":       {routes: both, want: Published{}},
+		"one of two listens":       {routes: both, answers: "10.0.0.2:10001 10.0.0.2:10002", want: Published{both.Ports, []Interceptor{b}}},
+		"an added port waits":      {routes: both, before: []api.Port{old}, answers: "10.0.0.1:10001 10.0.0.2:10001", want: Published{[]api.Port{old}, []Interceptor{a, b}}},
+		"one is ahead":             {routes: both, before: []api.Port{old}, answers: "10.0.0.1:10001 10.0.0.2:10001 10.0.0.1:10002", want: Published{both.Ports, []Interceptor{a}}},
+		"a removed port goes":      {routes: api.Routes{Ports: []api.Port{old}}, before: both.Ports, answers: "10.0.0.1:10001", want: Published{[]api.Port{old}, []Interceptor{a}}},
+		"an interceptor that left": {routes: api.Routes{Ports: []api.Port{old}}, before: []api.Port{old}, want: Published{[]api.Port{old}, []Interceptor{}}},
+		"a port with a new number": {routes: api.Routes{Ports: []api.Port{{Name: "http", Listen: 10009}}}, before: []api.Port{old}, answers: "10.0.0.1:10001", want: Published{}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := Publish(tc.routes, []Interceptor{a, b}, tc.before, func(i Interceptor, p api.Port) bool {
+				return strings.Contains(tc.answers, fmt.Sprintf("%s:%d", i.Address, p.Listen))
+			})
+			if d := cmp.Diff(tc.want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func TestRouteSlices(t *testing.T) {
+	s := service(func(s *corev1.Service) {
+		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+		s.Spec.Ports[0].AppProtocol = new("http")
+	})
+	routes := api.Routes{Service: "web", Direct: "web-direct", Workload: api.Workload{Kind: "Deployment", Name: "web"}, Ports: []api.Port{{Name: "http", Port: 80, Listen: 12345, Protocol: "http"}}}
+	four, six := Interceptor{Address: "10.0.0.1", Node: new("node1")}, Interceptor{Address: "fd00::1"}
+	got, err := RouteSlices(s, routes, Published{routes.Ports, []Interceptor{four, six}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 2 {
+		t.Fatalf("got %d slices, want one for each address type", len(got))
+	}
+	for i, want := range []struct{ name, address string }{{"web-scale-to-zero-ipv4", "10.0.0.1"}, {"web-scale-to-zero-ipv6", "fd00::1"}} {
+		g := got[i]
+		if g.Name != want.name || len(g.Endpoints) != 1 || g.Endpoints[0].Addresses[0] != want.address || *g.Ports[0].Port != 12345 || *g.Ports[0].AppProtocol != "http" {
+			t.Errorf("slice %d: %+v", i, g)
+		}
+		if g.Labels[discoveryv1.LabelServiceName] != "web" || g.Labels[discoveryv1.LabelManagedBy] != ManagedBy || g.OwnerReferences[0].UID != s.UID {
+			t.Errorf("slice %d: labels %v, owners %v", i, g.Labels, g.OwnerReferences)
+		}
+	}
+}
+
+func TestInterceptors(t *testing.T) {
+	endpoint := func(address string, ready *bool) discoveryv1.Endpoint {
+		return discoveryv1.Endpoint{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: ready}}
+	}
+	got := Interceptors([]discoveryv1.EndpointSlice{
+		{Endpoints: []discoveryv1.Endpoint{endpoint("10.0.0.2", new(true)), endpoint("10.0.0.3", new(false))}},
+		{Endpoints: []discoveryv1.Endpoint{endpoint("10.0.0.1", nil), endpoint("10.0.0.2", new(true))}},
+	})
+	if d := cmp.Diff([]Interceptor{{Address: "10.0.0.1"}, {Address: "10.0.0.2"}}, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestPorts(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	web, api2 := Route{"apps", "web", "http"}, Route{"apps", "api", "http"}
+	ps := NewPorts(10000, 10001)
+	first, err := ps.Get(web, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := ps.Get(web, now); again != first {
+		t.Errorf("the same route got %d, then %d", first, again)
+	}
+	second, err := ps.Get(api2, now)
+	if err != nil || second == first {
+		t.Fatalf("second route got %d, %v", second, err)
+	}
+	if _, err := ps.Get(Route{"apps", "third", "http"}, now); err == nil || !strings.Contains(err.Error(), "10000 to 10001") {
+		t.Errorf("a full range gives %v", err)
+	}
+	ps.Keep("apps", "web", now)
+	if _, err := ps.Get(Route{"apps", "third", "http"}, now.Add(PortRest-time.Second)); err == nil {
+		t.Error("a freed port did not rest")
+	}
+	if got, err := ps.Get(Route{"apps", "third", "http"}, now.Add(PortRest)); err != nil || got != first {
+		t.Errorf("a rested port: got %d, %v", got, err)
+	}
+	if ps.Learn(web, first) {
+		t.Error("two routes share a port")
+	}
+	if ps.Learn(web, 9999) {
+		t.Error("a port outside of the range was taken")
+	}
+}
+
+func TestPortsKeepOnlyNamed(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	ps := NewPorts(10000, 20000)
+	a, _ := ps.Get(Route{"apps", "web", "a"}, now)
+	b, _ := ps.Get(Route{"apps", "web", "b"}, now)
+	ps.Keep("apps", "web", now, "b")
+	if got, _ := ps.Get(Route{"apps", "web", "b"}, now); got != b {
+		t.Errorf("the kept port changed from %d to %d", b, got)
+	}
+	if got, _ := ps.Get(Route{"apps", "web", "a"}, now); got == a {
+		t.Error("the port that was let go came back at once")
+	}
+}

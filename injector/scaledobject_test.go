@@ -1,0 +1,98 @@
+package injector
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestNewScaling(t *testing.T) {
+	with := func(change func(*Settings)) Settings {
+		s := DefaultSettings()
+		change(&s)
+		return s
+	}
+	tests := map[string]struct {
+		settings   []Settings
+		remembered int32
+		want       Scaling
+	}{
+		"defaults":         {[]Settings{DefaultSettings()}, 1, Scaling{0, 1, 100, 5 * time.Minute}},
+		"it had three":     {[]Settings{DefaultSettings()}, 3, Scaling{0, 3, 100, 5 * time.Minute}},
+		"told to have one": {[]Settings{with(func(s *Settings) { s.MaxReplicas = 1 })}, 3, Scaling{0, 1, 100, 5 * time.Minute}},
+		"never zero":       {[]Settings{with(func(s *Settings) { s.MinReplicas = 2 })}, 1, Scaling{2, 2, 100, 5 * time.Minute}},
+		"two Services": {[]Settings{
+			with(func(s *Settings) { s.Cooldown, s.MaxReplicas = time.Minute, 4 }),
+			with(func(s *Settings) { s.Cooldown, s.TargetPendingRequests = time.Hour, 7 }),
+		}, 1, Scaling{0, 4, 7, time.Hour}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if d := cmp.Diff(tc.want, NewScaling(tc.settings, tc.remembered)); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func TestRemember(t *testing.T) {
+	for _, tc := range []struct{ before, current, limit, want int32 }{
+		{0, 3, 0, 3}, // at takeover
+		{0, 0, 0, 1}, // taken over at zero: no app is left there
+		{3, 0, 3, 3}, // asleep
+		{3, 1, 3, 3}, // woken
+		{1, 5, 1, 5}, // somebody asked for more than KEDA may give
+		{2, 4, 4, 2}, // KEDA's HPA gave more
+	} {
+		if got := Remember(tc.before, tc.current, tc.limit); got != tc.want {
+			t.Errorf("Remember(%d, %d, %d) = %d, want %d", tc.before, tc.current, tc.limit, got, tc.want)
+		}
+	}
+}
+
+func TestScaledObject(t *testing.T) {
+	w := workload("Deployment", "web", nil)
+	so := ScaledObject(w, Scaling{0, 1, 100, 10 * time.Second}, 3, "interceptors.ours.svc:9090")
+	if got := *so.Spec.PollingInterval; got != 3 {
+		t.Errorf("KEDA asks every %d s; want 3, a quarter of the cool-down rounded up", got)
+	}
+	if got := *so.Spec.InitialCooldownPeriod; got != 10 {
+		t.Errorf("initial cool-down %d s, want the app's 10", got)
+	}
+	want := map[string]string{"scalerAddress": "interceptors.ours.svc:9090", "workload": "Deployment/web", "targetPendingRequests": "100"}
+	if d := cmp.Diff(want, so.Spec.Triggers[0].Metadata); d != "" {
+		t.Errorf("trigger (-want +got):\n%s", d)
+	}
+	if so.OwnerReferences[0].UID != w.UID || Remembered(so) != 3 {
+		t.Errorf("owner %v, remembers %d", so.OwnerReferences, Remembered(so))
+	}
+	held := Restoring(so, 3)
+	if *held.Spec.MinReplicaCount != 3 || *held.Spec.MaxReplicaCount != 3 || *so.Spec.MinReplicaCount != 0 {
+		t.Errorf("restoring: %d to %d, and the original %d", *held.Spec.MinReplicaCount, *held.Spec.MaxReplicaCount, *so.Spec.MinReplicaCount)
+	}
+	held.Spec.Triggers[0].Metadata["workload"] = "x"
+	if so.Spec.Triggers[0].Metadata["workload"] != "Deployment/web" {
+		t.Error("a copy shares its trigger with the original")
+	}
+	so.Annotations[ReplicasAnnotation] = "garbage"
+	if Remembered(so) != 1 {
+		t.Errorf("an unreadable count is %d, want 1", Remembered(so))
+	}
+}
+
+func TestPollingInterval(t *testing.T) {
+	for cooldown, want := range map[time.Duration]int32{time.Second: 1, 10 * time.Second: 3, time.Minute: 15, 5 * time.Minute: 30, time.Hour: 30} {
+		if got := pollingInterval(cooldown); got != want {
+			t.Errorf("cool-down %s: %d s, want %d", cooldown, got, want)
+		}
+	}
+}
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{time.Hour: "1h", 5 * time.Minute: "5m", 90 * time.Minute: "1h30m", 30 * time.Second: "30s", 0: "0s", 100 * time.Minute: "1h40m", 10 * time.Second: "10s"} {
+		if got := Short(d); got != want {
+			t.Errorf("Short(%s) = %s, want %s", time.Duration(d), got, want)
+		}
+	}
+}

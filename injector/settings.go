@@ -1,0 +1,158 @@
+package injector
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// Settings are what the annotations of an opted-in Service say.
+type Settings struct {
+	// Workload names what is scaled; both fields are empty when it is to be found by the selector.
+	WorkloadKind, WorkloadName string
+	// MinReplicas is 0 unless the app must never sleep.
+	MinReplicas int32
+	// MaxReplicas is 0 when it is not given: then 1, or what the workload had before it was taken over if that is more.
+	MaxReplicas int32
+	// TargetPendingRequests is how many pending requests one replica is worth.
+	TargetPendingRequests int32
+	// Cooldown is the idle time before sleep.
+	Cooldown time.Duration
+	// HoldTimeout is the longest that a request is held.
+	HoldTimeout time.Duration
+	// Protocol is one of api's Protocol constants, for the ports whose appProtocol says nothing.
+	Protocol string
+}
+
+// DefaultSettings are those of a Service without annotations.
+func DefaultSettings() Settings {
+	return Settings{
+		TargetPendingRequests: 100,
+		Cooldown:              5 * time.Minute,
+		HoldTimeout:           5 * time.Minute,
+		Protocol:              api.ProtocolAuto,
+	}
+}
+
+// SettingError says which annotation (or label) cannot be used, and what can.
+type SettingError struct {
+	Key, Value string
+	Allowed    string
+}
+
+func (e *SettingError) Error() string {
+	return fmt.Sprintf("%s: %q is not allowed: %s", e.Key, e.Value, e.Allowed)
+}
+
+// setting reads one annotation's value into s.
+type setting func(s *Settings, value string) (allowed string, ok bool)
+
+// settings has a reader for each annotation that a user may set, by its key without Prefix.
+func settings() map[string]setting {
+	return map[string]setting{
+		"workload": func(s *Settings, v string) (string, bool) {
+			kind, name, found := strings.Cut(v, "/")
+			s.WorkloadKind, s.WorkloadName = kind, name
+			return "Deployment/NAME or StatefulSet/NAME",
+				found && name != "" && !strings.Contains(name, "/") && slices.Contains(WorkloadKinds(), kind)
+		},
+		"min-replicas": func(s *Settings, v string) (string, bool) {
+			return integer(&s.MinReplicas, v, 0, 1000)
+		},
+		"max-replicas": func(s *Settings, v string) (string, bool) {
+			return integer(&s.MaxReplicas, v, 1, 1000)
+		},
+		"target-pending-requests": func(s *Settings, v string) (string, bool) {
+			return integer(&s.TargetPendingRequests, v, 1, 1_000_000)
+		},
+		"cooldown": func(s *Settings, v string) (string, bool) {
+			return duration(&s.Cooldown, v, time.Second, 30*24*time.Hour)
+		},
+		"hold-timeout": func(s *Settings, v string) (string, bool) {
+			return duration(&s.HoldTimeout, v, time.Second, time.Hour)
+		},
+		"protocol": func(s *Settings, v string) (string, bool) {
+			s.Protocol = v
+			return "auto, http or tcp",
+				slices.Contains([]string{api.ProtocolAuto, api.ProtocolHTTP, api.ProtocolTCP}, v)
+		},
+	}
+}
+
+// internal are the keys below Prefix that are ours to write.
+func internal(key string) bool { return key == RouteAnnotation || key == ReplicasAnnotation }
+
+// ParseSettings reads the annotations of an opted-in Service. Every one that cannot be used is named in the error, as a
+// SettingError with its key, its value and what is allowed; unknown keys below Prefix count, since a typing error that
+// is passed over is a setting that does nothing.
+func ParseSettings(annotations map[string]string) (Settings, error) {
+	s := DefaultSettings()
+	known := settings()
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		name, ours := strings.CutPrefix(key, Prefix)
+		if !ours || internal(key) {
+			continue
+		}
+		read, ok := known[name]
+		if !ok {
+			errs = append(errs, &SettingError{
+				Key: "annotation " + key, Value: annotations[key],
+				Allowed: "there is no such setting; there are " + Prefix + strings.Join(slices.Sorted(maps.Keys(known)), ", "+Prefix),
+			})
+			continue
+		}
+		if allowed, ok := read(&s, annotations[key]); !ok {
+			errs = append(errs, &SettingError{Key: "annotation " + key, Value: annotations[key], Allowed: "allowed is " + allowed})
+		}
+	}
+	if len(errs) == 0 && s.MaxReplicas > 0 && s.MinReplicas > s.MaxReplicas {
+		errs = append(errs, &SettingError{
+			Key: "annotation " + Prefix + "min-replicas", Value: strconv.Itoa(int(s.MinReplicas)),
+			Allowed: fmt.Sprintf("allowed is at most %smax-replicas, which is %d", Prefix, s.MaxReplicas),
+		})
+	}
+	return s, errors.Join(errs...)
+}
+
+// OptedIn says whether the labels opt a Service in; a value that is neither "true" nor "false" is an error.
+func OptedIn(labels map[string]string) (bool, error) {
+	switch value, ok := labels[OptInLabel]; {
+	case !ok || value == "false":
+		return false, nil
+	case value == "true":
+		return true, nil
+	default:
+		return false, &SettingError{Key: "label " + OptInLabel, Value: value, Allowed: `allowed is "true" or "false"`}
+	}
+}
+
+func integer(to *int32, value string, low, high int32) (string, bool) {
+	n, err := strconv.ParseInt(value, 10, 32)
+	*to = int32(n)
+	return fmt.Sprintf("a whole number from %d to %d", low, high), err == nil && *to >= low && *to <= high
+}
+
+func duration(to *time.Duration, value string, low, high time.Duration) (string, bool) {
+	d, err := time.ParseDuration(value)
+	*to = d
+	return fmt.Sprintf("a duration such as 30s, 5m or 1h30m, from %s to %s", Short(low), Short(high)), err == nil && d >= low && d <= high
+}
+
+// Short prints a duration without the zeros at its end: 1h and not 1h0m0s.
+func Short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

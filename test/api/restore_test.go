@@ -1,0 +1,132 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/injector/controller"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+)
+
+// nothingLeft says what of ours is still around the app.
+func (a *app) nothingLeft() error {
+	s := a.live()
+	if injector.Intercepted(s) || s.Annotations[injector.RouteAnnotation] != "" {
+		return fmt.Errorf("selector %v, annotations %v", s.Spec.Selector, s.Annotations)
+	}
+	return errors.Join(
+		a.gone("web-direct", &corev1.Service{}),
+		a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{}),
+		a.gone("web-deployment", &keda.ScaledObject{}),
+	)
+}
+
+func TestOptOutWhileAsleep(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 3)
+	a.takenOver()
+	a.scale(0)
+	a.ready("web", 0)
+	a.directSlice(false)
+	eventually(t, "it is told asleep", func() error {
+		if got := events(t, a.ns, "Deployment", "web"); !strings.Contains(got, "Asleep: ") {
+			return fmt.Errorf("events: %q", got)
+		}
+		return nil
+	})
+	a.label("null")
+	if s := a.live(); injector.Intercepted(s) || s.Annotations[injector.RouteAnnotation] != "" {
+		t.Errorf("admission left selector %v, annotations %v", s.Spec.Selector, s.Annotations)
+	}
+	eventually(t, "the old replica count is back", func() error {
+		if n := a.replicas(); n != 3 {
+			return fmt.Errorf("it is %d", n)
+		}
+		return nil
+	})
+	if slice, routes := a.routeSlice(); len(slice.Endpoints) != 1 || !routes.Retiring {
+		t.Fatalf("requests have nowhere to wait: endpoints %v, retiring %t", slice.Endpoints, routes.Retiring)
+	}
+	a.ready("web", 3)
+	a.nativeSlice(true)
+	eventually(t, "nothing of ours is left", a.nothingLeft)
+	if n := a.replicas(); n != 3 {
+		t.Errorf("replicas %d, want 3", n)
+	}
+	eventually(t, "the story is told", func() error {
+		got := events(t, a.ns, "Service", "web")
+		if strings.Count(got, "Restored: ") != 1 {
+			return fmt.Errorf("events: %q", got)
+		}
+		return nil
+	})
+}
+
+func TestServiceDeletedWhileAsleep(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 2)
+	a.takenOver()
+	a.scale(0)
+	if err := kube.Delete(t.Context(), a.service()); err != nil {
+		t.Fatal(err)
+	}
+	// There is no garbage collector here.
+	slice, _ := a.routeSlice()
+	if err := kube.Delete(t.Context(), slice); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the workload is not left at zero", func() error {
+		if n := a.replicas(); n != 2 {
+			return fmt.Errorf("it has %d replicas", n)
+		}
+		return a.gone("web-deployment", &keda.ScaledObject{})
+	})
+}
+
+func TestRestoreAll(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	own := &appsv1.Deployment{}
+	{
+		o := (&app{t: t, ns: ours}).deployment("controller", 2)
+		create(t, o)
+		own = o
+	}
+	t.Cleanup(func() { _ = kube.Delete(t.Context(), own) })
+	start(t, planeOptions{interceptors: &interceptors{}, deployment: "controller"})
+	a := newApp(t, 2)
+	a.takenOver()
+	a.scale(0)
+	done := make(chan error, 1)
+	go func() { done <- controller.RestoreAll(t.Context(), kube, ours, "controller", logr.Discard()) }()
+	eventually(t, "the old replica count is back", func() error {
+		if n := a.replicas(); n != 2 {
+			return fmt.Errorf("it is %d", n)
+		}
+		return nil
+	})
+	a.ready("web", 2)
+	a.nativeSlice(true)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := a.nothingLeft(); err != nil {
+		t.Error(err)
+	}
+	if a.live().Labels[injector.OptInLabel] != "true" {
+		t.Error("the label is the user's, and it was taken off")
+	}
+	if err := kube.Get(t.Context(), client.ObjectKeyFromObject(own), own); err != nil || *own.Spec.Replicas != 0 {
+		t.Errorf("%v; the controllers still have %d replicas", err, *own.Spec.Replicas)
+	}
+}
