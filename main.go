@@ -1,0 +1,354 @@
+// Command scale-to-zero lets apps that are already deployed sleep at zero replicas and wakes them on the first request.
+// One binary has everything that runs in the cluster; see its --help.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/scale-to-zero/scale-to-zero/certs"
+	"github.com/scale-to-zero/scale-to-zero/injector/controller"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/kube"
+	"github.com/scale-to-zero/scale-to-zero/webhook"
+)
+
+// version is set by the linker.
+var version = "" //nolint:gochecknoglobals // the linker can set nothing else
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "scale-to-zero:", err)
+		os.Exit(1) //nolint:gocritic // the signal handler need not be undone
+	}
+}
+
+// command is the whole command line.
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "scale-to-zero",
+		Short: "Let apps that are already deployed sleep while nobody visits, and wake them on the first request",
+		Long: `Let apps that are already deployed sleep while nobody visits, and wake them on the first request.
+
+These commands run in the cluster, where the Helm chart starts them. To let an app sleep, label its Service:
+
+    kubectl label service NAME scale-to-zero=true
+
+Every flag can be given in the environment too: --log-level is SCALE_TO_ZERO_LOG_LEVEL.`,
+		SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) },
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(controllerCommand(), interceptorCommand(), restoreCommand(), &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), versionText()) },
+	})
+	return root
+}
+
+// fromEnvironment gives every flag that is not on the command line its value from the environment, if it has one there.
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var errs []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "SCALE_TO_ZERO_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, ok := os.LookupEnv(name)
+		if f.Changed || !ok {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil {
+			errs = append(errs, fmt.Errorf("environment variable %s: %w", name, err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// common are the flags of every command.
+type common struct {
+	namespace, logLevel, logFormat string
+}
+
+func (c *common) add(f *pflag.FlagSet) {
+	f.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace in which scale-to-zero runs (default: $POD_NAMESPACE)")
+	f.StringVar(&c.logLevel, "log-level", "info", "how much to log: info or debug")
+	f.StringVar(&c.logFormat, "log-format", "json", "how to log: json or text")
+}
+
+// start checks the common flags, and sets logging and the connection to the API server up.
+func (c *common) start(component string) (logr.Logger, *rest.Config, error) {
+	level := zapcore.InfoLevel
+	switch c.logLevel {
+	case "info":
+	case "debug":
+		level = zapcore.DebugLevel
+	default:
+		return logr.Logger{}, nil, fmt.Errorf("--log-level is %q; allowed are info and debug", c.logLevel)
+	}
+	switch c.logFormat {
+	case "json", "text":
+	default:
+		return logr.Logger{}, nil, fmt.Errorf("--log-format is %q; allowed are json and text", c.logFormat)
+	}
+	if c.namespace == "" {
+		return logr.Logger{}, nil, errors.New("--namespace is empty, and so is $POD_NAMESPACE; give the namespace in which scale-to-zero runs")
+	}
+	logger := zap.New(zap.UseDevMode(c.logFormat == "text"), zap.Level(level), zap.StacktraceLevel(zapcore.PanicLevel))
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger.WithName("client"))
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return logger, nil, fmt.Errorf("finding the API server: %w", err)
+	}
+	config.UserAgent = "scale-to-zero-" + component + "/" + versionText()
+	logger.Info("Starting", "component", component, "version", versionText(), "namespace", c.namespace)
+	return logger, config, nil
+}
+
+type controllerFlags struct {
+	common
+
+	webhookPort                              int
+	webhookService, webhookConfiguration     string
+	certSecret                               string
+	interceptorService, scalerAddress        string
+	deployment                               string
+	portRange, metricsAddress, healthAddress string
+	leaderElection                           bool
+}
+
+func controllerCommand() *cobra.Command {
+	var f controllerFlags
+	cmd := &cobra.Command{
+		Use: "controller", Args: cobra.NoArgs,
+		Short: "Take opted-in Services over: admission webhook, controllers and certificates",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+	}
+	flags := cmd.Flags()
+	f.add(flags)
+	flags.IntVar(&f.webhookPort, "webhook-port", 9443, "port of the admission webhook")
+	flags.StringVar(&f.webhookService, "webhook-service", "scale-to-zero-webhook", "the webhook's Service, for its certificate")
+	flags.StringVar(&f.webhookConfiguration, "webhook-configuration", "scale-to-zero", "MutatingWebhookConfiguration that gets the certificate's CA")
+	flags.StringVar(&f.certSecret, "cert-secret", "scale-to-zero-webhook-cert", "Secret in which the certificate is kept")
+	flags.StringVar(&f.interceptorService, "interceptor-service", "scale-to-zero-interceptor", "the interceptors' headless Service")
+	flags.StringVar(&f.scalerAddress, "scaler-address", "", "host:port at which KEDA finds the interceptors (default: port 9090 of the interceptors' Service)")
+	flags.StringVar(&f.deployment, "controller-deployment", "scale-to-zero-controller", "the controllers' own Deployment, which the restore command calls on")
+	flags.StringVar(&f.portRange, "port-range", "10000-29999", "interceptor ports to give out, one for each port of an opted-in Service")
+	flags.StringVar(&f.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 for none")
+	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
+	flags.BoolVar(&f.leaderElection, "leader-election", true, "let one of several replicas work at a time")
+	return cmd
+}
+
+func (f *controllerFlags) run(ctx context.Context) error {
+	low, high, err := parsePortRange(f.portRange)
+	if err != nil {
+		return err
+	}
+	logger, config, err := f.start("controller")
+	if err != nil {
+		return err
+	}
+	if f.scalerAddress == "" {
+		f.scalerAddress = net.JoinHostPort(f.interceptorService+"."+f.namespace+".svc", "9090")
+	}
+	clientset, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	certificate, err := certs.New(certs.Options{
+		Namespace: f.namespace, SecretName: f.certSecret, Service: f.webhookService, WebhookConfiguration: f.webhookConfiguration,
+		Client: clientset, Log: logger.WithName("certs"),
+	})
+	if err != nil {
+		return err
+	}
+	if err := certificate.Ensure(ctx); err != nil {
+		return err
+	}
+	mgr, err := f.manager(config, certificate)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(
+		mgr.Add(certificate),
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("certificate", certificate.ReadyCheck),
+		mgr.AddReadyzCheck("webhook", mgr.GetWebhookServer().StartedChecker()),
+		webhook.Add(mgr),
+		controller.Add(mgr, controller.Options{
+			Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
+			Deployment: f.deployment, PortLow: low, PortHigh: high,
+		}),
+	); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+func (f *controllerFlags) manager(config *rest.Config, certificate *certs.Manager) (ctrl.Manager, error) {
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
+	}
+	cacheOptions, err := controller.CacheOptions()
+	if err != nil {
+		return nil, err
+	}
+	// Taking an app over is a handful of writes; the default of 20 a second would make a labelled namespace wait.
+	config.QPS, config.Burst = 100, 200
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme, Cache: cacheOptions,
+		Metrics:                       metricsserver.Options{BindAddress: f.metricsAddress},
+		HealthProbeBindAddress:        f.healthAddress,
+		LeaderElection:                f.leaderElection,
+		LeaderElectionID:              "scale-to-zero-controller",
+		LeaderElectionNamespace:       f.namespace,
+		LeaderElectionReleaseOnCancel: true, // nothing is done after Start returns
+		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{Port: f.webhookPort, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
+			c.GetCertificate, c.MinVersion = certificate.GetCertificate, tls.VersionTLS13
+		}}}),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the manager: %w", err)
+	}
+	return mgr, nil
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), keda.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("registering types: %w", err)
+	}
+	return scheme, nil
+}
+
+// parsePortRange reads LOW-HIGH.
+func parsePortRange(s string) (low, high int32, err error) {
+	a, b, found := strings.Cut(s, "-")
+	l, errLow := strconv.ParseUint(a, 10, 16)
+	h, errHigh := strconv.ParseUint(b, 10, 16)
+	if !found || errLow != nil || errHigh != nil || l < 1024 || h < l {
+		return 0, 0, fmt.Errorf("--port-range is %q; allowed is LOW-HIGH with 1024 ≤ LOW ≤ HIGH ≤ 65535, such as 10000-29999", s)
+	}
+	return int32(l), int32(h), nil
+}
+
+type interceptorFlags struct {
+	common
+
+	podName, podIP, service    string
+	grpcAddress, healthAddress string
+	drainTimeout               time.Duration
+}
+
+func interceptorCommand() *cobra.Command {
+	var f interceptorFlags
+	cmd := &cobra.Command{
+		Use: "interceptor", Args: cobra.NoArgs,
+		Short: "Take requests for opted-in Services: hold, wake, forward and count",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+	}
+	flags := cmd.Flags()
+	f.add(flags)
+	flags.StringVar(&f.podName, "pod-name", os.Getenv("POD_NAME"), "name of this pod (default: $POD_NAME)")
+	flags.StringVar(&f.podIP, "pod-ip", os.Getenv("POD_IP"), "IP address of this pod (default: $POD_IP)")
+	flags.StringVar(&f.service, "interceptor-service", "scale-to-zero-interceptor", "the interceptors' headless Service, to find the other ones")
+	flags.StringVar(&f.grpcAddress, "grpc-address", ":9090", "address for KEDA and for the other interceptors")
+	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz, /readyz and /metrics")
+	flags.DurationVar(&f.drainTimeout, "drain-timeout", time.Minute, "how long requests may take to end when this interceptor is to stop")
+	return cmd
+}
+
+func (f *interceptorFlags) run(ctx context.Context) error {
+	if f.podName == "" || f.podIP == "" {
+		return errors.New("--pod-name or --pod-ip is empty, and so is $POD_NAME or $POD_IP; give both")
+	}
+	logger, config, err := f.start("interceptor")
+	if err != nil {
+		return err
+	}
+	cluster, err := kube.New(config, kube.Options{Namespace: f.namespace, PodName: f.podName, PodIP: f.podIP, Service: f.service, Log: logger})
+	if err != nil {
+		return err
+	}
+	return interceptor.Run(ctx, interceptor.Options{
+		Cluster: cluster, PodName: f.podName, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
+		DrainTimeout: f.drainTimeout, Log: logger,
+	})
+}
+
+type restoreFlags struct {
+	common
+
+	deployment string
+	timeout    time.Duration
+}
+
+func restoreCommand() *cobra.Command {
+	var f restoreFlags
+	cmd := &cobra.Command{
+		Use: "restore", Args: cobra.NoArgs,
+		Short: "Give every app back, then stop the controllers: what `helm uninstall` does first",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+	}
+	f.add(cmd.Flags())
+	cmd.Flags().StringVar(&f.deployment, "controller-deployment", "scale-to-zero-controller", "the controllers' Deployment")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take until every app's pods are ready")
+	return cmd
+}
+
+func (f *restoreFlags) run(ctx context.Context) error {
+	logger, config, err := f.start("restore")
+	if err != nil {
+		return err
+	}
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	return controller.RestoreAll(ctx, c, f.namespace, f.deployment, logger)
+}
