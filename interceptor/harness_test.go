@@ -88,6 +88,14 @@ type node struct {
 	health string
 	stop   context.CancelFunc
 	done   chan error
+	parts  chan *interceptor
+}
+
+// follows says that n knows of KEDA's stream at a peer.
+func follows(n *node) bool {
+	i := <-n.parts
+	defer func() { n.parts <- i }()
+	return i.peers.KEDAStream(route.Key{Namespace: "shop", Workload: "Deployment/web"})
 }
 
 // addresses maps peers' names to where they listen in a test.
@@ -106,7 +114,7 @@ func freePort(t *testing.T) int32 {
 func start(t *testing.T, name string, book *addresses, change func(*Options)) *node {
 	t.Helper()
 	n := &node{
-		fakeCluster: newFakeCluster(), t: t, name: name, done: make(chan error, 1),
+		fakeCluster: newFakeCluster(), t: t, name: name, done: make(chan error, 1), parts: make(chan *interceptor, 1),
 		grpc: fmt.Sprintf("127.0.0.1:%d", freePort(t)), health: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -114,7 +122,7 @@ func start(t *testing.T, name string, book *addresses, change func(*Options)) *n
 	o := Options{
 		Cluster: n, PodName: name, GRPCAddress: n.grpc, HealthAddress: n.health, ListenHost: "127.0.0.1",
 		DrainTimeout: 5 * time.Second, Linger: 100 * time.Millisecond, UnpublishedLinger: 50 * time.Millisecond,
-		Log: logr.Discard(),
+		Log: logr.Discard(), assembled: func(i *interceptor) { n.parts <- i },
 	}
 	if testing.Verbose() {
 		o.Log = testr.NewWithInterface(quietT{t}, testr.Options{Verbosity: 1}).WithName(name)
@@ -177,6 +185,12 @@ func (n *node) status(path string) int {
 	}
 	defer resp.Body.Close()
 	return resp.StatusCode
+}
+
+// measures waits until the metrics have line.
+func (n *node) measures(line string) {
+	n.t.Helper()
+	eventually(n.t, "measuring "+line, func() bool { return strings.Contains(n.metrics(), "\n"+line+"\n") })
 }
 
 func (n *node) metrics() string {

@@ -53,6 +53,8 @@ type Options struct {
 	// Registry takes the metrics. Default a new one.
 	Registry *prometheus.Registry
 	Log      logr.Logger
+
+	assembled func(*interceptor) // for tests
 }
 
 func (o *Options) setDefaults() error {

@@ -35,6 +35,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	i := assemble(o)
+	if o.assembled != nil {
+		o.assembled(i)
+	}
 	grpc, err := newGRPC(o.GRPCAddress, i.scaler, i.peerSide)
 	if err != nil {
 		return err

@@ -65,8 +65,10 @@ func newServer(o Options, r *route.Route, log logr.Logger) (*server, error) {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		Protocols:         new(http.Protocols),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          forward.ErrorLog(log),
+		// OPTIONS * is the app's to answer.
+		DisableGeneralOptionsHandler: true,
+		BaseContext:                  func(net.Listener) context.Context { return ctx },
+		ErrorLog:                     forward.ErrorLog(log),
 	}
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)
@@ -131,7 +133,8 @@ func (s *server) waitRequests(timeout context.Context) {
 }
 
 func (s *server) serveHTTP(l net.Listener) {
-	if err := s.http.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	err := s.http.Serve(l)
+	if err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		s.log.Error(err, "serving http")
 	}
 }

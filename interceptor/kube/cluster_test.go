@@ -1,0 +1,339 @@
+package kube
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
+)
+
+const within = 20 * time.Second
+
+// fakeSink remembers what holds.
+type fakeSink struct {
+	mu       sync.Mutex // protects all below
+	services map[string]route.Service
+	order    []string
+	peers    []peer.Peer
+	synced   int // services that were there when Synced was called; -1 before
+}
+
+func newFakeSink() *fakeSink { return &fakeSink{services: map[string]route.Service{}, synced: -1} }
+
+func (s *fakeSink) SetService(v route.Service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.services[v.Namespace+"/"+v.Name] = v
+	s.order = append(s.order, v.Name)
+}
+
+func (s *fakeSink) RemoveService(namespace, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.services, namespace+"/"+name)
+}
+
+func (s *fakeSink) SetPeers(p []peer.Peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.peers = p
+}
+
+func (s *fakeSink) Synced() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.synced = len(s.services)
+}
+
+func (s *fakeSink) get(key string) (route.Service, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.services[key]
+	return v, ok
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("not %s within %s", what, within)
+}
+
+func routes(name string) api.Routes {
+	return api.Routes{
+		Service: name, ServiceUID: "u-" + name, Direct: name + "-direct",
+		Workload: api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: name},
+		Ports:    []api.Port{{Name: "http", Port: 80, Listen: 10000, Protocol: api.ProtocolAuto}},
+		Cooldown: api.Duration(time.Minute), HoldTimeout: api.Duration(time.Minute),
+	}
+}
+
+func endpointSlice(name, service, role string, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+	return &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: name, UID: types.UID("uid-" + name), Generation: 1,
+			Labels:            map[string]string{api.RoleLabel: role, discoveryv1.LabelServiceName: service},
+			CreationTimestamp: metav1.NewTime(time.Unix(1000, 0)),
+		},
+		Endpoints: endpoints,
+	}
+}
+
+func routeSlice(t *testing.T, name string, r api.Routes, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+	t.Helper()
+	es := endpointSlice(name, r.Service, api.RoleRoute, endpoints...)
+	value, err := r.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	es.Annotations = map[string]string{api.RoutesAnnotation: value}
+	return es
+}
+
+func withPort(es *discoveryv1.EndpointSlice, name string, port int32) *discoveryv1.EndpointSlice {
+	es.Ports = append(es.Ports, discoveryv1.EndpointPort{Name: &name, Port: &port})
+	return es
+}
+
+func endpoint(addr string, change ...func(*discoveryv1.Endpoint)) discoveryv1.Endpoint {
+	e := discoveryv1.Endpoint{Addresses: []string{addr}}
+	for _, f := range change {
+		f(&e)
+	}
+	return e
+}
+
+func ready(v bool) func(*discoveryv1.Endpoint) {
+	return func(e *discoveryv1.Endpoint) { e.Conditions.Ready = &v }
+}
+
+func terminating(e *discoveryv1.Endpoint) {
+	yes := true
+	e.Conditions.Terminating = &yes
+}
+
+func ofPod(name string) func(*discoveryv1.Endpoint) {
+	return func(e *discoveryv1.Endpoint) { e.TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: name} }
+}
+
+// watchAll runs the watch of a fake API server with objects.
+func watchAll(t *testing.T, objects ...runtime.Object) (*fake.Clientset, *fakeSink, *Cluster) {
+	t.Helper()
+	client := fake.NewClientset(objects...)
+	c := NewForClient(client, Options{Namespace: "shop", PodName: "me", PodIP: "10.0.0.1", Log: logr.Discard()})
+	sink := newFakeSink()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Watch(ctx, sink) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("watching: %v", err)
+		}
+	})
+	eventually(t, "synced", func() bool {
+		sink.mu.Lock()
+		defer sink.mu.Unlock()
+		return sink.synced >= 0
+	})
+	return client, sink, c
+}
+
+func TestWatchCombinesSlices(t *testing.T) {
+	_, sink, _ := watchAll(t,
+		routeSlice(t, "web-v4", routes("web"), endpoint("10.0.0.1")),
+		routeSlice(t, "web-v6", routes("web"), endpoint("fd00::1", ready(true))),
+		withPort(endpointSlice("web-direct-1", "web-direct", api.RoleDirect,
+			endpoint("10.1.0.1"), endpoint("10.1.0.2", ready(false)), endpoint("10.1.0.3", terminating)), "http", 8080),
+		withPort(endpointSlice("web-direct-2", "web-direct", api.RoleDirect, endpoint("fd00::2", ready(true))), "http", 8081),
+		endpointSlice("peers", "interceptors", api.RoleInterceptor,
+			endpoint("10.0.0.1", ofPod("me")), endpoint("10.0.0.2", ofPod("you"), ready(false)), endpoint("10.0.0.3", ofPod("they"), terminating)),
+		endpointSlice("peers-v6", "interceptors", api.RoleInterceptor, endpoint("fd00::9", ofPod("you")), endpoint("fd00::8", ofPod("me"))),
+	)
+	if sink.synced != 1 {
+		t.Errorf("%d services were set before Synced, want 1", sink.synced)
+	}
+	got, _ := sink.get("shop/web")
+	want := map[string][]string{"http": {"10.1.0.1:8080", "[fd00::2]:8081"}}
+	if diff := cmp.Diff(want, got.Endpoints); diff != "" {
+		t.Errorf("endpoints (-want +got):\n%s", diff)
+	}
+	if got.Pods != 3 || !got.Published || got.SleepID == "" {
+		t.Errorf("pods %d, published %v, sleep %q", got.Pods, got.Published, got.SleepID)
+	}
+	sink.mu.Lock()
+	defer sink.mu.Unlock()
+	if diff := cmp.Diff([]peer.Peer{{Name: "they", Addr: "10.0.0.3"}, {Name: "you", Addr: "10.0.0.2"}}, sink.peers); diff != "" {
+		t.Errorf("peers (-want +got):\n%s", diff)
+	}
+}
+
+func TestWatchFollowsChanges(t *testing.T) {
+	client, sink, _ := watchAll(t)
+	slices := client.DiscoveryV1().EndpointSlices("shop")
+	ctx := t.Context()
+	must := func(_ *discoveryv1.EndpointSlice, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The fake API server may lose what is made between its list and its watch.
+	eventually(t, "watching", func() bool {
+		for _, a := range client.Actions() {
+			if a.GetVerb() == "watch" {
+				return true
+			}
+		}
+		return false
+	})
+	must(slices.Create(ctx, withPort(endpointSlice("d", "web-direct", api.RoleDirect), "http", 8080), metav1.CreateOptions{}))
+	own := routeSlice(t, "r", routes("web"), endpoint("10.0.0.1"))
+	must(slices.Create(ctx, own, metav1.CreateOptions{}))
+	eventually(t, "set", func() bool { s, ok := sink.get("shop/web"); return ok && s.Published && len(s.Endpoints["http"]) == 0 })
+	asleep, _ := sink.get("shop/web")
+
+	direct := withPort(endpointSlice("d", "web-direct", api.RoleDirect, endpoint("10.1.0.1")), "http", 8080)
+	direct.Generation = 2
+	must(slices.Update(ctx, direct, metav1.UpdateOptions{}))
+	eventually(t, "awake", func() bool { s, _ := sink.get("shop/web"); return len(s.Endpoints["http"]) == 1 })
+	if awake, _ := sink.get("shop/web"); awake.SleepID == asleep.SleepID {
+		t.Error("the sleep has the same name after it ended")
+	}
+
+	broken := own.DeepCopy()
+	broken.Annotations[api.RoutesAnnotation] = "{"
+	must(slices.Update(ctx, broken, metav1.UpdateOptions{}))
+	unready := routeSlice(t, "r", routes("web"), endpoint("10.0.0.1", ready(false)))
+	must(slices.Update(ctx, unready, metav1.UpdateOptions{}))
+	eventually(t, "unpublished", func() bool { s, ok := sink.get("shop/web"); return ok && !s.Published })
+
+	if err := slices.Delete(ctx, "r", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "removed", func() bool { _, ok := sink.get("shop/web"); return !ok })
+}
+
+// Both claim the same port; the older one has to come first, whatever its name.
+func TestOlderServiceFirst(t *testing.T) {
+	young, old := routeSlice(t, "a", routes("a")), routeSlice(t, "b", routes("b"))
+	old.CreationTimestamp = metav1.NewTime(time.Unix(500, 0))
+	_, sink, _ := watchAll(t, young, old)
+	sink.mu.Lock()
+	defer sink.mu.Unlock()
+	if diff := cmp.Diff([]string{"b", "a"}, sink.order); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+}
+
+func TestScale(t *testing.T) {
+	for name, tc := range map[string]struct {
+		kind     string
+		replicas int32
+		patched  bool
+		fails    bool
+	}{
+		"deployment asleep":  {kind: "Deployment", patched: true},
+		"deployment awake":   {kind: "Deployment", replicas: 2},
+		"statefulset asleep": {kind: "StatefulSet", patched: true},
+		"something else":     {kind: "Rollout", fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := fake.NewClientset()
+			resource := strings.ToLower(tc.kind) + "s"
+			patched := ""
+			client.PrependReactor("get", resource, func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: tc.replicas}}, nil
+			})
+			client.PrependReactor("patch", resource, func(a clienttesting.Action) (bool, runtime.Object, error) {
+				p := a.(clienttesting.PatchAction)
+				patched = p.GetSubresource() + " " + p.GetName() + " " + string(p.GetPatch())
+				return true, nil, nil
+			})
+			c := NewForClient(client, Options{Log: logr.Discard()})
+			scaled, err := c.Scale(t.Context(), "shop", api.Workload{Kind: tc.kind, Name: "web"})
+			if (err != nil) != tc.fails || scaled != tc.patched {
+				t.Errorf("got %v, %v", scaled, err)
+			}
+			if want := map[bool]string{true: `scale web {"spec":{"replicas":1}}`}[tc.patched]; patched != want {
+				t.Errorf("patched %q, want %q", patched, want)
+			}
+		})
+	}
+}
+
+// Two interceptors that see the same wake write one event on each object, in the form that kubectl shows well.
+func TestOneEventForOneWake(t *testing.T) {
+	client, _, first := watchAll(t)
+	second := NewForClient(client, Options{Namespace: "shop", PodName: "you", Log: logr.Discard()})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- second.Watch(ctx, newFakeSink()) }()
+	defer func() { cancel(); <-done }()
+	wake := scaler.Wake{
+		Namespace: "shop", Service: "web", ServiceUID: "u1", SleepID: "s1", Message: "GET / from 192.0.2.1: waking Deployment/web",
+		Workload: api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: "u2"},
+	}
+	first.WakeRequested(wake)
+	second.WakeRequested(wake)
+	creates := func() (n int) {
+		for _, a := range client.Actions() {
+			if a.Matches("create", "events") {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "four attempts", func() bool { return creates() == 4 })
+	list, err := client.CoreV1().Events("shop").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != 2 {
+		t.Fatalf("got %d events, %v; want 2", len(list.Items), err)
+	}
+	seen := map[string]string{}
+	for _, e := range list.Items {
+		seen[e.InvolvedObject.Kind+"/"+e.InvolvedObject.Name+"/"+string(e.InvolvedObject.UID)] = e.Message
+		if e.LastTimestamp.IsZero() || e.Reason != "WakeRequested" || e.Type != corev1.EventTypeNormal || e.Count != 1 {
+			t.Errorf("event %+v", e)
+		}
+	}
+	if diff := cmp.Diff(map[string]string{"Service/web/u1": wake.Message, "Deployment/web/u2": wake.Message}, seen); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	again := wake
+	again.SleepID = "s2"
+	first.WakeRequested(again)
+	eventually(t, "the next sleep's events", func() bool {
+		list, err := client.CoreV1().Events("shop").List(t.Context(), metav1.ListOptions{})
+		return err == nil && len(list.Items) == 4
+	})
+}
+
+func TestEventsNeverBlock(t *testing.T) {
+	c := NewForClient(fake.NewClientset(), Options{Log: logr.Discard()})
+	for range 2 * maxQueued {
+		c.WakeRequested(scaler.Wake{})
+	}
+	if len(c.events.queue) != maxQueued {
+		t.Errorf("%d are queued", len(c.events.queue))
+	}
+}
