@@ -110,7 +110,7 @@ func (c *cluster) build(ctx context.Context, report *progress, names ...string) 
 	if _, err := exec.LookPath("go"); err != nil {
 		return errors.New("go is not in PATH: install Go and put its bin folder there")
 	}
-	release, err := lock(c.cached("bin.lock"), "the programs in "+c.cached("bin"))
+	release, err := lock(ctx, c.cached("bin.lock"), "the programs in "+c.cached("bin"))
 	if err != nil {
 		return err
 	}

@@ -19,12 +19,15 @@ func (c *cluster) down(ctx context.Context, report *progress) error {
 	if os.Geteuid() != 0 {
 		return errors.New("not root: only root can remove a cluster")
 	}
-	release, err := c.lock()
+	release, err := c.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if !exists(c.path()) && !c.hasNamespace() && !exists(hostDir+"/clusters/"+c.globalName()) {
+	if err := c.checkOwner(); err != nil {
+		return err
+	}
+	if !exists(c.path()) && !c.hasNamespace() && !exists(c.claimFile()) {
 		fmt.Fprintf(report.out, "cluster %s is not up\n", c.name)
 		return nil
 	}
@@ -39,7 +42,7 @@ func (c *cluster) down(ctx context.Context, report *progress) error {
 		{"containerd and control plane stopped", c.stopRest},
 		{"nothing left running", c.killStrays},
 		{"mounts, cgroups and network removed", c.removeGlobals},
-		{"machine's settings as before", c.releaseHost},
+		{"machine's settings as before", func() error { return c.releaseHost(ctx) }},
 		{"state deleted", c.removeState},
 	} {
 		if err := report.stage(s.what, s.do); err != nil {

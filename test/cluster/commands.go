@@ -219,7 +219,7 @@ func forwardCommand(run runner) *cobra.Command {
 				return err
 			}
 			if background {
-				return c.forwardInBackground(f)
+				return c.forwardInBackground(ctx, f)
 			}
 			err = c.forward(ctx, f, func(address string) { fmt.Printf("http://%s -> %s\n", address, f.target()) })
 			if errors.Is(err, context.Canceled) {

@@ -175,11 +175,11 @@ func join(a, b net.Conn) {
 }
 
 // forwardInBackground starts `forward` again as a process of its own and returns once it listens.
-func (c *cluster) forwardInBackground(f forwarding) error {
+func (c *cluster) forwardInBackground(ctx context.Context, f forwarding) error {
 	if err := c.mustBeUp(); err != nil {
 		return err
 	}
-	release, err := c.lock()
+	release, err := c.lock(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,9 +41,35 @@ type hostState struct {
 	Made    []string          `json:"made"` // folders that were not there
 }
 
+func (c *cluster) claimFile() string { return filepath.Join(hostDir, "clusters", c.globalName()) }
+
+// checkOwner refuses to touch what another user's cluster, or one in another cache folder, has under the same name.
+func (c *cluster) checkOwner() error {
+	owner, err := os.ReadFile(c.claimFile())
+	if err != nil || string(owner) == c.path() || !exists(string(owner)) {
+		return nil //nolint:nilerr // nobody claims the name
+	}
+	return fmt.Errorf("cluster %s is in %s already, and names are for the whole machine: use another --name", c.name, owner)
+}
+
+// claims counts the clusters on this machine. A note about a cluster whose folder is gone is itself left over.
+func claims() (int, error) {
+	files, err := os.ReadDir(filepath.Join(hostDir, "clusters"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	count := 0
+	for _, f := range files {
+		if owner, err := os.ReadFile(filepath.Join(hostDir, "clusters", f.Name())); err == nil && exists(string(owner)) {
+			count++
+		}
+	}
+	return count, nil
+}
+
 // claimHost notes that this cluster is about to change the machine, and how it was before if it is the first.
-func (c *cluster) claimHost() error {
-	release, err := lock(hostLock, "this machine's settings")
+func (c *cluster) claimHost(ctx context.Context) error {
+	release, err := lock(ctx, hostLock, "this machine's settings")
 	if err != nil {
 		return err
 	}
@@ -59,7 +86,7 @@ func (c *cluster) claimHost() error {
 			return err
 		}
 	}
-	_, err = writeFile(filepath.Join(hostDir, "clusters", c.globalName()), []byte(c.path()+"\n"), 0o644)
+	_, err = writeFile(c.claimFile(), []byte(c.path()), 0o644)
 	return err
 }
 
@@ -79,19 +106,19 @@ func readHost(sysctls string) hostState {
 }
 
 // releaseHost takes the note back, and with the last one restores the machine.
-func (c *cluster) releaseHost() error {
+func (c *cluster) releaseHost(ctx context.Context) error {
 	if !exists(hostDir) {
 		return nil
 	}
-	release, err := lock(hostLock, "this machine's settings")
+	release, err := lock(ctx, hostLock, "this machine's settings")
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := os.Remove(filepath.Join(hostDir, "clusters", c.globalName())); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(c.claimFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if others, err := os.ReadDir(filepath.Join(hostDir, "clusters")); err != nil || len(others) > 0 {
+	if others, err := claims(); err != nil || others > 0 {
 		return err
 	}
 	var before hostState
@@ -102,7 +129,7 @@ func (c *cluster) releaseHost() error {
 	if err == nil {
 		err = before.restore()
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // killed before it was written, so before anything was changed
 		return fmt.Errorf("restoring the machine's settings: %w", err)
 	}
 	return os.RemoveAll(hostDir)

@@ -3,6 +3,8 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -58,6 +60,9 @@ func writeImage(spec imageSpec, out string) error {
 	if err != nil {
 		return fmt.Errorf("reading the binary: %w", err)
 	}
+	if err := checkStatic(content); err != nil {
+		return fmt.Errorf("image: %s: %w", spec.binary, err)
+	}
 	layer, err := writeLayer(spec.dest, content)
 	if err != nil {
 		return err
@@ -82,6 +87,20 @@ func writeImage(spec imageSpec, out string) error {
 		return err
 	}
 	return os.Rename(f.Name(), out)
+}
+
+// checkStatic spares people the error of a container whose loader is missing: that its binary does not exist.
+func checkStatic(binary []byte) error {
+	file, err := elf.NewFile(bytes.NewReader(binary))
+	if err != nil {
+		return errors.New("it is no program for Linux: build it with GOOS=linux")
+	}
+	for _, p := range file.Progs {
+		if p.Type == elf.PT_INTERP {
+			return errors.New("it needs libraries that the image does not have: build it with CGO_ENABLED=0")
+		}
+	}
+	return nil
 }
 
 func buildImage(spec imageSpec, layer []byte) (v1.Image, error) {

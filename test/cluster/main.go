@@ -13,6 +13,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // who presses Ctrl-C twice means it
 	if err := execute(ctx); err != nil {
 		if errors.Is(err, context.Canceled) {
 			err = errors.New("interrupted; `up` goes on from here, `down` cleans up")

@@ -40,7 +40,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
         SystemdCgroup = false
         Root = "{{.Runc}}"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "{{.Plugins}}"
     conf_dir = "{{.CNI}}"
 `
 
@@ -48,7 +48,7 @@ func (c *cluster) containerdConfiguration() ([]byte, error) {
 	var out strings.Builder
 	err := template.Must(template.New("containerd").Parse(containerdConfig)).Execute(&out, map[string]string{
 		"Root": c.path("data", "containerd"), "State": c.path("run", "containerd"), "Opt": c.path("data", "opt"),
-		"Runc": c.path("run", "runc"), "Socket": c.containerdSocket(), "CNI": c.path("conf", "cni"), "Pause": pauseImage,
+		"Runc": c.path("run", "runc"), "Socket": c.containerdSocket(), "CNI": c.path("conf", "cni"), "Pause": pauseImage, "Plugins": cniPlugins,
 	})
 	return []byte(out.String()), err
 }
@@ -119,7 +119,7 @@ func (c *cluster) upContainerd(ctx context.Context) error {
 	if err := c.writeNodeConfiguration(); err != nil {
 		return fmt.Errorf("writing the node's configuration: %w", err)
 	}
-	if err := c.start(daemon{name: "containerd", binary: "/usr/bin/containerd", args: []string{"-c", c.path("conf", "containerd.toml")}}); err != nil {
+	if err := c.start(daemon{name: "containerd", binary: containerdBinary, args: []string{"-c", c.path("conf", "containerd.toml")}}); err != nil {
 		return err
 	}
 	return poll(ctx, time.Minute, "containerd to answer; see "+c.log("containerd"), func() (bool, error) {

@@ -11,10 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// debianPackages are what Go's module proxy does not have, or what the kernel wants a program for.
-func debianPackages() []string {
-	return []string{"containerd", "runc", "containernetworking-plugins", "iproute2", "nftables", "iptables", "conntrack"}
+// debianPackages are what Go's module proxy does not have, by the program that each is needed for. What counts is the
+// program: containerd and runc may have come from somebody else, and must not be replaced then.
+func debianPackages() []struct{ program, name string } {
+	return []struct{ program, name string }{
+		{containerdBinary, "containerd"},
+		{"runc", "runc"},
+		{cniPlugins + "/bridge", "containernetworking-plugins"},
+		{"ip", "iproute2"},
+		{"nft", "nftables"},      // by kube-proxy
+		{"iptables", "iptables"}, // by the CNI plugin for host ports
+		{"conntrack", "conntrack"},
+	}
 }
+
+const (
+	containerdBinary = "/usr/bin/containerd"
+	cniPlugins       = "/usr/lib/cni"
+)
 
 // checkMachine says which one thing is missing, before anything is done.
 func (c *cluster) checkMachine() error {
@@ -63,31 +77,37 @@ func (c *cluster) checkStateFolder() error {
 	return nil
 }
 
-// installPackages installs what is missing from Debian.
-func installPackages(ctx context.Context, report *progress) error {
+func missingPackages() []string {
 	var missing []string
 	for _, p := range debianPackages() {
-		out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", p).Output()
-		if errors.Is(err, exec.ErrNotFound) {
-			return fmt.Errorf("this is not Debian (no dpkg), from which %s would come", strings.Join(debianPackages(), ", "))
-		}
-		if err != nil || string(out) != "installed" {
-			missing = append(missing, p)
+		if _, err := exec.LookPath(p.program); err != nil {
+			missing = append(missing, p.name)
 		}
 	}
+	return missing
+}
+
+// installPackages installs what is missing from Debian.
+func installPackages(ctx context.Context, report *progress) error {
+	missing := missingPackages()
 	if len(missing) == 0 {
 		return nil
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("this machine has no apt-get: install %s", strings.Join(missing, " "))
+		return fmt.Errorf("%s missing, and this machine has no apt-get to install from Debian", strings.Join(missing, ", "))
 	}
-	return report.long("installing "+strings.Join(missing, " "), func() error {
-		return aptGet(ctx, missing)
-	})
+	if err := report.long("installing "+strings.Join(missing, " "), func() error { return aptGet(ctx, missing) }); err != nil {
+		return fmt.Errorf("installing %s: %w", strings.Join(missing, ", "), err)
+	}
+	if missing := missingPackages(); len(missing) > 0 {
+		return fmt.Errorf("%s missing, although apt-get has installed it", strings.Join(missing, ", "))
+	}
+	return nil
 }
 
+// aptGet installs, but would rather fail than remove something in exchange.
 func aptGet(ctx context.Context, packages []string) error {
-	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends"}, packages...)} {
+	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends", "--no-remove"}, packages...)} {
 		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "DPkg::Lock::Timeout=120"}, args...)...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,8 +26,6 @@ type cluster struct {
 	kubeSum, pauseSum string // of the sources below the checkout
 }
 
-var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`) //nolint:gochecknoglobals // a constant in all but syntax
-
 // newCluster finds the cluster that belongs to dir's checkout, or the one called name if that is not empty.
 func newCluster(name, dir string) (*cluster, error) {
 	cache, err := os.UserCacheDir()
@@ -41,7 +39,7 @@ func newCluster(name, dir string) (*cluster, error) {
 	if c.name == "" {
 		c.name = nameFor(c.checkout)
 	}
-	if !validName.MatchString(c.name) {
+	if !regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`).MatchString(c.name) {
 		return nil, fmt.Errorf("cluster name %q: use at most 40 of a-z, 0-9 and -, beginning and ending with a letter or digit", c.name)
 	}
 	if c.kubeSum, err = sumFiles(filepath.Join(c.checkout, "test", "cluster", "kube")); err != nil {
@@ -116,16 +114,16 @@ func (c *cluster) prepare() error {
 // lock keeps two commands from changing the same thing at once. A killed holder's lock is free at once, since the kernel
 // drops it. Release deletes the file too, so that nothing is left behind; hence the check that the file just locked is
 // still the one that others will lock.
-func lock(path, what string) (release func(), err error) {
+func lock(ctx context.Context, path, what string) (release func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	for deadline := time.Now().Add(time.Hour); ; {
+	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
 			return nil, err
 		}
-		if err := flock(f, what, deadline); err != nil {
+		if err := flock(ctx, f, what); err != nil {
 			f.Close()
 			return nil, err
 		}
@@ -139,23 +137,22 @@ func lock(path, what string) (release func(), err error) {
 	}
 }
 
-func flock(f *os.File, what string, deadline time.Time) error {
-	for told := false; ; {
+// flock waits as long as the longest thing takes that is done under a lock, which is building everything.
+func flock(ctx context.Context, f *os.File, what string) error {
+	told := false
+	return poll(ctx, time.Hour, "others to be done with "+what, func() (bool, error) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("waiting for %s: still busy", what)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err == nil, err
 		}
 		if !told {
 			holder := make([]byte, 16)
-			n, _ := f.ReadAt(holder, 0)
+			n, _ := f.ReadAt(holder, 0) // it may not have said yet who it is
 			fmt.Fprintf(os.Stderr, "waiting for process %s, which works on %s\n", strings.TrimSpace(string(holder[:n])), what)
 			told = true
 		}
-		time.Sleep(100 * time.Millisecond)
-	}
+		return false, nil
+	})
 }
 
 func sameFile(f *os.File, path string) bool {
@@ -167,8 +164,8 @@ func sameFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
-func (c *cluster) lock() (release func(), err error) {
-	return lock(c.cached("clusters", c.name+".lock"), "cluster "+c.name)
+func (c *cluster) lock(ctx context.Context) (release func(), err error) {
+	return lock(ctx, c.cached("clusters", c.name+".lock"), "cluster "+c.name)
 }
 
 func exists(path string) bool {

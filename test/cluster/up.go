@@ -18,11 +18,14 @@ func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error
 	if err := c.checkMachine(); err != nil {
 		return err
 	}
-	release, err := c.lock()
+	release, err := c.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
+	if err := c.checkOwner(); err != nil {
+		return err
+	}
 	if c.isUp(ctx, withKEDA) {
 		fmt.Fprintf(report.out, "cluster %s is up already\n", c.name)
 		return nil
@@ -56,7 +59,7 @@ func (c *cluster) boot(ctx context.Context, report *progress, withKEDA bool) err
 	if err := c.prepare(); err != nil {
 		return fmt.Errorf("making folders: %w", err)
 	}
-	if err := c.claimHost(); err != nil {
+	if err := c.claimHost(ctx); err != nil {
 		return fmt.Errorf("saving the machine's settings: %w", err)
 	}
 	images := []bundledImage{pause()}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Everything that two clusters could meet at has to differ between them.
+func TestConfigurationKeepsClustersApart(t *testing.T) {
+	a, b := testCluster(t), testCluster(t)
+	b.cache, b.name = a.cache, "other"
+	if err := b.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*cluster{a, b} {
+		if err := c.writeNodeConfiguration(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := filepath.WalkDir(a.path("conf"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		relative, _ := filepath.Rel(a.path(), path)
+		one, _ := os.ReadFile(path)
+		two, _ := os.ReadFile(b.path(relative))
+		if moved := strings.NewReplacer(a.path(), b.path(), a.globalName(), b.globalName()).Replace(string(one)); moved != string(two) {
+			t.Errorf("%s differs in more than the cluster's names", relative)
+		}
+		if strings.Contains(string(two), a.path()) || strings.Contains(string(two), a.globalName()) {
+			t.Errorf("%s of one cluster speaks of the other", relative)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, differ := range map[string]bool{
+		"namespace": a.namespacePath() != b.namespacePath(), "claim": a.claimFile() != b.claimFile(), "socket": a.containerdSocket() != b.containerdSocket(),
+		"cgroup": a.kubeletConfiguration()["cgroupRoot"] != b.kubeletConfiguration()["cgroupRoot"],
+	} {
+		if !differ {
+			t.Errorf("both have the same %s", name)
+		}
+	}
+}
+
+func TestConfigurationIsJSON(t *testing.T) {
+	c := testCluster(t)
+	if err := c.writeNodeConfiguration(); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"kubelet.yaml", "kube-proxy.yaml", "cni/10-scale-to-zero.conflist"} {
+		content, err := os.ReadFile(c.path("conf", file))
+		if err != nil || !json.Valid(content) {
+			t.Errorf("%s: %v: %s", file, err, content)
+		}
+	}
+	toml, err := c.containerdConfiguration()
+	if err != nil || strings.Contains(string(toml), "no value") || !strings.Contains(string(toml), `state = "`+c.path("run", "containerd")+`"`) {
+		t.Errorf("containerd: %v\n%s", err, toml)
+	}
+}
+
+func TestPatchKEDA(t *testing.T) {
+	const manifests = `
+        - --leader-elect
+        image: ghcr.io/kedacore/keda-admission-webhooks:main
+        imagePullPolicy: Always
+        livenessProbe:
+          httpGet:
+            path: /healthz
+            port: 8081
+          initialDelaySeconds: 25
+        readinessProbe:
+          httpGet:
+            path: /readyz
+            port: 6443
+            scheme: HTTPS
+          initialDelaySeconds: 20
+        resources: {}
+`
+	const want = `
+        - --leader-elect=false
+        image: ghcr.io/kedacore/keda-admission-webhooks:` + kedaVersion + `
+        imagePullPolicy: IfNotPresent
+        livenessProbe:
+          httpGet:
+            path: /healthz
+            port: 8081
+          initialDelaySeconds: 25
+        readinessProbe:
+          httpGet:
+            path: /readyz
+            port: 6443
+            scheme: HTTPS
+          initialDelaySeconds: 1
+          periodSeconds: 1
+        resources: {}
+`
+	if got := string(patchKEDA([]byte(manifests))); got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestProgramsAreKeptByVersion(t *testing.T) {
+	c := testCluster(t)
+	for name, want := range map[string]string{
+		"hyperkube": "kubernetes-" + kubernetesVersion + "-0123/hyperkube", "keda-operator": "keda-" + kedaVersion + "/keda-operator",
+		"helm": "helm-" + helmVersion + "/helm", "helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
+	} {
+		if got, _ := filepath.Rel(c.cached("bin"), c.binary(name)); got != want {
+			t.Errorf("%s is in %s, want %s", name, got, want)
+		}
+	}
+}
+
+// The version in versions.go and the one that kube/go.mod builds are the same.
+func TestKubernetesVersion(t *testing.T) {
+	mod, err := os.ReadFile("kube/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(mod), "k8s.io/kubernetes "+kubernetesVersion+"\n") || !strings.HasPrefix(kubernetesVersion, "v1."+kubernetesMinor+".") {
+		t.Errorf("kube/go.mod does not ask for %s", kubernetesVersion)
+	}
+}
+
+func TestSumFiles(t *testing.T) {
+	dir := t.TempDir()
+	sums := map[string]bool{}
+	for _, content := range []string{"a", "b", "a"} {
+		if err := os.WriteFile(filepath.Join(dir, "file"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sum, err := sumFiles(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums[sum] = true
+	}
+	if len(sums) != 2 {
+		t.Errorf("sums %v", sums)
+	}
+}
+
+func TestAssets(t *testing.T) {
+	c := testCluster(t)
+	for range 2 { // the second time, everything is there
+		dir, err := c.assets()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
+			target, err := os.Readlink(filepath.Join(dir, name))
+			if err != nil || filepath.Join(dir, target) != c.hyperkube() {
+				t.Errorf("%s is %s, %v", name, target, err)
+			}
+		}
+	}
+}
