@@ -64,14 +64,14 @@ type TargetMetrics interface {
 //
 // It is small enough to be inlined, so that neither the function nor its state need the heap.
 func (t *Target) Begin() (release func()) {
-	t.begin()
-	released := false
+	released := t.begin()
 	return func() { t.end(&released) }
 }
 
-func (t *Target) begin() {
+func (t *Target) begin() (released bool) {
 	t.pending.Add(1)
 	t.Touch()
+	return false
 }
 
 func (t *Target) end(released *bool) {

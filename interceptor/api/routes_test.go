@@ -1,0 +1,88 @@
+package api
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func valid() Routes {
+	return Routes{
+		Service: "web", ServiceUID: "u1", Direct: "web-direct",
+		Workload: Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: "u2"},
+		Ports:    []Port{{Name: "http", Port: 80, Listen: 10000, Protocol: ProtocolAuto}},
+		Cooldown: Duration(5 * time.Minute), HoldTimeout: Duration(90 * time.Second),
+	}
+}
+
+func TestRoutesRoundTrip(t *testing.T) {
+	value, err := valid().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(value, `"cooldown":"5m0s"`) {
+		t.Errorf("a person cannot read the cool-down in %s", value)
+	}
+	got, err := DecodeRoutes(value)
+	if err != nil || !reflect.DeepEqual(got, valid()) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Routes)
+		want   string
+	}{
+		"service":  {func(r *Routes) { r.Service = "" }, "service is empty"},
+		"direct":   {func(r *Routes) { r.Direct = "" }, "direct is empty"},
+		"workload": {func(r *Routes) { r.Workload.Kind = "" }, "lacks a kind or a name"},
+		"cooldown": {func(r *Routes) { r.Cooldown = 0 }, "must be positive"},
+		"timeout":  {func(r *Routes) { r.HoldTimeout = -1 }, "must be positive"},
+		"no ports": {func(r *Routes) { r.Ports = nil }, "no ports"},
+		"listen":   {func(r *Routes) { r.Ports[0].Listen = 70000 }, "listens on 70000"},
+		"protocol": {func(r *Routes) { r.Ports[0].Protocol = "udp" }, `protocol "udp"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := valid()
+			tc.change(&r)
+			value, err := r.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := DecodeRoutes(value); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+	for _, value := range []string{"", "{", `{"cooldown":"soon"}`} {
+		if _, err := DecodeRoutes(value); err == nil {
+			t.Errorf("%q decodes", value)
+		}
+	}
+}
+
+// Whatever decodes can be encoded, and is the same when decoded again.
+func FuzzDecodeRoutes(f *testing.F) {
+	value, err := valid().Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(value)
+	f.Add(`{"service":"a","direct":"b","workload":{"kind":"c","name":"d"},"cooldown":"1ns","holdTimeout":"1h","ports":[]}`)
+	f.Fuzz(func(t *testing.T, value string) {
+		r, err := DecodeRoutes(value)
+		if err != nil {
+			return
+		}
+		again, err := r.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		same, err := DecodeRoutes(again)
+		if err != nil || !reflect.DeepEqual(r, same) {
+			t.Errorf("%q decodes to %+v, and then to %+v, %v", value, r, same, err)
+		}
+	})
+}

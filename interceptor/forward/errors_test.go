@@ -1,0 +1,96 @@
+package forward
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+func TestAnswers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err        error
+		status     int
+		retryAfter string
+		text       string
+	}{
+		"held too long": {
+			&route.HoldTimeoutError{Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Waited: 300 * time.Second},
+			http.StatusGatewayTimeout, "10", "service shop/web sleeps, and Deployment/web was woken",
+		},
+		"too many held":      {fmt.Errorf("picking: %w", route.ErrTooManyHeld), http.StatusServiceUnavailable, "5", "too many requests wait"},
+		"draining":           {fmt.Errorf("waiting: %w", ErrDraining), http.StatusServiceUnavailable, "1", "shutting down"},
+		"client gone":        {fmt.Errorf("waiting: %w", context.Canceled), StatusClientGone, "", ""},
+		"deadline":           {context.DeadlineExceeded, http.StatusGatewayTimeout, "", "did not answer in time"},
+		"network timeout":    {&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, http.StatusGatewayTimeout, "", "did not answer in time"},
+		"reset":              {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, http.StatusBadGateway, "", "broke off"},
+		"end without answer": {io.EOF, http.StatusBadGateway, "", "broke off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			Respond(w, tc.err)
+			if w.Code != tc.status || w.Header().Get("Retry-After") != tc.retryAfter || !strings.Contains(w.Body.String(), tc.text) {
+				t.Errorf("got %d, Retry-After %q, %q", w.Code, w.Header().Get("Retry-After"), w.Body)
+			}
+			if w.Header().Get("Cache-Control") != "no-store" {
+				t.Error("the answer may be cached")
+			}
+		})
+	}
+}
+
+func TestVisitOf(t *testing.T) {
+	for name, tc := range map[string]struct {
+		forwarded []string
+		want      string
+	}{
+		"directly":              {[]string{"10.0.0.1"}, "10.0.0.1:5"},
+		"by an ingress":         {[]string{"192.0.2.1, 10.0.0.1"}, "192.0.2.1"},
+		"forged before ingress": {[]string{"6.6.6.6, 192.0.2.1, 10.0.0.1"}, "192.0.2.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, "/a?secret", nil)
+			r.RemoteAddr = "10.0.0.1:5"
+			r.Header["X-Forwarded-For"] = tc.forwarded
+			if got := visitOf(r); got.Remote != tc.want || got.Path != "/a" || got.Method != http.MethodGet {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestReplayable(t *testing.T) {
+	for name, tc := range map[string]struct {
+		method string
+		body   io.Reader
+		want   bool
+	}{
+		"get":            {http.MethodGet, nil, true},
+		"head":           {http.MethodHead, nil, true},
+		"get with body":  {http.MethodGet, strings.NewReader("x"), false},
+		"post":           {http.MethodPost, strings.NewReader("x"), false},
+		"post, no body":  {http.MethodPost, nil, false},
+		"delete":         {http.MethodDelete, nil, false},
+		"own method":     {"PROPFIND", nil, false},
+		"no body at all": {http.MethodGet, http.NoBody, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := http.NewRequestWithContext(t.Context(), tc.method, "http://h/", tc.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := replayable(r); got != tc.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}

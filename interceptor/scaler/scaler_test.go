@@ -1,0 +1,449 @@
+package scaler
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode"
+
+	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+const never = time.Duration(math.MaxInt64)
+
+// fakePeers say what the test sets.
+type fakePeers struct {
+	mu      sync.Mutex // protects all below
+	pending int64
+	idle    time.Duration
+	lost    time.Duration
+	keda    bool
+	pokes   int
+}
+
+func newFakePeers() *fakePeers { return &fakePeers{idle: never, lost: never} }
+
+func (p *fakePeers) Total(route.Key) (int64, time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pending, p.idle
+}
+
+func (p *fakePeers) KEDAStream(route.Key) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.keda
+}
+
+func (p *fakePeers) SinceLost() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost
+}
+
+func (p *fakePeers) Poke(route.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pokes++
+}
+
+func (p *fakePeers) poked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pokes
+}
+
+type fakeMetrics struct{}
+
+func (fakeMetrics) Woken()                  {}
+func (fakeMetrics) ColdStart(time.Duration) {}
+func (fakeMetrics) Held(time.Duration)      {}
+func (fakeMetrics) Answered(int)            {}
+
+// fakeListeners remember the route.
+type fakeListeners struct{ route *route.Route }
+
+func (l *fakeListeners) Open(r *route.Route) { l.route = r }
+func (l *fakeListeners) Close(*route.Route)  {}
+
+func newTable(w route.Waker) (*route.Table, *fakeListeners) {
+	l := &fakeListeners{}
+	return route.NewTable(route.TableOptions{
+		Listeners: l, Waker: w, Log: logr.Discard(),
+		RouteMetrics:  func(string, string) route.Metrics { return fakeMetrics{} },
+		TargetMetrics: func(route.Key) route.TargetMetrics { return fakeMetrics{} },
+	}), l
+}
+
+func service(addrs ...string) route.Service {
+	return route.Service{
+		Namespace: "shop", Name: "web", Pods: len(addrs), SleepID: "s1", Endpoints: map[string][]string{"http": addrs},
+		Routes: api.Routes{
+			Service: "web", ServiceUID: "u1", Direct: "web-direct", Workload: api.Workload{Kind: "Deployment", Name: "web"},
+			Ports:    []api.Port{{Name: "http", Port: 80, Listen: 10000, Protocol: api.ProtocolAuto}},
+			Cooldown: api.Duration(5 * time.Minute), HoldTimeout: api.Duration(time.Minute),
+		},
+	}
+}
+
+func TestActive(t *testing.T) {
+	const hour = time.Hour
+	for name, tc := range map[string]struct {
+		change  func(*route.Service)
+		pending bool          // here
+		ended   time.Duration // since a request here; 0 is none
+		peers   *fakePeers
+		up      time.Duration // since the start
+		want    bool
+	}{
+		"nothing ever, asleep":           {nil, false, 0, &fakePeers{idle: never, lost: never}, hour, false},
+		"nothing ever, up":               {awake, false, 0, &fakePeers{idle: never, lost: never}, hour, false},
+		"pending":                        {awake, true, 0, &fakePeers{idle: never, lost: never}, hour, true},
+		"pending, asleep":                {nil, true, 0, &fakePeers{idle: never, lost: never}, hour, true},
+		"just ended":                     {awake, false, time.Minute, &fakePeers{idle: never, lost: never}, hour, true},
+		"ended a cool-down ago":          {awake, false, 6 * time.Minute, &fakePeers{idle: never, lost: never}, hour, false},
+		"pending at a peer":              {awake, false, 0, &fakePeers{pending: 1, idle: 0, lost: never}, hour, true},
+		"just ended at a peer":           {awake, false, 0, &fakePeers{idle: time.Minute, lost: never}, hour, true},
+		"ended at a peer long ago":       {awake, false, 0, &fakePeers{idle: hour, lost: never}, hour, false},
+		"this process is young, up":      {awake, false, 0, &fakePeers{idle: never, lost: never}, time.Minute, true},
+		"this process is young, asleep":  {nil, false, 0, &fakePeers{idle: never, lost: never}, time.Minute, false},
+		"a peer was lost, up":            {awake, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, true},
+		"a peer was lost, asleep":        {nil, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, false},
+		"a peer was lost, pod not ready": {func(s *route.Service) { s.Pods = 1 }, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, true},
+		"a peer was lost a while ago":    {awake, false, 0, &fakePeers{idle: never, lost: 6 * time.Minute}, hour, false},
+		"retiring":                       {func(s *route.Service) { s.Routes.Retiring = true }, false, 0, &fakePeers{idle: never, lost: never}, hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				table, l := newTable(nil)
+				s := service()
+				if tc.change != nil {
+					tc.change(&s)
+				}
+				table.SetService(s)
+				target := l.route.Target()
+				if tc.pending {
+					defer target.Begin()()
+				}
+				if tc.ended > 0 {
+					target.Begin()()
+					time.Sleep(tc.ended)
+				}
+				a := &Activity{Peers: tc.peers, Began: time.Now().Add(-tc.up)}
+				if got := a.Active(target); got != tc.want {
+					t.Errorf("active is %v", got)
+				}
+			})
+		})
+	}
+}
+
+func awake(s *route.Service) {
+	s.Pods, s.Endpoints = 1, map[string][]string{"http": {"10.0.0.1:80"}}
+}
+
+func TestPusher(t *testing.T) {
+	type look struct{ active, waiting, edge bool }
+	for name, tc := range map[string]struct {
+		looks []look
+		want  []bool
+	}{
+		"the state at first":                {[]look{{false, false, true}}, []bool{false}},
+		"nothing without a change":          {[]look{{true, false, true}, {true, false, false}, {true, false, true}}, []bool{true}},
+		"each change":                       {[]look{{false, false, true}, {true, false, false}, {false, false, false}}, []bool{false, true, false}},
+		"at the edge, then with ticks only": {[]look{{false, false, true}, {true, true, true}, {true, true, true}, {true, true, false}}, []bool{false, true, true}},
+		"at the edge although still active": {[]look{{true, false, true}, {true, true, true}}, []bool{true, true}},
+		"waiting is active":                 {[]look{{false, true, true}}, []bool{true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []bool
+			p := pusher{send: func(active bool) error { got = append(got, active); return nil }}
+			for _, l := range tc.looks {
+				if err := p.look(l.active, l.waiting, l.edge); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("pushed (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// serve runs a Server and returns a client of it.
+func serve(t *testing.T, o ServerOptions) (*Server, pb.ExternalScalerClient) {
+	t.Helper()
+	s := NewServer(o)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer()
+	pb.RegisterExternalScalerServer(g, s)
+	go func() { _ = g.Serve(l) }()
+	conn, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		g.Stop()
+	})
+	return s, pb.NewExternalScalerClient(conn)
+}
+
+func ref(metadata ...string) *pb.ScaledObjectRef {
+	r := &pb.ScaledObjectRef{Namespace: "shop", Name: "web", ScalerMetadata: map[string]string{}}
+	for i := 0; i < len(metadata); i += 2 {
+		r.ScalerMetadata[metadata[i]] = metadata[i+1]
+	}
+	return r
+}
+
+func TestServerAnswersKEDA(t *testing.T) {
+	table, l := newTable(nil)
+	table.SetService(service("10.0.0.1:80"))
+	peers := newFakePeers()
+	peers.pending = 2
+	_, client := serve(t, ServerOptions{
+		Target: table.Target, Activity: &Activity{Peers: peers, Began: time.Now()}, StreamChanged: func(route.Key) {},
+	})
+	defer l.route.Target().Begin()()
+	known := ref(api.MetadataWorkload, "Deployment/web", api.MetadataTargetPendingRequests, "50")
+	unknown := ref(api.MetadataWorkload, "Deployment/other")
+	ctx := t.Context()
+
+	if got, err := client.IsActive(ctx, known); err != nil || !got.GetResult() {
+		t.Errorf("IsActive: %v, %v", got, err)
+	}
+	if _, err := client.IsActive(ctx, unknown); status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "shop/Deployment/other") {
+		t.Errorf("IsActive of an unknown workload: %v", err)
+	}
+	if _, err := client.IsActive(ctx, ref()); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("IsActive without a workload: %v", err)
+	}
+	metrics, err := client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: known, MetricName: api.MetricPendingRequests})
+	if err != nil || metrics.GetMetricValues()[0].GetMetricValueFloat() != 3 || metrics.GetMetricValues()[0].GetMetricValue() != 3 {
+		t.Errorf("GetMetrics: %v, %v; want 1 here and 2 at peers", metrics, err)
+	}
+	if _, err := client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: known, MetricName: "x"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("GetMetrics of an unknown metric: %v", err)
+	}
+	spec, err := client.GetMetricSpec(ctx, known)
+	if err != nil || spec.GetMetricSpecs()[0].GetMetricName() != api.MetricPendingRequests || spec.GetMetricSpecs()[0].GetTargetSizeFloat() != 50 {
+		t.Errorf("GetMetricSpec: %v, %v", spec, err)
+	}
+	for _, bad := range []string{"", "0", "-1", "many"} {
+		if _, err := client.GetMetricSpec(ctx, ref(api.MetadataTargetPendingRequests, bad)); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("GetMetricSpec with %q: %v", bad, err)
+		}
+	}
+	stream, err := client.StreamMetricSpec(ctx, known)
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("StreamMetricSpec: %v", err)
+	}
+}
+
+// KEDA may open its stream before the route is known. It gets the state as soon as there is one, and io.EOF at the end.
+func TestStreamOfWhatIsNotKnownYet(t *testing.T) {
+	table, _ := newTable(nil)
+	changed := make(chan route.Key, 2)
+	s, client := serve(t, ServerOptions{
+		Target: table.Target, Activity: &Activity{Peers: newFakePeers(), Began: time.Now()}, Repeat: 10 * time.Millisecond,
+		StreamChanged: func(k route.Key) { changed <- k },
+	})
+	stream, err := client.StreamIsActive(t.Context(), ref(api.MetadataWorkload, "Deployment/web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := <-changed
+	if !s.HasStream(key) || !s.Poke(key) {
+		t.Error("the stream is not known")
+	}
+	table.SetService(service("10.0.0.1:80"))
+	if got, err := stream.Recv(); err != nil || !got.GetResult() {
+		t.Errorf("got %v, %v", got, err)
+	}
+	s.Close()
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("the end is %v, want io.EOF", err)
+	}
+	<-changed
+	if s.HasStream(key) || s.Poke(key) {
+		t.Error("the stream is still known")
+	}
+}
+
+type fakeWorkloads struct {
+	scales atomic.Int64
+	err    error
+}
+
+func (w *fakeWorkloads) Scale(context.Context, string, api.Workload) (bool, error) {
+	w.scales.Add(1)
+	return w.err == nil, w.err
+}
+
+type fakeEvents struct {
+	mu    sync.Mutex // protects wakes
+	wakes []Wake
+}
+
+func (e *fakeEvents) WakeRequested(w Wake) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.wakes = append(e.wakes, w)
+}
+
+func TestWaker(t *testing.T) {
+	for name, tc := range map[string]struct {
+		push   bool // KEDA's stream is here
+		peer   bool // or at a peer
+		err    error
+		after  time.Duration // that a pod takes
+		scales int64
+	}{
+		"nobody listens":                  {false, false, nil, 1500 * time.Millisecond, 1},
+		"nobody listens, slow":            {false, false, nil, 10500 * time.Millisecond, 3}, // at 0, 2 and 6 s
+		"scaling fails":                   {false, false, errors.New("no"), 10500 * time.Millisecond, 3},
+		"KEDA listens here":               {true, false, nil, 2500 * time.Millisecond, 0},
+		"KEDA listens at a peer":          {false, true, nil, 2500 * time.Millisecond, 0},
+		"KEDA listens but does not act":   {true, false, nil, 4500 * time.Millisecond, 1},
+		"a peer's KEDA that does nothing": {false, true, nil, 4500 * time.Millisecond, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				workloads, events, peers := &fakeWorkloads{err: tc.err}, &fakeEvents{}, newFakePeers()
+				peers.keda = tc.peer
+				pushes := atomic.Int64{}
+				w := NewWaker(WakerOptions{
+					Workloads: workloads, Events: events, Peers: peers, Log: logr.Discard(),
+					Push: func(route.Key) bool { pushes.Add(1); return tc.push },
+				})
+				defer w.Close()
+				table, l := newTable(w)
+				table.SetService(service())
+				var all sync.WaitGroup
+				for range 10 {
+					all.Go(func() {
+						e, err := l.route.Pick(t.Context(), &route.Visit{Method: "GET", Path: "/", Remote: "192.0.2.1:5"})
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						e.Done()
+					})
+				}
+				synctest.Wait()
+				if pushes.Load() != 1 || peers.poked() != 1 {
+					t.Errorf("%d pushes and %d pokes at the edge", pushes.Load(), peers.poked())
+				}
+				time.Sleep(tc.after)
+				table.SetService(service("10.0.0.1:80"))
+				all.Wait()
+				time.Sleep(time.Minute)
+				if got := workloads.scales.Load(); got != tc.scales {
+					t.Errorf("scaled %d times, want %d", got, tc.scales)
+				}
+				want := []Wake{{
+					Namespace: "shop", Service: "web", ServiceUID: "u1", SleepID: "s1", Workload: service().Routes.Workload,
+					Message: "GET / from 192.0.2.1: waking Deployment/web",
+				}}
+				if diff := cmp.Diff(want, events.wakes); diff != "" {
+					t.Errorf("events (-want +got):\n%s", diff)
+				}
+				if most := int64(tc.after/time.Second) + 3; pushes.Load() > most {
+					t.Errorf("pushed %d times", pushes.Load())
+				}
+			})
+		})
+	}
+}
+
+// A workload that falls asleep again is woken again, with an event of its own.
+func TestWakerWakesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		workloads, events := &fakeWorkloads{}, &fakeEvents{}
+		w := NewWaker(WakerOptions{
+			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Push: func(route.Key) bool { return false },
+		})
+		defer w.Close()
+		table, l := newTable(w)
+		for range 3 {
+			table.SetService(service())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if e, err := l.route.Pick(t.Context(), &route.Visit{}); err == nil {
+					e.Done()
+				}
+			}()
+			synctest.Wait()
+			table.SetService(service("10.0.0.1:80"))
+			<-done
+			time.Sleep(time.Minute)
+		}
+		if len(events.wakes) != 3 || workloads.scales.Load() != 3 {
+			t.Errorf("%d events, %d scales", len(events.wakes), workloads.scales.Load())
+		}
+	})
+}
+
+func TestDescribe(t *testing.T) {
+	long := strings.Repeat("/ä", 500)
+	for name, tc := range map[string]struct {
+		visit route.Visit
+		want  string
+	}{
+		"a visitor":     {route.Visit{Method: "GET", Path: "/login", Remote: "198.18.0.9:1", Agent: "curl/8.5"}, "GET /login from 198.18.0.9 (curl/8.5)"},
+		"query":         {route.Visit{Method: "GET", Path: "/a?token=1", Remote: "198.18.0.9"}, "GET /a from 198.18.0.9"},
+		"v6":            {route.Visit{Method: "GET", Path: "/", Remote: "[fd00::1]:80"}, "GET / from fd00::1"},
+		"v4 in v6":      {route.Visit{Method: "GET", Path: "/", Remote: "[::ffff:192.0.2.1]:80"}, "GET / from 192.0.2.1"},
+		"tcp":           {route.Visit{Remote: "192.0.2.1:80"}, "a connection from 192.0.2.1"},
+		"no address":    {route.Visit{Method: "GET", Path: "/", Remote: "<script>"}, "GET / from an unknown address"},
+		"control":       {route.Visit{Method: "GET", Path: "/a\x1b[31m\nb\u202e\xff", Remote: "192.0.2.1"}, "GET /a?[31m?b?? from 192.0.2.1"},
+		"long in runes": {route.Visit{Method: "GET", Path: long, Remote: "192.0.2.1"}, "GET " + long[:70] + "... from 192.0.2.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := describe(&tc.visit); got != tc.want {
+				t.Errorf("\n got %q\nwant %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func FuzzDescribe(f *testing.F) {
+	f.Add("GET", "/a?b", "192.0.2.1:80", "curl/8.5")
+	f.Add("\x00", "\xff\u202e", "fe80::1%eth0", strings.Repeat("x", 1000))
+	f.Fuzz(func(t *testing.T, method, path, remote, agent string) {
+		got := describe(&route.Visit{Method: method, Path: path, Remote: remote, Agent: agent})
+		if len(got) > 200 {
+			t.Errorf("%d bytes", len(got))
+		}
+		for _, r := range got {
+			if !unicode.IsPrint(r) {
+				t.Errorf("%q does not print", r)
+			}
+		}
+	})
+}
