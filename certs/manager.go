@@ -19,11 +19,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
-
 	admissioninformers "k8s.io/client-go/informers/admissionregistration/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 )
 
 // Options says whose certificate is managed where.
@@ -245,7 +244,7 @@ func (m *Manager) write(ctx context.Context, secret *corev1.Secret, id *identity
 		secret = secret.DeepCopy()
 		secret.Data = data
 		_, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
-		return err //nolint:wrapcheck // settle tells conflicts from failures and wraps those
+		return err // settle tells conflicts from failures, and wraps those
 	}
 	owners, err := m.owners(ctx)
 	if err != nil {
@@ -259,7 +258,7 @@ func (m *Manager) write(ctx context.Context, secret *corev1.Secret, id *identity
 		Type: corev1.SecretTypeTLS,
 		Data: data,
 	}, metav1.CreateOptions{})
-	return err //nolint:wrapcheck // as above
+	return err
 }
 
 // owners has the Secret go when the Service goes: an uninstallation knows nothing of the Secret.
@@ -279,7 +278,7 @@ func (m *Manager) webhookConfiguration(ctx context.Context) (*admissionv1.Mutati
 	config, err := m.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().
 		Get(ctx, m.WebhookConfiguration, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // there is nothing to publish to, which is no failure
+		return nil, nil // there is nothing to publish to, which is no failure
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading webhook configuration %s: %w", m.WebhookConfiguration, err)

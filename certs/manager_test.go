@@ -105,6 +105,12 @@ func start(t *testing.T, m *Manager) {
 	synctest.Wait()
 }
 
+// advance moves the clock of the bubble, and returns when everybody has done what was due.
+func advance(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // in a bubble it takes no time
+	synctest.Wait()
+}
+
 func ensure(t *testing.T, managers ...*Manager) {
 	t.Helper()
 	for _, m := range managers {
@@ -206,7 +212,7 @@ func TestFirstCertificate(t *testing.T) {
 		if len(s.OwnerReferences) != 1 || s.OwnerReferences[0].UID != "u" {
 			t.Errorf("the secret's owners are %v, want the service", s.OwnerReferences)
 		}
-		if got := serves(t, m).NotAfter.Sub(time.Now()); got > leafLife {
+		if got := time.Until(serves(t, m).NotAfter); got > leafLife {
 			t.Errorf("the certificate lives %s", got)
 		}
 		// What is served comes from the Secret, so another replica serves the same.
@@ -215,7 +221,7 @@ func TestFirstCertificate(t *testing.T) {
 		if !serves(t, other).Equal(serves(t, m)) {
 			t.Error("two replicas serve different certificates")
 		}
-		time.Sleep(leafLife)
+		advance(leafLife)
 		if err := m.ReadyCheck(nil); err == nil {
 			t.Error("it is ready with an expired certificate")
 		}
@@ -254,12 +260,11 @@ func TestReplicasRaceToRenew(t *testing.T) {
 		for _, m := range managers {
 			start(t, m)
 		}
-		time.Sleep(leafLife*2/3 - time.Hour)
+		advance(leafLife*2/3 - time.Hour)
 		if !serves(t, managers[0]).Equal(first) {
 			t.Fatal("the certificate was renewed before two thirds of its life")
 		}
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
+		advance(2 * time.Hour)
 		renewed := serves(t, managers[0])
 		if renewed.Equal(first) {
 			t.Fatal("the certificate was not renewed after two thirds of its life")
@@ -304,8 +309,7 @@ func TestEveryCertificateVerifies(t *testing.T) {
 			if toRotation := authorityLife - authorityOverlap - age; toRotation < 72*time.Hour && toRotation > -48*time.Hour {
 				step = fine
 			}
-			time.Sleep(step)
-			synctest.Wait()
+			advance(step)
 			bundle := c.bundle()
 			parsed, err := parseAuthorities(bundle)
 			if err != nil {
@@ -475,14 +479,12 @@ func TestServesTheOldUntilTheNewIsPublished(t *testing.T) {
 		if err := c.CoreV1().Secrets(testNamespace).Delete(t.Context(), testSecret, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		advance(time.Minute)
 		if !serves(t, m).Equal(before) {
 			t.Error("a certificate is served that the API server cannot verify")
 		}
 		refuse.Store(false)
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		advance(time.Minute)
 		if serves(t, m).Equal(before) {
 			t.Error("the new certificate is not served")
 		}

@@ -133,7 +133,7 @@ func request(ctx context.Context, client *http.Client, o getOptions) answer {
 		r.Host = r.Header.Get("Host")
 		response, err := client.Do(r)
 		if err != nil {
-			return err //nolint:wrapcheck // it names method and URL
+			return err // it names method and URL
 		}
 		defer func() { _ = response.Body.Close() }()
 		a.Status = response.StatusCode

@@ -1,0 +1,16 @@
+# The image of scale-to-zero: one static binary. For several platforms at once:
+#
+#     docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=v1.2.3 -t registry.example.com/scale-to-zero:v1.2.3 --push .
+FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=dev TARGETOS TARGETARCH
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
+    go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o /scale-to-zero .
+
+FROM gcr.io/distroless/static-debian12:nonroot
+COPY --from=build /scale-to-zero /scale-to-zero
+USER 65532:65532
+ENTRYPOINT ["/scale-to-zero"]

@@ -1,0 +1,140 @@
+# `make` lists what there is. Caches are in the user's cache folder, what is built is in bin/.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+IMAGE   ?= scale-to-zero:$(VERSION)
+FUZZTIME ?= 30s
+
+# Go modules of the repository. What the tests need is kept out of what is shipped.
+MODULES := . test/cluster test/chart
+CLUSTER := go run -C test/cluster .
+TOOL    := go tool -modfile=$(CURDIR)/tools/go.mod
+
+# What the end-to-end tests are told. With KUBECONFIG set they run on your cluster, and the images have to be where it
+# pulls from.
+E2E_CHART     ?= $(CURDIR)/config/chart
+E2E_IMAGE     ?= scale-to-zero.test/scale-to-zero:dev
+E2E_APP_IMAGE ?= scale-to-zero.test/app:dev
+HELM    ?= helm
+HELM3   ?= helm3
+KUBECTL ?= kubectl
+export E2E_CHART E2E_IMAGE E2E_APP_IMAGE HELM HELM3 KUBECTL
+
+heading = @printf '\n== %s\n' "$(1)"
+
+# $(call need,COMMAND,DEBIAN PACKAGES)
+define need
+	@command -v $(1) >/dev/null || { echo "$(1) is missing: installing $(2)"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null; }
+endef
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: ## Show it: a cluster, an app somebody else deployed, one label
+	@go run ./test/demo
+
+.PHONY: build
+build: ## Build bin/scale-to-zero
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/scale-to-zero .
+
+.PHONY: image
+image: ## Build the container image IMAGE with docker, podman or buildah
+	@for engine in docker podman buildah; do command -v $$engine >/dev/null && break || engine=; done; \
+	[ -n "$$engine" ] || { echo "make image needs docker, podman or buildah"; exit 1; }; \
+	$$engine build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+
+.PHONY: test
+test: ## Everything: lint, verify, unit, api, e2e; KEEP=1 leaves the cluster up
+	@for stage in lint verify unit api e2e; do $(MAKE) $$stage; done
+	@printf '\n== All of it passed\n'
+
+.PHONY: lint
+lint: ## Run the linters
+	$(call heading,Lint)
+	@for module in $(MODULES); do echo "$$module"; \
+		(cd $$module && $(TOOL) golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+
+.PHONY: fmt
+fmt: ## Format all Go files
+	@for module in $(MODULES); do (cd $$module && $(TOOL) golangci-lint fmt --config $(CURDIR)/.golangci.yml ./...); done
+
+.PHONY: generate
+generate: ## Write generated code anew
+	$(call need,protoc,protobuf-compiler)
+	go generate ./...
+
+# What stands in the working tree, committed or not.
+snapshot = git ls-files -z --cached --others --exclude-standard | xargs -0 sha256sum 2>/dev/null | sort -k 2 || true
+
+.PHONY: verify
+verify: ## Check that generated code, formatting and go.mod files are up to date
+	$(call heading,Verify)
+	@before=$$($(snapshot)); $(MAKE) generate; after=$$($(snapshot)); \
+	if [ "$$before" != "$$after" ]; then \
+		diff <(echo "$$before") <(echo "$$after") | awk '{print $$3}' | sort -u; \
+		echo "make generate changed these files: commit them as they are now"; exit 1; \
+	fi
+	@for module in $(MODULES); do \
+		(cd $$module && $(TOOL) golangci-lint fmt --diff --config $(CURDIR)/.golangci.yml ./...) || \
+			{ echo "$$module is not formatted: make fmt"; exit 1; }; \
+		go -C $$module mod tidy -diff || { echo "$$module/go.mod is not tidy: go -C $$module mod tidy"; exit 1; }; \
+	done
+
+.PHONY: unit
+unit: ## Unit tests, with the race detector for what is shipped
+	$(call heading,Unit tests)
+	$(call need,gcc,gcc libc6-dev)
+	go test -race -shuffle=on $$(go list ./... | grep -vE '/test/(api|e2e)(/|$$)')
+	go test -C test/cluster -shuffle=on ./...
+	go test -C test/chart -shuffle=on ./...
+
+.PHONY: api
+api: ## Tests against a real API server
+	$(call heading,API server tests)
+	@assets=$$($(CLUSTER) assets); KUBEBUILDER_ASSETS=$$assets go test -count=1 -timeout 15m ./test/api/...
+
+.PHONY: e2e
+e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set
+	$(call heading,End-to-end tests)
+	@if [ -n "$${KUBECONFIG:-}" ]; then go test -count=1 -timeout 30m ./test/e2e/...; exit; fi; \
+	if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; \
+	$(MAKE) cluster-up; \
+	go vet ./test/e2e/...; \
+	$(CLUSTER) exec go test -count=1 -timeout 30m ./test/e2e/...
+
+.PHONY: cluster-up
+cluster-up: ## Start the cluster and give it our images
+	@$(CLUSTER) up
+	@$(MAKE) cluster-images
+
+.PHONY: cluster-images
+cluster-images: build
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/app ./test/app
+	@$(CLUSTER) image $(E2E_IMAGE) bin/scale-to-zero.tar bin/scale-to-zero:/scale-to-zero
+	@$(CLUSTER) image $(E2E_APP_IMAGE) bin/app.tar bin/app:/app
+	@$(CLUSTER) load bin/scale-to-zero.tar bin/app.tar
+
+.PHONY: cluster-down
+cluster-down: ## Remove the cluster
+	@$(CLUSTER) down
+
+.PHONY: fuzz
+fuzz: ## Fuzz everything that is fuzzed, FUZZTIME each (30s)
+	@grep -rHoP --include='*_test.go' '^func \KFuzz\w+' --exclude-dir=bin . | sort | while IFS=: read -r file name; do \
+		echo "$$name in $$(dirname $$file)"; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
+	done
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities in what is shipped
+	$(TOOL) govulncheck ./...
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin

@@ -1,0 +1,285 @@
+package chart
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+)
+
+func TestLint(t *testing.T) {
+	for _, h := range helms() {
+		for name, tc := range map[string]struct {
+			path string
+			v    values
+		}{
+			"defaults": {ours, values{}},
+			"all":      {ours, readValues(t, "testdata/all.yaml")},
+			"demo":     {demo, values{}},
+		} {
+			t.Run(h.name+" "+name, func(t *testing.T) {
+				for _, err := range h.lint(tc.path, tc.v) {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// Both Helms make the same of the charts, and Kubernetes knows every field of it.
+func TestRender(t *testing.T) {
+	for name, tc := range map[string]struct {
+		path string
+		v    values
+		want int
+	}{
+		"defaults": {ours, values{}, 21},
+		"all":      {ours, readValues(t, "testdata/all.yaml"), 23},
+		"no hook":  {ours, values{"uninstall": values{"restore": false}}, 15},
+		"demo": {demo, values{
+			"webserver": values{"labels": values{"scale-to-zero": "true"}},
+			"ingress":   values{"web": values{"enabled": true, "ingressClassName": "x"}},
+		}, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var first []runtime.Object
+			for _, h := range helms() {
+				r, err := h.render(tc.path, "scale-to-zero", "scale-to-zero", tc.v)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := objects(t, r)
+				if len(got) != tc.want {
+					t.Errorf("%s renders %d objects, want %d", h.name, len(got), tc.want)
+				}
+				if first == nil {
+					first = got
+				}
+				if !reflect.DeepEqual(got, first) {
+					t.Errorf("%s renders something else than the other", h.name)
+				}
+			}
+		})
+	}
+}
+
+// testdata/all.yaml has to stay what it says it is.
+func TestAllValuesAreCovered(t *testing.T) {
+	var walk func(path string, defaults, all values)
+	walk = func(path string, defaults, all values) {
+		for k, v := range defaults {
+			other, ok := all[k]
+			if !ok {
+				t.Errorf("%s%s is missing in testdata/all.yaml", path, k)
+			}
+			nested, isMap := v.(values)
+			otherNested, otherIsMap := other.(values)
+			switch {
+			case isMap && otherIsMap && len(nested) > 0:
+				walk(path+k+".", nested, otherNested)
+			case reflect.DeepEqual(v, other) && path+k != "uninstall.restore":
+				t.Errorf("%s%s has its default in testdata/all.yaml", path, k)
+			}
+		}
+	}
+	walk("", readValues(t, ours+"/values.yaml"), readValues(t, "testdata/all.yaml"))
+}
+
+func TestSchemaTellsWhatIsWrong(t *testing.T) {
+	for name, tc := range map[string]struct {
+		v    values
+		want string
+	}{
+		"no replica":        {values{"controller": values{"replicas": 0}}, "controller"},
+		"a number as label": {values{"interceptor": values{"podLabels": values{"a": true}}}, "podLabels"},
+		"no unit":           {values{"interceptor": values{"drainTimeout": "60"}}, "drainTimeout"},
+		"one port":          {values{"controller": values{"portRange": "8080"}}, "portRange"},
+		"a typo":            {values{"intercepter": values{}}, "intercepter"},
+		"a log level":       {values{"log": values{"level": "trace"}}, "level"},
+	} {
+		for _, h := range helms() {
+			if _, err := h.render(ours, "r", "ns", tc.v); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%s, %s: the error %v does not name %s", h.name, name, err, tc.want)
+			}
+		}
+	}
+}
+
+func TestNotesTellOfMissingKEDA(t *testing.T) {
+	for _, h := range helms() {
+		without, err := h.render(ours, "r", "ns", values{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		with, err := h.render(ours, "r", "ns", values{}, "keda.sh/v1alpha1/ScaledObject")
+		if err != nil {
+			t.Fatal(err)
+		}
+		const next, warning = "kubectl label service NAME scale-to-zero=true", "KEDA is not installed"
+		if !strings.Contains(without.notes, next) || !strings.Contains(without.notes, warning) {
+			t.Errorf("%s, without KEDA:\n%s", h.name, without.notes)
+		}
+		if !strings.Contains(with.notes, next) || strings.Contains(with.notes, warning) {
+			t.Errorf("%s, with KEDA:\n%s", h.name, with.notes)
+		}
+	}
+}
+
+// templates returns the pods that all would start.
+func templates(all []runtime.Object) map[string]corev1.PodTemplateSpec {
+	out := map[string]corev1.PodTemplateSpec{}
+	for _, d := range only[*appsv1.Deployment](all) {
+		out[key(d)] = d.Spec.Template
+	}
+	for _, j := range only[*batchv1.Job](all) {
+		out[key(j)] = j.Spec.Template
+	}
+	return out
+}
+
+func TestPodsAreRestricted(t *testing.T) {
+	checks, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	demoObjects, err := render4(demo, "airflow", "airflow", values{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := slices.Concat(must4(t, readValues(t, "testdata/all.yaml")), objects(t, demoObjects))
+	pods := templates(all)
+	if len(pods) != 5 {
+		t.Errorf("%d kinds of pods", len(pods))
+	}
+	for name, pod := range pods {
+		level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+		if result := policy.AggregateCheckResults(checks.EvaluatePod(level, &pod.ObjectMeta, &pod.Spec)); !result.Allowed {
+			t.Errorf("%s: %s", name, result.ForbiddenDetail())
+		}
+		for _, c := range pod.Spec.Containers {
+			if c.SecurityContext.ReadOnlyRootFilesystem == nil || !*c.SecurityContext.ReadOnlyRootFilesystem {
+				t.Errorf("%s may write to its root file system", name)
+			}
+		}
+	}
+}
+
+// What selects pods selects those it should, whatever labels the user adds.
+func TestSelectors(t *testing.T) {
+	all := must4(t, readValues(t, "testdata/all.yaml"))
+	pods := templates(all)
+	matches := func(selector map[string]string) (names []string) {
+		for name, pod := range pods {
+			if labels.SelectorFromSet(selector).Matches(labels.Set(pod.Labels)) {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	for _, d := range only[*appsv1.Deployment](all) {
+		if got := matches(d.Spec.Selector.MatchLabels); !slices.Equal(got, []string{key(d)}) {
+			t.Errorf("%s selects %v", key(d), got)
+		}
+	}
+	for name, want := range map[string]string{"sleeper-interceptor": "Deployment/sleeper-interceptor", "sleeper-webhook": "Deployment/sleeper-controller"} {
+		i := slices.IndexFunc(all, func(o runtime.Object) bool { return key(o) == "Service/"+name })
+		service := all[i].(*corev1.Service)
+		if got := matches(service.Spec.Selector); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s selects %v", name, got)
+		}
+		for _, p := range service.Spec.Ports {
+			if !slices.ContainsFunc(pods[want].Spec.Containers[0].Ports, func(c corev1.ContainerPort) bool { return c.Name == p.TargetPort.StrVal }) {
+				t.Errorf("%s has no port %q", want, p.TargetPort.StrVal)
+			}
+		}
+	}
+}
+
+// Names are cut so that those made from them fit.
+func TestLongReleaseName(t *testing.T) {
+	r, err := render4(ours, strings.Repeat("long", 13), "ns", values{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects(t, r) {
+		if _, name, _ := strings.Cut(key(o), "/"); len(name) > 63 {
+			t.Errorf("%s has %d characters", key(o), len(name))
+		}
+	}
+}
+
+func TestRBACIsNarrow(t *testing.T) {
+	all := must4(t, values{})
+	rules := map[string][]rbacv1.PolicyRule{}
+	for _, r := range only[*rbacv1.ClusterRole](all) {
+		rules[key(r)] = r.Rules
+	}
+	for _, r := range only[*rbacv1.Role](all) {
+		rules[key(r)] = r.Rules
+	}
+	if len(rules) != 5 {
+		t.Errorf("%d roles", len(rules))
+	}
+	for name, rules := range rules {
+		for _, rule := range rules {
+			what := fmt.Sprintf("%s: %v", name, rule)
+			for _, list := range [][]string{rule.APIGroups, rule.Resources, rule.Verbs} {
+				if len(list) == 0 || slices.Contains(list, "*") {
+					t.Error("a wildcard in", what)
+				}
+			}
+			named := len(rule.ResourceNames) > 0 || slices.Equal(rule.Verbs, []string{"create"})
+			sensitive := []string{"secrets", "mutatingwebhookconfigurations", "customresourcedefinitions"}
+			for _, resource := range sensitive {
+				if slices.Contains(rule.Resources, resource) && !named {
+					t.Error("for all names:", what)
+				}
+			}
+			if slices.Contains(rule.Resources, "secrets") && strings.HasPrefix(name, "ClusterRole/") {
+				t.Error("for all namespaces:", what)
+			}
+		}
+	}
+	for _, b := range only[*rbacv1.ClusterRoleBinding](all) {
+		if _, ok := rules["ClusterRole/"+b.RoleRef.Name]; !ok {
+			t.Errorf("%s refers to a role that is not there", key(b))
+		}
+		for _, s := range b.Subjects {
+			if !slices.ContainsFunc(all, func(o runtime.Object) bool { return key(o) == "ServiceAccount/"+s.Name }) {
+				t.Errorf("%s refers to an account that is not there", key(b))
+			}
+		}
+	}
+}
+
+func TestWebhookNeverBlocks(t *testing.T) {
+	configs := only[*admissionv1.MutatingWebhookConfiguration](must4(t, values{}))
+	if len(configs) != 1 || len(configs[0].Webhooks) != 1 {
+		t.Fatalf("%d configurations", len(configs))
+	}
+	w := configs[0].Webhooks[0]
+	if *w.FailurePolicy != admissionv1.Ignore || *w.SideEffects != admissionv1.SideEffectClassNone || w.ClientConfig.CABundle != nil {
+		t.Errorf("%+v", w)
+	}
+	selector, err := metav1.LabelSelectorAsSelector(w.NamespaceSelector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for namespace, want := range map[string]bool{"kube-system": false, "scale-to-zero": false, "default": true} {
+		if got := selector.Matches(labels.Set{"kubernetes.io/metadata.name": namespace}); got != want {
+			t.Errorf("namespace %s: %t", namespace, got)
+		}
+	}
+}
