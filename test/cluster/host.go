@@ -45,14 +45,14 @@ func (c *cluster) claimFile() string { return filepath.Join(hostDir, "clusters",
 
 // checkOwner refuses to touch what another user's cluster, or one in another cache folder, has under the same name.
 func (c *cluster) checkOwner() error {
-	owner, err := os.ReadFile(c.claimFile())
-	if err != nil || string(owner) == c.path() || !exists(string(owner)) {
-		return nil //nolint:nilerr // nobody claims the name
+	owner := claimant(c.claimFile())
+	if owner == "" || owner == c.path() {
+		return nil
 	}
 	return fmt.Errorf("cluster %s is in %s already, and names are for the whole machine: use another --name", c.name, owner)
 }
 
-// claims counts the clusters on this machine. A note about a cluster whose folder is gone is itself left over.
+// claims counts the clusters on this machine.
 func claims() (int, error) {
 	files, err := os.ReadDir(filepath.Join(hostDir, "clusters"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -60,11 +60,21 @@ func claims() (int, error) {
 	}
 	count := 0
 	for _, f := range files {
-		if owner, err := os.ReadFile(filepath.Join(hostDir, "clusters", f.Name())); err == nil && exists(string(owner)) {
+		if claimant(filepath.Join(hostDir, "clusters", f.Name())) != "" {
 			count++
 		}
 	}
 	return count, nil
+}
+
+// claimant is the folder of the cluster that made a claim. One whose folder is gone has no claim any more.
+func claimant(claim string) string {
+	content, err := os.ReadFile(claim)
+	owner := strings.TrimSpace(string(content))
+	if err != nil || !exists(owner) {
+		return ""
+	}
+	return owner
 }
 
 // claimHost notes that this cluster is about to change the machine, and how it was before if it is the first.
