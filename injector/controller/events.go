@@ -1,54 +1,84 @@
 package controller
 
 import (
+	"context"
+	"fmt"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
 // Reasons of the events that tell an app's story. WakeRequested comes from the interceptors.
 const (
 	reasonInjected  = "Injected"
 	reasonSkipped   = "InjectionSkipped"
-	reasonWithdrawn = "Restoring"
+	reasonRestoring = "Restoring"
 	reasonRestored  = "Restored"
 	reasonAwake     = "Awake"
 	reasonAsleep    = "Asleep"
 )
 
-// storyteller records events, a lasting state of a Service only once.
+// storyteller writes events, a lasting state of a Service only once. It writes each as an object of its own: client-go's
+// recorders count an event with the reason of an earlier one as that one again, and keep the earlier one's note.
 type storyteller struct {
-	recorder events.EventRecorder
+	client client.Client
+	now    func() time.Time
 
 	mu   sync.Mutex // protects last
 	last map[types.NamespacedName]string
 }
 
-func newStoryteller(recorder events.EventRecorder) *storyteller {
-	return &storyteller{recorder: recorder, last: map[types.NamespacedName]string{}}
+func newStoryteller(c client.Client, now func() time.Time) *storyteller {
+	return &storyteller{client: c, now: now, last: map[types.NamespacedName]string{}}
 }
 
-// tell records an event on each of the objects that is not nil.
-func (s *storyteller) tell(eventType, reason, note string, objects ...client.Object) {
+// tell writes an event on each of the objects that is not nil. An event that cannot be written is logged: the story is
+// no reason to stop it.
+func (s *storyteller) tell(ctx context.Context, eventType, reason, note string, objects ...client.Object) {
 	for _, o := range objects {
-		if o != nil {
-			s.recorder.Eventf(o, nil, eventType, reason, reason, "%s", note)
+		if o == nil {
+			continue
+		}
+		if err := s.write(ctx, eventType, reason, note, o); err != nil {
+			log.FromContext(ctx).Error(err, "Writing an event", "reason", reason, "note", note)
 		}
 	}
 }
 
+func (s *storyteller) write(ctx context.Context, eventType, reason, note string, o client.Object) error {
+	gvk, err := apiutil.GVKForObject(o, s.client.Scheme())
+	if err != nil {
+		return fmt.Errorf("naming the kind of %s: %w", client.ObjectKeyFromObject(o), err)
+	}
+	now := s.now()
+	return s.client.Create(ctx, &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: fmt.Sprintf("%s.%x", o.GetName(), now.UnixNano())},
+		InvolvedObject: corev1.ObjectReference{
+			APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(),
+		},
+		Type: eventType, Reason: reason, Message: note,
+		Source:         corev1.EventSource{Component: injector.ManagedBy},
+		FirstTimestamp: metav1.NewTime(now), LastTimestamp: metav1.NewTime(now), Count: 1,
+	})
+}
+
 // tellOnce is tell, unless the same was the last thing told of the Service by tellOnce.
-func (s *storyteller) tellOnce(eventType, reason, note string, service *corev1.Service) {
+func (s *storyteller) tellOnce(ctx context.Context, eventType, reason, note string, service *corev1.Service) {
 	key := client.ObjectKeyFromObject(service)
 	s.mu.Lock()
 	told := s.last[key] == reason+note
 	s.last[key] = reason + note
 	s.mu.Unlock()
 	if !told {
-		s.tell(eventType, reason, note, service)
+		s.tell(ctx, eventType, reason, note, service)
 	}
 }
 

@@ -212,12 +212,12 @@ func (r *ServiceReconciler) askForSentinel(ctx context.Context, service *corev1.
 		return ctrl.Result{}, err
 	}
 	if !injector.Intercepted(service) {
-		r.stories.tellOnce(corev1.EventTypeWarning, reasonSkipped,
+		r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped,
 			"scale-to-zero's admission webhook did not answer, so traffic still goes to the pods and the app is kept awake; trying again", service)
 		return ctrl.Result{RequeueAfter: 5 * retry}, nil
 	}
 	r.stories.forget(client.ObjectKeyFromObject(service))
-	r.stories.tell(corev1.EventTypeNormal, reasonInjected, fmt.Sprintf(
+	r.stories.tell(ctx, corev1.EventTypeNormal, reasonInjected, fmt.Sprintf(
 		"Requests to Service %s (%s) now go through scale-to-zero; %s sleeps after %s without one and wakes on the next. Undo: kubectl label service -n %s %s %s-",
 		service.Name, portsText(routes), v.workload.Ref(), injector.Short(v.settings.Cooldown), service.Namespace, service.Name, injector.OptInLabel), service, v.object)
 	return ctrl.Result{}, nil

@@ -25,7 +25,7 @@ func (r *ServiceReconciler) withdraw(ctx context.Context, service *corev1.Servic
 	_, annotated := service.Annotations[injector.RouteAnnotation]
 	if own.empty() && !annotated && !injector.Intercepted(service) {
 		if v.skip != "" {
-			r.stories.tellOnce(corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(v.skip), service)
+			r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(v.skip), service)
 		}
 		return ctrl.Result{}, nil
 	}
@@ -37,7 +37,7 @@ func (r *ServiceReconciler) withdraw(ctx context.Context, service *corev1.Servic
 			return ctrl.Result{}, err
 		}
 		if injector.Intercepted(service) {
-			r.stories.tellOnce(corev1.EventTypeWarning, reasonWithdrawn,
+			r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonRestoring,
 				"scale-to-zero's admission webhook did not answer, so traffic still goes through the interceptors; trying again", service)
 			return ctrl.Result{RequeueAfter: 5 * retry}, nil
 		}
@@ -72,7 +72,7 @@ func (r *ServiceReconciler) withdraw(ctx context.Context, service *corev1.Servic
 	r.freePorts(client.ObjectKeyFromObject(service))
 	r.stories.forget(client.ObjectKeyFromObject(service))
 	if deleted {
-		r.tellRestored(service, object, w, back, v.skip)
+		r.tellRestored(ctx, service, object, w, back, v.skip)
 	}
 	return ctrl.Result{}, nil
 }
@@ -125,7 +125,7 @@ func (r *ServiceReconciler) late(own owned) bool {
 	return false
 }
 
-func (r *ServiceReconciler) tellRestored(service *corev1.Service, object client.Object, w injector.Workload, back bool, skip injector.Skip) {
+func (r *ServiceReconciler) tellRestored(ctx context.Context, service *corev1.Service, object client.Object, w injector.Workload, back bool, skip injector.Skip) {
 	why := "it is no longer opted in"
 	if skip != "" {
 		why = string(skip)
@@ -139,5 +139,5 @@ func (r *ServiceReconciler) tellRestored(service *corev1.Service, object client.
 	default:
 		note += fmt.Sprintf("; %s has %d replicas", w.Ref(), w.Replicas)
 	}
-	r.stories.tell(corev1.EventTypeNormal, reasonRestored, note, service, object)
+	r.stories.tell(ctx, corev1.EventTypeNormal, reasonRestored, note, service, object)
 }

@@ -73,7 +73,7 @@ func Add(mgr ctrl.Manager, o Options) error {
 	if o.Namespace == "" || o.InterceptorService == "" || o.ScalerAddress == "" {
 		return errors.New("adding controllers: Namespace, InterceptorService and ScalerAddress are required")
 	}
-	stories := newStoryteller(mgr.GetEventRecorder(injector.ManagedBy))
+	stories := newStoryteller(mgr.GetClient(), o.Now)
 	available := &atomic.Bool{}
 	services := &ServiceReconciler{Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available}
 	workloads := &WorkloadReconciler{

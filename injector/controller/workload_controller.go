@@ -76,7 +76,7 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 	if len(d.services) == 0 && (d.retiring || so != nil && !d.unsafe) {
 		return r.restore(ctx, object, w, so)
 	}
-	r.observe(req.NamespacedName, object, w, d)
+	r.observe(ctx, req.NamespacedName, object, w, d)
 	return ctrl.Result{}, r.apply(ctx, object, w, so, d)
 }
 

@@ -108,7 +108,7 @@ type life struct {
 }
 
 // observe tells when the workload has fallen asleep or has woken since it was last looked at.
-func (r *WorkloadReconciler) observe(key types.NamespacedName, object client.Object, w injector.Workload, d demand) {
+func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedName, object client.Object, w injector.Workload, d demand) {
 	now := r.Now()
 	r.mu.Lock()
 	was, known := r.lives[key]
@@ -139,9 +139,9 @@ func (r *WorkloadReconciler) observe(key types.NamespacedName, object client.Obj
 	case is.asleep && !was.asleep:
 		note := fmt.Sprintf("%s has gone to zero replicas after %s awake: no requests for %s; the next one wakes it",
 			w.Ref(), rounded(now.Sub(was.since)), injector.Short(longest(d.settings)))
-		r.stories.tell(corev1.EventTypeNormal, reasonAsleep, note, objects...)
+		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAsleep, note, objects...)
 	case is.awake && !was.awake && !is.woken.IsZero():
-		r.stories.tell(corev1.EventTypeNormal, reasonAwake, fmt.Sprintf("%s is ready (%d of %d replicas), %s after it was scaled up",
+		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAwake, fmt.Sprintf("%s is ready (%d of %d replicas), %s after it was scaled up",
 			w.Ref(), w.ReadyReplicas, w.Replicas, rounded(now.Sub(is.woken))), objects...)
 	}
 }
