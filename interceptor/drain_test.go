@@ -226,3 +226,26 @@ func TestPortTaken(t *testing.T) {
 		return resp.StatusCode == http.StatusOK
 	})
 }
+
+// HTTP/2 connections without requests do not delay the shutdown.
+func TestDrainClosesIdleH2C(t *testing.T) {
+	n := start(t, "a", nil, func(o *Options) { o.DrainTimeout = within })
+	listen := freePort(t)
+	n.set(unpublished(service(listen, api.ProtocolAuto, pod(t, hello))))
+	n.synced()
+	n.waitReady()
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport, Timeout: within}).Get(url(listen, "/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	began := time.Now()
+	n.shutdown()
+	if took := time.Since(began); took > within/2 {
+		t.Errorf("took %s", took)
+	}
+}

@@ -101,7 +101,7 @@ func follows(n *node) bool {
 // addresses maps peers' names to where they listen in a test.
 type addresses struct{ m sync.Map }
 
-func freePort(t *testing.T) int32 {
+func freePort(t testing.TB) int32 {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

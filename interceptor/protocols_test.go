@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"strconv"
@@ -552,5 +553,110 @@ func TestHoldTimeout(t *testing.T) {
 	if code != http.StatusGatewayTimeout || !strings.Contains(body, "shop/web") || !strings.Contains(body, "Deployment/web") ||
 		!strings.Contains(body, "200ms") {
 		t.Errorf("got %d %q", code, body)
+	}
+}
+
+// A client that asks before it sends its body is told to go on when there is a pod that reads it, and not before.
+func TestExpectContinueWhileHeld(t *testing.T) {
+	n := start(t, "a", nil, nil)
+	listen := freePort(t)
+	n.set(unpublished(service(listen, api.ProtocolAuto)))
+	n.synced()
+	n.waitReady()
+	conn := dial(t, listen)
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+	eventually(t, "woken", func() bool { return len(n.events()) == 1 })
+	_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if got, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Fatalf("read %d bytes before there is a pod", got)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(within))
+	n.set(unpublished(service(listen, api.ProtocolAuto, pod(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))))
+	r := bufio.NewReader(conn)
+	if line, err := r.ReadString('\n'); err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+		t.Fatalf("got %q, %v", line, err)
+	}
+	_, _ = r.ReadString('\n')
+	_, _ = io.WriteString(conn, "body")
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); string(b) != "body" {
+		t.Errorf("got %q", b)
+	}
+}
+
+// A pod that is gone while a connection to it is kept open.
+func TestDeadPodWhileKeptAlive(t *testing.T) {
+	dead := httptest.NewServer(http.HandlerFunc(hello))
+	addr := strings.TrimPrefix(dead.URL, "http://")
+	n := start(t, "a", nil, nil)
+	listen := freePort(t)
+	n.set(unpublished(service(listen, api.ProtocolAuto, addr)))
+	n.synced()
+	n.waitReady()
+	get(t, url(listen, "/"))
+	dead.CloseClientConnections()
+	dead.Close()
+	got := make(chan int, 1)
+	go func() {
+		resp, err := client().Get(url(listen, "/"))
+		if err != nil {
+			got <- 0
+			return
+		}
+		_ = resp.Body.Close()
+		got <- resp.StatusCode
+	}()
+	n.measures(`scale_to_zero_held_requests{namespace="shop",workload="Deployment/web"} 1`)
+	n.set(unpublished(service(listen, api.ProtocolAuto, pod(t, hello))))
+	if code := <-got; code != http.StatusOK {
+		t.Errorf("got %d", code)
+	}
+}
+
+// By HTTP/2 too, a request that could not be sent is held, and goes to the next pod.
+func TestH2CDeadPod(t *testing.T) {
+	n := start(t, "a", nil, nil)
+	listen := freePort(t)
+	n.set(unpublished(service(listen, api.ProtocolAuto, closedPort(t))))
+	n.synced()
+	n.waitReady()
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	got := make(chan string, 1)
+	go func() {
+		resp, err := (&http.Client{Transport: transport, Timeout: within}).Post(url(listen, "/"), "application/grpc", strings.NewReader("payload"))
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		got <- fmt.Sprint(resp.StatusCode, " ", string(b))
+	}()
+	n.measures(`scale_to_zero_held_requests{namespace="shop",workload="Deployment/web"} 1`)
+	n.set(unpublished(service(listen, api.ProtocolAuto, pod(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))))
+	if g := <-got; g != "200 payload" {
+		t.Errorf("got %s", g)
+	}
+}
+
+// What the app does not say of its answer, nobody says for it.
+func TestAnswerIsNotEmbellished(t *testing.T) {
+	listen := awake(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Content-Type"] = nil
+		_, _ = io.WriteString(w, "<html>")
+	})
+	resp, err := client().Get(url(listen, "/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got, ok := resp.Header["Content-Type"]; ok {
+		t.Errorf("content type %q", got)
 	}
 }

@@ -1,6 +1,10 @@
 // Package forward carries requests and connections to pods: HTTP by net/http's reverse proxy, everything else byte by
 // byte. Which pod, and how long to wait for one, is the Picker's business (package route); how the bytes get there is
 // this package's alone, so that another engine can take its place.
+//
+// A limit of net/http's server that holding meets: it reads ahead, and so notices that a client has gone, only when the
+// request's body has been read. A request with a body that is held keeps its place until a pod is ready or the hold
+// timeout is over, whether or not its client still waits.
 package forward
 
 import (

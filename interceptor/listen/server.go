@@ -43,8 +43,10 @@ type server struct {
 	cancel context.CancelCauseFunc
 	// requests counts those in the handler, the upgraded ones too, which net/http does not wait for.
 	requests atomic.Int64
-	accepts  sync.WaitGroup // the goroutines that accept, and the one that cuts
-	conns    sync.WaitGroup // TCP connections and those being sniffed; added to by accepting goroutines only
+	draining atomic.Bool
+	accepts  sync.WaitGroup // the goroutines that accept
+	sniffing sync.WaitGroup // connections of which it is not known yet what they speak; added to by accepts only
+	conns    sync.WaitGroup // TCP connections; added to by accepts and sniffing only
 }
 
 // newServer opens the route's port.
@@ -78,29 +80,36 @@ func newServer(o Options, r *route.Route, log logr.Logger) (*server, error) {
 // run serves until stop is closed and everything has ended, or cut is closed too and everything has been cut.
 func (s *server) run(stop, cut <-chan struct{}) {
 	defer s.cancel(forward.ErrDraining)
+	var serving sync.WaitGroup
 	switch s.route.Port.Protocol {
 	case api.ProtocolHTTP:
-		s.accepts.Go(func() { s.serveHTTP(s.listener) })
+		serving.Go(func() { s.serveHTTP(s.listener) })
 	case api.ProtocolTCP:
-		s.accepts.Go(func() { s.accept(s.serveTCP) })
+		s.accepts.Go(func() {
+			s.accept(func(conn *net.TCPConn) { s.conns.Go(func() { s.carry(conn, nil) }) })
+		})
 	default:
 		s.sniffed = newHandover(s.listener.Addr())
-		s.accepts.Go(func() { s.serveHTTP(s.sniffed) })
-		s.accepts.Go(func() { s.accept(s.serveAny) })
+		serving.Go(func() { s.serveHTTP(s.sniffed) })
+		s.accepts.Go(func() {
+			s.accept(func(conn *net.TCPConn) { s.sniffing.Go(func() { s.sniff(conn) }) })
+		})
 	}
 	<-stop
 	s.drain(cut)
+	serving.Wait()
 }
 
 // drain lets all that runs end, and cuts it when the drain timeout is over:
 //
-//  1. The port is closed, and with it idle keep-alive connections; answers from now on say "Connection: close".
-//  2. Requests finish; upgraded and TCP connections are waited for just as long.
-//  3. What is left then is cut by way of its context, and the last handlers return.
+//  1. The port is closed. Connections that have just been accepted still find their server.
+//  2. Idle keep-alive connections are closed; answers from now on say "Connection: close". Requests finish.
+//  3. TCP connections and upgraded ones, which net/http does not wait for, are waited for just as long.
+//  4. What is left then is cut by way of its context, and the last handlers return.
 func (s *server) drain(cut <-chan struct{}) {
 	timeout, cancel := context.WithTimeout(context.Background(), s.options.DrainTimeout)
-	defer cancel()
-	s.accepts.Go(func() {
+	var cutting sync.WaitGroup
+	cutting.Go(func() {
 		select {
 		case <-cut:
 			cancel()
@@ -108,14 +117,17 @@ func (s *server) drain(cut <-chan struct{}) {
 		}
 		s.cancel(forward.ErrDraining)
 	})
+	s.draining.Store(true)
 	_ = s.listener.Close() // it was open, and there is nothing to do about it otherwise
+	s.accepts.Wait()
+	s.sniffing.Wait()
 	if err := s.http.Shutdown(timeout); err != nil {
 		s.log.Info("cutting connections that did not end in time", "timeout", s.options.DrainTimeout)
 	}
 	s.conns.Wait()
 	s.waitRequests(timeout)
 	cancel()
-	s.accepts.Wait()
+	cutting.Wait()
 }
 
 // waitRequests waits for the handlers of upgraded connections, which http.Server.Shutdown does not.
@@ -139,13 +151,13 @@ func (s *server) serveHTTP(l net.Listener) {
 	}
 }
 
-// accept hands each new connection to serve, in a goroutine of its own.
+// accept hands each new connection to serve, which must not block.
 func (s *server) accept(serve func(*net.TCPConn)) {
 	for {
 		conn, err := s.listener.Accept()
 		switch {
 		case err == nil:
-			s.conns.Go(func() { serve(conn.(*net.TCPConn)) })
+			serve(conn.(*net.TCPConn))
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -156,21 +168,18 @@ func (s *server) accept(serve func(*net.TCPConn)) {
 	}
 }
 
-// serveAny finds out what a connection speaks.
-func (s *server) serveAny(conn *net.TCPConn) {
+// sniff finds out what a connection speaks.
+func (s *server) sniff(conn *net.TCPConn) {
 	kind, peeked, err := forward.Peek(conn, forward.SniffTimeout)
-	if err != nil {
+	switch {
+	case err != nil, len(peeked) == 0 && s.draining.Load():
 		_ = conn.Close()
-		return
-	}
-	if kind == forward.KindHTTP {
+	case kind == forward.KindHTTP:
 		s.sniffed.give(forward.NewPeekedConn(conn, peeked))
-		return
+	default:
+		s.conns.Go(func() { s.carry(conn, peeked) })
 	}
-	s.carry(conn, peeked)
 }
-
-func (s *server) serveTCP(conn *net.TCPConn) { s.carry(conn, nil) }
 
 func (s *server) carry(conn *net.TCPConn, peeked []byte) {
 	if err := s.options.TCP.Serve(s.ctx, conn, peeked, s.route); err != nil {
@@ -189,7 +198,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(&status, r)
 }
 
-// statusWriter remembers the status of an answer.
+// statusWriter remembers the status of an answer, and keeps net/http from guessing a content type that the app has not
+// named.
 type statusWriter struct {
 	http.ResponseWriter
 	code int
@@ -199,6 +209,9 @@ type statusWriter struct {
 func (w *statusWriter) WriteHeader(code int) {
 	if w.code < http.StatusOK && w.code != http.StatusSwitchingProtocols {
 		w.code = code
+	}
+	if h := w.Header(); code >= http.StatusOK && len(h["Content-Type"]) == 0 {
+		h["Content-Type"] = nil
 	}
 	w.ResponseWriter.WriteHeader(code)
 }
