@@ -97,7 +97,7 @@ func (a *apiClient) has(ctx context.Context, path, condition string) bool {
 func (c *cluster) waitHealthy(ctx context.Context, limit time.Duration, name, url string) error {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DialContext:     c.dial,
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // on loopback of a namespace of our own
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // on loopback of a namespace of our own
 	}}
 	defer client.CloseIdleConnections()
 	return poll(ctx, limit, name+" to be healthy; see "+c.log(name), func() (bool, error) {

@@ -77,7 +77,7 @@ func delegateControllers(mount string) {
 	if err != nil {
 		return
 	}
-	for _, name := range strings.Fields(string(controllers)) {
+	for name := range strings.FieldsSeq(string(controllers)) {
 		_ = os.WriteFile(filepath.Join(mount, "cgroup.subtree_control"), []byte("+"+name), 0o644)
 	}
 }
@@ -126,7 +126,7 @@ func (c *cluster) cgroupPIDs() ([]int, error) {
 		if err != nil {
 			continue // it went away meanwhile
 		}
-		for _, field := range strings.Fields(string(content)) {
+		for field := range strings.FieldsSeq(string(content)) {
 			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
 				pids = append(pids, pid)
 			}
@@ -136,8 +136,8 @@ func (c *cluster) cgroupPIDs() ([]int, error) {
 }
 
 // deleteCgroups removes the folders. A cgroup stays busy for a moment after its last process is gone.
-func (c *cluster) deleteCgroups() error {
-	return poll(context.Background(), 10*time.Second, "cgroups to become free", func() (bool, error) {
+func (c *cluster) deleteCgroups(ctx context.Context) error {
+	return poll(ctx, 10*time.Second, "cgroups to become free", func() (bool, error) {
 		dirs, err := c.cgroupDirs()
 		for _, dir := range dirs {
 			_ = unix.Rmdir(dir)

@@ -36,12 +36,12 @@ func (c *cluster) down(ctx context.Context, report *progress) error {
 		do   func() error
 	}{
 		{"forwards, kubelet and kube-proxy stopped", func() error {
-			return c.stop(10*time.Second, append(c.pidFiles("forward-*"), "kubelet", "kube-proxy")...)
+			return c.stop(ctx, 10*time.Second, append(c.pidFiles("forward-*"), "kubelet", "kube-proxy")...)
 		}},
 		{"pods removed", func() error { return c.tryStopPods(ctx, report) }},
-		{"containerd and control plane stopped", c.stopRest},
-		{"nothing left running", c.killStrays},
-		{"mounts, cgroups and network removed", c.removeGlobals},
+		{"containerd and control plane stopped", func() error { return c.stopRest(ctx) }},
+		{"nothing left running", func() error { return c.killStrays(ctx) }},
+		{"mounts, cgroups and network removed", func() error { return c.removeGlobals(ctx) }},
 		{"machine's settings as before", func() error { return c.releaseHost(ctx) }},
 		{"state deleted", c.removeState},
 	} {
@@ -64,22 +64,22 @@ func (c *cluster) tryStopPods(ctx context.Context, report *progress) error {
 }
 
 // stopRest ends containerd, and the control plane all at once and without grace: nothing of it is kept.
-func (c *cluster) stopRest() error {
-	if err := c.stop(10*time.Second, "containerd"); err != nil {
+func (c *cluster) stopRest(ctx context.Context) error {
+	if err := c.stop(ctx, 10*time.Second, "containerd"); err != nil {
 		return err
 	}
-	return c.stop(0, c.pidFiles("*")...)
+	return c.stop(ctx, 0, c.pidFiles("*")...)
 }
 
 // killStrays ends what no pid file speaks of: pods and shims whose containerd was killed, daemons whose `up` was killed
 // before it could write the file, commands that somebody left running in the namespace.
-func (c *cluster) killStrays() error {
-	return poll(context.Background(), 20*time.Second, "the cluster's processes to end", func() (bool, error) {
+func (c *cluster) killStrays(ctx context.Context) error {
+	return poll(ctx, 20*time.Second, "the cluster's processes to end", func() (bool, error) {
 		strays, err := c.strays()
 		if err != nil || len(strays) == 0 {
 			return err == nil, err
 		}
-		return false, stopProcesses(strays, 0)
+		return false, stopProcesses(ctx, strays, 0)
 	})
 }
 
@@ -138,11 +138,11 @@ func isShimOf(cmdline, socket string) bool {
 	return false
 }
 
-func (c *cluster) removeGlobals() error {
+func (c *cluster) removeGlobals(ctx context.Context) error {
 	c.removeShimSockets()
 	c.removeCNIResults()
 	c.removeLogLinks()
-	return firstError(c.unmountAll, c.deleteCgroups, c.deleteNetwork)
+	return firstError(c.unmountAll, func() error { return c.deleteCgroups(ctx) }, c.deleteNetwork)
 }
 
 // mountsBelow reads /proc/self/mounts for what is mounted below a folder, the innermost first.

@@ -31,7 +31,7 @@ func (c *cluster) containerdReady(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	defer closeConn() //nolint:errcheck // nothing was written
+	defer closeConn()
 	_, err = client.Version(ctx, &cri.VersionRequest{})
 	return err == nil
 }
@@ -45,7 +45,7 @@ func (c *cluster) stopPods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer closeConn() //nolint:errcheck // an error would have shown in the calls
+	defer closeConn()
 	list, err := client.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
 	if err != nil {
 		return fmt.Errorf("listing pods: %w", err)

@@ -195,7 +195,7 @@ func (c *cluster) forwardInBackground(ctx context.Context, f forwarding) error {
 		}
 		return fmt.Errorf("port %d is taken by another forward: %s", f.localPort, c.forwardTarget(name))
 	}
-	return c.spawnForward(f, name)
+	return c.spawnForward(ctx, f, name)
 }
 
 func (f forwarding) forwardLine() string {
@@ -203,7 +203,7 @@ func (f forwarding) forwardLine() string {
 }
 
 // spawnForward's child answers on standard output: one line as soon as it listens.
-func (c *cluster) spawnForward(f forwarding, name string) error {
+func (c *cluster) spawnForward(ctx context.Context, f forwarding, name string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -218,7 +218,7 @@ func (c *cluster) spawnForward(f forwarding, name string) error {
 		return err
 	}
 	defer answer.Close()
-	cmd := exec.Command(self, "--name", c.name, "forward", strconv.Itoa(f.localPort), f.target()) //nolint:gosec,noctx // ourselves, and it outlives us
+	cmd := exec.Command(self, "--name", c.name, "forward", strconv.Itoa(f.localPort), f.target()) // it outlives us, so it has no context
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = c.checkout, childEnd, log, &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	childEnd.Close()
@@ -235,7 +235,7 @@ func (c *cluster) spawnForward(f forwarding, name string) error {
 	_ = answer.SetReadDeadline(time.Now().Add(15 * time.Second)) // a pipe of Go's own can have one
 	line, err := io.ReadAll(io.LimitReader(answer, int64(len(f.forwardLine()))))
 	if err != nil || string(line) != f.forwardLine() {
-		_ = stopProcesses([]identity{id}, time.Second) // it is failing, and the error to report is why
+		_ = stopProcesses(ctx, []identity{id}, time.Second) // it is failing, and the error to report is why
 		os.Remove(c.pidFile(name))
 		return c.explain(name, errors.New("it did not start"))
 	}

@@ -38,7 +38,7 @@ func parseImageSpec(image, binary string, args []string) (imageSpec, error) {
 	if i := strings.LastIndex(binary, ":"); i >= 0 {
 		spec.binary, spec.dest = binary[:i], binary[i+1:]
 		if !path.IsAbs(spec.dest) || path.Clean(spec.dest) != spec.dest || spec.dest == "/" {
-			return spec, fmt.Errorf("image: %q is no path in an image: it begins with /, names a file and has no ..", spec.dest)
+			return spec, fmt.Errorf("image: %q is no path in an image: write /name or /folder/name", spec.dest)
 		}
 	} else {
 		spec.dest = "/" + filepath.Base(binary)

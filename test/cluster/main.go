@@ -34,7 +34,7 @@ func execute(ctx context.Context) error {
 	if err := leaveModule(); err != nil {
 		return err
 	}
-	return rootCommand().ExecuteContext(ctx)
+	return rootCommand().ExecuteContext(ctx) //nolint:contextcheck // cobra hands it to the commands
 }
 
 // leaveModule undoes what `go run -C test/cluster` does to the working directory: paths given from the repository's root

@@ -81,14 +81,14 @@ func (id identity) signal(sig syscall.Signal) {
 	if err != nil {
 		return
 	}
-	defer p.Release() //nolint:errcheck // only closes the pidfd
+	defer p.Release()
 	if id.alive() {
 		_ = p.Signal(sig) // it may have ended just now, which is what a signal is for
 	}
 }
 
 // stopProcesses ends the processes, politely first, and returns once they are gone.
-func stopProcesses(ids []identity, grace time.Duration) error {
+func stopProcesses(ctx context.Context, ids []identity, grace time.Duration) error {
 	for _, step := range []struct {
 		sig  syscall.Signal
 		wait time.Duration
@@ -107,8 +107,8 @@ func stopProcesses(ids []identity, grace time.Duration) error {
 			}
 			return true, nil
 		}
-		if poll(context.Background(), step.wait, "processes to end", gone) == nil {
-			return nil
+		if err := poll(ctx, step.wait, "processes to end", gone); err == nil || ctx.Err() != nil {
+			return err
 		}
 	}
 	return fmt.Errorf("stopping processes %v: they are still there", ids)
@@ -173,14 +173,14 @@ func (c *cluster) running(name string) (identity, error) {
 }
 
 // stop ends the named daemons together.
-func (c *cluster) stop(grace time.Duration, names ...string) error {
+func (c *cluster) stop(ctx context.Context, grace time.Duration, names ...string) error {
 	var ids []identity
 	for _, name := range names {
 		if id, err := c.running(name); err == nil {
 			ids = append(ids, id)
 		}
 	}
-	if err := stopProcesses(ids, grace); err != nil {
+	if err := stopProcesses(ctx, ids, grace); err != nil {
 		return err
 	}
 	for _, name := range names {

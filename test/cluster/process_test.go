@@ -88,7 +88,7 @@ func TestZombieIsNotAlive(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait() //nolint:errcheck // it was killed
+	defer cmd.Wait()
 	id, err := identify(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func TestStopLeavesForeignProcessesAlone(t *testing.T) {
 	if err := c.savePID("etcd", stale); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.stop(time.Second, "etcd"); err != nil {
+	if err := c.stop(t.Context(), time.Second, "etcd"); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -133,7 +133,7 @@ func TestStop(t *testing.T) {
 	if got, err := c.running("etcd"); err != nil || got != id {
 		t.Fatalf("running: %v %v, want %v", got, err, id)
 	}
-	if err := c.stop(5*time.Second, "etcd", "never-started"); err != nil {
+	if err := c.stop(t.Context(), 5*time.Second, "etcd", "never-started"); err != nil {
 		t.Fatal(err)
 	}
 	<-done
@@ -155,7 +155,7 @@ func TestStopKillsWhatIgnoresIt(t *testing.T) {
 	if _, err := out.Read(make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
-	go cmd.Wait() //nolint:errcheck // it will be killed
+	go cmd.Wait()
 	id, err := identify(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestStopKillsWhatIgnoresIt(t *testing.T) {
 	if err := c.savePID("stubborn", id); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.stop(100*time.Millisecond, "stubborn"); err != nil {
+	if err := c.stop(t.Context(), 100*time.Millisecond, "stubborn"); err != nil {
 		t.Fatal(err)
 	}
 }

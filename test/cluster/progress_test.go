@@ -25,7 +25,7 @@ func TestLongWorkReports(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
 				p := &progress{out: &out, terminal: tc.terminal, began: time.Now()}
-				err := p.long("building X", func() error { time.Sleep(70*time.Second + time.Millisecond); return tc.fails })
+				err := p.long("building X", func() error { <-time.After(70*time.Second + time.Millisecond); return tc.fails })
 				if !errors.Is(err, tc.fails) || !strings.HasSuffix(out.String(), tc.want) {
 					t.Errorf("got %q %v", out.String(), err)
 				}
