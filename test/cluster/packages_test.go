@@ -45,7 +45,7 @@ func TestBuildNeedsGo(t *testing.T) {
 
 // A build that fails must not leave anything under the program's name.
 func TestFailedBuildLeavesNothing(t *testing.T) {
-	onlyInPath(t, "go", "#!/bin/sh\necho half >"$6"\necho broken >&2\nexit 1\n")
+	onlyInPath(t, "go", "#!/bin/sh\necho half >$6\necho broken >&2\nexit 1\n")
 	c := testCluster(t)
 	checkoutAt(t, c.checkout)
 	err := c.build(t.Context(), &progress{out: t.Output()}, "pause")
