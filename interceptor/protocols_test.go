@@ -100,7 +100,7 @@ func dial(t *testing.T, listen int32) *net.TCPConn {
 // Answers stream: each event is there before the next one is written.
 func TestServerSentEvents(t *testing.T) {
 	next := make(chan struct{})
-	listen := awake(t, func(w http.ResponseWriter, r *http.Request) {
+	listen := awake(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := range 3 {
 			fmt.Fprintf(w, "data: %d\n\n", i)
@@ -659,4 +659,46 @@ func TestAnswerIsNotEmbellished(t *testing.T) {
 	if got, ok := resp.Header["Content-Type"]; ok {
 		t.Errorf("content type %q", got)
 	}
+}
+
+// A TCP connection keeps its workload up by its bytes, and not by being open.
+func TestIdleTCPConnectionLetsTheAppSleep(t *testing.T) {
+	n := start(t, "a", nil, nil)
+	listen := freePort(t)
+	s := unpublished(service(listen, api.ProtocolTCP, rawPod(t, func(c net.Conn) { defer c.Close(); _, _ = io.Copy(c, c) })))
+	s.Routes.Cooldown = api.Duration(100 * time.Millisecond)
+	n.set(s)
+	n.synced()
+	n.waitReady()
+	keda := n.keda()
+	conn := dial(t, listen)
+	for range 2 {
+		eventually(t, "active by bytes", func() bool {
+			_, _ = io.WriteString(conn, "x")
+			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			return active(t, keda)
+		})
+		eventually(t, "inactive although open", func() bool { return !active(t, keda) })
+	}
+}
+
+// An upgraded connection is a pending request until it ends.
+func TestWebSocketIsPending(t *testing.T) {
+	n := start(t, "a", nil, nil)
+	listen := freePort(t)
+	n.set(unpublished(service(listen, api.ProtocolAuto, pod(t, echoWebSocket))))
+	n.synced()
+	n.waitReady()
+	keda := n.keda()
+	conn, _, err := websocket.Dial(t.Context(), url(listen, "/"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := pending(t, keda); got != 1 {
+		t.Errorf("pending %d", got)
+	}
+	_ = conn.CloseNow()
+	eventually(t, "ended", func() bool { return pending(t, keda) == 0 })
 }

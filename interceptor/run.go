@@ -38,11 +38,11 @@ func Run(ctx context.Context, o Options) error {
 	if o.assembled != nil {
 		o.assembled(i)
 	}
-	grpc, err := newGRPC(o.GRPCAddress, i.scaler, i.peerSide)
+	grpc, err := newGRPC(ctx, o.GRPCAddress, i.scaler, i.peerSide)
 	if err != nil {
 		return err
 	}
-	healthServer, err := newHealthServer(o.HealthAddress, i.health, o.Registry)
+	healthServer, err := newHealthServer(ctx, o.HealthAddress, i.health, o.Registry)
 	if err != nil {
 		grpc.stop()
 		return err
@@ -65,7 +65,7 @@ func Run(ctx context.Context, o Options) error {
 	i.shutdown(parts)
 	grpc.stop()
 	stopParts()
-	healthServer.stop()
+	healthServer.stop(context.WithoutCancel(ctx))
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("running the interceptor: %w", err)
 	}

@@ -29,8 +29,8 @@ type grpcServer struct {
 	listener net.Listener
 }
 
-func newGRPC(address string, s *scaler.Server, p *peer.Server) (*grpcServer, error) {
-	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+func newGRPC(ctx context.Context, address string, s *scaler.Server, p *peer.Server) (*grpcServer, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening for gRPC: %w", err)
 	}
@@ -68,8 +68,8 @@ type healthServer struct {
 	listener net.Listener
 }
 
-func newHealthServer(address string, h *health, registry *prometheus.Registry) (*healthServer, error) {
-	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+func newHealthServer(ctx context.Context, address string, h *health, registry *prometheus.Registry) (*healthServer, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening for health: %w", err)
 	}
@@ -96,8 +96,8 @@ func (h *healthServer) serve() error {
 	return nil
 }
 
-func (h *healthServer) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+func (h *healthServer) stop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	if err := h.server.Shutdown(ctx); err != nil {
 		_ = h.server.Close() // a scrape that does not end is cut

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
@@ -36,12 +37,11 @@ func answerFor(err error) answer {
 	var timeout net.Error
 	switch {
 	case errors.As(err, &held):
-		return answer{http.StatusGatewayTimeout, 10, fmt.Sprintf(
-			"scale-to-zero: service %s sleeps, and %s was woken for this request, but no pod of it became ready within %s.",
-			held.Service, held.Target.Workload, held.Waited.Round(100_000_000))}
+		text := fmt.Sprintf("scale-to-zero: service %s: no pod of %s became ready while this request waited, for %s.",
+			held.Service, held.Target.Workload, held.Waited.Round(100*time.Millisecond))
+		return answer{http.StatusGatewayTimeout, 10, text}
 	case errors.Is(err, route.ErrTooManyHeld):
-		return answer{http.StatusServiceUnavailable, 5,
-			"scale-to-zero: the app is starting, and too many requests wait for it already."}
+		return answer{http.StatusServiceUnavailable, 5, "scale-to-zero: the app is starting, and too many requests wait for it already."}
 	case errors.Is(err, ErrDraining):
 		return answer{http.StatusServiceUnavailable, 1, "scale-to-zero: this interceptor is shutting down. Try again."}
 	case errors.Is(err, context.Canceled):

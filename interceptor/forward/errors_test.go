@@ -25,7 +25,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		"held too long": {
 			&route.HoldTimeoutError{Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Waited: 300 * time.Second},
-			http.StatusGatewayTimeout, "10", "service shop/web sleeps, and Deployment/web was woken",
+			http.StatusGatewayTimeout, "10", "service shop/web: no pod of Deployment/web became ready while this request waited, for 5m0s",
 		},
 		"too many held":      {fmt.Errorf("picking: %w", route.ErrTooManyHeld), http.StatusServiceUnavailable, "5", "too many requests wait"},
 		"draining":           {fmt.Errorf("waiting: %w", ErrDraining), http.StatusServiceUnavailable, "1", "shutting down"},

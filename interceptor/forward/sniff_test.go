@@ -106,10 +106,12 @@ func TestPeek(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, server := pair(t)
+			sent := make(chan struct{})
 			go func() {
+				defer close(sent)
 				for _, p := range tc.pieces {
 					_, _ = io.WriteString(client, p)
-					time.Sleep(time.Millisecond)
+					<-time.After(time.Millisecond)
 				}
 				if tc.close {
 					_ = client.CloseWrite()
@@ -126,7 +128,7 @@ func TestPeek(t *testing.T) {
 				return
 			}
 			// Nothing is lost, and no deadline is left behind.
-			time.Sleep(10 * time.Millisecond)
+			<-sent
 			_ = client.CloseWrite()
 			rest, err := io.ReadAll(NewPeekedConn(server, peeked))
 			if all := strings.Join(tc.pieces, ""); err != nil || string(rest) != all {

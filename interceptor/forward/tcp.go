@@ -46,18 +46,15 @@ func NewTCP(o TCPOptions) *TCP {
 // A connection is a pending request until it has a pod. From then on only bytes count, since a pool of idle connections
 // must not keep an app up for ever.
 func (t *TCP) Serve(ctx context.Context, conn *net.TCPConn, peeked []byte, r *route.Route) error {
-	defer conn.Close()
+	defer closeAll(conn)
 	pod, upstream, early, err := t.connect(ctx, conn, peeked, r)
 	if err != nil {
 		return err
 	}
 	defer pod.Done()
-	defer upstream.Close()
+	defer closeAll(upstream)
 
-	stop := context.AfterFunc(ctx, func() {
-		conn.Close()
-		upstream.Close()
-	})
+	stop := context.AfterFunc(ctx, func() { closeAll(conn, upstream) })
 	defer stop()
 	target := r.Target()
 	up := make(chan error, 1)
@@ -109,11 +106,17 @@ func (t *TCP) copyHalf(dst, src *net.TCPConn, first []byte, target *route.Target
 		err = t.copy(dst, src, target)
 	}
 	if err != nil {
-		dst.Close()
-		src.Close()
+		closeAll(dst, src)
 		return err
 	}
 	return dst.CloseWrite()
+}
+
+// closeAll closes connections that are over, whatever that says.
+func closeAll(conns ...*net.TCPConn) {
+	for _, c := range conns {
+		_ = c.Close()
+	}
 }
 
 // copy is io.Copy that tells the target of bytes, at most once a second. A splice in the kernel would not let us see

@@ -163,7 +163,7 @@ func (s *server) accept(serve func(*net.TCPConn)) {
 		default:
 			// Too many open files, or a connection that was gone before it was accepted. The port stays open.
 			s.log.V(1).Info("accepting a connection failed", "error", err.Error())
-			time.Sleep(5 * time.Millisecond)
+			<-time.After(5 * time.Millisecond)
 		}
 	}
 }

@@ -77,20 +77,19 @@ func TestChanges(t *testing.T) {
 		release := table.Target(key("a")).Begin()
 		want("begun", "Deployment/a pending=1 idle=0 keda=false;")
 		want("told", "")
-		time.Sleep(500 * time.Millisecond)
+		advance(500 * time.Millisecond)
 		want("still pending, too soon", "")
-		time.Sleep(500 * time.Millisecond)
+		advance(500 * time.Millisecond)
 		want("still pending", "Deployment/a pending=1 idle=0 keda=false;")
 		release()
-		time.Sleep(30 * time.Millisecond)
+		advance(30 * time.Millisecond)
 		want("ended", "Deployment/a pending=0 idle=30 keda=false;")
-		time.Sleep(time.Hour)
+		advance(time.Hour)
 		want("idle", "")
 		keda[key("b")] = true
 		want("stream", "Deployment/b pending=0 idle=never keda=true;")
 		table.RemoveService("shop", "a")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		advance(time.Minute)
 		want("removed", "Deployment/a pending=0 idle=never keda=false;")
 	})
 }
@@ -114,7 +113,9 @@ func serve(t *testing.T, addr string, table *route.Table, keda *atomic.Bool) (*S
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-tick.C {
 		if ok() {
 			return
 		}
@@ -204,4 +205,10 @@ func (s *fakeStream) Context() context.Context { return s.ctx }
 func (s *fakeStream) Send(c *pb.Counts) error {
 	s.sent <- c
 	return nil
+}
+
+// advance lets d pass by the clock of the test's bubble.
+func advance(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // in a bubble this takes no time
+	synctest.Wait()
 }

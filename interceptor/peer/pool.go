@@ -53,6 +53,10 @@ type count struct {
 	keda    bool
 }
 
+// follower is what follows a peer. A peer that goes and comes back has another one, so that the end of the first takes
+// nothing away from the second.
+type follower struct{ Peer }
+
 // Pool subscribes to the peers. Each has one goroutine, which ends when the peer is set no more, or with Close.
 type Pool struct {
 	options PoolOptions
@@ -64,14 +68,14 @@ type Pool struct {
 	mu     sync.RWMutex
 	closed bool
 	peers  map[Peer]context.CancelFunc
-	counts map[Peer]map[route.Key]count
+	counts map[*follower]map[route.Key]count
 	lost   time.Time // when a peer's counts were lost last
 }
 
 // NewPool returns a Pool without peers.
 func NewPool(o PoolOptions) *Pool {
 	o.setDefaults()
-	p := &Pool{options: o, peers: map[Peer]context.CancelFunc{}, counts: map[Peer]map[route.Key]count{}}
+	p := &Pool{options: o, peers: map[Peer]context.CancelFunc{}, counts: map[*follower]map[route.Key]count{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -100,7 +104,7 @@ func (p *Pool) SetPeers(peers []Peer) {
 		}
 		ctx, cancel := context.WithCancel(p.ctx)
 		p.peers[peer] = cancel
-		p.running.Go(func() { p.follow(ctx, peer) })
+		p.running.Go(func() { p.follow(ctx, &follower{peer}) })
 	}
 	for peer, cancel := range p.peers {
 		if !wanted[peer] {
@@ -150,9 +154,9 @@ func (p *Pool) SinceLost() time.Duration {
 	return time.Since(p.lost)
 }
 
-// follow subscribes to peer, again and again until ctx is done.
-func (p *Pool) follow(ctx context.Context, peer Peer) {
-	conn, err := grpc.NewClient("passthrough:///"+p.options.Dial(peer),
+// follow subscribes to a peer, again and again until ctx is done.
+func (p *Pool) follow(ctx context.Context, peer *follower) {
+	conn, err := grpc.NewClient("passthrough:///"+p.options.Dial(peer.Peer),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// A peer that vanished without a word is noticed after 13 s; less than 10 s of silence gRPC does not allow.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
@@ -164,7 +168,7 @@ func (p *Pool) follow(ctx context.Context, peer Peer) {
 		p.options.Log.Error(err, "dialing peer", "peer", peer.Name)
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	wait := p.options.MinRetry
 	for {
 		heard, err := p.subscribe(ctx, conn, peer)
@@ -179,14 +183,14 @@ func (p *Pool) follow(ctx context.Context, peer Peer) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait/2 + rand.N(wait)):
+		case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // spreads retries, and is no secret
 		}
 		wait = min(2*wait, p.options.MaxRetry)
 	}
 }
 
 // subscribe takes in what peer says until its stream ends. Heard says that something came.
-func (p *Pool) subscribe(ctx context.Context, conn *grpc.ClientConn, peer Peer) (heard bool, _ error) {
+func (p *Pool) subscribe(ctx context.Context, conn *grpc.ClientConn, peer *follower) (heard bool, _ error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := pb.NewPeerClient(conn).Watch(ctx, &pb.WatchRequest{Subscriber: p.options.Name})
@@ -206,7 +210,7 @@ func (p *Pool) subscribe(ctx context.Context, conn *grpc.ClientConn, peer Peer) 
 	}
 }
 
-func (p *Pool) take(peer Peer, counts *pb.Counts) {
+func (p *Pool) take(peer *follower, counts *pb.Counts) {
 	now := time.Now()
 	p.mu.Lock()
 	of := p.counts[peer]
@@ -233,7 +237,7 @@ func (p *Pool) take(peer Peer, counts *pb.Counts) {
 }
 
 // drop forgets what peer said. That it may have had requests until just now is what lost is for.
-func (p *Pool) drop(peer Peer, heard bool) {
+func (p *Pool) drop(peer *follower, heard bool) {
 	p.mu.Lock()
 	keys := p.counts[peer]
 	delete(p.counts, peer)

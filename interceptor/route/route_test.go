@@ -117,8 +117,7 @@ func TestCountSurvivesRemoval(t *testing.T) {
 		f.SetService(web("10.0.0.1:80"))
 		release := f.route(10000).Target().Begin()
 		f.RemoveService("shop", "web")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		advance(time.Minute)
 		if len(f.listeners.closed) != 1 || f.route(10000) != nil {
 			t.Fatal("the route is still there")
 		}
@@ -132,8 +131,7 @@ func TestCountSurvivesRemoval(t *testing.T) {
 			t.Errorf("pending %d, want 0", got)
 		}
 		f.RemoveService("shop", "web")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		advance(time.Minute)
 		if n := len(f.Targets()); n != 0 {
 			t.Errorf("%d targets are left", n)
 		}
@@ -145,17 +143,17 @@ func TestIdle(t *testing.T) {
 		f := newFixture(0)
 		f.SetService(web())
 		target := f.route(10000).Target()
-		time.Sleep(time.Hour)
+		advance(time.Hour)
 		if got := target.Idle(); got != never {
 			t.Errorf("idle %s before any request", got)
 		}
 		release := target.Begin()
-		time.Sleep(time.Hour)
+		advance(time.Hour)
 		if got := target.Idle(); got != 0 {
 			t.Errorf("idle %s while pending", got)
 		}
 		release()
-		time.Sleep(time.Minute)
+		advance(time.Minute)
 		if got := target.Idle(); got != time.Minute {
 			t.Errorf("idle %s, want 1m", got)
 		}
@@ -187,7 +185,7 @@ func TestHold(t *testing.T) {
 			if got := f.route(10000).Held(); got != 100 {
 				t.Errorf("held %d", got)
 			}
-			time.Sleep(30 * time.Second)
+			advance(30 * time.Second)
 			f.SetService(web("10.0.0.1:80"))
 			all.Wait()
 			target := f.route(10000).Target()
@@ -368,20 +366,18 @@ func TestTable(t *testing.T) {
 		// Removed, it lingers with its endpoints even when its pods go, and comes back as the same route.
 		first := f.route(10000)
 		f.RemoveService("shop", "web")
-		time.Sleep(9 * time.Second)
+		advance(9 * time.Second)
 		if !first.HasEndpoint() || len(f.listeners.closed) != 0 {
 			t.Error("the route did not linger")
 		}
 		f.SetService(older)
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		advance(time.Minute)
 		if f.route(10000) != first || len(f.listeners.closed) != 0 {
 			t.Error("the route that came back was closed")
 		}
 		// When it is gone for good, the other one gets the port.
 		f.RemoveService("shop", "web")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		advance(time.Minute)
 		if got := f.route(10000); got == nil || got.Service != "newer" || len(f.listeners.closed) != 1 {
 			t.Errorf("the port went to %v", got)
 		}
@@ -391,8 +387,7 @@ func TestTable(t *testing.T) {
 		if f.route(10007) == nil || f.route(10000) == nil {
 			t.Error("both ports have to be served for a while")
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		advance(time.Minute)
 		if f.route(10000) != nil {
 			t.Error("the old port is still served")
 		}
@@ -493,4 +488,10 @@ func BenchmarkWarmPath(b *testing.B) {
 			})
 		})
 	}
+}
+
+// advance lets d pass by the clock of the test's bubble.
+func advance(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // in a bubble this takes no time
+	synctest.Wait()
 }

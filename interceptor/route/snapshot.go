@@ -76,7 +76,7 @@ func (s *snapshot) choose(c clock) (_ *Endpoint, retry int64) {
 	}
 	var best *Endpoint
 	least := int64(math.MaxInt64)
-	start := rand.IntN(n) // so that equals share the work
+	start := rand.IntN(n) //nolint:gosec // so that equals share the work; it is no secret
 	for i := range n {
 		e := s.endpoints[(start+i)%n]
 		until := e.suspect.Load()

@@ -91,7 +91,9 @@ type Table struct {
 	routes   map[routeKey]*Route
 	ports    map[int32]routeKey
 	targets  map[Key]*Target
-	closed   bool
+	// waiting are the routes whose port another one has.
+	waiting map[routeKey]struct{}
+	closed  bool
 }
 
 // NewTable returns an empty Table.
@@ -105,6 +107,7 @@ func NewTable(o TableOptions) *Table {
 		routes:   map[routeKey]*Route{},
 		ports:    map[int32]routeKey{},
 		targets:  map[Key]*Target{},
+		waiting:  map[routeKey]struct{}{},
 	}
 }
 
@@ -216,6 +219,9 @@ func (t *Table) dropMissing(old, now Service) {
 	for _, p := range old.Routes.Ports {
 		key := keyOf(old, p)
 		r := t.routes[key]
+		if !keep[key] {
+			delete(t.waiting, key)
+		}
 		if keep[key] || r == nil || r.gone != nil {
 			continue
 		}
@@ -254,11 +260,15 @@ func (t *Table) apply(s Service) {
 	for _, p := range s.Routes.Ports {
 		key := keyOf(s, p)
 		if owner, taken := t.ports[p.Listen]; taken && owner != key {
-			t.options.Log.Error(nil, "two routes claim one port; the first keeps it", "port", p.Listen,
-				"namespace", s.Namespace, "service", s.Name,
-				"ownerNamespace", owner.namespace, "owner", owner.service)
+			if _, told := t.waiting[key]; !told {
+				t.waiting[key] = struct{}{}
+				t.options.Log.Error(nil, "two routes claim one port; the first keeps it", "port", p.Listen,
+					"namespace", s.Namespace, "service", s.Name,
+					"ownerNamespace", owner.namespace, "owner", owner.service)
+			}
 			continue
 		}
+		delete(t.waiting, key)
 		r := t.routes[key]
 		if r == nil {
 			r = t.newRoute(s, p)

@@ -144,7 +144,7 @@ func TestActive(t *testing.T) {
 				}
 				if tc.ended > 0 {
 					target.Begin()()
-					time.Sleep(tc.ended)
+					advance(tc.ended)
 				}
 				a := &Activity{Peers: tc.peers, Began: time.Now().Add(-tc.up)}
 				if got := a.Active(target); got != tc.want {
@@ -358,10 +358,10 @@ func TestWaker(t *testing.T) {
 				if pushes.Load() != 1 || peers.poked() != 1 {
 					t.Errorf("%d pushes and %d pokes at the edge", pushes.Load(), peers.poked())
 				}
-				time.Sleep(tc.after)
+				advance(tc.after)
 				table.SetService(service("10.0.0.1:80"))
 				all.Wait()
-				time.Sleep(time.Minute)
+				advance(time.Minute)
 				if got := workloads.scales.Load(); got != tc.scales {
 					t.Errorf("scaled %d times, want %d", got, tc.scales)
 				}
@@ -401,7 +401,7 @@ func TestWakerWakesAgain(t *testing.T) {
 			synctest.Wait()
 			table.SetService(service("10.0.0.1:80"))
 			<-done
-			time.Sleep(time.Minute)
+			advance(time.Minute)
 		}
 		if len(events.wakes) != 3 || workloads.scales.Load() != 3 {
 			t.Errorf("%d events, %d scales", len(events.wakes), workloads.scales.Load())
@@ -446,4 +446,10 @@ func FuzzDescribe(f *testing.F) {
 			}
 		}
 	})
+}
+
+// advance lets d pass by the clock of the test's bubble.
+func advance(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // in a bubble this takes no time
+	synctest.Wait()
 }
