@@ -43,6 +43,9 @@ import (
 // version is set by the linker.
 var version = "" //nolint:gochecknoglobals // the linker can set nothing else
 
+// leaseName is that of the Lease by which the controllers choose the one that works.
+const leaseName = "scale-to-zero-controller"
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -239,7 +242,7 @@ func (f *controllerFlags) manager(config *rest.Config, certificate *certs.Manage
 		Metrics:                       metricsserver.Options{BindAddress: f.metricsAddress},
 		HealthProbeBindAddress:        f.healthAddress,
 		LeaderElection:                f.leaderElection,
-		LeaderElectionID:              "scale-to-zero-controller",
+		LeaderElectionID:              leaseName,
 		LeaderElectionNamespace:       f.namespace,
 		LeaderElectionReleaseOnCancel: true, // nothing is done after Start returns
 		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{Port: f.webhookPort, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
@@ -318,8 +321,8 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 type restoreFlags struct {
 	common
 
-	deployment string
-	timeout    time.Duration
+	deployment, certSecret string
+	timeout                time.Duration
 }
 
 func restoreCommand() *cobra.Command {
@@ -331,6 +334,7 @@ func restoreCommand() *cobra.Command {
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().StringVar(&f.deployment, "controller-deployment", "scale-to-zero-controller", "the controllers' Deployment")
+	cmd.Flags().StringVar(&f.certSecret, "cert-secret", "scale-to-zero-webhook-cert", "Secret of the webhook's certificate, which is deleted")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take until every app's pods are ready")
 	return cmd
 }
@@ -350,5 +354,7 @@ func (f *restoreFlags) run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	return controller.RestoreAll(ctx, c, f.namespace, f.deployment, logger)
+	return controller.RestoreAll(ctx, c, controller.RestoreOptions{
+		Namespace: f.namespace, Deployment: f.deployment, Lease: leaseName, Secret: f.certSecret, Log: logger,
+	})
 }

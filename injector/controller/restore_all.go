@@ -9,8 +9,12 @@ import (
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -19,12 +23,21 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
+// RestoreOptions say what RestoreAll works on.
+type RestoreOptions struct {
+	// Namespace is where scale-to-zero runs, and Deployment its controllers' Deployment there.
+	Namespace, Deployment string
+	// Lease and Secret are what the controllers have made for themselves, which no chart removes.
+	Lease, Secret string
+	Log           logr.Logger
+}
+
 // RestoreAll has the running controllers give every app back, waits until nothing of ours is left around any of them,
-// and then stops the controllers, so that none takes an app over again while the chart is removed. It may be run again
-// after an interruption. The error names what is left.
-func RestoreAll(ctx context.Context, c client.Client, namespace, deployment string, logger logr.Logger) error {
+// and then stops the controllers, so that none takes an app over again while the chart is removed, and deletes what they
+// made for themselves. It may be run again after an interruption. The error names what is left.
+func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 	own := &appsv1.Deployment{}
-	key := client.ObjectKey{Namespace: namespace, Name: deployment}
+	key := client.ObjectKey{Namespace: o.Namespace, Name: o.Deployment}
 	if err := c.Get(ctx, key, own); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("getting the controllers' deployment %s: %w", key, err)
 	}
@@ -35,19 +48,38 @@ func RestoreAll(ctx context.Context, c client.Client, namespace, deployment stri
 			return fmt.Errorf("telling the controllers to give every app back: %w", err)
 		}
 	}
-	if err := waitRestored(ctx, c, running, logger); err != nil {
+	if err := waitRestored(ctx, c, running, o.Log); err != nil {
 		return err
 	}
-	if !running {
-		return nil
+	if running {
+		if err := stop(ctx, c, own); err != nil {
+			return err
+		}
 	}
+	for _, made := range []client.Object{
+		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Lease}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Secret}},
+	} {
+		if err := c.Delete(ctx, made); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("deleting what the controllers made: %w", err)
+		}
+	}
+	return nil
+}
+
+// stop scales the controllers to zero and waits until they are gone.
+func stop(ctx context.Context, c client.Client, own *appsv1.Deployment) error {
 	if err := scale(ctx, c, own, 0); err != nil {
 		return err
 	}
-	return wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
-		err := c.Get(ctx, key, own)
-		return err == nil && own.Status.Replicas == 0, client.IgnoreNotFound(err)
+	err := wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
+		err := c.Get(ctx, client.ObjectKeyFromObject(own), own)
+		return apierrors.IsNotFound(err) || err == nil && own.Status.Replicas == 0, client.IgnoreNotFound(err)
 	})
+	if err != nil {
+		return fmt.Errorf("waiting until the controllers have stopped: %w", err)
+	}
+	return nil
 }
 
 func waitRestored(ctx context.Context, c client.Client, running bool, logger logr.Logger) error {

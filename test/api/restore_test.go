@@ -108,7 +108,9 @@ func TestRestoreAll(t *testing.T) {
 	a.takenOver()
 	a.scale(0)
 	done := make(chan error, 1)
-	go func() { done <- controller.RestoreAll(t.Context(), kube, ours, "controller", logr.Discard()) }()
+	go func() { done <- controller.RestoreAll(t.Context(), kube, controller.RestoreOptions{
+			Namespace: ours, Deployment: "controller", Lease: "lease", Secret: "certificate", Log: logr.Discard(),
+		}) }()
 	eventually(t, "the old replica count is back", func() error {
 		if n := a.replicas(); n != 2 {
 			return fmt.Errorf("it is %d", n)

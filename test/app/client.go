@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -21,6 +22,7 @@ const shown = 1 << 10
 type getOptions struct {
 	method      string
 	data        string
+	bytes       int64
 	header      header
 	count       int
 	concurrency int
@@ -47,6 +49,7 @@ func parseGet(args []string, stderr io.Writer) (getOptions, error) {
 	f := newFlags("get", stderr)
 	f.StringVar(&o.method, "X", "", "method; GET, or POST with -d")
 	f.StringVar(&o.data, "d", "", "body")
+	f.Int64Var(&o.bytes, "bytes", 0, "length of a body of pseudo-random bytes, always the same, in place of -d")
 	f.Var(o.header, "H", "header `'Key: value'`; may be repeated")
 	f.IntVar(&o.count, "n", 1, "how many requests")
 	f.IntVar(&o.concurrency, "c", 1, "how many at a time")
@@ -61,11 +64,19 @@ func parseGet(args []string, stderr io.Writer) (getOptions, error) {
 	o.url = f.Arg(0)
 	if o.method == "" {
 		o.method = http.MethodGet
-		if o.data != "" {
+		if o.data != "" || o.bytes > 0 {
 			o.method = http.MethodPost
 		}
 	}
 	return o, nil
+}
+
+// body returns what to send, for one request.
+func (o getOptions) body() io.Reader {
+	if o.bytes == 0 {
+		return strings.NewReader(o.data)
+	}
+	return io.LimitReader(rand.NewChaCha8([32]byte{}), o.bytes)
 }
 
 // answer is what came back.
@@ -125,9 +136,12 @@ func request(ctx context.Context, client *http.Client, o getOptions) answer {
 	ms := func() float64 { return float64(time.Since(begin).Microseconds()) / 1000 }
 	err := func() error {
 		ctx := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { a.FirstByteMs = ms() }})
-		r, err := http.NewRequestWithContext(ctx, o.method, o.url, strings.NewReader(o.data))
+		r, err := http.NewRequestWithContext(ctx, o.method, o.url, o.body())
 		if err != nil {
 			return fmt.Errorf("making a request: %w", err)
+		}
+		if o.bytes > 0 {
+			r.ContentLength = o.bytes
 		}
 		r.Header = http.Header(o.header).Clone()
 		r.Host = r.Header.Get("Host")

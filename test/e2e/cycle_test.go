@@ -1,0 +1,254 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	networkingv1 "k8s.io/api/networking/v1"
+)
+
+// TestCycle is the main job: one Helm value, and the app sleeps, wakes, answers and sleeps again, whoever calls it by
+// whatever name; its objects stay what the chart made them.
+func TestCycle(t *testing.T) {
+	t.Parallel()
+	a := newAirflow(t, "HELM")
+	before := a.service()
+	var ingressBefore networkingv1.Ingress
+	a.get("airflow-ingress", &ingressBefore)
+	a.optIn()
+	for _, url := range []string{
+		"http://" + before.Spec.ClusterIP + ":8080/echo?x=1%2F2",
+		a.url("/echo?x=1%2F2"),
+		"http://" + webserver + "." + a.ns + ".svc.cluster.local:8080/echo?x=1%2F2",
+	} {
+		a.asleep()
+		got := get(t, url)[0]
+		var echo struct {
+			App, Host, Path string
+			Query           map[string][]string
+		}
+		if err := json.Unmarshal([]byte(got.Body), &echo); err != nil || got.Status != 200 {
+			t.Fatalf("%s: status %d, body %q: %v", url, got.Status, got.Body, err)
+		}
+		if !strings.HasPrefix(echo.App, webserver+"-") || !strings.Contains(url, echo.Host) || echo.Query["x"][0] != "1/2" {
+			t.Errorf("%s: the app was asked otherwise: %+v", url, echo)
+		}
+	}
+	a.asleep()
+	after := a.service()
+	if d := cmp.Diff(before.Spec.Ports, after.Spec.Ports); d != "" {
+		t.Errorf("the Service's ports changed (-before +after):\n%s", d)
+	}
+	var ingress networkingv1.Ingress
+	a.get("airflow-ingress", &ingress)
+	if d := cmp.Diff(ingressBefore.Spec, ingress.Spec); d != "" {
+		t.Errorf("the Ingress changed (-before +after):\n%s", d)
+	}
+	for _, o := range [][2]string{{"Service", webserver}, {"Deployment", webserver}} {
+		got := a.events(o[0], o[1])
+		for reason, want := range map[string]int{"Injected": 1, "WakeRequested": 3, "Awake": 3, "Asleep": 4} {
+			if n := count(got, reason); n != want {
+				t.Errorf("%s has %d events %s, want %d: %q", o[0], n, reason, want, got)
+			}
+		}
+	}
+	if got := a.events("Deployment", "airflow-scheduler"); count(got, "Asleep") != 0 {
+		t.Errorf("the scheduler was touched: %q", got)
+	}
+}
+
+// TestBodyWhileAsleep sends 10 MiB before there is anybody to read it.
+func TestBodyWhileAsleep(t *testing.T) {
+	t.Parallel()
+	a := newAirflow(t, "HELM")
+	a.optIn()
+	a.asleep()
+	const size = 10 << 20
+	got := get(t, "-X", "POST", "-bytes", fmt.Sprint(size), a.url("/upload"))[0]
+	var echo struct {
+		BodyBytes  int64
+		BodySha256 string
+	}
+	if err := json.Unmarshal([]byte(got.Body), &echo); err != nil || got.Status != 200 {
+		t.Fatalf("status %d, body %q: %v", got.Status, got.Body, err)
+	}
+	direct := get(t, "-X", "POST", "-bytes", fmt.Sprint(size), "http://"+a.podIPs()[0]+":8080/upload")[0]
+	var want struct {
+		BodyBytes  int64
+		BodySha256 string
+	}
+	if err := json.Unmarshal([]byte(direct.Body), &want); err != nil {
+		t.Fatal(err)
+	}
+	if echo != want || echo.BodyBytes != size {
+		t.Errorf("the app got %+v while asleep, and %+v from the same client directly", echo, want)
+	}
+}
+
+// TestCrowdWakesOnce: 100 requests at once while asleep are all answered, and there is one wake.
+func TestCrowdWakesOnce(t *testing.T) {
+	t.Parallel()
+	a := newAirflow(t, "HELM")
+	a.optIn()
+	a.asleep()
+	upBefore := scaledUp(a)
+	got := get(t, "-n", "100", "-c", "100", a.url("/echo"))
+	if len(got) != 100 {
+		t.Errorf("%d answers", len(got))
+	}
+	for _, one := range got {
+		if one.Status != 200 {
+			t.Errorf("status %d: %s", one.Status, one.Body)
+		}
+	}
+	if n := count(a.events("Service", webserver), "WakeRequested"); n != 1 {
+		t.Errorf("%d wakes were requested: %q", n, a.events("Service", webserver))
+	}
+	if n := scaledUp(a) - upBefore; n != 1 {
+		t.Errorf("KEDA scaled up %d times", n)
+	}
+}
+
+// scaledUp is how often KEDA says that it has scaled the app up.
+func scaledUp(a *airflow) int {
+	return count(a.events("ScaledObject", webserver+"-deployment"), "KEDAScaleTargetActivated")
+}
+
+// TestChartUpgrades upgrades the app's chart with either Helm, awake and asleep: it neither undoes the injection nor
+// conflicts with it. The chart wants two replicas, which is not what KEDA wakes it with.
+func TestChartUpgrades(t *testing.T) {
+	for _, helm := range []string{"HELM", "HELM3"} {
+		t.Run(helm, func(t *testing.T) {
+			t.Parallel()
+			a := newAirflow(t, helm, "--set", "webserver.replicas=2")
+			var flags []string
+			if helm == "HELM" {
+				flags = []string{"--server-side=true"}
+			}
+			a.optIn()
+			a.asleep()
+			a.upgrade(append(flags, "--reuse-values", "--set", "webserver.service.annotations.note=one")...)
+			if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
+				t.Errorf("after an upgrade while asleep: %d %s", got.Status, got.Body)
+			}
+			a.upgrade(append(flags, "--reuse-values", "--set", "webserver.service.annotations.note=two")...)
+			s := a.service()
+			if s.Annotations["note"] != "two" || s.Spec.Selector["scale-to-zero/intercepted"] != "true" || s.Labels["scale-to-zero"] != "true" {
+				t.Errorf("after the upgrade: annotations %v, selector %v, labels %v", s.Annotations, s.Spec.Selector, s.Labels)
+			}
+			a.asleep()
+			if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
+				t.Errorf("after an upgrade while awake: %d %s", got.Status, got.Body)
+			}
+			for _, m := range s.ManagedFields {
+				if m.Manager == "scale-to-zero" && strings.Contains(string(m.FieldsV1.Raw), "f:selector") {
+					t.Errorf("scale-to-zero owns the selector")
+				}
+			}
+			if slices.Contains(a.events("Service", webserver), "Restored") {
+				t.Error("the injection was undone")
+			}
+		})
+	}
+}
+
+// TestOptOutWhileAsleep takes the label off: the old replica count and the old endpoints are back, and nothing is left.
+func TestOptOutWhileAsleep(t *testing.T) {
+	t.Parallel()
+	a := newAirflow(t, "HELM", "--set", "webserver.replicas=2")
+	before := a.service()
+	a.optIn()
+	a.asleep()
+	kubectl(t, "label", "service", "-n", a.ns, webserver, "scale-to-zero-")
+	if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
+		t.Errorf("a request on the way back: %d %s", got.Status, got.Body)
+	}
+	eventually(t, "everything is back", func() error {
+		if err := a.remains(); err != nil {
+			return err
+		}
+		pods, endpoints := a.podIPs(), a.endpoints(webserver)
+		if len(pods) != 2 || !slices.Equal(pods, endpoints) {
+			return fmt.Errorf("pods %v, endpoints %v", pods, endpoints)
+		}
+		return nil
+	})
+	if d := cmp.Diff(before.Spec, a.service().Spec); d != "" {
+		t.Errorf("the Service is not what it was (-before +after):\n%s", d)
+	}
+	if n := *a.deployment().Spec.Replicas; n != 2 {
+		t.Errorf("%d replicas, want 2", n)
+	}
+	if n := count(a.events("Service", webserver), "Restored"); n != 1 {
+		t.Errorf("%d events Restored", n)
+	}
+	if got := get(t, "-n", "20", "-c", "4", a.url("/echo")); len(got) != 20 {
+		t.Errorf("%d answers afterwards", len(got))
+	}
+}
+
+// TestOptOutUnderLoad takes the label off and puts it on again while requests come all the time; none fails.
+func TestOptOutUnderLoad(t *testing.T) {
+	t.Parallel()
+	a := newAirflow(t, "HELM")
+	a.optIn()
+	a.asleep()
+	done := make(chan []answer, 1)
+	go func() { done <- get(t, "-n", "400", "-c", "4", a.url("/slow?for=100ms")) }()
+	for _, label := range []string{"scale-to-zero-", "scale-to-zero=true", "scale-to-zero-"} {
+		kubectl(t, "label", "service", "-n", a.ns, webserver, label)
+		eventually(t, label, func() error {
+			if label == "scale-to-zero=true" {
+				if s := a.service(); s.Spec.Selector["scale-to-zero/intercepted"] != "true" {
+					return fmt.Errorf("selector %v", s.Spec.Selector)
+				}
+				return nil
+			}
+			return a.remains()
+		})
+	}
+	for _, one := range <-done {
+		if one.Status != 200 {
+			t.Errorf("status %d: %s", one.Status, one.Body)
+		}
+	}
+}
+
+// TestDeletedAppLeavesNothing uninstalls the app's chart while it sleeps.
+func TestDeletedAppLeavesNothing(t *testing.T) {
+	t.Parallel()
+	a := newAirflow(t, "HELM3")
+	a.optIn()
+	a.asleep()
+	must(t, a.helm, "uninstall", "airflow", "-n", a.ns, "--wait")
+	eventually(t, "nothing of ours is left", func() error {
+		if err := a.remains(); err != nil {
+			return err
+		}
+		if left := strings.TrimSpace(kubectl(t, "get", "-n", a.ns, "all,endpointslices,hpa,scaledobjects,ingresses", "-o", "name")); left != "" {
+			return fmt.Errorf("left: %s", left)
+		}
+		return nil
+	})
+}
+
+// TestBadSettingsAreDenied at admission, by the chart's webhook configuration.
+func TestBadSettingsAreDenied(t *testing.T) {
+	t.Parallel()
+	a := newAirflow(t, "HELM")
+	a.optIn()
+	_, err := command(t.Context(), os.Getenv("KUBECTL"), "annotate", "service", "-n", a.ns, webserver, "--overwrite", "scale-to-zero/cooldown=5")
+	if err == nil {
+		t.Fatal("it was not denied")
+	}
+	for _, want := range []string{"scale-to-zero/cooldown", `"5"`, "30s, 5m or 1h30m"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %s", err, want)
+		}
+	}
+}

@@ -1,0 +1,13 @@
+// Package e2e tries scale-to-zero as its users do, in a real cluster with KEDA: charts are installed with Helm, Services
+// labelled with kubectl, requests sent from a pod, and events read. Every test has a namespace of its own.
+//
+// It runs against the cluster of $KUBECONFIG and needs these in the environment; `make e2e` sets them, and brings a
+// cluster up first unless KUBECONFIG is set already:
+//
+//	E2E_CHART      folder of the scale-to-zero chart
+//	E2E_IMAGE      its image, name:tag, that the nodes have
+//	E2E_APP_IMAGE  image of test/app
+//	E2E_APP_CHART  folder of the Airflow-like chart, test/demo/chart
+//	HELM, HELM3    helm 4 and helm 3
+//	KUBECTL        kubectl
+package e2e

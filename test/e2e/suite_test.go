@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/go-logr/logr"
+
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+)
+
+const (
+	release   = "scale-to-zero" // of our chart, and its namespace
+	clientsNS = "e2e-clients"   // of the pod that sends requests
+)
+
+var (
+	kube   client.WithWatch
+	scheme = runtime.NewScheme()
+)
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (int, error) {
+	for _, name := range []string{"KUBECONFIG", "E2E_CHART", "E2E_IMAGE", "E2E_APP_IMAGE", "E2E_APP_CHART", "HELM", "HELM3", "KUBECTL"} {
+		if os.Getenv(name) == "" {
+			return 1, fmt.Errorf("%s is not set: run these tests with `make e2e`", name)
+		}
+	}
+	log.SetLogger(logr.Discard())
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), keda.AddToScheme(scheme)); err != nil {
+		return 1, err
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return 1, err
+	}
+	config.QPS, config.Burst = 200, 400
+	if kube, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
+		return 1, err
+	}
+	ctx := context.Background()
+	if err := install(ctx); err != nil {
+		return 1, err
+	}
+	if err := startClient(ctx); err != nil {
+		return 1, err
+	}
+	code := m.Run()
+	return code, kube.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: clientsNS}})
+}
+
+// install installs our chart, or upgrades it to what is to be tested.
+func install(ctx context.Context) error {
+	repository, tag, _ := strings.Cut(os.Getenv("E2E_IMAGE"), ":")
+	_, err := command(ctx, os.Getenv("HELM"), "upgrade", "--install", release, os.Getenv("E2E_CHART"), "-n", release, "--create-namespace",
+		"--set", "image.repository="+repository, "--set-string", "image.tag="+tag, "--set-string", "controller.podAnnotations.e2e="+fmt.Sprint(time.Now().Unix()),
+		"--wait", "--timeout", "3m")
+	return err
+}
+
+// startClient starts the pod from which requests are sent.
+func startClient(ctx context.Context) error {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: clientsNS}}
+	if err := kube.Create(ctx, ns); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: clientsNS, Name: "client"},
+		Spec: corev1.PodSpec{
+			Containers:                    []corev1.Container{{Name: "client", Image: os.Getenv("E2E_APP_IMAGE"), Args: []string{"sleep"}}},
+			TerminationGracePeriodSeconds: new(int64(1)),
+		},
+	}
+	if err := kube.Create(ctx, pod); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	_, err := command(ctx, os.Getenv("KUBECTL"), "wait", "-n", clientsNS, "--for=condition=Ready", "pod/client", "--timeout=60s")
+	return err
+}
+
+// command runs a command and returns its standard output; the error has its standard error.
+func command(ctx context.Context, name string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	c := exec.CommandContext(ctx, name, args...)
+	c.Stdout, c.Stderr = &stdout, &stderr
+	if err := c.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("running %s %s: %w\n%s%s", name, strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// must runs a command that is to succeed.
+func must(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := command(t.Context(), name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	return must(t, os.Getenv("KUBECTL"), args...)
+}
+
+// answer is what test/app's client prints for each request.
+type answer struct {
+	Status       int     `json:"status"`
+	Body         string  `json:"body"`
+	Bytes        int64   `json:"bytes"`
+	Milliseconds float64 `json:"ms"`
+	FirstByteMs  float64 `json:"firstByteMs"`
+	Error        string  `json:"error"`
+}
+
+// get sends requests from the client pod, with the flags of `app get`, and returns all answers. A request without an
+// answer fails the test.
+func get(t *testing.T, args ...string) []answer {
+	t.Helper()
+	out, err := command(t.Context(), os.Getenv("KUBECTL"), append([]string{"exec", "-n", clientsNS, "client", "--", "/app", "get"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answers []answer
+	d := json.NewDecoder(strings.NewReader(out))
+	for d.More() {
+		var a answer
+		if err := d.Decode(&a); err != nil {
+			t.Fatalf("reading %q: %v", out, err)
+		}
+		answers = append(answers, a)
+	}
+	return answers
+}
+
+// eventually waits until check returns nil; its last error is what the test fails with.
+func eventually(t *testing.T, what string, check func() error) {
+	t.Helper()
+	deadline := time.NewTimer(2 * time.Minute)
+	defer deadline.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline.C:
+			t.Fatalf("%s: still not so: %v", what, err)
+		case <-tick.C:
+		}
+	}
+}

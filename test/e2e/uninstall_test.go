@@ -1,0 +1,44 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestUninstall removes scale-to-zero while an app sleeps: the app is given back first. It is not parallel to the other
+// tests, which go on only when this one has installed the chart again.
+func TestUninstall(t *testing.T) {
+	a := newAirflow(t, "HELM", "--set", "webserver.replicas=2")
+	a.optIn()
+	a.asleep()
+	must(t, os.Getenv("HELM"), "uninstall", release, "-n", release, "--wait", "--timeout", "3m")
+	if err := a.remains(); err != nil {
+		t.Error(err)
+	}
+	if pods, endpoints := a.podIPs(), a.endpoints(webserver); len(pods) == 0 || !slices.Equal(pods, endpoints) || *a.deployment().Spec.Replicas != 2 {
+		t.Errorf("pods %v, endpoints %v, replicas %d", pods, endpoints, *a.deployment().Spec.Replicas)
+	}
+	if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
+		t.Errorf("status %d: %s", got.Status, got.Body)
+	}
+	// Interceptors take their time to drain, after Helm has gone.
+	eventually(t, "nothing is left in our namespace", func() error {
+		for _, name := range strings.Fields(kubectl(t, "get", "all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,pdb", "-n", release, "-o", "name")) {
+			if strings.Contains(name, release) {
+				return errors.New(name)
+			}
+		}
+		return nil
+	})
+	if left := kubectl(t, "get", "mutatingwebhookconfigurations,clusterroles,clusterrolebindings", "-o", "name"); strings.Contains(left, release) {
+		t.Errorf("left in the cluster: %s", left)
+	}
+	if err := install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The label is still there: it is taken over again.
+	a.asleep()
+}
