@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -84,58 +85,68 @@ func (c *cluster) killStrays(ctx context.Context) error {
 }
 
 // strays finds every process that belongs to this cluster and to nobody else: one in its network namespace, in its
-// cgroups, or a shim that serves its containerd. We are in none of them, but a thread of ours may have been.
+// cgroups, or a shim that serves its containerd.
 func (c *cluster) strays() ([]identity, error) {
-	mine := map[int]bool{}
 	pids, err := c.cgroupPIDs()
 	if err != nil {
 		return nil, err
 	}
-	for _, pid := range pids {
-		mine[pid] = true
-	}
-	entries, err := os.ReadDir("/proc")
+	inside, err := c.namespacePIDs()
 	if err != nil {
 		return nil, err
 	}
-	namespace, err := c.namespaceID()
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	shims, err := processes(func(pid int) bool { return isShimOf(commandLine(pid), c.containerdSocket()) })
+	if err != nil {
 		return nil, err
 	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		ns, err := os.Stat("/proc/" + e.Name() + "/ns/net")
-		inside := err == nil && namespace != nil && os.SameFile(ns, namespace)
-		cmdline, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline") // gone meanwhile
-		if inside || isShimOf(string(cmdline), c.containerdSocket()) {
-			mine[pid] = true
-		}
-	}
-	delete(mine, os.Getpid())
 	var ids []identity
-	for pid := range mine {
-		if id, err := identify(pid); err == nil {
+	seen := map[int]bool{}
+	for _, pid := range slices.Concat(pids, inside, shims) {
+		if id, err := identify(pid); err == nil && !seen[pid] {
 			ids = append(ids, id)
 		}
+		seen[pid] = true
 	}
 	return ids, nil
 }
 
-// isShimOf reads a command line as in /proc: containerd-shim-runc-v2 -namespace k8s.io -id … -address SOCKET.
-func isShimOf(cmdline, socket string) bool {
-	args := strings.Split(strings.TrimRight(cmdline, "\x00"), "\x00")
+// namespacePIDs lists the processes in the cluster's network namespace. We are not one, though a thread of ours may be.
+func (c *cluster) namespacePIDs() ([]int, error) {
+	namespace, err := c.namespaceID()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return processes(func(pid int) bool {
+		ns, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
+		return err == nil && pid != os.Getpid() && os.SameFile(ns, namespace)
+	})
+}
+
+// processes lists those of the machine that match.
+func processes(match func(pid int) bool) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && match(pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// isShimOf reads a command line: containerd-shim-runc-v2 -namespace k8s.io -id … -address SOCKET.
+func isShimOf(args []string, socket string) bool {
 	if !strings.Contains(args[0], "containerd-shim") {
 		return false
 	}
-	for i, arg := range args[1:] {
-		if arg == "-address" && i+2 < len(args) && args[i+2] == socket {
-			return true
-		}
-	}
-	return false
+	i := slices.Index(args, "-address")
+	return i > 0 && i+1 < len(args) && args[i+1] == socket
 }
 
 func (c *cluster) removeGlobals(ctx context.Context) error {

@@ -61,7 +61,7 @@ func (c *cluster) scheduler() daemon {
 // upAPIServer starts etcd and the API server, which waits for etcd by itself.
 func (c *cluster) upAPIServer(ctx context.Context) error {
 	for _, d := range []daemon{c.etcd(), c.apiServer()} {
-		if err := c.start(d); err != nil {
+		if err := c.start(ctx, d); err != nil {
 			return err
 		}
 	}
@@ -77,7 +77,7 @@ func (c *cluster) upAPIServer(ctx context.Context) error {
 // upControllers returns when pods can be made: the ServiceAccount that they run as is the last thing they need.
 func (c *cluster) upControllers(ctx context.Context) error {
 	for _, d := range []daemon{c.controllerManager(), c.scheduler()} {
-		if err := c.start(d); err != nil {
+		if err := c.start(ctx, d); err != nil {
 			return err
 		}
 	}

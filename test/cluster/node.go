@@ -119,7 +119,7 @@ func (c *cluster) upContainerd(ctx context.Context) error {
 	if err := c.writeNodeConfiguration(); err != nil {
 		return fmt.Errorf("writing the node's configuration: %w", err)
 	}
-	if err := c.start(daemon{name: "containerd", binary: containerdBinary, args: []string{"-c", c.path("conf", "containerd.toml")}}); err != nil {
+	if err := c.start(ctx, daemon{name: "containerd", binary: containerdBinary, args: []string{"-c", c.path("conf", "containerd.toml")}}); err != nil {
 		return err
 	}
 	return poll(ctx, time.Minute, "containerd to answer; see "+c.log("containerd"), func() (bool, error) {
@@ -135,7 +135,7 @@ func (c *cluster) upNode(ctx context.Context) error {
 		"--kubeconfig=" + c.pki("kubelet.kubeconfig"), "--config=" + c.path("conf", "kubelet.yaml"),
 		"--root-dir=" + c.path("data", "kubelet"), "--hostname-override=" + nodeName, "--node-ip=" + nodeIP, "--v=2",
 	}}
-	if err := c.start(kubelet); err != nil {
+	if err := c.start(ctx, kubelet); err != nil {
 		return err
 	}
 	api, err := c.api()
@@ -154,7 +154,7 @@ func (c *cluster) upNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.start(daemon{name: "kube-proxy", binary: c.hyperkube(), args: []string{"--config=" + c.path("conf", "kube-proxy.yaml"), "--v=2"}}); err != nil {
+	if err := c.start(ctx, daemon{name: "kube-proxy", binary: c.hyperkube(), args: []string{"--config=" + c.path("conf", "kube-proxy.yaml"), "--v=2"}}); err != nil {
 		return err
 	}
 	if err := c.waitHealthy(ctx, time.Minute, "kube-proxy", "http://127.0.0.1:10256/healthz"); err != nil {

@@ -123,9 +123,12 @@ type daemon struct {
 
 // start runs the daemon inside the namespace, unless it runs already, and does not wait for it to be of use. The process
 // outlives us: it gets its own session, so that Ctrl-C in the terminal of `up` does not reach it.
-func (c *cluster) start(d daemon) error {
+func (c *cluster) start(ctx context.Context, d daemon) error {
 	if _, err := c.running(d.name); err == nil {
 		return nil
+	}
+	if err := c.stopUnclaimed(ctx, d); err != nil {
+		return err
 	}
 	log, err := os.Create(c.log(d.name))
 	if err != nil {
@@ -145,6 +148,32 @@ func (c *cluster) start(d daemon) error {
 		return c.explain(d.name, errors.New("it ended at once"))
 	}
 	return c.savePID(d.name, id)
+}
+
+// stopUnclaimed ends a daemon that no pid file speaks of: `up` was killed before it could write it. The new one could
+// not listen where the old one still does.
+func (c *cluster) stopUnclaimed(ctx context.Context, d daemon) error {
+	pids, err := c.namespacePIDs()
+	if err != nil {
+		return err
+	}
+	var old []identity
+	for _, pid := range pids {
+		id, err := identify(pid)
+		if err != nil || filepath.Base(id.Exe) != filepath.Base(d.binary) {
+			continue
+		}
+		if args := commandLine(pid); args[0] == d.name {
+			old = append(old, id)
+		}
+	}
+	return stopProcesses(ctx, old, 10*time.Second)
+}
+
+// commandLine is empty, but has a first element, for a process that has ended or is the kernel's.
+func commandLine(pid int) []string {
+	content, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // it may have ended
+	return strings.Split(strings.TrimRight(string(content), "\x00"), "\x00")
 }
 
 func (c *cluster) savePID(name string, id identity) error {

@@ -210,21 +210,31 @@ func TestPoll(t *testing.T) {
 }
 
 func TestIsShimOf(t *testing.T) {
-	line := func(args ...string) string { return strings.Join(args, "\x00") + "\x00" }
+	const shim = "/usr/bin/containerd-shim-runc-v2"
 	for name, tc := range map[string]struct {
-		cmdline string
-		want    bool
+		args []string
+		want bool
 	}{
-		"ours":            {line("/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", "1", "-address", "/a.sock"), true},
-		"another's":       {line("/usr/bin/containerd-shim-runc-v2", "-id", "1", "-address", "/b.sock"), false},
-		"a mention":       {line("grep", "-address", "/a.sock"), false},
-		"without a value": {line("/usr/bin/containerd-shim-runc-v2", "-address"), false},
-		"kernel thread":   {"", false},
+		"ours":            {[]string{shim, "-namespace", "k8s.io", "-id", "1", "-address", "/a.sock"}, true},
+		"another's":       {[]string{shim, "-id", "1", "-address", "/b.sock"}, false},
+		"a mention":       {[]string{"grep", "-address", "/a.sock"}, false},
+		"without a value": {[]string{shim, "-address"}, false},
+		"kernel thread":   {[]string{""}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := isShimOf(tc.cmdline, "/a.sock"); got != tc.want {
+			if got := isShimOf(tc.args, "/a.sock"); got != tc.want {
 				t.Errorf("got %v", got)
 			}
 		})
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	id, _ := startSleep(t)
+	if got := strings.Join(commandLine(id.PID), " "); got != "sleep 3600" {
+		t.Errorf("got %q", got)
+	}
+	if got := commandLine(0); len(got) != 1 || got[0] != "" {
+		t.Errorf("nobody: %q", got)
 	}
 }
