@@ -43,11 +43,11 @@ func (c *cluster) programs() map[string]program {
 	}
 	helm := func(name, major, version string) program {
 		module := "helm.sh/helm/v" + major
-		flags := "-X " + module + "/internal/version.version=" + version
+		flags := []string{"-X " + module + "/internal/version.version=" + version}
 		for _, pkg := range []string{"/pkg/chartutil", "/pkg/lint/rules"} { // of Helm 3, which else takes itself for one of Kubernetes 1.20
-			flags += " -X " + module + pkg + ".k8sVersionMajor=1 -X " + module + pkg + ".k8sVersionMinor=" + kubernetesMinor
+			flags = append(flags, "-X "+module+pkg+".k8sVersionMajor=1", "-X "+module+pkg+".k8sVersionMinor="+kubernetesMinor)
 		}
-		return program{name: name, title: "Helm", module: module, version: version, pkg: "./cmd/helm", ldflags: flags}
+		return program{name: name, title: "Helm", module: module, version: version, pkg: "./cmd/helm", ldflags: strings.Join(flags, " ")}
 	}
 	all := map[string]program{}
 	for _, p := range []program{
