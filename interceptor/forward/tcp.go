@@ -121,19 +121,21 @@ func closeAll(conns ...*net.TCPConn) {
 
 // copy is io.Copy that tells the target of bytes, at most once a second. A splice in the kernel would not let us see
 // them.
-func (t *TCP) copy(dst io.Writer, src io.Reader, target *route.Target) error {
-	buf := t.buffers.Get()
-	defer t.buffers.Put(buf)
+func (t *TCP) copy(dst, src *net.TCPConn, target *route.Target) error {
+	wait, err := newReadable(src)
+	if err != nil {
+		return err
+	}
 	var touched time.Time
 	for {
-		n, err := src.Read(buf)
+		if err := wait(); err != nil {
+			return err
+		}
+		n, err := t.copyOnce(dst, src)
 		if n > 0 {
 			if now := time.Now(); now.Sub(touched) >= time.Second {
 				touched = now
 				target.Touch()
-			}
-			if _, err := dst.Write(buf[:n]); err != nil {
-				return err
 			}
 		}
 		if errors.Is(err, io.EOF) {
@@ -143,6 +145,19 @@ func (t *TCP) copy(dst io.Writer, src io.Reader, target *route.Target) error {
 			return err
 		}
 	}
+}
+
+// copyOnce copies what one read brings.
+func (t *TCP) copyOnce(dst io.Writer, src io.Reader) (int, error) {
+	buf := t.buffers.Get()
+	defer t.buffers.Put(buf)
+	n, err := src.Read(buf)
+	if n > 0 {
+		if _, err := dst.Write(buf[:n]); err != nil {
+			return n, err
+		}
+	}
+	return n, err
 }
 
 // clientWatch reads what a client sends while it is held, so that its going away is seen and frees its place. After
