@@ -66,7 +66,7 @@ func upCommand(run runner) *cobra.Command {
 			return c.up(ctx, newProgress(), !without)
 		}),
 	}
-	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only; a later `up` without this adds KEDA")
+	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only; a later up without this adds KEDA")
 	return cmd
 }
 
@@ -228,7 +228,7 @@ func forwardCommand(run runner) *cobra.Command {
 			return err
 		}),
 	}
-	cmd.Flags().BoolVar(&background, "background", false, "return once it listens, and keep it running until `down`")
+	cmd.Flags().BoolVar(&background, "background", false, "return once it listens, and keep it running until down")
 	return cmd
 }
 
