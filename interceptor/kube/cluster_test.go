@@ -117,7 +117,7 @@ func withPort(es *discoveryv1.EndpointSlice, name string, port int32) *discovery
 	return es
 }
 
-func endpoint(addr string, change ...func(*discoveryv1.Endpoint)) discoveryv1.Endpoint {
+func an(addr string, change ...func(*discoveryv1.Endpoint)) discoveryv1.Endpoint {
 	e := discoveryv1.Endpoint{Addresses: []string{addr}}
 	for _, f := range change {
 		f(&e)
@@ -163,14 +163,14 @@ func watchAll(t *testing.T, objects ...runtime.Object) (*fake.Clientset, *fakeSi
 
 func TestWatchCombinesSlices(t *testing.T) {
 	_, sink, _ := watchAll(t,
-		routeSlice(t, "web-v4", routes("web"), endpoint("10.0.0.1")),
-		routeSlice(t, "web-v6", routes("web"), endpoint("fd00::1", ready(true))),
+		routeSlice(t, "web-v4", routes("web"), an("10.0.0.1")),
+		routeSlice(t, "web-v6", routes("web"), an("fd00::1", ready(true))),
 		withPort(endpointSlice("web-direct-1", "web-direct", api.RoleDirect,
-			endpoint("10.1.0.1"), endpoint("10.1.0.2", ready(false)), endpoint("10.1.0.3", terminating)), "http", 8080),
-		withPort(endpointSlice("web-direct-2", "web-direct", api.RoleDirect, endpoint("fd00::2", ready(true))), "http", 8081),
+			an("10.1.0.1", ofPod("p1")), an("10.1.0.2", ready(false)), an("10.1.0.3", terminating)), "http", 8080),
+		withPort(endpointSlice("web-direct-2", "web-direct", api.RoleDirect, an("fd00::2", ready(true)), an("fd00::3", ofPod("p1"))), "http", 8081),
 		endpointSlice("peers", "interceptors", api.RoleInterceptor,
-			endpoint("10.0.0.1", ofPod("me")), endpoint("10.0.0.2", ofPod("you"), ready(false)), endpoint("10.0.0.3", ofPod("they"), terminating)),
-		endpointSlice("peers-v6", "interceptors", api.RoleInterceptor, endpoint("fd00::9", ofPod("you")), endpoint("fd00::8", ofPod("me"))),
+			an("10.0.0.1", ofPod("me")), an("10.0.0.2", ofPod("you"), ready(false)), an("10.0.0.3", ofPod("they"), terminating)),
+		endpointSlice("peers-v6", "interceptors", api.RoleInterceptor, an("fd00::9", ofPod("you")), an("fd00::8", ofPod("me"))),
 	)
 	if sink.synced != 1 {
 		t.Errorf("%d services were set before Synced, want 1", sink.synced)
@@ -180,7 +180,7 @@ func TestWatchCombinesSlices(t *testing.T) {
 	if diff := cmp.Diff(want, got.Endpoints); diff != "" {
 		t.Errorf("endpoints (-want +got):\n%s", diff)
 	}
-	if got.Pods != 3 || !got.Published || got.SleepID == "" {
+	if got.Pods != 4 || !got.Published || got.SleepID == "" {
 		t.Errorf("pods %d, published %v, sleep %q", got.Pods, got.Published, got.SleepID)
 	}
 	sink.mu.Lock()
@@ -210,12 +210,12 @@ func TestWatchFollowsChanges(t *testing.T) {
 		return false
 	})
 	must(slices.Create(ctx, withPort(endpointSlice("d", "web-direct", api.RoleDirect), "http", 8080), metav1.CreateOptions{}))
-	own := routeSlice(t, "r", routes("web"), endpoint("10.0.0.1"))
+	own := routeSlice(t, "r", routes("web"), an("10.0.0.1"))
 	must(slices.Create(ctx, own, metav1.CreateOptions{}))
 	eventually(t, "set", func() bool { s, ok := sink.get("shop/web"); return ok && s.Published && len(s.Endpoints["http"]) == 0 })
 	asleep, _ := sink.get("shop/web")
 
-	direct := withPort(endpointSlice("d", "web-direct", api.RoleDirect, endpoint("10.1.0.1")), "http", 8080)
+	direct := withPort(endpointSlice("d", "web-direct", api.RoleDirect, an("10.1.0.1")), "http", 8080)
 	direct.Generation = 2
 	must(slices.Update(ctx, direct, metav1.UpdateOptions{}))
 	eventually(t, "awake", func() bool { s, _ := sink.get("shop/web"); return len(s.Endpoints["http"]) == 1 })
@@ -226,7 +226,7 @@ func TestWatchFollowsChanges(t *testing.T) {
 	broken := own.DeepCopy()
 	broken.Annotations[api.RoutesAnnotation] = "{"
 	must(slices.Update(ctx, broken, metav1.UpdateOptions{}))
-	unready := routeSlice(t, "r", routes("web"), endpoint("10.0.0.1", ready(false)))
+	unready := routeSlice(t, "r", routes("web"), an("10.0.0.1", ready(false)))
 	must(slices.Update(ctx, unready, metav1.UpdateOptions{}))
 	eventually(t, "unpublished", func() bool { s, ok := sink.get("shop/web"); return ok && !s.Published })
 

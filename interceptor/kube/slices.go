@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -26,11 +27,17 @@ type slice struct {
 	uid        string
 	generation int64
 
-	routes    string              // the annotation; role route
-	published bool                // our own address is a ready endpoint; role route
-	endpoints map[string][]string // ready pods by port name; role direct
-	pods      int                 // ready or not, but not ending; role direct
-	peers     []peer.Peer         // role interceptor
+	routes    string                // the annotation; role route
+	published bool                  // our own address is a ready endpoint; role route
+	endpoints map[string][]endpoint // ready pods by port name; role direct
+	pods      int                   // ready or not, but not ending; role direct
+	peers     []peer.Peer           // role interceptor
+}
+
+// endpoint is a ready pod's port.
+type endpoint struct {
+	addr string // ip:port
+	pod  string // its name; empty if the slice does not say
 }
 
 // digest takes from es what is kept. Self tells an interceptor's own endpoint.
@@ -63,8 +70,8 @@ func ending(e discoveryv1.Endpoint) bool {
 	return e.Conditions.Terminating != nil && *e.Conditions.Terminating
 }
 
-func pods(es *discoveryv1.EndpointSlice) (ready map[string][]string, all int) {
-	ready = map[string][]string{}
+func pods(es *discoveryv1.EndpointSlice) (ready map[string][]endpoint, all int) {
+	ready = map[string][]endpoint{}
 	for _, e := range es.Endpoints {
 		if len(e.Addresses) == 0 || ending(e) {
 			continue
@@ -82,7 +89,11 @@ func pods(es *discoveryv1.EndpointSlice) (ready map[string][]string, all int) {
 				portName = *p.Name
 			}
 			// The API says of Addresses: they are interchangeable, clients use the first.
-			ready[portName] = append(ready[portName], net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*p.Port))))
+			pod := endpoint{addr: net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*p.Port)))}
+			if e.TargetRef != nil {
+				pod.pod = e.TargetRef.Name
+			}
+			ready[portName] = append(ready[portName], pod)
 		}
 	}
 	return ready, all
@@ -119,18 +130,43 @@ func combine(routes api.Routes, own, direct []slice) route.Service {
 		s.Published = s.Published || r.published
 	}
 	slices.SortFunc(direct, func(a, b slice) int { return cmp.Compare(a.uid, b.uid) })
+	ready := map[string][]endpoint{}
 	sleep := fnv.New64a()
 	for _, d := range direct {
 		// The pods of all slices together, once for each IP family: more than one pod too many does not matter.
 		s.Pods += d.pods
-		for portName, addrs := range d.endpoints {
-			s.Endpoints[portName] = append(s.Endpoints[portName], addrs...)
+		for portName, endpoints := range d.endpoints {
+			ready[portName] = append(ready[portName], endpoints...)
 		}
 		_, _ = sleep.Write([]byte(d.uid + "/" + strconv.FormatInt(d.generation, 10) + "\n")) // never fails
 	}
-	for _, addrs := range s.Endpoints {
-		slices.Sort(addrs)
+	for portName, endpoints := range ready {
+		s.Endpoints[portName] = addresses(endpoints)
 	}
 	s.SleepID = strconv.FormatUint(sleep.Sum64(), 36)
 	return s
+}
+
+// addresses are where the pods are, each once: of one that has an address of either IP family the IPv4 one counts, since
+// many an app listens on no other.
+func addresses(endpoints []endpoint) []string {
+	v6 := func(e endpoint) bool { return strings.HasPrefix(e.addr, "[") }
+	slices.SortFunc(endpoints, func(a, b endpoint) int {
+		if v6(a) != v6(b) {
+			return map[bool]int{true: 1, false: -1}[v6(a)]
+		}
+		return cmp.Compare(a.addr, b.addr)
+	})
+	v4 := map[string]bool{}
+	out := make([]string, 0, len(endpoints))
+	for _, e := range endpoints {
+		switch {
+		case !v6(e):
+			v4[e.pod] = true
+		case e.pod != "" && v4[e.pod]:
+			continue
+		}
+		out = append(out, e.addr)
+	}
+	return out
 }

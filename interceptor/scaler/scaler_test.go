@@ -409,6 +409,30 @@ func TestWakerWakesAgain(t *testing.T) {
 	})
 }
 
+// When all who waited have given up, and nobody has scaled, the next request begins anew.
+func TestWakerAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		workloads, events := &fakeWorkloads{}, &fakeEvents{}
+		w := NewWaker(WakerOptions{
+			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Push: func(route.Key) bool { return false },
+		})
+		defer w.Close()
+		table, l := newTable(w)
+		table.SetService(service())
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			if _, err := l.route.Pick(ctx, &route.Visit{}); err == nil {
+				t.Error("picked a pod where there is none")
+			}
+			cancel()
+			advance(time.Minute)
+		}
+		if workloads.scales.Load() != 2 || len(events.wakes) != 2 {
+			t.Errorf("%d scales, %d events", workloads.scales.Load(), len(events.wakes))
+		}
+	})
+}
+
 func TestDescribe(t *testing.T) {
 	long := strings.Repeat("/ä", 500)
 	for name, tc := range map[string]struct {
