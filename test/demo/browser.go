@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	firstPort, lastPort = 8080, 8099
+	patience            = time.Minute // of a visitor
+)
+
+// A browser visits the app through a port of this machine.
+type browser struct {
+	port   int
+	client *http.Client
+}
+
+func (b *browser) url() string { return fmt.Sprintf("http://127.0.0.1:%d/", b.port) }
+
+// open forwards a port to the app's Service: the first that is free, or is forwarded there already.
+func (b *browser) open(ctx context.Context, n *narrator, c cluster) error {
+	b.client = &http.Client{Transport: &http.Transport{}, Timeout: patience}
+	target := appNamespace + "/" + webserver + ":8080"
+	var errs []error
+	for port := firstPort; port <= lastPort; port++ {
+		args := []string{"forward", "--background", strconv.Itoa(port), target}
+		_, err := c.run(ctx, args...)
+		if err == nil {
+			b.port = port
+			n.command(append([]string{"go", "run", "-C", "test/cluster", "."}, args...)...)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("opening a port from %d to %d: %w", firstPort, lastPort, errors.Join(errs[0], errs[len(errs)-1]))
+}
+
+// close ends the connection: as long as it lasts, somebody may be there.
+func (b *browser) close() { b.client.CloseIdleConnections() }
+
+// An answer is what a visitor got.
+type answer struct {
+	status, line string
+	took         time.Duration
+}
+
+// visit requests the app's page, which has to be there.
+func (b *browser) visit(ctx context.Context, n *narrator) (answer, error) {
+	defer n.progress("the request is on its way")()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url(), nil)
+	if err != nil {
+		return answer{}, err
+	}
+	request.Header.Set("User-Agent", "scale-to-zero-demo") // an event will name it
+	began := time.Now()
+	response, err := b.client.Do(request)
+	if err != nil {
+		if ctx.Err() != nil {
+			return answer{}, context.Cause(ctx)
+		}
+		return answer{}, &failure{"the app answers", "200 OK", err.Error()}
+	}
+	defer response.Body.Close()
+	line, err := bufio.NewReader(response.Body).ReadString('\n')
+	if err == nil {
+		_, err = io.Copy(io.Discard, response.Body) // so that the connection can be used again
+	}
+	a := answer{status: response.Status, line: strings.TrimSpace(line), took: time.Since(began)}
+	if response.StatusCode != http.StatusOK || (err != nil && !errors.Is(err, io.EOF)) || !strings.HasPrefix(a.line, webserver+"-") {
+		return a, &failure{"the app answers", "200 OK, and a line with the pod's name", fmt.Sprintf("%s, %q (%v)", a.status, a.line, err)}
+	}
+	return a, nil
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	imageRepository    = "scale-to-zero.test/scale-to-zero"
+	appImageRepository = "scale-to-zero.test/app"
+)
+
+// preparation is everything before the story: what the viewer's cluster has already, except for scale-to-zero.
+type preparation struct {
+	narrator *narrator
+	cluster  cluster
+
+	tag, appTag string // of the images
+}
+
+func (p *preparation) run(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{p.boot, p.images, p.scaleToZero, p.app} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *preparation) boot(ctx context.Context) error {
+	p.narrator.heading("A Kubernetes cluster with KEDA")
+	done := p.narrator.progress("building test/cluster")
+	_, err := output(ctx, "go", "build", "-C", "test/cluster", "-buildvcs=false", "-o", filepath.Join("..", "..", clusterProgram), ".")
+	done()
+	if err != nil {
+		return err
+	}
+	p.narrator.command("go", "run", "-C", "test/cluster", ".", "up")
+	return show(ctx, clusterProgram, "up")
+}
+
+// images builds both images and gives them to the cluster. They are named after what is in them, so that a change
+// restarts what runs, and no change does not.
+func (p *preparation) images(ctx context.Context) error {
+	began := time.Now()
+	done := p.narrator.progress("building the images of scale-to-zero and of the app")
+	defer done()
+	for _, image := range []struct {
+		source, binary, repository string
+		tag                        *string
+	}{
+		{".", "scale-to-zero", imageRepository, &p.tag},
+		{"./test/app", "app", appImageRepository, &p.appTag},
+	} {
+		file := filepath.Join("bin", "demo", image.binary)
+		// Static, since there is nothing else in the image.
+		_, err := output(ctx, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=demo", "-o", file, image.source)
+		if err != nil {
+			return err
+		}
+		if *image.tag, err = contentTag(file); err != nil {
+			return err
+		}
+		if _, err := p.cluster.run(ctx, "image", image.repository+":"+*image.tag, file+".tar", file+":/"+image.binary); err != nil {
+			return err
+		}
+		if _, err := p.cluster.run(ctx, "load", file+".tar"); err != nil {
+			return err
+		}
+	}
+	done()
+	p.narrator.line(fmt.Sprintf("%7.1fs  images of scale-to-zero and of the app, built from this checkout", time.Since(began).Seconds()))
+	return nil
+}
+
+// contentTag returns an image tag that follows from a file's content.
+func contentTag(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("naming an image: %w", err)
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", fmt.Errorf("naming an image: %w", err)
+	}
+	return "demo-" + hex.EncodeToString(sum.Sum(nil))[:8], nil
+}
+
+func (p *preparation) scaleToZero(ctx context.Context) error {
+	p.narrator.heading("scale-to-zero, installed once for the whole cluster")
+	return p.install(ctx, "upgrade", "--install", "scale-to-zero", "config/chart", "-n", ourNamespace, "--create-namespace",
+		"--set", "image.repository="+imageRepository, "--set", "image.tag="+p.tag, "--wait", "--timeout", "3m")
+}
+
+// app installs the app, as new.
+func (p *preparation) app(ctx context.Context) error {
+	n := p.narrator
+	n.heading("An app, deployed with somebody else's chart")
+	n.say("It is made like Airflow: a web server, which takes 3 s to start, and a scheduler. The chart knows nothing of " +
+		"scale-to-zero. For the demo an annotation says: sleep after 10 s without a request, not after 5 minutes.")
+	n.blank()
+	old, err := p.cluster.kubectl(ctx, "get", "namespace", appNamespace, "--ignore-not-found", "-o", "name")
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(old) != "" {
+		n.command("kubectl", "delete", "namespace", appNamespace)
+		done := n.progress("removing the app of the last time")
+		_, err := p.cluster.kubectl(ctx, "delete", "namespace", appNamespace, "--timeout", "2m")
+		done()
+		if err != nil {
+			return err
+		}
+		n.saw("The app of the last time is gone.")
+	}
+	return p.install(ctx, "install", "airflow", appChart, "-n", appNamespace, "--create-namespace",
+		"--set", "image.repository="+appImageRepository, "--set", "image.tag="+p.appTag, "--set", "ingress.web.enabled=true",
+		"--set-string", "webserver.service.annotations.scale-to-zero/cooldown="+cooldown, "--wait", "--timeout", "2m")
+}
+
+// install runs Helm, and then says how long it took until everything was ready.
+func (p *preparation) install(ctx context.Context, args ...string) error {
+	p.narrator.command(append([]string{"helm"}, args...)...)
+	began := time.Now()
+	done := p.narrator.progress("waiting until its pods are ready")
+	_, err := p.cluster.helm(ctx, args...)
+	done()
+	if err == nil {
+		p.narrator.saw(fmt.Sprintf("Ready after %s.", seconds(time.Since(began))))
+	}
+	return err
+}
+
+// seconds writes a duration as people say it: 3.4 s, 7 ms.
+func seconds(d time.Duration) string {
+	if d < 100*time.Millisecond {
+		return fmt.Sprintf("%.0f ms", max(1, d.Seconds()*1000))
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// clusterProgram is test/cluster, built once: `go run` would take its time at every look.
+const clusterProgram = "bin/demo/cluster"
+
+// A cluster is reached through its program, which finds the cluster by the checkout or by SCALE_TO_ZERO_CLUSTER.
+type cluster struct{}
+
+func (cluster) run(ctx context.Context, args ...string) (string, error) {
+	return output(ctx, append([]string{clusterProgram}, args...)...)
+}
+
+func (c cluster) kubectl(ctx context.Context, args ...string) (string, error) {
+	return c.run(ctx, append([]string{"kubectl"}, args...)...)
+}
+
+func (c cluster) helm(ctx context.Context, args ...string) (string, error) {
+	return c.run(ctx, append([]string{"helm"}, args...)...)
+}
+
+// output runs a program and returns its standard output. The error has what it wrote to standard error.
+func output(ctx context.Context, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := program(ctx, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		return "", fmt.Errorf("running `%s`: %w\n%s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// show runs a program that speaks to the viewer itself.
+func show(ctx context.Context, args ...string) error {
+	cmd := program(ctx, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("running `%s`: %w; it has said why", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// program puts every program in a process group of its own. A terminal's Ctrl-C then reaches it through us alone, and
+// once: what is told twice to stop does not clean up.
+func program(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = 30 * time.Second
+	return cmd
+}
