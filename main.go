@@ -41,7 +41,7 @@ import (
 )
 
 // version is set by the linker.
-var version = "" //nolint:gochecknoglobals // the linker can set nothing else
+var version = ""
 
 // leaseName is that of the Lease by which the controllers choose the one that works.
 const leaseName = "scale-to-zero-controller"
@@ -216,7 +216,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 		mgr.AddReadyzCheck("certificate", certificate.ReadyCheck),
 		mgr.AddReadyzCheck("webhook", mgr.GetWebhookServer().StartedChecker()),
 		webhook.Add(mgr),
-		controller.Add(mgr, controller.Options{
+		controller.Add(ctx, mgr, controller.Options{
 			Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
 			Deployment: f.deployment, PortLow: low, PortHigh: high,
 		}),
@@ -355,6 +355,7 @@ func (f *restoreFlags) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	return controller.RestoreAll(ctx, c, controller.RestoreOptions{
-		Namespace: f.namespace, Deployment: f.deployment, Lease: leaseName, Secret: f.certSecret, Log: logger,
+		Namespace: f.namespace, Deployment: f.deployment, Lease: leaseName, Secret: f.certSecret,
+		Until: time.Now().Add(f.timeout + time.Minute), Log: logger,
 	})
 }

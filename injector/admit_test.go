@@ -147,8 +147,7 @@ func TestAdmitDenies(t *testing.T) {
 			s := service(tc.change)
 			before := s.DeepCopy()
 			err := Admit(s, nil, false)
-			var setting *SettingError
-			if !errors.As(err, &setting) {
+			if _, ok := errors.AsType[*SettingError](err); !ok {
 				t.Fatalf("got error %v, want a SettingError", err)
 			}
 			for _, w := range tc.want {

@@ -24,7 +24,8 @@ const (
 	// RouteAnnotation on the user's Service is how the controller talks to admission: RouteReady asks for the
 	// sentinel, and taking it off for the sentinel's removal. Nobody else can change it.
 	RouteAnnotation = Prefix + "route"
-	RouteReady      = "ready"
+	// RouteReady is its only value.
+	RouteReady = "ready"
 
 	// ServiceLabel on our objects names the Service that they were made for.
 	ServiceLabel = Prefix + "service"
@@ -33,8 +34,9 @@ const (
 	ReplicasAnnotation = Prefix + "replicas"
 	// SinceAnnotation on a route slice or a ScaledObject says when giving the app back began, in RFC 3339.
 	SinceAnnotation = Prefix + "restoring-since"
-	// RestoringAnnotation on the controller's Deployment ("true") makes the controllers give every app back.
-	RestoringAnnotation = Prefix + "restoring"
+	// RestoringAnnotation on the controllers' Deployment makes them give every app back until the time that it holds, in
+	// RFC 3339. A time, so that an uninstall that was broken off is forgotten by itself.
+	RestoringAnnotation = Prefix + "restoring-until"
 
 	// ManagedByLabel is on everything we make.
 	ManagedByLabel = "app.kubernetes.io/managed-by"

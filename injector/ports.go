@@ -53,7 +53,7 @@ func (ps *Ports) Get(r Route, now time.Time) (int32, error) {
 	fmt.Fprintf(h, "%s/%s/%s", r.Namespace, r.Service, r.Port)
 	// Starting at a place of the route's own makes it unlikely that a controller which has just taken over, and does
 	// not know what rests, gives out what another has freed a moment ago; and a route that comes back gets its port back.
-	start := int32(h.Sum32() % uint32(size))
+	start := int32(int64(h.Sum32()) % int64(size)) //nolint:gosec // less than size
 	for i := range size {
 		p := ps.low + (start+i)%size
 		if _, taken := ps.owner[p]; taken {

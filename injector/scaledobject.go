@@ -102,4 +102,6 @@ func Remembered(so *keda.ScaledObject) int32 {
 // pollingInterval is how often KEDA asks, in seconds: a quarter of the cool-down, and at most KEDA's own 30.
 func pollingInterval(cooldown time.Duration) int32 { return min(max(seconds(cooldown/4), 1), 30) }
 
-func seconds(d time.Duration) int32 { return int32((d + time.Second - 1) / time.Second) }
+func seconds(d time.Duration) int32 {
+	return int32((d + time.Second - 1) / time.Second) //nolint:gosec // ParseSettings allows 30 days at most
+}

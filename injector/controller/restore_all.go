@@ -29,7 +29,9 @@ type RestoreOptions struct {
 	Namespace, Deployment string
 	// Lease and Secret are what the controllers have made for themselves, which no chart removes.
 	Lease, Secret string
-	Log           logr.Logger
+	// Until is when the controllers may go on as before, should this be broken off.
+	Until time.Time
+	Log   logr.Logger
 }
 
 // RestoreAll has the running controllers give every app back, waits until nothing of ours is left around any of them,
@@ -43,7 +45,7 @@ func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 	}
 	running := own.UID != ""
 	if running {
-		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"true"}}}`, injector.RestoringAnnotation))
+		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, injector.RestoringAnnotation, o.Until.UTC().Format(time.RFC3339)))
 		if err := c.Patch(ctx, own, patch); err != nil {
 			return fmt.Errorf("telling the controllers to give every app back: %w", err)
 		}

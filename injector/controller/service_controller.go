@@ -44,7 +44,7 @@ type ServiceReconciler struct {
 type verdict struct {
 	take     bool
 	skip     injector.Skip // why not, if it is opted in and not taken
-	retry    bool          // the reason may go away without any watch saying so
+	retry    time.Duration // when to look again, if the reason goes away without any watch saying so
 	settings injector.Settings
 	workload injector.Workload
 	object   client.Object // the workload as an object, for events; may be nil
@@ -84,8 +84,8 @@ func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		return r.inject(ctx, service, own, v)
 	}
 	result, err := r.withdraw(ctx, service, own, v)
-	if v.retry && result.IsZero() {
-		result.RequeueAfter = kedaRetry
+	if result.IsZero() {
+		result.RequeueAfter = v.retry
 	}
 	return result, err
 }
@@ -148,7 +148,7 @@ func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service) 
 	if !optedIn {
 		return v, nil
 	}
-	if restoring, err := r.restoring(ctx); err != nil || restoring {
+	if v.retry, err = r.restoring(ctx); err != nil || v.retry > 0 {
 		return v, err
 	}
 	if v.settings, err = injector.ParseSettings(service.Annotations); err != nil {
@@ -159,7 +159,7 @@ func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service) 
 		return v, nil
 	}
 	if !r.keda.Load() {
-		v.skip, v.retry = "KEDA is not installed: there is no API keda.sh/v1alpha1 ScaledObject; it is taken over when there is", true
+		v.skip, v.retry = "KEDA is not installed: there is no API keda.sh/v1alpha1 ScaledObject; it is taken over when there is", kedaRetry
 		return v, nil
 	}
 	return v, r.judgeWorkload(ctx, service, &v)
@@ -196,17 +196,24 @@ func (r *ServiceReconciler) judgeWorkload(ctx context.Context, service *corev1.S
 	return nil
 }
 
-// restoring says whether every app is to be given back.
-func (r *ServiceReconciler) restoring(ctx context.Context) (bool, error) {
+// restoring says for how long yet every app is to be given back.
+func (r *ServiceReconciler) restoring(ctx context.Context) (time.Duration, error) {
 	if r.Deployment == "" {
-		return false, nil
+		return 0, nil
 	}
 	var own appsv1.Deployment
 	err := r.client.Get(ctx, types.NamespacedName{Namespace: r.Namespace, Name: r.Deployment}, &own)
-	if err != nil {
-		return false, fmt.Errorf("getting own deployment: %w", client.IgnoreNotFound(err))
+	if apierrors.IsNotFound(err) {
+		return 0, nil
 	}
-	return own.Annotations[injector.RestoringAnnotation] == "true", nil
+	if err != nil {
+		return 0, fmt.Errorf("getting own deployment: %w", err)
+	}
+	until, err := time.Parse(time.RFC3339, own.Annotations[injector.RestoringAnnotation])
+	if err != nil {
+		return 0, nil //nolint:nilerr // there is none, or none of ours
+	}
+	return max(0, until.Sub(r.Now())), nil
 }
 
 // delete deletes the very object that was read, and says whether it was still there.

@@ -54,20 +54,9 @@ func (r *ServiceReconciler) withdraw(ctx context.Context, service *corev1.Servic
 	if !back && !late && len(own.slices) > 0 {
 		return ctrl.Result{RequeueAfter: retry}, nil
 	}
-	deleted := false
-	for i := range own.slices {
-		one, err := r.delete(ctx, &own.slices[i])
-		if err != nil {
-			return ctrl.Result{}, err
-		}
-		deleted = deleted || one
-	}
-	// An interceptor sees the route slice go before the direct Service's slices, since both are deleted in this order
-	// and seen in one watch; it serves what is left with the pods that it knew.
-	if own.direct != nil {
-		if _, err := r.delete(ctx, own.direct); err != nil {
-			return ctrl.Result{}, err
-		}
+	deleted, err := r.deleteOwned(ctx, own)
+	if err != nil {
+		return ctrl.Result{}, err
 	}
 	r.freePorts(client.ObjectKeyFromObject(service))
 	r.stories.forget(client.ObjectKeyFromObject(service))
@@ -75,6 +64,26 @@ func (r *ServiceReconciler) withdraw(ctx context.Context, service *corev1.Servic
 		r.tellRestored(ctx, service, object, w, back, v.skip)
 	}
 	return ctrl.Result{}, nil
+}
+
+// deleteOwned deletes what is ours around a Service, and says whether there was a route slice yet. An interceptor sees the
+// route slice go before the direct Service's slices, since they are deleted in this order and seen in one watch; it
+// serves what is left with the pods that it knew.
+func (r *ServiceReconciler) deleteOwned(ctx context.Context, own owned) (bool, error) {
+	deleted := false
+	for i := range own.slices {
+		one, err := r.delete(ctx, &own.slices[i])
+		if err != nil {
+			return false, err
+		}
+		deleted = deleted || one
+	}
+	if own.direct != nil {
+		if _, err := r.delete(ctx, own.direct); err != nil {
+			return false, err
+		}
+	}
+	return deleted, nil
 }
 
 // retire marks the route slices, once.

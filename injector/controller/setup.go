@@ -68,7 +68,7 @@ func onlyScale(all []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
 }
 
 // Add adds both controllers to the manager.
-func Add(mgr ctrl.Manager, o Options) error {
+func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	o.setDefaults()
 	if o.Namespace == "" || o.InterceptorService == "" || o.ScalerAddress == "" {
 		return errors.New("adding controllers: Namespace, InterceptorService and ScalerAddress are required")
@@ -89,7 +89,7 @@ func Add(mgr ctrl.Manager, o Options) error {
 		return fmt.Errorf("adding workload controller: %w", err)
 	}
 	k := &kedaWatch{mgr: mgr, available: available, services: services, serviceController: serviceController, workloadController: workloadController}
-	installed, err := k.installed(context.Background())
+	installed, err := k.installed(ctx)
 	switch {
 	case err != nil:
 		return err

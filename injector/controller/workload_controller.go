@@ -77,7 +77,7 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 		return r.restore(ctx, object, w, so)
 	}
 	r.observe(ctx, req.NamespacedName, object, w, d)
-	return ctrl.Result{}, r.apply(ctx, object, w, so, d)
+	return ctrl.Result{}, r.apply(ctx, w, so, d)
 }
 
 // demand collects what asks for the workload.
@@ -131,7 +131,7 @@ func (r *WorkloadReconciler) scaledObject(ctx context.Context, namespace string,
 
 // apply creates or updates the ScaledObject. It is created only when all traffic goes through the interceptors: before,
 // an app might be put to sleep under requests that nobody counts.
-func (r *WorkloadReconciler) apply(ctx context.Context, object client.Object, w injector.Workload, so *keda.ScaledObject, d demand) error {
+func (r *WorkloadReconciler) apply(ctx context.Context, w injector.Workload, so *keda.ScaledObject, d demand) error {
 	if so == nil && (d.unsafe || len(d.services) == 0) {
 		return nil
 	}

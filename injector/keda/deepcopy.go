@@ -36,7 +36,7 @@ func (o *ScaledObject) DeepCopyObject() runtime.Object { return o.DeepCopy() }
 // DeepCopyObject implements runtime.Object.
 func (l *ScaledObjectList) DeepCopyObject() runtime.Object {
 	out := &ScaledObjectList{TypeMeta: l.TypeMeta}
-	l.ListMeta.DeepCopyInto(&out.ListMeta)
+	l.DeepCopyInto(&out.ListMeta)
 	out.Items = make([]ScaledObject, len(l.Items))
 	for i := range l.Items {
 		l.Items[i].DeepCopyInto(&out.Items[i])

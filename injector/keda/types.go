@@ -23,7 +23,7 @@ func AddToScheme(s *runtime.Scheme) error {
 // ScaledObject scales one workload.
 type ScaledObject struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.ObjectMeta `json:"metadata"`
 
 	Spec ScaledObjectSpec `json:"spec"`
 }
@@ -67,7 +67,7 @@ type Trigger struct {
 // ScaledObjectList is a list of ScaledObjects.
 type ScaledObjectList struct {
 	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
+	metav1.ListMeta `json:"metadata"`
 
 	Items []ScaledObject `json:"items"`
 }

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -96,21 +96,20 @@ func TestServiceDeletedWhileAsleep(t *testing.T) {
 
 func TestRestoreAll(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
-	own := &appsv1.Deployment{}
-	{
-		o := (&app{t: t, ns: ours}).deployment("controller", 2)
-		create(t, o)
-		own = o
-	}
+	own := (&app{t: t, ns: ours}).deployment("controller", 2)
+	create(t, own)
 	t.Cleanup(func() { _ = kube.Delete(t.Context(), own) })
 	start(t, planeOptions{interceptors: &interceptors{}, deployment: "controller"})
 	a := newApp(t, 2)
 	a.takenOver()
 	a.scale(0)
 	done := make(chan error, 1)
-	go func() { done <- controller.RestoreAll(t.Context(), kube, controller.RestoreOptions{
-			Namespace: ours, Deployment: "controller", Lease: "lease", Secret: "certificate", Log: logr.Discard(),
-		}) }()
+	go func() {
+		done <- controller.RestoreAll(t.Context(), kube, controller.RestoreOptions{
+			Namespace: ours, Deployment: "controller", Lease: "lease", Secret: "certificate",
+			Until: time.Now().Add(time.Hour), Log: logr.Discard(),
+		})
+	}()
 	eventually(t, "the old replica count is back", func() error {
 		if n := a.replicas(); n != 2 {
 			return fmt.Errorf("it is %d", n)

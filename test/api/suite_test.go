@@ -156,7 +156,6 @@ type plane struct {
 type planeOptions struct {
 	interceptors *interceptors
 	noAdmission  bool
-	namespace    string // where the interceptors' Service is; ours if empty
 	deployment   string
 }
 
@@ -183,7 +182,7 @@ func start(t *testing.T, o planeOptions) *plane {
 			t.Fatal(err)
 		}
 	}
-	if err := controller.Add(mgr, controller.Options{
+	if err := controller.Add(t.Context(), mgr, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
 		Deployment: o.deployment, Dial: o.interceptors.dial,
 	}); err != nil {
@@ -201,7 +200,7 @@ func start(t *testing.T, o planeOptions) *plane {
 	t.Cleanup(p.stop)
 	if !o.noAdmission {
 		eventually(t, "admission answers", func() error {
-			c := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // only whether it listens
+			c := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 			resp, err := c.Get("https://" + net.JoinHostPort(install.LocalServingHost, fmt.Sprint(install.LocalServingPort)) + webhook.Path)
 			if err != nil {
 				return err

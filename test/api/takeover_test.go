@@ -65,8 +65,8 @@ func TestTakeover(t *testing.T) {
 		return nil
 	})
 	for _, m := range a.live().ManagedFields {
-		if m.Manager == injector.ManagedBy && strings.Contains(string(m.FieldsV1.Raw), "f:selector") {
-			t.Errorf("scale-to-zero owns the selector: %s", m.FieldsV1.Raw)
+		if m.Manager == injector.ManagedBy && strings.Contains(m.FieldsV1.GetRawString(), "f:selector") {
+			t.Errorf("scale-to-zero owns the selector: %s", m.FieldsV1.GetRawString())
 		}
 	}
 }
@@ -109,8 +109,8 @@ func TestReapply(t *testing.T) {
 		}
 	}
 	for _, m := range a.live().ManagedFields {
-		if m.Manager != "helm" && strings.Contains(string(m.FieldsV1.Raw), "f:selector") {
-			t.Errorf("%s owns the selector: %s", m.Manager, m.FieldsV1.Raw)
+		if m.Manager != "helm" && strings.Contains(m.FieldsV1.GetRawString(), "f:selector") {
+			t.Errorf("%s owns the selector: %s", m.Manager, m.FieldsV1.GetRawString())
 		}
 	}
 	// These two write the selector as theirs, which is why a server-side apply is not tried after them.
@@ -275,7 +275,7 @@ func TestScalersOwnNoField(t *testing.T) {
 			a.get("web", d)
 			for _, m := range d.ManagedFields {
 				if m.Subresource == "scale" {
-					return fmt.Errorf("%s owns %s", m.Manager, m.FieldsV1.Raw)
+					return fmt.Errorf("%s owns %s", m.Manager, m.FieldsV1.GetRawString())
 				}
 			}
 			return nil

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"maps"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -94,9 +95,7 @@ func (a *app) directSlice(ready bool) {
 	var direct corev1.Service
 	a.get("web-direct", &direct)
 	labels := map[string]string{discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}
-	for k, v := range direct.Labels {
-		labels[k] = v
-	}
+	maps.Copy(labels, direct.Labels)
 	a.slice("web-direct-native", "web-direct", labels, ready)
 }
 

@@ -146,7 +146,7 @@ func TestChartUpgrades(t *testing.T) {
 				t.Errorf("after an upgrade while awake: %d %s", got.Status, got.Body)
 			}
 			for _, m := range s.ManagedFields {
-				if m.Manager == "scale-to-zero" && strings.Contains(string(m.FieldsV1.Raw), "f:selector") {
+				if m.Manager == "scale-to-zero" && strings.Contains(m.FieldsV1.GetRawString(), "f:selector") {
 					t.Errorf("scale-to-zero owns the selector")
 				}
 			}

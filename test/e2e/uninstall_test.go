@@ -26,7 +26,7 @@ func TestUninstall(t *testing.T) {
 	}
 	// Interceptors take their time to drain, after Helm has gone.
 	eventually(t, "nothing is left in our namespace", func() error {
-		for _, name := range strings.Fields(kubectl(t, "get", "all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,pdb", "-n", release, "-o", "name")) {
+		for name := range strings.FieldsSeq(kubectl(t, "get", "all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,pdb", "-n", release, "-o", "name")) {
 			if strings.Contains(name, release) {
 				return errors.New(name)
 			}

@@ -1,0 +1,270 @@
+// Command coldstart measures the stages of a cold start from outside: from the request to the scale patch, from there to
+// the pod's Ready, and from there to the first byte of the answer, as watches on the Deployment and its pods see them. In
+// turn with these it scales the same Deployment by hand, which is the time that Kubernetes itself takes.
+//
+// The Service must be opted in, its app must run in a Deployment of its own, and its cool-down should be short. It must
+// run where the Service's cluster IP can be reached.
+//
+//	coldstart -namespace NS -service NAME -deployment NAME [-n 20]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+type bench struct {
+	client                         kubernetes.Interface
+	namespace, service, deployment string
+	url                            string
+	changes                        <-chan change
+}
+
+// change is what a watch saw.
+type change struct {
+	at       time.Time
+	replicas int32 // of the Deployment's spec, or -1
+	ready    int   // pods that became Ready (1) or went (-1)
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "coldstart:", err)
+		os.Exit(1) //nolint:gocritic // the signal handler need not be undone
+	}
+}
+
+func run(ctx context.Context) error {
+	b := &bench{}
+	n := flag.Int("n", 20, "how many cold starts of each kind")
+	flag.StringVar(&b.namespace, "namespace", "default", "namespace of the app")
+	flag.StringVar(&b.service, "service", "", "opted-in Service")
+	flag.StringVar(&b.deployment, "deployment", "", "its Deployment")
+	path := flag.String("path", "/healthz", "what to request")
+	flag.Parse()
+	if b.service == "" || b.deployment == "" || *n < 1 {
+		return errors.New("-service and -deployment are needed, and -n of at least 1; see -help")
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return err
+	}
+	if b.client, err = kubernetes.NewForConfig(config); err != nil {
+		return err
+	}
+	service, err := b.client.CoreV1().Services(b.namespace).Get(ctx, b.service, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	b.url = fmt.Sprintf("http://%s:%d%s", service.Spec.ClusterIP, service.Spec.Ports[0].Port, *path)
+	if b.changes, err = b.watch(ctx); err != nil {
+		return err
+	}
+	figures := map[string][]time.Duration{}
+	for i := range *n {
+		if err := errors.Join(b.cold(ctx, figures), b.byHand(ctx, figures)); err != nil {
+			return fmt.Errorf("cold start %d: %w", i+1, err)
+		}
+	}
+	report(figures)
+	return nil
+}
+
+const (
+	patched  = "request → scale patch"
+	ready    = "scale patch → pod Ready"
+	answered = "pod Ready → first byte"
+	whole    = "request → first byte"
+	byHand   = "by hand: scale patch → pod Ready"
+)
+
+// cold measures one cold start by a request.
+func (b *bench) cold(ctx context.Context, figures map[string][]time.Duration) error {
+	if err := b.asleep(ctx); err != nil {
+		return err
+	}
+	first := make(chan time.Time, 1)
+	failed := make(chan error, 1)
+	begin := time.Now()
+	go func() {
+		trace := &httptrace.ClientTrace{GotFirstResponseByte: func() { first <- time.Now() }}
+		req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, b.url, nil)
+		if err != nil {
+			failed <- err
+			return
+		}
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err == nil && resp.StatusCode != http.StatusOK {
+			err = fmt.Errorf("%s answers %s", b.url, resp.Status)
+		}
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		failed <- err
+	}()
+	scaled, up, err := b.start(ctx)
+	if err != nil {
+		return err
+	}
+	if err := <-failed; err != nil {
+		return err
+	}
+	at := <-first
+	add := func(name string, from, to time.Time) { figures[name] = append(figures[name], to.Sub(from)) }
+	add(patched, begin, scaled)
+	add(ready, scaled, up)
+	add(answered, up, at)
+	add(whole, begin, at)
+	return nil
+}
+
+// byHand measures one start by `kubectl scale`.
+func (b *bench) byHand(ctx context.Context, figures map[string][]time.Duration) error {
+	if err := b.asleep(ctx); err != nil {
+		return err
+	}
+	_, err := b.client.AppsV1().Deployments(b.namespace).Patch(ctx, b.deployment, types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{}, "scale")
+	if err != nil {
+		return err
+	}
+	scaled, up, err := b.start(ctx)
+	if err != nil {
+		return err
+	}
+	figures[byHand] = append(figures[byHand], up.Sub(scaled))
+	return nil
+}
+
+// start waits for the Deployment to be scaled up, and for its pod.
+func (b *bench) start(ctx context.Context) (scaled, up time.Time, err error) {
+	for up.IsZero() {
+		select {
+		case c := <-b.changes:
+			if c.replicas > 0 && scaled.IsZero() {
+				scaled = c.at
+			}
+			if c.ready > 0 {
+				up = c.at
+			}
+		case <-ctx.Done():
+			return scaled, up, ctx.Err()
+		}
+	}
+	return scaled, up, nil
+}
+
+// asleep waits until the Deployment is at zero and all its pods are gone.
+func (b *bench) asleep(ctx context.Context) error {
+	for {
+		d, err := b.client.AppsV1().Deployments(b.namespace).Get(ctx, b.deployment, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		pods, err := b.client.CoreV1().Pods(b.namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
+		if err != nil {
+			return err
+		}
+		if *d.Spec.Replicas == 0 && d.Status.ObservedGeneration == d.Generation && len(pods.Items) == 0 {
+			return b.drained(ctx)
+		}
+		select {
+		case <-b.changes:
+		case <-time.After(100 * time.Millisecond): // pods that end are no change of the ones counted here
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// drained takes all changes that are known already, so that the next one is news.
+func (b *bench) drained(ctx context.Context) error {
+	for {
+		select {
+		case <-b.changes:
+		case <-time.After(300 * time.Millisecond):
+			return ctx.Err()
+		}
+	}
+}
+
+func (b *bench) watch(ctx context.Context) (<-chan change, error) {
+	d, err := b.client.AppsV1().Deployments(b.namespace).Get(ctx, b.deployment, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	deployments, err := b.client.AppsV1().Deployments(b.namespace).Watch(ctx, metav1.SingleObject(metav1.ObjectMeta{Name: b.deployment}))
+	if err != nil {
+		return nil, err
+	}
+	pods, err := b.client.CoreV1().Pods(b.namespace).Watch(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan change, 1024)
+	go func() {
+		up := map[types.UID]bool{}
+		replicas := int32(-1)
+		for {
+			select {
+			case e := <-deployments.ResultChan():
+				if d, ok := e.Object.(*appsv1.Deployment); ok && *d.Spec.Replicas != replicas {
+					replicas = *d.Spec.Replicas
+					out <- change{at: time.Now(), replicas: replicas}
+				}
+			case e := <-pods.ResultChan():
+				p, ok := e.Object.(*corev1.Pod)
+				is := ok && e.Type != watch.Deleted && podReady(p)
+				if !ok || is == up[p.UID] {
+					continue
+				}
+				up[p.UID] = is
+				out <- change{at: time.Now(), replicas: -1, ready: map[bool]int{true: 1, false: -1}[is]}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+func podReady(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+func report(figures map[string][]time.Duration) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	defer w.Flush()
+	fmt.Fprintln(w, strings.Join([]string{"stage", "min ms", "median ms", "max ms", "n", ""}, "\t"))
+	ms := func(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000) }
+	for _, name := range []string{patched, ready, answered, whole, byHand} {
+		f := slices.Sorted(slices.Values(figures[name]))
+		fmt.Fprintln(w, strings.Join([]string{name, ms(f[0]), ms(f[len(f)/2]), ms(f[len(f)-1]), fmt.Sprint(len(f)), ""}, "\t"))
+	}
+	median := func(name string) float64 {
+		f := slices.Sorted(slices.Values(figures[name]))
+		return float64(f[len(f)/2])
+	}
+	fmt.Fprintf(w, "whole to by hand\t\t%.2f\t\t\t\n", median(whole)/median(byHand))
+}
