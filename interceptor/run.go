@@ -96,7 +96,7 @@ func assemble(o Options) *interceptor {
 	})
 	i.scaler = scaler.NewServer(scaler.ServerOptions{
 		Target:        i.table.Target,
-		Activity:      &scaler.Activity{Peers: view, Began: time.Now()},
+		Activity:      &scaler.Activity{Peers: view},
 		StreamChanged: func(route.Key) { i.peerSide.Poke() },
 	})
 	i.peerSide = peer.NewServer(peer.ServerOptions{

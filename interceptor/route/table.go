@@ -376,7 +376,7 @@ func (t *Table) refresh(target *Target) {
 		target.cooldown.Store(int64(cooldown))
 	}
 	target.retiring.Store(retiring)
-	target.pods.Store(int32(pods))
+	target.setPods(int32(pods))
 	target.ready.Store(int32(ready))
 	if ready > 0 {
 		target.awake()

@@ -47,6 +47,7 @@ type Target struct {
 	cooldown atomic.Int64 // the longest of the routes'
 	ready    atomic.Int32 // ready endpoints over all routes
 	pods     atomic.Int32 // endpoints over all routes, ready or not
+	up       atomic.Int64 // when the first of the pods that there are was seen, by clock
 	retiring atomic.Bool  // a route of it is being given back
 
 	metrics TargetMetrics
@@ -116,6 +117,17 @@ func (t *Target) Ready() bool { return t.ready.Load() > 0 }
 
 // HasPods says that there is a pod at all, ready or not: the workload is not asleep.
 func (t *Target) HasPods() bool { return t.pods.Load() > 0 }
+
+// Up is the time since this process first saw the workload with a pod, since it last had none. Nobody counted its
+// requests before.
+func (t *Target) Up() time.Duration { return time.Duration(t.clock.now() - t.up.Load()) }
+
+func (t *Target) setPods(n int32) {
+	if t.pods.Load() == 0 {
+		t.up.Store(t.clock.now())
+	}
+	t.pods.Store(n)
+}
 
 // Retiring says that a route of the workload is being given back, so that it must be neither woken nor put to sleep.
 func (t *Target) Retiring() bool { return t.retiring.Load() }

@@ -1,16 +1,12 @@
 package scaler
 
 import (
-	"time"
-
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
 // Activity decides what is active, from the counts here and at the peers.
 type Activity struct {
 	Peers Peers
-	// Began is when this process began to count.
-	Began time.Time
 }
 
 // Pending is the number of pending requests at all interceptors.
@@ -23,8 +19,8 @@ func (a *Activity) Pending(t *route.Target) int64 {
 //
 //	a request is pending anywhere, or the last one anywhere is younger than the cool-down  → yes
 //	the Service is being given back                                                       → yes, the injector decides
-//	counts were lost less than a cool-down ago, by our start or a peer's end,
-//	  and the workload has pods                                                           → yes, it may be in use
+//	counting began less than a cool-down ago, by our start, by take-over or because the
+//	  first pod came, or counts were lost by a peer's end, and the workload has pods      → yes, it may be in use
 //	  and it has none                                                                     → no: to call it active would
 //	                                                                                        wake every app that sleeps
 //	otherwise                                                                             → no
@@ -37,7 +33,7 @@ func (a *Activity) Active(t *route.Target) bool {
 	case t.Retiring():
 		return true
 	default:
-		return t.HasPods() && min(time.Since(a.Began), a.Peers.SinceLost()) < cooldown
+		return t.HasPods() && min(t.Up(), a.Peers.SinceLost()) < cooldown
 	}
 }
 

@@ -110,7 +110,7 @@ func TestActive(t *testing.T) {
 		pending bool          // here
 		ended   time.Duration // since a request here; 0 is none
 		peers   *fakePeers
-		up      time.Duration // since the start
+		up      time.Duration // since it was first seen
 		want    bool
 	}{
 		"nothing ever, asleep":           {nil, false, 0, &fakePeers{idle: never, lost: never}, hour, false},
@@ -122,8 +122,8 @@ func TestActive(t *testing.T) {
 		"pending at a peer":              {awake, false, 0, &fakePeers{pending: 1, idle: 0, lost: never}, hour, true},
 		"just ended at a peer":           {awake, false, 0, &fakePeers{idle: time.Minute, lost: never}, hour, true},
 		"ended at a peer long ago":       {awake, false, 0, &fakePeers{idle: hour, lost: never}, hour, false},
-		"this process is young, up":      {awake, false, 0, &fakePeers{idle: never, lost: never}, time.Minute, true},
-		"this process is young, asleep":  {nil, false, 0, &fakePeers{idle: never, lost: never}, time.Minute, false},
+		"counted since a minute, up":     {awake, false, 0, &fakePeers{idle: never, lost: never}, time.Minute, true},
+		"counted since a minute, asleep": {nil, false, 0, &fakePeers{idle: never, lost: never}, time.Minute, false},
 		"a peer was lost, up":            {awake, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, true},
 		"a peer was lost, asleep":        {nil, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, false},
 		"a peer was lost, pod not ready": {func(s *route.Service) { s.Pods = 1 }, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, true},
@@ -139,6 +139,7 @@ func TestActive(t *testing.T) {
 				}
 				table.SetService(s)
 				target := l.route.Target()
+				advance(tc.up)
 				if tc.pending {
 					defer target.Begin()()
 				}
@@ -146,7 +147,7 @@ func TestActive(t *testing.T) {
 					target.Begin()()
 					advance(tc.ended)
 				}
-				a := &Activity{Peers: tc.peers, Began: time.Now().Add(-tc.up)}
+				a := &Activity{Peers: tc.peers}
 				if got := a.Active(target); got != tc.want {
 					t.Errorf("active is %v", got)
 				}
@@ -223,7 +224,7 @@ func TestServerAnswersKEDA(t *testing.T) {
 	peers := newFakePeers()
 	peers.pending = 2
 	_, client := serve(t, ServerOptions{
-		Target: table.Target, Activity: &Activity{Peers: peers, Began: time.Now()}, StreamChanged: func(route.Key) {},
+		Target: table.Target, Activity: &Activity{Peers: peers}, StreamChanged: func(route.Key) {},
 	})
 	defer l.route.Target().Begin()()
 	known := ref(api.MetadataWorkload, "Deployment/web", api.MetadataTargetPendingRequests, "50")
@@ -269,7 +270,7 @@ func TestStreamOfWhatIsNotKnownYet(t *testing.T) {
 	table, _ := newTable(nil)
 	changed := make(chan route.Key, 2)
 	s, client := serve(t, ServerOptions{
-		Target: table.Target, Activity: &Activity{Peers: newFakePeers(), Began: time.Now()}, Repeat: 10 * time.Millisecond,
+		Target: table.Target, Activity: &Activity{Peers: newFakePeers()}, Repeat: 10 * time.Millisecond,
 		StreamChanged: func(k route.Key) { changed <- k },
 	})
 	stream, err := client.StreamIsActive(t.Context(), ref(api.MetadataWorkload, "Deployment/web"))
