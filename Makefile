@@ -16,12 +16,13 @@ TOOL    := go tool -modfile=$(CURDIR)/tools/go.mod
 # What the end-to-end tests are told. With KUBECONFIG set they run on your cluster, and the images have to be where it
 # pulls from.
 E2E_CHART     ?= $(CURDIR)/config/chart
+E2E_APP_CHART ?= $(CURDIR)/test/demo/chart
 E2E_IMAGE     ?= scale-to-zero.test/scale-to-zero:dev
 E2E_APP_IMAGE ?= scale-to-zero.test/app:dev
 HELM    ?= helm
 HELM3   ?= helm3
 KUBECTL ?= kubectl
-export E2E_CHART E2E_IMAGE E2E_APP_IMAGE HELM HELM3 KUBECTL
+export E2E_CHART E2E_APP_CHART E2E_IMAGE E2E_APP_IMAGE HELM HELM3 KUBECTL
 
 heading = @printf '\n== %s\n' "$(1)"
 
