@@ -108,7 +108,7 @@ func (r *ServiceReconciler) retire(ctx context.Context, service *corev1.Service,
 	return nil
 }
 
-// podsBack says whether Kubernetes' own EndpointSlices of the Service list a ready pod again, or there is no workload
+// podsBack says whether Kubernetes lists a ready pod again behind the Service and behind the direct Service, or there is no workload
 // left that could have one, or the Service has become one that has none.
 func (r *ServiceReconciler) podsBack(ctx context.Context, service *corev1.Service, workload client.Object) (bool, error) {
 	if workload == nil || len(service.Spec.Selector) == 0 || service.Spec.Type == corev1.ServiceTypeExternalName {
@@ -120,7 +120,17 @@ func (r *ServiceReconciler) podsBack(ctx context.Context, service *corev1.Servic
 	}); err != nil {
 		return false, fmt.Errorf("listing endpoint slices of %s: %w", client.ObjectKeyFromObject(service), err)
 	}
-	return injector.HasReadyEndpoint(list.Items), nil
+	if !injector.HasReadyEndpoint(list.Items) {
+		return false, nil
+	}
+	// What interceptors hold goes to the pods of the direct Service, whose slices are written at another moment.
+	var direct discoveryv1.EndpointSliceList
+	if err := r.client.List(ctx, &direct, client.InNamespace(service.Namespace), client.MatchingLabels{
+		api.RoleLabel: api.RoleDirect, injector.ServiceLabel: service.Name,
+	}); err != nil {
+		return false, fmt.Errorf("listing direct slices of %s: %w", client.ObjectKeyFromObject(service), err)
+	}
+	return len(direct.Items) == 0 || injector.HasReadyEndpoint(direct.Items), nil
 }
 
 // late says whether pods have not come back for as long as a request may be held: there is nothing left to hold for.

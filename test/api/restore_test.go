@@ -59,6 +59,9 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	}
 	a.ready("web", 3)
 	a.nativeSlice(true)
+	// Requests that an interceptor holds can go nowhere yet.
+	a.staysRouted()
+	a.directSlice(true)
 	eventually(t, "nothing of ours is left", a.nothingLeft)
 	if n := a.replicas(); n != 3 {
 		t.Errorf("replicas %d, want 3", n)
@@ -70,6 +73,23 @@ func TestOptOutWhileAsleep(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// staysRouted fails if the route slice goes within five looks of the controller.
+func (a *app) staysRouted() {
+	a.t.Helper()
+	gone := time.NewTimer(500 * time.Millisecond)
+	defer gone.Stop()
+	for {
+		a.routeSlice()
+		select {
+		case <-gone.C:
+			return
+		case <-a.t.Context().Done():
+			return
+		default:
+		}
+	}
 }
 
 func TestServiceDeletedWhileAsleep(t *testing.T) {
