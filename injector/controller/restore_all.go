@@ -12,7 +12,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -69,14 +68,26 @@ func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 	return nil
 }
 
-// stop scales the controllers to zero and waits until they are gone.
+// stop scales the controllers to zero and waits until the last of their pods has gone. The Deployment's status does not
+// say so: it does not count pods that are about to end, and one of those writes its Lease and Secret again if it sees
+// them deleted.
 func stop(ctx context.Context, c client.Client, own *appsv1.Deployment) error {
 	if err := scale(ctx, c, own, 0); err != nil {
 		return err
 	}
-	err := wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
-		err := c.Get(ctx, client.ObjectKeyFromObject(own), own)
-		return apierrors.IsNotFound(err) || err == nil && own.Status.Replicas == 0, client.IgnoreNotFound(err)
+	selector, err := metav1.LabelSelectorAsSelector(own.Spec.Selector)
+	if err != nil {
+		return fmt.Errorf("reading the selector of deployment %s/%s: %w", own.Namespace, own.Name, err)
+	}
+	var pods corev1.PodList
+	err = wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(own), own); client.IgnoreNotFound(err) != nil {
+			return false, err
+		} else if err == nil && own.Status.ObservedGeneration < own.Generation {
+			return false, nil // there may be pods to come
+		}
+		err := c.List(ctx, &pods, client.InNamespace(own.Namespace), client.MatchingLabelsSelector{Selector: selector})
+		return err == nil && len(pods.Items) == 0, err
 	})
 	if err != nil {
 		return fmt.Errorf("waiting until the controllers have stopped: %w", err)

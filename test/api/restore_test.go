@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -8,8 +9,11 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
@@ -118,7 +122,12 @@ func TestRestoreAll(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	own := (&app{t: t, ns: ours}).deployment("controller", 2)
 	create(t, own)
-	t.Cleanup(func() { _ = kube.Delete(t.Context(), own) })
+	t.Cleanup(func() { _ = kube.Delete(context.Background(), own) })
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ours, Name: "controller-1", Labels: own.Spec.Template.Labels},
+		Spec:       corev1.PodSpec{NodeName: "node1", Containers: own.Spec.Template.Spec.Containers},
+	}
+	create(t, pod)
 	start(t, planeOptions{interceptors: &interceptors{}, deployment: "controller"})
 	a := newApp(t, 2)
 	a.takenOver()
@@ -138,16 +147,37 @@ func TestRestoreAll(t *testing.T) {
 	})
 	a.ready("web", 2)
 	a.nativeSlice(true)
+	eventually(t, "the controllers are to stop", func() error {
+		if err := kube.Get(t.Context(), client.ObjectKeyFromObject(own), own); err != nil || *own.Spec.Replicas != 0 {
+			return fmt.Errorf("%w; %d replicas", err, *own.Spec.Replicas)
+		}
+		return nil
+	})
+	// The Deployment's status says at once that it has none, but the pod takes its time, and may write its Lease.
+	own.Status.ObservedGeneration = own.Generation
+	if err := kube.Status().Update(t.Context(), own); err != nil {
+		t.Fatal(err)
+	}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: ours, Name: "lease"}}
+	select {
+	case err := <-done:
+		t.Fatalf("it ended before the controllers did: %v", err)
+	case <-time.After(time.Second): // several of its looks
+	}
+	create(t, lease)
+	if err := kube.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+	if err := kube.Get(t.Context(), client.ObjectKeyFromObject(lease), lease); !apierrors.IsNotFound(err) {
+		t.Errorf("the Lease is left: %v", err)
 	}
 	if err := a.nothingLeft(); err != nil {
 		t.Error(err)
 	}
 	if a.live().Labels[injector.OptInLabel] != "true" {
 		t.Error("the label is the user's, and it was taken off")
-	}
-	if err := kube.Get(t.Context(), client.ObjectKeyFromObject(own), own); err != nil || *own.Spec.Replicas != 0 {
-		t.Errorf("%v; the controllers still have %d replicas", err, *own.Spec.Replicas)
 	}
 }

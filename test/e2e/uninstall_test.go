@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
@@ -14,6 +15,13 @@ func TestUninstall(t *testing.T) {
 	a := newAirflow(t, "HELM", "--set", "webserver.replicas=2")
 	a.optIn()
 	a.asleep()
+	t.Cleanup(func() {
+		if t.Failed() { // the other tests need it
+			if err := install(context.Background()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	must(t, os.Getenv("HELM"), "uninstall", release, "-n", release, "--wait", "--timeout", "3m")
 	if err := a.remains(); err != nil {
 		t.Error(err)
