@@ -59,7 +59,7 @@ test: ## Everything: lint, verify, unit, api, e2e; KEEP=1 leaves the cluster up
 lint: ## Run the linters
 	$(call heading,Lint)
 	@for module in $(MODULES); do echo "$$module"; \
-		(cd $$module && $(TOOL) golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+		(cd $$module && $(TOOL) golangci-lint run --allow-serial-runners --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: fmt
 fmt: ## Format all Go files

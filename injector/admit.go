@@ -11,6 +11,9 @@ import (
 // server has now, nil on create. byController says that the write is our controller's own, which alone may change
 // RouteAnnotation: everybody else's writes keep what was there, a replace with a file from elsewhere included.
 //
+// The write that takes the label off, or sets it to false, takes the sentinel out. A Service without the label may be
+// opted in by its namespace or an Ingress, which the controller knows.
+//
 // An error is one that the user must mend; the write is to be denied with it.
 //
 // Applying it twice equals applying it once.
@@ -19,17 +22,17 @@ func Admit(service, old *corev1.Service, byController bool) error {
 	if err != nil {
 		return err
 	}
-	if !optedIn {
-		setRoute(service, "")
-		return nil
-	}
-	if _, err := ParseSettings(service.Annotations); err != nil {
-		return err
+	if takenOver := old != nil && old.Annotations[RouteAnnotation] != "" && service.Labels[OptInLabel] != "false"; optedIn || takenOver {
+		if _, err := ParseSettings(service.Annotations); err != nil {
+			return err
+		}
 	}
 	route := service.Annotations[RouteAnnotation]
 	switch {
 	case old == nil:
 		// A route is made for this very Service, later; this one may be a copy of another that had one.
+		route = ""
+	case service.Labels[OptInLabel] == "false", !optedIn && old.Labels[OptInLabel] == "true":
 		route = ""
 	case !byController:
 		route = old.Annotations[RouteAnnotation]
@@ -39,6 +42,20 @@ func Admit(service, old *corev1.Service, byController bool) error {
 	}
 	setRoute(service, route)
 	return nil
+}
+
+// AdmitNamespace says whether the annotations of a Namespace, defaults for its Services, are ones that can be used. The
+// error is one that the user must mend.
+func AdmitNamespace(namespace *corev1.Namespace) error {
+	if _, err := OptedIn(namespace.Labels); err != nil {
+		return err
+	}
+	const key = Prefix + "workload"
+	if value, ok := namespace.Annotations[key]; ok {
+		return &SettingError{Key: "annotation " + key, Value: value, Allowed: "it says what one Service routes to: set it on that Service, not on the Namespace"}
+	}
+	_, err := ParseSettings(namespace.Annotations)
+	return err
 }
 
 // setRoute sets RouteAnnotation to route, or takes it off where route is empty, and the sentinel to match.

@@ -82,6 +82,16 @@ func TestAdmit(t *testing.T) {
 			service: service(label("false"), ready, sentinel), old: service(ready, sentinel),
 			want: service(label("false"), annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }),
 		},
+		"its namespace opts it in, and the controller asks for the sentinel": {
+			service: service(unlabelled, ready), old: service(unlabelled), byController: true, want: service(unlabelled, ready, sentinel),
+		},
+		"its namespace opts it in, and somebody replaces it": {
+			service: service(unlabelled), old: service(unlabelled, ready, sentinel), want: service(unlabelled, ready, sentinel),
+		},
+		"its namespace opts it in, and it opts out": {
+			service: service(label("false"), ready, sentinel), old: service(unlabelled, ready, sentinel),
+			want: service(label("false"), annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }),
+		},
 		"the controller withdraws a labelled one": {
 			service: service(sentinel), old: service(ready, sentinel), byController: true, want: service(),
 		},
@@ -129,8 +139,9 @@ func TestAdmitDenies(t *testing.T) {
 		"too long":      {annotated("scale-to-zero/hold-timeout", "2h"), []string{"scale-to-zero/hold-timeout", `"2h"`, "from 1s to 1h"}},
 		"negative":      {annotated("scale-to-zero/min-replicas", "-1"), []string{"scale-to-zero/min-replicas", `"-1"`, "from 0 to 1000"}},
 		"overflow":      {annotated("scale-to-zero/max-replicas", "4294967297"), []string{"scale-to-zero/max-replicas", "from 1 to 1000"}},
-		"workload":      {annotated("scale-to-zero/workload", "web"), []string{"scale-to-zero/workload", `"web"`, "Deployment/NAME or StatefulSet/NAME"}},
+		"workload":      {annotated("scale-to-zero/workload", "web"), []string{"scale-to-zero/workload", `"web"`, "Deployment/NAME, StatefulSet/NAME, or KIND.GROUP/NAME"}},
 		"workload kind": {annotated("scale-to-zero/workload", "Rollout/web"), []string{`"Rollout/web"`}},
+		"custom kind":   {annotated("scale-to-zero/workload", "Rollout.argoproj.io/"), []string{`"Rollout.argoproj.io/"`}},
 		"protocol":      {annotated("scale-to-zero/protocol", "udp"), []string{"scale-to-zero/protocol", `"udp"`, "auto, http or tcp"}},
 		"min above max": {func(s *corev1.Service) {
 			annotated("scale-to-zero/min-replicas", "3")(s)

@@ -7,16 +7,19 @@ import (
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 // Skip says why a Service is not taken over, and what to do about it, in words for the Service's owner. Empty means
 // that nothing stands against it.
 type Skip string
 
-// JudgeService looks at the Service alone. ownNamespace is where scale-to-zero itself runs.
-func JudgeService(service *corev1.Service, ownNamespace string) Skip {
+// JudgeService looks at the Service alone. ownNamespace is where scale-to-zero itself runs. onlyIngress says that only
+// the traffic of Ingresses is to be taken over, which does not depend on how the Service's own clients reach its pods.
+func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool) Skip {
 	spec := &service.Spec
 	switch {
 	case service.Namespace == metaSystem || service.Namespace == ownNamespace:
@@ -27,9 +30,9 @@ func JudgeService(service *corev1.Service, ownNamespace string) Skip {
 		return "it is of type ExternalName: its traffic does not go to pods of this cluster"
 	case len(OriginalSelector(service)) == 0:
 		return "it has no selector, so its pods are not known; label a Service that selects them"
-	case spec.ClusterIP == corev1.ClusterIPNone:
+	case spec.ClusterIP == corev1.ClusterIPNone && !onlyIngress:
 		return "it is headless: its clients connect to pods by themselves; label a Service with a cluster IP"
-	case spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal:
+	case !onlyIngress && spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal:
 		return "its internalTrafficPolicy is Local, and there need not be an interceptor on every node; set it to Cluster"
 	case len(spec.Ports) == 0:
 		return "it has no ports"
@@ -51,13 +54,51 @@ func portName(p corev1.ServicePort) string {
 	return fmt.Sprint(p.Port)
 }
 
+// JudgeNamespaced looks at a Service that only its namespace opts in: a label on a namespace must never put a database to
+// sleep, so each of its ports has to say that it speaks HTTP, by its appProtocol or its name, or an Ingress of the
+// namespace has to send HTTP to it.
+func JudgeNamespaced(service *corev1.Service, ingresses []networkingv1.Ingress) Skip {
+	for _, p := range service.Spec.Ports {
+		if speaksHTTP(p) || slices.ContainsFunc(ingresses, func(i networkingv1.Ingress) bool {
+			return i.Labels[OptInLabel] != "false" && refersTo(&i, service.Name, p.Name, p.Port)
+		}) {
+			continue
+		}
+		return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s does not say that it speaks HTTP: name the port http, set its appProtocol, or label the Service itself; label it %s=false to hear no more of it",
+			portName(p), OptInLabel))
+	}
+	return ""
+}
+
+// speaksHTTP reads a port's appProtocol, else its name, which by an old convention begins with the protocol.
+func speaksHTTP(p corev1.ServicePort) bool {
+	if p.AppProtocol != nil {
+		return protocol(p.AppProtocol, "") == api.ProtocolHTTP
+	}
+	return strings.HasPrefix(strings.ToLower(p.Name), "http")
+}
+
+// Siblings returns the names of the Services that select the workload's pods and that nobody opted in: their clients find
+// nobody there while the workload sleeps. all are the Services of its namespace, and in says which of them are opted in.
+func Siblings(w Workload, all []corev1.Service, in func(*corev1.Service) bool) []string {
+	var siblings []string
+	for i := range all {
+		s := &all[i]
+		if s.Labels[ManagedByLabel] != ManagedBy && s.DeletionTimestamp.IsZero() && w.matches(OriginalSelector(s)) && !in(s) {
+			siblings = append(siblings, s.Name)
+		}
+	}
+	slices.Sort(siblings)
+	return siblings
+}
+
 // FindWorkload returns the workload that the Service sends traffic to: the one that its settings name, else the only one
 // whose pods its selector matches. candidates are all the workloads of its namespace.
 func FindWorkload(service *corev1.Service, s Settings, candidates []Workload) (Workload, Skip) {
-	if s.WorkloadName != "" {
-		i := slices.IndexFunc(candidates, func(w Workload) bool { return w.Kind == s.WorkloadKind && w.Name == s.WorkloadName })
+	if s.Workload != "" {
+		i := slices.IndexFunc(candidates, func(w Workload) bool { return w.Ref().String() == s.Workload })
 		if i < 0 {
-			return Workload{}, Skip(fmt.Sprintf("there is no %s/%s, which annotation %sworkload names", s.WorkloadKind, s.WorkloadName, Prefix))
+			return Workload{}, Skip(fmt.Sprintf("there is no %s, which annotation %sworkload names; it is taken over when there is", s.Workload, Prefix))
 		}
 		return candidates[i], ""
 	}
@@ -76,7 +117,7 @@ func FindWorkload(service *corev1.Service, s Settings, candidates []Workload) (W
 	case len(scalable) == 1 && len(other) == 0:
 		return scalable[0], ""
 	case len(scalable) == 0 && len(other) == 0:
-		return Workload{}, Skip(fmt.Sprintf("no Deployment or StatefulSet has pods that its selector %s matches; it is taken over when there is one", selectorText(selector)))
+		return Workload{}, Skip(fmt.Sprintf("no Deployment or StatefulSet has pods that its selector %s matches; it is taken over when there is one, or when annotation %sworkload names another kind", selectorText(selector), Prefix))
 	case len(scalable) == 0:
 		return Workload{}, Skip(fmt.Sprintf("its pods are those of %s, which cannot be scaled to zero", names(other)))
 	default:

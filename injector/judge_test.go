@@ -1,14 +1,17 @@
 package injector
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 func TestJudgeService(t *testing.T) {
@@ -32,24 +35,32 @@ func TestJudgeService(t *testing.T) {
 		"no ports":    {func(s *corev1.Service) { s.Spec.Ports = nil }, "no ports"},
 		"intercepted": {sentinel, ""},
 	}
+	notForIngresses := []string{"headless", "internalTrafficPolicy"}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := JudgeService(service(tc.change), "ours")
+			got := JudgeService(service(tc.change), "ours", false)
 			if (tc.want == "") != (got == "") || !strings.Contains(string(got), tc.want) {
 				t.Errorf("got %q, want something with %q", got, tc.want)
+			}
+			want := got
+			if slices.Contains(notForIngresses, tc.want) {
+				want = ""
+			}
+			if got := JudgeService(service(tc.change), "ours", true); got != want {
+				t.Errorf("for its Ingresses only: got %q, want %q", got, want)
 			}
 		})
 	}
 }
 
 func workload(kind, name string, labels map[string]string) Workload {
-	return Workload{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name, UID: "w-" + "uid"}, Kind: kind, PodLabels: labels, Replicas: 1}
+	return Workload{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name, UID: "w-" + "uid"}, APIVersion: "apps/v1", Kind: kind, PodLabels: labels, Replicas: 1}
 }
 
 func TestFindWorkload(t *testing.T) {
 	web := map[string]string{"app": "web", "tier": "front"}
 	named := DefaultSettings()
-	named.WorkloadKind, named.WorkloadName = "StatefulSet", "db"
+	named.Workload = "StatefulSet/db"
 	tests := map[string]struct {
 		settings   Settings
 		candidates []Workload
@@ -114,5 +125,81 @@ func TestJudgeWorkload(t *testing.T) {
 				t.Errorf("got %q, want something with %q", got, tc.want)
 			}
 		})
+	}
+}
+
+func TestJudgeNamespaced(t *testing.T) {
+	port := func(name string, appProtocol *string) func(*corev1.Service) {
+		return func(s *corev1.Service) {
+			s.Spec.Ports = []corev1.ServicePort{{Name: name, Port: 80, AppProtocol: appProtocol}}
+		}
+	}
+	backend := func(port networkingv1.ServiceBackendPort) networkingv1.Ingress {
+		return networkingv1.Ingress{Spec: networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{
+			Service: &networkingv1.IngressServiceBackend{Name: "web", Port: port},
+		}}}
+	}
+	optedOut := backend(networkingv1.ServiceBackendPort{Number: 80})
+	optedOut.Labels = map[string]string{OptInLabel: "false"}
+	tests := map[string]struct {
+		change    func(*corev1.Service)
+		ingresses []networkingv1.Ingress
+		taken     bool
+	}{
+		"named http":                   {change: port("http", nil), taken: true},
+		"named http-api":               {change: port("http-api", nil), taken: true},
+		"named HTTPS, which is HTTP":   {change: port("https", nil), taken: true},
+		"unnamed":                      {change: port("", nil)},
+		"named postgres":               {change: port("postgres", nil)},
+		"appProtocol http":             {change: port("web", new("http")), taken: true},
+		"appProtocol against the name": {change: port("http", new("postgresql"))},
+		"behind an Ingress, by number": {change: port("ui", nil), ingresses: []networkingv1.Ingress{backend(networkingv1.ServiceBackendPort{Number: 80})}, taken: true},
+		"behind an Ingress, by name":   {change: port("ui", nil), ingresses: []networkingv1.Ingress{backend(networkingv1.ServiceBackendPort{Name: "ui"})}, taken: true},
+		"another port's Ingress":       {change: port("ui", nil), ingresses: []networkingv1.Ingress{backend(networkingv1.ServiceBackendPort{Number: 81})}},
+		"an Ingress that opts out":     {change: port("ui", nil), ingresses: []networkingv1.Ingress{optedOut}},
+		"one of two": {change: func(s *corev1.Service) {
+			s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "db", Port: 5432}}
+		}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := JudgeNamespaced(service(tc.change), tc.ingresses); (got == "") != tc.taken {
+				t.Errorf("got %q, taken should be %t", got, tc.taken)
+			}
+		})
+	}
+}
+
+func TestSiblings(t *testing.T) {
+	w := workload("Deployment", "web", map[string]string{"app": "web", "tier": "front"})
+	named := func(name string, selector map[string]string, change ...func(*corev1.Service)) corev1.Service {
+		s := service(change...)
+		s.Name, s.Spec.Selector = name, selector
+		return *s
+	}
+	web := map[string]string{"app": "web"}
+	all := []corev1.Service{
+		named("web", web), named("web-headless", web, unlabelled), named("other", map[string]string{"app": "other"}, unlabelled),
+		named("api", web, unlabelled), named("web-direct", web, unlabelled, func(s *corev1.Service) { s.Labels[ManagedByLabel] = ManagedBy }),
+	}
+	got := Siblings(w, all, func(s *corev1.Service) bool { return s.Labels[OptInLabel] == "true" })
+	if !slices.Equal(got, []string{"api", "web-headless"}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestParseWorkload(t *testing.T) {
+	for s, want := range map[string]bool{
+		"Deployment/web": true, "StatefulSet/db": true, "Rollout.argoproj.io/web": true,
+		"": false, "web": false, "Deployment/": false, "/web": false, "DaemonSet/web": false, "Rollout/web": false,
+		"Deployment/a/b": false, "Rollout.argoproj.io/": false, "Rollout.argo_proj/web": false, "deployment/web": false,
+	} {
+		kind, name, ok := ParseWorkload(s)
+		if ok != want {
+			t.Errorf("%q: %v %q %t", s, kind, name, ok)
+		}
+		if ref := (api.Workload{APIVersion: kind.WithVersion("v1").GroupVersion().String(), Kind: kind.Kind, Name: name}); ok && ref.String() != s {
+			t.Errorf("%q is written as %q", s, ref)
+		}
 	}
 }

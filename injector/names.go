@@ -8,7 +8,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// OptInLabel on a Service opts it in ("true") or out ("false").
+// OptInLabel on a Service, an Ingress or a Namespace opts it in ("true") or out ("false").
 const OptInLabel = "scale-to-zero"
 
 // Prefix of every annotation and label of ours but OptInLabel.
@@ -29,9 +29,21 @@ const (
 
 	// ServiceLabel on our objects names the Service that they were made for.
 	ServiceLabel = Prefix + "service"
-	// ReplicasAnnotation on a ScaledObject remembers how many replicas the workload had before it was taken over:
-	// KEDA's own memory starts at its first look, which may fall into a sleep.
+	// ReplicasAnnotation on a workload, and on its ScaledObject, remembers how many replicas the workload had before it was
+	// taken over: KEDA's own memory starts at its first look, which may fall into a sleep, and there need not be a KEDA.
+	// A workload that carries it is ours to scale.
 	ReplicasAnnotation = Prefix + "replicas"
+	// AliasesAnnotation on the user's Ingress is how the controller talks to admission: it names the backend Services that
+	// are to be reached by their alias Service, as service=alias with commas between. Nobody else can change it.
+	AliasesAnnotation = Prefix + "aliases"
+	// ScalingAnnotation on a route slice is what the Service asks of the scaling of its workload, as JSON.
+	ScalingAnnotation = Prefix + "scaling"
+	// FailOpenAnnotation on a route slice says that it lists the real pods, for want of an interceptor.
+	FailOpenAnnotation = Prefix + "fail-open"
+	// UnusedAnnotation on an alias Service says since when no Ingress names it, in RFC 3339.
+	UnusedAnnotation = Prefix + "unused-since"
+	// RoleAlias marks an alias Service.
+	RoleAlias = "alias"
 	// SinceAnnotation on a route slice or a ScaledObject says when giving the app back began, in RFC 3339.
 	SinceAnnotation = Prefix + "restoring-since"
 	// RestoringAnnotation on the controllers' Deployment makes them give every app back until the time that it holds, in
@@ -47,7 +59,11 @@ const (
 // DirectServiceName returns the name of the direct Service of a Service: at most 63 characters, as a Service's must be.
 func DirectServiceName(service string) string { return bounded(service, "-direct", 63) }
 
-// RouteSliceName returns the name of the route slice for an address type ("IPv4", "IPv6") of a Service.
+// AliasServiceName returns the name of the alias Service of a Service: at most 63 characters, as a Service's must be.
+func AliasServiceName(service string) string { return bounded(service, "-scale-to-zero", 63) }
+
+// RouteSliceName returns the name of the route slice for an address type ("IPv4", "IPv6") of a Service, or of an alias
+// Service.
 func RouteSliceName(service, addressType string) string {
 	return bounded(service, "-scale-to-zero-"+strings.ToLower(addressType), 253)
 }

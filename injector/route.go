@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
@@ -93,25 +94,30 @@ type Published struct {
 	Interceptors []Interceptor
 }
 
-// RouteSlices returns the route slices of a Service, one for each of its address types. routes is what interceptors are
-// to listen for, and published what traffic is sent to: a subset, since it is made before it is used.
-func RouteSlices(service *corev1.Service, routes api.Routes, published Published) ([]discoveryv1.EndpointSlice, error) {
+// RouteSlices returns the route slices of a Service, one for each address type of front, whose traffic they take: the
+// Service itself, or its alias Service. routes is what interceptors are to listen for, and published what traffic is sent
+// to: a subset, since it is made before it is used.
+func RouteSlices(front, service *corev1.Service, routes api.Routes, s Settings, published Published) ([]discoveryv1.EndpointSlice, error) {
 	annotation, err := routes.Encode()
 	if err != nil {
 		return nil, err
 	}
+	scaling, err := encodeScaling(s)
+	if err != nil {
+		return nil, err
+	}
 	var out []discoveryv1.EndpointSlice
-	for _, family := range service.Spec.IPFamilies {
+	for _, family := range front.Spec.IPFamilies {
 		addressType := discoveryv1.AddressType(family)
 		l := labels(service.Name, api.RoleRoute)
-		l[discoveryv1.LabelServiceName] = service.Name
+		l[discoveryv1.LabelServiceName] = front.Name
 		l[discoveryv1.LabelManagedBy] = ManagedBy
 		out = append(out, discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace:       service.Namespace,
-				Name:            RouteSliceName(service.Name, string(family)),
+				Name:            RouteSliceName(front.Name, string(family)),
 				Labels:          l,
-				Annotations:     map[string]string{api.RoutesAnnotation: annotation},
+				Annotations:     map[string]string{api.RoutesAnnotation: annotation, ScalingAnnotation: scaling},
 				OwnerReferences: []metav1.OwnerReference{OwnerReference(service)},
 			},
 			AddressType: addressType,
@@ -173,4 +179,29 @@ func Publish(routes api.Routes, interceptors []Interceptor, before []api.Port, l
 		return Published{}
 	}
 	return Published{Ports: kept, Interceptors: answering(kept)}
+}
+
+// FailOpen makes route slices list the ready pods of the direct Service's slices instead of interceptors. A slice has one set of ports: where pods have different numbers for a named port, those like the first are listed.
+// False means that there is no ready pod to list.
+func FailOpen(routeSlices, direct []discoveryv1.EndpointSlice) bool {
+	listed := false
+	for i := range routeSlices {
+		s := &routeSlices[i]
+		s.Ports, s.Endpoints = []discoveryv1.EndpointPort{}, []discoveryv1.Endpoint{}
+		s.Annotations[FailOpenAnnotation] = "true"
+		for _, d := range direct {
+			endpoints := slices.DeleteFunc(slices.Clone(d.Endpoints), func(e discoveryv1.Endpoint) bool { return !ready(e) })
+			if d.AddressType != s.AddressType || len(endpoints) == 0 {
+				continue
+			}
+			if len(s.Endpoints) == 0 {
+				s.Ports = d.Ports
+			} else if !equality.Semantic.DeepEqual(s.Ports, d.Ports) {
+				continue
+			}
+			s.Endpoints = append(s.Endpoints, endpoints...)
+			listed = true
+		}
+	}
+	return listed
 }

@@ -133,9 +133,15 @@ func TestRouteSlices(t *testing.T) {
 	})
 	routes := api.Routes{Service: "web", Direct: "web-direct", Workload: api.Workload{Kind: "Deployment", Name: "web"}, Ports: []api.Port{{Name: "http", Port: 80, Listen: 12345, Protocol: "http"}}}
 	four, six := Interceptor{Address: "10.0.0.1", Node: new("node1")}, Interceptor{Address: "fd00::1"}
-	got, err := RouteSlices(s, routes, Published{routes.Ports, []Interceptor{four, six}})
+	asked := DefaultSettings()
+	asked.MinReplicas, asked.MaxReplicas, asked.TargetPendingRequests, asked.Cooldown = 1, 4, 7, time.Hour
+	routes.Cooldown = api.Duration(asked.Cooldown)
+	got, err := RouteSlices(s, s, routes, asked, Published{routes.Ports, []Interceptor{four, six}})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if back, err := ScalingSettings(&got[1], routes); err != nil || back != asked {
+		t.Errorf("the scaling settings come back as %+v, %v; want %+v", back, err, asked)
 	}
 	if len(got) != 2 {
 		t.Fatalf("got %d slices, want one for each address type", len(got))
@@ -208,5 +214,56 @@ func TestPortsKeepOnlyNamed(t *testing.T) {
 	}
 	if got, _ := ps.Get(Route{"apps", "web", "a"}, now); got == a {
 		t.Error("the port that was let go came back at once")
+	}
+}
+
+func TestAliasRouteSlices(t *testing.T) {
+	s := service(annotated("example.com/x", "1"), annotated("scale-to-zero/cooldown", "1m"), annotated("kubectl.kubernetes.io/last-applied-configuration", "{}"))
+	alias := AliasService(s)
+	if alias.Name != "web-scale-to-zero" || alias.Spec.ClusterIP != "" || alias.Spec.Selector != nil || !cmp.Equal(alias.Spec.Ports, s.Spec.Ports) {
+		t.Errorf("alias %s: %+v", alias.Name, alias.Spec)
+	}
+	if d := cmp.Diff(map[string]string{"example.com/x": "1"}, alias.Annotations); d != "" {
+		t.Errorf("annotations (-want +got):\n%s", d)
+	}
+	got, err := RouteSlices(alias, s, api.Routes{Service: "web"}, DefaultSettings(), Published{})
+	if err != nil || len(got) != 1 {
+		t.Fatal(err, len(got))
+	}
+	if got[0].Labels[discoveryv1.LabelServiceName] != alias.Name || got[0].Labels[ServiceLabel] != "web" || got[0].Name == RouteSliceName("web", "IPv4") {
+		t.Errorf("slice %s, labels %v", got[0].Name, got[0].Labels)
+	}
+}
+
+func TestFailOpen(t *testing.T) {
+	ready, ending := discoveryv1.EndpointConditions{Ready: new(true)}, discoveryv1.EndpointConditions{Ready: new(false)}
+	direct := func(family discoveryv1.AddressType, port int32, endpoints ...discoveryv1.Endpoint) discoveryv1.EndpointSlice {
+		return discoveryv1.EndpointSlice{AddressType: family, Endpoints: endpoints, Ports: []discoveryv1.EndpointPort{{Name: new("http"), Port: new(port)}}}
+	}
+	one := discoveryv1.Endpoint{Addresses: []string{"10.1.0.1"}, Conditions: ready}
+	two := discoveryv1.Endpoint{Addresses: []string{"10.1.0.2"}, Conditions: ending}
+	three := discoveryv1.Endpoint{Addresses: []string{"10.1.0.3"}, Conditions: ready}
+	slices := func() []discoveryv1.EndpointSlice {
+		got, err := RouteSlices(service(), service(), api.Routes{Service: "web"}, DefaultSettings(), Published{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	got := slices()
+	if !FailOpen(got, []discoveryv1.EndpointSlice{
+		direct(discoveryv1.AddressTypeIPv6, 8080, discoveryv1.Endpoint{Addresses: []string{"fd00::1"}, Conditions: ready}),
+		direct(discoveryv1.AddressTypeIPv4, 8080, one, two), direct(discoveryv1.AddressTypeIPv4, 9090, three), direct(discoveryv1.AddressTypeIPv4, 8080, three),
+	}) {
+		t.Error("no ready pod was found")
+	}
+	if d := cmp.Diff([]discoveryv1.Endpoint{one, three}, got[0].Endpoints); d != "" || *got[0].Ports[0].Port != 8080 {
+		t.Errorf("port %d, endpoints (-want +got):\n%s", *got[0].Ports[0].Port, d)
+	}
+	if got[0].Annotations[FailOpenAnnotation] != "true" || got[0].Annotations[api.RoutesAnnotation] == "" {
+		t.Errorf("annotations %v", got[0].Annotations)
+	}
+	if FailOpen(slices(), []discoveryv1.EndpointSlice{direct(discoveryv1.AddressTypeIPv4, 8080, two)}) {
+		t.Error("a pod that is not ready was taken for one")
 	}
 }

@@ -1,9 +1,12 @@
 package injector
 
 import (
+	"encoding/json"
+	"fmt"
 	"strconv"
 	"time"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
@@ -15,6 +18,34 @@ type Scaling struct {
 	MinReplicas, MaxReplicas int32
 	TargetPendingRequests    int32
 	Cooldown                 time.Duration
+}
+
+// scalingRequest is what ScalingAnnotation holds. The cool-down is in the routes.
+type scalingRequest struct {
+	MinReplicas           int32 `json:"minReplicas"`
+	MaxReplicas           int32 `json:"maxReplicas,omitempty"`
+	TargetPendingRequests int32 `json:"targetPendingRequests"`
+}
+
+func encodeScaling(s Settings) (string, error) {
+	b, err := json.Marshal(scalingRequest{s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests})
+	if err != nil {
+		return "", fmt.Errorf("encoding scaling: %w", err)
+	}
+	return string(b), nil
+}
+
+// ScalingSettings reads from a route slice what its Service asks of the scaling of its workload; the other Settings are
+// the defaults.
+func ScalingSettings(routeSlice *discoveryv1.EndpointSlice, routes api.Routes) (Settings, error) {
+	s := DefaultSettings()
+	var asked scalingRequest
+	if err := json.Unmarshal([]byte(routeSlice.Annotations[ScalingAnnotation]), &asked); err != nil {
+		return s, fmt.Errorf("decoding annotation %s of slice %s: %w", ScalingAnnotation, routeSlice.Name, err)
+	}
+	s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests = asked.MinReplicas, asked.MaxReplicas, asked.TargetPendingRequests
+	s.Cooldown = time.Duration(routes.Cooldown)
+	return s, nil
 }
 
 // NewScaling merges the settings of the Services that route to one workload, with the most careful of each: the longest
@@ -90,13 +121,24 @@ func Restoring(so *keda.ScaledObject, n int32) *keda.ScaledObject {
 	return out
 }
 
-// Remembered reads the replica count that a ScaledObject of ours remembers, at least 1.
-func Remembered(so *keda.ScaledObject) int32 {
-	n, err := strconv.ParseInt(so.Annotations[ReplicasAnnotation], 10, 32)
+// Remembered reads the replica count that ReplicasAnnotation holds, or 0 when it holds none.
+func Remembered(annotations map[string]string) int32 {
+	n, err := strconv.ParseInt(annotations[ReplicasAnnotation], 10, 32)
 	if err != nil || n < 1 {
-		return 1
+		return 0
 	}
 	return int32(n)
+}
+
+// Desired is how many replicas a workload is to have where no KEDA decides it: as many as its pending requests are worth,
+// within its bounds, and none but the least when it is idle. It never takes replicas away from an app in use: that would
+// take the memory of an HPA, and they go when it sleeps.
+func Desired(s Scaling, active bool, pending int64, current int32) int32 {
+	if !active {
+		return s.MinReplicas
+	}
+	worth := min((pending+int64(s.TargetPendingRequests)-1)/int64(s.TargetPendingRequests), int64(s.MaxReplicas))
+	return max(1, s.MinReplicas, current, int32(worth)) //nolint:gosec // at most MaxReplicas
 }
 
 // pollingInterval is how often KEDA asks, in seconds: a quarter of the cool-down, and at most KEDA's own 30.

@@ -64,8 +64,8 @@ func TestScaledObject(t *testing.T) {
 	if d := cmp.Diff(want, so.Spec.Triggers[0].Metadata); d != "" {
 		t.Errorf("trigger (-want +got):\n%s", d)
 	}
-	if so.OwnerReferences[0].UID != w.UID || Remembered(so) != 3 {
-		t.Errorf("owner %v, remembers %d", so.OwnerReferences, Remembered(so))
+	if so.OwnerReferences[0].UID != w.UID || Remembered(so.Annotations) != 3 {
+		t.Errorf("owner %v, remembers %d", so.OwnerReferences, Remembered(so.Annotations))
 	}
 	held := Restoring(so, 3)
 	if *held.Spec.MinReplicaCount != 3 || *held.Spec.MaxReplicaCount != 3 || *so.Spec.MinReplicaCount != 0 {
@@ -76,8 +76,8 @@ func TestScaledObject(t *testing.T) {
 		t.Error("a copy shares its trigger with the original")
 	}
 	so.Annotations[ReplicasAnnotation] = "garbage"
-	if Remembered(so) != 1 {
-		t.Errorf("an unreadable count is %d, want 1", Remembered(so))
+	if n := Remembered(so.Annotations); n != 0 {
+		t.Errorf("an unreadable count is %d, want none", n)
 	}
 }
 
@@ -93,6 +93,53 @@ func TestShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{time.Hour: "1h", 5 * time.Minute: "5m", 90 * time.Minute: "1h30m", 30 * time.Second: "30s", 0: "0s", 100 * time.Minute: "1h40m", 10 * time.Second: "10s"} {
 		if got := Short(d); got != want {
 			t.Errorf("Short(%s) = %s, want %s", time.Duration(d), got, want)
+		}
+	}
+}
+
+func TestDesired(t *testing.T) {
+	s := Scaling{MinReplicas: 0, MaxReplicas: 4, TargetPendingRequests: 10}
+	for _, tc := range []struct {
+		name    string
+		active  bool
+		pending int64
+		current int32
+		want    int32
+	}{
+		{"idle", false, 0, 3, 0},
+		{"in use, nothing pending", true, 0, 1, 1},
+		{"woken by hand and in use", true, 0, 0, 1},
+		{"as much as two are worth", true, 20, 1, 2},
+		{"a little more", true, 21, 1, 3},
+		{"more than may be", true, 1 << 40, 1, 4},
+		{"less than there are", true, 5, 3, 3},
+	} {
+		if got := Desired(s, tc.active, tc.pending, tc.current); got != tc.want {
+			t.Errorf("%s: %d replicas, want %d", tc.name, got, tc.want)
+		}
+	}
+	if got := Desired(Scaling{MinReplicas: 2, MaxReplicas: 2, TargetPendingRequests: 1}, false, 0, 2); got != 2 {
+		t.Errorf("an app that never sleeps got %d replicas", got)
+	}
+}
+
+func TestKeepReplicas(t *testing.T) {
+	for _, tc := range []struct {
+		name                  string
+		remembered            string
+		old, wanted, replicas int32
+		after                 string
+	}{
+		{"the chart again, asleep", "1", 0, 1, 0, "1"},
+		{"the chart again, scaled up", "1", 4, 1, 4, "1"},
+		{"another count, asleep", "1", 0, 3, 3, "3"},
+		{"less than before, asleep", "3", 0, 1, 1, "1"},
+		{"no count changed", "3", 1, 1, 1, "3"},
+		{"switched off", "3", 3, 0, 0, "3"},
+	} {
+		replicas, after := KeepReplicas(map[string]string{ReplicasAnnotation: tc.remembered}, tc.old, tc.wanted)
+		if replicas != tc.replicas || after != tc.after {
+			t.Errorf("%s: %d replicas and %s remembered, want %d and %s", tc.name, replicas, after, tc.replicas, tc.after)
 		}
 	}
 }

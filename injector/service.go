@@ -1,6 +1,9 @@
 package injector
 
 import (
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -28,6 +31,32 @@ func DirectService(service *corev1.Service) *corev1.Service {
 			Ports:     ports,
 		},
 	}
+}
+
+// AliasService returns the alias Service of a Service: with the same ports under the same names and numbers, so that a
+// backend of an Ingress stays right when only its Service's name is exchanged, and without a selector, since its route
+// slices are ours. Ingress controllers read annotations on Services, so it has its Service's.
+func AliasService(service *corev1.Service) *corev1.Service {
+	alias := DirectService(service)
+	alias.Name = AliasServiceName(service.Name)
+	alias.Labels[api.RoleLabel] = RoleAlias
+	alias.Annotations = map[string]string{}
+	for key, value := range service.Annotations {
+		if !strings.HasPrefix(key, Prefix) && !bookkeeping(key) {
+			alias.Annotations[key] = value
+		}
+	}
+	alias.Spec.ClusterIP, alias.Spec.Selector = "", nil
+	alias.Spec.IPFamilies, alias.Spec.IPFamilyPolicy = service.Spec.IPFamilies, service.Spec.IPFamilyPolicy
+	return alias
+}
+
+// bookkeeping are annotations by which deployment tools know their own objects.
+func bookkeeping(key string) bool {
+	domain, _, _ := strings.Cut(key, "/")
+	return slices.ContainsFunc([]string{"kubectl.kubernetes.io", "meta.helm.sh", "argocd.argoproj.io", "fluxcd.io", "deployment.kubernetes.io"}, func(tool string) bool {
+		return domain == tool || strings.HasSuffix(domain, "."+tool)
+	})
 }
 
 // OwnerReference makes an object go when the Service goes. It does not block the Service's deletion: that would take

@@ -12,10 +12,10 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Settings are what the annotations of an opted-in Service say.
+// Settings are what the annotations of an opted-in Service, and of what it is in, say.
 type Settings struct {
-	// Workload names what is scaled; both fields are empty when it is to be found by the selector.
-	WorkloadKind, WorkloadName string
+	// Workload names what is scaled, as ParseWorkload reads it; empty when it is to be found by the selector.
+	Workload string
 	// MinReplicas is 0 unless the app must never sleep.
 	MinReplicas int32
 	// MaxReplicas is 0 when it is not given: then 1, or what the workload had before it was taken over if that is more.
@@ -57,10 +57,9 @@ type setting func(s *Settings, value string) (allowed string, ok bool)
 func settings() map[string]setting {
 	return map[string]setting{
 		"workload": func(s *Settings, v string) (string, bool) {
-			kind, name, found := strings.Cut(v, "/")
-			s.WorkloadKind, s.WorkloadName = kind, name
-			return "Deployment/NAME or StatefulSet/NAME",
-				found && name != "" && !strings.Contains(name, "/") && slices.Contains(WorkloadKinds(), kind)
+			s.Workload = v
+			_, _, ok := ParseWorkload(v)
+			return "Deployment/NAME, StatefulSet/NAME, or KIND.GROUP/NAME of a custom resource with a scale subresource", ok
 		},
 		"min-replicas": func(s *Settings, v string) (string, bool) {
 			return integer(&s.MinReplicas, v, 0, 1000)
@@ -86,9 +85,22 @@ func settings() map[string]setting {
 }
 
 // internal are the keys below Prefix that are ours to write.
-func internal(key string) bool { return key == RouteAnnotation || key == ReplicasAnnotation }
+func internal(key string) bool { return key == RouteAnnotation || key == AliasesAnnotation }
 
-// ParseSettings reads the annotations of an opted-in Service. Every one that cannot be used is named in the error, as a
+// Layer returns the annotations of ours in layers, the nearest last: each key's value is the nearest one.
+func Layer(layers ...map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, annotations := range layers {
+		for key, value := range annotations {
+			if strings.HasPrefix(key, Prefix) {
+				out[key] = value
+			}
+		}
+	}
+	return out
+}
+
+// ParseSettings reads the annotations of an opted-in object, or what Layer makes of several. Every one that cannot be used is named in the error, as a
 // SettingError with its key, its value and what is allowed; unknown keys below Prefix count, since a typing error that
 // is passed over is a setting that does nothing.
 func ParseSettings(annotations map[string]string) (Settings, error) {

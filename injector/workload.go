@@ -1,21 +1,31 @@
 package injector
 
 import (
+	"slices"
+	"strings"
+
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// WorkloadKinds are the kinds that can be scaled to zero.
+// appsVersion is the group and version of the kinds that Kubernetes has built in.
+const appsVersion = "apps/v1"
+
+// WorkloadKinds are the built-in kinds that can be scaled to zero.
 func WorkloadKinds() []string { return []string{"Deployment", "StatefulSet"} }
 
-// Workload is what runs the pods behind a Service: what there is to know of it without its kind.
+// Workload is what runs the pods behind a Service: what there is to know of it whatever its kind.
 type Workload struct {
 	metav1.ObjectMeta
 
-	Kind string
-	// PodLabels are those of its pod template.
+	APIVersion, Kind string
+	// Resource is what the API server calls the kind; empty for a built-in one.
+	Resource string
+	// PodLabels are those of its pod template; of a custom resource they are not known.
 	PodLabels map[string]string
 	// Replicas is what its spec asks for, and ReadyReplicas what there is.
 	Replicas, ReadyReplicas int32
@@ -25,11 +35,11 @@ type Workload struct {
 func NewWorkload(object any) (Workload, bool) {
 	switch o := object.(type) {
 	case *appsv1.Deployment:
-		return Workload{o.ObjectMeta, "Deployment", o.Spec.Template.Labels, replicas(o.Spec.Replicas), o.Status.ReadyReplicas}, true
+		return Workload{o.ObjectMeta, appsVersion, "Deployment", "", o.Spec.Template.Labels, replicas(o.Spec.Replicas), o.Status.ReadyReplicas}, true
 	case *appsv1.StatefulSet:
-		return Workload{o.ObjectMeta, "StatefulSet", o.Spec.Template.Labels, replicas(o.Spec.Replicas), o.Status.ReadyReplicas}, true
+		return Workload{o.ObjectMeta, appsVersion, "StatefulSet", "", o.Spec.Template.Labels, replicas(o.Spec.Replicas), o.Status.ReadyReplicas}, true
 	case *appsv1.DaemonSet:
-		return Workload{o.ObjectMeta, "DaemonSet", o.Spec.Template.Labels, o.Status.DesiredNumberScheduled, o.Status.NumberReady}, true
+		return Workload{o.ObjectMeta, appsVersion, "DaemonSet", "", o.Spec.Template.Labels, o.Status.DesiredNumberScheduled, o.Status.NumberReady}, true
 	default:
 		return Workload{}, false
 	}
@@ -37,7 +47,7 @@ func NewWorkload(object any) (Workload, bool) {
 
 // Ref returns how the routes name the workload.
 func (w Workload) Ref() api.Workload {
-	return api.Workload{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: w.Kind, Name: w.Name, UID: string(w.UID)}
+	return api.Workload{APIVersion: w.APIVersion, Kind: w.Kind, Name: w.Name, UID: string(w.UID), Resource: w.Resource}
 }
 
 func (w Workload) matches(selector map[string]string) bool {
@@ -55,4 +65,19 @@ func replicas(n *int32) int32 {
 		return 1
 	}
 	return *n
+}
+
+// ParseWorkload reads what api.Workload.String has written, or a user: Kind/name for a built-in kind, which has no group,
+// or Kind.group/name.
+func ParseWorkload(s string) (kind schema.GroupKind, name string, ok bool) {
+	qualified, name, found := strings.Cut(s, "/")
+	kind = schema.ParseGroupKind(qualified)
+	switch {
+	case !found || kind.Kind == "" || len(validation.IsDNS1123Subdomain(name)) > 0:
+		return kind, name, false
+	case kind.Group != "":
+		return kind, name, len(validation.IsDNS1123Subdomain(kind.Group)) == 0
+	default:
+		return kind, name, slices.Contains(WorkloadKinds(), kind.Kind)
+	}
 }

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -24,6 +25,9 @@ const (
 	reasonRestored  = "Restored"
 	reasonAwake     = "Awake"
 	reasonAsleep    = "Asleep"
+	// Things to know while an app is taken over.
+	reasonNoInterceptor = "NoInterceptor"
+	reasonSiblings      = "ServiceNotOptedIn"
 )
 
 // storyteller writes events, a lasting state of a Service only once. It writes each as an object of its own: client-go's
@@ -33,11 +37,17 @@ type storyteller struct {
 	now    func() time.Time
 
 	mu   sync.Mutex // protects last
-	last map[types.NamespacedName]string
+	last map[told]string
+}
+
+// told is what tellOnce has told: of which Service, and which kind of thing.
+type told struct {
+	service types.NamespacedName
+	reason  string
 }
 
 func newStoryteller(c client.Client, now func() time.Time) *storyteller {
-	return &storyteller{client: c, now: now, last: map[types.NamespacedName]string{}}
+	return &storyteller{client: c, now: now, last: map[told]string{}}
 }
 
 // tell writes an event on each of the objects that is not nil. An event that cannot be written is logged: the story is
@@ -70,21 +80,31 @@ func (s *storyteller) write(ctx context.Context, eventType, reason, note string,
 	})
 }
 
-// tellOnce is tell, unless the same was the last thing told of the Service by tellOnce.
+// tellOnce is tell, unless the same was the last thing told of the Service by tellOnce for that reason.
 func (s *storyteller) tellOnce(ctx context.Context, eventType, reason, note string, service *corev1.Service) {
-	key := client.ObjectKeyFromObject(service)
+	key := told{client.ObjectKeyFromObject(service), reason}
 	s.mu.Lock()
-	told := s.last[key] == reason+note
-	s.last[key] = reason + note
+	known := s.last[key] == note
+	s.last[key] = note
 	s.mu.Unlock()
-	if !told {
+	if !known {
 		s.tell(ctx, eventType, reason, note, service)
 	}
 }
 
-// forget makes the next tellOnce of the Service tell.
-func (s *storyteller) forget(key types.NamespacedName) {
+// ended says whether tellOnce has told something of the Service for that reason, and makes the next tellOnce tell.
+func (s *storyteller) ended(service types.NamespacedName, reason string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	key := told{service, reason}
+	_, known := s.last[key]
 	delete(s.last, key)
+	return known
+}
+
+// forget makes the next tellOnce of the Service tell.
+func (s *storyteller) forget(service types.NamespacedName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.last, func(key told, _ string) bool { return key.service == service })
 }

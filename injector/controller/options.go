@@ -20,6 +20,10 @@ type Options struct {
 	Deployment string
 	// PortLow and PortHigh bound the interceptor ports. Default 10000 and 29999.
 	PortLow, PortHigh int32
+	// AliasLinger is how long an alias Service stays when no Ingress names it any more. Default 30 s.
+	AliasLinger time.Duration
+	// Counts asks the interceptors what they count, where there is no KEDA to do it. Default over gRPC at ScalerAddress.
+	Counts Counts
 	// Dial tries to connect to an interceptor; nil means that it listens. Default: TCP, within 500 ms.
 	Dial func(ctx context.Context, address string) error
 	// Now is the clock. Default time.Now.
@@ -29,6 +33,10 @@ type Options struct {
 func (o *Options) setDefaults() {
 	o.PortLow = cmp.Or(o.PortLow, 10000)
 	o.PortHigh = cmp.Or(o.PortHigh, 29999)
+	o.AliasLinger = cmp.Or(o.AliasLinger, aliasLinger)
+	if o.Counts == nil {
+		o.Counts = &scalerClient{address: o.ScalerAddress}
+	}
 	if o.Dial == nil {
 		o.Dial = dial
 	}

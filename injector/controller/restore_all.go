@@ -119,7 +119,7 @@ func waitRestored(ctx context.Context, c client.Client, running bool, logger log
 	return err
 }
 
-// remaining names the Services and ScaledObjects that are still ours.
+// remaining names the Services around which something of ours is left, and the ScaledObjects of ours.
 func remaining(ctx context.Context, c client.Client) ([]string, error) {
 	var slicesLeft discoveryv1.EndpointSliceList
 	if err := c.List(ctx, &slicesLeft, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
@@ -129,7 +129,14 @@ func remaining(ctx context.Context, c client.Client) ([]string, error) {
 	if err := c.List(ctx, &scaledObjects, client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy}); err != nil && !meta.IsNoMatchError(err) {
 		return nil, fmt.Errorf("listing scaledobjects: %w", err)
 	}
+	var services corev1.ServiceList
+	if err := c.List(ctx, &services, client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy}, client.HasLabels{injector.ServiceLabel}); err != nil {
+		return nil, fmt.Errorf("listing our services: %w", err)
+	}
 	var left []string
+	for _, s := range services.Items {
+		left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
+	}
 	for _, s := range slicesLeft.Items {
 		left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
 	}

@@ -3,14 +3,15 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -18,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
-	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
@@ -32,38 +32,38 @@ type ServiceReconciler struct {
 
 	client client.Client
 	// live reads from the API server: the cache leaves out what we look at once in a Service's life.
-	live    client.Reader
-	stories *storyteller
-	keda    *atomic.Bool // whether KEDA's API is there
+	live      client.Reader
+	stories   *storyteller
+	keda      *atomic.Bool // whether KEDA's API is there
+	workloads *workloads
 
 	portsOnce sync.Mutex // protects ports, and its first filling
 	ports     *injector.Ports
 }
 
-// verdict is what is to become of a Service.
-type verdict struct {
-	take     bool
-	skip     injector.Skip // why not, if it is opted in and not taken
-	retry    time.Duration // when to look again, if the reason goes away without any watch saying so
-	settings injector.Settings
-	workload injector.Workload
-	object   client.Object // the workload as an object, for events; may be nil
+// entrance is one way by which traffic of a Service comes in, and can be taken over: the Service itself, or, where only
+// Ingresses are opted in, the alias Service to which these are led.
+type entrance struct {
+	alias bool
+	// front is the Service whose traffic the route slices take: the opted-in one, or its alias, which is nil while there
+	// is none.
+	front  *corev1.Service
+	slices []discoveryv1.EndpointSlice // the route slices
+	routes api.Routes                  // what they say; zero if they say nothing that can be read
 }
 
 // owned is what there is of ours around a Service.
 type owned struct {
-	slices []discoveryv1.EndpointSlice // its route slices
-	routes api.Routes                  // what they say; zero if they say nothing that can be read
-	direct *corev1.Service             // nil if there is none
+	self, alias entrance
+	direct      *corev1.Service // nil if there is none
 }
 
-func (o owned) empty() bool { return len(o.slices) == 0 && o.direct == nil }
-
-// Reconcile brings one Service to where its label wants it.
+// Reconcile brings one Service to where its opt-in wants it.
 func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	service := &corev1.Service{}
 	if err := r.client.Get(ctx, req.NamespacedName, service); apierrors.IsNotFound(err) {
 		r.freePorts(req.NamespacedName)
+		r.freePorts(types.NamespacedName{Namespace: req.Namespace, Name: injector.AliasServiceName(req.Name)})
 		r.stories.forget(req.NamespacedName)
 		return ctrl.Result{}, nil
 	} else if err != nil {
@@ -72,31 +72,73 @@ func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if !service.DeletionTimestamp.IsZero() || service.Labels[injector.ManagedByLabel] == injector.ManagedBy {
 		return ctrl.Result{}, nil
 	}
+	ingresses, err := r.ingresses(ctx, service)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
 	own, err := r.owned(ctx, service)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	v, err := r.judge(ctx, service)
+	v, err := r.judge(ctx, service, ingresses)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if v.take {
-		return r.inject(ctx, service, own, v)
+	return r.apply(ctx, service, own, ingresses, v)
+}
+
+// apply takes over the entrance that the verdict says, first, and then gives back what it does not say.
+func (r *ServiceReconciler) apply(ctx context.Context, service *corev1.Service, own owned, ingresses backing, v verdict) (ctrl.Result, error) {
+	wanted, other := &own.self, &own.alias
+	if v.take == takeIngresses {
+		wanted, other = other, wanted
 	}
-	result, err := r.withdraw(ctx, service, own, v)
+	if v.take != takeNothing {
+		result, done, err := r.inject(ctx, service, wanted, own.direct, ingresses, v)
+		if err != nil || !done {
+			return result, err
+		}
+		back, err := r.withdraw(ctx, service, other, ingresses, v)
+		return soonest(result, back), err
+	}
+	self, err := r.withdraw(ctx, service, &own.self, ingresses, v)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	alias, err := r.withdraw(ctx, service, &own.alias, ingresses, v)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	result := soonest(self, alias)
 	if result.IsZero() {
+		if own.direct != nil {
+			if _, err := r.delete(ctx, own.direct); err != nil {
+				return ctrl.Result{}, err
+			}
+		}
+		if v.skip != "" {
+			r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(v.skip), service)
+		}
 		result.RequeueAfter = v.retry
 	}
-	return result, err
+	return result, nil
+}
+
+// soonest is the result that comes back first.
+func soonest(a, b ctrl.Result) ctrl.Result {
+	if a.RequeueAfter == 0 || b.RequeueAfter != 0 && b.RequeueAfter < a.RequeueAfter {
+		return b
+	}
+	return a
 }
 
 // owned collects what is ours around the Service. What is left of a Service of the same name that was deleted before is
 // deleted: Kubernetes would do it too, in its own time.
 func (r *ServiceReconciler) owned(ctx context.Context, service *corev1.Service) (owned, error) {
-	var own owned
+	own := owned{self: entrance{front: service}, alias: entrance{alias: true}}
 	var list discoveryv1.EndpointSliceList
 	if err := r.client.List(ctx, &list, client.InNamespace(service.Namespace), client.MatchingLabels{
-		api.RoleLabel: api.RoleRoute, discoveryv1.LabelServiceName: service.Name,
+		api.RoleLabel: api.RoleRoute, injector.ServiceLabel: service.Name,
 	}); err != nil {
 		return own, fmt.Errorf("listing route slices of %s: %w", client.ObjectKeyFromObject(service), err)
 	}
@@ -107,26 +149,40 @@ func (r *ServiceReconciler) owned(ctx context.Context, service *corev1.Service) 
 			}
 			continue
 		}
-		own.slices = append(own.slices, s)
+		e := &own.self
+		if s.Labels[discoveryv1.LabelServiceName] != service.Name {
+			e = &own.alias
+		}
+		e.slices = append(e.slices, s)
 		if routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation]); err == nil {
-			own.routes = routes
+			e.routes = routes
 		} else {
 			log.FromContext(ctx).Info("Rewriting a route slice", "slice", s.Name, "reason", err.Error())
 		}
 	}
-	direct := &corev1.Service{}
-	err := r.client.Get(ctx, types.NamespacedName{Namespace: service.Namespace, Name: injector.DirectServiceName(service.Name)}, direct)
-	switch {
-	case apierrors.IsNotFound(err) || err == nil && direct.Labels[injector.ServiceLabel] != service.Name:
-	case err != nil:
-		return own, fmt.Errorf("getting direct service of %s: %w", client.ObjectKeyFromObject(service), err)
-	case !ownedBy(direct, service.UID):
-		_, err := r.delete(ctx, direct)
+	var err error
+	if own.direct, err = r.companion(ctx, service, injector.DirectServiceName(service.Name)); err != nil {
 		return own, err
-	default:
-		own.direct = direct
 	}
-	return own, nil
+	own.alias.front, err = r.companion(ctx, service, injector.AliasServiceName(service.Name))
+	return own, err
+}
+
+// companion returns the Service of ours with that name, or nil if there is none.
+func (r *ServiceReconciler) companion(ctx context.Context, service *corev1.Service, name string) (*corev1.Service, error) {
+	ours := &corev1.Service{}
+	err := r.client.Get(ctx, types.NamespacedName{Namespace: service.Namespace, Name: name}, ours)
+	switch {
+	case apierrors.IsNotFound(err) || err == nil && ours.Labels[injector.ServiceLabel] != service.Name:
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("getting service %s/%s: %w", service.Namespace, name, err)
+	case !ownedBy(ours, service.UID):
+		_, err := r.delete(ctx, ours)
+		return nil, err
+	default:
+		return ours, nil
+	}
 }
 
 func ownedBy(o client.Object, uid types.UID) bool {
@@ -138,62 +194,49 @@ func ownedBy(o client.Object, uid types.UID) bool {
 	return false
 }
 
-// judge decides about the Service.
-func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service) (verdict, error) {
-	var v verdict
-	optedIn, err := injector.OptedIn(service.Labels)
-	if err != nil {
-		v.skip = injector.Skip(err.Error()) // it was written while admission was away
-	}
-	if !optedIn {
-		return v, nil
-	}
-	if v.retry, err = r.restoring(ctx); err != nil || v.retry > 0 {
-		return v, err
-	}
-	if v.settings, err = injector.ParseSettings(service.Annotations); err != nil {
-		v.skip = injector.Skip(err.Error())
-		return v, nil
-	}
-	if v.skip = injector.JudgeService(service, r.Namespace); v.skip != "" {
-		return v, nil
-	}
-	if !r.keda.Load() {
-		v.skip, v.retry = "KEDA is not installed: there is no API keda.sh/v1alpha1 ScaledObject; it is taken over when there is", kedaRetry
-		return v, nil
-	}
-	return v, r.judgeWorkload(ctx, service, &v)
+// backing is which Ingresses of the namespace send traffic to the Service.
+type backing struct {
+	all []networkingv1.Ingress // every Ingress of the namespace
+	// optedIn are those labelled ones that have the Service as a backend, by whichever name.
+	optedIn []*networkingv1.Ingress
+	// led are those that are led to its alias Service.
+	led []*networkingv1.Ingress
 }
 
-func (r *ServiceReconciler) judgeWorkload(ctx context.Context, service *corev1.Service, v *verdict) error {
-	workloads, err := listWorkloads(ctx, r.client, service.Namespace)
-	if err != nil {
-		return err
-	}
-	if v.workload, v.skip = injector.FindWorkload(service, v.settings, workloads); v.skip != "" {
-		return nil
-	}
-	var hpas autoscalingv2.HorizontalPodAutoscalerList
-	var scaledObjects keda.ScaledObjectList
-	for _, list := range []client.ObjectList{&hpas, &scaledObjects} {
-		if err := r.client.List(ctx, list, client.InNamespace(service.Namespace)); err != nil {
-			return fmt.Errorf("listing who scales %s: %w", v.workload.Ref(), err)
+// rewritten says that every opted-in Ingress sends its traffic for the Service to the alias.
+func (b backing) rewritten(service string) bool {
+	for _, i := range b.optedIn {
+		if _, now := injector.Backends(i); slices.Contains(now, service) {
+			return false
 		}
 	}
-	if v.skip = injector.JudgeWorkload(v.workload, hpas.Items, scaledObjects.Items); v.skip != "" {
-		return nil
+	return true
+}
+
+func (r *ServiceReconciler) ingresses(ctx context.Context, service *corev1.Service) (backing, error) {
+	return backingOf(ctx, r.client, service)
+}
+
+func backingOf(ctx context.Context, c client.Reader, service *corev1.Service) (backing, error) {
+	var b backing
+	var list networkingv1.IngressList
+	if err := c.List(ctx, &list, client.InNamespace(service.Namespace)); err != nil {
+		return b, fmt.Errorf("listing ingresses of namespace %s: %w", service.Namespace, err)
 	}
-	var direct corev1.Service
-	err = r.client.Get(ctx, types.NamespacedName{Namespace: service.Namespace, Name: injector.DirectServiceName(service.Name)}, &direct)
-	if err == nil && direct.Labels[injector.ManagedByLabel] != injector.ManagedBy {
-		v.skip = injector.Skip(fmt.Sprintf("its direct Service would be named %s, and there is a Service of that name; rename or delete that one", direct.Name))
-		return nil
+	b.all = list.Items
+	alias := injector.AliasServiceName(service.Name)
+	for i := range list.Items {
+		ingress := &list.Items[i]
+		author, now := injector.Backends(ingress)
+		optedIn, err := injector.OptedIn(ingress.Labels)
+		if err == nil && optedIn && slices.Contains(author, service.Name) && ingress.DeletionTimestamp.IsZero() {
+			b.optedIn = append(b.optedIn, ingress)
+		}
+		if injector.Aliases(ingress)[service.Name] != "" || slices.Contains(now, alias) {
+			b.led = append(b.led, ingress)
+		}
 	}
-	if v.object, _, err = getWorkload(ctx, r.client, client.ObjectKey{Namespace: v.workload.Namespace, Name: v.workload.Name}, v.workload.Kind); err != nil {
-		return err
-	}
-	v.take = v.object != nil
-	return nil
+	return b, nil
 }
 
 // restoring says for how long yet every app is to be given back.

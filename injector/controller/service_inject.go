@@ -11,7 +11,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -20,58 +22,88 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// inject takes the Service over, made before broken: the real pods are listed, the interceptors listen, traffic is sent
-// to them as well, and only then is the sentinel asked for, which takes it from the pods.
-func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service, own owned, v verdict) (ctrl.Result, error) {
-	if err := r.applyDirect(ctx, service, own.direct); err != nil {
-		return ctrl.Result{}, err
+// inject takes an entrance over, made before broken: the real pods are listed, the interceptors listen, traffic is sent to
+// them as well, and only then is admission asked to turn it away from the pods. done says that it is taken over.
+func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service, e *entrance, direct *corev1.Service, ingresses backing, v verdict) (result ctrl.Result, done bool, err error) {
+	again := ctrl.Result{RequeueAfter: retry}
+	if err := r.applyCompanion(ctx, injector.DirectService(service), direct); err != nil {
+		return ctrl.Result{}, false, err
 	}
-	routes, err := r.routes(ctx, service, v)
+	if e.alias {
+		alias := injector.AliasService(service)
+		if err := r.applyCompanion(ctx, alias, e.front); err != nil {
+			return ctrl.Result{}, false, err
+		}
+		if e.front == nil {
+			e.front = alias
+		}
+	}
+	routes, err := r.routes(ctx, service, *e, v)
 	if err != nil {
-		return ctrl.Result{}, err
+		return ctrl.Result{}, false, err
 	}
-	published, err := r.published(ctx, routes, own)
+	interceptors, err := r.interceptors(ctx)
 	if err != nil {
-		return ctrl.Result{}, err
+		return ctrl.Result{}, false, err
 	}
-	if err := r.applySlices(ctx, service, routes, published, own); err != nil {
-		return ctrl.Result{}, err
+	taken := len(e.slices) > 0 && r.taken(service, *e, ingresses)
+	if taken && len(interceptors) == 0 {
+		return again, true, r.failOpen(ctx, service, routes, *e, v)
+	}
+	published := r.published(ctx, routes, interceptors, *e)
+	wanted, err := injector.RouteSlices(e.front, service, routes, v.settings, published)
+	if err != nil {
+		return ctrl.Result{}, false, err
 	}
 	if complete := len(published.Ports) == len(routes.Ports) && len(published.Interceptors) > 0; !complete {
+		if e.failsOpen() {
+			return again, true, nil // until one listens, the pods are better than nobody
+		}
 		log.FromContext(ctx).V(1).Info("Waiting for an interceptor to listen", "routes", routes.Ports)
-		return ctrl.Result{RequeueAfter: retry}, nil
+		return again, false, r.applySlices(ctx, wanted, *e)
 	}
-	if injector.Intercepted(service) {
-		return ctrl.Result{}, nil
+	if err := r.applySlices(ctx, wanted, *e); err != nil {
+		return ctrl.Result{}, false, err
+	}
+	if taken {
+		return ctrl.Result{}, true, r.warn(ctx, service, *e, ingresses, v)
 	}
 	if listed, err := r.podsListed(ctx, service, v.workload); err != nil || !listed {
-		return ctrl.Result{RequeueAfter: retry}, err
+		return again, false, err
 	}
-	return r.askForSentinel(ctx, service, routes, v)
+	return r.ask(ctx, service, *e, ingresses, routes, v)
 }
 
-func (r *ServiceReconciler) applyDirect(ctx context.Context, service *corev1.Service, have *corev1.Service) error {
-	want := injector.DirectService(service)
+// taken says that no traffic of the entrance goes past the interceptors any more.
+func (r *ServiceReconciler) taken(service *corev1.Service, e entrance, ingresses backing) bool {
+	if e.alias {
+		return ingresses.rewritten(service.Name)
+	}
+	return injector.Intercepted(service)
+}
+
+// applyCompanion makes a Service of ours what it is to be. have is nil if there is none yet.
+func (r *ServiceReconciler) applyCompanion(ctx context.Context, want, have *corev1.Service) error {
 	if have == nil {
 		if err := r.client.Create(ctx, want); err != nil {
-			return fmt.Errorf("creating direct service %s: %w", client.ObjectKeyFromObject(want), err)
+			return fmt.Errorf("creating service %s: %w", client.ObjectKeyFromObject(want), err)
 		}
 		return nil
 	}
-	if equality.Semantic.DeepEqual(have.Spec.Selector, want.Spec.Selector) && equality.Semantic.DeepEqual(have.Spec.Ports, want.Spec.Ports) &&
-		equality.Semantic.DeepEqual(have.Labels, want.Labels) {
+	updated := have.DeepCopy()
+	updated.Labels, updated.Annotations, updated.Spec.Selector = want.Labels, want.Annotations, want.Spec.Selector
+	updated.Spec.Ports = want.Spec.Ports
+	if equality.Semantic.DeepEqual(have, updated) {
 		return nil
 	}
-	updated := have.DeepCopy()
-	updated.Labels, updated.Spec.Selector, updated.Spec.Ports = want.Labels, want.Spec.Selector, want.Spec.Ports
 	if err := r.client.Update(ctx, updated); err != nil {
-		return fmt.Errorf("updating direct service %s: %w", client.ObjectKeyFromObject(want), err)
+		return fmt.Errorf("updating service %s: %w", client.ObjectKeyFromObject(want), err)
 	}
 	return nil
 }
 
 // routes returns what the interceptors are to listen for, each port under the number that it has already.
-func (r *ServiceReconciler) routes(ctx context.Context, service *corev1.Service, v verdict) (api.Routes, error) {
+func (r *ServiceReconciler) routes(ctx context.Context, service *corev1.Service, e entrance, v verdict) (api.Routes, error) {
 	r.portsOnce.Lock()
 	defer r.portsOnce.Unlock()
 	if err := r.learnPorts(ctx); err != nil {
@@ -81,9 +113,9 @@ func (r *ServiceReconciler) routes(ctx context.Context, service *corev1.Service,
 	for i, p := range service.Spec.Ports {
 		names[i] = p.Name
 	}
-	r.ports.Keep(service.Namespace, service.Name, r.Now(), names...)
+	r.ports.Keep(service.Namespace, e.front.Name, r.Now(), names...)
 	return injector.NewRoutes(service, v.settings, v.workload.Ref(), func(port string) (int32, error) {
-		return r.ports.Get(injector.Route{Namespace: service.Namespace, Service: service.Name, Port: port}, r.Now())
+		return r.ports.Get(injector.Route{Namespace: service.Namespace, Service: e.front.Name, Port: port}, r.Now())
 	})
 }
 
@@ -107,8 +139,9 @@ func (r *ServiceReconciler) learnPorts(ctx context.Context) error {
 			continue
 		}
 		for _, p := range routes.Ports {
-			if !ports.Learn(injector.Route{Namespace: s.Namespace, Service: routes.Service, Port: p.Name}, p.Listen) {
-				log.FromContext(ctx).Info("An interceptor port cannot be kept; the route gets another", "service", s.Namespace+"/"+routes.Service, "port", p.Listen)
+			front := s.Labels[discoveryv1.LabelServiceName]
+			if !ports.Learn(injector.Route{Namespace: s.Namespace, Service: front, Port: p.Name}, p.Listen) {
+				log.FromContext(ctx).Info("An interceptor port cannot be kept; the route gets another", "service", s.Namespace+"/"+front, "port", p.Listen)
 			}
 		}
 	}
@@ -124,23 +157,27 @@ func (r *ServiceReconciler) freePorts(service client.ObjectKey) {
 	}
 }
 
-// published finds out which interceptors answer on the routes' ports. Those that are published already are not dialed
-// again: that they are ready is for the interceptors' own readiness probe to say.
-func (r *ServiceReconciler) published(ctx context.Context, routes api.Routes, own owned) (injector.Published, error) {
+// interceptors returns those that are ready.
+func (r *ServiceReconciler) interceptors(ctx context.Context) ([]injector.Interceptor, error) {
 	var list discoveryv1.EndpointSliceList
 	if err := r.client.List(ctx, &list, client.InNamespace(r.Namespace), client.MatchingLabels{
 		api.RoleLabel: api.RoleInterceptor, discoveryv1.LabelServiceName: r.InterceptorService,
 	}); err != nil {
-		return injector.Published{}, fmt.Errorf("listing interceptors: %w", err)
+		return nil, fmt.Errorf("listing interceptors: %w", err)
 	}
-	interceptors := injector.Interceptors(list.Items)
+	return injector.Interceptors(list.Items), nil
+}
+
+// published finds out which interceptors answer on the routes' ports. Those that are published already are not dialed
+// again: that they are ready is for the interceptors' own readiness probe to say.
+func (r *ServiceReconciler) published(ctx context.Context, routes api.Routes, interceptors []injector.Interceptor, e entrance) injector.Published {
 	known := map[string]bool{}
 	var before []api.Port
-	for _, s := range own.slices {
+	for _, s := range e.slices {
 		for _, p := range s.Ports {
 			before = append(before, api.Port{Name: *p.Name, Listen: *p.Port})
-			for _, e := range s.Endpoints {
-				known[net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*p.Port)))] = true
+			for _, endpoint := range s.Endpoints {
+				known[net.JoinHostPort(endpoint.Addresses[0], strconv.Itoa(int(*p.Port)))] = true
 			}
 		}
 	}
@@ -164,23 +201,19 @@ func (r *ServiceReconciler) published(ctx context.Context, routes api.Routes, ow
 	wait.Wait()
 	return injector.Publish(routes, interceptors, before, func(i injector.Interceptor, p api.Port) bool {
 		return known[net.JoinHostPort(i.Address, strconv.Itoa(int(p.Listen)))]
-	}), nil
+	})
 }
 
-func (r *ServiceReconciler) applySlices(ctx context.Context, service *corev1.Service, routes api.Routes, published injector.Published, own owned) error {
-	wanted, err := injector.RouteSlices(service, routes, published)
-	if err != nil {
-		return err
-	}
+func (r *ServiceReconciler) applySlices(ctx context.Context, wanted []discoveryv1.EndpointSlice, e entrance) error {
 	for _, want := range wanted {
-		i := slices.IndexFunc(own.slices, func(s discoveryv1.EndpointSlice) bool { return s.Name == want.Name })
+		i := slices.IndexFunc(e.slices, func(s discoveryv1.EndpointSlice) bool { return s.Name == want.Name })
 		if i < 0 {
 			if err := r.client.Create(ctx, &want); err != nil {
 				return fmt.Errorf("creating route slice %s: %w", client.ObjectKeyFromObject(&want), err)
 			}
 			continue
 		}
-		have := &own.slices[i]
+		have := &e.slices[i]
 		if equality.Semantic.DeepEqual(have.Annotations, want.Annotations) && equality.Semantic.DeepEqual(have.Labels, want.Labels) &&
 			equality.Semantic.DeepEqual(have.Ports, want.Ports) && equality.Semantic.DeepEqual(have.Endpoints, want.Endpoints) {
 			continue
@@ -196,40 +229,89 @@ func (r *ServiceReconciler) applySlices(ctx context.Context, service *corev1.Ser
 // podsListed says whether Kubernetes has listed the workload's pods behind the direct Service, so that the interceptors
 // know them before they get the first request.
 func (r *ServiceReconciler) podsListed(ctx context.Context, service *corev1.Service, w injector.Workload) (bool, error) {
-	var list discoveryv1.EndpointSliceList
-	if err := r.client.List(ctx, &list, client.InNamespace(service.Namespace), client.MatchingLabels{
-		api.RoleLabel: api.RoleDirect, injector.ServiceLabel: service.Name,
-	}); err != nil {
-		return false, fmt.Errorf("listing direct slices of %s: %w", client.ObjectKeyFromObject(service), err)
-	}
-	return len(list.Items) > 0 && (w.ReadyReplicas == 0 || injector.HasReadyEndpoint(list.Items)), nil
+	direct, err := r.directSlices(ctx, service)
+	return len(direct) > 0 && (w.ReadyReplicas == 0 || injector.HasReadyEndpoint(direct)), err
 }
 
-// askForSentinel annotates the Service; admission adds the sentinel in that same write, so that the selector stays its
-// author's. Without admission nothing has happened but the annotation, and the Service works as before.
-func (r *ServiceReconciler) askForSentinel(ctx context.Context, service *corev1.Service, routes api.Routes, v verdict) (ctrl.Result, error) {
-	if err := r.annotate(ctx, service, fmt.Sprintf("%q", injector.RouteReady)); err != nil {
-		return ctrl.Result{}, err
+// ask annotates the Service, or its Ingresses; admission turns the traffic in that same write, so that what it changes
+// stays its author's. Without admission nothing has happened but the annotation, and traffic goes as before.
+func (r *ServiceReconciler) ask(ctx context.Context, service *corev1.Service, e entrance, ingresses backing, routes api.Routes, v verdict) (ctrl.Result, bool, error) {
+	objects := []client.Object{service}
+	note := fmt.Sprintf("Requests to Service %s (%s)", service.Name, portsText(routes))
+	undo := fmt.Sprintf("kubectl label service -n %s %s %s-", service.Namespace, service.Name, injector.OptInLabel)
+	if e.alias {
+		for _, i := range ingresses.optedIn {
+			if err := r.lead(ctx, i, service.Name, e.front.Name); err != nil {
+				return ctrl.Result{}, false, err
+			}
+			objects = append(objects, i)
+		}
+		note = fmt.Sprintf("Requests through %s to Service %s (%s)", ingressesText(ingresses.optedIn), service.Name, portsText(routes))
+		undo = fmt.Sprintf("kubectl label ingress -n %s %s %s-", service.Namespace, ingresses.optedIn[0].Name, injector.OptInLabel)
+	} else {
+		if err := r.annotate(ctx, service, injector.RouteAnnotation, injector.RouteReady); err != nil {
+			return ctrl.Result{}, false, err
+		}
+		if service.Labels[injector.OptInLabel] == "" {
+			undo = fmt.Sprintf("kubectl label service -n %s %s %s=false", service.Namespace, service.Name, injector.OptInLabel)
+		}
 	}
-	if !injector.Intercepted(service) {
+	if !r.taken(service, e, ingresses) {
 		r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped,
 			"scale-to-zero's admission webhook did not answer, so traffic still goes to the pods and the app is kept awake; trying again", service)
-		return ctrl.Result{RequeueAfter: 5 * retry}, nil
+		return ctrl.Result{RequeueAfter: 5 * retry}, false, nil
 	}
 	r.stories.forget(client.ObjectKeyFromObject(service))
-	r.stories.tell(ctx, corev1.EventTypeNormal, reasonInjected, fmt.Sprintf(
-		"Requests to Service %s (%s) now go through scale-to-zero; %s sleeps after %s without one and wakes on the next. Undo: kubectl label service -n %s %s %s-",
-		service.Name, portsText(routes), v.workload.Ref(), injector.Short(v.settings.Cooldown), service.Namespace, service.Name, injector.OptInLabel), service, v.object)
-	return ctrl.Result{}, nil
+	note += fmt.Sprintf(" now go through scale-to-zero; %s sleeps after %s without one and wakes on the next.", v.workload.Ref(), injector.Short(v.settings.Cooldown))
+	if e.alias {
+		note += " Clients that use the Service itself do not wake it."
+	}
+	r.stories.tell(ctx, corev1.EventTypeNormal, reasonInjected, note+" Undo: "+undo, append(objects, v.object)...)
+	return ctrl.Result{}, true, r.warn(ctx, service, e, ingresses, v)
 }
 
-// annotate writes RouteAnnotation ("null" takes it off), through admission, and reads back what came of it.
-func (r *ServiceReconciler) annotate(ctx context.Context, service *corev1.Service, value string) error {
-	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, injector.RouteAnnotation, value))
-	if err := r.client.Patch(ctx, service, patch, client.FieldOwner(injector.ManagedBy)); err != nil {
-		return fmt.Errorf("annotating service %s: %w", client.ObjectKeyFromObject(service), err)
+// lead has an Ingress reach a Service by its alias, or by itself again when alias is empty.
+func (r *ServiceReconciler) lead(ctx context.Context, ingress *networkingv1.Ingress, service, alias string) error {
+	aliases := injector.Aliases(ingress)
+	if alias != "" {
+		aliases[service] = alias
+	} else if aliases[service] == "" {
+		// The annotation was lost while admission was away, and with it the author's name for the backend.
+		aliases[service] = injector.AliasServiceName(service)
+		if err := r.annotate(ctx, ingress, injector.AliasesAnnotation, injector.EncodeAliases(aliases)); err != nil {
+			return err
+		}
+	}
+	if alias == "" {
+		delete(aliases, service)
+	}
+	return r.annotate(ctx, ingress, injector.AliasesAnnotation, injector.EncodeAliases(aliases))
+}
+
+// annotate writes an annotation (or takes it off, when value is empty), through admission, and reads back what came of it.
+func (r *ServiceReconciler) annotate(ctx context.Context, o client.Object, key, value string) error {
+	text := "null"
+	if value != "" {
+		text = strconv.Quote(value)
+	}
+	version := ""
+	if _, shared := o.(*networkingv1.Ingress); shared {
+		// Reconciles of two of its backends may work on one Ingress: neither must write what it has not read.
+		version = fmt.Sprintf(`"resourceVersion":%q,`, o.GetResourceVersion())
+	}
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{%s"annotations":{%q:%s}}}`, version, key, text))
+	if err := r.client.Patch(ctx, o, patch, client.FieldOwner(injector.ManagedBy)); err != nil {
+		return fmt.Errorf("annotating %s: %w", client.ObjectKeyFromObject(o), err)
 	}
 	return nil
+}
+
+func ingressesText(ingresses []*networkingv1.Ingress) string {
+	names := make([]string, len(ingresses))
+	for i, ingress := range ingresses {
+		names[i] = "Ingress " + ingress.Name
+	}
+	return strings.Join(names, ", ")
 }
 
 func portsText(routes api.Routes) string {

@@ -5,18 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/discovery"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -30,12 +31,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
-	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
-
-// kedaRetry is how often it is looked for while it is not there.
-const kedaRetry = 5 * time.Second
 
 // CacheOptions keep the manager's cache small: of the cluster's EndpointSlices only those that concern us, and of every
 // object's managed fields only those that disown looks for.
@@ -75,67 +72,120 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	stories := newStoryteller(mgr.GetClient(), o.Now)
 	available := &atomic.Bool{}
-	services := &ServiceReconciler{Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available}
-	workloads := &WorkloadReconciler{
-		Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available,
+	kinds := &workloads{client: mgr.GetClient()}
+	services := &ServiceReconciler{Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds}
+	reconciler := &WorkloadReconciler{
+		Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds,
 		lives: map[types.NamespacedName]life{},
 	}
 	serviceController, err := services.build(mgr)
 	if err != nil {
 		return fmt.Errorf("adding service controller: %w", err)
 	}
-	workloadController, err := workloads.build(mgr)
+	workloadController, err := reconciler.build(mgr)
 	if err != nil {
 		return fmt.Errorf("adding workload controller: %w", err)
 	}
-	k := &kedaWatch{mgr: mgr, available: available, services: services, serviceController: serviceController, workloadController: workloadController}
-	installed, err := k.installed(ctx)
-	switch {
-	case err != nil:
-		return err
-	case installed:
-		return k.watch()
-	default:
-		return mgr.Add(k)
+	kinds.watchKind = func(kind schema.GroupVersionKind) error {
+		object := &metav1.PartialObjectMetadata{}
+		object.SetGroupVersionKind(kind)
+		return errors.Join(
+			serviceController.Watch(source.Kind[client.Object](mgr.GetCache(), object, handler.EnqueueRequestsFromMapFunc(services.neighbours), changed())),
+			workloadController.Watch(source.Kind[client.Object](mgr.GetCache(), object, handler.EnqueueRequestsFromMapFunc(itself))),
+		)
 	}
+	k := &kedaWatch{
+		mgr: mgr, log: mgr.GetLogger().WithName("keda"), available: available, services: services,
+		serviceController: serviceController, workloadController: workloadController,
+	}
+	if k.discovery, err = discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
+		return fmt.Errorf("adding KEDA's watch: %w", err)
+	}
+	if err := k.look(ctx); err != nil {
+		return err
+	}
+	return mgr.Add(k)
 }
 
 func (r *ServiceReconciler) build(mgr ctrl.Manager) (controller.Controller, error) {
-	neighbours := handler.EnqueueRequestsFromMapFunc(r.optedIn)
-	changed := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))
+	neighbours := handler.EnqueueRequestsFromMapFunc(r.neighbours)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("service").
 		For(&corev1.Service{}).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(r.sliceOf)).
-		Watches(&appsv1.Deployment{}, neighbours, changed).
-		Watches(&appsv1.StatefulSet{}, neighbours, changed).
-		Watches(&appsv1.DaemonSet{}, neighbours, changed).
+		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(backends)).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.inNamespace), builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		Watches(&appsv1.Deployment{}, neighbours, builder.WithPredicates(changed())).
+		Watches(&appsv1.StatefulSet{}, neighbours, builder.WithPredicates(changed())).
+		Watches(&appsv1.DaemonSet{}, neighbours, builder.WithPredicates(changed())).
 		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, neighbours, builder.WithPredicates(retargeted())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Build(r)
 }
 
-// sliceOf returns the Service that an EndpointSlice of ours was made for, or, for the interceptors' own, all.
+// changed passes what somebody has written, and not the status that controllers write all the time.
+func changed() predicate.Predicate {
+	return predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+}
+
+// sliceOf returns the Service that an EndpointSlice of ours was made for, or, for the interceptors' own, all that are
+// taken over.
 func (r *ServiceReconciler) sliceOf(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetLabels()[api.RoleLabel] == api.RoleInterceptor {
-		return r.list(ctx, client.MatchingLabels{injector.OptInLabel: "true"})
+		return r.takenOver(ctx)
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetLabels()[injector.ServiceLabel]}}}
 }
 
-// optedIn returns the Services that a change of o may concern: the opted-in ones of its namespace, or, for the
-// controller's own Deployment, all.
-func (r *ServiceReconciler) optedIn(ctx context.Context, o client.Object) []reconcile.Request {
-	if o.GetNamespace() == r.Namespace {
-		return r.list(ctx, client.MatchingLabels{injector.OptInLabel: "true"})
+// takenOver returns the Services that have route slices.
+func (r *ServiceReconciler) takenOver(ctx context.Context) []reconcile.Request {
+	var list discoveryv1.EndpointSliceList
+	if err := r.client.List(ctx, &list, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
+		log.FromContext(ctx).Error(err, "Listing route slices")
+		return nil
 	}
-	return r.list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingLabels{injector.OptInLabel: "true"})
+	out := make([]reconcile.Request, len(list.Items))
+	for i, s := range list.Items {
+		out[i].NamespacedName = types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[injector.ServiceLabel]}
+	}
+	return out
+}
+
+// neighbours returns the Services that a change of o may concern: those of its namespace, or, for the controller's own
+// Deployment, all that are, or may be, taken over.
+func (r *ServiceReconciler) neighbours(ctx context.Context, o client.Object) []reconcile.Request {
+	if o.GetNamespace() == r.Namespace {
+		return append(r.takenOver(ctx), r.list(ctx, client.MatchingLabels{injector.OptInLabel: "true"})...)
+	}
+	return r.list(ctx, client.InNamespace(o.GetNamespace()))
+}
+
+// inNamespace returns the Services of a Namespace.
+func (r *ServiceReconciler) inNamespace(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.list(ctx, client.InNamespace(o.GetName()))
+}
+
+// backends returns the Services to which an Ingress sends traffic, by the names that its author wrote.
+func backends(_ context.Context, o client.Object) []reconcile.Request {
+	ingress, ok := o.(*networkingv1.Ingress)
+	if !ok {
+		return nil
+	}
+	names, _ := injector.Backends(ingress)
+	for service := range injector.Aliases(ingress) {
+		names = append(names, service)
+	}
+	out := make([]reconcile.Request, len(names))
+	for i, name := range names {
+		out[i].NamespacedName = types.NamespacedName{Namespace: ingress.Namespace, Name: name}
+	}
+	return out
 }
 
 func (r *ServiceReconciler) list(ctx context.Context, options ...client.ListOption) []reconcile.Request {
 	var list corev1.ServiceList
 	if err := r.client.List(ctx, &list, options...); err != nil {
-		log.FromContext(ctx).Error(err, "Listing opted-in Services")
+		log.FromContext(ctx).Error(err, "Listing Services")
 		return nil
 	}
 	out := make([]reconcile.Request, len(list.Items))
@@ -160,19 +210,20 @@ func (r *WorkloadReconciler) build(mgr ctrl.Manager) (controller.Controller, err
 		Watches(&appsv1.Deployment{}, handler.EnqueueRequestsFromMapFunc(itself)).
 		Watches(&appsv1.StatefulSet{}, handler.EnqueueRequestsFromMapFunc(itself)).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(routed)).
+		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(r.behindAll)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.behind)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Build(r)
 }
 
-// workloadRequest names a workload as the WorkloadReconciler wants it.
-func workloadRequest(namespace string, w api.Workload) []reconcile.Request {
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: namespace, Name: w.String()}}}
-}
-
 func itself(_ context.Context, o client.Object) []reconcile.Request {
-	w, _ := injector.NewWorkload(o)
-	return workloadRequest(o.GetNamespace(), w.Ref())
+	ref := api.Workload{Name: o.GetName()}
+	if w, ok := injector.NewWorkload(o); ok {
+		ref = w.Ref()
+	} else {
+		ref.APIVersion, ref.Kind = o.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()
+	}
+	return []reconcile.Request{{NamespacedName: key(o.GetNamespace(), ref)}}
 }
 
 // routed returns the workload that a route slice is for.
@@ -181,78 +232,34 @@ func routed(_ context.Context, o client.Object) []reconcile.Request {
 	if err != nil {
 		return nil
 	}
-	return workloadRequest(o.GetNamespace(), routes.Workload)
+	return []reconcile.Request{{NamespacedName: key(o.GetNamespace(), routes.Workload)}}
 }
 
 // behind returns the workload that a Service's route slices are for.
 func (r *WorkloadReconciler) behind(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.routedFrom(ctx, o.GetNamespace(), o.GetName())
+}
+
+// behindAll returns the workloads behind all backends of an Ingress.
+func (r *WorkloadReconciler) behindAll(ctx context.Context, o client.Object) []reconcile.Request {
+	var out []reconcile.Request
+	for _, service := range backends(ctx, o) {
+		out = append(out, r.routedFrom(ctx, service.Namespace, service.Name)...)
+	}
+	return out
+}
+
+func (r *WorkloadReconciler) routedFrom(ctx context.Context, namespace, service string) []reconcile.Request {
 	var list discoveryv1.EndpointSliceList
-	if err := r.client.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.MatchingLabels{
-		api.RoleLabel: api.RoleRoute, injector.ServiceLabel: o.GetName(),
+	if err := r.client.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels{
+		api.RoleLabel: api.RoleRoute, injector.ServiceLabel: service,
 	}); err != nil {
 		log.FromContext(ctx).Error(err, "Listing route slices of a Service")
 		return nil
 	}
+	var out []reconcile.Request
 	for i := range list.Items {
-		if requests := routed(ctx, &list.Items[i]); requests != nil {
-			return requests
-		}
+		out = append(out, routed(ctx, &list.Items[i])...)
 	}
-	return nil
-}
-
-// kedaWatch starts to watch ScaledObjects as soon as the API server knows them.
-type kedaWatch struct {
-	mgr       ctrl.Manager
-	available *atomic.Bool
-	services  *ServiceReconciler
-
-	serviceController, workloadController controller.Controller
-}
-
-// installed says whether the API server knows ScaledObjects.
-func (k *kedaWatch) installed(context.Context) (bool, error) {
-	kind := keda.GroupVersion().WithKind("ScaledObject")
-	_, err := k.mgr.GetRESTMapper().RESTMapping(kind.GroupKind(), kind.Version)
-	if meta.IsNoMatchError(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("looking for KEDA's API: %w", err)
-	}
-	return true, nil
-}
-
-// Start implements manager.Runnable: it waits for KEDA. Services that were looked at meanwhile come back by themselves.
-func (k *kedaWatch) Start(ctx context.Context) error {
-	log.FromContext(ctx).Info("KEDA is not installed; no app is taken over until it is")
-	for {
-		err := wait.PollUntilContextCancel(ctx, kedaRetry, false, k.installed)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err == nil {
-			return k.watch()
-		}
-		log.FromContext(ctx).Error(err, "Waiting for KEDA")
-	}
-}
-
-// watch makes both controllers watch ScaledObjects.
-func (k *kedaWatch) watch() error {
-	byService := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, so *keda.ScaledObject) []reconcile.Request {
-		return k.services.optedIn(ctx, so)
-	})
-	byTarget := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, so *keda.ScaledObject) []reconcile.Request {
-		target := so.Spec.ScaleTargetRef
-		return workloadRequest(so.Namespace, api.Workload{Kind: target.TargetKind(), Name: target.Name})
-	})
-	if err := k.serviceController.Watch(source.Kind(k.mgr.GetCache(), &keda.ScaledObject{}, byService, predicate.TypedGenerationChangedPredicate[*keda.ScaledObject]{})); err != nil {
-		return fmt.Errorf("watching scaledobjects for services: %w", err)
-	}
-	if err := k.workloadController.Watch(source.Kind(k.mgr.GetCache(), &keda.ScaledObject{}, byTarget)); err != nil {
-		return fmt.Errorf("watching scaledobjects for workloads: %w", err)
-	}
-	k.available.Store(true)
-	return nil
+	return out
 }

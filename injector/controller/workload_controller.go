@@ -3,9 +3,9 @@ package controller
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -21,14 +21,15 @@ import (
 )
 
 // WorkloadReconciler keeps the ScaledObject of every workload that an intercepted Service routes to, restores the
-// workload when none does any more, and tells its story. Its requests are named Kind/name.
+// workload when none does any more, and tells its story. Its requests are named as api.Workload.String says.
 type WorkloadReconciler struct {
 	Options
 
-	client  client.Client
-	live    client.Reader
-	stories *storyteller
-	keda    *atomic.Bool
+	client    client.Client
+	live      client.Reader
+	stories   *storyteller
+	keda      *atomic.Bool
+	workloads *workloads
 
 	mu    sync.Mutex // protects lives
 	lives map[types.NamespacedName]life
@@ -36,48 +37,51 @@ type WorkloadReconciler struct {
 
 // demand is what the route slices of a namespace ask of one workload.
 type demand struct {
-	services []*corev1.Service // intercepted, and not being given back
-	settings []injector.Settings
-	// unsafe says that a Service still has traffic that goes past the interceptors: the workload must not sleep.
+	services []*corev1.Service   // taken over, and not being given back
+	settings []injector.Settings // of these, and of those that are about to be taken over
+	// unsafe says that traffic goes past the interceptors: the workload must not sleep.
 	unsafe bool
+	// open says that it goes past them because none is ready: the workload must not sleep, nor be woken for that.
+	open bool
 	// retiring says that a Service is being given back.
 	retiring bool
+	// unknown says that a route slice of an earlier version does not say what it asks for; it is about to be rewritten.
+	unknown bool
 }
 
-func (d demand) none() bool { return len(d.services) == 0 && !d.unsafe && !d.retiring }
+func (d demand) none() bool { return len(d.services) == 0 && !d.unsafe && !d.retiring && !d.unknown }
 
 // Reconcile brings one workload to where its Services' route slices want it.
 func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	kind, name, _ := strings.Cut(req.Name, "/")
-	ref := api.Workload{Kind: kind, Name: name}
-	d, err := r.demand(ctx, req.Namespace, ref)
+	w, err := r.workloads.get(ctx, req.Namespace, req.Name)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if !r.keda.Load() {
-		if d.none() {
-			return ctrl.Result{}, nil
-		}
-		return ctrl.Result{RequeueAfter: kedaRetry}, nil
-	}
-	so, err := r.scaledObject(ctx, req.Namespace, ref)
-	if err != nil || d.none() && so == nil {
-		r.forget(req.NamespacedName)
-		return ctrl.Result{}, err
-	}
-	object, w, err := getWorkload(ctx, r.client, types.NamespacedName{Namespace: req.Namespace, Name: name}, kind)
-	if err != nil || object == nil {
+	if w.object == nil {
 		// Its ScaledObject goes with it: the workload owns it.
+		r.forget(req.NamespacedName)
+		return ctrl.Result{}, nil
+	}
+	d, err := r.demand(ctx, req.Namespace, w.Ref())
+	if err != nil || d.unknown {
 		return ctrl.Result{}, err
 	}
-	if err := r.disown(ctx, object); err != nil {
+	so, err := r.scaledObject(ctx, req.Namespace, w.Ref())
+	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if len(d.services) == 0 && (d.retiring || so != nil && !d.unsafe) {
-		return r.restore(ctx, object, w, so)
+	if d.none() && so == nil && injector.Remembered(w.Annotations) == 0 {
+		r.forget(req.NamespacedName)
+		return ctrl.Result{}, nil
 	}
-	r.observe(ctx, req.NamespacedName, object, w, d)
-	return ctrl.Result{}, r.apply(ctx, w, so, d)
+	if err := r.disown(ctx, w); err != nil {
+		return ctrl.Result{}, err
+	}
+	if len(d.services) == 0 && (d.retiring || !d.unsafe) {
+		return r.restore(ctx, w, so)
+	}
+	r.observe(ctx, req.NamespacedName, w, d)
+	return r.apply(ctx, w, so, d)
 }
 
 // demand collects what asks for the workload.
@@ -88,36 +92,63 @@ func (r *WorkloadReconciler) demand(ctx context.Context, namespace string, w api
 		return d, fmt.Errorf("listing route slices of namespace %s: %w", namespace, err)
 	}
 	seen := map[string]bool{} // a Service with two address types has two slices
-	for _, s := range list.Items {
+	for i := range list.Items {
+		s := &list.Items[i]
+		front := s.Labels[discoveryv1.LabelServiceName]
 		routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation])
-		if err != nil || routes.Workload.String() != w.String() || seen[routes.Service] {
+		if err != nil || routes.Workload.String() != w.String() || seen[front] {
 			continue
 		}
-		seen[routes.Service] = true
+		seen[front] = true
 		service := &corev1.Service{}
 		err = r.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: routes.Service}, service)
 		switch {
-		case apierrors.IsNotFound(err) || err == nil && !ownedBy(&s, service.UID):
-			// The slice is on its way out too.
+		case apierrors.IsNotFound(err) || err == nil && !ownedBy(s, service.UID):
+			continue // the slice is on its way out too
 		case err != nil:
 			return d, fmt.Errorf("getting service %s: %w", routes.Service, err)
-		case routes.Retiring:
-			d.retiring = true
-		case !injector.Intercepted(service):
-			d.unsafe = true
-		default:
-			settings, err := injector.ParseSettings(service.Annotations)
-			if err != nil {
-				continue // the ServiceReconciler says so
-			}
-			d.services, d.settings = append(d.services, service), append(d.settings, settings)
+		}
+		if err := r.ask(ctx, &d, s, routes, service); err != nil {
+			return d, err
 		}
 	}
 	return d, nil
 }
 
+// ask adds to a demand what one route slice asks for.
+func (r *WorkloadReconciler) ask(ctx context.Context, d *demand, s *discoveryv1.EndpointSlice, routes api.Routes, service *corev1.Service) error {
+	if routes.Retiring {
+		d.retiring = true
+		return nil
+	}
+	taken := injector.Intercepted(service)
+	if s.Labels[discoveryv1.LabelServiceName] != service.Name && !taken {
+		ingresses, err := backingOf(ctx, r.client, service)
+		if err != nil {
+			return err
+		}
+		taken = ingresses.rewritten(service.Name)
+	}
+	settings, err := injector.ScalingSettings(s, routes)
+	if err != nil {
+		d.unknown = true
+		return nil //nolint:nilerr // the ServiceReconciler rewrites it
+	}
+	d.settings = append(d.settings, settings)
+	if !taken {
+		d.unsafe = true
+		return nil
+	}
+	d.open = d.open || s.Annotations[injector.FailOpenAnnotation] != ""
+	d.services = append(d.services, service)
+	return nil
+}
+
 // scaledObject returns ours for the workload, or nil.
 func (r *WorkloadReconciler) scaledObject(ctx context.Context, namespace string, w api.Workload) (*keda.ScaledObject, error) {
+	if !r.keda.Load() {
+		return nil, nil
+	}
 	so := &keda.ScaledObject{}
 	err := r.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: injector.ScaledObjectName(w)}, so)
 	if apierrors.IsNotFound(err) || err == nil && so.Labels[injector.ManagedByLabel] != injector.ManagedBy {
@@ -129,28 +160,44 @@ func (r *WorkloadReconciler) scaledObject(ctx context.Context, namespace string,
 	return so, nil
 }
 
-// apply creates or updates the ScaledObject. It is created only when all traffic goes through the interceptors: before,
-// an app might be put to sleep under requests that nobody counts.
-func (r *WorkloadReconciler) apply(ctx context.Context, w injector.Workload, so *keda.ScaledObject, d demand) error {
-	if so == nil && (d.unsafe || len(d.services) == 0) {
-		return nil
+// apply has the workload scaled: by KEDA, through a ScaledObject, or by ourselves where there is no KEDA. That begins
+// only when all traffic goes through the interceptors: before, an app might be put to sleep under requests that nobody
+// counts.
+func (r *WorkloadReconciler) apply(ctx context.Context, w workload, so *keda.ScaledObject, d demand) (ctrl.Result, error) {
+	remembered := remembered(w, so)
+	if remembered == 0 && (d.unsafe || len(d.services) == 0) {
+		return ctrl.Result{}, nil
 	}
-	remembered := w.Replicas
-	if so != nil {
-		if !so.DeletionTimestamp.IsZero() {
-			return nil // KEDA is at it; the deletion comes back here
-		}
-		remembered = injector.Remembered(so)
-		if so.Spec.MaxReplicaCount != nil {
-			remembered = injector.Remember(remembered, w.Replicas, *so.Spec.MaxReplicaCount)
-		}
+	if so != nil && !so.DeletionTimestamp.IsZero() {
+		return ctrl.Result{RequeueAfter: retry}, r.release(ctx, so) // and then made anew
 	}
-	remembered = max(1, remembered)
 	scaling := injector.NewScaling(d.settings, remembered)
-	if d.unsafe {
+	remembered = injector.Remember(remembered, w.Replicas, scaling.MaxReplicas)
+	scaling = injector.NewScaling(d.settings, remembered)
+	if d.unsafe || d.open && w.Replicas > 0 {
 		scaling.MinReplicas = max(1, scaling.MinReplicas)
+		scaling.MaxReplicas = max(1, scaling.MaxReplicas)
 	}
-	want := injector.ScaledObject(w, scaling, remembered, r.ScalerAddress)
+	if err := remember(ctx, r.client, w, remembered); err != nil {
+		return ctrl.Result{}, err
+	}
+	if !r.keda.Load() {
+		return r.scaleByCounts(ctx, w, scaling, d)
+	}
+	// No watch says when KEDA is removed.
+	return ctrl.Result{RequeueAfter: time.Minute}, r.applyScaledObject(ctx, so, injector.ScaledObject(w.Workload, scaling, remembered, r.ScalerAddress))
+}
+
+// remembered returns the replica count to go back to, or 0 if none is known yet.
+func remembered(w workload, so *keda.ScaledObject) int32 {
+	n := injector.Remembered(w.Annotations)
+	if n == 0 && so != nil {
+		n = injector.Remembered(so.Annotations) // an earlier version, or a replace, has left it only there
+	}
+	return n
+}
+
+func (r *WorkloadReconciler) applyScaledObject(ctx context.Context, so, want *keda.ScaledObject) error {
 	if so == nil {
 		if err := r.client.Create(ctx, want); err != nil {
 			return fmt.Errorf("creating scaledobject %s: %w", client.ObjectKeyFromObject(want), err)
@@ -163,6 +210,9 @@ func (r *WorkloadReconciler) apply(ctx context.Context, w injector.Workload, so 
 	}
 	updated := so.DeepCopy()
 	updated.Spec, updated.OwnerReferences = want.Spec, want.OwnerReferences
+	if updated.Annotations == nil {
+		updated.Annotations = map[string]string{}
+	}
 	updated.Annotations[injector.ReplicasAnnotation] = want.Annotations[injector.ReplicasAnnotation]
 	delete(updated.Annotations, injector.SinceAnnotation)
 	return r.update(ctx, so, updated)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
@@ -21,37 +22,60 @@ import (
 // kedaPatience is how long restoring waits for KEDA to take note before it goes on without: KEDA may be down.
 const kedaPatience = 10 * time.Second
 
-// restore gives the workload its old replica count back and takes the ScaledObject away. KEDA and its HPA hold what they
-// are told to hold until they are gone, so they are told the old count first, and taken away when they hold it.
-func (r *WorkloadReconciler) restore(ctx context.Context, object client.Object, w injector.Workload, so *keda.ScaledObject) (ctrl.Result, error) {
-	if so == nil || !so.DeletionTimestamp.IsZero() {
-		r.forget(types.NamespacedName{Namespace: w.Namespace, Name: w.Ref().String()})
-		if w.Replicas == 0 {
-			return ctrl.Result{}, scale(ctx, r.client, object, 1)
-		}
-		return ctrl.Result{}, nil
+// restore gives the workload its old replica count back, takes the ScaledObject away, and forgets that the workload was
+// ours. KEDA and its HPA hold what they are told to hold until they are gone, so they are told the old count first, and
+// taken away when they hold it.
+func (r *WorkloadReconciler) restore(ctx context.Context, w workload, so *keda.ScaledObject) (ctrl.Result, error) {
+	n := remembered(w, so)
+	if n == 0 && so == nil {
+		return ctrl.Result{}, nil // it has been restored
 	}
-	n := max(injector.Remembered(so), w.Replicas)
-	if so.Annotations[injector.SinceAnnotation] == "" || *so.Spec.MinReplicaCount != n || *so.Spec.MaxReplicaCount != n {
+	n = max(1, n, w.Replicas)
+	ending := so != nil && !so.DeletionTimestamp.IsZero()
+	if so != nil && !ending && (so.Annotations[injector.SinceAnnotation] == "" || *so.Spec.MinReplicaCount != n || *so.Spec.MaxReplicaCount != n) {
 		held := injector.Restoring(so, n)
 		held.Annotations[injector.SinceAnnotation] = r.Now().UTC().Format(time.RFC3339)
 		if err := r.update(ctx, so, held); err != nil {
 			return ctrl.Result{}, err
 		}
+		so = held
 	}
 	if w.Replicas < n {
-		if err := scale(ctx, r.client, object, n); err != nil {
+		if err := scale(ctx, r.client, w.object, n); err != nil {
 			return ctrl.Result{}, err
 		}
 		return ctrl.Result{RequeueAfter: retry}, nil
 	}
-	if holds, err := r.kedaHolds(ctx, so, n); err != nil || !holds {
-		return ctrl.Result{RequeueAfter: retry}, err
+	switch {
+	case ending:
+		return ctrl.Result{RequeueAfter: retry}, r.release(ctx, so)
+	case so != nil:
+		if holds, err := r.kedaHolds(ctx, so, n); err != nil || !holds {
+			return ctrl.Result{RequeueAfter: retry}, err
+		}
+		if err := r.client.Delete(ctx, so); client.IgnoreNotFound(err) != nil {
+			return ctrl.Result{}, fmt.Errorf("deleting scaledobject %s: %w", client.ObjectKeyFromObject(so), err)
+		}
+		return ctrl.Result{RequeueAfter: retry}, nil
 	}
-	if err := r.client.Delete(ctx, so); client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("deleting scaledobject %s: %w", client.ObjectKeyFromObject(so), err)
+	r.forget(key(w.Namespace, w.Ref()))
+	return ctrl.Result{}, remember(ctx, r.client, w, 0)
+}
+
+// release lets a ScaledObject of ours go that has been deleted and that KEDA has not let go in its time: KEDA's operator
+// may be gone for good. What its finalizer is for is done without it: the HPA goes with its owner, and the replica count
+// is ours.
+func (r *WorkloadReconciler) release(ctx context.Context, so *keda.ScaledObject) error {
+	if r.Now().Sub(so.DeletionTimestamp.Time) < kedaPatience {
+		return nil
 	}
-	return ctrl.Result{}, nil
+	free := so.DeepCopy()
+	free.Finalizers = slices.DeleteFunc(free.Finalizers, func(f string) bool { return f == keda.Finalizer })
+	if len(free.Finalizers) == len(so.Finalizers) {
+		return nil
+	}
+	log.FromContext(ctx).Info("KEDA does not let a deleted ScaledObject go; doing it", "scaledObject", client.ObjectKeyFromObject(so))
+	return r.update(ctx, so, free)
 }
 
 // kedaHolds says whether KEDA's HPA is told n, is not there, or has had its time.
@@ -74,15 +98,15 @@ func (r *WorkloadReconciler) kedaHolds(ctx context.Context, so *keda.ScaledObjec
 // disown takes the ownership of spec.replicas from whoever wrote it through the scale subresource: KEDA, the HPA, the
 // interceptors and ourselves. Server-side apply would otherwise refuse the next upgrade of a chart that says `replicas: 1`,
 // as Helm 4 and Flux do it, with a conflict.
-func (r *WorkloadReconciler) disown(ctx context.Context, object client.Object) error {
-	if !slices.ContainsFunc(object.GetManagedFields(), byScale) {
+func (r *WorkloadReconciler) disown(ctx context.Context, w workload) error {
+	if !slices.ContainsFunc(w.object.GetManagedFields(), byScale) {
 		return nil
 	}
-	now := newObject(object.GetObjectKind().GroupVersionKind().Kind)
-	if w, ok := injector.NewWorkload(object); ok {
-		now = newObject(w.Kind)
+	now, ok := w.object.DeepCopyObject().(client.Object)
+	if !ok {
+		return nil
 	}
-	if err := r.live.Get(ctx, client.ObjectKeyFromObject(object), now); err != nil {
+	if err := r.live.Get(ctx, client.ObjectKeyFromObject(w.object), now); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	kept := slices.DeleteFunc(now.GetManagedFields(), byScale)
@@ -93,7 +117,7 @@ func (r *WorkloadReconciler) disown(ctx context.Context, object client.Object) e
 		return nil // it has changed meanwhile; that change comes back here
 	}
 	if err != nil {
-		return fmt.Errorf("taking field ownership of replicas from scalers of %s: %w", client.ObjectKeyFromObject(object), err)
+		return fmt.Errorf("taking field ownership of replicas from scalers of %s: %w", client.ObjectKeyFromObject(w.object), err)
 	}
 	return nil
 }
@@ -108,7 +132,7 @@ type life struct {
 }
 
 // observe tells when the workload has fallen asleep or has woken since it was last looked at.
-func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedName, object client.Object, w injector.Workload, d demand) {
+func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedName, w workload, d demand) {
 	now := r.Now()
 	r.mu.Lock()
 	was, known := r.lives[key]
@@ -131,7 +155,7 @@ func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedNa
 	if !known || len(d.services) == 0 {
 		return
 	}
-	objects := []client.Object{object}
+	objects := []client.Object{w.object}
 	for _, s := range d.services {
 		objects = append(objects, s)
 	}
@@ -141,8 +165,8 @@ func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedNa
 			w.Ref(), rounded(now.Sub(was.since)), injector.Short(longest(d.settings)))
 		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAsleep, note, objects...)
 	case is.awake && !was.awake && !is.woken.IsZero():
-		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAwake, fmt.Sprintf("%s is ready (%d of %d replicas), %s after it was scaled up",
-			w.Ref(), w.ReadyReplicas, w.Replicas, rounded(now.Sub(is.woken))), objects...)
+		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAwake, fmt.Sprintf("%s is ready (%d of %s), %s after it was scaled up",
+			w.Ref(), w.ReadyReplicas, replicasText(w.Replicas), rounded(now.Sub(is.woken))), objects...)
 	}
 }
 

@@ -20,6 +20,9 @@ func AddToScheme(s *runtime.Scheme) error {
 	return nil
 }
 
+// Finalizer is the one by which KEDA 2.21 keeps a deleted ScaledObject until it has cleaned up.
+const Finalizer = "finalizer.keda.sh"
+
 // ScaledObject scales one workload.
 type ScaledObject struct {
 	metav1.TypeMeta   `json:",inline"`

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -59,14 +60,22 @@ type Routes struct {
 
 // Workload names what is scaled, in the namespace of the Service.
 type Workload struct {
-	APIVersion string `json:"apiVersion"` // apps/v1
-	Kind       string `json:"kind"`       // Deployment or StatefulSet
+	APIVersion string `json:"apiVersion"` // group/version; apps/v1 for what Kubernetes has built in
+	Kind       string `json:"kind"`       // Deployment, StatefulSet, or any with a scale subresource
 	Name       string `json:"name"`
 	UID        string `json:"uid"`
+	// Resource is what the API server calls the kind, as in rollouts. Empty for Deployment and StatefulSet.
+	Resource string `json:"resource,omitempty"`
 }
 
-// String is Kind/Name, as users write it.
-func (w Workload) String() string { return w.Kind + "/" + w.Name }
+// String is Kind/name, or Kind.group/name for a kind that is not of group apps: as users write it.
+func (w Workload) String() string {
+	group, _, found := strings.Cut(w.APIVersion, "/")
+	if !found || group == "apps" {
+		return w.Kind + "/" + w.Name
+	}
+	return w.Kind + "." + group + "/" + w.Name
+}
 
 // Port is one route.
 type Port struct {

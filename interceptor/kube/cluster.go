@@ -9,8 +9,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -32,6 +35,7 @@ type Options struct {
 // Cluster is an API server.
 type Cluster struct {
 	client  kubernetes.Interface
+	dynamic dynamic.Interface // for kinds that are not built in
 	options Options
 	events  *recorder
 }
@@ -47,12 +51,16 @@ func New(config *rest.Config, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	return NewForClient(client, o), nil
+	custom, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making a client for custom resources: %w", err)
+	}
+	return NewForClients(client, custom, o), nil
 }
 
-// NewForClient returns the Cluster behind client.
-func NewForClient(client kubernetes.Interface, o Options) *Cluster {
-	return &Cluster{client: client, options: o, events: newRecorder(client, o)}
+// NewForClients returns the Cluster behind client, and behind custom for kinds that are not built in.
+func NewForClients(client kubernetes.Interface, custom dynamic.Interface, o Options) *Cluster {
+	return &Cluster{client: client, dynamic: custom, options: o, events: newRecorder(client, o)}
 }
 
 // Watch implements interceptor.Cluster. Events are written for as long as it runs.
@@ -69,27 +77,48 @@ func (c *Cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 	return group.Wait()
 }
 
-// scaleGetter reads the scale subresource of one kind of workload.
-type scaleGetter interface {
-	GetScale(ctx context.Context, name string, o metav1.GetOptions) (*autoscalingv1.Scale, error)
-}
+var errKind = errors.New("only Deployments, StatefulSets and custom resources with a scale subresource can be scaled")
 
-var errKind = errors.New("only apps/v1 Deployment and StatefulSet can be scaled")
+// custom returns the client for a workload's kind if it is not built in.
+func (c *Cluster) custom(namespace string, w api.Workload) (dynamic.ResourceInterface, error) {
+	version, err := schema.ParseGroupVersion(w.APIVersion)
+	if err != nil || w.Resource == "" {
+		return nil, errors.Join(errKind, err)
+	}
+	return c.dynamic.Resource(version.WithResource(w.Resource)).Namespace(namespace), nil
+}
 
 // Replicas is the number of replicas that the workload is to have.
 func (c *Cluster) Replicas(ctx context.Context, namespace string, w api.Workload) (int32, error) {
-	var of scaleGetter
-	switch w.Kind {
-	case "Deployment":
-		of = c.client.AppsV1().Deployments(namespace)
-	case "StatefulSet":
-		of = c.client.AppsV1().StatefulSets(namespace)
-	default:
-		return 0, fmt.Errorf("getting scale of %s in %s: %w", w, namespace, errKind)
-	}
-	scale, err := of.GetScale(ctx, w.Name, metav1.GetOptions{})
+	replicas, err := c.replicas(ctx, namespace, w)
 	if err != nil {
 		return 0, fmt.Errorf("getting scale of %s in %s: %w", w, namespace, err)
+	}
+	return replicas, nil
+}
+
+func (c *Cluster) replicas(ctx context.Context, namespace string, w api.Workload) (int32, error) {
+	var scale *autoscalingv1.Scale
+	var err error
+	switch w.String() {
+	case "Deployment/" + w.Name:
+		scale, err = c.client.AppsV1().Deployments(namespace).GetScale(ctx, w.Name, metav1.GetOptions{})
+	case "StatefulSet/" + w.Name:
+		scale, err = c.client.AppsV1().StatefulSets(namespace).GetScale(ctx, w.Name, metav1.GetOptions{})
+	default:
+		custom, err := c.custom(namespace, w)
+		if err != nil {
+			return 0, err
+		}
+		object, err := custom.Get(ctx, w.Name, metav1.GetOptions{}, "scale")
+		if err != nil {
+			return 0, err
+		}
+		replicas, _, err := unstructured.NestedInt64(object.Object, "spec", "replicas")
+		return int32(replicas), err //nolint:gosec // the API server has it as an int32
+	}
+	if err != nil {
+		return 0, err
 	}
 	return scale.Spec.Replicas, nil
 }
@@ -102,11 +131,16 @@ func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (
 		return false, err
 	}
 	patch := []byte(`{"spec":{"replicas":1}}`)
-	switch w.Kind {
-	case "Deployment":
+	switch w.String() {
+	case "Deployment/" + w.Name:
 		_, err = c.client.AppsV1().Deployments(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
-	case "StatefulSet":
+	case "StatefulSet/" + w.Name:
 		_, err = c.client.AppsV1().StatefulSets(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
+	default:
+		var custom dynamic.ResourceInterface
+		if custom, err = c.custom(namespace, w); err == nil {
+			_, err = custom.Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
+		}
 	}
 	if err != nil {
 		return false, fmt.Errorf("scaling %s in %s to 1: %w", w, namespace, err)

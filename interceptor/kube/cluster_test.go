@@ -142,7 +142,7 @@ func ofPod(name string) func(*discoveryv1.Endpoint) {
 func watchAll(t *testing.T, objects ...runtime.Object) (*fake.Clientset, *fakeSink, *Cluster) {
 	t.Helper()
 	client := fake.NewClientset(objects...)
-	c := NewForClient(client, Options{Namespace: "shop", PodName: "me", PodIP: "10.0.0.1", Log: logr.Discard()})
+	c := NewForClients(client, nil, Options{Namespace: "shop", PodName: "me", PodIP: "10.0.0.1", Log: logr.Discard()})
 	sink := newFakeSink()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -272,7 +272,7 @@ func TestScale(t *testing.T) {
 				patched = p.GetSubresource() + " " + p.GetName() + " " + string(p.GetPatch())
 				return true, nil, nil
 			})
-			c := NewForClient(client, Options{Log: logr.Discard()})
+			c := NewForClients(client, nil, Options{Log: logr.Discard()})
 			scaled, err := c.Scale(t.Context(), "shop", api.Workload{Kind: tc.kind, Name: "web"})
 			if (err != nil) != tc.fails || scaled != tc.patched {
 				t.Errorf("got %v, %v", scaled, err)
@@ -287,7 +287,7 @@ func TestScale(t *testing.T) {
 // Two interceptors that see the same wake write one event on each object, in the form that kubectl shows well.
 func TestOneEventForOneWake(t *testing.T) {
 	client, _, first := watchAll(t)
-	second := NewForClient(client, Options{Namespace: "shop", PodName: "you", Log: logr.Discard()})
+	second := NewForClients(client, nil, Options{Namespace: "shop", PodName: "you", Log: logr.Discard()})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- second.Watch(ctx, newFakeSink()) }()
@@ -331,7 +331,7 @@ func TestOneEventForOneWake(t *testing.T) {
 }
 
 func TestEventsNeverBlock(t *testing.T) {
-	c := NewForClient(fake.NewClientset(), Options{Log: logr.Discard()})
+	c := NewForClients(fake.NewClientset(), nil, Options{Log: logr.Discard()})
 	for range 2 * maxQueued {
 		c.WakeRequested(scaler.Wake{})
 	}

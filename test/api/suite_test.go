@@ -108,20 +108,29 @@ func scaledObjects() *apiextensionsv1.CustomResourceDefinition {
 }
 
 func mutating() *admissionregistrationv1.MutatingWebhookConfiguration {
-	return &admissionregistrationv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: "scale-to-zero"},
-		Webhooks: []admissionregistrationv1.MutatingWebhook{{
-			Name: "services.scale-to-zero.test", AdmissionReviewVersions: []string{"v1"},
+	one := func(name, path, group, resource string, operations ...admissionregistrationv1.OperationType) admissionregistrationv1.MutatingWebhook {
+		return admissionregistrationv1.MutatingWebhook{
+			Name: name + ".scale-to-zero.test", AdmissionReviewVersions: []string{"v1"},
 			SideEffects:   new(admissionregistrationv1.SideEffectClassNone),
 			FailurePolicy: new(admissionregistrationv1.Ignore),
 			ClientConfig: admissionregistrationv1.WebhookClientConfig{Service: &admissionregistrationv1.ServiceReference{
-				Namespace: ours, Name: "webhook", Path: new(webhook.Path),
+				Namespace: ours, Name: "webhook", Path: &path,
 			}},
 			Rules: []admissionregistrationv1.RuleWithOperations{{
-				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
-				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"services"}},
+				Operations: operations,
+				Rule:       admissionregistrationv1.Rule{APIGroups: []string{group}, APIVersions: []string{"v1"}, Resources: []string{resource}},
 			}},
-		}},
+		}
+	}
+	const create, update = admissionregistrationv1.Create, admissionregistrationv1.Update
+	return &admissionregistrationv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "scale-to-zero"},
+		Webhooks: []admissionregistrationv1.MutatingWebhook{
+			one("services", webhook.ServicePath, "", "services", create, update),
+			one("ingresses", webhook.IngressPath, "networking.k8s.io", "ingresses", create, update),
+			one("namespaces", webhook.NamespacePath, "", "namespaces", create, update),
+			one("deployments", webhook.WorkloadPath, "apps", "deployments", update),
+		},
 	}
 }
 
@@ -157,6 +166,7 @@ type planeOptions struct {
 	interceptors *interceptors
 	noAdmission  bool
 	deployment   string
+	counts       controller.Counts
 }
 
 // start runs a manager with the controllers and admission until the test ends or stop is called.
@@ -184,7 +194,7 @@ func start(t *testing.T, o planeOptions) *plane {
 	}
 	if err := controller.Add(t.Context(), mgr, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
-		Deployment: o.deployment, Dial: o.interceptors.dial,
+		Deployment: o.deployment, Dial: o.interceptors.dial, AliasLinger: time.Second, Counts: o.counts,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +211,7 @@ func start(t *testing.T, o planeOptions) *plane {
 	if !o.noAdmission {
 		eventually(t, "admission answers", func() error {
 			c := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-			resp, err := c.Get("https://" + net.JoinHostPort(install.LocalServingHost, fmt.Sprint(install.LocalServingPort)) + webhook.Path)
+			resp, err := c.Get("https://" + net.JoinHostPort(install.LocalServingHost, fmt.Sprint(install.LocalServingPort)) + webhook.ServicePath)
 			if err != nil {
 				return err
 			}

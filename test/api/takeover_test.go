@@ -31,7 +31,7 @@ func TestTakeover(t *testing.T) {
 		if len(fake.dialed) == 0 {
 			return errors.New("none was")
 		}
-		return nil
+		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-scale-to-zero-ipv4"}, &discoveryv1.EndpointSlice{})
 	})
 	slice, routes := a.routeSlice()
 	if len(slice.Endpoints) != 0 || a.intercepted() == nil {
@@ -53,8 +53,8 @@ func TestTakeover(t *testing.T) {
 	eventually(t, "the ScaledObject is made", func() error {
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-deployment"}, so)
 	})
-	if *so.Spec.MinReplicaCount != 0 || *so.Spec.MaxReplicaCount != 2 || injector.Remembered(so) != 2 {
-		t.Errorf("ScaledObject from %d to %d, remembers %d; want 0 to 2, 2", *so.Spec.MinReplicaCount, *so.Spec.MaxReplicaCount, injector.Remembered(so))
+	if *so.Spec.MinReplicaCount != 0 || *so.Spec.MaxReplicaCount != 2 || injector.Remembered(so.Annotations) != 2 {
+		t.Errorf("ScaledObject from %d to %d, remembers %d; want 0 to 2, 2", *so.Spec.MinReplicaCount, *so.Spec.MaxReplicaCount, injector.Remembered(so.Annotations))
 	}
 	eventually(t, "an event says so", func() error {
 		for _, of := range [][2]string{{"Service", "web"}, {"Deployment", "web"}} {
@@ -350,7 +350,7 @@ func TestForeignDirectService(t *testing.T) {
 	create(t, foreign)
 	a.label(`"true"`)
 	eventually(t, "the event names it", func() error {
-		if got := events(t, a.ns, "Service", "web"); !strings.Contains(got, "there is a Service of that name") {
+		if got := events(t, a.ns, "Service", "web"); !strings.Contains(got, "would be named web-direct, and there is one of that name") {
 			return fmt.Errorf("events: %q", got)
 		}
 		return nil

@@ -4,13 +4,16 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,11 +35,21 @@ func newApp(t *testing.T, replicas int32) *app {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "app-"}}
 	create(t, ns)
 	a := &app{t: t, ns: ns.Name}
+	t.Cleanup(a.remove)
 	create(t, a.deployment("web", replicas))
 	create(t, a.service())
 	a.ready("web", replicas)
 	a.nativeSlice(true)
 	return a
+}
+
+// remove leaves nothing that the controllers of the next test would have to give back. There is no garbage collector here.
+func (a *app) remove() {
+	for _, o := range []client.Object{&networkingv1.Ingress{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &keda.ScaledObject{}, &appsv1.Deployment{}} {
+		if err := kube.DeleteAllOf(context.Background(), o, client.InNamespace(a.ns)); client.IgnoreNotFound(err) != nil && !meta.IsNoMatchError(err) {
+			a.t.Error(err)
+		}
+	}
 }
 
 func create(t *testing.T, o client.Object, opts ...client.CreateOption) {
@@ -77,8 +90,9 @@ func (a *app) ready(name string, n int32) {
 	a.t.Helper()
 	d := &appsv1.Deployment{}
 	a.get(name, d)
+	before := client.MergeFrom(d.DeepCopy())
 	d.Status.Replicas, d.Status.ReadyReplicas, d.Status.AvailableReplicas = n, n, n
-	if err := kube.Status().Update(a.t.Context(), d); err != nil {
+	if err := kube.Status().Patch(a.t.Context(), d, before); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -167,14 +181,40 @@ func (a *app) intercepted() error {
 func (a *app) takenOver() {
 	a.t.Helper()
 	a.label(`"true"`)
+	a.followTakeover()
+	eventually(a.t, "the ScaledObject is made", a.scaled)
+}
+
+// followTakeover plays the endpoint slice controller until the Service is intercepted.
+func (a *app) followTakeover() {
+	a.t.Helper()
+	a.directMade()
+	eventually(a.t, "the Service is intercepted", a.intercepted)
+	a.nativeSlice(false) // the sentinel does that
+}
+
+// directMade waits for the direct Service and lists a pod behind it.
+func (a *app) directMade() {
+	a.t.Helper()
 	eventually(a.t, "the direct Service is made", func() error {
 		return kube.Get(a.t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-direct"}, &corev1.Service{})
 	})
 	a.directSlice(true)
-	eventually(a.t, "the Service is intercepted", a.intercepted)
-	a.nativeSlice(false) // the sentinel does that
-	eventually(a.t, "the ScaledObject is made", func() error {
-		return kube.Get(a.t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-deployment"}, &keda.ScaledObject{})
+}
+
+// scaled says why the workload has no ScaledObject of ours.
+func (a *app) scaled() error {
+	return kube.Get(a.t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-deployment"}, &keda.ScaledObject{})
+}
+
+// told waits for an event with that text on an object.
+func (a *app) told(kind, name, text string) {
+	a.t.Helper()
+	eventually(a.t, "the event is there: "+text, func() error {
+		if got := events(a.t, a.ns, kind, name); !strings.Contains(got, text) {
+			return fmt.Errorf("events: %q", got)
+		}
+		return nil
 	})
 }
 

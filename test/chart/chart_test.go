@@ -266,20 +266,48 @@ func TestRBACIsNarrow(t *testing.T) {
 
 func TestWebhookNeverBlocks(t *testing.T) {
 	configs := only[*admissionv1.MutatingWebhookConfiguration](must4(t, values{}))
-	if len(configs) != 1 || len(configs[0].Webhooks) != 1 {
+	if len(configs) != 1 || len(configs[0].Webhooks) != 4 {
 		t.Fatalf("%d configurations", len(configs))
 	}
-	w := configs[0].Webhooks[0]
-	if *w.FailurePolicy != admissionv1.Ignore || *w.SideEffects != admissionv1.SideEffectClassNone || w.ClientConfig.CABundle != nil {
-		t.Errorf("%+v", w)
-	}
-	selector, err := metav1.LabelSelectorAsSelector(w.NamespaceSelector)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for namespace, want := range map[string]bool{"kube-system": false, "scale-to-zero": false, "default": true} {
-		if got := selector.Matches(labels.Set{"kubernetes.io/metadata.name": namespace}); got != want {
-			t.Errorf("namespace %s: %t", namespace, got)
+	for _, w := range configs[0].Webhooks {
+		if *w.FailurePolicy != admissionv1.Ignore || *w.SideEffects != admissionv1.SideEffectClassNone || w.ClientConfig.CABundle != nil || len(w.MatchConditions) == 0 {
+			t.Errorf("%+v", w)
 		}
+		selector, err := metav1.LabelSelectorAsSelector(w.NamespaceSelector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for namespace, want := range map[string]bool{"kube-system": false, "scale-to-zero": false, "default": true} {
+			if got := selector.Matches(labels.Set{"kubernetes.io/metadata.name": namespace}); got != want {
+				t.Errorf("%s, namespace %s: %t", w.Name, namespace, got)
+			}
+		}
+	}
+}
+
+func TestReplicaGuardCanBeOff(t *testing.T) {
+	off := only[*admissionv1.MutatingWebhookConfiguration](must4(t, values{"replicaGuard": values{"enabled": false}}))[0]
+	if slices.ContainsFunc(off.Webhooks, func(w admissionv1.MutatingWebhook) bool { return strings.HasPrefix(w.Name, "replicas.") }) {
+		t.Error("it is there")
+	}
+}
+
+func TestCustomWorkloadsMayBeScaled(t *testing.T) {
+	all := must4(t, values{"customWorkloads": []any{values{"apiGroup": "argoproj.io", "resource": "rollouts"}}})
+	may := map[string]string{}
+	for _, role := range only[*rbacv1.ClusterRole](all) {
+		for _, rule := range role.Rules {
+			if slices.Contains(rule.APIGroups, "argoproj.io") {
+				may[role.Name+" "+rule.Resources[0]] = strings.Join(rule.Verbs, ",")
+			}
+		}
+	}
+	want := map[string]string{
+		"scale-to-zero-controller rollouts":        "get,list,watch,patch",
+		"scale-to-zero-controller rollouts/scale":  "get,update,patch",
+		"scale-to-zero-interceptor rollouts/scale": "get,patch",
+	}
+	if !reflect.DeepEqual(may, want) {
+		t.Errorf("got %v, want %v", may, want)
 	}
 }

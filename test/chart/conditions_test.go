@@ -1,12 +1,16 @@
 package chart
 
 import (
+	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/cel"
@@ -14,23 +18,54 @@ import (
 	"k8s.io/apiserver/pkg/cel/environment"
 )
 
-// The API server calls the webhook for the Services that concern it and for no others, and never fails to decide.
-func TestMatchConditions(t *testing.T) {
-	w := only[*admissionv1.MutatingWebhookConfiguration](must4(t, values{}))[0].Webhooks[0]
-	var expressions []cel.ExpressionAccessor
-	for _, c := range w.MatchConditions {
-		expressions = append(expressions, new(matchconditions.MatchCondition(c)))
-	}
-	oldest := version.MustParseGeneric(kubernetesVersion) // of the expression language too
-	filter := cel.NewConditionCompiler(environment.MustBaseEnvSet(oldest)).
-		CompileCondition(expressions, cel.OptionalVariableDeclarations{HasAuthorizer: true}, environment.NewExpressions)
-	matcher := matchconditions.NewMatcher(filter, w.FailurePolicy, "webhook", "mutating", w.Name)
-
-	service := func(labels, annotations, selector map[string]string) *corev1.Service {
-		return &corev1.Service{
-			ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "default", Labels: labels, Annotations: annotations},
-			Spec:       corev1.ServiceSpec{Selector: selector},
+// matcher evaluates the match conditions of the webhook whose name begins with prefix, as the API server does.
+func matcher(t *testing.T, prefix string) matchconditions.Matcher {
+	t.Helper()
+	for _, w := range only[*admissionv1.MutatingWebhookConfiguration](must4(t, values{}))[0].Webhooks {
+		if !strings.HasPrefix(w.Name, prefix+".") {
+			continue
 		}
+		var expressions []cel.ExpressionAccessor
+		for _, c := range w.MatchConditions {
+			expressions = append(expressions, new(matchconditions.MatchCondition(c)))
+		}
+		oldest := version.MustParseGeneric(kubernetesVersion) // of the expression language too
+		filter := cel.NewConditionCompiler(environment.MustBaseEnvSet(oldest)).
+			CompileCondition(expressions, cel.OptionalVariableDeclarations{HasAuthorizer: true}, environment.NewExpressions)
+		return matchconditions.NewMatcher(filter, w.FailurePolicy, "webhook", "mutating", w.Name)
+	}
+	t.Fatalf("no webhook %s", prefix)
+	return nil
+}
+
+// called says whether the API server calls the webhook for a write. A nil old is a CREATE.
+func called(t *testing.T, m matchconditions.Matcher, object, old runtime.Object) bool {
+	t.Helper()
+	operation := admission.Create
+	if old != nil {
+		operation = admission.Update
+	}
+	attributes := &admission.VersionedAttributes{
+		Attributes:         admission.NewAttributesRecord(object, old, schema.GroupVersionKind{}, "default", "s", schema.GroupVersionResource{}, "", operation, nil, false, nil),
+		VersionedObject:    admission.NewLazyObject(object),
+		VersionedOldObject: admission.NewLazyObject(old),
+	}
+	got := m.Match(t.Context(), attributes, nil, nil)
+	if got.Error != nil {
+		t.Fatal(got.Error)
+	}
+	return got.Matches
+}
+
+func meta(labels, annotations map[string]string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: "s", Namespace: "default", Labels: labels, Annotations: annotations}
+}
+
+// The API server calls the webhook for the Services that concern it and for no others, and never fails to decide.
+func TestServiceConditions(t *testing.T) {
+	m := matcher(t, "services")
+	service := func(labels, annotations, selector map[string]string) *corev1.Service {
+		return &corev1.Service{ObjectMeta: meta(labels, annotations), Spec: corev1.ServiceSpec{Selector: selector}}
 	}
 	other := map[string]string{"app": "web"}
 	plain := service(other, other, other)
@@ -62,23 +97,55 @@ func TestMatchConditions(t *testing.T) {
 		"intercepted, opted by its team": {intercepted, intercepted, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			operation, old := admission.Create, runtime.Object(nil)
+			var old runtime.Object
 			if tc.old != nil {
-				operation, old = admission.Update, tc.old
+				old = tc.old
 			}
-			gvk, gvr := corev1.SchemeGroupVersion.WithKind("Service"), corev1.SchemeGroupVersion.WithResource("services")
-			attributes := &admission.VersionedAttributes{
-				Attributes:         admission.NewAttributesRecord(tc.object, old, gvk, "default", "s", gvr, "", operation, nil, false, nil),
-				VersionedKind:      gvk,
-				VersionedObject:    admission.NewLazyObject(tc.object),
-				VersionedOldObject: admission.NewLazyObject(old),
+			if got := called(t, m, tc.object, old); got != tc.want {
+				t.Errorf("called: %t, want %t", got, tc.want)
 			}
-			got := matcher.Match(t.Context(), attributes, nil, nil)
-			if got.Error != nil {
-				t.Fatal(got.Error)
-			}
-			if got.Matches != tc.want {
-				t.Errorf("called: %t, want %t", got.Matches, tc.want)
+		})
+	}
+}
+
+func TestOtherConditions(t *testing.T) {
+	label := map[string]string{"scale-to-zero": "true"}
+	alias := map[string]string{"scale-to-zero/aliases": "web=web-scale-to-zero"}
+	setting := map[string]string{"scale-to-zero/cooldown": "1m"}
+	replicas := map[string]string{"scale-to-zero/replicas": "1"}
+	other := map[string]string{"a": "b"}
+	ingress := func(labels, annotations map[string]string) *networkingv1.Ingress {
+		return &networkingv1.Ingress{ObjectMeta: meta(labels, annotations)}
+	}
+	namespace := func(labels, annotations map[string]string) *corev1.Namespace {
+		return &corev1.Namespace{ObjectMeta: meta(labels, annotations)}
+	}
+	deployment := func(annotations map[string]string) *appsv1.Deployment {
+		return &appsv1.Deployment{ObjectMeta: meta(nil, annotations)}
+	}
+	for name, tc := range map[string]struct {
+		webhook     string
+		object, old runtime.Object
+		want        bool
+	}{
+		"a bare Ingress":                           {"ingresses", ingress(nil, nil), nil, false},
+		"a plain Ingress":                          {"ingresses", ingress(other, other), ingress(other, other), false},
+		"a labelled Ingress":                       {"ingresses", ingress(label, nil), nil, true},
+		"an Ingress whose label goes":              {"ingresses", ingress(nil, nil), ingress(label, nil), true},
+		"an Ingress whose annotation is wiped":     {"ingresses", ingress(other, nil), ingress(nil, alias), true},
+		"a bare Namespace":                         {"namespaces", namespace(nil, nil), nil, false},
+		"a plain Namespace":                        {"namespaces", namespace(other, other), namespace(other, other), false},
+		"a labelled Namespace":                     {"namespaces", namespace(label, nil), namespace(nil, nil), true},
+		"a Namespace with a setting":               {"namespaces", namespace(nil, setting), namespace(nil, nil), true},
+		"a bare Deployment":                        {"replicas", deployment(nil), deployment(nil), false},
+		"a plain Deployment":                       {"replicas", deployment(other), deployment(other), false},
+		"a Deployment of ours":                     {"replicas", deployment(replicas), deployment(replicas), true},
+		"a Deployment of ours that is replaced":    {"replicas", deployment(nil), deployment(replicas), true},
+		"a Deployment that says it is, and is not": {"replicas", deployment(replicas), deployment(nil), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := called(t, matcher(t, tc.webhook), tc.object, tc.old); got != tc.want {
+				t.Errorf("called: %t, want %t", got, tc.want)
 			}
 		})
 	}

@@ -98,3 +98,26 @@ readinessProbe:
   timeoutSeconds: 2
   failureThreshold: 2
 {{- end -}}
+
+{{/* What all webhooks have in common; PATH is to be replaced. */}}
+{{- define "scale-to-zero.webhook" -}}
+admissionReviewVersions: [v1]
+clientConfig:
+  # The controller fills in caBundle.
+  service:
+    name: {{ include "scale-to-zero.fullname" . }}-webhook
+    namespace: {{ .Release.Namespace }}
+    path: PATH
+    port: 443
+# An outage of the webhook is no outage of the cluster: without it an app stays as it was.
+failurePolicy: Ignore
+matchPolicy: Equivalent
+sideEffects: None
+timeoutSeconds: {{ .Values.webhook.timeoutSeconds }}
+reinvocationPolicy: IfNeeded
+namespaceSelector:
+  matchExpressions:
+    - key: kubernetes.io/metadata.name
+      operator: NotIn
+      values: {{ list "kube-system" .Release.Namespace | uniq | toJson }}
+{{- end }}

@@ -1,0 +1,81 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// failsOpen says whether the entrance leads to the pods for want of an interceptor.
+func (e entrance) failsOpen() bool {
+	for i := range e.slices {
+		if e.slices[i].Annotations[injector.FailOpenAnnotation] != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// failOpen leads a taken-over entrance to the app's own pods while no interceptor is ready: our outage is not to be
+// theirs. The WorkloadReconciler keeps such an app awake. One that sleeps stays asleep: all waking at once could take a
+// small cluster down.
+func (r *ServiceReconciler) failOpen(ctx context.Context, service *corev1.Service, routes api.Routes, e entrance, v verdict) error {
+	direct, err := r.directSlices(ctx, service)
+	if err != nil {
+		return err
+	}
+	open, err := injector.RouteSlices(e.front, service, routes, v.settings, injector.Published{})
+	if err != nil {
+		return err
+	}
+	note := fmt.Sprintf("No interceptor of scale-to-zero is ready; requests go to the pods of %s directly, which is kept awake until one is", v.workload.Ref())
+	if !injector.FailOpen(open, direct) {
+		// What the slices list is of no use, but of no harm either: somebody may still be draining there.
+		note = fmt.Sprintf("No interceptor of scale-to-zero is ready; %s stays asleep, and requests to it fail until one is", v.workload.Ref())
+	} else if err := r.applySlices(ctx, open, e); err != nil {
+		return err
+	}
+	r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonNoInterceptor, note, service)
+	return nil
+}
+
+func (r *ServiceReconciler) directSlices(ctx context.Context, service *corev1.Service) ([]discoveryv1.EndpointSlice, error) {
+	var list discoveryv1.EndpointSliceList
+	if err := r.client.List(ctx, &list, client.InNamespace(service.Namespace), client.MatchingLabels{
+		api.RoleLabel: api.RoleDirect, injector.ServiceLabel: service.Name,
+	}); err != nil {
+		return nil, fmt.Errorf("listing direct slices of %s: %w", client.ObjectKeyFromObject(service), err)
+	}
+	return list.Items, nil
+}
+
+// warn tells what the Service's owner may not expect of a take-over that went well: that interceptors are back, and which
+// other Services lead to the same pods past them.
+func (r *ServiceReconciler) warn(ctx context.Context, service *corev1.Service, e entrance, ingresses backing, v verdict) error {
+	if r.stories.ended(client.ObjectKeyFromObject(service), reasonNoInterceptor) || e.failsOpen() {
+		r.stories.tell(ctx, corev1.EventTypeNormal, reasonInjected,
+			fmt.Sprintf("Requests to Service %s go through scale-to-zero again: an interceptor is ready", service.Name), service, v.object)
+	}
+	var all corev1.ServiceList
+	if err := r.client.List(ctx, &all, client.InNamespace(service.Namespace)); err != nil {
+		return fmt.Errorf("listing services of namespace %s: %w", service.Namespace, err)
+	}
+	siblings := injector.Siblings(v.workload, all.Items, func(s *corev1.Service) bool {
+		taken, _ := optIn(s, v.namespace, backing{all: ingresses.all})
+		return taken == takeService || s.Name == service.Name
+	})
+	if len(siblings) == 0 {
+		return nil
+	}
+	r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSiblings, fmt.Sprintf(
+		"%s also serves Service %s, where nobody counts or wakes: while it sleeps, their clients find no pod. Label them %s=true too, or send their clients here",
+		v.workload.Ref(), strings.Join(siblings, ", "), injector.OptInLabel), service)
+	return nil
+}

@@ -1,0 +1,92 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
+)
+
+const (
+	// countTimeout bounds one question to the interceptors.
+	countTimeout = 5 * time.Second
+	// countInterval is the longest between two questions about a workload of several replicas: what an HPA takes too.
+	countInterval = 15 * time.Second
+)
+
+// Counts are what the interceptors count.
+type Counts interface {
+	// Count says whether the workload is in use, and how many requests for it are pending at all interceptors together.
+	Count(ctx context.Context, namespace string, w api.Workload) (active bool, pending int64, err error)
+}
+
+// scaleByCounts does KEDA's part where there is no KEDA: it puts an idle workload to sleep, and gives a busy one more
+// replicas, up to its most. Waking is done by the interceptors, which find that KEDA is not listening. When nobody can say
+// what they count, nothing changes.
+func (r *WorkloadReconciler) scaleByCounts(ctx context.Context, w workload, s injector.Scaling, d demand) (ctrl.Result, error) {
+	again := ctrl.Result{RequeueAfter: min(max(s.Cooldown/4, time.Second), countInterval)}
+	if w.Replicas == 0 && s.MinReplicas == 0 || d.open {
+		return again, nil
+	}
+	active, pending, err := r.Counts.Count(ctx, w.Namespace, w.Ref())
+	if err != nil {
+		log.FromContext(ctx).Info("Leaving a workload as it is: the interceptors cannot be asked", "workload", w.Ref().String(), "error", err.Error())
+		return again, nil
+	}
+	n := injector.Desired(s, active, pending, w.Replicas)
+	if n == w.Replicas {
+		return again, nil
+	}
+	log.FromContext(ctx).Info("Scaling without KEDA", "workload", w.Ref().String(), "from", w.Replicas, "to", n, "active", active, "pending", pending)
+	return again, scale(ctx, r.client, w.object, n)
+}
+
+// scalerClient asks the interceptors' external scaler, as KEDA does.
+type scalerClient struct {
+	address string
+
+	once   sync.Once
+	client pb.ExternalScalerClient
+	err    error
+}
+
+// Count implements Counts.
+func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Workload) (bool, int64, error) {
+	c.once.Do(func() {
+		var conn *grpc.ClientConn
+		if conn, c.err = grpc.NewClient("dns:///"+c.address, grpc.WithTransportCredentials(insecure.NewCredentials())); c.err == nil {
+			c.client = pb.NewExternalScalerClient(conn)
+		}
+	})
+	if c.err != nil {
+		return false, 0, fmt.Errorf("connecting to the interceptors: %w", c.err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	ref := &pb.ScaledObjectRef{Name: w.Name, Namespace: namespace, ScalerMetadata: map[string]string{
+		api.MetadataWorkload: w.String(), api.MetadataTargetPendingRequests: strconv.Itoa(1),
+	}}
+	active, err := c.client.IsActive(ctx, ref)
+	if err != nil {
+		return false, 0, fmt.Errorf("asking whether %s is active: %w", w, err)
+	}
+	metrics, err := c.client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: ref, MetricName: api.MetricPendingRequests})
+	if err != nil {
+		return false, 0, fmt.Errorf("asking for the pending requests of %s: %w", w, err)
+	}
+	var pending int64
+	for _, m := range metrics.GetMetricValues() {
+		pending += m.GetMetricValue()
+	}
+	return active.GetResult(), pending, nil
+}

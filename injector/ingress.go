@@ -1,0 +1,145 @@
+package injector
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+)
+
+// AdmitIngress does to an Ingress that is being written what admission must do: its backends named in AliasesAnnotation
+// are reached by their alias Service. It changes nothing but the names of backend Services and that annotation. old is
+// what the API server has now, nil on create. byController says that the write is our controller's own, which alone may
+// change the annotation.
+//
+// The author's names are put back first and then exchanged anew, so that it does not matter whether a write comes with the
+// one or the other. An Ingress that is no longer opted in keeps its aliases until the controller takes them off: behind
+// its Service there may be nobody awake.
+//
+// An error is one that the user must mend. Applying it twice equals applying it once.
+func AdmitIngress(ingress, old *networkingv1.Ingress, byController bool) error {
+	optedIn, err := OptedIn(ingress.Labels)
+	if err != nil {
+		return err
+	}
+	if optedIn {
+		if _, err := ParseSettings(ingress.Annotations); err != nil {
+			return err
+		}
+	}
+	aliases, had := Aliases(ingress), map[string]string(nil)
+	author := authorsNames(aliases)
+	if old == nil {
+		aliases = nil // this is a copy of another Ingress, whose aliases it need not have
+	} else {
+		had = Aliases(old)
+		maps.Copy(author, authorsNames(had))
+		if !byController {
+			aliases = had
+		}
+	}
+	for _, name := range backendNames(ingress) {
+		if original, ok := author[*name]; ok {
+			*name = original
+		}
+		if alias, ok := aliases[*name]; ok {
+			*name = alias
+		}
+	}
+	setAliases(ingress, aliases)
+	return nil
+}
+
+// Aliases reads AliasesAnnotation: the alias Service's name by the Service's.
+func Aliases(ingress *networkingv1.Ingress) map[string]string {
+	aliases := map[string]string{}
+	for pair := range strings.SplitSeq(ingress.Annotations[AliasesAnnotation], ",") {
+		if service, alias, ok := strings.Cut(pair, "="); ok && service != "" && alias != "" {
+			aliases[service] = alias
+		}
+	}
+	return aliases
+}
+
+// EncodeAliases is the value of AliasesAnnotation for aliases.
+func EncodeAliases(aliases map[string]string) string {
+	pairs := make([]string, 0, len(aliases))
+	for _, service := range slices.Sorted(maps.Keys(aliases)) {
+		pairs = append(pairs, service+"="+aliases[service])
+	}
+	return strings.Join(pairs, ",")
+}
+
+func setAliases(ingress *networkingv1.Ingress, aliases map[string]string) {
+	if len(aliases) == 0 {
+		delete(ingress.Annotations, AliasesAnnotation)
+		return
+	}
+	if ingress.Annotations == nil {
+		ingress.Annotations = map[string]string{}
+	}
+	ingress.Annotations[AliasesAnnotation] = EncodeAliases(aliases)
+}
+
+// authorsNames is aliases the other way round.
+func authorsNames(aliases map[string]string) map[string]string {
+	author := map[string]string{}
+	for service, alias := range aliases {
+		author[alias] = service
+	}
+	return author
+}
+
+// Backends returns the names of the Services that an Ingress sends traffic to, each once: those that its author wrote, and
+// those that it has now. Both are the same unless some have been exchanged for their alias.
+func Backends(ingress *networkingv1.Ingress) (author, now []string) {
+	originals := authorsNames(Aliases(ingress))
+	for _, name := range backendNames(ingress) {
+		now = append(now, *name)
+		if original, ok := originals[*name]; ok {
+			author = append(author, original)
+		} else {
+			author = append(author, *name)
+		}
+	}
+	slices.Sort(author)
+	slices.Sort(now)
+	return slices.Compact(author), slices.Compact(now)
+}
+
+// backendNames points to every place where an Ingress names a Service.
+func backendNames(ingress *networkingv1.Ingress) []*string {
+	var names []*string
+	add := func(b *networkingv1.IngressBackend) {
+		if b != nil && b.Service != nil {
+			names = append(names, &b.Service.Name)
+		}
+	}
+	add(ingress.Spec.DefaultBackend)
+	for i := range ingress.Spec.Rules {
+		if http := ingress.Spec.Rules[i].HTTP; http != nil {
+			for j := range http.Paths {
+				add(&http.Paths[j].Backend)
+			}
+		}
+	}
+	return names
+}
+
+// refersTo says whether an Ingress sends traffic to a port of a Service, by the Service's name as its author wrote it.
+func refersTo(ingress *networkingv1.Ingress, service, portName string, port int32) bool {
+	originals := authorsNames(Aliases(ingress))
+	refers := func(b *networkingv1.IngressBackend) bool {
+		if b == nil || b.Service == nil || b.Service.Name != service && originals[b.Service.Name] != service {
+			return false
+		}
+		return b.Service.Port.Number == port || b.Service.Port.Name != "" && b.Service.Port.Name == portName
+	}
+	if refers(ingress.Spec.DefaultBackend) {
+		return true
+	}
+	return slices.ContainsFunc(ingress.Spec.Rules, func(r networkingv1.IngressRule) bool {
+		return r.HTTP != nil && slices.ContainsFunc(r.HTTP.Paths, func(p networkingv1.HTTPIngressPath) bool { return refers(&p.Backend) })
+	})
+}

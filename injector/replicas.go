@@ -1,0 +1,20 @@
+package injector
+
+import "strconv"
+
+// KeepReplicas is what admission does to the replica count that a write gives a workload of ours: the count that its chart
+// always says, which is the remembered one, is no wish to wake it, nor to undo what KEDA has scaled it to, so the count
+// stays as it is. Any other count is a wish, and is remembered from now on. It returns the count to be written and the
+// value of ReplicasAnnotation.
+//
+// It is for writes of the workload itself; the scale subresource, as `kubectl scale` and KEDA use it, does not come here.
+func KeepReplicas(annotations map[string]string, old, wanted int32) (replicas int32, remembered string) {
+	before := Remembered(annotations)
+	if wanted == before {
+		return old, strconv.Itoa(int(before))
+	}
+	if wanted != old && wanted != 0 {
+		before = wanted
+	}
+	return wanted, strconv.Itoa(int(before))
+}

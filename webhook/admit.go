@@ -1,0 +1,96 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+)
+
+// Where the API server finds the webhooks; the chart says it too.
+const (
+	ServicePath   = "/mutate-v1-service"
+	IngressPath   = "/mutate-networking-v1-ingress"
+	NamespacePath = "/mutate-v1-namespace"
+	WorkloadPath  = "/mutate-apps-v1-workload"
+)
+
+// Add registers the webhooks with the manager's server.
+func Add(mgr ctrl.Manager) error {
+	err := errors.Join(
+		ctrl.NewWebhookManagedBy(mgr, &corev1.Service{}).WithDefaulterCustomPath(ServicePath).
+			WithDefaulter(defaulter[*corev1.Service](admitService)).Complete(),
+		ctrl.NewWebhookManagedBy(mgr, &networkingv1.Ingress{}).WithDefaulterCustomPath(IngressPath).
+			WithDefaulter(defaulter[*networkingv1.Ingress](admitIngress)).Complete(),
+		ctrl.NewWebhookManagedBy(mgr, &corev1.Namespace{}).WithDefaulterCustomPath(NamespacePath).
+			WithDefaulter(defaulter[*corev1.Namespace](admitNamespace)).Complete(),
+	)
+	if err != nil {
+		return fmt.Errorf("adding webhooks: %w", err)
+	}
+	mgr.GetWebhookServer().Register(WorkloadPath, &admission.Webhook{Handler: workloads{}})
+	return nil
+}
+
+// defaulter makes an admission.Defaulter of a function that changes object in place.
+type defaulter[T runtime.Object] func(object T, req admission.Request) error
+
+// Default implements admission.Defaulter.
+func (admit defaulter[T]) Default(ctx context.Context, object T) error {
+	req, err := admission.RequestFromContext(ctx)
+	if err != nil {
+		return fmt.Errorf("reading admission request: %w", err)
+	}
+	return admit(object, req)
+}
+
+func admitService(service *corev1.Service, req admission.Request) error {
+	old, err := oldObject(req, &corev1.Service{})
+	if err != nil {
+		return err
+	}
+	return injector.Admit(service, old, byController(req))
+}
+
+func admitIngress(ingress *networkingv1.Ingress, req admission.Request) error {
+	old, err := oldObject(req, &networkingv1.Ingress{})
+	if err != nil {
+		return err
+	}
+	return injector.AdmitIngress(ingress, old, byController(req))
+}
+
+func admitNamespace(namespace *corev1.Namespace, _ admission.Request) error {
+	return injector.AdmitNamespace(namespace)
+}
+
+// oldObject decodes into object what the API server has now; it returns nil on create.
+func oldObject[T any](req admission.Request, object *T) (*T, error) {
+	if req.Operation != admissionv1.Update {
+		return nil, nil
+	}
+	if err := json.Unmarshal(req.OldObject.Raw, object); err != nil {
+		return nil, fmt.Errorf("decoding the object as it was: %w", err)
+	}
+	return object, nil
+}
+
+// byController says whether our controller makes the write, by its field manager's name. Who gives that name falsely
+// could as well have taken the label off: it is no border of rights.
+func byController(req admission.Request) bool {
+	var options metav1.PatchOptions // UpdateOptions and CreateOptions have the same field
+	if err := json.Unmarshal(req.Options.Raw, &options); err != nil {
+		return false
+	}
+	return options.FieldManager == injector.ManagedBy
+}

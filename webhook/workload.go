@@ -1,0 +1,61 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"gomodules.xyz/jsonpatch/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+)
+
+// workloads guards the replica counts of workloads that sleep and wake: a chart that is applied again says its count again.
+type workloads struct{}
+
+// workload is what the guard reads of a Deployment or a StatefulSet.
+type workload struct {
+	metav1.ObjectMeta `json:"metadata"`
+
+	Spec struct {
+		Replicas *int32 `json:"replicas"`
+	} `json:"spec"`
+}
+
+func (w workload) replicas() int32 {
+	if w.Spec.Replicas == nil {
+		return 1
+	}
+	return *w.Spec.Replicas
+}
+
+// Handle implements admission.Handler.
+func (workloads) Handle(_ context.Context, req admission.Request) admission.Response {
+	old, err := oldObject(req, &workload{})
+	if err != nil {
+		return admission.Errored(http.StatusBadRequest, err)
+	}
+	if old == nil || injector.Remembered(old.Annotations) == 0 || byController(req) {
+		return admission.Allowed("")
+	}
+	var wanted workload
+	if err := json.Unmarshal(req.Object.Raw, &wanted); err != nil {
+		return admission.Errored(http.StatusBadRequest, fmt.Errorf("decoding the object: %w", err))
+	}
+	replicas, remembered := injector.KeepReplicas(old.Annotations, old.replicas(), wanted.replicas())
+	var patches []jsonpatch.Operation
+	if replicas != wanted.replicas() {
+		patches = append(patches, jsonpatch.NewOperation("add", "/spec/replicas", replicas))
+	}
+	// Only a replace leaves the annotation out.
+	switch {
+	case wanted.Annotations == nil:
+		patches = append(patches, jsonpatch.NewOperation("add", "/metadata/annotations", map[string]string{injector.ReplicasAnnotation: remembered}))
+	case wanted.Annotations[injector.ReplicasAnnotation] != remembered:
+		patches = append(patches, jsonpatch.NewOperation("add", "/metadata/annotations/scale-to-zero~1replicas", remembered))
+	}
+	return admission.Patched("", patches...)
+}
