@@ -255,6 +255,9 @@ func (r *ServiceReconciler) ask(ctx context.Context, service *corev1.Service, e 
 		if service.Labels[injector.OptInLabel] == "" {
 			undo = fmt.Sprintf("kubectl label service -n %s %s %s=false", service.Namespace, service.Name, injector.OptInLabel)
 		}
+		for _, i := range ingresses.optedIn { // it would stay opted in for these
+			undo += fmt.Sprintf(" && kubectl label ingress -n %s %s %s-", i.Namespace, i.Name, injector.OptInLabel)
+		}
 	}
 	if !r.taken(service, e, ingresses) {
 		r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped,

@@ -87,6 +87,13 @@ func (a *airflow) asleep() {
 	})
 }
 
+// label sets the label, or takes it off, on both objects on which the chart puts it.
+func (a *airflow) label(label string) {
+	a.t.Helper()
+	kubectl(a.t, "label", "-n", a.ns, "--overwrite", "ingress/airflow-ingress", label)
+	kubectl(a.t, "label", "-n", a.ns, "--overwrite", "service/"+webserver, label)
+}
+
 func (a *airflow) service() *corev1.Service {
 	a.t.Helper()
 	s := &corev1.Service{}

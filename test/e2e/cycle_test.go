@@ -164,7 +164,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	before := a.service()
 	a.optIn()
 	a.asleep()
-	kubectl(t, "label", "service", "-n", a.ns, webserver, "scale-to-zero-")
+	a.label("scale-to-zero-")
 	if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
 		t.Errorf("a request on the way back: %d %s", got.Status, got.Body)
 	}
@@ -201,7 +201,7 @@ func TestOptOutUnderLoad(t *testing.T) {
 	done := make(chan []answer, 1)
 	go func() { done <- get(t, "-n", "400", "-c", "4", a.url("/slow?for=100ms")) }()
 	for _, label := range []string{"scale-to-zero-", "scale-to-zero=true", "scale-to-zero-"} {
-		kubectl(t, "label", "service", "-n", a.ns, webserver, label)
+		a.label(label)
 		eventually(t, label, func() error {
 			if label == "scale-to-zero=true" {
 				if s := a.service(); s.Spec.Selector["scale-to-zero/intercepted"] != "true" {
