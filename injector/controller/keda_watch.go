@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/discovery"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -59,6 +60,12 @@ func (k *kedaWatch) look(ctx context.Context) error {
 	case err != nil && !apierrors.IsNotFound(err):
 		return fmt.Errorf("looking for KEDA's API: %w", err)
 	case installed && !k.available.Load():
+		kind := keda.GroupVersion().WithKind("ScaledObject")
+		if _, err := k.mgr.GetRESTMapper().RESTMapping(kind.GroupKind(), kind.Version); meta.IsNoMatchError(err) {
+			return nil // it has only just come, and not everything knows yet
+		} else if err != nil {
+			return fmt.Errorf("looking for KEDA's kinds: %w", err)
+		}
 		if err := k.watch(); err != nil {
 			return err
 		}

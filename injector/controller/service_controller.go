@@ -26,6 +26,9 @@ import (
 // pods) is looked at again, where no watch says so.
 const retry = 100 * time.Millisecond
 
+// settling is how long a new Service may lack what it needs before anybody is told: Helm creates Services before workloads.
+const settling = 5 * time.Second
+
 // ServiceReconciler takes opted-in Services over and gives them back.
 type ServiceReconciler struct {
 	Options
@@ -116,10 +119,12 @@ func (r *ServiceReconciler) apply(ctx context.Context, service *corev1.Service, 
 				return ctrl.Result{}, err
 			}
 		}
-		if v.skip != "" {
+		result.RequeueAfter = v.retry
+		if young := settling - r.Now().Sub(service.CreationTimestamp.Time); v.skip != "" && young > 0 {
+			result.RequeueAfter = young
+		} else if v.skip != "" {
 			r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(v.skip), service)
 		}
-		result.RequeueAfter = v.retry
 	}
 	return result, nil
 }

@@ -170,6 +170,24 @@ func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedNa
 	}
 }
 
+// startPatience is how long an app may take to start before it counts as one that nobody uses.
+const startPatience = 5 * time.Minute
+
+// up is for how long the workload has been ready for visitors.
+func (r *WorkloadReconciler) up(key types.NamespacedName) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	life := r.lives[key]
+	switch starting := r.Now().Sub(life.woken); {
+	case life.awake:
+		return r.Now().Sub(life.since)
+	case starting < startPatience:
+		return 0
+	default:
+		return starting
+	}
+}
+
 func (r *WorkloadReconciler) forget(key types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
