@@ -14,15 +14,16 @@ CLUSTER := go run -C test/cluster .
 TOOL    := go tool -modfile=$(CURDIR)/tools/go.mod
 
 # What the end-to-end tests are told. With KUBECONFIG set they run on your cluster, and the images have to be where it
-# pulls from.
+# pulls from; without Traefik there, set E2E_TRAEFIK to nothing.
 E2E_CHART     ?= $(CURDIR)/config/chart
 E2E_APP_CHART ?= $(CURDIR)/test/demo/chart
 E2E_IMAGE     ?= scale-to-zero.test/scale-to-zero:dev
 E2E_APP_IMAGE ?= scale-to-zero.test/app:dev
+E2E_TRAEFIK   ?= traefik.traefik
 HELM    ?= helm
 HELM3   ?= helm3
 KUBECTL ?= kubectl
-export E2E_CHART E2E_APP_CHART E2E_IMAGE E2E_APP_IMAGE HELM HELM3 KUBECTL
+export E2E_CHART E2E_APP_CHART E2E_IMAGE E2E_APP_IMAGE E2E_TRAEFIK HELM HELM3 KUBECTL
 
 heading = @printf '\n== %s\n' "$(1)"
 
@@ -111,8 +112,9 @@ e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is s
 	$(CLUSTER) exec go test -count=1 -timeout 30m ./test/e2e/...
 
 .PHONY: cluster-up
-cluster-up: ## Start the cluster and give it our images
+cluster-up: ## Start the cluster with Traefik and give it our images
 	@$(CLUSTER) up
+	@$(CLUSTER) traefik
 	@$(MAKE) cluster-images
 
 .PHONY: cluster-images

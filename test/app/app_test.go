@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -73,6 +75,42 @@ func TestEcho(t *testing.T) {
 			t.Errorf("%s: %+v", path, got)
 		}
 	}
+}
+
+// The URL names an ingress' host, which no name server knows.
+func TestConnectElsewhere(t *testing.T) {
+	s, err := newServer("web-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serverName string
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		serverName = r.TLS.ServerName
+		s.handler().ServeHTTP(w, r)
+	}))
+	h.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes fail on purpose
+	h.EnableHTTP2 = true
+	h.StartTLS()
+	t.Cleanup(h.Close)
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}))
+	flags := []string{"get", "-connect", h.Listener.Addr().String(), "-timeout", "5s"}
+	a := app(t, 0, append(flags, "-ca", ca, "https://www.example.com/echo")...)[0]
+	var got echoed
+	if err := json.Unmarshal([]byte(a.Body), &got); err != nil {
+		t.Fatalf("%+v: %v", a, err)
+	}
+	if serverName != "www.example.com" || got.Host != "www.example.com" || got.Proto != "HTTP/2.0" {
+		t.Errorf("server name %q, host %q, protocol %s", serverName, got.Host, got.Proto)
+	}
+	for name, args := range map[string][]string{
+		"a certificate of nobody we know": {"https://www.example.com/"},
+		"a certificate for another name":  {"-ca", ca, "https://airflow.example.org/"},
+	} {
+		if a := app(t, 1, append(flags, args...)...)[0]; !strings.Contains(a.Error, "certificate") {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+	app(t, 1, append(flags, "-ca", "none", "https://www.example.com/")...)
 }
 
 func TestStatus(t *testing.T) {

@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -27,6 +30,8 @@ type getOptions struct {
 	count       int
 	concurrency int
 	timeout     time.Duration
+	connect     string
+	ca          string
 	url         string
 }
 
@@ -54,6 +59,8 @@ func parseGet(args []string, stderr io.Writer) (getOptions, error) {
 	f.IntVar(&o.count, "n", 1, "how many requests")
 	f.IntVar(&o.concurrency, "c", 1, "how many at a time")
 	f.DurationVar(&o.timeout, "timeout", time.Minute, "for each request")
+	f.StringVar(&o.connect, "connect", "", "`host:port` to connect to, whatever the URL says, which still gives Host and TLS server name")
+	f.StringVar(&o.ca, "ca", "", "trust the certificates of this `PEM` text, and no others")
 	if err := f.Parse(args); err != nil {
 		return o, fmt.Errorf("parsing flags: %w", err)
 	}
@@ -69,6 +76,24 @@ func parseGet(args []string, stderr io.Writer) (getOptions, error) {
 		}
 	}
 	return o, nil
+}
+
+// transport connects as the flags say.
+func (o getOptions) transport() (*http.Transport, error) {
+	t := &http.Transport{MaxIdleConnsPerHost: o.concurrency, ForceAttemptHTTP2: true}
+	if o.connect != "" {
+		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, o.connect)
+		}
+	}
+	if o.ca != "" {
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM([]byte(o.ca)) {
+			return nil, errors.New("reading -ca: no certificate in it")
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	return t, nil
 }
 
 // body returns what to send, for one request.
@@ -92,7 +117,10 @@ type answer struct {
 
 // get prints an answer for each request, and fails if any got none or only a part of one.
 func get(ctx context.Context, o getOptions, stdout io.Writer) error {
-	transport := &http.Transport{MaxIdleConnsPerHost: o.concurrency}
+	transport, err := o.transport()
+	if err != nil {
+		return err
+	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{
 		Transport:     transport,

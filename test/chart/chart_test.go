@@ -50,7 +50,9 @@ func TestRender(t *testing.T) {
 		"no hook":  {ours, values{"uninstall": values{"restore": false}}, 15},
 		"demo": {demo, values{
 			"webserver": values{"labels": values{"scale-to-zero": "true"}},
-			"ingress":   values{"web": values{"enabled": true, "ingressClassName": "x"}},
+			"ingress": values{"web": values{"enabled": true, "ingressClassName": "x", "hosts": []any{
+				values{"name": "a.example.com", "tls": values{"enabled": true, "secretName": "y"}}, values{"name": "b.example.com"},
+			}}},
 		}, 4},
 	} {
 		t.Run(name, func(t *testing.T) {

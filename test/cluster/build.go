@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,14 +25,21 @@ type program struct {
 	title   string
 	module  string // empty: ours, below the checkout
 	version string
+	sum     string // of our sources that go into it
 	pkg     string
 	ldflags string
+	flags   func(ctx context.Context, dir, work string) ([]string, error) // for `go build`, of what does not build as it is
 }
 
-// dir is where the program is kept. Its version is in the name, so nothing is ever overwritten by something different.
+// dir is where the program is kept. All that it is made of is in the name, so nothing is ever overwritten by something
+// different.
 func (p program) dir() string {
 	base, _, _ := strings.Cut(p.title, " ")
-	return strings.ToLower(base) + "-" + p.version
+	name := strings.ToLower(base) + "-" + p.version
+	if p.sum != "" {
+		name += "-" + p.sum
+	}
+	return name
 }
 
 func (c *cluster) programs() map[string]program {
@@ -51,11 +59,15 @@ func (c *cluster) programs() map[string]program {
 	}
 	all := map[string]program{}
 	for _, p := range []program{
-		{name: "hyperkube", title: "Kubernetes", version: kubernetesVersion + "-" + c.kubeSum, pkg: "test/cluster/kube", ldflags: kubernetesLDFlags()},
+		{name: "hyperkube", title: "Kubernetes", version: kubernetesVersion, sum: c.kubeSum, pkg: "test/cluster/kube", ldflags: kubernetesLDFlags()},
 		{name: "pause", title: "pause", version: c.pauseSum, pkg: "test/cluster/pause"},
 		{name: "coredns", title: "CoreDNS", module: "github.com/coredns/coredns", version: corednsVersion, pkg: "."},
 		keda("operator"), keda("adapter"), keda("webhooks"),
 		helm("helm", "4", helmVersion), helm("helm3", "3", helm3Version),
+		{
+			name: "traefik", title: "Traefik", module: traefikModule, version: traefikVersion, sum: c.traefikSum, pkg: "./cmd/traefik",
+			ldflags: "-X " + traefikModule + "/pkg/version.Version=" + strings.TrimPrefix(traefikVersion, "v"), flags: c.traefikFlags,
+		},
 	} {
 		all[p.name] = p
 	}
@@ -75,21 +87,22 @@ func kubernetesLDFlags() string {
 	return strings.Join(flags, " ")
 }
 
-// sumFiles is short, and different when a file in the folder is.
+// sumFiles is short, and different when a file in the folder or below it is.
 func sumFiles(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
 	sum := sha256.New()
-	for _, e := range entries {
-		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return "", err
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
 		}
-		fmt.Fprintf(sum, "%s %d\n%s", e.Name(), len(content), content)
-	}
-	return hex.EncodeToString(sum.Sum(nil)[:4]), nil
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		fmt.Fprintf(sum, "%s %d\n%s", name, len(content), content)
+		return err
+	})
+	return hex.EncodeToString(sum.Sum(nil)[:4]), err
 }
 
 func (c *cluster) binary(name string) string { return c.cached("bin", c.programs()[name].dir(), name) }
@@ -147,7 +160,20 @@ func (c *cluster) compile(ctx context.Context, p program) error {
 	}
 	unfinished := filepath.Join(filepath.Dir(out), ".unfinished-"+p.name)
 	defer os.Remove(unfinished)
-	cmd := goCommand(ctx, dir, "build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w "+p.ldflags), "-o", unfinished, pkg)
+	args := []string{"build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o", unfinished}
+	if p.flags != nil {
+		work, err := os.MkdirTemp("", "cluster-*")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(work)
+		flags, err := p.flags(ctx, dir, work)
+		if err != nil {
+			return err
+		}
+		args = append(args, flags...)
+	}
+	cmd := goCommand(ctx, dir, append(args, pkg)...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w:\n%s", err, lastLines(output, 15))
 	}
@@ -205,6 +231,14 @@ func (c *cluster) buildCluster(ctx context.Context, report *progress, withKEDA b
 	if err := c.build(ctx, report, append(names, "helm", "helm3")...); err != nil {
 		return err
 	}
+	if err := c.writeImages(images...); err != nil || !withKEDA || exists(c.kedaManifests()) {
+		return err
+	}
+	return c.renderKEDA(ctx)
+}
+
+// writeImages makes those that are not there, of programs that are.
+func (c *cluster) writeImages(images ...bundledImage) error {
 	for _, image := range images {
 		if file := c.imageFile(image); !exists(file) {
 			if err := writeImage(imageSpec{name: image.name, binary: c.binary(image.binary), dest: image.dest}, file); err != nil {
@@ -212,10 +246,7 @@ func (c *cluster) buildCluster(ctx context.Context, report *progress, withKEDA b
 			}
 		}
 	}
-	if !withKEDA || exists(c.kedaManifests()) {
-		return nil
-	}
-	return c.renderKEDA(ctx)
+	return nil
 }
 
 // renderKEDA writes down KEDA's own manifests, so that `up` does not depend on Go's module cache.

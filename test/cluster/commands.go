@@ -15,11 +15,12 @@ const rootHelp = `Boots a real Kubernetes ` + kubernetesVersion + ` with KEDA ` 
 
 Each checkout has a cluster of its own, named after its path; --name or SCALE_TO_ZERO_CLUSTER picks another. Everything
 is built once, from the Go module proxy (about 15 minutes on two cores), and kept in the user's cache folder. It needs
-Linux, root, Go and Debian's apt-get.
+Linux, root, Go and Debian's apt-get. Traefik ` + traefikVersion + ` is built and installed only when asked for.
 
 Run it from the repository's root; relative paths are taken from there:
 
   go run -C test/cluster . up
+  go run -C test/cluster . traefik
   go run -C test/cluster . kubectl get pods -A
   go run -C test/cluster . down`
 
@@ -47,7 +48,7 @@ func rootCommand() *cobra.Command {
 			return do(cmd.Context(), c, args)
 		}
 	}
-	root.AddCommand(upCommand(run), downCommand(run), statusCommand(run), buildCommand(run), assetsCommand(run),
+	root.AddCommand(upCommand(run), traefikCommand(run), downCommand(run), statusCommand(run), buildCommand(run), assetsCommand(run),
 		clientCommand(run, "kubectl", "kubectl, as the cluster's administrator"),
 		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version),
 		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run))
@@ -68,6 +69,19 @@ func upCommand(run runner) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only; a later up without this adds KEDA")
 	return cmd
+}
+
+func traefikCommand(run runner) *cobra.Command {
+	return &cobra.Command{
+		Use: "traefik", Short: "Add Traefik and Gateway API to the cluster; returns at once if they are there", Args: cobra.NoArgs,
+		Long: "Adds Traefik " + traefikVersion + " to a cluster that is up, and returns when it is Available. It serves Ingresses of the class traefik\n" +
+			"and Gateways of the class traefik, behind the Service traefik/traefik: web is 80, websecure is 443 and its API is 8080. Gateway\n" +
+			"API's standard channel comes with it. The first time, it is built from the Go module proxy, which takes about 5 minutes on two cores. What\n" +
+			"the proxy does not have is left out: DNS providers for ACME, and the middlewares basicAuth and digestAuth let nobody in.",
+		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
+			return c.addTraefik(ctx, newProgress())
+		}),
+	}
 }
 
 func downCommand(run runner) *cobra.Command {

@@ -112,6 +112,7 @@ func TestProgramsAreKeptByVersion(t *testing.T) {
 	for name, want := range map[string]string{
 		"hyperkube": "kubernetes-" + kubernetesVersion + "-0123/hyperkube", "keda-operator": "keda-" + kedaVersion + "/keda-operator",
 		"helm": "helm-" + helmVersion + "/helm", "helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
+		"traefik": "traefik-" + traefikVersion + "-89ab/traefik",
 	} {
 		if got, _ := filepath.Rel(c.cached("bin"), c.binary(name)); got != want {
 			t.Errorf("%s is in %s, want %s", name, got, want)
@@ -134,9 +135,7 @@ func TestSumFiles(t *testing.T) {
 	dir := t.TempDir()
 	sums := map[string]bool{}
 	for _, content := range []string{"a", "b", "a"} {
-		if err := os.WriteFile(filepath.Join(dir, "file"), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeFiles(t, dir, map[string]string{"file": "same", "below/file": content})
 		sum, err := sumFiles(dir)
 		if err != nil {
 			t.Fatal(err)

@@ -16,6 +16,7 @@
 //	node      containerd (+ images) → kubelet → kube-proxy; the node is Ready                    node.go
 //	dns       CoreDNS as a process on the node's address, behind the Service kube-dns            dns.go
 //	keda      operator, metrics adapter and admission webhook as pods, with their own RBAC       keda.go
+//	traefik   only when asked for: Traefik as a pod, Gateway API's definitions                   traefik.go
 //
 // # What it leaves where
 //
@@ -29,6 +30,7 @@
 // # Imports
 //
 // This is a module of its own, so that nothing needed here shows up in the dependencies of what we ship. It must not
-// import the main module: it knows Kubernetes and KEDA, not what runs on them. kube/ is yet another module, for the
-// reason given there.
+// import the main module: it knows Kubernetes, KEDA and Traefik, not what runs on them. kube/ is yet another module, for
+// the reason given there; so is each folder of traefik/, which stand in for modules that Traefik's build would not get
+// (traefikbuild.go).
 package main

@@ -36,7 +36,8 @@ func (c *cluster) status(ctx context.Context, out io.Writer) error {
 	}
 	ready := api.has(ctx, "/api/v1/nodes/"+nodeName, "Ready")
 	fmt.Fprintf(w, "node\t%s\n", choose(ready, "Ready", "not Ready"))
-	fmt.Fprintf(w, "KEDA\t%s\n", api.kedaState(ctx))
+	fmt.Fprintf(w, "KEDA\t%s\n", api.state(ctx, "keda", api.kedaAvailable))
+	fmt.Fprintf(w, "Traefik\t%s\n", api.state(ctx, traefikNamespace, api.traefikAvailable))
 	for _, name := range c.pidFiles("forward-*") {
 		if id, err := c.running(name); err == nil {
 			fmt.Fprintf(w, "forward\t%s, process %d\n", c.forwardTarget(name), id.PID)
@@ -55,12 +56,13 @@ func choose(condition bool, yes, no string) string {
 	return no
 }
 
-func (a *apiClient) kedaState(ctx context.Context) string {
-	switch err := a.get(ctx, "/api/v1/namespaces/keda", nil); {
+// state describes what is installed in a namespace of its own.
+func (a *apiClient) state(ctx context.Context, namespace string, available func(context.Context) bool) string {
+	switch err := a.get(ctx, "/api/v1/namespaces/"+namespace, nil); {
 	case errors.Is(err, errNotFound):
 		return "not installed"
 	case err != nil:
 		return "unknown, the API server does not answer"
 	}
-	return choose(a.kedaAvailable(ctx), "Available", "not Available")
+	return choose(available(ctx), "Available", "not Available")
 }

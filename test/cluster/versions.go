@@ -8,6 +8,7 @@ const (
 	corednsVersion    = "v1.15.0"
 	helmVersion       = "v4.3.1"
 	helm3Version      = "v3.22.0"
+	traefikVersion    = "v3.7.13" // brings the version of Gateway API
 )
 
 // The addresses inside the namespace. They come from 198.18.0.0/15, which is set aside for benchmarks, so that a client

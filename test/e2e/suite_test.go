@@ -142,20 +142,28 @@ type answer struct {
 // answer fails the test.
 func get(t *testing.T, args ...string) []answer {
 	t.Helper()
-	out, err := command(t.Context(), os.Getenv("KUBECTL"), append([]string{"exec", "-n", clientsNS, "client", "--", "/app", "get"}, args...)...)
+	answers, err := tryGet(t.Context(), args...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return answers
+}
+
+func tryGet(ctx context.Context, args ...string) ([]answer, error) {
+	out, err := command(ctx, os.Getenv("KUBECTL"), append([]string{"exec", "-n", clientsNS, "client", "--", "/app", "get"}, args...)...)
+	if err != nil {
+		return nil, err
 	}
 	var answers []answer
 	d := json.NewDecoder(strings.NewReader(out))
 	for d.More() {
 		var a answer
 		if err := d.Decode(&a); err != nil {
-			t.Fatalf("reading %q: %v", out, err)
+			return nil, fmt.Errorf("reading %q: %w", out, err)
 		}
 		answers = append(answers, a)
 	}
-	return answers
+	return answers, nil
 }
 
 // eventually waits until check returns nil; its last error is what the test fails with.
