@@ -10,7 +10,7 @@ FUZZTIME ?= 30s
 
 # Go modules of the repository. What the tests need is kept out of what is shipped.
 MODULES := . test/cluster test/chart
-CLUSTER := go run -C test/cluster .
+CLUSTER := go run -C $(CURDIR)/test/cluster .
 TOOL    := go tool -modfile=$(CURDIR)/tools/go.mod
 
 # What the end-to-end tests are told. With KUBECONFIG set they run on your cluster, and the images have to be where it
@@ -20,10 +20,11 @@ E2E_APP_CHART ?= $(CURDIR)/test/demo/chart
 E2E_IMAGE     ?= scale-to-zero.test/scale-to-zero:dev
 E2E_APP_IMAGE ?= scale-to-zero.test/app:dev
 E2E_TRAEFIK   ?= traefik.traefik
+E2E_PAUSE     ?= $(CLUSTER) pause
 HELM    ?= helm
 HELM3   ?= helm3
 KUBECTL ?= kubectl
-export E2E_CHART E2E_APP_CHART E2E_IMAGE E2E_APP_IMAGE E2E_TRAEFIK HELM HELM3 KUBECTL
+export E2E_CHART E2E_APP_CHART E2E_IMAGE E2E_APP_IMAGE E2E_TRAEFIK E2E_PAUSE HELM HELM3 KUBECTL
 
 heading = @printf '\n== %s\n' "$(1)"
 
@@ -105,7 +106,7 @@ api: ## Tests against a real API server
 .PHONY: e2e
 e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set
 	$(call heading,End-to-end tests)
-	@if [ -n "$${KUBECONFIG:-}" ]; then go test -count=1 -timeout 30m ./test/e2e/...; exit; fi; \
+	@if [ -n "$${KUBECONFIG:-}" ]; then E2E_PAUSE= go test -count=1 -timeout 30m ./test/e2e/...; exit; fi; \
 	if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; \
 	$(MAKE) cluster-up; \
 	go vet ./test/e2e/...; \

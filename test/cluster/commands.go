@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -51,7 +53,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(upCommand(run), traefikCommand(run), downCommand(run), statusCommand(run), buildCommand(run), assetsCommand(run),
 		clientCommand(run, "kubectl", "kubectl, as the cluster's administrator"),
 		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version),
-		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run))
+		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run), pauseCommand(run))
 	return root
 }
 
@@ -244,6 +246,32 @@ func forwardCommand(run runner) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&background, "background", false, "return once it listens, and keep it running until down")
 	return cmd
+}
+
+func pauseCommand(run runner) *cobra.Command {
+	return &cobra.Command{
+		Use: "pause DAEMON DURATION", Short: "Stop a daemon for a while, as if it could not be reached", Args: cobra.ExactArgs(2),
+		Long: "Stops a process of the cluster, such as kube-apiserver or kubelet, and has it go on after DURATION or Ctrl-C. Who talks to it\n" +
+			"meanwhile gets no answer.",
+		Example: "  pause kube-apiserver 1m",
+		RunE: run(func(ctx context.Context, c *cluster, args []string) error {
+			duration, err := time.ParseDuration(args[1])
+			if err != nil || duration <= 0 {
+				return fmt.Errorf("DURATION is %q; allowed is one such as 30s or 1m", args[1])
+			}
+			id, err := c.running(args[0])
+			if err != nil {
+				return fmt.Errorf("pausing %s of cluster %s: %w", args[0], c.name, err)
+			}
+			id.signal(syscall.SIGSTOP)
+			defer id.signal(syscall.SIGCONT)
+			select {
+			case <-ctx.Done():
+			case <-time.After(duration):
+			}
+			return nil
+		}),
+	}
 }
 
 // replaceEnv sets variables, once each: of a variable given twice, some programs take the first.

@@ -9,6 +9,7 @@
 //	E2E_APP_IMAGE  image of test/app
 //	E2E_APP_CHART  folder of the Airflow-like chart, test/demo/chart
 //	E2E_TRAEFIK    name of the Service in front of Traefik, as in a URL; empty skips what goes through it
+//	E2E_PAUSE      command that stops a daemon of the control plane for a while: DAEMON DURATION; empty if there is none
 //	HELM, HELM3    helm 4 and helm 3
 //	KUBECTL        kubectl
 package e2e

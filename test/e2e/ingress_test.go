@@ -250,3 +250,71 @@ func selfSigned(t *testing.T, host string) (certificate, key []byte) {
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 }
+
+// TestIngressAlone opts in nothing but the Ingress: its visitors wake the app, who calls the Service does not. The chart's
+// owner edits it meanwhile, and takes the label off while the app sleeps and visitors come.
+func TestIngressAlone(t *testing.T) {
+	needTraefik(t)
+	t.Parallel()
+	a := newAirflow(t, "HELM", "--set", "webserver.replicas=2")
+	spec := withIngress(a)
+	d := newDoor(a, "http", "80")
+	d.opens()
+	pods := d.podIPs()
+	backend := func() string {
+		t.Helper()
+		return spec().Rules[0].HTTP.Paths[0].Backend.Service.Name
+	}
+	leadsTo := func(want string) {
+		t.Helper()
+		eventually(t, "the Ingress leads to "+want, func() error {
+			if got := backend(); got != want {
+				return fmt.Errorf("it leads to %s; events: %q", got, a.events("Service", webserver))
+			}
+			return nil
+		})
+	}
+	kubectl(t, "label", "ingress", "-n", a.ns, "airflow-ingress", "scale-to-zero=true")
+	const alias = webserver + "-scale-to-zero"
+	leadsTo(alias)
+	d.leaves(pods)
+	for range 2 {
+		a.asleep()
+		d.wakes()
+	}
+	if s := a.service(); s.Spec.Selector["scale-to-zero/intercepted"] != "" {
+		t.Errorf("the Service was taken over: selector %v", s.Spec.Selector)
+	}
+	a.asleep()
+	eventually(t, "a call of the Service finds nobody", func() error { // kube-proxy has pods that are about to end answer
+		if got, err := tryGet(t.Context(), "-timeout", "3s", a.url("/echo")); err == nil {
+			return fmt.Errorf("status %d", got[0].Status)
+		}
+		return nil
+	})
+	if got := count(a.events("Service", webserver), "WakeRequested"); got != 2 {
+		t.Errorf("it was woken %d times, want twice", got)
+	}
+
+	a.upgrade("--reuse-values", "--set", "ingress.web.hosts[0].name="+d.host, "--set", "ingress.web.hosts[1].name=also-"+d.host)
+	if got := spec(); len(got.Rules) != 2 || got.Rules[1].Host != "also-"+d.host || backend() != alias {
+		t.Errorf("after an edit by its chart: %+v", got.Rules)
+	}
+	a.asleep()
+
+	done := make(chan []answer, 1)
+	go func() {
+		done <- get(t, append(slices.Clone(d.flags), "-n", "200", "-c", "2", d.scheme+"://"+d.host+"/slow?for=100ms")...)
+	}()
+	kubectl(t, "label", "ingress", "-n", a.ns, "airflow-ingress", "scale-to-zero-")
+	leadsTo(webserver)
+	for _, one := range <-done {
+		if one.Status != 200 {
+			t.Errorf("on the way back: status %d: %s", one.Status, one.Body)
+		}
+	}
+	eventually(t, "nothing is left", a.remains)
+	if n := *a.deployment().Spec.Replicas; n != 2 {
+		t.Errorf("%d replicas, want 2", n)
+	}
+}
