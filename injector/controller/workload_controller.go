@@ -37,6 +37,7 @@ type WorkloadReconciler struct {
 // demand is what the route slices of a namespace ask of one workload.
 type demand struct {
 	services []*corev1.Service // intercepted, and not being given back
+	// settings are those of services, and of the Services that make it unsafe: without them there is no range to scale in.
 	settings []injector.Settings
 	// unsafe says that a Service still has traffic that goes past the interceptors: the workload must not sleep.
 	unsafe bool
@@ -103,14 +104,17 @@ func (r *WorkloadReconciler) demand(ctx context.Context, namespace string, w api
 			return d, fmt.Errorf("getting service %s: %w", routes.Service, err)
 		case routes.Retiring:
 			d.retiring = true
-		case !injector.Intercepted(service):
-			d.unsafe = true
 		default:
+			intercepted := injector.Intercepted(service)
+			d.unsafe = d.unsafe || !intercepted
 			settings, err := injector.ParseSettings(service.Annotations)
 			if err != nil {
 				continue // the ServiceReconciler says so
 			}
-			d.services, d.settings = append(d.services, service), append(d.settings, settings)
+			d.settings = append(d.settings, settings)
+			if intercepted {
+				d.services = append(d.services, service)
+			}
 		}
 	}
 	return d, nil
