@@ -31,7 +31,8 @@ func TestTakeover(t *testing.T) {
 		if len(fake.dialed) == 0 {
 			return errors.New("none was")
 		}
-		return nil
+		// It is dialed before the slice is written.
+		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-scale-to-zero-ipv4"}, &discoveryv1.EndpointSlice{})
 	})
 	slice, routes := a.routeSlice()
 	if len(slice.Endpoints) != 0 || a.intercepted() == nil {
