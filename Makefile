@@ -9,7 +9,7 @@ IMAGE   ?= scale-to-zero:$(VERSION)
 FUZZTIME ?= 30s
 
 # Go modules of the repository. What the tests need is kept out of what is shipped.
-MODULES := . test/cluster test/chart
+MODULES := . test/cluster test/chart test/gitops
 CLUSTER := go run -C $(CURDIR)/test/cluster .
 TOOL    := go tool -modfile=$(CURDIR)/tools/go.mod
 
@@ -101,7 +101,9 @@ unit: ## Unit tests, with the race detector for what is shipped
 .PHONY: api
 api: ## Tests against a real API server
 	$(call heading,API server tests)
-	@assets=$$($(CLUSTER) assets); KUBEBUILDER_ASSETS=$$assets go test -count=1 -timeout 15m ./test/api/...
+	@assets=$$($(CLUSTER) assets); export KUBEBUILDER_ASSETS=$$assets; \
+	go test -count=1 -timeout 15m ./test/api/...; \
+	go test -C test/gitops -count=1 -timeout 15m ./...
 
 .PHONY: e2e
 e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set

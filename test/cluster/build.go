@@ -217,9 +217,9 @@ func lastLines(output []byte, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// buildKubernetes is all that a control plane takes; it needs no privileges and no packages.
-func (c *cluster) buildKubernetes(ctx context.Context, report *progress) error {
-	return c.build(ctx, report, "hyperkube")
+// buildAssets builds what assets points to; it needs no privileges and no packages.
+func (c *cluster) buildAssets(ctx context.Context, report *progress) error {
+	return c.build(ctx, report, "hyperkube", "helm", "helm3")
 }
 
 // buildCluster builds everything that `up` needs.
@@ -267,16 +267,35 @@ func (c *cluster) renderKEDA(ctx context.Context) error {
 	return err
 }
 
-// assets is the folder that envtest wants: a control plane of its own, for tests that need no node.
+// assets is the folder that envtest wants: a control plane of its own, for tests that need no node, and with it the
+// clients that write to one.
 func (c *cluster) assets() (string, error) {
 	dir := filepath.Join(filepath.Dir(c.hyperkube()), "assets")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
-		if err := os.Symlink("../hyperkube", filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrExist) {
+	for name, program := range map[string]string{
+		"etcd": "hyperkube", "kube-apiserver": "hyperkube", "kubectl": "hyperkube", "helm": "helm", "helm3": "helm3",
+	} {
+		target, err := filepath.Rel(dir, c.binary(program))
+		if err != nil {
+			return "", err
+		}
+		if err := link(target, filepath.Join(dir, name)); err != nil {
 			return "", err
 		}
 	}
 	return dir, nil
+}
+
+// link makes name a link to target, also where it is one to something else: a client of another version.
+func link(target, name string) error {
+	if have, err := os.Readlink(name); err == nil && have == target {
+		return nil
+	}
+	unfinished := fmt.Sprintf("%s.%d", name, os.Getpid())
+	if err := os.Symlink(target, unfinished); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, name)
 }

@@ -127,10 +127,10 @@ func buildCommand(run runner) *cobra.Command {
 
 func assetsCommand(run runner) *cobra.Command {
 	return &cobra.Command{
-		Use: "assets", Short: "Print a folder with etcd, kube-apiserver and kubectl, for KUBEBUILDER_ASSETS", Args: cobra.NoArgs,
-		Long: "Prints the folder that envtest wants in KUBEBUILDER_ASSETS. Builds Kubernetes if it is not there; needs neither root nor a\ncluster.",
+		Use: "assets", Short: "Print a folder with etcd, kube-apiserver, kubectl, helm and helm3, for KUBEBUILDER_ASSETS", Args: cobra.NoArgs,
+		Long: "Prints the folder that envtest wants in KUBEBUILDER_ASSETS. Builds Kubernetes and Helm if they are not there; needs neither\nroot nor a cluster.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
-			if err := c.buildKubernetes(ctx, newProgress()); err != nil {
+			if err := c.buildAssets(ctx, newProgress()); err != nil {
 				return err
 			}
 			dir, err := c.assets()

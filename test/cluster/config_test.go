@@ -149,15 +149,20 @@ func TestSumFiles(t *testing.T) {
 
 func TestAssets(t *testing.T) {
 	c := testCluster(t)
-	for range 2 { // the second time, everything is there
+	for range 2 { // the second time, everything is there, and out of date
 		dir, err := c.assets()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
+		for name, want := range map[string]string{
+			"etcd": c.hyperkube(), "kube-apiserver": c.hyperkube(), "kubectl": c.hyperkube(), "helm": c.binary("helm"), "helm3": c.binary("helm3"),
+		} {
 			target, err := os.Readlink(filepath.Join(dir, name))
-			if err != nil || filepath.Join(dir, target) != c.hyperkube() {
+			if err != nil || filepath.Join(dir, target) != want {
 				t.Errorf("%s is %s, %v", name, target, err)
+			}
+			if err := link("another version", filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}

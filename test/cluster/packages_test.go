@@ -37,7 +37,7 @@ func TestMissingPackagesAreNamed(t *testing.T) {
 
 func TestBuildNeedsGo(t *testing.T) {
 	onlyInPath(t, "", "")
-	err := testCluster(t).buildKubernetes(t.Context(), &progress{out: t.Output()})
+	err := testCluster(t).buildAssets(t.Context(), &progress{out: t.Output()})
 	if err == nil || !strings.Contains(err.Error(), "go is not in PATH") {
 		t.Errorf("got %v", err)
 	}

@@ -1,0 +1,283 @@
+package gitops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
+	"sigs.k8s.io/yaml"
+
+	"github.com/scale-to-zero/scale-to-zero/injector/controller"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/webhook"
+)
+
+// ours is the namespace in which scale-to-zero runs here.
+const ours = "scale-to-zero"
+
+var (
+	env        *envtest.Environment
+	kube       client.Client
+	kubeconfig string // a file, for the tools
+	scheme     = runtime.NewScheme()
+)
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		return 1, errors.New("KUBEBUILDER_ASSETS is not set: run these tests with `make api`")
+	}
+	ctrl.SetLogger(logger())
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, keda.AddToScheme, apiextensionsv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return 1, err
+		}
+	}
+	dir, err := os.MkdirTemp("", "gitops-*")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	admission, err := admissionOfChart(dir)
+	if err != nil {
+		return 1, err
+	}
+	env = &envtest.Environment{
+		Scheme: scheme,
+		CRDs:   []*apiextensionsv1.CustomResourceDefinition{scaledObjects()},
+		WebhookInstallOptions: envtest.WebhookInstallOptions{
+			MutatingWebhooks: []*admissionregistrationv1.MutatingWebhookConfiguration{admission},
+		},
+	}
+	cfg, err := env.Start()
+	if err != nil {
+		return 1, fmt.Errorf("starting the API server: %w", err)
+	}
+	defer func() { err = errors.Join(err, env.Stop()) }()
+	kubeconfig = filepath.Join(dir, "kubeconfig")
+	if err := os.WriteFile(kubeconfig, env.KubeConfig, 0o600); err != nil {
+		return 1, err
+	}
+	if kube, err = client.New(cfg, client.Options{Scheme: scheme}); err != nil {
+		return 1, err
+	}
+	if err := kube.Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ours}}); err != nil {
+		return 1, err
+	}
+	stop, err := startManagers()
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	return m.Run(), nil
+}
+
+// logger prints what the controllers log with VERBOSE=1.
+func logger() logr.Logger {
+	if os.Getenv("VERBOSE") == "" {
+		return logr.Discard()
+	}
+	return funcr.New(func(prefix, args string) { fmt.Fprintln(os.Stderr, prefix, args) }, funcr.Options{Verbosity: 1})
+}
+
+// admissionOfChart renders what our own chart tells the API server about admission.
+func admissionOfChart(home string) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
+	out, err := command{home: home}.run("helm", "template", "scale-to-zero", "../../config/chart", "--namespace", ours, "--show-only", "templates/webhook.yaml")
+	if err != nil {
+		return nil, err
+	}
+	for _, document := range documents(out) {
+		m := &admissionregistrationv1.MutatingWebhookConfiguration{}
+		if err := yaml.Unmarshal([]byte(document), m); err == nil && m.Kind == "MutatingWebhookConfiguration" {
+			return m, nil
+		}
+	}
+	return nil, errors.New("our chart has no MutatingWebhookConfiguration")
+}
+
+// scaledObjects is the least of KEDA's CRD that a server needs to store what we write, with KEDA's rule about the
+// replica counts.
+func scaledObjects() *apiextensionsv1.CustomResourceDefinition {
+	return &apiextensionsv1.CustomResourceDefinition{
+		ObjectMeta: metav1.ObjectMeta{Name: "scaledobjects.keda.sh"},
+		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
+			Group: "keda.sh", Scope: apiextensionsv1.NamespaceScoped,
+			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "scaledobjects", Kind: "ScaledObject", ListKind: "ScaledObjectList"},
+			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{
+				Name: "v1alpha1", Served: true, Storage: true,
+				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{
+					Type: "object", XPreserveUnknownFields: new(true),
+					Properties: map[string]apiextensionsv1.JSONSchemaProps{"spec": {
+						Type: "object", XPreserveUnknownFields: new(true),
+						Properties: map[string]apiextensionsv1.JSONSchemaProps{
+							"minReplicaCount": {Type: "integer"}, "maxReplicaCount": {Type: "integer"},
+						},
+						XValidations: apiextensionsv1.ValidationRules{{
+							Rule:    "!has(self.minReplicaCount) || !has(self.maxReplicaCount) || self.minReplicaCount <= self.maxReplicaCount",
+							Message: "minReplicaCount must not be more than maxReplicaCount",
+						}},
+					}},
+				}},
+			}},
+		},
+	}
+}
+
+// startManagers runs our control plane, and next to it the part of Kubernetes that is played.
+func startManagers() (stop func() error, err error) {
+	cacheOptions, err := controller.CacheOptions()
+	if err != nil {
+		return nil, err
+	}
+	install := env.WebhookInstallOptions
+	none := metricsserver.Options{BindAddress: "0"}
+	plane, err := ctrl.NewManager(env.Config, ctrl.Options{
+		Scheme: scheme, Cache: cacheOptions, Metrics: none,
+		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
+			Host: install.LocalServingHost, Port: install.LocalServingPort, CertDir: install.LocalServingCertDir,
+		}),
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := errors.Join(webhook.Add(plane), controller.Add(ctx, plane, controller.Options{
+		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
+		Dial: func(context.Context, string) error { return nil },
+	})); err != nil {
+		cancel()
+		return nil, err
+	}
+	kubernetes, err := ctrl.NewManager(env.Config, ctrl.Options{Scheme: scheme, Metrics: none})
+	if err == nil {
+		err = addKubernetes(kubernetes)
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	done := make(chan error, 2)
+	for _, m := range []ctrl.Manager{plane, kubernetes} {
+		go func() { done <- m.Start(ctx) }()
+	}
+	return func() error {
+		cancel()
+		return errors.Join(<-done, <-done)
+	}, nil
+}
+
+// listInterceptors writes the slice of the interceptors' own Service: with one, or with none.
+func listInterceptors(t *testing.T, addresses ...string) {
+	t.Helper()
+	s := &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ours, Name: "interceptors-1", Labels: map[string]string{
+			discoveryv1.LabelServiceName: "interceptors", api.RoleLabel: api.RoleInterceptor,
+		}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+	}
+	for _, address := range addresses {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}})
+	}
+	if err := client.IgnoreNotFound(kube.Delete(t.Context(), s.DeepCopy())); err != nil {
+		t.Fatal(err)
+	}
+	if err := kube.Create(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withoutWebhook takes admission away until back is called or the test ends.
+func withoutWebhook(t *testing.T) (back func()) {
+	t.Helper()
+	var list admissionregistrationv1.MutatingWebhookConfigurationList
+	if err := kube.List(t.Context(), &list); err != nil || len(list.Items) != 1 {
+		t.Fatalf("%d webhook configurations, %v", len(list.Items), err)
+	}
+	if err := kube.Delete(t.Context(), &list.Items[0]); err != nil {
+		t.Fatal(err)
+	}
+	restore := sync.OnceFunc(func() {
+		m := list.Items[0].DeepCopy()
+		m.ObjectMeta = metav1.ObjectMeta{Name: m.Name}
+		if err := kube.Create(context.Background(), m); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(restore)
+	waitForAdmission(t, false)
+	return func() {
+		t.Helper()
+		restore()
+		waitForAdmission(t, true)
+	}
+}
+
+// waitForAdmission waits until the API server calls the webhook, or does not: it learns of a change a little later. The
+// webhook takes the sentinel from a Service that is not ours, which shows who is there.
+func waitForAdmission(t *testing.T, there bool) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("admission is there: %t", there), func() error {
+		probe := &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "probe"},
+			Spec: corev1.ServiceSpec{
+				Selector: map[string]string{"app": "probe", "scale-to-zero/intercepted": "true"},
+				Ports:    []corev1.ServicePort{{Port: 80}},
+			},
+		}
+		if err := kube.Create(t.Context(), probe, client.DryRunAll); err != nil {
+			return err
+		}
+		if called := len(probe.Spec.Selector) == 1; called != there {
+			return fmt.Errorf("selector %v", probe.Spec.Selector)
+		}
+		return nil
+	})
+}
+
+// eventually waits until check returns nil; its last error is what the test fails with.
+func eventually(t *testing.T, what string, check func() error) {
+	t.Helper()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline.C:
+			t.Fatalf("%s: still not so: %v", what, err)
+		case <-tick.C:
+		}
+	}
+}
