@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -179,5 +180,47 @@ func TestRestoreAll(t *testing.T) {
 	}
 	if a.live().Labels[injector.OptInLabel] != "true" {
 		t.Error("the label is the user's, and it was taken off")
+	}
+}
+
+// TestEarlierVersion starts on what an earlier version has left: its route slices say nothing of scaling, and only its
+// ScaledObjects remember a replica count. Nothing is disturbed, and the way back is the same.
+func TestEarlierVersion(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	p := start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 3)
+	a.takenOver()
+	a.scale(0)
+	p.stop()
+	slice, before := a.routeSlice()
+	delete(slice.Annotations, injector.ScalingAnnotation)
+	if err := kube.Update(t.Context(), slice); err != nil {
+		t.Fatal(err)
+	}
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}}
+	forget := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null}}}`, injector.ReplicasAnnotation))
+	if err := kube.Patch(t.Context(), d, forget, client.FieldOwner(injector.ManagedBy)); err != nil {
+		t.Fatal(err)
+	}
+	start(t, planeOptions{interceptors: &interceptors{}})
+	eventually(t, "the workload remembers", func() error {
+		a.get("web", d)
+		if n := injector.Remembered(d.Annotations); n != 3 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	if slice, after := a.routeSlice(); len(slice.Endpoints) != 1 || after.Ports[0] != before.Ports[0] {
+		t.Errorf("the route changed from %+v to %+v, endpoints %v", before, after, slice.Endpoints)
+	}
+	so := &keda.ScaledObject{}
+	if a.get("web-deployment", so); *so.Spec.MaxReplicaCount != 3 || *so.Spec.MinReplicaCount != 0 || a.replicas() != 0 {
+		t.Errorf("KEDA may scale from %d to %d, and it has %d", *so.Spec.MinReplicaCount, *so.Spec.MaxReplicaCount, a.replicas())
+	}
+	a.label("null")
+	a.nativeSlice(true)
+	eventually(t, "nothing of ours is left", a.nothingLeft)
+	if n := a.replicas(); n != 3 {
+		t.Errorf("%d replicas", n)
 	}
 }
