@@ -99,7 +99,9 @@ unit: ## Unit tests, with the race detector for what is shipped
 .PHONY: api
 api: ## Tests against a real API server
 	$(call heading,API server tests)
-	@assets=$$($(CLUSTER) assets); KUBEBUILDER_ASSETS=$$assets go test -count=1 -timeout 15m ./test/api/...
+	@assets=$$($(CLUSTER) assets); export KUBEBUILDER_ASSETS=$$assets; \
+	go test -count=1 -timeout 15m ./test/api/...; \
+	go test -C test/chart -count=1 -run '^TestServer' ./...
 
 .PHONY: e2e
 e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set
