@@ -151,12 +151,16 @@ func secretsAndConfigurations(all []runtime.Object, component string) []string {
 	var out []string
 	add := func(rules []rbacv1.PolicyRule) {
 		for _, r := range rules {
+			names := r.ResourceNames
+			if len(names) == 0 {
+				names = []string{""} // any
+			}
 			for _, resource := range r.Resources {
 				if resource != "secrets" && resource != "mutatingwebhookconfigurations" && resource != "certificates" {
 					continue
 				}
 				for _, verb := range r.Verbs {
-					for _, name := range append(r.ResourceNames, []string{""}[:1-min(1, len(r.ResourceNames))]...) {
+					for _, name := range names {
 						out = append(out, verb+" "+resource+"/"+name)
 					}
 				}
