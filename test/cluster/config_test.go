@@ -112,6 +112,7 @@ func TestProgramsAreKeptByVersion(t *testing.T) {
 	for name, want := range map[string]string{
 		"hyperkube": "kubernetes-" + kubernetesVersion + "-0123/hyperkube", "keda-operator": "keda-" + kedaVersion + "/keda-operator",
 		"helm": "helm-" + helmVersion + "/helm", "helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
+		"cert-manager": "cert-manager-" + certManagerVersion + "-89ab/cert-manager",
 	} {
 		if got, _ := filepath.Rel(c.cached("bin"), c.binary(name)); got != want {
 			t.Errorf("%s is in %s, want %s", name, got, want)

@@ -17,6 +17,8 @@
 //	dns       CoreDNS as a process on the node's address, behind the Service kube-dns            dns.go
 //	keda      operator, metrics adapter and admission webhook as pods, with their own RBAC       keda.go
 //
+// cert-manager comes on demand, into a cluster that is up: `cert-manager`, in certmanager.go.
+//
 // # What it leaves where
 //
 // All of a cluster's state is in one folder, <cache>/scale-to-zero/clusters/NAME, and every process is started with its
@@ -29,6 +31,6 @@
 // # Imports
 //
 // This is a module of its own, so that nothing needed here shows up in the dependencies of what we ship. It must not
-// import the main module: it knows Kubernetes and KEDA, not what runs on them. kube/ is yet another module, for the
-// reason given there.
+// import the main module: it knows Kubernetes and KEDA, not what runs on them. kube/ and certmanager/ are yet other
+// modules, for the reasons given there.
 package main

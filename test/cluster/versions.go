@@ -6,8 +6,10 @@ const (
 	kubernetesMinor   = "37"
 	kedaVersion       = "v2.21.0"
 	corednsVersion    = "v1.15.0"
-	helmVersion       = "v4.3.1"
-	helm3Version      = "v3.22.0"
+	// certManagerVersion is added on demand; keep certmanager/go.mod in step
+	certManagerVersion = "v1.21.2"
+	helmVersion        = "v4.3.1"
+	helm3Version       = "v3.22.0"
 )
 
 // The addresses inside the namespace. They come from 198.18.0.0/15, which is set aside for benchmarks, so that a client
