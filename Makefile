@@ -103,14 +103,16 @@ api: ## Tests against a real API server
 	$(call heading,API server tests)
 	@assets=$$($(CLUSTER) assets); export KUBEBUILDER_ASSETS=$$assets; \
 	go test -count=1 -timeout 15m ./test/api/...; \
-	go test -C test/gitops -count=1 -timeout 15m ./...
+	go test -C test/gitops -count=1 -timeout 15m ./...; \
+	go test -C test/chart -count=1 -run '^TestServer' ./...
 
 .PHONY: e2e
-e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set
+e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set; CERT_MANAGER=1 adds cert-manager to ours
 	$(call heading,End-to-end tests)
 	@if [ -n "$${KUBECONFIG:-}" ]; then E2E_PAUSE= go test -count=1 -timeout 30m ./test/e2e/...; exit; fi; \
 	if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; \
 	$(MAKE) cluster-up; \
+	if [ -n "$${CERT_MANAGER:-}" ]; then $(CLUSTER) cert-manager; fi; \
 	go vet ./test/e2e/...; \
 	$(CLUSTER) exec go test -count=1 -timeout 30m ./test/e2e/...
 

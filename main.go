@@ -150,7 +150,7 @@ type controllerFlags struct {
 
 	webhookPort                              int
 	webhookService, webhookConfiguration     string
-	certSecret                               string
+	certsMode, certSecret                    string
 	interceptorService, scalerAddress        string
 	deployment                               string
 	portRange, metricsAddress, healthAddress string
@@ -168,7 +168,8 @@ func controllerCommand() *cobra.Command {
 	f.add(flags)
 	flags.IntVar(&f.webhookPort, "webhook-port", 9443, "port of the admission webhook")
 	flags.StringVar(&f.webhookService, "webhook-service", "scale-to-zero-webhook", "the webhook's Service, for its certificate")
-	flags.StringVar(&f.webhookConfiguration, "webhook-configuration", "scale-to-zero", "MutatingWebhookConfiguration that gets the certificate's CA")
+	flags.StringVar(&f.webhookConfiguration, "webhook-configuration", "scale-to-zero", "MutatingWebhookConfiguration that gets the certificate's CA, with --certs-mode=self")
+	flags.StringVar(&f.certsMode, "certs-mode", string(certs.ModeSelf), "who makes the webhook's certificate: self, or cert-manager, whose Secret is then only read")
 	flags.StringVar(&f.certSecret, "cert-secret", "scale-to-zero-webhook-cert", "Secret in which the certificate is kept")
 	flags.StringVar(&f.interceptorService, "interceptor-service", "scale-to-zero-interceptor", "the interceptors' headless Service")
 	flags.StringVar(&f.scalerAddress, "scaler-address", "", "host:port at which KEDA finds the interceptors (default: port 9090 of the interceptors' Service)")
@@ -185,6 +186,10 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	mode, err := certs.ParseMode(f.certsMode)
+	if err != nil {
+		return fmt.Errorf("--certs-mode is %w", err)
+	}
 	logger, config, err := f.start("controller")
 	if err != nil {
 		return err
@@ -197,7 +202,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 		return fmt.Errorf("making a client: %w", err)
 	}
 	certificate, err := certs.New(certs.Options{
-		Namespace: f.namespace, SecretName: f.certSecret, Service: f.webhookService, WebhookConfiguration: f.webhookConfiguration,
+		Mode: mode, Namespace: f.namespace, SecretName: f.certSecret, Service: f.webhookService, WebhookConfiguration: f.webhookConfiguration,
 		Client: clientset, Log: logger.WithName("certs"),
 	})
 	if err != nil {
@@ -322,6 +327,7 @@ type restoreFlags struct {
 	common
 
 	deployment, certSecret string
+	certificates           []string
 	timeout                time.Duration
 }
 
@@ -335,6 +341,7 @@ func restoreCommand() *cobra.Command {
 	f.add(cmd.Flags())
 	cmd.Flags().StringVar(&f.deployment, "controller-deployment", "scale-to-zero-controller", "the controllers' Deployment")
 	cmd.Flags().StringVar(&f.certSecret, "cert-secret", "scale-to-zero-webhook-cert", "Secret of the webhook's certificate, which is deleted")
+	cmd.Flags().StringSliceVar(&f.certificates, "certificates", nil, "cert-manager's Certificates that are deleted, with the Secrets of the same names")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take until every app's pods are ready")
 	return cmd
 }
@@ -354,8 +361,11 @@ func (f *restoreFlags) run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	return controller.RestoreAll(ctx, c, controller.RestoreOptions{
+	if err := controller.RestoreAll(ctx, c, controller.RestoreOptions{
 		Namespace: f.namespace, Deployment: f.deployment, Lease: leaseName, Secret: f.certSecret,
 		Until: time.Now().Add(f.timeout + time.Minute), Log: logger,
-	})
+	}); err != nil {
+		return err
+	}
+	return certs.Remove(ctx, c, f.namespace, f.certificates) // while the controllers ran, it was theirs
 }

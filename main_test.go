@@ -34,6 +34,7 @@ func TestBadFlags(t *testing.T) {
 		"the flag goes first": {
 			args: []string{"restore", "--namespace=x", "--log-level=quiet"}, env: [2]string{"SCALE_TO_ZERO_LOG_LEVEL", "info"}, want: `"quiet"`,
 		},
+		"a mode":       {args: []string{"controller", "--namespace=x", "--certs-mode=certmanager"}, want: `--certs-mode is "certmanager"; allowed are self and cert-manager`},
 		"no namespace": {args: []string{"restore"}, env: [2]string{"POD_NAMESPACE", ""}, want: "--namespace is empty"},
 		"no pod":       {args: []string{"interceptor", "--namespace=x"}, want: "--pod-name or --pod-ip is empty"},
 	} {

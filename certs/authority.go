@@ -39,7 +39,7 @@ const (
 	settle = time.Hour
 	// maxPredecessors bounds the bundle when a Secret is lost again and again.
 	maxPredecessors = 2
-	// skew is how far the clocks of this machine and of an API server may be apart.
+	// skew is how far the clocks of this machine and of another one, such as an API server's, may be apart.
 	skew = 5 * time.Minute
 
 	commonName      = "scale-to-zero webhook"

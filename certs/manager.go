@@ -1,10 +1,8 @@
 package certs
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,29 +11,47 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/types"
-	admissioninformers "k8s.io/client-go/informers/admissionregistration/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
 
+// Mode is who makes the certificate.
+type Mode string
+
+const (
+	// ModeSelf has the replicas keep a CA of their own, and write it to the webhook configuration.
+	ModeSelf Mode = "self"
+	// ModeCertManager serves what cert-manager writes to the Secret. Its cainjector tells the API server the CA.
+	ModeCertManager Mode = "cert-manager"
+)
+
+// ParseMode refuses everything but the modes.
+func ParseMode(s string) (Mode, error) {
+	switch m := Mode(s); m {
+	case ModeSelf, ModeCertManager:
+		return m, nil
+	default:
+		return "", fmt.Errorf("%q; allowed are %s and %s", s, ModeSelf, ModeCertManager)
+	}
+}
+
 // Options says whose certificate is managed where.
 type Options struct {
+	// Mode is who makes the certificate. Defaults to ModeSelf.
+	Mode Mode
 	// Namespace is where the Secret and the Service are. Required.
 	Namespace string
-	// SecretName is the Secret that all replicas share. It is created if it is not there. Required.
+	// SecretName is the Secret that all replicas share. In ModeSelf it is created if it is not there. Required.
 	SecretName string
 	// Service is the webhook's Service, for which the certificate is valid. Required.
 	Service string
-	// WebhookConfiguration is the MutatingWebhookConfiguration whose webhooks get the CA. Required; it may come later.
+	// WebhookConfiguration is the MutatingWebhookConfiguration whose webhooks get the CA. Required in ModeSelf, not used
+	// in the other; it may come later.
 	WebhookConfiguration string
-	// Client reads and writes them. Required.
+	// Client reads them, and in ModeSelf writes them. Required.
 	Client kubernetes.Interface
 	// Log is for what changes and what goes wrong. Defaults to one that discards everything.
 	Log logr.Logger
@@ -46,6 +62,9 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() {
+	if o.Mode == "" {
+		o.Mode = ModeSelf
+	}
 	if o.Log.GetSink() == nil {
 		o.Log = logr.Discard()
 	}
@@ -57,13 +76,24 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// Manager keeps a serving certificate in a Secret, serves it, and tells the API server the CA behind it. Replicas need
-// no leader: each does what is due, and the Secret's resource version decides whose write counts.
+// host is the name by which the API server calls the webhook.
+func (o *Options) host() string { return o.Service + "." + o.Namespace + ".svc" }
+
+// A source is where the certificate comes from: what one mode does, and the other does not.
+type source interface {
+	// sync does once what is to be done. It returns the certificate to serve from now on, or nil to go on with served,
+	// which is nil at first, and when there will be more to do. It is not called twice at a time.
+	sync(ctx context.Context, served *tls.Certificate) (leaf *tls.Certificate, due time.Time, err error)
+	// informers tell when it is worth calling sync before that.
+	informers() []cache.SharedIndexInformer
+}
+
+// Manager serves a certificate out of a Secret, and follows what becomes of it. Every replica has one.
 type Manager struct {
 	Options
 
-	dnsNames []string
-	leaf     atomic.Pointer[tls.Certificate] // what GetCertificate returns; written by sync alone
+	source source
+	leaf   atomic.Pointer[tls.Certificate] // what GetCertificate returns; written by sync alone
 }
 
 // Between two tries; doubled up to the longer one.
@@ -78,10 +108,14 @@ const shortestWait = time.Second
 // New returns a Manager that has done nothing yet.
 func New(o Options) (*Manager, error) {
 	o.setDefaults()
-	for name, value := range map[string]string{
-		"Namespace": o.Namespace, "SecretName": o.SecretName,
-		"Service": o.Service, "WebhookConfiguration": o.WebhookConfiguration,
-	} {
+	if _, err := ParseMode(string(o.Mode)); err != nil {
+		return nil, fmt.Errorf("making a certificate manager: the mode is %w", err)
+	}
+	required := map[string]string{"Namespace": o.Namespace, "SecretName": o.SecretName, "Service": o.Service}
+	if o.Mode == ModeSelf {
+		required["WebhookConfiguration"] = o.WebhookConfiguration
+	}
+	for name, value := range required {
 		if value == "" {
 			return nil, fmt.Errorf("making a certificate manager: %s is required", name)
 		}
@@ -89,20 +123,27 @@ func New(o Options) (*Manager, error) {
 	if o.Client == nil {
 		return nil, errors.New("making a certificate manager: Client is required")
 	}
-	host := o.Service + "." + o.Namespace + ".svc"
-	return &Manager{Options: o, dnsNames: []string{host, host + ".cluster.local"}}, nil
+	m := &Manager{Options: o}
+	if o.Mode == ModeCertManager {
+		m.source = &certManager{Options: &m.Options}
+	} else {
+		m.source = newSelfManaged(&m.Options)
+	}
+	return m, nil
 }
 
-// Ensure returns as soon as there is a certificate to serve. It tries a bounded number of times.
+// Ensure returns as soon as there is a certificate to serve, or nothing to do for one but to wait for cert-manager, which
+// Start does. It tries a bounded number of times.
 func (m *Manager) Ensure(ctx context.Context) error {
 	pause := shortestPause
 	for attempt := 1; ; attempt++ {
 		_, err := m.sync(ctx)
+		if err == nil {
+			return nil
+		}
 		if m.leaf.Load() != nil {
-			if err != nil {
-				// Start goes on with it.
-				m.Log.Error(err, "The API server does not know the webhook's CA yet")
-			}
+			// Start goes on with it.
+			m.Log.Error(err, "The API server does not know the webhook's CA yet")
 			return nil
 		}
 		if attempt == m.Attempts {
@@ -115,8 +156,7 @@ func (m *Manager) Ensure(ctx context.Context) error {
 	}
 }
 
-// Start implements manager.Runnable. Until ctx is done it renews what is due, takes over what other replicas renewed,
-// and repairs the caBundle.
+// Start implements manager.Runnable. Until ctx is done it does what is due, and takes over what others renewed.
 func (m *Manager) Start(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	stop, err := m.watch(ctx, changed)
@@ -167,191 +207,29 @@ func (m *Manager) ReadyCheck(*http.Request) error {
 
 // sync does once what is to be done, and returns when there will be more.
 func (m *Manager) sync(ctx context.Context) (time.Time, error) {
-	config, err := m.webhookConfiguration(ctx)
-	if err != nil {
-		return time.Time{}, err
+	leaf, due, err := m.source.sync(ctx, m.leaf.Load())
+	if leaf != nil {
+		m.leaf.Store(leaf)
 	}
-	id, err := m.settle(ctx, config)
-	if err != nil {
-		return time.Time{}, err
-	}
-	// The CA is published before anything that it signed is served, but having nothing to serve helps nobody.
-	err = m.publish(ctx, config, id.bundle())
-	if served := m.leaf.Load(); err == nil || served == nil || !time.Now().Before(served.Leaf.NotAfter) {
-		m.leaf.Store(id.leaf)
-	}
-	return id.due(), err
+	return due, err
 }
 
-// settle returns what the Secret holds after everything that is due was done to it, by this replica or another.
-func (m *Manager) settle(ctx context.Context, config *admissionv1.MutatingWebhookConfiguration) (*identity, error) {
-	// Three changes can be due at once: all of it, then an authority, then a leaf. The rest is for lost races.
-	const rounds = 8
-	for range rounds {
-		secrets := m.Client.CoreV1().Secrets(m.Namespace)
-		secret, err := secrets.Get(ctx, m.SecretName, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			secret = nil
-		} else if err != nil {
-			return nil, fmt.Errorf("reading secret %s/%s: %w", m.Namespace, m.SecretName, err)
-		}
-		current, next, reason, err := m.plan(secret, config, time.Now())
-		if err != nil {
-			return nil, err
-		}
-		if next == nil {
-			return current, nil
-		}
-		err = m.write(ctx, secret, next)
-		switch {
-		case err == nil:
-			m.Log.Info("Renewed the webhook's certificate", "secret", m.SecretName, "reason", reason,
-				"notAfter", next.leaf.Leaf.NotAfter, "authorityNotAfter", next.authorities[0].NotAfter)
-		case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err):
-			m.Log.V(1).Info("Another replica was first to write the webhook's certificate", "secret", m.SecretName)
-		default:
-			return nil, fmt.Errorf("writing secret %s/%s: %w", m.Namespace, m.SecretName, err)
-		}
-	}
-	return nil, fmt.Errorf("writing secret %s/%s: it changed each of %d times", m.Namespace, m.SecretName, rounds)
+// secretInformer follows the one Secret.
+func secretInformer(o *Options) cache.SharedIndexInformer {
+	return coreinformers.NewFilteredSecretInformer(o.Client, o.Namespace, 0, nil, only(o.SecretName))
 }
 
-// plan returns what secret holds, and what it has to hold instead, if anything, and why.
-func (m *Manager) plan(
-	secret *corev1.Secret, config *admissionv1.MutatingWebhookConfiguration, now time.Time,
-) (current, next *identity, reason string, err error) {
-	if secret == nil {
-		next, err = newIdentity(trusted(config), m.dnsNames, now)
-		return nil, next, "the secret does not exist", err
+// only restricts a list and a watch to one object, which is all that our roles allow.
+func only(name string) func(*metav1.ListOptions) {
+	return func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	}
-	current, problem := parseIdentity(secret.Data, m.dnsNames, now)
-	if problem != nil {
-		next, err = newIdentity(trusted(config), m.dnsNames, now)
-		return nil, next, problem.Error(), err
-	}
-	next, reason, err = current.next(m.dnsNames, published(config, current.bundle()), now)
-	return current, next, reason, err
 }
 
-// write creates the Secret if there was none, or else replaces what was read of it.
-func (m *Manager) write(ctx context.Context, secret *corev1.Secret, id *identity) error {
-	data, err := id.data()
-	if err != nil {
-		return err
-	}
-	secrets := m.Client.CoreV1().Secrets(m.Namespace)
-	if secret != nil {
-		secret = secret.DeepCopy()
-		secret.Data = data
-		_, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
-		return err // settle tells conflicts from failures, and wraps those
-	}
-	owners, err := m.owners(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = secrets.Create(ctx, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: m.SecretName, Namespace: m.Namespace, OwnerReferences: owners,
-			Labels: map[string]string{"app.kubernetes.io/managed-by": "scale-to-zero"},
-		},
-		Type: corev1.SecretTypeTLS,
-		Data: data,
-	}, metav1.CreateOptions{})
-	return err
-}
-
-// owners has the Secret go when the Service goes: an uninstallation knows nothing of the Secret.
-func (m *Manager) owners(ctx context.Context) ([]metav1.OwnerReference, error) {
-	service, err := m.Client.CoreV1().Services(m.Namespace).Get(ctx, m.Service, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading service %s/%s: %w", m.Namespace, m.Service, err)
-	}
-	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: service.Name, UID: service.UID}}, nil
-}
-
-// webhookConfiguration returns nil if there is none.
-func (m *Manager) webhookConfiguration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, error) {
-	config, err := m.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().
-		Get(ctx, m.WebhookConfiguration, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, nil // there is nothing to publish to, which is no failure
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading webhook configuration %s: %w", m.WebhookConfiguration, err)
-	}
-	return config, nil
-}
-
-// published says that every webhook of config, if there is one, is verified by bundle.
-func published(config *admissionv1.MutatingWebhookConfiguration, bundle []byte) bool {
-	if config == nil {
-		return true
-	}
-	for i := range config.Webhooks {
-		if !bytes.Equal(config.Webhooks[i].ClientConfig.CABundle, bundle) {
-			return false
-		}
-	}
-	return true
-}
-
-// trusted is what the API server trusts at the moment.
-func trusted(config *admissionv1.MutatingWebhookConfiguration) []byte {
-	if config == nil || len(config.Webhooks) == 0 {
-		return nil
-	}
-	return config.Webhooks[0].ClientConfig.CABundle
-}
-
-// publish has the API server verify every webhook of config by bundle. It touches no other field, and fails if config
-// is no longer what was read.
-func (m *Manager) publish(ctx context.Context, config *admissionv1.MutatingWebhookConfiguration, bundle []byte) error {
-	if published(config, bundle) {
-		return nil
-	}
-	type clientConfig struct {
-		CABundle []byte `json:"caBundle"`
-	}
-	type webhook struct {
-		Name         string       `json:"name"` // by which the API server merges the list
-		ClientConfig clientConfig `json:"clientConfig"`
-	}
-	webhooks := make([]webhook, 0, len(config.Webhooks))
-	for i := range config.Webhooks {
-		webhooks = append(webhooks, webhook{config.Webhooks[i].Name, clientConfig{bundle}})
-	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]string{"resourceVersion": config.ResourceVersion},
-		"webhooks": webhooks,
-	})
-	if err != nil {
-		return fmt.Errorf("encoding the patch of webhook configuration %s: %w", config.Name, err)
-	}
-	_, err = m.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().
-		Patch(ctx, config.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
-	if err != nil {
-		return fmt.Errorf("patching the caBundle of webhook configuration %s: %w", config.Name, err)
-	}
-	m.Log.Info("Told the API server the CA of the webhook", "configuration", config.Name)
-	return nil
-}
-
-// watch sends to changed whenever the Secret or the webhook configuration changes, until stop, which returns when the
-// watches have ended.
+// watch sends to changed whenever something changes that concerns the source, until stop, which returns when the watches
+// have ended.
 func (m *Manager) watch(ctx context.Context, changed chan<- struct{}) (stop func(), err error) {
-	only := func(name string) func(*metav1.ListOptions) {
-		return func(o *metav1.ListOptions) {
-			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
-		}
-	}
-	informers := []cache.SharedIndexInformer{
-		coreinformers.NewFilteredSecretInformer(m.Client, m.Namespace, 0, nil, only(m.SecretName)),
-		admissioninformers.NewFilteredMutatingWebhookConfigurationInformer(m.Client, 0, nil, only(m.WebhookConfiguration)),
-	}
+	informers := m.source.informers()
 	notify := func() {
 		select {
 		case changed <- struct{}{}:

@@ -352,8 +352,8 @@ func assertOutlived(t *testing.T, leaf *x509.Certificate, authorities []*x509.Ce
 }
 
 func TestBadSecretIsRegenerated(t *testing.T) {
-	other := &Manager{dnsNames: []string{"other.example.com"}}
-	foreign, err := newIdentity(nil, other.dnsNames, time.Now())
+	otherNames := []string{"other.example.com"}
+	foreign, err := newIdentity(nil, otherNames, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,9 +45,10 @@ func TestRender(t *testing.T) {
 		v    values
 		want int
 	}{
-		"defaults": {ours, values{}, 21},
-		"all":      {ours, readValues(t, "testdata/all.yaml"), 23},
-		"no hook":  {ours, values{"uninstall": values{"restore": false}}, 15},
+		"defaults":     {ours, values{}, 21},
+		"all":          {ours, readValues(t, "testdata/all.yaml"), 24},
+		"cert-manager": {ours, withCertManager(), 25},
+		"no hook":      {ours, values{"uninstall": values{"restore": false}}, 15},
 		"demo": {demo, values{
 			"webserver": values{"labels": values{"scale-to-zero": "true"}},
 			"ingress": values{"web": values{"enabled": true, "ingressClassName": "x", "hosts": []any{
@@ -58,7 +59,7 @@ func TestRender(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var first []runtime.Object
 			for _, h := range helms() {
-				r, err := h.render(tc.path, "scale-to-zero", "scale-to-zero", tc.v)
+				r, err := h.render(tc.path, "scale-to-zero", "scale-to-zero", tc.v, certManagerAPI)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -110,6 +111,8 @@ func TestSchemaTellsWhatIsWrong(t *testing.T) {
 		"one port":          {values{"controller": values{"portRange": "8080"}}, "portRange"},
 		"a typo":            {values{"intercepter": values{}}, "intercepter"},
 		"a log level":       {values{"log": values{"level": "trace"}}, "level"},
+		"a mode":            {values{"certs": values{"mode": "certmanager"}}, "certs"},
+		"a nameless issuer": {values{"certs": values{"mode": "cert-manager", "issuerRef": values{"kind": "ClusterIssuer"}}}, "issuerRef"},
 	} {
 		for _, h := range helms() {
 			if _, err := h.render(ours, "r", "ns", tc.v); err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -211,7 +214,7 @@ func TestSelectors(t *testing.T) {
 
 // Names are cut so that those made from them fit.
 func TestLongReleaseName(t *testing.T) {
-	r, err := render4(ours, strings.Repeat("long", 13), "ns", values{})
+	r, err := render4(ours, strings.Repeat("long", 13), "ns", withCertManager(), certManagerAPI)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +226,13 @@ func TestLongReleaseName(t *testing.T) {
 }
 
 func TestRBACIsNarrow(t *testing.T) {
-	all := must4(t, values{})
+	for name, v := range map[string]values{"defaults": {}, "cert-manager": withCertManager()} {
+		t.Run(name, func(t *testing.T) { assertNarrow(t, must4(t, v)) })
+	}
+}
+
+func assertNarrow(t *testing.T, all []runtime.Object) {
+	t.Helper()
 	rules := map[string][]rbacv1.PolicyRule{}
 	for _, r := range only[*rbacv1.ClusterRole](all) {
 		rules[key(r)] = r.Rules
@@ -243,7 +252,7 @@ func TestRBACIsNarrow(t *testing.T) {
 				}
 			}
 			named := len(rule.ResourceNames) > 0 || slices.Equal(rule.Verbs, []string{"create"})
-			sensitive := []string{"secrets", "mutatingwebhookconfigurations", "customresourcedefinitions"}
+			sensitive := []string{"secrets", "mutatingwebhookconfigurations", "customresourcedefinitions", "certificates"}
 			for _, resource := range sensitive {
 				if slices.Contains(rule.Resources, resource) && !named {
 					t.Error("for all names:", what)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	action3 "helm.sh/helm/v3/pkg/action"
 	loader3 "helm.sh/helm/v3/pkg/chart/loader"
 	chartutil3 "helm.sh/helm/v3/pkg/chartutil"
@@ -122,9 +123,12 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// TestMain keeps Helm 3 from telling what it does.
+// TestMain keeps Helm 3 from telling what it does, and has the objects of cert-manager decoded strictly too.
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard)
+	if err := certmanagerv1.AddToScheme(scheme.Scheme); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 
@@ -173,10 +177,10 @@ func only[T runtime.Object](all []runtime.Object) []T {
 	return out
 }
 
-// must4 renders our chart with Helm 4.
+// must4 renders our chart with Helm 4, for a cluster that has cert-manager.
 func must4(t *testing.T, v values) []runtime.Object {
 	t.Helper()
-	r, err := render4(ours, "scale-to-zero", "scale-to-zero", v)
+	r, err := render4(ours, "scale-to-zero", "scale-to-zero", v, certManagerAPI)
 	if err != nil {
 		t.Fatal(err)
 	}

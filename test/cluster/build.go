@@ -61,6 +61,7 @@ func (c *cluster) programs() map[string]program {
 	for _, p := range []program{
 		{name: "hyperkube", title: "Kubernetes", version: kubernetesVersion, sum: c.kubeSum, pkg: "test/cluster/kube", ldflags: kubernetesLDFlags()},
 		{name: "pause", title: "pause", version: c.pauseSum, pkg: "test/cluster/pause"},
+		{name: "cert-manager", title: "cert-manager", version: certManagerVersion + "-" + c.certManagerSum, pkg: "test/cluster/certmanager"},
 		{name: "coredns", title: "CoreDNS", module: "github.com/coredns/coredns", version: corednsVersion, pkg: "."},
 		keda("operator"), keda("adapter"), keda("webhooks"),
 		helm("helm", "4", helmVersion), helm("helm3", "3", helm3Version),

@@ -53,7 +53,8 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(upCommand(run), traefikCommand(run), downCommand(run), statusCommand(run), buildCommand(run), assetsCommand(run),
 		clientCommand(run, "kubectl", "kubectl, as the cluster's administrator"),
 		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version),
-		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run), pauseCommand(run))
+		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run), pauseCommand(run),
+		certManagerCommand(run))
 	return root
 }
 
@@ -271,6 +272,15 @@ func pauseCommand(run runner) *cobra.Command {
 			}
 			return nil
 		}),
+	}
+}
+
+func certManagerCommand(run runner) *cobra.Command {
+	return &cobra.Command{
+		Use: "cert-manager", Short: "Add cert-manager to the cluster", Args: cobra.NoArgs,
+		Long: "Adds cert-manager " + certManagerVersion + " to the cluster that is up, and returns when it is Available: its CRDs, its controllers for\n" +
+			"self-signed and CA issuers, and its cainjector. Builds it first if it is not there yet, in about 5 minutes.",
+		RunE: run(func(ctx context.Context, c *cluster, _ []string) error { return c.addCertManager(ctx, newProgress()) }),
 	}
 }
 

@@ -112,7 +112,8 @@ func TestProgramsAreKeptByVersion(t *testing.T) {
 	for name, want := range map[string]string{
 		"hyperkube": "kubernetes-" + kubernetesVersion + "-0123/hyperkube", "keda-operator": "keda-" + kedaVersion + "/keda-operator",
 		"helm": "helm-" + helmVersion + "/helm", "helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
-		"traefik": "traefik-" + traefikVersion + "-89ab/traefik",
+		"traefik":      "traefik-" + traefikVersion + "-89ab/traefik",
+		"cert-manager": "cert-manager-" + certManagerVersion + "-cdef/cert-manager",
 	} {
 		if got, _ := filepath.Rel(c.cached("bin"), c.binary(name)); got != want {
 			t.Errorf("%s is in %s, want %s", name, got, want)

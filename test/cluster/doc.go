@@ -18,6 +18,8 @@
 //	keda      operator, metrics adapter and admission webhook as pods, with their own RBAC       keda.go
 //	traefik   only when asked for: Traefik as a pod, Gateway API's definitions                   traefik.go
 //
+// cert-manager comes on demand, into a cluster that is up: `cert-manager`, in certmanager.go.
+//
 // # What it leaves where
 //
 // All of a cluster's state is in one folder, <cache>/scale-to-zero/clusters/NAME, and every process is started with its
@@ -30,7 +32,7 @@
 // # Imports
 //
 // This is a module of its own, so that nothing needed here shows up in the dependencies of what we ship. It must not
-// import the main module: it knows Kubernetes, KEDA and Traefik, not what runs on them. kube/ is yet another module, for
-// the reason given there; so is each folder of traefik/, which stand in for modules that Traefik's build would not get
-// (traefikbuild.go).
+// import the main module: it knows Kubernetes, KEDA, Traefik and cert-manager, not what runs on them. kube/ and certmanager/
+// are yet other modules, for the reasons given there; so is each folder of traefik/, which stand in for modules that
+// Traefik's build would not get (traefikbuild.go).
 package main

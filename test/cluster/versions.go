@@ -6,9 +6,11 @@ const (
 	kubernetesMinor   = "37"
 	kedaVersion       = "v2.21.0"
 	corednsVersion    = "v1.15.0"
-	helmVersion       = "v4.3.1"
-	helm3Version      = "v3.22.0"
-	traefikVersion    = "v3.7.13" // brings the version of Gateway API
+	// certManagerVersion is added on demand; keep certmanager/go.mod in step
+	certManagerVersion = "v1.21.2"
+	helmVersion        = "v4.3.1"
+	helm3Version       = "v3.22.0"
+	traefikVersion     = "v3.7.13" // brings the version of Gateway API
 )
 
 // The addresses inside the namespace. They come from 198.18.0.0/15, which is set aside for benchmarks, so that a client

@@ -73,12 +73,14 @@ func run(m *testing.M) (int, error) {
 	return code, kube.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: clientsNS}})
 }
 
-// install installs our chart, or upgrades it to what is to be tested.
-func install(ctx context.Context) error {
+// install installs our chart, or upgrades it to what is to be tested. Values come from args alone.
+func install(ctx context.Context, args ...string) error {
 	repository, tag, _ := strings.Cut(os.Getenv("E2E_IMAGE"), ":")
-	_, err := command(ctx, os.Getenv("HELM"), "upgrade", "--install", release, os.Getenv("E2E_CHART"), "-n", release, "--create-namespace",
-		"--set", "image.repository="+repository, "--set-string", "image.tag="+tag, "--set-string", "controller.podAnnotations.e2e="+fmt.Sprint(time.Now().Unix()), "--set-string", "interceptor.podAnnotations.e2e="+fmt.Sprint(time.Now().Unix()),
-		"--wait", "--timeout", "3m")
+	_, err := command(ctx, os.Getenv("HELM"), append([]string{
+		"upgrade", "--install", release, os.Getenv("E2E_CHART"), "-n", release, "--create-namespace",
+		"--set", "image.repository=" + repository, "--set-string", "image.tag=" + tag, "--set-string", "controller.podAnnotations.e2e=" + fmt.Sprint(time.Now().Unix()), "--set-string", "interceptor.podAnnotations.e2e=" + fmt.Sprint(time.Now().Unix()),
+		"--wait", "--timeout", "3m",
+	}, args...)...)
 	return err
 }
 

@@ -33,8 +33,19 @@ func TestUninstall(t *testing.T) {
 		t.Errorf("status %d: %s", got.Status, got.Body)
 	}
 	// Interceptors take their time to drain, after Helm has gone.
+	nothingLeft(t, "all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,pdb")
+	if err := install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The label is still there: it is taken over again.
+	a.asleep()
+}
+
+// nothingLeft waits until our release has gone, and what else it made of these kinds.
+func nothingLeft(t *testing.T, kinds string) {
+	t.Helper()
 	eventually(t, "nothing is left in our namespace", func() error {
-		for name := range strings.FieldsSeq(kubectl(t, "get", "all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,pdb", "-n", release, "-o", "name")) {
+		for name := range strings.FieldsSeq(kubectl(t, "get", kinds, "-n", release, "-o", "name")) {
 			if strings.Contains(name, release) {
 				return errors.New(name)
 			}
@@ -44,9 +55,4 @@ func TestUninstall(t *testing.T) {
 	if left := kubectl(t, "get", "mutatingwebhookconfigurations,clusterroles,clusterrolebindings", "-o", "name"); strings.Contains(left, release) {
 		t.Errorf("left in the cluster: %s", left)
 	}
-	if err := install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	// The label is still there: it is taken over again.
-	a.asleep()
 }

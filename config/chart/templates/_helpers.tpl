@@ -36,6 +36,11 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
+{{/* The Secret of the certificate. Each mode has its own, so that no two of their owners fight over one. */}}
+{{- define "scale-to-zero.certSecret" -}}
+{{- include "scale-to-zero.fullname" . }}-webhook-{{ ternary "tls" "cert" (eq .Values.certs.mode "cert-manager") }}
+{{- end -}}
+
 {{/* The restricted profile, for the pod and for its one container. */}}
 {{- define "scale-to-zero.podSecurity" -}}
 runAsNonRoot: true
@@ -103,7 +108,7 @@ readinessProbe:
 {{- define "scale-to-zero.webhook" -}}
 admissionReviewVersions: [v1]
 clientConfig:
-  # The controller fills in caBundle.
+  # The controller fills in caBundle, or cert-manager's cainjector.
   service:
     name: {{ include "scale-to-zero.fullname" . }}-webhook
     namespace: {{ .Release.Namespace }}

@@ -1,0 +1,212 @@
+package certs
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	admissioninformers "k8s.io/client-go/informers/admissionregistration/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// selfManaged is the source of ModeSelf. Replicas need no leader: each does what is due, and the Secret's resource
+// version decides whose write counts.
+type selfManaged struct {
+	*Options
+
+	dnsNames []string
+}
+
+func newSelfManaged(o *Options) *selfManaged {
+	return &selfManaged{Options: o, dnsNames: []string{o.host(), o.host() + ".cluster.local"}}
+}
+
+// sync writes what is due, and publishes the CA before anything that it signed is served.
+func (s *selfManaged) sync(ctx context.Context, served *tls.Certificate) (*tls.Certificate, time.Time, error) {
+	config, err := s.webhookConfiguration(ctx)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	id, err := s.settle(ctx, config)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	err = s.publish(ctx, config, id.bundle())
+	if err != nil && served != nil && time.Now().Before(served.Leaf.NotAfter) {
+		return nil, id.due(), err
+	}
+	return id.leaf, id.due(), err // having nothing to serve would help nobody
+}
+
+// informers follow the Secret, and the webhook configuration, whose caBundle anybody may wipe.
+func (s *selfManaged) informers() []cache.SharedIndexInformer {
+	return []cache.SharedIndexInformer{
+		secretInformer(s.Options),
+		admissioninformers.NewFilteredMutatingWebhookConfigurationInformer(s.Client, 0, nil, only(s.WebhookConfiguration)),
+	}
+}
+
+// settle returns what the Secret holds after everything that is due was done to it, by this replica or another.
+func (s *selfManaged) settle(ctx context.Context, config *admissionv1.MutatingWebhookConfiguration) (*identity, error) {
+	// Three changes can be due at once: all of it, then an authority, then a leaf. The rest is for lost races.
+	const rounds = 8
+	for range rounds {
+		secrets := s.Client.CoreV1().Secrets(s.Namespace)
+		secret, err := secrets.Get(ctx, s.SecretName, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			secret = nil
+		} else if err != nil {
+			return nil, fmt.Errorf("reading secret %s/%s: %w", s.Namespace, s.SecretName, err)
+		}
+		current, next, reason, err := s.plan(secret, config, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		if next == nil {
+			return current, nil
+		}
+		err = s.write(ctx, secret, next)
+		switch {
+		case err == nil:
+			s.Log.Info("Renewed the webhook's certificate", "secret", s.SecretName, "reason", reason,
+				"notAfter", next.leaf.Leaf.NotAfter, "authorityNotAfter", next.authorities[0].NotAfter)
+		case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err):
+			s.Log.V(1).Info("Another replica was first to write the webhook's certificate", "secret", s.SecretName)
+		default:
+			return nil, fmt.Errorf("writing secret %s/%s: %w", s.Namespace, s.SecretName, err)
+		}
+	}
+	return nil, fmt.Errorf("writing secret %s/%s: it changed each of %d times", s.Namespace, s.SecretName, rounds)
+}
+
+// plan returns what secret holds, and what it has to hold instead, if anything, and why.
+func (s *selfManaged) plan(
+	secret *corev1.Secret, config *admissionv1.MutatingWebhookConfiguration, now time.Time,
+) (current, next *identity, reason string, err error) {
+	if secret == nil {
+		next, err = newIdentity(trusted(config), s.dnsNames, now)
+		return nil, next, "the secret does not exist", err
+	}
+	current, problem := parseIdentity(secret.Data, s.dnsNames, now)
+	if problem != nil {
+		next, err = newIdentity(trusted(config), s.dnsNames, now)
+		return nil, next, problem.Error(), err
+	}
+	next, reason, err = current.next(s.dnsNames, published(config, current.bundle()), now)
+	return current, next, reason, err
+}
+
+// write creates the Secret if there was none, or else replaces what was read of it.
+func (s *selfManaged) write(ctx context.Context, secret *corev1.Secret, id *identity) error {
+	data, err := id.data()
+	if err != nil {
+		return err
+	}
+	secrets := s.Client.CoreV1().Secrets(s.Namespace)
+	if secret != nil {
+		secret = secret.DeepCopy()
+		secret.Data = data
+		_, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
+		return err // settle tells conflicts from failures, and wraps those
+	}
+	owners, err := s.owners(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = secrets.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: s.SecretName, Namespace: s.Namespace, OwnerReferences: owners,
+			Labels: map[string]string{"app.kubernetes.io/managed-by": "scale-to-zero"},
+		},
+		Type: corev1.SecretTypeTLS,
+		Data: data,
+	}, metav1.CreateOptions{})
+	return err
+}
+
+// owners has the Secret go when the Service goes: an uninstallation knows nothing of the Secret.
+func (s *selfManaged) owners(ctx context.Context) ([]metav1.OwnerReference, error) {
+	service, err := s.Client.CoreV1().Services(s.Namespace).Get(ctx, s.Service, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading service %s/%s: %w", s.Namespace, s.Service, err)
+	}
+	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: service.Name, UID: service.UID}}, nil
+}
+
+// webhookConfiguration returns nil if there is none.
+func (s *selfManaged) webhookConfiguration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, error) {
+	config, err := s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().
+		Get(ctx, s.WebhookConfiguration, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil // there is nothing to publish to, which is no failure
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading webhook configuration %s: %w", s.WebhookConfiguration, err)
+	}
+	return config, nil
+}
+
+// published says that every webhook of config, if there is one, is verified by bundle.
+func published(config *admissionv1.MutatingWebhookConfiguration, bundle []byte) bool {
+	if config == nil {
+		return true
+	}
+	for i := range config.Webhooks {
+		if !bytes.Equal(config.Webhooks[i].ClientConfig.CABundle, bundle) {
+			return false
+		}
+	}
+	return true
+}
+
+// trusted is what the API server trusts at the moment.
+func trusted(config *admissionv1.MutatingWebhookConfiguration) []byte {
+	if config == nil || len(config.Webhooks) == 0 {
+		return nil
+	}
+	return config.Webhooks[0].ClientConfig.CABundle
+}
+
+// publish has the API server verify every webhook of config by bundle. It touches no other field, and fails if config
+// is no longer what was read.
+func (s *selfManaged) publish(ctx context.Context, config *admissionv1.MutatingWebhookConfiguration, bundle []byte) error {
+	if published(config, bundle) {
+		return nil
+	}
+	type clientConfig struct {
+		CABundle []byte `json:"caBundle"`
+	}
+	type webhook struct {
+		Name         string       `json:"name"` // by which the API server merges the list
+		ClientConfig clientConfig `json:"clientConfig"`
+	}
+	webhooks := make([]webhook, 0, len(config.Webhooks))
+	for i := range config.Webhooks {
+		webhooks = append(webhooks, webhook{config.Webhooks[i].Name, clientConfig{bundle}})
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]string{"resourceVersion": config.ResourceVersion},
+		"webhooks": webhooks,
+	})
+	if err != nil {
+		return fmt.Errorf("encoding the patch of webhook configuration %s: %w", config.Name, err)
+	}
+	_, err = s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().
+		Patch(ctx, config.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		return fmt.Errorf("patching the caBundle of webhook configuration %s: %w", config.Name, err)
+	}
+	s.Log.Info("Told the API server the CA of the webhook", "configuration", config.Name)
+	return nil
+}
