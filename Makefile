@@ -107,19 +107,19 @@ api: ## Tests against a real API server
 	go test -C test/chart -count=1 -run '^TestServer' ./...
 
 .PHONY: e2e
-e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set; CERT_MANAGER=1 adds cert-manager to ours
+e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set
 	$(call heading,End-to-end tests)
 	@if [ -n "$${KUBECONFIG:-}" ]; then E2E_PAUSE= go test -count=1 -timeout 30m ./test/e2e/...; exit; fi; \
 	if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; \
 	$(MAKE) cluster-up; \
-	if [ -n "$${CERT_MANAGER:-}" ]; then $(CLUSTER) cert-manager; fi; \
 	go vet ./test/e2e/...; \
 	$(CLUSTER) exec go test -count=1 -timeout 30m ./test/e2e/...
 
 .PHONY: cluster-up
-cluster-up: ## Start the cluster with Traefik and give it our images
+cluster-up: ## Start the cluster with Traefik and cert-manager, and give it our images
 	@$(CLUSTER) up
 	@$(CLUSTER) traefik
+	@$(CLUSTER) cert-manager
 	@$(MAKE) cluster-images
 
 .PHONY: cluster-images

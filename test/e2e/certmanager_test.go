@@ -31,7 +31,7 @@ const (
 // webhook all the time. It is not parallel to the other tests, which go on with the certificate of our own.
 func TestCertManager(t *testing.T) {
 	if _, err := kube.RESTMapper().RESTMapping(schema.GroupKind{Group: "cert-manager.io", Kind: "Certificate"}, "v1"); err != nil {
-		t.Skip("cert-manager is not in this cluster: make e2e CERT_MANAGER=1")
+		t.Skip("cert-manager is not in this cluster")
 	}
 	a := newAirflow(t, "HELM")
 	t.Cleanup(func() {
