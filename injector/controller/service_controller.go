@@ -87,7 +87,11 @@ func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	return r.apply(ctx, service, own, ingresses, v)
+	result, err := r.apply(ctx, service, own, ingresses, v)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return result, nil
 }
 
 // apply takes over the entrance that the verdict says, first, and then gives back what it does not say.

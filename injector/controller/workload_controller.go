@@ -77,11 +77,17 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 	if err := r.disown(ctx, w); err != nil {
 		return ctrl.Result{}, err
 	}
+	act := r.apply
 	if len(d.services) == 0 && (d.retiring || !d.unsafe) {
-		return r.restore(ctx, w, so)
+		act = r.restore
+	} else {
+		r.observe(ctx, req.NamespacedName, w, d)
 	}
-	r.observe(ctx, req.NamespacedName, w, d)
-	return r.apply(ctx, w, so, d)
+	result, err := act(ctx, w, so, d)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return result, nil
 }
 
 // demand collects what asks for the workload.
@@ -199,7 +205,8 @@ func remembered(w workload, so *keda.ScaledObject) int32 {
 
 func (r *WorkloadReconciler) applyScaledObject(ctx context.Context, so, want *keda.ScaledObject) error {
 	if so == nil {
-		if err := r.client.Create(ctx, want); err != nil {
+		// One that is there already has not reached the cache, and comes back here when it does.
+		if err := r.client.Create(ctx, want); err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("creating scaledobject %s: %w", client.ObjectKeyFromObject(want), err)
 		}
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,17 +130,29 @@ func TestRestoreAll(t *testing.T) {
 		Spec:       corev1.PodSpec{NodeName: "node1", Containers: own.Spec.Template.Spec.Containers},
 	}
 	create(t, pod)
-	start(t, planeOptions{interceptors: &interceptors{}, deployment: "controller"})
+	p := start(t, planeOptions{interceptors: &interceptors{}, deployment: "controller"})
 	a := newApp(t, 2)
 	a.takenOver()
 	a.scale(0)
-	done := make(chan error, 1)
-	go func() {
-		done <- controller.RestoreAll(t.Context(), kube, controller.RestoreOptions{
+	front := newApp(t, 1)
+	front.ingress("front")
+	front.patchIngress("front", label)
+	front.directMade()
+	front.led("front", "other", "web-scale-to-zero")
+	restore := func(ctx context.Context) error {
+		return controller.RestoreAll(ctx, kube, controller.RestoreOptions{
 			Namespace: ours, Deployment: "controller", Lease: "lease", Secret: "certificate",
 			Until: time.Now().Add(time.Hour), Log: logr.Discard(),
 		})
-	}()
+	}
+	// An interrupted run says what it could not do, and the next one goes on.
+	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if err := restore(short); err == nil || !strings.Contains(err.Error(), "service "+a.ns+"/web") {
+		t.Errorf("an interrupted run: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- restore(t.Context()) }()
 	eventually(t, "the old replica count is back", func() error {
 		if n := a.replicas(); n != 2 {
 			return fmt.Errorf("it is %d", n)
@@ -166,6 +179,7 @@ func TestRestoreAll(t *testing.T) {
 	case <-time.After(time.Second): // several of its looks
 	}
 	create(t, lease)
+	p.stop()
 	if err := kube.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
@@ -174,6 +188,15 @@ func TestRestoreAll(t *testing.T) {
 	}
 	if err := kube.Get(t.Context(), client.ObjectKeyFromObject(lease), lease); !apierrors.IsNotFound(err) {
 		t.Errorf("the Lease is left: %v", err)
+	}
+	if err := kube.Delete(t.Context(), own); err != nil {
+		t.Fatal(err)
+	}
+	if err := restore(t.Context()); err != nil {
+		t.Errorf("a second run, when the chart is half gone: %v", err)
+	}
+	if got := front.backendsOf("front"); !slices.Equal(got, []string{"other", "web"}) {
+		t.Errorf("the Ingress leads to %v", got)
 	}
 	if err := a.nothingLeft(); err != nil {
 		t.Error(err)

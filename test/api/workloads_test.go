@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -395,4 +396,40 @@ func TestNoInterceptor(t *testing.T) {
 	for _, a := range []*app{awake, asleep} {
 		a.told("Service", "web", "go through scale-to-zero again")
 	}
+}
+
+// TestStatefulSet takes the other built-in kind there and back.
+func TestStatefulSet(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 1)
+	template := a.deployment("web", 1)
+	if err := kube.Delete(t.Context(), template.DeepCopy()); err != nil {
+		t.Fatal(err)
+	}
+	set := &appsv1.StatefulSet{ObjectMeta: template.ObjectMeta, Spec: appsv1.StatefulSetSpec{
+		Replicas: new(int32(2)), Selector: template.Spec.Selector, Template: template.Spec.Template,
+	}}
+	create(t, set)
+	a.label(`"true"`)
+	a.followTakeover()
+	so := &keda.ScaledObject{}
+	eventually(t, "the ScaledObject is made", func() error {
+		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-statefulset"}, so)
+	})
+	if got := so.Spec.ScaleTargetRef; got.Kind != "StatefulSet" || injector.Remembered(so.Annotations) != 2 {
+		t.Errorf("KEDA is to scale %+v, remembering %v", got, so.Annotations)
+	}
+	if err := kube.SubResource("scale").Update(t.Context(), set, client.WithSubResourceBody(&autoscalingv1.Scale{})); err != nil {
+		t.Fatal(err)
+	}
+	a.told("StatefulSet", "web", "Asleep: ")
+	a.label("null")
+	a.nativeSlice(true)
+	eventually(t, "nothing of ours is left", func() error {
+		if a.get("web", set); *set.Spec.Replicas != 2 || set.Annotations[injector.ReplicasAnnotation] != "" {
+			return fmt.Errorf("%d replicas, annotations %v", *set.Spec.Replicas, set.Annotations)
+		}
+		return errors.Join(a.gone("web-statefulset", &keda.ScaledObject{}), a.nothingLeft())
+	})
 }

@@ -120,7 +120,7 @@ func scaledUp(a *airflow) int {
 }
 
 // TestChartUpgrades upgrades the app's chart with either Helm, awake and asleep: it neither undoes the injection nor
-// conflicts with it. The chart wants two replicas, which is not what KEDA wakes it with.
+// conflicts with it, nor wakes it. The chart wants two replicas, which is not what KEDA wakes it with.
 func TestChartUpgrades(t *testing.T) {
 	for _, helm := range []string{"HELM", "HELM3"} {
 		t.Run(helm, func(t *testing.T) {
@@ -133,6 +133,9 @@ func TestChartUpgrades(t *testing.T) {
 			a.optIn()
 			a.asleep()
 			a.upgrade(append(flags, "--reuse-values", "--set", "webserver.service.annotations.note=one")...)
+			if n := *a.deployment().Spec.Replicas; n != 0 {
+				t.Errorf("an upgrade with the same replica count woke it: %d replicas", n)
+			}
 			if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
 				t.Errorf("after an upgrade while asleep: %d %s", got.Status, got.Body)
 			}

@@ -212,11 +212,15 @@ func (a *app) noDrift(tool tool, v values) error {
 	return errors.Join(err, a.noDeploymentDrift(drift, v))
 }
 
-// noDeploymentDrift checks how a tool says that the Deployment differs from the chart: its replicas alone, and only while
-// the chart asks for another count than there is.
+// noDeploymentDrift checks how a tool says that the Deployment differs from the chart: its replicas alone, only while the
+// chart asks for another count than there is, and only if it does not ask admission, which guards the count: of all tools,
+// that is Argo CD unless it includes mutation webhooks.
 func (a *app) noDeploymentDrift(drift string, v values) error {
 	if drift == "" {
 		return nil
+	}
+	if !strings.Contains(drift, "side diff:") || strings.Contains(drift, "with mutation webhooks") {
+		return fmt.Errorf("admission would change nothing, and yet the Deployment has drifted:\n%s", drift)
 	}
 	if *a.deployment().Spec.Replicas == v.replicas {
 		return fmt.Errorf("the Deployment has drifted:\n%s", drift)
