@@ -79,6 +79,15 @@ func TestNamespaceWithOneOptedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.followTakeover()
+	late := a.service()
+	late.Name = "late"
+	create(t, late)
+	eventually(t, "a Service that comes later is taken too", func() error {
+		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "late-direct"}, &corev1.Service{})
+	})
+	if err := kube.Delete(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
 	a.label(`"false"`)
 	if a.intercepted() == nil {
 		t.Error("the write that opts out leaves the sentinel")
