@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,7 +76,7 @@ func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if !service.DeletionTimestamp.IsZero() || service.Labels[injector.ManagedByLabel] == injector.ManagedBy {
 		return ctrl.Result{}, nil
 	}
-	ingresses, err := r.ingresses(ctx, service)
+	ingresses, err := backingOf(ctx, r.client, service)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -222,16 +223,15 @@ func (b backing) rewritten(service string) bool {
 	return true
 }
 
-func (r *ServiceReconciler) ingresses(ctx context.Context, service *corev1.Service) (backing, error) {
-	return backingOf(ctx, r.client, service)
-}
-
+// backingOf finds the Ingresses, in the order of their names: of two that are opted in with different settings, the later
+// one's count.
 func backingOf(ctx context.Context, c client.Reader, service *corev1.Service) (backing, error) {
 	var b backing
 	var list networkingv1.IngressList
 	if err := c.List(ctx, &list, client.InNamespace(service.Namespace)); err != nil {
 		return b, fmt.Errorf("listing ingresses of namespace %s: %w", service.Namespace, err)
 	}
+	slices.SortFunc(list.Items, func(a, b networkingv1.Ingress) int { return strings.Compare(a.Name, b.Name) })
 	b.all = list.Items
 	alias := injector.AliasServiceName(service.Name)
 	for i := range list.Items {

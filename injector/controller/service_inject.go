@@ -48,7 +48,7 @@ func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service,
 	}
 	taken := len(e.slices) > 0 && r.taken(service, *e, ingresses)
 	if taken && len(interceptors) == 0 {
-		return again, true, r.failOpen(ctx, service, routes, *e, v)
+		return ctrl.Result{}, true, r.failOpen(ctx, service, routes, *e, v) // watches tell of interceptors and pods that come
 	}
 	published := r.published(ctx, routes, interceptors, *e)
 	wanted, err := injector.RouteSlices(e.front, service, routes, v.settings, published)

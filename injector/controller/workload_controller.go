@@ -77,13 +77,13 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 	if err := r.disown(ctx, w); err != nil {
 		return ctrl.Result{}, err
 	}
-	act := r.apply
+	var result ctrl.Result
 	if len(d.services) == 0 && (d.retiring || !d.unsafe) {
-		act = r.restore
+		result, err = r.restore(ctx, w, so)
 	} else {
 		r.observe(ctx, req.NamespacedName, w, d)
+		result, err = r.apply(ctx, w, so, d)
 	}
-	result, err := act(ctx, w, so, d)
 	if err != nil {
 		return ctrl.Result{}, err
 	}

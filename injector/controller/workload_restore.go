@@ -25,7 +25,7 @@ const kedaPatience = 10 * time.Second
 // restore gives the workload its old replica count back, takes the ScaledObject away, and forgets that the workload was
 // ours. KEDA and its HPA hold what they are told to hold until they are gone, so they are told the old count first, and
 // taken away when they hold it.
-func (r *WorkloadReconciler) restore(ctx context.Context, w workload, so *keda.ScaledObject, _ demand) (ctrl.Result, error) {
+func (r *WorkloadReconciler) restore(ctx context.Context, w workload, so *keda.ScaledObject) (ctrl.Result, error) {
 	n := remembered(w, so)
 	if n == 0 && so == nil {
 		return ctrl.Result{}, nil // it has been restored

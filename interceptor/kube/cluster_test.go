@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -13,8 +14,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -337,5 +340,38 @@ func TestEventsNeverBlock(t *testing.T) {
 	}
 	if len(c.events.queue) != maxQueued {
 		t.Errorf("%d are queued", len(c.events.queue))
+	}
+}
+
+// TestScaleCustomResource wakes a kind that is not built in, by the name that the API server has for it.
+func TestScaleCustomResource(t *testing.T) {
+	rollout := api.Workload{APIVersion: "argoproj.io/v1alpha1", Kind: "Rollout", Name: "web", Resource: "rollouts"}
+	for name, tc := range map[string]struct {
+		replicas int64
+		want     string
+	}{
+		"asleep": {0, `argoproj.io/v1alpha1 rollouts/scale shop/web {"spec":{"replicas":1}}`},
+		"awake":  {2, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			custom := dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())
+			custom.PrependReactor("get", "rollouts", func(a clienttesting.Action) (bool, runtime.Object, error) {
+				if a.GetSubresource() != "scale" {
+					return false, nil, nil
+				}
+				return true, &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": tc.replicas}}}, nil
+			})
+			patched := ""
+			custom.PrependReactor("patch", "rollouts", func(a clienttesting.Action) (bool, runtime.Object, error) {
+				p := a.(clienttesting.PatchAction)
+				patched = fmt.Sprintf("%s %s/%s %s/%s %s", p.GetResource().GroupVersion(), p.GetResource().Resource, p.GetSubresource(), p.GetNamespace(), p.GetName(), p.GetPatch())
+				return true, &unstructured.Unstructured{Object: map[string]any{}}, nil
+			})
+			c := NewForClients(fake.NewClientset(), custom, Options{Log: logr.Discard()})
+			scaled, err := c.Scale(t.Context(), "shop", rollout)
+			if err != nil || scaled != (tc.want != "") || patched != tc.want {
+				t.Errorf("got %t, %v, patched %q; want %q", scaled, err, patched, tc.want)
+			}
+		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 // ingress makes an Ingress that leads to Service web by the port's name and by its number, and to another.
@@ -77,8 +78,8 @@ func TestIngress(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 2)
-	front, back := a.ingress("front"), a.ingress("back")
-	before := front.DeepCopy()
+	before := a.ingress("front").DeepCopy()
+	a.ingress("back")
 	a.patchIngress("front", `{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/cooldown":"4m"}}}`)
 	a.directMade()
 	a.led("front", "other", "web-scale-to-zero")
@@ -100,8 +101,16 @@ func TestIngress(t *testing.T) {
 	a.told("Ingress", "front", "Requests through Ingress front to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 4m")
 
 	// Another Ingress shares the backend.
-	a.patchIngress("back", label)
+	a.patchIngress("back", `{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/cooldown":"9m","scale-to-zero/hold-timeout":"2m"}}}`)
 	a.led("back", "other", "web-scale-to-zero")
+	eventually(t, "the settings of both count, and where they differ the later name's", func() error {
+		a.get("web-scale-to-zero-scale-to-zero-ipv4", &slice)
+		routes, err := api.DecodeRoutes(slice.Annotations[api.RoutesAnnotation])
+		if routes.Cooldown.String() != "4m0s" || routes.HoldTimeout.String() != "2m0s" {
+			return fmt.Errorf("cool-down %s, hold time-out %s: %w", routes.Cooldown, routes.HoldTimeout, err)
+		}
+		return nil
+	})
 
 	// Its author edits it, in the names that they know, as a chart's replace does.
 	edited := &networkingv1.Ingress{}
@@ -139,7 +148,6 @@ func TestIngress(t *testing.T) {
 	if d := cmp.Diff(*want, edited.Spec); d != "" || edited.Annotations[injector.AliasesAnnotation] != "" {
 		t.Errorf("annotations %v; (-author +got):\n%s", edited.Annotations, d)
 	}
-	_ = back
 	eventually(t, "nothing of ours is left", func() error {
 		if err := a.gone("web-scale-to-zero", &corev1.Service{}); err != nil {
 			return err
