@@ -231,7 +231,15 @@ func TestIsShimOf(t *testing.T) {
 
 func TestCommandLine(t *testing.T) {
 	id, _ := startSleep(t)
-	if got := strings.Join(commandLine(id.PID), " "); got != "sleep 3600" {
+	// The kernel lets Start return before it has laid out the new program's arguments.
+	var got string
+	if err := poll(t.Context(), time.Minute, "a command line", func() (bool, error) {
+		got = strings.Join(commandLine(id.PID), " ")
+		return got != "", nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got != "sleep 3600" {
 		t.Errorf("got %q", got)
 	}
 	if got := commandLine(0); len(got) != 1 || got[0] != "" {
