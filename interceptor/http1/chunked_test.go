@@ -1,0 +1,274 @@
+package http1
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// feeding passes b through c in pieces of the lengths that next returns, and returns the data, how many bytes belonged to
+// the body and the error.
+func feeding(c *Chunked, b []byte, next func(left int) int) (data []byte, used int, err error) {
+	for used < len(b) && !c.Done() {
+		piece := b[used:][:min(max(next(len(b)-used), 1), len(b)-used)]
+		for len(piece) > 0 && !c.Done() {
+			n, isData, err := c.Next(piece)
+			if isData {
+				data = append(data, piece[:n]...)
+			}
+			used += n
+			piece = piece[n:]
+			if err != nil {
+				return data, used, err
+			}
+		}
+	}
+	return data, used, nil
+}
+
+func whole(left int) int { return left }
+
+func onebyone(int) int { return 1 }
+
+// goodChunks are bodies with their data.
+func goodChunks() map[string]struct{ body, data string } {
+	return map[string]struct{ body, data string }{
+		"empty":                   {"0\r\n\r\n", ""},
+		"one":                     {"5\r\nhello\r\n0\r\n\r\n", "hello"},
+		"several":                 {"1\r\na\r\n2\r\nbc\r\n3\r\n\r\n\x00\r\n0\r\n\r\n", "abc\r\n\x00"},
+		"hex":                     {"a\r\n0123456789\r\nB\r\n0123456789a\r\n0\r\n\r\n", "01234567890123456789a"},
+		"leading zeros":           {"000000000000005\r\nhello\r\n000000000000000\r\n\r\n", "hello"},
+		"extensions":              {"5;a=b;c=\"d e\"\r\nhello\r\n0;f\t;\xff\r\n\r\n", "hello"},
+		"empty extension":         {"5;\r\nhello\r\n0;\r\n\r\n", "hello"},
+		"size in an extension":    {"5;;;6\r\nhello\r\n0\r\n\r\n", "hello"},
+		"trailers":                {"0\r\nA: b\r\nc:\r\nD:\t e\tf \xff\r\n\r\n", ""},
+		"trailers after data":     {"2\r\nab\r\n0\r\nX-Sum: 1\r\n\r\n", "ab"},
+		"trailer with long name":  {"0\r\n" + strings.Repeat("x", 1000) + ": y\r\n\r\n", ""},
+		"data like a last chunk":  {"7\r\n0\r\n\r\n12\r\n0\r\n\r\n", "0\r\n\r\n12"},
+		"longest line":            {"1;" + strings.Repeat("x", maxChunkLine-3) + "\r\na\r\n0\r\n\r\n", "a"},
+		"largest trailer":         {"0\r\na:" + strings.Repeat("x", maxTrailer-6) + "\r\n\r\n", ""},
+		"long data in one":        {"4000\r\n" + strings.Repeat("y", 0x4000) + "\r\n0\r\n\r\n", strings.Repeat("y", 0x4000)},
+		"byte by byte for long":   {strings.Repeat("1\r\nz\r\n", 30000) + "0\r\n\r\n", strings.Repeat("z", 30000)},
+		"trailer nearly known":    {"0\r\nContent-Lengths: 1\r\nTransfer_Encoding: 2\r\n\r\n", ""},
+		"two bytes at the end CR": {"2\r\n\r\n\r\n0\r\n\r\n", "\r\n"},
+	}
+}
+
+// badChunks are bodies that are none, with what is wrong and at which byte.
+func badChunks() map[string]struct {
+	body    string
+	at      int
+	want    Malformed
+	lenient bool // it is none even for Lenient
+} {
+	type bad = struct {
+		body    string
+		at      int
+		want    Malformed
+		lenient bool
+	}
+	perLine := strings.Repeat("x", 4000)
+	return map[string]bad{
+		"no size":                   {"\r\n", 0, BadChunkSize, true},
+		"LF first":                  {"\n5\r\nhello\r\n", 0, BadChunkSize, true},
+		"minus":                     {"-1\r\n", 0, BadChunkSize, true},
+		"plus":                      {"+1\r\n", 0, BadChunkSize, true},
+		"space first":               {" 5\r\nhello\r\n", 0, BadChunkSize, true},
+		"0x":                        {"0x5\r\nhello\r\n", 1, BadChunkSize, true},
+		"no hex":                    {"g\r\n", 0, BadChunkSize, true},
+		"underscore":                {"1_0\r\n", 1, BadChunkSize, true},
+		"16 digits":                 {"0000000000000005\r\n", 15, BadChunkSize, true},
+		"size that wraps":           {"10000000000000005\r\n", 15, BadChunkSize, true},
+		"space behind the size":     {"5 \r\nhello\r\n0\r\n\r\n", 1, BadChunkSize, false},
+		"tab behind the size":       {"5\t\r\nhello\r\n0\r\n\r\n", 1, BadChunkSize, false},
+		"space before extension":    {"5 ;a\r\nhello\r\n0\r\n\r\n", 1, BadChunkSize, false},
+		"two sizes":                 {"5 5\r\nhello\r\n", 1, BadChunkSize, false},
+		"LF behind the size":        {"5\nhello\r\n", 1, BadChunkSize, true},
+		"CR behind the size":        {"5\rhello\r\n", 2, BadLineEnd, true},
+		"CR CR LF":                  {"5\r\r\nhello\r\n", 2, BadLineEnd, true},
+		"LF in an extension":        {"5;a\nhello\r\n", 3, BadChunkLine, true},
+		"CR in an extension":        {"5;a\rb\r\nhello\r\n", 4, BadLineEnd, true},
+		"NUL in an extension":       {"5;\x00\r\nhello\r\n", 2, BadChunkLine, true},
+		"DEL in an extension":       {"5;\x7f\r\nhello\r\n", 2, BadChunkLine, true},
+		"data too long":             {"2\r\nabc\r\n", 5, BadChunkEnd, true},
+		"data too short":            {"3\r\nab\r\n0\r\n\r\n", 6, BadChunkEnd, true},
+		"LF behind data":            {"1\r\na\n0\r\n\r\n", 4, BadChunkEnd, true},
+		"CR behind data":            {"1\r\na\r0\r\n\r\n", 5, BadChunkEnd, true},
+		"size right behind data":    {"1\r\na0\r\n\r\n", 4, BadChunkEnd, true},
+		"LF as the end":             {"0\r\n\n", 3, BadLineEnd, true},
+		"CR and no LF as the end":   {"0\r\n\rGET", 4, BadLineEnd, true},
+		"another chunk after 0":     {"0\r\n5\r\nhello\r\n", 4, BadFieldName, true},
+		"trailer with LF":           {"0\r\nA: b\n\r\n", 7, BadLineEnd, true},
+		"trailer with CR":           {"0\r\nA: b\rc\r\n", 8, BadLineEnd, true},
+		"trailer folded":            {"0\r\nA: b\r\n c\r\n\r\n", 9, FoldedField, true},
+		"first trailer folded":      {"0\r\n A: b\r\n\r\n", 3, FoldedField, true},
+		"trailer without name":      {"0\r\n: b\r\n\r\n", 3, BadFieldName, true},
+		"trailer without colon":     {"0\r\nA\r\n\r\n", 4, BadFieldName, true},
+		"trailer with space":        {"0\r\nA : b\r\n\r\n", 4, BadFieldName, true},
+		"trailer with NUL":          {"0\r\nA: \x00\r\n\r\n", 6, BadFieldValue, true},
+		"trailer with DEL":          {"0\r\nA: \x7f\r\n\r\n", 6, BadFieldValue, true},
+		"trailer of the length":     {"0\r\nContent-Length: 1\r\n\r\n", 17, BadTrailer, false},
+		"trailer of the coding":     {"0\r\nA: b\r\ntransfer-ENCODING: x\r\n\r\n", 26, BadTrailer, false},
+		"trailer of the host":       {"0\r\nHost: x\r\n\r\n", 7, BadTrailer, false},
+		"trailer of the connection": {"0\r\nConnection: x\r\n\r\n", 13, BadTrailer, false},
+		"trailer of where it's from": {
+			"0\r\nX-Forwarded-For: x\r\n\r\n", 18, BadTrailer, false,
+		},
+		"line too long":          {"1;" + strings.Repeat("x", maxChunkLine), maxChunkLine, ChunkLineTooLong, true},
+		"last line too long":     {"0;" + strings.Repeat("x", maxChunkLine), maxChunkLine, ChunkLineTooLong, true},
+		"trailer too large":      {"0\r\na:" + strings.Repeat("x", maxTrailer), 3 + maxTrailer, TrailerTooLarge, true},
+		"many trailers":          {"0\r\n" + strings.Repeat("a:\r\n", maxTrailer), 3 + maxTrailer, TrailerTooLarge, true},
+		"extensions for no data": {strings.Repeat("1;"+perLine+"\r\na\r\n", 5), 4*(4000+7) + 381, ChunkLineTooLong, true},
+	}
+}
+
+func TestChunked(t *testing.T) {
+	for name, tc := range goodChunks() {
+		for _, lenient := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, lenient), func(t *testing.T) {
+				b := []byte(tc.body + "GET / HTTP/1.1\r\n")
+				for how, next := range map[string]func(int) int{"whole": whole, "byte by byte": onebyone} {
+					c := Chunked{Lenient: lenient}
+					data, used, err := feeding(&c, b, next)
+					if err != nil || used != len(tc.body) || string(data) != tc.data || !c.Done() || c.Left() != 0 {
+						t.Errorf("%s: used %d of %d, got %.60q, %v", how, used, len(tc.body), data, err)
+					}
+				}
+				c := Chunked{Lenient: lenient}
+				if n, err := c.Feed(b); n != len(tc.body) || err != nil || !c.Done() {
+					t.Errorf("feeding used %d of %d, %v", n, len(tc.body), err)
+				}
+				if n, data, err := c.Next(b); n != 0 || data || err != nil {
+					t.Errorf("behind the end: %d, %v, %v", n, data, err)
+				}
+			})
+		}
+	}
+}
+
+func TestBadChunks(t *testing.T) {
+	for name, tc := range badChunks() {
+		t.Run(name, func(t *testing.T) {
+			for how, next := range map[string]func(int) int{"whole": whole, "byte by byte": onebyone} {
+				_, used, err := feeding(&Chunked{}, []byte(tc.body), next)
+				if !errors.Is(err, tc.want) || used != tc.at {
+					t.Errorf("%s: got %v at %d, want %v at %d", how, err, used, tc.want, tc.at)
+				}
+			}
+			_, _, err := feeding(&Chunked{Lenient: true}, []byte(tc.body), whole)
+			if (err != nil) != tc.lenient && name != "two sizes" {
+				t.Errorf("leniently: got %v", err)
+			}
+		})
+	}
+}
+
+func TestLenient(t *testing.T) {
+	for name, tc := range map[string]struct{ body, data string }{
+		"space":                  {"5 \r\nhello\r\n0 \r\n\r\n", "hello"},
+		"many spaces and tabs":   {"5 \t  \r\nhello\r\n0\t\r\n\r\n", "hello"},
+		"space before extension": {"5 ; a\r\nhello\r\n0\r\n\r\n", "hello"},
+		"trailer of the length":  {"0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := Chunked{Lenient: true}
+			data, used, err := feeding(&c, []byte(tc.body+"x"), onebyone)
+			if err != nil || used != len(tc.body) || string(data) != tc.data || !c.Done() {
+				t.Errorf("used %d of %d, got %q, %v", used, len(tc.body), data, err)
+			}
+		})
+	}
+	c := Chunked{Lenient: true}
+	if _, err := c.Feed([]byte("5 5\r\nhello\r\n")); !errors.Is(err, BadChunkSize) {
+		t.Errorf("two sizes: got %v", err)
+	}
+}
+
+// Extensions, with the CR of their line, may have as many bytes as the data, and some more.
+func TestExtensionsInProportion(t *testing.T) {
+	extension := ";" + strings.Repeat("e", 999)
+	for name, tc := range map[string]struct {
+		chunk string
+		fits  bool
+	}{
+		"as much as the data":   {"3e9" + extension + "\r\n" + strings.Repeat("d", 1001) + "\r\n", true},
+		"twice as much":         {"1f4" + extension + "\r\n" + strings.Repeat("d", 500) + "\r\n", false},
+		"nothing but sizes":     {"1\r\nd\r\n", true},
+		"short ones, tiny data": {"1;a\r\nd\r\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var c Chunked
+			_, err := c.Feed(bytes.Repeat([]byte(tc.chunk), 10000))
+			if tc.fits && err != nil || !tc.fits && !errors.Is(err, ChunkLineTooLong) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestLeftAndSkip(t *testing.T) {
+	var c Chunked
+	feed := func(b string) {
+		t.Helper()
+		if n, err := c.Feed([]byte(b)); n != len(b) || err != nil {
+			t.Fatalf("feeding %q: %d, %v", b, n, err)
+		}
+	}
+	left := func(want int64) {
+		t.Helper()
+		if got := c.Left(); got != want {
+			t.Fatalf("%d left, want %d", got, want)
+		}
+	}
+	left(0)
+	feed("10")
+	left(0) // the size may go on
+	feed("\r")
+	left(0)
+	feed("\n")
+	left(16)
+	feed("abc")
+	left(13)
+	c.Skip(3)
+	left(10)
+	c.Skip(10)
+	left(0)
+	feed("\r\nfffffffffffffff\r\n")
+	left(1<<60 - 1)
+	c.Skip(1<<60 - 1)
+	feed("\r\n0\r\n")
+	left(0)
+	feed("\r\n")
+	if !c.Done() {
+		t.Error("it is not done")
+	}
+}
+
+// However a body is cut, it comes to the same.
+func TestSplitsOfChunks(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	bodies := []string{}
+	for _, tc := range goodChunks() {
+		bodies = append(bodies, tc.body+"rest")
+	}
+	for _, tc := range badChunks() {
+		bodies = append(bodies, tc.body)
+	}
+	for _, body := range bodies {
+		for _, lenient := range []bool{false, true} {
+			want := Chunked{Lenient: lenient}
+			data, used, failed := feeding(&want, []byte(body), whole)
+			for range 20 {
+				most := 1 + r.IntN(len(body))
+				got := Chunked{Lenient: lenient}
+				gotData, gotUsed, err := feeding(&got, []byte(body), func(int) int { return r.IntN(most) })
+				if gotUsed != used || !bytes.Equal(gotData, data) || err != failed || got != want { //nolint:errorlint // the very same
+					t.Fatalf("%.60q: used %d with %v, want %d with %v", body, gotUsed, err, used, failed)
+				}
+			}
+		}
+	}
+}

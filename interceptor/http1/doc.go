@@ -1,0 +1,28 @@
+// Package http1 reads the heads and the framing of HTTP/1.1 messages (RFC 9112) in place: a Request or a Response is a
+// list of positions in the buffer that its bytes came in, so that a proxy can pass on nearly the same bytes, and
+// parsing allocates nothing once its list of fields has grown.
+//
+// # What is parsed
+//
+// The start line; of every field its name, value and end; and the meaning of those that say where a message ends and
+// what becomes of its connection: Content-Length, Transfer-Encoding, Connection, Upgrade, Expect and Host. A chunked
+// body is followed byte by byte by Chunked, which finds its end and tells its data from its framing.
+//
+// # Why that is safe
+//
+// Requests are smuggled where two parsers of one stream disagree about where a message ends. Here each byte of a
+// request's head is checked against the grammar and there is one reading or none:
+//
+//   - Lines end in CRLF. A lone CR or LF, a NUL or another control byte, and a folded line are errors, not whitespace.
+//   - A field's name is a token and the colon follows at once.
+//   - The length is given by one Content-Length of digits alone, or by one Transfer-Encoding that is "chunked", or the
+//     message has no body. Both, or either one twice, is an error even if they agree.
+//   - A request of HTTP/1.1 has one Host. One of HTTP/1.0 has no Transfer-Encoding.
+//   - The size of a chunk is hexadecimal digits alone, its data ends in CRLF, and trailers are fields as above.
+//
+// What has passed goes out with the same bytes, so that an app that reads more generously reads the same. Answers of
+// apps are held to the same rules with what Repair mends, since old apps end their lines in LF and fold them: the
+// recipient of an answer has asked for one, so that it cannot be made to take one for two.
+//
+// It knows nothing of connections, imports nothing of this project and keeps no state but what it returns.
+package http1

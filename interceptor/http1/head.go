@@ -1,0 +1,337 @@
+package http1
+
+// Name is a field name that means something to a proxy.
+type Name uint8
+
+// The names; Other is all the rest.
+const (
+	Other Name = iota
+	Connection
+	ContentLength
+	Expect
+	Host
+	HTTP2Settings
+	KeepAlive
+	ProxyAuthenticate
+	ProxyAuthorization
+	ProxyConnection
+	TE
+	Trailer
+	TransferEncoding
+	Upgrade
+	UserAgent
+	XForwardedFor
+	XForwardedHost
+	XForwardedProto
+)
+
+// longestName is the length of the longest of them.
+const longestName = len("proxy-authorization")
+
+// fieldName is a field name of which no more is kept than the longest of the names has.
+type fieldName struct {
+	lower  [longestName]byte
+	length int
+}
+
+// add adds the next byte, which may stand in a token.
+func (n *fieldName) add(c byte) {
+	if n.length < longestName {
+		n.lower[n.length] = lowered[c]
+	}
+	n.length++
+}
+
+func (n *fieldName) name() Name {
+	if n.length > longestName {
+		return Other
+	}
+	return nameOf(n.lower[:n.length])
+}
+
+// nameOf returns the Name of a field by its name in lower case.
+func nameOf(lower []byte) Name {
+	switch string(lower) {
+	case "connection":
+		return Connection
+	case "content-length":
+		return ContentLength
+	case "expect":
+		return Expect
+	case "host":
+		return Host
+	case "http2-settings":
+		return HTTP2Settings
+	case "keep-alive":
+		return KeepAlive
+	case "proxy-authenticate":
+		return ProxyAuthenticate
+	case "proxy-authorization":
+		return ProxyAuthorization
+	case "proxy-connection":
+		return ProxyConnection
+	case "te":
+		return TE
+	case "trailer":
+		return Trailer
+	case "transfer-encoding":
+		return TransferEncoding
+	case "upgrade":
+		return Upgrade
+	case "user-agent":
+		return UserAgent
+	case "x-forwarded-for":
+		return XForwardedFor
+	case "x-forwarded-host":
+		return XForwardedHost
+	case "x-forwarded-proto":
+		return XForwardedProto
+	default:
+		return Other
+	}
+}
+
+// Field is one line of a head, as positions in the buffer that was parsed. Start is that of its name, End is behind its
+// CRLF, and the value is without the space around it.
+type Field struct {
+	Name                                      Name
+	Start, NameEnd, ValueStart, ValueEnd, End int32
+}
+
+// Head is what requests and responses have in common. Its positions hold for the buffer that it was parsed from.
+type Head struct {
+	// Fields are the header fields in their order.
+	Fields []Field
+	// FirstLine is the length of the first line with its end.
+	FirstLine int
+	// Minor is the minor version, 0 or 1.
+	Minor int
+	// Length is the Content-Length, or -1 without one.
+	Length int64
+	// Chunked says that the body is chunked.
+	Chunked bool
+	// Close and KeepAlive say that Connection has these words; UpgradeAllowed that it has "upgrade".
+	Close, KeepAlive, UpgradeAllowed bool
+	// Nominated says that Connection names other fields.
+	Nominated bool
+	// HasUpgrade says that there is an Upgrade field.
+	HasUpgrade bool
+}
+
+// Has says that there is a field of that name, which is not Other.
+func (h *Head) Has(n Name) bool {
+	_, ok := h.find(n)
+	return ok
+}
+
+// Value returns the value of the first field of that name in b, the buffer that was parsed, or nil.
+func (h *Head) Value(b []byte, n Name) []byte {
+	f, ok := h.find(n)
+	if !ok {
+		return nil
+	}
+	return b[f.ValueStart:f.ValueEnd]
+}
+
+func (h *Head) find(n Name) (Field, bool) {
+	for _, f := range h.Fields {
+		if f.Name == n {
+			return f, true
+		}
+	}
+	return Field{}, false
+}
+
+// IsNominated says that Connection names the field f of b.
+func (h *Head) IsNominated(b []byte, f Field) bool {
+	found := false
+	for _, c := range h.Fields {
+		if c.Name != Connection {
+			continue
+		}
+		Tokens(b[c.ValueStart:c.ValueEnd], func(token []byte) bool {
+			found = found || sameFold(token, b[f.Start:f.NameEnd])
+			return !found
+		})
+	}
+	return found
+}
+
+func sameFold(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] && (lowered[a[i]] == 0 || lowered[a[i]] != lowered[b[i]]) {
+			return false
+		}
+	}
+	return true
+}
+
+// parseFields reads fields from at to the empty line and returns the position behind that, or 0 if more bytes are
+// needed.
+func (h *Head) parseFields(b []byte, at int) (int, error) {
+	h.Fields = h.Fields[:0]
+	for {
+		switch {
+		case at+1 < len(b) && b[at] == '\r' && b[at+1] == '\n':
+			return at + 2, nil
+		case at >= len(b), b[at] == '\r' && at+1 == len(b):
+			return 0, nil
+		}
+		f, err := parseField(b, at)
+		if err != nil || f.End == 0 {
+			return 0, err
+		}
+		h.Fields = append(h.Fields, f)
+		at = int(f.End)
+	}
+}
+
+// parseField reads the field that begins at at. Its End is 0 if more bytes are needed.
+func parseField(b []byte, at int) (Field, error) {
+	start := at
+	var name fieldName
+	for at < len(b) && lowered[b[at]] != 0 {
+		name.add(b[at])
+		at++
+	}
+	if at == len(b) {
+		return Field{}, nil
+	}
+	if b[at] != ':' || at == start {
+		return Field{}, badName(b[start], at-start, b[at])
+	}
+	nameEnd := at
+	at++
+	for at < len(b) && isSpace(b[at]) {
+		at++
+	}
+	end, err := lineEnd(b, at)
+	if err != nil || end == 0 {
+		return Field{}, err
+	}
+	valueEnd := end - 2
+	for valueEnd > at && isSpace(b[valueEnd-1]) {
+		valueEnd--
+	}
+	return Field{
+		Name: name.name(), Start: int32(start), NameEnd: int32(nameEnd), //nolint:gosec // a head is far below 2 GiB
+		ValueStart: int32(at), ValueEnd: int32(valueEnd), End: int32(end), //nolint:gosec // so too
+	}, nil
+}
+
+// badName tells what is wrong with a field whose name ends after length bytes at the byte last.
+func badName(first byte, length int, last byte) Malformed {
+	switch {
+	case length == 0 && isSpace(first):
+		return FoldedField
+	case last == '\n', last == '\r':
+		return BadLineEnd
+	default:
+		return BadFieldName
+	}
+}
+
+// lineEnd returns the position behind the CRLF that ends the text from at on, or 0 if more bytes are needed.
+func lineEnd(b []byte, at int) (int, error) {
+	for {
+		at = indexControl(b, at)
+		switch {
+		case at >= len(b), b[at] == '\r' && at+1 == len(b):
+			return 0, nil
+		case b[at] == '\t':
+			at++
+		case b[at] == '\r' && b[at+1] == '\n':
+			return at + 2, nil
+		case b[at] == '\r', b[at] == '\n':
+			return 0, BadLineEnd
+		default:
+			return 0, BadFieldValue
+		}
+	}
+}
+
+// interpret reads the fields that say where the message ends and what becomes of its connection. An answer may say its
+// length twice if it says the same.
+func (h *Head) interpret(b []byte, answer bool) error {
+	h.Length, h.Chunked, h.Close, h.KeepAlive = -1, false, false, false
+	h.UpgradeAllowed, h.Nominated, h.HasUpgrade = false, false, false
+	encoded := false
+	for _, f := range h.Fields {
+		value := b[f.ValueStart:f.ValueEnd]
+		switch f.Name {
+		case ContentLength:
+			length := parseLength(value)
+			if length < 0 {
+				return BadContentLength
+			}
+			if h.Length >= 0 && (!answer || h.Length != length) {
+				return RepeatedContentLength
+			}
+			h.Length = length
+		case TransferEncoding:
+			if encoded {
+				return RepeatedTransferEncoding
+			}
+			encoded = true
+			if h.Chunked = EqualFold(value, "chunked"); !h.Chunked {
+				return badEncoding(value)
+			}
+		case Connection:
+			Tokens(value, h.connectionToken)
+		case Upgrade:
+			h.HasUpgrade = true
+		default:
+		}
+	}
+	return nil
+}
+
+// badEncoding tells a coding that we do not know from what is no list of codings.
+func badEncoding(value []byte) Malformed {
+	chunked, bad := 0, len(value) == 0
+	Tokens(value, func(t []byte) bool {
+		if EqualFold(t, "chunked") {
+			chunked++
+		}
+		for _, c := range t {
+			bad = bad || lowered[c] == 0
+		}
+		return true
+	})
+	if bad || chunked > 0 {
+		return BadTransferEncoding
+	}
+	return UnknownTransferEncoding
+}
+
+func (h *Head) connectionToken(t []byte) bool {
+	switch {
+	case EqualFold(t, "close"):
+		h.Close = true
+	case EqualFold(t, "keep-alive"):
+		h.KeepAlive = true
+	case EqualFold(t, "upgrade"):
+		h.UpgradeAllowed = true
+	default:
+		h.Nominated = true
+	}
+	return true
+}
+
+// parseLength returns the number that digits are, or -1. Eighteen digits are more than anybody has bytes.
+func parseLength(digits []byte) int64 {
+	if len(digits) == 0 || len(digits) > 18 {
+		return -1
+	}
+	var n int64
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return -1
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n
+}

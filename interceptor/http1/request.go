@@ -1,0 +1,179 @@
+package http1
+
+import "bytes"
+
+// maxBlank is how many empty lines may come before a request: some old clients end a body with one too many.
+const maxBlank = 4
+
+// Request is the head of a request. The zero value is ready for Parse, which can be called again and again.
+type Request struct {
+	Head
+	// Skip is the number of bytes of empty lines before the request; all positions count from behind them.
+	Skip int
+	// Method and Target are positions: the method is b[:MethodEnd], the target b[MethodEnd+1:TargetEnd].
+	MethodEnd, TargetEnd int
+}
+
+// Parse reads the head of a request from the beginning of b and returns its length, or 0 if more bytes are needed. Only
+// bytes that follow an LF can change that. All positions count from b[Skip:], and so does the length. The error is a
+// Malformed; some of it may be known before the head is complete.
+func (r *Request) Parse(b []byte) (int, error) {
+	r.Skip = 0
+	for len(b) >= 2 && b[0] == '\r' && b[1] == '\n' {
+		if r.Skip == maxBlank*2 {
+			return 0, BadStartLine
+		}
+		r.Skip += 2
+		b = b[2:]
+	}
+	if len(b) < 2 && (len(b) == 0 || b[0] == '\r') {
+		return 0, nil
+	}
+	at, err := r.parseLine(b)
+	if err != nil || at == 0 {
+		return 0, err
+	}
+	r.FirstLine = at
+	at, err = r.parseFields(b, at)
+	if err != nil || at == 0 {
+		return 0, err
+	}
+	if err := r.interpret(b, false); err != nil {
+		return 0, err
+	}
+	if err := r.check(b); err != nil {
+		return 0, err
+	}
+	return at, nil
+}
+
+// Method returns the method from b, the buffer behind Skip.
+func (r *Request) Method(b []byte) []byte { return b[:r.MethodEnd] }
+
+// Target returns the request target from b, the buffer behind Skip.
+func (r *Request) Target(b []byte) []byte { return b[r.MethodEnd+1 : r.TargetEnd] }
+
+// parseLine reads METHOD SP TARGET SP HTTP/1.x CRLF.
+func (r *Request) parseLine(b []byte) (int, error) {
+	at := 0
+	for at < len(b) && lowered[b[at]] != 0 {
+		at++
+	}
+	if end, err := spaceAt(b, at, BadMethod); err != nil || end == 0 {
+		return 0, err
+	}
+	r.MethodEnd = at
+	at++
+	for at < len(b) && b[at] > ' ' && b[at] != 0x7f {
+		at++
+	}
+	if end, err := spaceAt(b, at, BadTarget); err != nil || end == 0 {
+		return 0, err
+	}
+	r.TargetEnd = at
+	minor, n, err := parseLineEnd(b[at+1:])
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	r.Minor = minor
+	if !validTarget(r.Target(b)) {
+		return 0, BadTarget
+	}
+	return at + 1 + n, nil
+}
+
+// parseLineEnd reads HTTP/1.x CRLF and returns its length, or 0 if more bytes are needed.
+func parseLineEnd(b []byte) (minor, n int, _ error) {
+	const end = "HTTP/1.1\r\n"
+	if len(b) < len(end) {
+		if bytes.IndexByte(b, '\n') >= 0 {
+			return 0, 0, BadStartLine
+		}
+		return 0, 0, nil
+	}
+	if b[8] != '\r' || b[9] != '\n' { // first, since fewer bytes may have told that already
+		return 0, 0, BadStartLine
+	}
+	minor, err := parseVersion(b)
+	return minor, len(end), err
+}
+
+// spaceAt wants a space at at, where a word that may not be empty ends, and returns at, or 0 if it has not come yet. Bad
+// is the error for another byte.
+func spaceAt(b []byte, at int, bad Malformed) (int, error) {
+	switch {
+	case at == len(b):
+		return 0, nil
+	case at == 0:
+		return 0, bad
+	case b[at] == ' ':
+		return at, nil
+	case b[at] == '\r', b[at] == '\n':
+		return 0, BadStartLine
+	default:
+		return 0, bad
+	}
+}
+
+// parseVersion reads HTTP/1.x from the beginning of b, which is long enough.
+func parseVersion(b []byte) (int, error) {
+	if string(b[:5]) != "HTTP/" || b[6] != '.' || b[5] < '0' || b[5] > '9' || b[7] < '0' || b[7] > '9' {
+		return 0, BadStartLine
+	}
+	if b[5] != '1' || b[7] > '1' {
+		return 0, BadVersion
+	}
+	return int(b[7] - '0'), nil
+}
+
+// validTarget says that t, whose bytes are none of those that end it, is of a form that an app is asked with.
+func validTarget(t []byte) bool {
+	if len(t) == 0 {
+		return false
+	}
+	if t[0] == '/' {
+		return true
+	}
+	if t[0] == '*' {
+		return len(t) == 1
+	}
+	scheme := bytes.IndexByte(t, ':')
+	return scheme > 0 && (EqualFold(t[:scheme], "http") || EqualFold(t[:scheme], "https")) &&
+		len(t) > scheme+3 && t[scheme+1] == '/' && t[scheme+2] == '/'
+}
+
+// check holds a request to what RFC 9112 demands of requests alone.
+func (r *Request) check(b []byte) error {
+	hosts := 0
+	for _, f := range r.Fields {
+		if f.Name != Host {
+			continue
+		}
+		if hosts++; hosts > 1 {
+			return RepeatedHost
+		}
+		if !validHost(b[f.ValueStart:f.ValueEnd]) {
+			return BadHost
+		}
+	}
+	switch {
+	case hosts == 0 && r.Minor == 1:
+		return MissingHost
+	case r.Chunked && r.Length >= 0:
+		return LengthAndEncoding
+	case r.Chunked && r.Minor == 0:
+		return EncodingInHTTP10
+	}
+	return nil
+}
+
+// validHost refuses what would make two hosts, or a URL, of one.
+func validHost(h []byte) bool {
+	for _, c := range h {
+		switch c {
+		case ' ', '\t', ',', '/', '\\', '?', '#', '@', '"', '<', '>':
+			return false
+		}
+	}
+	return true
+}
