@@ -281,10 +281,12 @@ func parsePortRange(s string) (low, high int32, err error) {
 
 type interceptorFlags struct {
 	common
+	limitFlags
 
 	podName, podIP, service    string
 	grpcAddress, healthAddress string
 	drainTimeout               time.Duration
+	heldHeader                 bool
 }
 
 func interceptorCommand() *cobra.Command {
@@ -295,17 +297,22 @@ func interceptorCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
-	f.add(flags)
+	f.common.add(flags)
+	f.limitFlags.add(flags)
 	flags.StringVar(&f.podName, "pod-name", os.Getenv("POD_NAME"), "name of this pod (default: $POD_NAME)")
 	flags.StringVar(&f.podIP, "pod-ip", os.Getenv("POD_IP"), "IP address of this pod (default: $POD_IP)")
 	flags.StringVar(&f.service, "interceptor-service", "scale-to-zero-interceptor", "the interceptors' headless Service, to find the other ones")
 	flags.StringVar(&f.grpcAddress, "grpc-address", ":9090", "address for KEDA and for the other interceptors")
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz, /readyz and /metrics")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", time.Minute, "how long requests may take to end when this interceptor is to stop")
+	flags.BoolVar(&f.heldHeader, "held-header", true, "say in the answer to a request that was held how long that was, as Scale-To-Zero-Held: 3.214s")
 	return cmd
 }
 
 func (f *interceptorFlags) run(ctx context.Context) error {
+	if err := f.check(); err != nil {
+		return err
+	}
 	if f.podName == "" || f.podIP == "" {
 		return errors.New("--pod-name or --pod-ip is empty, and so is $POD_NAME or $POD_IP; give both")
 	}
@@ -319,7 +326,7 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 	}
 	return interceptor.Run(ctx, interceptor.Options{
 		Cluster: cluster, PodName: f.podName, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
-		DrainTimeout: f.drainTimeout, Log: logger,
+		DrainTimeout: f.drainTimeout, Limits: f.Limits, TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, Log: logger,
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
@@ -20,7 +19,11 @@ func BenchmarkChain(b *testing.B) {
 	backend := httptest.NewServer(http.HandlerFunc(hello))
 	defer backend.Close()
 	addr := strings.TrimPrefix(backend.URL, "http://")
-	i := assemble(Options{Cluster: newFakeCluster(), ListenHost: "127.0.0.1", Registry: prometheus.NewRegistry(), Log: logr.Discard()})
+	o := Options{Cluster: newFakeCluster(), ListenHost: "127.0.0.1", Log: logr.Discard()}
+	if err := o.setDefaults(); err != nil {
+		b.Fatal(err)
+	}
+	i := assemble(o)
 	port := freePort(b)
 	i.table.SetService(service(port, api.ProtocolAuto, addr))
 	if err := i.manager.WaitOpen(b.Context()); err != nil {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,14 +103,29 @@ func follows(n *node) bool {
 // addresses maps peers' names to where they listen in a test.
 type addresses struct{ m sync.Map }
 
+// nextPort is the port that freePort tries next. It begins at random, so that two processes that test do not meet.
+var nextPort = func() *atomic.Int32 {
+	var n atomic.Int32
+	n.Store(rand.Int32N(lastPort - firstPort))
+	return &n
+}()
+
+// Ports of tests are where those of routes are, below the ones that the kernel gives to connections: a port that is free
+// when it is looked at stays so until it is opened.
+const firstPort, lastPort = 10000, 30000
+
 func freePort(t testing.TB) int32 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range lastPort - firstPort {
+		port := firstPort + nextPort.Add(1)%(lastPort-firstPort)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return int32(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("all ports are in use")
+	return 0
 }
 
 func start(t *testing.T, name string, book *addresses, change func(*Options)) *node {
@@ -159,12 +176,38 @@ func (n *node) shutdown() {
 			n.t.Errorf("running %s: %v", n.name, err)
 		}
 		n.done <- nil
+		n.leaksNothing()
 	case <-time.After(within):
 		n.t.Errorf("%s did not stop", n.name)
 	}
 }
 
+// leaksNothing says that every count is 0 again once everything has ended. Below 0 they panic by themselves.
+func (n *node) leaksNothing() {
+	n.t.Helper()
+	select {
+	case i := <-n.parts:
+		n.parts <- i
+		for _, target := range i.table.Targets() {
+			if target.Pending() != 0 || target.Held() != 0 {
+				n.t.Errorf("%s has ended with %d pending and %d held requests of %s", n.name, target.Pending(), target.Held(), target.Key)
+			}
+		}
+		if used := i.table.InUse(); used != 0 {
+			n.t.Errorf("%s has ended with %d pods in use", n.name, used)
+		}
+	default: // it never began
+	}
+}
+
 func (n *node) set(s route.Service) { n.services <- func(sink Sink) { sink.SetService(s) } }
+
+// applied waits until what was set holds.
+func (n *node) applied() {
+	done := make(chan struct{})
+	n.services <- func(Sink) { close(done) }
+	<-done
+}
 
 func (n *node) synced() { n.services <- func(sink Sink) { sink.Synced() } }
 

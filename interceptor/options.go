@@ -11,6 +11,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
@@ -31,6 +32,19 @@ type Cluster interface {
 	Watch(ctx context.Context, sink Sink) error
 }
 
+// Limits bound what clients may take of one interceptor.
+type Limits = forward.Limits
+
+// DefaultLimits are those that hold where nothing else is said.
+func DefaultLimits() Limits {
+	var l Limits
+	l.SetDefaults()
+	return l
+}
+
+// AllHops believes every entry of X-Forwarded-For.
+const AllHops = forward.AllHops
+
 // Options configure Run.
 type Options struct {
 	Cluster Cluster
@@ -48,6 +62,13 @@ type Options struct {
 	// Linger is how long removed routes, and this interceptor once it is unpublished, go on accepting for the sake
 	// of kube-proxies that are late. Defaults 10 s and 2 s.
 	Linger, UnpublishedLinger time.Duration
+	// Limits bound what clients may take. Each has its own default.
+	Limits Limits
+	// TrustedHops is how many entries at the end of X-Forwarded-For are believed: one for each proxy before us. With 0 all
+	// that such headers say of who came before us is dropped. Default AllHops.
+	TrustedHops *int
+	// HideHeld leaves out of answers how long their requests were held, which Scale-To-Zero-Held says else.
+	HideHeld bool
 	// PeerAddress returns the address to dial for a peer. Default its IP and GRPCAddress's port.
 	PeerAddress func(peer.Peer) string
 	// Registry takes the metrics. Default a new one.
@@ -66,6 +87,8 @@ func (o *Options) setDefaults() error {
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
 	o.Linger = cmp.Or(o.Linger, 10*time.Second)
 	o.UnpublishedLinger = cmp.Or(o.UnpublishedLinger, 2*time.Second)
+	o.Limits.SetDefaults()
+	o.TrustedHops = cmp.Or(o.TrustedHops, new(AllHops))
 	if o.Registry == nil {
 		o.Registry = prometheus.NewRegistry()
 	}

@@ -394,44 +394,6 @@ func TestHeldUntilThePodListens(t *testing.T) {
 	}
 }
 
-// gunicorn closes idle connections after 2 s. A POST must not meet one that is just being closed.
-func TestPOSTAfterServerClosedIdleConnection(t *testing.T) {
-	n := start(t, "a", nil, nil)
-	listen := freePort(t)
-	n.set(unpublished(service(listen, api.ProtocolAuto, rawPod(t, func(c net.Conn) {
-		// It answers one request with keep-alive, and closes when the second one comes, as if it had not seen it.
-		defer c.Close()
-		r := bufio.NewReader(c)
-		req, err := http.ReadRequest(r)
-		if err != nil {
-			return
-		}
-		_, _ = io.Copy(io.Discard, req.Body)
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-		_, _ = r.Peek(1)
-	}))))
-	n.synced()
-	n.waitReady()
-	for i := range 20 {
-		method, body := http.MethodGet, io.Reader(nil)
-		if i%2 == 1 {
-			method, body = http.MethodPost, strings.NewReader("x")
-		}
-		req, err := http.NewRequestWithContext(t.Context(), method, url(listen, "/"), body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := client().Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			t.Errorf("%s: got %d", method, resp.StatusCode)
-		}
-	}
-}
-
 func TestTCP(t *testing.T) {
 	// It answers when the client has ended its side, which shows that one side's end alone is passed on.
 	reverse := func(c net.Conn) {
@@ -684,11 +646,13 @@ func TestIdleTCPConnectionLetsTheAppSleep(t *testing.T) {
 	}
 }
 
-// An upgraded connection is a pending request until it ends.
-func TestWebSocketIsPending(t *testing.T) {
+// So does an upgraded one, which is no request any more.
+func TestIdleWebSocketLetsTheAppSleep(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	listen := freePort(t)
-	n.set(unpublished(service(listen, api.ProtocolAuto, pod(t, echoWebSocket))))
+	s := unpublished(service(listen, api.ProtocolAuto, pod(t, echoWebSocket)))
+	s.Routes.Cooldown = api.Duration(100 * time.Millisecond)
+	n.set(s)
 	n.synced()
 	n.waitReady()
 	keda := n.keda()
@@ -696,9 +660,20 @@ func TestWebSocketIsPending(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := pending(t, keda); got != 1 {
+	defer conn.CloseNow()
+	for range 2 {
+		eventually(t, "active by messages", func() bool {
+			if err := conn.Write(t.Context(), websocket.MessageText, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := conn.Read(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			return active(t, keda)
+		})
+		eventually(t, "inactive although open", func() bool { return !active(t, keda) })
+	}
+	if got := pending(t, keda); got != 0 {
 		t.Errorf("pending %d", got)
 	}
-	_ = conn.CloseNow()
-	eventually(t, "ended", func() bool { return pending(t, keda) == 0 })
 }

@@ -19,7 +19,7 @@ import (
 // interceptor is one running data path.
 type interceptor struct {
 	options  Options
-	engine   forward.Engine
+	engine   *forward.Engine
 	manager  *listen.Manager
 	table    *route.Table
 	waker    *scaler.Waker
@@ -75,9 +75,11 @@ func Run(ctx context.Context, o Options) error {
 // assemble makes the parts and connects them; nothing runs yet.
 func assemble(o Options) *interceptor {
 	i := &interceptor{options: o, health: &health{}}
-	i.engine = forward.NewProxy(forward.ProxyOptions{Log: o.Log.WithName("forward")})
+	i.engine = forward.NewEngine(forward.Options{
+		Limits: o.Limits, TrustedHops: *o.TrustedHops, HideHeld: o.HideHeld, Log: o.Log.WithName("forward"),
+	})
 	i.manager = listen.NewManager(listen.Options{
-		Host: o.ListenHost, Engine: i.engine, TCP: forward.NewTCP(forward.TCPOptions{}),
+		Host: o.ListenHost, Engine: i.engine, MaxConnections: int64(o.Limits.MaxConnections),
 		DrainTimeout: o.DrainTimeout, Log: o.Log.WithName("listen"),
 	})
 	i.peers = peer.NewPool(peer.PoolOptions{
@@ -92,7 +94,7 @@ func assemble(o Options) *interceptor {
 	m := metrics.New(o.Registry, func() []*route.Target { return i.table.Targets() })
 	i.table = route.NewTable(route.TableOptions{
 		Listeners: i.manager, Waker: i.waker, RouteMetrics: m.Route, TargetMetrics: m.Target,
-		Linger: o.Linger, Log: o.Log.WithName("route"),
+		NewPool: i.engine.NewPool, Linger: o.Linger, Log: o.Log.WithName("route"),
 	})
 	i.scaler = scaler.NewServer(scaler.ServerOptions{
 		Target:        i.table.Target,
@@ -137,7 +139,7 @@ func (i *interceptor) shutdown(parts context.Context) {
 	i.scaler.Close()
 	i.peerSide.Close()
 	i.peers.Close()
-	i.engine.CloseIdle()
+	i.engine.Close()
 }
 
 func (i *interceptor) waitUnpublished(parts context.Context, limit time.Time) {

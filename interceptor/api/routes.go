@@ -53,6 +53,15 @@ type Routes struct {
 	Cooldown Duration `json:"cooldown"`
 	// HoldTimeout is the longest that a request is held for a pod.
 	HoldTimeout Duration `json:"holdTimeout"`
+	// ClientAffinity says that each client address keeps to one pod, as the Service's sessionAffinity ClientIP asks.
+	ClientAffinity bool `json:"clientAffinity,omitempty"`
+	// IgnorePaths are the paths of requests that neither wake nor count; one that ends in * stands for all that begin so.
+	IgnorePaths []string `json:"ignorePaths,omitempty"`
+	// IgnoreAgents are how the User-Agents of such requests begin, besides those of probes and scrapers that the interceptors
+	// know. After a * it may be any of the words in it that begins so.
+	IgnoreAgents []string `json:"ignoreAgents,omitempty"`
+	// CountKnownAgents says that those probes and scrapers count and wake like everybody.
+	CountKnownAgents bool `json:"countKnownAgents,omitempty"`
 	// Retiring says that the Service is being given back: requests are still served, but the workload is no longer
 	// woken or put to sleep for them, since the injector restores it by itself.
 	Retiring bool `json:"retiring,omitempty"`
@@ -129,6 +138,16 @@ func DecodeRoutes(value string) (Routes, error) {
 		case ProtocolAuto, ProtocolHTTP, ProtocolTCP:
 		default:
 			return r, fmt.Errorf("decoding routes: port %q has protocol %q, want auto, http or tcp", p.Name, p.Protocol)
+		}
+	}
+	for _, p := range r.IgnorePaths {
+		if !IsIgnorePath(p) {
+			return r, fmt.Errorf("decoding routes: ignored path %q is none", p)
+		}
+	}
+	for _, a := range r.IgnoreAgents {
+		if !IsIgnoreAgent(a) {
+			return r, fmt.Errorf("decoding routes: ignored agent %q is none", a)
 		}
 	}
 	return r, nil

@@ -30,6 +30,39 @@ func TestRoutesRoundTrip(t *testing.T) {
 	}
 }
 
+// What an injector of another version has written stays readable: fields that it does not know have their zero, and those
+// that we do not know are passed over.
+func TestRoutesOfAnotherVersion(t *testing.T) {
+	const before = `{"service":"web","serviceUID":"u1","direct":"web-direct",` +
+		`"workload":{"apiVersion":"apps/v1","kind":"Deployment","name":"web","uid":"u2"},` +
+		`"ports":[{"name":"http","port":80,"listen":10000,"protocol":"auto"}],"cooldown":"5m0s","holdTimeout":"1m30s"`
+	for name, value := range map[string]string{
+		"before session affinity": before + `}`, "a later one": before + `,"clientAffinity":false,"later":{"a":[1]}}`,
+	} {
+		if got, err := DecodeRoutes(value); err != nil || !reflect.DeepEqual(got, valid()) {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+	// A Service that does not use what is new has the annotation that it had, so that an upgrade changes no slice.
+	if value, err := valid().Encode(); err != nil || value != before+`}` {
+		t.Errorf("got %s, %v", value, err)
+	}
+	sticky := valid()
+	sticky.ClientAffinity = true
+	if value, err := sticky.Encode(); err != nil || value != before+`,"clientAffinity":true}` {
+		t.Errorf("got %s, %v", value, err)
+	}
+	ignoring := valid()
+	ignoring.IgnorePaths, ignoring.IgnoreAgents, ignoring.CountKnownAgents = []string{"/a*"}, []string{"*Acme"}, true
+	value, err := ignoring.Encode()
+	if err != nil || value != before+`,"ignorePaths":["/a*"],"ignoreAgents":["*Acme"],"countKnownAgents":true}` {
+		t.Errorf("got %s, %v", value, err)
+	}
+	if got, err := DecodeRoutes(value); err != nil || !reflect.DeepEqual(got, ignoring) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*Routes)
@@ -43,6 +76,8 @@ func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 		"no ports": {func(r *Routes) { r.Ports = nil }, "no ports"},
 		"listen":   {func(r *Routes) { r.Ports[0].Listen = 70000 }, "listens on 70000"},
 		"protocol": {func(r *Routes) { r.Ports[0].Protocol = "udp" }, `protocol "udp"`},
+		"path":     {func(r *Routes) { r.IgnorePaths = []string{"/a", ""} }, `ignored path ""`},
+		"agent":    {func(r *Routes) { r.IgnoreAgents = []string{"*"} }, `ignored agent "*"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := valid()

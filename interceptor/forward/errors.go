@@ -4,11 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
+	xhttp2 "golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -17,12 +23,6 @@ const StatusClientGone = 499
 
 // ErrDraining is the cause of contexts that end because the interceptor does.
 var ErrDraining = errors.New("this interceptor is shutting down")
-
-// dialError says that a pod could not be reached at all, so that nothing of the request was sent.
-type dialError struct{ err error }
-
-func (e *dialError) Error() string { return e.err.Error() }
-func (e *dialError) Unwrap() error { return e.err }
 
 // answer is what a client is told about an error.
 type answer struct {
@@ -33,13 +33,23 @@ type answer struct {
 
 // answerFor is the one table from errors to answers.
 func answerFor(err error) answer {
+	var bad http1.Malformed
+	var unreadable errAnswer
 	var held *route.HoldTimeoutError
+	var asleep *route.AsleepError
+	var down *route.DownError
 	var timeout net.Error
 	switch {
+	case errors.As(err, &bad):
+		return answer{bad.Status(), 0, "scale-to-zero: this request was not passed on: " + bad.Error() + "."}
 	case errors.As(err, &held):
 		text := fmt.Sprintf("scale-to-zero: service %s: no pod of %s became ready while this request waited, for %s.",
 			held.Service, held.Target.Workload, held.Waited.Round(100*time.Millisecond))
 		return answer{http.StatusGatewayTimeout, 10, text}
+	case errors.As(err, &asleep):
+		return answer{http.StatusOK, 0, "# scale-to-zero: " + asleep.Error() + "; this request does not wake it."}
+	case errors.As(err, &down):
+		return answer{http.StatusServiceUnavailable, 5, "scale-to-zero: " + down.Error() + "."}
 	case errors.Is(err, route.ErrTooManyHeld):
 		return answer{http.StatusServiceUnavailable, 5, "scale-to-zero: the app is starting, and too many requests wait for it already."}
 	case errors.Is(err, ErrDraining):
@@ -48,23 +58,91 @@ func answerFor(err error) answer {
 		return answer{StatusClientGone, 0, ""}
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return answer{http.StatusGatewayTimeout, 0, "scale-to-zero: the app did not answer in time."}
+	case errors.As(err, &unreadable):
+		return answer{http.StatusBadGateway, 0, "scale-to-zero: " + unreadable.Error() + "."}
 	default:
 		return answer{http.StatusBadGateway, 0, "scale-to-zero: the app's pod broke off before it answered."}
 	}
 }
 
-// Respond answers a request that could not be forwarded.
-func Respond(w http.ResponseWriter, err error) {
+// respondHTTP2 answers a request of HTTP/2 that could not be forwarded: one of gRPC in its own words, since its clients
+// take any other answer for a failure of which they know nothing.
+func respondHTTP2(w http.ResponseWriter, r *http.Request, err error) {
 	a := answerFor(err)
 	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
+	for _, f := range ownFields(err, "") {
+		h.Set(f.name, f.value)
+	}
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		if a.status == http.StatusOK && r.URL.Path == route.HealthCheck {
+			respondHealthy(w)
+			return
+		}
+		h.Set("Content-Type", "application/grpc")
+		h.Set("Grpc-Status", strconv.Itoa(int(grpcCode(err, a))))
+		h.Set("Grpc-Message", strings.TrimPrefix(a.text, "# "))
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	h.Set("Content-Type", a.contentType())
 	h.Set("X-Content-Type-Options", "nosniff")
 	if a.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(a.retryAfter))
 	}
 	w.WriteHeader(a.status)
 	if a.text != "" {
-		_, _ = w.Write([]byte(a.text + "\n")) // the client may be gone, and there is nobody else to tell
+		_, _ = io.WriteString(w, a.text+"\n") // the client may be gone, and there is nobody else to tell
 	}
+}
+
+// grpcCode is the status of a call that could not be forwarded. Unavailable invites the client to try again, and so is
+// not for calls that the app has given up itself.
+func grpcCode(err error, a answer) codes.Code {
+	var stream xhttp2.StreamError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return codes.DeadlineExceeded
+	case !errors.As(err, &stream):
+	case stream.Code == xhttp2.ErrCodeCancel:
+		return codes.Canceled
+	case stream.Code != xhttp2.ErrCodeRefusedStream:
+		return codes.Internal
+	}
+	if a.status == StatusClientGone {
+		return codes.Canceled
+	}
+	return codes.Unavailable
+}
+
+func (a answer) contentType() string {
+	if a.status == http.StatusOK {
+		return sleepType
+	}
+	return "text/plain; charset=utf-8"
+}
+
+// appendAnswer appends a as it goes out by HTTP/1.1. Ends says that the connection ends with it, and head that it
+// answers a HEAD.
+func appendAnswer(dst []byte, a answer, ends, head bool, more ...field) []byte {
+	dst = append(append(append(dst, "HTTP/1.1 "...), strconv.Itoa(a.status)...), ' ')
+	dst = append(append(dst, http.StatusText(a.status)...), "\r\n"...)
+	dst = appendField(dst, "Content-Type", a.contentType())
+	dst = appendField(dst, "Cache-Control", "no-store")
+	dst = appendField(dst, "X-Content-Type-Options", "nosniff")
+	if a.retryAfter > 0 {
+		dst = appendField(dst, "Retry-After", strconv.Itoa(a.retryAfter))
+	}
+	for _, f := range more {
+		dst = appendField(dst, f.name, f.value)
+	}
+	dst = appendField(dst, "Content-Length", strconv.Itoa(len(a.text)+1))
+	if ends {
+		dst = appendField(dst, "Connection", "close")
+	}
+	dst = append(dst, "\r\n"...)
+	if head {
+		return dst
+	}
+	return append(append(dst, a.text...), '\n')
 }

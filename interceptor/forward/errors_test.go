@@ -8,10 +8,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
@@ -33,16 +37,48 @@ func TestAnswers(t *testing.T) {
 		"deadline":           {context.DeadlineExceeded, http.StatusGatewayTimeout, "", "did not answer in time"},
 		"network timeout":    {&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, http.StatusGatewayTimeout, "", "did not answer in time"},
 		"reset":              {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, http.StatusBadGateway, "", "broke off"},
+		"unreadable answer":  {fmt.Errorf("reading: %w", errAnswer{"why"}), http.StatusBadGateway, "", "the app's answer is not HTTP: why."},
 		"end without answer": {io.EOF, http.StatusBadGateway, "", "broke off"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			Respond(w, tc.err)
+			respondHTTP2(w, httptest.NewRequest(http.MethodGet, "/", nil), tc.err)
 			if w.Code != tc.status || w.Header().Get("Retry-After") != tc.retryAfter || !strings.Contains(w.Body.String(), tc.text) {
 				t.Errorf("got %d, Retry-After %q, %q", w.Code, w.Header().Get("Retry-After"), w.Body)
 			}
 			if w.Header().Get("Cache-Control") != "no-store" {
 				t.Error("the answer may be cached")
+			}
+		})
+	}
+}
+
+// A gRPC client is told by a status of its own, and that it may try again only where the app has not given the call up.
+func TestGRPCCodes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want codes.Code
+	}{
+		"held too long":    {&route.HoldTimeoutError{Service: "shop/web"}, codes.Unavailable},
+		"draining":         {ErrDraining, codes.Unavailable},
+		"broken off":       {io.EOF, codes.Unavailable},
+		"deadline":         {context.DeadlineExceeded, codes.DeadlineExceeded},
+		"client gone":      {context.Canceled, codes.Canceled},
+		"app has canceled": {xhttp2.StreamError{Code: xhttp2.ErrCodeCancel}, codes.Canceled},
+		"app has refused":  {xhttp2.StreamError{Code: xhttp2.ErrCodeRefusedStream}, codes.Unavailable},
+		"app has failed":   {xhttp2.StreamError{Code: xhttp2.ErrCodeInternal}, codes.Internal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodPost, "/", nil)
+			r.Header.Set("Content-Type", "application/grpc+proto")
+			w := httptest.NewRecorder()
+			respondHTTP2(w, r, fmt.Errorf("calling: %w", tc.err))
+			h := w.Header()
+			if w.Code != 200 || h.Get("Grpc-Status") != strconv.Itoa(int(tc.want)) || h.Get("Content-Type") != "application/grpc" {
+				t.Errorf("got %d with %v", w.Code, h)
+			}
+			if w.Body.Len() > 0 {
+				t.Errorf("body %q", w.Body)
 			}
 		})
 	}

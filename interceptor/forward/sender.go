@@ -3,7 +3,6 @@ package forward
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -12,29 +11,31 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// maxResets is how many pods may break off before they answer until the client is told. Each such request may have been
-// what killed the pod, so that it must not be carried through all of them.
-const maxResets = 2
-
-// sender is the RoundTripper of one route: it picks a pod, sends, and goes to another one where that is safe.
+// sender sends the requests of one route: it picks a pod, and goes to another one where that is safe.
 type sender struct {
-	proxy *Proxy
-	pick  Picker
+	transport *http.Transport
+	route     *route.Route
+	ignored   bool // they neither wake nor count
 }
 
-// RoundTrip implements http.RoundTripper.
-func (s *sender) RoundTrip(req *http.Request) (*http.Response, error) {
-	visit := visitOf(req)
+// dialError says that a pod could not be reached at all, so that nothing of the request was sent.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// send returns the answer to req.
+func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, error) {
 	ctx := req.Context()
 	for resets := 0; ; {
-		pod, err := s.pick.Pick(ctx, &visit)
+		pod, err := s.choose(ctx, visit)
 		if err != nil {
 			return nil, err
 		}
 		attempt := &attempt{pod: pod}
-		resp, err := s.transport(req).RoundTrip(attempt.request(req))
+		resp, err := s.transport.RoundTrip(attempt.request(req))
 		if err == nil {
-			resp.Body = countBody(resp.Body, pod)
+			resp.Body = &countedBody{ReadCloser: resp.Body, pod: pod}
 			return resp, nil
 		}
 		pod.Done()
@@ -52,19 +53,6 @@ func (s *sender) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// transport chooses how req is sent. What came by HTTP/2 without TLS goes on so, since that client knew that the app
-// speaks it; gRPC is nearly all of it.
-func (s *sender) transport(req *http.Request) *http.Transport {
-	switch {
-	case req.ProtoMajor == 2:
-		return s.proxy.h2c
-	case replayable(req):
-		return s.proxy.reuse
-	default:
-		return s.proxy.fresh
-	}
-}
-
 // replayable says that sending req twice does no more than sending it once, and that it can be sent twice.
 func replayable(req *http.Request) bool {
 	if req.Body != nil && req.Body != http.NoBody {
@@ -77,14 +65,7 @@ func replayable(req *http.Request) bool {
 	return false
 }
 
-// brokenOff says that the pod closed or reset the connection, as opposed to having sent something that is no HTTP.
-func brokenOff(err error) bool {
-	var op *net.OpError
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) ||
-		strings.Contains(err.Error(), "server closed idle connection")
-}
-
-// visitOf describes req for the event about a wake.
+// visitOf describes req as it goes out, for the event about a wake.
 func visitOf(req *http.Request) route.Visit {
 	remote := req.RemoteAddr
 	if came := req.Header["X-Forwarded-For"]; len(came) > 0 {
@@ -97,7 +78,7 @@ func visitOf(req *http.Request) route.Visit {
 	if req.URL.Opaque != "" {
 		path = req.URL.Opaque
 	}
-	return route.Visit{Method: req.Method, Path: path, Remote: remote, Agent: req.Header.Get("User-Agent")}
+	return route.Visit{Client: addrOf(req).Addr(), Method: req.Method, Path: path, Remote: remote, Agent: req.Header.Get("User-Agent")}
 }
 
 // attempt is one try to send a request to one pod.
@@ -146,16 +127,7 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 
 func (b *attemptBody) Close() error { return nil }
 
-// countBody ends the pod's use when the answer has been read. The body of a 101 is the connection itself and stays
-// writable.
-func countBody(body io.ReadCloser, pod *route.Endpoint) io.ReadCloser {
-	counted := &countedBody{ReadCloser: body, pod: pod}
-	if conn, ok := body.(io.ReadWriteCloser); ok {
-		return &countedConn{countedBody: counted, Writer: conn}
-	}
-	return counted
-}
-
+// countedBody ends the pod's use when the answer has been read.
 type countedBody struct {
 	io.ReadCloser
 	pod  *route.Endpoint
@@ -167,17 +139,4 @@ func (b *countedBody) Close() error {
 		b.pod.Done()
 	}
 	return b.ReadCloser.Close()
-}
-
-type countedConn struct {
-	*countedBody
-	io.Writer
-}
-
-// CloseWrite passes one side's end on to the pod while the other side still talks.
-func (c *countedConn) CloseWrite() error {
-	if half, ok := c.ReadCloser.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
 }

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -23,6 +24,7 @@ const (
 	KindUndecided Kind = iota // more bytes are needed
 	KindHTTP
 	KindTCP
+	KindHTTP2 // never Sniff's: it is left to whoever reads HTTP
 )
 
 // Sniff tells HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection. What it says of
@@ -57,6 +59,19 @@ func sniffTarget(b []byte) Kind {
 		}
 	}
 	return KindUndecided
+}
+
+// speaksOther tells what a connection speaks whose first bytes are no request: HTTP/2 by its preface, TLS by the type of
+// its first record, or KindUndecided.
+func speaksOther(b []byte) Kind {
+	switch {
+	case bytes.HasPrefix(b, []byte("PRI * HTTP/2.0\r\n")):
+		return KindHTTP2
+	case len(b) > 0 && b[0] == 0x16:
+		return KindTCP
+	default:
+		return KindUndecided
+	}
 }
 
 // ErrNoBytes is returned by Peek for a connection that was closed before anything came: a probe, and no visitor.

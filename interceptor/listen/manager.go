@@ -16,8 +16,9 @@ import (
 type Options struct {
 	// Host is the address that routes listen on. Default all addresses.
 	Host   string
-	Engine forward.Engine
-	TCP    *forward.TCP
+	Engine *forward.Engine
+	// MaxConnections is how many connections of clients one route may have. Default 10000.
+	MaxConnections int64
 	// DrainTimeout is how long a closed route's requests and connections may go on. Default 30 s.
 	DrainTimeout time.Duration
 	// Retry is how long to wait until a port that could not be opened is tried again. Default 1 s.
@@ -26,6 +27,7 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() {
+	o.MaxConnections = cmp.Or(o.MaxConnections, 10000)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
 	o.Retry = cmp.Or(o.Retry, time.Second)
 }

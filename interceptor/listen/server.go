@@ -18,15 +18,6 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-const (
-	// A request's header has to be there within readHeaderTimeout.
-	readHeaderTimeout = 30 * time.Second
-	// idleTimeout is longer than ingress controllers keep connections open (nginx: 60 s), so that it is they who
-	// close them, and no request meets a connection that we have just closed.
-	idleTimeout    = 5 * time.Minute
-	maxHeaderBytes = 256 << 10
-)
-
 // server serves one route.
 type server struct {
 	options Options
@@ -34,19 +25,19 @@ type server struct {
 	log     logr.Logger
 
 	listener net.Listener
-	http     *http.Server
-	handler  http.Handler
-	// sniffed takes the connections that turned out to be HTTP; nil where the protocol is given.
-	sniffed *handover
+	http1    *forward.Group
+	http2    *http.Server
+	// handover takes the connections that turned out to speak HTTP/2.
+	handover *handover
 	// ctx is the base of all requests and connections; cancel cuts them.
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	// requests counts those in the handler, the upgraded ones too, which net/http does not wait for.
-	requests atomic.Int64
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
 	draining atomic.Bool
-	accepts  sync.WaitGroup // the goroutines that accept
-	sniffing sync.WaitGroup // connections of which it is not known yet what they speak; added to by accepts only
-	conns    sync.WaitGroup // TCP connections; added to by accepts and sniffing only
+	conns    sync.WaitGroup // connections that are not HTTP/2's
+	unknown  sync.WaitGroup // those of which it is not known yet whether they are
+	open     atomic.Int64   // their number
+	streams  atomic.Int64   // requests of HTTP/2 that are under way
+	refusing atomic.Bool    // there are as many as may be
 }
 
 // newServer opens the route's port.
@@ -59,21 +50,10 @@ func newServer(o Options, r *route.Route, log logr.Logger) (*server, error) {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
 	s := &server{
-		options: o, route: r, log: log, listener: listener, handler: o.Engine.Handler(r), ctx: ctx, cancel: cancel,
+		options: o, route: r, log: log, listener: listener, handover: newHandover(listener.Addr()),
+		http1: o.Engine.NewGroup(ctx), ctx: ctx, cancel: cancel,
 	}
-	s.http = &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		Protocols:         new(http.Protocols),
-		// OPTIONS * is the app's to answer.
-		DisableGeneralOptionsHandler: true,
-		BaseContext:                  func(net.Listener) context.Context { return ctx },
-		ErrorLog:                     forward.ErrorLog(log),
-	}
-	s.http.Protocols.SetHTTP1(true)
-	s.http.Protocols.SetUnencryptedHTTP2(true)
+	s.http2 = o.Engine.HTTP2Server(ctx, &counted{r, &s.streams, o.Engine.HTTP2Handler(r, false), o.Engine.HTTP2Handler(r, true)})
 	return s, nil
 }
 
@@ -81,31 +61,26 @@ func newServer(o Options, r *route.Route, log logr.Logger) (*server, error) {
 func (s *server) run(stop, cut <-chan struct{}) {
 	defer s.cancel(forward.ErrDraining)
 	var serving sync.WaitGroup
-	switch s.route.Port.Protocol {
-	case api.ProtocolHTTP:
-		serving.Go(func() { s.serveHTTP(s.listener) })
-	case api.ProtocolTCP:
-		s.accepts.Go(func() {
-			s.accept(func(conn *net.TCPConn) { s.conns.Go(func() { s.carry(conn, nil) }) })
-		})
-	default:
-		s.sniffed = newHandover(s.listener.Addr())
-		serving.Go(func() { s.serveHTTP(s.sniffed) })
-		s.accepts.Go(func() {
-			s.accept(func(conn *net.TCPConn) { s.sniffing.Go(func() { s.sniff(conn) }) })
-		})
-	}
+	serving.Go(s.serveHTTP2)
+	accepting := make(chan struct{})
+	go func() {
+		defer close(accepting)
+		s.accept()
+	}()
 	<-stop
+	s.draining.Store(true)
+	_ = s.listener.Close() // it was open, and there is nothing to do about it otherwise
+	<-accepting
 	s.drain(cut)
 	serving.Wait()
 }
 
 // drain lets all that runs end, and cuts it when the drain timeout is over:
 //
-//  1. The port is closed. Connections that have just been accepted still find their server.
+//  1. The port is closed already. Connections that have just been accepted may still send a request.
 //  2. Idle keep-alive connections are closed; answers from now on say "Connection: close". Requests finish.
-//  3. TCP connections and upgraded ones, which net/http does not wait for, are waited for just as long.
-//  4. What is left then is cut by way of its context, and the last handlers return.
+//  3. TCP connections and upgraded ones are waited for just as long.
+//  4. What is left then is cut: what waits for a pod is told so, and the connections to pods are closed.
 func (s *server) drain(cut <-chan struct{}) {
 	timeout, cancel := context.WithTimeout(context.Background(), s.options.DrainTimeout)
 	var cutting sync.WaitGroup
@@ -116,48 +91,43 @@ func (s *server) drain(cut <-chan struct{}) {
 		case <-timeout.Done():
 		}
 		s.cancel(forward.ErrDraining)
+		s.http1.Cut()
 	})
-	s.draining.Store(true)
-	_ = s.listener.Close() // it was open, and there is nothing to do about it otherwise
-	s.accepts.Wait()
-	s.sniffing.Wait()
-	if err := s.http.Shutdown(timeout); err != nil {
+	s.http1.Drain()
+	s.unknown.Wait() // a server that shuts down takes no connection any more
+	if err := s.http2.Shutdown(timeout); err != nil {
 		s.log.Info("cutting connections that did not end in time", "timeout", s.options.DrainTimeout)
+		_ = s.http2.Close()
 	}
+	s.waitStreams()
 	s.conns.Wait()
-	s.waitRequests(timeout)
 	cancel()
 	cutting.Wait()
 }
 
-// waitRequests waits for the handlers of upgraded connections, which http.Server.Shutdown does not.
-func (s *server) waitRequests(timeout context.Context) {
-	tick := time.NewTicker(20 * time.Millisecond)
+// waitStreams waits for the handlers of requests whose connections have been closed. Their contexts are done.
+func (s *server) waitStreams() {
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for s.requests.Load() > 0 {
+	for s.streams.Load() > 0 {
 		<-tick.C
-		if timeout.Err() != nil {
-			// The contexts are cancelled. Handlers that do not return even so are stuck in a write to a client
-			// that does not read.
-			_ = s.http.Close()
-		}
 	}
 }
 
-func (s *server) serveHTTP(l net.Listener) {
-	err := s.http.Serve(l)
+func (s *server) serveHTTP2() {
+	err := s.http2.Serve(s.handover)
 	if err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-		s.log.Error(err, "serving http")
+		s.log.Error(err, "serving HTTP/2")
 	}
 }
 
-// accept hands each new connection to serve, which must not block.
-func (s *server) accept(serve func(*net.TCPConn)) {
+// accept serves each new connection until the port is closed.
+func (s *server) accept() {
 	for {
 		conn, err := s.listener.Accept()
 		switch {
 		case err == nil:
-			serve(conn.(*net.TCPConn))
+			s.admit(conn.(*net.TCPConn))
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -168,34 +138,95 @@ func (s *server) accept(serve func(*net.TCPConn)) {
 	}
 }
 
-// sniff finds out what a connection speaks.
-func (s *server) sniff(conn *net.TCPConn) {
-	kind, peeked, err := forward.Peek(conn, forward.SniffTimeout)
-	switch {
-	case err != nil, len(peeked) == 0 && s.draining.Load():
+// admit serves conn unless there are too many already, so that one abused route leaves the others their memory.
+func (s *server) admit(conn *net.TCPConn) {
+	if s.open.Add(1) > s.options.MaxConnections {
+		s.open.Add(-1)
+		if s.refusing.CompareAndSwap(false, true) {
+			s.log.Info("refusing connections: as many as allowed are open", "max", s.options.MaxConnections)
+		}
 		_ = conn.Close()
-	case kind == forward.KindHTTP:
-		s.sniffed.give(forward.NewPeekedConn(conn, peeked))
+		return
+	}
+	s.unknown.Add(1)
+	s.conns.Go(func() {
+		known := sync.OnceFunc(s.unknown.Done)
+		defer known()
+		defer func() {
+			if s.open.Add(-1) < s.options.MaxConnections*9/10 {
+				s.refusing.Store(false)
+			}
+		}()
+		s.serve(conn, known)
+	})
+}
+
+// serve finds out what a connection speaks and carries it. It calls known when that is not HTTP/2.
+func (s *server) serve(conn *net.TCPConn, known func()) {
+	switch s.route.Protocol() {
+	case api.ProtocolHTTP:
+		s.serveHTTP(conn, nil, known)
+	case api.ProtocolTCP:
+		known()
+		s.serveTCP(conn, nil)
 	default:
-		s.conns.Go(func() { s.carry(conn, peeked) })
+		kind, peeked, err := forward.Peek(conn, forward.SniffTimeout)
+		switch {
+		case err != nil, len(peeked) == 0 && s.draining.Load():
+			_ = conn.Close()
+		case kind == forward.KindHTTP:
+			s.serveHTTP(conn, peeked, known)
+		default:
+			known()
+			s.serveTCP(conn, peeked)
+		}
 	}
 }
 
-func (s *server) carry(conn *net.TCPConn, peeked []byte) {
-	if err := s.options.TCP.Serve(s.ctx, conn, peeked, s.route); err != nil {
+func (s *server) serveHTTP(conn *net.TCPConn, peeked []byte, known func()) {
+	kind, read, err := s.http1.Serve(conn, peeked, s.route, known)
+	switch kind {
+	case forward.KindHTTP2:
+		s.handover.give(forward.NewPeekedConn(conn, read))
+	case forward.KindTCP:
+		known()
+		s.serveTCP(conn, read)
+	default:
+		s.logEnd(err)
+	}
+}
+
+func (s *server) serveTCP(conn *net.TCPConn, peeked []byte) {
+	s.logEnd(s.options.Engine.ServeTCP(s.ctx, conn, peeked, s.route))
+}
+
+func (s *server) logEnd(err error) {
+	if err != nil {
 		s.log.V(1).Info("connection ended", "error", err.Error())
 	}
 }
 
-// ServeHTTP counts and answers one request.
-func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.requests.Add(1)
-	defer s.requests.Add(-1)
-	release := s.route.Target().Begin()
-	defer release()
+// counted counts the requests of HTTP/2, but for those that neither wake nor count.
+type counted struct {
+	route            *route.Route
+	streams          *atomic.Int64
+	handler, ignored http.Handler
+}
+
+// ServeHTTP implements http.Handler.
+func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.streams.Add(1)
+	defer c.streams.Add(-1)
 	status := statusWriter{ResponseWriter: w}
-	defer func() { s.route.Metrics.Answered(status.code) }()
-	s.handler.ServeHTTP(&status, r)
+	if forward.HTTP2Ignores(c.route, r) {
+		c.route.Metrics.Ignored()
+		c.ignored.ServeHTTP(&status, r)
+		return
+	}
+	release := c.route.Target().Begin()
+	defer release()
+	defer func() { c.route.Metrics.Answered(status.code) }()
+	c.handler.ServeHTTP(&status, r)
 }
 
 // statusWriter remembers the status of an answer, and keeps net/http from guessing a content type that the app has not
@@ -205,9 +236,9 @@ type statusWriter struct {
 	code int
 }
 
-// WriteHeader implements http.ResponseWriter. An informational status is followed by another one, except for 101.
+// WriteHeader implements http.ResponseWriter. An informational status is followed by another one.
 func (w *statusWriter) WriteHeader(code int) {
-	if w.code < http.StatusOK && w.code != http.StatusSwitchingProtocols {
+	if w.code < http.StatusOK {
 		w.code = code
 	}
 	if h := w.Header(); code >= http.StatusOK && len(h["Content-Type"]) == 0 {
@@ -216,42 +247,5 @@ func (w *statusWriter) WriteHeader(code int) {
 	w.ResponseWriter.WriteHeader(code)
 }
 
-// Unwrap lets http.ResponseController flush and hijack.
+// Unwrap lets http.ResponseController flush.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// handover is a listener whose connections come from another one.
-type handover struct {
-	addr   net.Addr
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newHandover(addr net.Addr) *handover {
-	return &handover{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-// give passes conn on, or closes it if nobody accepts any more.
-func (h *handover) give(conn net.Conn) {
-	select {
-	case h.conns <- conn:
-	case <-h.closed:
-		_ = conn.Close()
-	}
-}
-
-func (h *handover) Accept() (net.Conn, error) {
-	select {
-	case conn := <-h.conns:
-		return conn, nil
-	case <-h.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (h *handover) Close() error {
-	h.once.Do(func() { close(h.closed) })
-	return nil
-}
-
-func (h *handover) Addr() net.Addr { return h.addr }

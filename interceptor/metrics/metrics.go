@@ -15,6 +15,7 @@ const namespace = "scale_to_zero"
 // Metrics has all collectors.
 type Metrics struct {
 	requests  *prometheus.CounterVec
+	ignored   *prometheus.CounterVec
 	held      *prometheus.HistogramVec
 	wakes     *prometheus.CounterVec
 	coldStart *prometheus.HistogramVec
@@ -28,6 +29,10 @@ func New(r prometheus.Registerer, targets func() []*route.Target) *Metrics {
 			Namespace: namespace, Name: "requests_total",
 			Help: "HTTP requests that have been answered, by the class of the status; none is for those broken off before one.",
 		}, []string{"namespace", "service", "code"}),
+		ignored: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "ignored_requests_total",
+			Help: "HTTP requests of probes and scrapers and for ignored paths, which neither wake nor count.",
+		}, []string{"namespace", "service"}),
 		held: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "held_seconds", Buckets: seconds,
 			Help: "How long requests and connections waited for a pod, if they had to.",
@@ -41,7 +46,7 @@ func New(r prometheus.Registerer, targets func() []*route.Target) *Metrics {
 			Help: "Time from the request that woke a workload to its first ready pod.",
 		}, []string{"namespace", "workload"}),
 	}
-	r.MustRegister(m.requests, m.held, m.wakes, m.coldStart, &pending{
+	r.MustRegister(m.requests, m.ignored, m.held, m.wakes, m.coldStart, &pending{
 		targets: targets,
 		pending: prometheus.NewDesc(namespace+"_pending_requests",
 			"Requests that have arrived and are not answered yet.", []string{"namespace", "workload"}, nil),
@@ -53,7 +58,7 @@ func New(r prometheus.Registerer, targets func() []*route.Target) *Metrics {
 
 // Route returns the observer of a Service's requests.
 func (m *Metrics) Route(ns, service string) route.Metrics {
-	r := &routeMetrics{held: m.held.WithLabelValues(ns, service)}
+	r := &routeMetrics{held: m.held.WithLabelValues(ns, service), ignored: m.ignored.WithLabelValues(ns, service)}
 	for i, class := range [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"} {
 		r.answered[i] = m.requests.WithLabelValues(ns, service, class)
 	}
@@ -70,10 +75,13 @@ func (m *Metrics) Target(key route.Key) route.TargetMetrics {
 
 type routeMetrics struct {
 	held     prometheus.Observer
+	ignored  prometheus.Counter
 	answered [6]prometheus.Counter
 }
 
 func (m *routeMetrics) Held(d time.Duration) { m.held.Observe(d.Seconds()) }
+
+func (m *routeMetrics) Ignored() { m.ignored.Inc() }
 
 func (m *routeMetrics) Answered(status int) {
 	class := status / 100

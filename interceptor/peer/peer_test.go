@@ -23,6 +23,7 @@ func (fakeMetrics) Woken()                  {}
 func (fakeMetrics) ColdStart(time.Duration) {}
 func (fakeMetrics) Held(time.Duration)      {}
 func (fakeMetrics) Answered(int)            {}
+func (fakeMetrics) Ignored()                {}
 
 type fakeListeners struct{}
 

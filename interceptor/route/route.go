@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -25,12 +26,44 @@ func (e *HoldTimeoutError) Error() string {
 		e.Target.Workload, e.Service, e.Waited.Round(time.Millisecond))
 }
 
-// Visit is what is known of a request, for the event about the wake that it causes. All of it may have been chosen by
-// an attacker.
+// AsleepError is returned for a request that wakes nobody while no pod is ready to answer it.
+type AsleepError struct {
+	Target Key
+	// Starting says that there is a pod already.
+	Starting bool
+}
+
+func (e *AsleepError) Error() string {
+	if e.Starting {
+		return e.Target.Workload + " is starting"
+	}
+	return e.Target.Workload + " is asleep"
+}
+
+// DownError is returned for a request that wakes nobody where pods are up and yet none answers: not for sleep.
+type DownError struct {
+	Service string // namespace/name
+	Target  Key
+}
+
+func (e *DownError) Error() string {
+	return fmt.Sprintf("no pod of %s (for service %s) is ready and answers", e.Target.Workload, e.Service)
+}
+
+// patience is how long such a request waits for a ready pod that refuses: it may be one that has just begun to end.
+const patience = time.Second
+
+// Visit is what is known of a request: for the event about the wake that it causes, where all of it may have been chosen by
+// an attacker, and for the choice of its pod.
 type Visit struct {
 	Method, Path, Remote, Agent string // Method is empty for a TCP connection
+	// Client is the address that has connected to us, whatever the request says of others. It decides about the pod where
+	// the Service's session affinity is ClientIP; the zero Addr goes to any.
+	Client netip.Addr
 	// Began is when the request arrived, for the time that it may be held. Pick sets it at the first wait.
 	Began time.Time
+	// Held is how long Pick has waited for a pod, in all its calls for this visit; 0 if it did not have to.
+	Held time.Duration
 }
 
 // Waker is told of requests that wait for a pod.
@@ -45,6 +78,8 @@ type Metrics interface {
 	Held(time.Duration)
 	// Answered counts a request by its status code.
 	Answered(status int)
+	// Ignored counts a request that does not count, in place of Answered.
+	Ignored()
 }
 
 // Route is one port of one opted-in Service.
@@ -67,6 +102,9 @@ type Route struct {
 // Name is namespace/service.
 func (r *Route) Name() string { return r.Namespace + "/" + r.Service }
 
+// Protocol is what connections speak that are accepted from now on, one of api's Protocol constants.
+func (r *Route) Protocol() string { return r.snap.Load().protocol }
+
 // Target is the workload behind the route.
 func (r *Route) Target() *Target { return r.snap.Load().target }
 
@@ -83,8 +121,8 @@ func (r *Route) Held() int64 { return r.held.Load() }
 func (r *Route) HasEndpoint() bool { return len(r.snap.Load().endpoints) > 0 }
 
 // TryPick chooses the pod for a request, or none if it would have to wait. The caller must call the endpoint's Done.
-func (r *Route) TryPick() *Endpoint {
-	e, _ := r.snap.Load().choose(r.clock)
+func (r *Route) TryPick(v *Visit) *Endpoint {
+	e, _ := r.snap.Load().choose(r.clock, v)
 	if e != nil {
 		e.pending.Add(1)
 	}
@@ -95,7 +133,7 @@ func (r *Route) TryPick() *Endpoint {
 // all the calls for this visit together. The caller must call the endpoint's Done. The error is ErrTooManyHeld, a
 // HoldTimeoutError or the context's.
 func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
-	if e := r.TryPick(); e != nil {
+	if e := r.TryPick(v); e != nil {
 		return e, nil
 	}
 	return r.hold(ctx, v)
@@ -108,7 +146,11 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	}
 	defer r.held.Add(-1)
 	began := time.Now()
-	defer func() { r.Metrics.Held(time.Since(began)) }()
+	defer func() {
+		held := max(time.Since(began), 1) // what was held was not held for nothing
+		v.Held += held
+		r.Metrics.Held(held)
+	}()
 	if v.Began.IsZero() {
 		v.Began = began
 	}
@@ -122,7 +164,7 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	defer timer.Stop()
 	for {
 		s := r.snap.Load()
-		e, retry := s.choose(r.clock)
+		e, retry := s.choose(r.clock, v)
 		if e != nil {
 			e.pending.Add(1)
 			return e, nil
@@ -131,15 +173,58 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 		if left <= 0 {
 			return nil, &HoldTimeoutError{Service: r.Name(), Target: target.Key, Waited: time.Since(v.Began)}
 		}
-		if retry != 0 {
-			left = min(left, time.Duration(max(0, retry-r.clock.now())))
+		if err := r.await(ctx, s, timer, left, retry); err != nil {
+			return nil, err
 		}
-		timer.Reset(left)
-		select {
-		case <-s.changed:
-		case <-timer.C:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for a pod: %w", context.Cause(ctx))
+	}
+}
+
+// await waits for another snapshot than s, for no longer than left, and until retry by clock if that is not 0.
+func (r *Route) await(ctx context.Context, s *snapshot, timer *time.Timer, left time.Duration, retry int64) error {
+	if retry != 0 {
+		left = min(left, time.Duration(max(0, retry-r.clock.now())))
+	}
+	timer.Reset(left)
+	select {
+	case <-s.changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for a pod: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+// PickReady is Pick for a request that neither wakes nor counts: it is not held. Where no pod is ready the error is an
+// AsleepError, or a DownError if the workload has had pods for longer than a request would be held: that is not sleep, and
+// who looks after the app has to see it. A ready pod that refuses is given a moment, and then the error is a DownError too.
+func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
+	if e := r.TryPick(v); e != nil {
+		return e, nil
+	}
+	if v.Began.IsZero() {
+		v.Began = time.Now()
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		s := r.snap.Load()
+		if len(s.endpoints) == 0 {
+			if up := s.target.HasPods(); !up || s.target.Up() < s.holdTimeout {
+				return nil, &AsleepError{Target: s.target.Key, Starting: up}
+			}
+			return nil, &DownError{Service: r.Name(), Target: s.target.Key}
+		}
+		e, retry := s.choose(r.clock, v)
+		if e != nil {
+			e.pending.Add(1)
+			return e, nil
+		}
+		left := patience - time.Since(v.Began)
+		if left <= 0 {
+			return nil, &DownError{Service: r.Name(), Target: s.target.Key}
+		}
+		if err := r.await(ctx, s, timer, left, retry); err != nil {
+			return nil, err
 		}
 	}
 }

@@ -31,12 +31,13 @@ func (w *fakeWaker) Wake(_ *Route, t *Target, _ *Visit) {
 	}
 }
 
-type fakeMetrics struct{ woken, coldStarts, held atomic.Int64 }
+type fakeMetrics struct{ woken, coldStarts, held, ignored atomic.Int64 }
 
 func (m *fakeMetrics) Woken()                  { m.woken.Add(1) }
 func (m *fakeMetrics) ColdStart(time.Duration) { m.coldStarts.Add(1) }
 func (m *fakeMetrics) Held(time.Duration)      { m.held.Add(1) }
 func (m *fakeMetrics) Answered(int)            {}
+func (m *fakeMetrics) Ignored()                { m.ignored.Add(1) }
 
 type fixture struct {
 	*Table
@@ -292,7 +293,7 @@ func TestLeastPendingFirst(t *testing.T) {
 	f.SetService(web("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"))
 	got := map[string]int{}
 	for range 30 {
-		got[f.route(10000).TryPick().Addr]++
+		got[f.route(10000).TryPick(&Visit{}).Addr]++
 	}
 	for addr, n := range got {
 		if n != 10 {
@@ -445,10 +446,17 @@ func TestLoopHandover(t *testing.T) {
 
 // What each request allocates where a pod is ready: nothing.
 func TestWarmPathAllocations(t *testing.T) {
+	for name, s := range map[string]Service{"plain": web(pods(2)...), "affinity": sticky(pods(2)...)} {
+		t.Run(name, func(t *testing.T) { assertNoAllocations(t, s) })
+	}
+}
+
+func assertNoAllocations(t *testing.T, s Service) {
+	t.Helper()
 	f := newFixture(0)
-	f.SetService(web("10.0.0.1:80", "10.0.0.2:80"))
+	f.SetService(s)
 	r, ctx := f.route(10000), t.Context()
-	visit := Visit{}
+	visit := Visit{Client: clients(1)[0]}
 	if got := testing.AllocsPerRun(1000, func() {
 		release := r.Target().Begin()
 		defer release()
@@ -463,18 +471,20 @@ func TestWarmPathAllocations(t *testing.T) {
 }
 
 func BenchmarkWarmPath(b *testing.B) {
-	for _, pods := range []int{1, 3, 10} {
-		b.Run(fmt.Sprintf("pods=%d", pods), func(b *testing.B) {
+	type shape struct {
+		pods     int
+		affinity bool
+	}
+	for _, tc := range []shape{{1, false}, {3, false}, {10, false}, {3, true}, {10, true}} {
+		b.Run(fmt.Sprintf("pods=%d,affinity=%t", tc.pods, tc.affinity), func(b *testing.B) {
 			f := newFixture(0)
-			var addrs []string
-			for i := range pods {
-				addrs = append(addrs, fmt.Sprintf("10.0.0.%d:80", i+1))
-			}
-			f.SetService(web(addrs...))
+			s := web(pods(tc.pods)...)
+			s.Routes.ClientAffinity = tc.affinity
+			f.SetService(s)
 			r := f.route(10000)
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
-				visit := Visit{}
+				visit := Visit{Client: clients(1)[0]}
 				for pb.Next() {
 					release := r.Target().Begin()
 					e, err := r.Pick(b.Context(), &visit)

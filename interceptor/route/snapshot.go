@@ -1,6 +1,7 @@
 package route
 
 import (
+	"io"
 	"math"
 	"math/rand/v2"
 	"sync/atomic"
@@ -20,8 +21,13 @@ const (
 // Endpoint is one ready pod's port. It stays the same object for as long as the pod is in the snapshots.
 type Endpoint struct {
 	Addr string // ip:port
+	// Pool is what TableOptions.NewPool made for this pod and route; nil if there is no NewPool. It is closed, once, when
+	// the pod has left the route or the route is gone. Who picked the pod before may still use it then and later: what
+	// runs must go on, but nothing is to be kept in it any more.
+	Pool io.Closer
 
 	clock    clock
+	hash     uint64 // of Addr
 	pending  atomic.Int64
 	failures atomic.Int32
 	// suspect is until when requests avoid this pod by clock; 0 is no suspicion. Whoever finds the time over takes
@@ -32,13 +38,20 @@ type Endpoint struct {
 }
 
 // Done ends the use that began with Pick.
-func (e *Endpoint) Done() { e.pending.Add(-1) }
+func (e *Endpoint) Done() {
+	if e.pending.Add(-1) < 0 {
+		panic("route: the use of a pod was ended more often than begun")
+	}
+}
 
 // Fail says that the pod could not be reached: it is left alone for a little while.
 func (e *Endpoint) Fail() {
 	n := min(e.failures.Add(1), 6)
 	e.suspect.Store(e.clock.now() + int64(min(suspectMin<<(n-1), suspectMax)))
 }
+
+// Failures is how often in a row the pod could not be reached.
+func (e *Endpoint) Failures() int32 { return e.failures.Load() }
 
 // Succeed says that the pod was reached.
 func (e *Endpoint) Succeed() {
@@ -57,13 +70,16 @@ type snapshot struct {
 	endpoints   []*Endpoint
 	holdTimeout time.Duration
 	retiring    bool
+	affinity    bool // each client has a pod of its own
 	sleepID     string
+	protocol    string // one of api's
+	ignored     *ignored
 	changed     chan struct{}
 }
 
-// choose takes the endpoint with the fewest pending requests. If there is none it says when a suspect one may be tried
-// again by clock; 0 is not before the snapshot changes.
-func (s *snapshot) choose(c clock) (_ *Endpoint, retry int64) {
+// choose takes the endpoint with the fewest pending requests, or with affinity the client's own. If there is none it says
+// when a suspect one may be tried again by clock; 0 is not before the snapshot changes.
+func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 	n := len(s.endpoints)
 	if n == 0 {
 		return nil, 0
@@ -73,6 +89,9 @@ func (s *snapshot) choose(c clock) (_ *Endpoint, retry int64) {
 		if e.suspect.Load() == 0 {
 			return e, 0
 		}
+	}
+	if s.affinity && v.Client.IsValid() {
+		return s.chooseFor(c, v.Client)
 	}
 	var best *Endpoint
 	least := int64(math.MaxInt64)

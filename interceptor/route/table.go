@@ -3,6 +3,7 @@ package route
 import (
 	"cmp"
 	"context"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -57,6 +58,9 @@ type TableOptions struct {
 	Linger time.Duration
 	// MaxHeld is how many requests of one route may wait for a pod. Default 10000.
 	MaxHeld int64
+	// NewPool makes what the forwarding keeps for a pod of one route, such as its idle connections: Endpoint.Pool. It must
+	// neither block nor call the Table. Default none.
+	NewPool func(addr string) io.Closer
 	Log     logr.Logger
 }
 
@@ -69,11 +73,10 @@ func (o *TableOptions) setDefaults() {
 type routeKey struct {
 	namespace, service, port string
 	listen                   int32
-	protocol                 string
 }
 
 func keyOf(s Service, p api.Port) routeKey {
-	return routeKey{namespace: s.Namespace, service: s.Name, port: p.Name, listen: p.Listen, protocol: p.Protocol}
+	return routeKey{namespace: s.Namespace, service: s.Name, port: p.Name, listen: p.Listen}
 }
 
 type serviceKey struct{ namespace, service string }
@@ -93,7 +96,9 @@ type Table struct {
 	targets  map[Key]*Target
 	// waiting are the routes whose port another one has.
 	waiting map[routeKey]struct{}
-	closed  bool
+	// left are the pools that unlock is to close.
+	left   []io.Closer
+	closed bool
 }
 
 // NewTable returns an empty Table.
@@ -114,7 +119,7 @@ func NewTable(o TableOptions) *Table {
 // SetService implements Sink.
 func (t *Table) SetService(s Service) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	if t.closed {
 		return
 	}
@@ -185,6 +190,19 @@ func (t *Table) Targets() []*Target {
 	return all
 }
 
+// InUse is how often the pods of all routes were picked without Done having been called yet. It is 0 when nothing runs.
+func (t *Table) InUse() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var n int64
+	for _, r := range t.routes {
+		for _, e := range r.snap.Load().endpoints {
+			n += e.pending.Load()
+		}
+	}
+	return n
+}
+
 // Published says whether any route slice still sends traffic to this interceptor.
 func (t *Table) Published() bool {
 	t.mu.Lock()
@@ -197,15 +215,19 @@ func (t *Table) Published() bool {
 	return false
 }
 
-// Close stops the timers of lingering routes; nothing changes afterwards.
+// Close stops the timers of lingering routes and closes the pools of all pods; nothing changes afterwards.
 func (t *Table) Close() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
+	if t.closed {
+		return
+	}
 	t.closed = true
 	for _, r := range t.routes {
 		if r.gone != nil {
 			r.gone.Stop()
 		}
+		t.leave(r.snap.Load().endpoints...)
 	}
 }
 
@@ -232,7 +254,7 @@ func (t *Table) dropMissing(old, now Service) {
 // expire closes a route whose linger is over, and gives its port to a Service that waits for it.
 func (t *Table) expire(key routeKey, r *Route) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	if t.closed || t.routes[key] != r || r.gone == nil {
 		return // closed, or wanted again
 	}
@@ -242,6 +264,7 @@ func (t *Table) expire(key routeKey, r *Route) {
 	target.routes--
 	t.refresh(target)
 	t.options.Listeners.Close(r)
+	t.leave(r.snap.Load().endpoints...)
 	waiting := make([]Service, 0, 1)
 	for _, s := range t.services {
 		if slices.ContainsFunc(s.Routes.Ports, func(p api.Port) bool { return p.Listen == key.listen }) {
@@ -251,134 +274,5 @@ func (t *Table) expire(key routeKey, r *Route) {
 	slices.SortFunc(waiting, func(a, b Service) int { return a.Created.Compare(b.Created) })
 	for _, s := range waiting {
 		t.apply(s)
-	}
-}
-
-// apply makes the routes of s be as s says.
-func (t *Table) apply(s Service) {
-	target := t.target(s)
-	for _, p := range s.Routes.Ports {
-		key := keyOf(s, p)
-		if owner, taken := t.ports[p.Listen]; taken && owner != key {
-			if _, told := t.waiting[key]; !told {
-				t.waiting[key] = struct{}{}
-				t.options.Log.Error(nil, "two routes claim one port; the first keeps it", "port", p.Listen,
-					"namespace", s.Namespace, "service", s.Name,
-					"ownerNamespace", owner.namespace, "owner", owner.service)
-			}
-			continue
-		}
-		delete(t.waiting, key)
-		r := t.routes[key]
-		if r == nil {
-			r = t.newRoute(s, p)
-			t.routes[key], t.ports[p.Listen] = r, key
-			t.update(r, target, s)
-			t.options.Listeners.Open(r)
-			continue
-		}
-		if r.gone != nil {
-			r.gone.Stop()
-			r.gone = nil
-		}
-		t.update(r, target, s)
-	}
-	t.refresh(target)
-}
-
-func (t *Table) newRoute(s Service, p api.Port) *Route {
-	return &Route{
-		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
-		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
-		clock:   t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld,
-	}
-}
-
-// target returns the target of s, a new one if need be.
-func (t *Table) target(s Service) *Target {
-	key := Key{Namespace: s.Namespace, Workload: s.Routes.Workload.String()}
-	target := t.targets[key]
-	if target == nil {
-		target = &Target{Key: key, clock: t.clock, metrics: t.options.TargetMetrics(key)}
-		t.targets[key] = target
-	}
-	target.workload.Store(&s.Routes.Workload)
-	return target
-}
-
-// update publishes a new snapshot of r if anything in it is new.
-func (t *Table) update(r *Route, target *Target, s Service) {
-	next := &snapshot{
-		target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout),
-		retiring: s.Routes.Retiring, sleepID: s.SleepID,
-	}
-	old := r.snap.Load()
-	known := map[string]*Endpoint{}
-	if old != nil {
-		for _, e := range old.endpoints {
-			known[e.Addr] = e
-		}
-	}
-	for _, addr := range s.Endpoints[r.Port.Name] {
-		e := known[addr]
-		if e == nil {
-			e = &Endpoint{Addr: addr, clock: t.clock, recovered: func() { t.republish(r) }}
-		}
-		next.endpoints = append(next.endpoints, e)
-	}
-	if old == nil {
-		target.routes++
-	} else if old.target != target {
-		old.target.routes--
-		target.routes++
-	}
-	if old == nil || old.target != target || old.holdTimeout != next.holdTimeout || old.retiring != next.retiring ||
-		old.sleepID != next.sleepID || !slices.Equal(old.endpoints, next.endpoints) {
-		r.publish(next)
-	}
-	if old != nil && old.target != target {
-		t.refresh(old.target)
-	}
-}
-
-// republish wakes those who wait at r without any change: a pod that was suspect answers again.
-func (t *Table) republish(r *Route) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	same := *r.snap.Load()
-	r.publish(&same)
-}
-
-// refresh computes what target knows of its routes. One without routes stays until nothing is pending, so that the same
-// workload finds its count again when it comes back meanwhile.
-func (t *Table) refresh(target *Target) {
-	if target.routes == 0 {
-		if target.Pending() == 0 {
-			delete(t.targets, target.Key)
-		}
-		return
-	}
-	var cooldown time.Duration
-	var ready, pods int
-	retiring := false
-	for _, s := range t.services {
-		if s.Namespace != target.Key.Namespace || s.Routes.Workload.String() != target.Key.Workload {
-			continue
-		}
-		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
-		retiring = retiring || s.Routes.Retiring
-		pods = max(pods, s.Pods)
-		for _, addrs := range s.Endpoints {
-			ready += len(addrs)
-		}
-	}
-	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
-		target.cooldown.Store(int64(cooldown))
-	}
-	target.retiring.Store(retiring)
-	target.setPods(int32(pods))
-	target.ready.Store(int32(ready))
-	if ready > 0 {
-		target.awake()
 	}
 }

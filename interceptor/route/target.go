@@ -81,7 +81,9 @@ func (t *Target) end(released *bool) {
 	}
 	*released = true
 	t.Touch()
-	t.pending.Add(-1)
+	if t.pending.Add(-1) < 0 {
+		panic("route: more requests were released than begun")
+	}
 }
 
 // Touch says that something happened just now.

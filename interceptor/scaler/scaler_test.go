@@ -76,6 +76,7 @@ func (fakeMetrics) Woken()                  {}
 func (fakeMetrics) ColdStart(time.Duration) {}
 func (fakeMetrics) Held(time.Duration)      {}
 func (fakeMetrics) Answered(int)            {}
+func (fakeMetrics) Ignored()                {}
 
 // fakeListeners remember the route.
 type fakeListeners struct{ route *route.Route }

@@ -110,6 +110,7 @@ type answer struct {
 	Body        string  `json:"body,omitempty"` // its first bytes
 	Bytes       int64   `json:"bytes"`
 	SHA256      string  `json:"sha256,omitempty"` // of all of it
+	Held        string  `json:"held,omitempty"`   // the header Scale-To-Zero-Held
 	Ms          float64 `json:"ms"`
 	FirstByteMs float64 `json:"firstByteMs,omitempty"`
 	Error       string  `json:"error,omitempty"`
@@ -178,7 +179,7 @@ func request(ctx context.Context, client *http.Client, o getOptions) answer {
 			return err // it names method and URL
 		}
 		defer func() { _ = response.Body.Close() }()
-		a.Status = response.StatusCode
+		a.Status, a.Held = response.StatusCode, response.Header.Get("Scale-To-Zero-Held")
 		sum, head := sha256.New(), &strings.Builder{}
 		a.Bytes, err = io.Copy(io.MultiWriter(sum, &limited{head, shown}), response.Body)
 		a.Body, a.SHA256 = head.String(), hex.EncodeToString(sum.Sum(nil))

@@ -108,6 +108,12 @@ func TestSchemaTellsWhatIsWrong(t *testing.T) {
 		"no replica":        {values{"controller": values{"replicas": 0}}, "controller"},
 		"a number as label": {values{"interceptor": values{"podLabels": values{"a": true}}}, "podLabels"},
 		"no unit":           {values{"interceptor": values{"drainTimeout": "60"}}, "drainTimeout"},
+		"no connections":    {values{"interceptor": values{"maxConnectionsPerRoute": 0}}, "maxConnectionsPerRoute"},
+		"a header as text":  {values{"interceptor": values{"maxHeaderBytes": "64Ki"}}, "maxHeaderBytes"},
+		"no hops":           {values{"interceptor": values{"trustedHops": -2}}, "trustedHops"},
+		"half a hop":        {values{"interceptor": values{"trustedHops": 0.5}}, "trustedHops"},
+		"held as text":      {values{"interceptor": values{"heldHeader": "yes"}}, "heldHeader"},
+		"an idle number":    {values{"interceptor": values{"idleTimeout": 300}}, "idleTimeout"},
 		"one port":          {values{"controller": values{"portRange": "8080"}}, "portRange"},
 		"a typo":            {values{"intercepter": values{}}, "intercepter"},
 		"a log level":       {values{"log": values{"level": "trace"}}, "level"},
@@ -117,6 +123,45 @@ func TestSchemaTellsWhatIsWrong(t *testing.T) {
 		for _, h := range helms() {
 			if _, err := h.render(ours, "r", "ns", tc.v); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s, %s: the error %v does not name %s", h.name, name, err, tc.want)
+			}
+		}
+	}
+}
+
+// The limits reach the interceptors as they were written, large numbers too.
+func TestLimits(t *testing.T) {
+	for name, tc := range map[string]struct {
+		v    values
+		want []string
+	}{
+		"defaults": {values{}, []string{
+			"--max-connections-per-route=10000", "--max-header-bytes=65536", "--read-header-timeout=30s", "--idle-timeout=5m",
+			"--write-timeout=1m", "--trusted-hops=-1", "--held-header=true",
+		}},
+		"all": {readValues(t, "testdata/all.yaml"), []string{
+			"--max-connections-per-route=1000000", "--max-header-bytes=1048576", "--read-header-timeout=10s", "--idle-timeout=1h30m",
+			"--write-timeout=90s", "--trusted-hops=0", "--held-header=false",
+		}},
+		"values kept from a chart without them": {values{"interceptor": values{
+			"maxConnectionsPerRoute": nil, "maxHeaderBytes": nil, "readHeaderTimeout": nil, "idleTimeout": nil, "writeTimeout": nil, "trustedHops": nil, "heldHeader": nil,
+		}}, nil},
+	} {
+		for _, h := range helms() {
+			r, err := h.render(ours, "r", "ns", tc.v, certManagerAPI)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for pod, template := range templates(objects(t, r)) {
+				if len(tc.want) == 0 && slices.ContainsFunc(template.Spec.Containers[0].Args, func(arg string) bool {
+					return strings.HasPrefix(arg, "--max-") || strings.HasPrefix(arg, "--trusted-") || strings.HasPrefix(arg, "--held-")
+				}) {
+					t.Errorf("%s, %s: %s has %v", h.name, name, pod, template.Spec.Containers[0].Args)
+				}
+				for _, want := range tc.want {
+					if got := slices.Contains(template.Spec.Containers[0].Args, want); got != strings.HasSuffix(pod, "-interceptor") {
+						t.Errorf("%s, %s: %s has %s: %t", h.name, name, pod, want, got)
+					}
+				}
 			}
 		}
 	}

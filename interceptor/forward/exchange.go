@@ -1,0 +1,216 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// maxResets is how many pods may break off before they answer until the client is told. Each such request may have been
+// what killed the pod, so that it must not be carried through all of them.
+const maxResets = 2
+
+// maxSmallBody is the longest body that is sent together with the head, if all of it has come.
+const maxSmallBody = 16 << 10
+
+// outcome is what becomes of a connection after a request.
+type outcome uint8
+
+const (
+	finished outcome = iota // it ends
+	reusable                // it takes another request
+	upgraded                // it carries bytes from now on
+)
+
+// exchange has one request answered, and counts it if it counts.
+func (c *conn) exchange() outcome {
+	if c.ignored = c.ignores(); c.ignored {
+		c.route.Metrics.Ignored()
+		return c.attend()
+	}
+	release := c.route.Target().Begin()
+	defer release()
+	return c.attend()
+}
+
+// attend has one request answered.
+func (c *conn) attend() outcome {
+	c.status, c.broken = 0, false
+	c.begun.Store(false)
+	if err := c.prepare(); err != nil {
+		return c.fail(err)
+	}
+	for resets := 0; ; {
+		pod, err := c.pick()
+		if err != nil {
+			return c.fail(err)
+		}
+		up, err := c.connect(pod)
+		if err != nil {
+			pod.Done()
+			if c.group.base.Err() != nil {
+				return c.fail(context.Cause(c.group.base))
+			}
+			continue
+		}
+		result, err := c.carry(up)
+		if err == nil && result == upgraded {
+			c.tunnelTo = pod
+			return upgraded
+		}
+		pod.Done()
+		switch {
+		case err == nil:
+			return result
+		case !c.again(pod, up, err, &resets):
+			return c.fail(err)
+		}
+	}
+}
+
+// prepare finds out where the request ends and writes its head as it goes out.
+func (c *conn) prepare() error {
+	c.last = c.req.Close || c.req.Minor == 0 && !c.req.KeepAlive
+	c.body = body{left: max(c.req.Length, 0), chunked: c.req.Chunked}
+	if c.req.Length > 0 && c.req.Length <= maxSmallBody {
+		c.readSmallBody()
+	}
+	b := c.in.bytes()
+	first, n, err := c.body.take(b[c.headLength:], false)
+	if err != nil {
+		return err
+	}
+	h := hop{remote: c.remote, trusted: c.engine.options.TrustedHops}
+	c.out = appendRequest(c.out[:0], &c.req, b, h, c.host)
+	c.out = append(c.out, first...)
+	c.streams = !c.body.ended()
+	c.used = c.headLength + n
+	c.sent = len(c.out)
+	return nil
+}
+
+// readSmallBody reads what has come already of a body that is small enough to be sent with its head. Clients often send
+// the two one right after the other.
+func (c *conn) readSmallBody() {
+	missing := c.headLength + int(c.req.Length) - c.in.len()
+	for missing > len(c.in.free()) {
+		c.in = c.engine.buffers.grow(c.in)
+	}
+	if missing > 0 {
+		c.client.tryRead(c.in)
+	}
+}
+
+// connect returns a connection to pod for the request.
+func (c *conn) connect(pod *route.Endpoint) (*podConn, error) {
+	maxIdle := hotFor
+	switch {
+	case c.streams, c.broken:
+		maxIdle = 0
+	case c.replayable():
+		maxIdle = c.engine.options.PodIdleTimeout
+	}
+	return take(c.group.base, pod, maxIdle)
+}
+
+// replayable says that carrying the request out twice does no more than doing it once (RFC 9110, 9.2.2), and that all of
+// it is still here.
+func (c *conn) replayable() bool {
+	if c.streams {
+		return false
+	}
+	switch string(c.req.Method(c.in.bytes())) {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return !c.req.HasUpgrade
+	}
+	return false
+}
+
+// carry sends the request to a pod and passes the answer on. An error means that none of the answer was passed on.
+func (c *conn) carry(up *podConn) (outcome, error) {
+	c.upstream.Store(up)
+	if c.gone.Load() || c.group.base.Err() != nil {
+		_ = up.Close() // whoever said so did not see this connection yet
+	}
+	var in *buffer
+	var err error
+	if c.streams {
+		in, err = c.sendStreaming(up)
+	} else {
+		c.enter(phaseAnswer)
+		in, err = up.send(c.out, !up.reused)
+	}
+	if err == nil {
+		var result outcome
+		if result, err = c.relay(up, in); err == nil {
+			return result, nil
+		}
+	}
+	c.unwatch()
+	c.upstream.Store(nil)
+	c.undelivered = up.reused && !up.deliverable()
+	_ = up.Close()
+	return finished, c.stopUpload(err)
+}
+
+// again decides whether the request may be sent once more, after err.
+func (c *conn) again(pod *route.Endpoint, up *podConn, err error, resets *int) bool {
+	switch {
+	case c.gone.Load(), c.streams, c.begun.Load(), c.group.base.Err() != nil:
+		return false
+	case errors.Is(err, errStale):
+		return true
+	case c.undelivered:
+		return true
+	case !brokenOff(err) || !c.replayable() || *resets == maxResets:
+		return false
+	}
+	*resets++
+	c.broken = true
+	if !up.reused {
+		pod.Fail()
+	}
+	return true
+}
+
+// brokenOff says that the pod closed or reset the connection, as opposed to having sent something that is no HTTP.
+func brokenOff(err error) bool {
+	var op *net.OpError
+	var errno syscall.Errno
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || errors.As(err, &errno)
+}
+
+// fail answers for an app that did not.
+func (c *conn) fail(err error) outcome {
+	switch {
+	case c.gone.Load():
+		err = fmt.Errorf("answering: %w", context.Canceled)
+	case c.group.base.Err() != nil:
+		err = context.Cause(c.group.base)
+	}
+	keep := !c.last && !c.streams && !c.group.draining.Load()
+	var bad http1.Malformed
+	if errors.As(err, &bad) {
+		keep = false
+	}
+	c.respond(err, keep)
+	if c.status == StatusClientGone {
+		return finished
+	}
+	switch {
+	case bad != 0:
+		c.linger(maxRefused)
+		return finished
+	case !keep:
+		c.linger(untilEnd)
+		return finished
+	}
+	c.in.start += c.used
+	return reusable
+}

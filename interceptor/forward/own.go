@@ -1,0 +1,100 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+const (
+	// stateField says of an answer that it is not the app's, since that is asleep or starting.
+	stateField = "Scale-To-Zero"
+	// heldField says how long the request was held.
+	heldField = "Scale-To-Zero-Held"
+)
+
+// sleepType is the type of what a request that wakes nobody is answered: a comment to Prometheus, which takes it for an app
+// without metrics, and readable for everybody else.
+const sleepType = "text/plain; version=0.0.4; charset=utf-8"
+
+// field is one that an answer gets from us.
+type field struct{ name, value string }
+
+// ownFields are those of an answer to err of ours.
+func ownFields(err error, held string) []field {
+	var fields []field
+	var asleep *route.AsleepError
+	switch {
+	case !errors.As(err, &asleep):
+	case asleep.Starting:
+		fields = append(fields, field{stateField, "starting"})
+	default:
+		fields = append(fields, field{stateField, "asleep"})
+	}
+	if held != "" {
+		fields = append(fields, field{heldField, held})
+	}
+	return fields
+}
+
+// heldFor is what heldField says of a visit; empty if it was not held, or nobody wants to know.
+func (o *Options) heldFor(v *route.Visit) string {
+	if v.Held == 0 || o.HideHeld {
+		return ""
+	}
+	return strconv.FormatFloat(v.Held.Round(time.Millisecond).Seconds(), 'f', 3, 64) + "s"
+}
+
+// ignores says that the request neither wakes nor counts.
+func (c *conn) ignores() bool {
+	b := c.in.bytes()
+	return c.route.Ignores(c.req.Method(b), c.req.Target(b), c.req.Value(b, http1.UserAgent))
+}
+
+// answered counts the request by its answer.
+func (c *conn) answered(status int) {
+	c.status = status
+	if !c.ignored {
+		c.route.Metrics.Answered(status)
+	}
+}
+
+// heldLine is the line about the request's wait, which most have not had.
+func (c *conn) heldLine() string {
+	held := c.engine.options.heldFor(&c.visit)
+	if held == "" {
+		return ""
+	}
+	return heldField + ": " + held + "\r\n"
+}
+
+// choose picks the pod for a request of HTTP/2.
+func (s *sender) choose(ctx context.Context, v *route.Visit) (*route.Endpoint, error) {
+	if s.ignored {
+		return s.route.PickReady(ctx, v)
+	}
+	return s.route.Pick(ctx, v)
+}
+
+// HTTP2Ignores says that a request of HTTP/2 neither wakes nor counts.
+func HTTP2Ignores(r *route.Route, in *http.Request) bool {
+	var method [16]byte
+	var target, agent [256]byte // longer ones need the heap
+	return r.Ignores(append(method[:0], in.Method...), append(target[:0], in.RequestURI...), append(agent[:0], in.UserAgent()...))
+}
+
+// respondHealthy answers gRPC's health check for an app that sleeps: that it serves, as a plain probe is answered 200, since
+// a load balancer that takes it for broken would send it nobody who wakes it.
+func respondHealthy(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Trailer", "Grpc-Status")
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write([]byte{0, 0, 0, 0, 2, 1 << 3, 1}) // a message of two bytes: field 1, status, is 1, SERVING
+	h.Set("Grpc-Status", "0")
+}

@@ -1,0 +1,206 @@
+package forward
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
+)
+
+// The rule of forwarded requests: all bytes arrive as they were sent, but for
+//
+//   - the fields that speak of one connection (RFC 9110, 7.6.1), which end here: Connection and those it names,
+//     Keep-Alive, Proxy-Connection, Proxy-Authorization, TE but for "trailers", and Upgrade with HTTP2-Settings unless
+//     the connection is upgraded;
+//   - X-Forwarded-For, at whose end stands the address that the request came from, after as many of the hops before it
+//     as are trusted;
+//   - X-Forwarded-Host and X-Forwarded-Proto, which are passed on if any hop is trusted, and are else, or if they are
+//     missing, the request's Host and http.
+
+// hop is what a request's forwarding fields say of the way here.
+type hop struct {
+	remote  string // the address that the request came from
+	trusted int    // how many hops before it are believed, or AllHops
+}
+
+// appendRequest appends the head of r in b as it goes to the pod. Host stands in for a Host that is missing.
+func appendRequest(dst []byte, r *http1.Request, b []byte, h hop, host string) []byte {
+	upgrade := upgrades(r, b)
+	dst = append(dst, b[:r.TargetEnd]...)
+	dst = append(dst, " HTTP/1.1\r\n"...)
+	var forwarded, proto, named, trailers bool
+	from := int32(r.FirstLine) //nolint:gosec // a head is far below 2 GiB
+	for _, f := range r.Fields {
+		switch f.Name {
+		case http1.Connection, http1.KeepAlive, http1.ProxyConnection, http1.ProxyAuthorization,
+			http1.Upgrade, http1.HTTP2Settings:
+		case http1.XForwardedFor:
+			forwarded = true
+		case http1.XForwardedHost:
+			if h.trusted != 0 {
+				named = true
+				continue
+			}
+		case http1.XForwardedProto:
+			if h.trusted != 0 {
+				proto = true
+				continue
+			}
+		case http1.TE:
+			trailers = trailers || hasToken(b[f.ValueStart:f.ValueEnd], "trailers")
+		case http1.Other, http1.Expect, http1.Trailer, http1.UserAgent:
+			if !r.Nominated || !r.IsNominated(b, f) {
+				continue
+			}
+		default: // what says where the request ends and whom it is for, whatever Connection says
+			continue
+		}
+		dst = append(dst, b[from:f.Start]...)
+		from = f.End
+	}
+	dst = append(dst, b[from:headEnd(&r.Head)]...)
+	if !r.Has(http1.Host) {
+		dst = appendField(dst, "Host", host)
+	}
+	dst = appendForwardedFor(dst, r, b, h, forwarded)
+	if !named && r.Has(http1.Host) {
+		dst = append(append(append(dst, "X-Forwarded-Host: "...), r.Value(b, http1.Host)...), "\r\n"...)
+	}
+	if !proto {
+		dst = append(dst, "X-Forwarded-Proto: http\r\n"...)
+	}
+	if trailers {
+		dst = append(dst, "TE: trailers\r\n"...)
+	}
+	if upgrade {
+		dst = append(dst, "Connection: Upgrade\r\nUpgrade: "...)
+		dst = append(append(dst, r.Value(b, http1.Upgrade)...), "\r\n"...)
+	}
+	return append(dst, "\r\n"...)
+}
+
+// headEnd is where the fields end and the empty line begins.
+func headEnd(h *http1.Head) int {
+	if n := len(h.Fields); n > 0 {
+		return int(h.Fields[n-1].End)
+	}
+	return h.FirstLine
+}
+
+func appendField(dst []byte, name, value string) []byte {
+	return append(append(append(append(dst, name...), ": "...), value...), "\r\n"...)
+}
+
+// upgrades says that r asks for an upgrade that is passed on. HTTP/2 is not among them (RFC 9113 has abolished that
+// upgrade): its requests would go past the counting, and past what a proxy before us thinks of them.
+func upgrades(r *http1.Request, b []byte) bool {
+	return r.HasUpgrade && r.UpgradeAllowed && r.Minor == 1 && !hasToken(r.Value(b, http1.Upgrade), "h2c")
+}
+
+// switches says that an answer of status 101 switches to a protocol that the request has offered.
+func switches(r *http1.Request, asked []byte, a *http1.Response, answered []byte) bool {
+	offered := r.Value(asked, http1.Upgrade)
+	found := false
+	http1.Tokens(a.Value(answered, http1.Upgrade), func(t []byte) bool {
+		found = hasToken(offered, string(bytes.ToLower(t)))
+		return false
+	})
+	return found && upgrades(r, asked)
+}
+
+func hasToken(list []byte, lower string) bool {
+	found := false
+	http1.Tokens(list, func(t []byte) bool {
+		found = http1.EqualFold(t, lower)
+		return !found
+	})
+	return found
+}
+
+// appendForwardedFor appends the field with the trusted hops of all that there are, and the one that the request came
+// from.
+func appendForwardedFor(dst []byte, r *http1.Request, b []byte, h hop, came bool) []byte {
+	dst = append(dst, "X-Forwarded-For: "...)
+	if !came || h.trusted == 0 {
+		return append(append(dst, h.remote...), "\r\n"...)
+	}
+	start := len(dst)
+	for _, f := range r.Fields {
+		if f.Name == http1.XForwardedFor && f.ValueEnd > f.ValueStart {
+			dst = append(append(dst, b[f.ValueStart:f.ValueEnd]...), ", "...)
+		}
+	}
+	if h.trusted > 0 {
+		dst = append(dst[:start], lastEntries(dst[start:], h.trusted)...)
+	}
+	return append(append(dst, h.remote...), "\r\n"...)
+}
+
+// lastEntries returns the last n entries of a list in which each is followed by a comma and a space.
+func lastEntries(list []byte, n int) []byte {
+	rest := bytes.TrimSuffix(list, []byte(", "))
+	for ; n > 0; n-- {
+		comma := bytes.LastIndexByte(rest, ',')
+		if comma < 0 {
+			return list
+		}
+		rest = rest[:comma]
+	}
+	return bytes.TrimLeft(list[len(rest)+1:], " ")
+}
+
+// visitor is the client behind the proxy that the request came from, if that says so: for the event about a wake.
+func visitor(r *http1.Request, b []byte, h hop) string {
+	came := ""
+	if h.trusted != 0 {
+		came = string(r.Value(b, http1.XForwardedFor))
+	}
+	if comma := strings.LastIndexByte(came, ','); comma >= 0 {
+		came = came[comma+1:]
+	}
+	if came = strings.TrimSpace(came); came == "" {
+		return h.remote
+	}
+	return came
+}
+
+// answerFields is what becomes of an answer's fields about its connection.
+type answerFields struct {
+	upgrade bool   // 101: Connection and Upgrade stay
+	plain   bool   // the chunks are taken out of the body, for a client of HTTP/1.0
+	add     string // whole lines to add
+}
+
+// appendResponse appends the head of r in b as it goes to the client, and reports whether it is the same.
+func appendResponse(dst []byte, r *http1.Response, b []byte, a answerFields) (_ []byte, same bool) {
+	same = a.add == ""
+	var from int32
+	for _, f := range r.Fields {
+		switch f.Name {
+		case http1.Connection, http1.Upgrade:
+			if a.upgrade {
+				continue
+			}
+		case http1.KeepAlive, http1.ProxyConnection, http1.ProxyAuthenticate:
+		case http1.TransferEncoding:
+			if !a.plain {
+				continue
+			}
+		case http1.ContentLength:
+			if !r.Chunked { // beside chunks it counts for nothing
+				continue
+			}
+		case http1.Other, http1.Trailer, http1.UserAgent:
+			if !r.Nominated || !r.IsNominated(b, f) {
+				continue
+			}
+		default:
+			continue
+		}
+		same = false
+		dst = append(dst, b[from:f.Start]...)
+		from = f.End
+	}
+	dst = append(dst, b[from:headEnd(&r.Head)]...)
+	return append(append(dst, a.add...), "\r\n"...), same
+}

@@ -1,0 +1,111 @@
+package forward
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestAppendResponse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fields   answerFields
+		in, want []string
+		same     bool
+	}{
+		"same": {
+			answerFields{},
+			[]string{"HTTP/1.1 200 OK", "a:b", "Content-Length: 3", "Set-Cookie: x", "Set-Cookie: y", "Host: z", "X-Forwarded-For: w"},
+			[]string{"HTTP/1.1 200 OK", "a:b", "Content-Length: 3", "Set-Cookie: x", "Set-Cookie: y", "Host: z", "X-Forwarded-For: w"},
+			true,
+		},
+		"no fields": {answerFields{}, []string{"HTTP/1.1 204 No Content"}, []string{"HTTP/1.1 204 No Content"}, true},
+		"a line more": {
+			answerFields{add: "Connection: close\r\n"},
+			[]string{"HTTP/1.1 200 OK", "A: b"},
+			[]string{"HTTP/1.1 200 OK", "A: b", "Connection: close"},
+			false,
+		},
+		"fields of one connection": {
+			answerFields{},
+			[]string{
+				"HTTP/1.1 200 OK", "Connection: keep-alive, x-own", "Keep-Alive: timeout=5", "X-Own: 1", "Content-Length: 0",
+				"Proxy-Connection: close", "Upgrade: h2c", "Proxy-Authenticate: Basic", "Date: d",
+			},
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 0", "Date: d"},
+			false,
+		},
+		"nominated but needed": {
+			answerFields{},
+			[]string{"HTTP/1.1 200 OK", "Connection: content-length, close", "Content-Length: 3"},
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 3"},
+			false,
+		},
+		"coding nominated": {
+			answerFields{},
+			[]string{"HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Trailer: a", "Connection: transfer-encoding, trailer"},
+			[]string{"HTTP/1.1 200 OK", "Transfer-Encoding: chunked"},
+			false,
+		},
+		"length beside chunks": {
+			answerFields{},
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 3", "Transfer-Encoding: chunked", "Trailer: a", "Content-Length: 3"},
+			[]string{"HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Trailer: a"},
+			false,
+		},
+		"chunks taken out": {
+			answerFields{plain: true},
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 3", "Transfer-Encoding: chunked", "A: b"},
+			[]string{"HTTP/1.1 200 OK", "A: b"},
+			false,
+		},
+		"switching": {
+			answerFields{upgrade: true},
+			[]string{"HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", "A: b"},
+			[]string{"HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", "A: b"},
+			true,
+		},
+		"last field removed": {
+			answerFields{}, []string{"HTTP/1.1 200 OK", "A: b", "Keep-Alive: 5"}, []string{"HTTP/1.1 200 OK", "A: b"}, false,
+		},
+		"only field removed": {answerFields{}, []string{"HTTP/1.1 200 OK", "Connection: close"}, []string{"HTTP/1.1 200 OK"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			head := lines(tc.in...)
+			got, same := appendResponse([]byte("before|"), parseResponse(t, head), []byte(head), tc.fields)
+			if diff := cmp.Diff("before|"+lines(tc.want...), string(got)); diff != "" || same != tc.same {
+				t.Errorf("same %v; %s", same, diff)
+			}
+		})
+	}
+}
+
+func TestSwitches(t *testing.T) {
+	const asks = "Connection: upgrade"
+	for name, tc := range map[string]struct {
+		asked    []string
+		answered string
+		want     bool
+	}{
+		"what was asked for":      {[]string{"Upgrade: websocket", asks}, "Upgrade: websocket", true},
+		"by another case":         {[]string{"Upgrade: WebSocket", asks}, "Upgrade: websockeT", true},
+		"one of several":          {[]string{"Upgrade: a/1, websocket", asks}, "Upgrade: websocket", true},
+		"something else":          {[]string{"Upgrade: websocket", asks}, "Upgrade: ssh", false},
+		"something else first":    {[]string{"Upgrade: websocket", asks}, "Upgrade: ssh, websocket", false},
+		"another version":         {[]string{"Upgrade: a/1", asks}, "Upgrade: a/2", false},
+		"nothing":                 {[]string{"Upgrade: websocket", asks}, "A: b", false},
+		"an empty name":           {[]string{"Upgrade: websocket", asks}, "Upgrade: ,", false},
+		"nothing was asked for":   {[]string{"A: b"}, "Upgrade: websocket", false},
+		"Upgrade alone was asked": {[]string{"Upgrade: websocket"}, "Upgrade: websocket", false},
+		"HTTP/2 was asked for":    {[]string{"Upgrade: h2c", asks}, "Upgrade: h2c", false},
+		"HTTP/2 was among it":     {[]string{"Upgrade: websocket, h2c", asks}, "Upgrade: websocket", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := lines(append([]string{"GET / HTTP/1.1", "Host: h"}, tc.asked...)...)
+			answered := lines("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", tc.answered)
+			got := switches(parseRequest(t, asked), []byte(asked), parseResponse(t, answered), []byte(answered))
+			if got != tc.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}

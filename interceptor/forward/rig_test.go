@@ -1,0 +1,266 @@
+package forward
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// within is how long tests wait for what should happen soon. It is long because the machine may be busy.
+const within = 20 * time.Second
+
+// opened takes the route that a table makes, and does nothing for the rest of the interceptor.
+type opened struct{ route *route.Route }
+
+func (o *opened) Open(r *route.Route)                            { o.route = r }
+func (o *opened) Close(*route.Route)                             {}
+func (o *opened) Wake(*route.Route, *route.Target, *route.Visit) {}
+
+// answered counts answers.
+type answered struct{ all atomic.Int64 }
+
+func (*answered) Held(time.Duration)      {}
+func (a *answered) Answered(int)          { a.all.Add(1) }
+func (*answered) Ignored()                {}
+func (*answered) Woken()                  {}
+func (*answered) ColdStart(time.Duration) {}
+
+// rig is a running engine with one route.
+type rig struct {
+	*Engine
+	tb       testing.TB
+	table    *route.Table
+	route    *route.Route
+	group    *Group
+	answered answered
+	listener *net.TCPListener
+	conns    sync.WaitGroup
+	// sendBuffer is how much of an answer the kernel takes for a client that does not read; 0 is what it likes.
+	sendBuffer atomic.Int64
+}
+
+// newEngine returns an engine that ends with the test.
+func newEngine(tb testing.TB, o Options) *Engine {
+	tb.Helper()
+	e := NewEngine(o)
+	tb.Cleanup(e.Close)
+	return e
+}
+
+// newRig starts an engine for pods at these addresses.
+func newRig(tb testing.TB, o Options, pods ...string) *rig {
+	tb.Helper()
+	r := &rig{tb: tb, Engine: newEngine(tb, o)}
+	var got opened
+	r.table = route.NewTable(route.TableOptions{
+		Listeners: &got, Waker: &got, NewPool: r.NewPool,
+		RouteMetrics:  func(string, string) route.Metrics { return &r.answered },
+		TargetMetrics: func(route.Key) route.TargetMetrics { return &r.answered },
+	})
+	r.table.SetService(route.Service{
+		Namespace: "shop", Name: "web", Pods: len(pods), Endpoints: map[string][]string{"http": pods},
+		Routes: api.Routes{
+			Service: "web", Workload: api.Workload{Kind: "Deployment", Name: "web"},
+			Ports:       []api.Port{{Name: "http", Port: 80, Listen: 10000, Protocol: api.ProtocolAuto}},
+			HoldTimeout: api.Duration(time.Minute),
+		},
+	})
+	r.route = got.route
+	r.listener = listen(tb)
+	ctx, cancel := context.WithCancel(context.Background())
+	r.group = r.NewGroup(ctx)
+	go r.accept()
+	tb.Cleanup(func() {
+		_ = r.listener.Close()
+		cancel()
+		r.group.Cut()
+		r.conns.Wait()
+		r.table.Close()
+	})
+	return r
+}
+
+func (r *rig) accept() {
+	for {
+		conn, err := r.listener.AcceptTCP()
+		if err != nil {
+			return
+		}
+		if n := r.sendBuffer.Load(); n > 0 {
+			_ = conn.SetWriteBuffer(int(n))
+		}
+		r.conns.Go(func() {
+			if _, other, _ := r.group.Serve(conn, nil, r.route, func() {}); other != nil {
+				_ = conn.Close()
+			}
+		})
+	}
+}
+
+// dial opens a client's connection.
+func (r *rig) dial() *client {
+	r.tb.Helper()
+	conn := dial(r.tb, r.listener.Addr().String())
+	return &client{TCPConn: conn, t: r.tb, r: bufio.NewReader(conn)}
+}
+
+// only is the one connection of a client that the engine has.
+func (r *rig) only() *conn {
+	r.tb.Helper()
+	var c *conn
+	eventually(r.tb, "serving one connection", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for c = range r.Engine.conns {
+		}
+		return len(r.Engine.conns) == 1
+	})
+	return c
+}
+
+// pool is that of the only pod.
+func (r *rig) pool() *pool {
+	r.tb.Helper()
+	pools := r.allPools()
+	if len(pools) != 1 {
+		r.tb.Fatalf("%d pools", len(pools))
+	}
+	return pools[0]
+}
+
+func (p *pool) length() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle)
+}
+
+// client writes and reads bytes.
+type client struct {
+	*net.TCPConn
+	t testing.TB
+	r *bufio.Reader
+}
+
+func (c *client) send(format string, args ...any) {
+	c.t.Helper()
+	if _, err := fmt.Fprintf(c, format, args...); err != nil {
+		c.t.Fatalf("sending: %v", err)
+	}
+}
+
+// reads reads as many bytes as want has, and compares.
+func (c *client) reads(want string) {
+	c.t.Helper()
+	b := make([]byte, len(want))
+	if n, err := io.ReadFull(c.r, b); err != nil || string(b) != want {
+		c.t.Fatalf("read %q, %v; want %q", b[:n], err, want)
+	}
+}
+
+// ends waits for the end and returns what came before it.
+func (c *client) ends() string {
+	c.t.Helper()
+	b, err := io.ReadAll(c.r)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		c.t.Fatalf("the connection goes on after %.200q", b)
+	}
+	return string(b)
+}
+
+func listen(tb testing.TB) *net.TCPListener {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = l.Close() })
+	return l.(*net.TCPListener)
+}
+
+func dial(tb testing.TB, addr string) *net.TCPConn {
+	tb.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(within))
+	return conn.(*net.TCPConn)
+}
+
+// newPod starts a pod and returns its address. Each connection is closed when its script returns.
+func newPod(tb testing.TB, script func(*net.TCPConn, *bufio.Reader)) string {
+	tb.Helper()
+	l := listen(tb)
+	var all sync.WaitGroup
+	var mu sync.Mutex // protects conns
+	conns := map[*net.TCPConn]struct{}{}
+	all.Go(func() {
+		for {
+			conn, err := l.AcceptTCP()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns[conn] = struct{}{}
+			mu.Unlock()
+			all.Go(func() {
+				script(conn, bufio.NewReaderSize(conn, maxFuzzed+4096))
+				_ = conn.Close()
+				mu.Lock()
+				defer mu.Unlock()
+				delete(conns, conn)
+			})
+		}
+	})
+	tb.Cleanup(func() {
+		_ = l.Close()
+		mu.Lock()
+		for conn := range conns {
+			_ = conn.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+	return l.Addr().String()
+}
+
+// newSockPair returns two ends of one connection: ours, and the other side's.
+func newSockPair(tb testing.TB, e *Engine, large bool) (*sock, *net.TCPConn) {
+	tb.Helper()
+	l := listen(tb)
+	theirs := dial(tb, l.Addr().String())
+	ours, err := l.AcceptTCP()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = ours.Close() })
+	s, err := e.newSock(ours, large)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s, theirs
+}
+
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(within); time.Now().Before(end); <-tick.C {
+		if ok() {
+			return
+		}
+	}
+	tb.Fatalf("not %s within %s", what, within)
+}

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package forward
+
+// pipes are of use on Linux only.
+type pipes struct{}
+
+// moveBulk carries what one read brings.
+func (f *flow) moveBulk(b *body) error { return f.moveBuffer(b) }

@@ -1,0 +1,331 @@
+package forward
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// short is a time-out that tests wait for, and tick how often it is looked after.
+const (
+	short = 100 * time.Millisecond
+	tick  = 5 * time.Millisecond
+)
+
+// hasty are Options with one time-out that is short; the others are far off.
+func hasty(change func(*Limits)) Options {
+	o := Options{Tick: tick, Limits: Limits{IdleTimeout: time.Hour, ReadHeaderTimeout: time.Hour, WriteTimeout: time.Hour}}
+	change(&o.Limits)
+	return o
+}
+
+func hastyIdle(l *Limits)  { l.IdleTimeout = short }
+func hastyHead(l *Limits)  { l.ReadHeaderTimeout = short }
+func hastyWrite(l *Limits) { l.WriteTimeout = short }
+func hastyAll(l *Limits)   { l.IdleTimeout, l.ReadHeaderTimeout, l.WriteTimeout = short, short, short }
+
+// serving is a pod's script that answers each request with the same bytes.
+func serving(answer string) func(*net.TCPConn, *bufio.Reader) {
+	return func(c *net.TCPConn, b *bufio.Reader) {
+		for {
+			req, err := http.ReadRequest(b)
+			if err != nil {
+				return
+			}
+			if _, err := io.Copy(io.Discard, req.Body); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, answer)
+		}
+	}
+}
+
+const (
+	get   = "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+	okay  = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	empty = "HTTP/1.1 204 No Content\r\n\r\n"
+)
+
+// ticked sends text bit by bit until the connection ends.
+func (c *client) ticked(text string) {
+	every := time.NewTicker(tick)
+	go func() {
+		defer every.Stop()
+		for i := 0; ; i++ {
+			if _, err := c.Write([]byte{text[i%len(text)]}); err != nil {
+				return
+			}
+			<-every.C
+		}
+	}()
+}
+
+func TestClientsThatSaySoLittle(t *testing.T) {
+	for name, tc := range map[string]struct {
+		limits func(*Limits)
+		do     func(c *client)
+	}{
+		"nothing at all": {hastyHead, func(*client) {}},
+		"nothing more": {hastyIdle, func(c *client) {
+			c.send(get)
+			c.reads(okay)
+		}},
+		"empty lines": {hastyHead, func(c *client) { c.send("\r\n") }},
+		"half a head": {hastyHead, func(c *client) { c.send("GET / HTTP/1.1\r\nHost:") }},
+		"half a second head": {hastyHead, func(c *client) {
+			c.send("%sGET", get)
+			c.reads(okay)
+		}},
+		"a head without end": {hastyHead, func(c *client) {
+			c.send("GET / HTTP/1.1\r\n")
+			c.ticked("A:b\r\n")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newRig(t, hasty(tc.limits), newPod(t, serving(okay))).dial()
+			tc.do(c)
+			if got := c.ends(); got != "" {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// A body may take its time, but not when the app has answered already.
+func TestBodyAfterItsAnswer(t *testing.T) {
+	r := newRig(t, hasty(hastyHead), newPod(t, func(c *net.TCPConn, b *bufio.Reader) {
+		if _, err := http.ReadRequest(b); err == nil {
+			_, _ = io.WriteString(c, okay)
+			_, _ = io.Copy(io.Discard, b)
+		}
+	}))
+	c := r.dial()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhe")
+	c.reads(okay)
+	if got := c.ends(); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Whoever waits for the app, to answer, to speak on or to read, waits for as long as the app takes.
+func TestAppsMayTakeTheirTime(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ask   string
+		pause func(wait func(), c *net.TCPConn, b *bufio.Reader)
+		want  string
+	}{
+		"before the answer": {get, func(wait func(), c *net.TCPConn, _ *bufio.Reader) {
+			wait()
+			_, _ = io.WriteString(c, okay)
+		}, okay},
+		"within the head": {get, func(wait func(), c *net.TCPConn, _ *bufio.Reader) {
+			_, _ = io.WriteString(c, okay[:20])
+			wait()
+			_, _ = io.WriteString(c, okay[20:])
+		}, okay},
+		"within the body": {get, func(wait func(), c *net.TCPConn, _ *bufio.Reader) {
+			_, _ = io.WriteString(c, okay[:len(okay)-1])
+			wait()
+			_, _ = io.WriteString(c, okay[len(okay)-1:])
+		}, okay},
+		"while a body comes": {
+			"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+			func(wait func(), c *net.TCPConn, _ *bufio.Reader) {
+				wait()
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+			}, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r *rig
+			ready := make(chan struct{})
+			addr := newPod(t, func(c *net.TCPConn, b *bufio.Reader) {
+				<-ready
+				if _, err := http.ReadRequest(b); err != nil {
+					return
+				}
+				tc.pause(func() {
+					since := r.now()
+					eventually(t, "later", func() bool { return r.now() > since+3*short })
+				}, c, b)
+			})
+			r = newRig(t, hasty(hastyAll), addr)
+			close(ready)
+			c := r.dial()
+			c.send("%s", tc.ask)
+			c.reads(tc.want)
+		})
+	}
+}
+
+// A client that goes away while it waits is noticed, and the app is told.
+func TestClientGoesWhileItWaits(t *testing.T) {
+	for name, leave := range map[string]func(*client){
+		"closing": func(c *client) { _ = c.Close() },
+		"reset":   func(c *client) { _, _ = c.SetLinger(0), c.Close() },
+		"having sent another": func(c *client) {
+			c.send(get)
+			_ = c.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked, told := make(chan struct{}), make(chan struct{})
+			r := newRig(t, Options{Tick: tick}, newPod(t, func(_ *net.TCPConn, b *bufio.Reader) {
+				_, _ = http.ReadRequest(b)
+				close(asked)
+				_, _ = io.Copy(io.Discard, b)
+				close(told)
+			}))
+			c := r.dial()
+			c.send(get)
+			<-asked
+			leave(c)
+			select {
+			case <-told:
+			case <-time.After(within):
+				t.Fatal("the app waits on")
+			}
+			eventually(t, "counted", func() bool { return r.answered.all.Load() == 1 && r.route.Target().Pending() == 0 })
+		})
+	}
+}
+
+// endless is an answer without end, of which count says how much was taken.
+func endless(count *atomic.Int64) func(*net.TCPConn, *bufio.Reader) {
+	return func(c *net.TCPConn, b *bufio.Reader) {
+		if _, err := http.ReadRequest(b); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		piece := bytes.Repeat([]byte("0123456789abcdef"), 4<<10)
+		for {
+			n, err := c.Write(piece)
+			count.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// A client that reads nothing of its answer costs little memory, and is cut.
+func TestClientThatDoesNotRead(t *testing.T) {
+	const kernel = 40 << 20 // what the kernel's buffers on the way may hold together
+	var sent atomic.Int64
+	r := newRig(t, hasty(hastyWrite), newPod(t, endless(&sent)))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	c := r.dial()
+	c.send(get)
+	conn := r.only()
+	eventually(t, "writing", func() bool { return conn.is().phase() == phaseWrite && conn.engine.now()-conn.is().since() > 2*tick })
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 8<<20 {
+		t.Errorf("%d bytes are held for it", grown)
+	}
+	eventually(t, "cut", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.Engine.conns) == 0
+	})
+	if n := sent.Load(); n > kernel {
+		t.Errorf("%d bytes were taken of the app", n)
+	}
+	_, err := io.Copy(io.Discard, c)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		t.Error("the client's connection goes on")
+	}
+}
+
+// What is refused is told, whatever the client still sends, and then the connection ends.
+func TestRefusedClientReadsWhy(t *testing.T) {
+	c := newRig(t, Options{Tick: tick}, newPod(t, serving(okay))).dial()
+	c.send("GET / HTTP/1.1\r\nHost: h\r\nA: b\n\r\n")
+	c.send("%s", strings.Repeat("more", 100<<10))
+	_ = c.CloseWrite()
+	got := c.ends()
+	if !strings.HasPrefix(got, "HTTP/1.1 400 Bad Request\r\n") || !strings.Contains(got, "\r\nConnection: close\r\n") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestHeadTooLarge(t *testing.T) {
+	o := Options{Tick: tick, Limits: Limits{MaxHeaderBytes: 8 << 10}}
+	for name, head := range map[string]string{
+		"one line":   "GET /" + strings.Repeat("a", 20<<10),
+		"one field":  "GET / HTTP/1.1\r\nA: " + strings.Repeat("a", 20<<10),
+		"many lines": "GET / HTTP/1.1\r\n" + strings.Repeat("A: b\r\n", 4<<10),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newRig(t, o, newPod(t, serving(okay))).dial()
+			c.send("%s", head)
+			_ = c.CloseWrite()
+			if got := c.ends(); !strings.HasPrefix(got, "HTTP/1.1 431 ") {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+func TestDrain(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	r := newRig(t, Options{Tick: tick}, newPod(t, func(c *net.TCPConn, b *bufio.Reader) {
+		for {
+			req, err := http.ReadRequest(b)
+			if err != nil {
+				return
+			}
+			if req.URL.Path == "/slow" {
+				close(asked)
+				<-answer
+			}
+			_, _ = io.WriteString(c, empty)
+		}
+	}))
+	idle, busy := r.dial(), r.dial()
+	idle.send(get)
+	idle.reads(empty)
+	busy.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+	<-asked
+	r.group.Drain()
+	if got := idle.ends(); got != "" {
+		t.Errorf("the idle one got %q", got)
+	}
+	close(answer)
+	if got := busy.ends(); got != "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" {
+		t.Errorf("the busy one got %q", got)
+	}
+	late := r.dial()
+	late.send(get)
+	if got := late.ends(); !strings.Contains(got, "Connection: close\r\n") {
+		t.Errorf("the late one got %q", got)
+	}
+}
+
+// A client that takes a little of its answer now and then is not cut, however long a whole piece takes it.
+func TestSlowClientIsNotCut(t *testing.T) {
+	var sent atomic.Int64
+	o := hasty(func(l *Limits) { l.WriteTimeout = 300 * time.Millisecond })
+	r := newRig(t, o, newPod(t, endless(&sent)))
+	r.sendBuffer.Store(32 << 10) // so that the client's reading is felt at once
+	c := r.dial()
+	_ = c.SetReadBuffer(16 << 10)
+	c.send(get)
+	every := time.NewTicker(10 * time.Millisecond)
+	defer every.Stop()
+	b := make([]byte, 4<<10) // 400 KiB/s, of pieces of 256 KiB
+	for began := time.Now(); time.Since(began) < 1500*time.Millisecond; <-every.C {
+		if n, err := io.ReadFull(c, b); err != nil {
+			t.Fatalf("cut after %v: %d, %v", time.Since(began), n, err)
+		}
+	}
+}

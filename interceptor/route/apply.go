@@ -1,0 +1,186 @@
+package route
+
+import (
+	"slices"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// apply makes the routes of s be as s says.
+func (t *Table) apply(s Service) {
+	target := t.target(s)
+	for _, p := range s.Routes.Ports {
+		key := keyOf(s, p)
+		if owner, taken := t.ports[p.Listen]; taken && owner != key {
+			if _, told := t.waiting[key]; !told {
+				t.waiting[key] = struct{}{}
+				t.options.Log.Error(nil, "two routes claim one port; the first keeps it", "port", p.Listen,
+					"namespace", s.Namespace, "service", s.Name,
+					"ownerNamespace", owner.namespace, "owner", owner.service)
+			}
+			continue
+		}
+		delete(t.waiting, key)
+		r := t.routes[key]
+		if r == nil {
+			r = t.newRoute(s, p)
+			t.routes[key], t.ports[p.Listen] = r, key
+			t.update(r, target, s, p)
+			t.options.Listeners.Open(r)
+			continue
+		}
+		if r.gone != nil {
+			r.gone.Stop()
+			r.gone = nil
+		}
+		t.update(r, target, s, p)
+	}
+	t.refresh(target)
+}
+
+func (t *Table) newRoute(s Service, p api.Port) *Route {
+	p.Protocol = "" // it may change: see Route.Protocol
+	return &Route{
+		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
+		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
+		clock:   t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld,
+	}
+}
+
+// target returns the target of s, a new one if need be.
+func (t *Table) target(s Service) *Target {
+	key := Key{Namespace: s.Namespace, Workload: s.Routes.Workload.String()}
+	target := t.targets[key]
+	if target == nil {
+		target = &Target{Key: key, clock: t.clock, metrics: t.options.TargetMetrics(key)}
+		t.targets[key] = target
+	}
+	target.workload.Store(&s.Routes.Workload)
+	return target
+}
+
+// update publishes a new snapshot of r if anything in it is new.
+func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
+	next := &snapshot{
+		target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout),
+		retiring: s.Routes.Retiring, affinity: s.Routes.ClientAffinity, sleepID: s.SleepID,
+		protocol: p.Protocol,
+	}
+	old := r.snap.Load()
+	next.ignored = ignores(&s.Routes, old)
+	next.endpoints = t.endpoints(r, old, s.Endpoints[r.Port.Name])
+	if old == nil {
+		target.routes++
+	} else if old.target != target {
+		old.target.routes--
+		target.routes++
+	}
+	if old == nil || old.target != target || old.holdTimeout != next.holdTimeout || old.retiring != next.retiring ||
+		old.affinity != next.affinity || old.protocol != next.protocol ||
+		old.ignored != next.ignored || old.sleepID != next.sleepID || !slices.Equal(old.endpoints, next.endpoints) {
+		r.publish(next)
+	}
+	if old != nil && old.target != target {
+		t.refresh(old.target)
+	}
+}
+
+// endpoints returns those at addrs, which stay the same objects if they were in old, and lets the others of old go. An
+// address that comes twice, as it may while Kubernetes moves it from one slice to another, counts once.
+func (t *Table) endpoints(r *Route, old *snapshot, addrs []string) []*Endpoint {
+	gone, present := map[string]*Endpoint{}, map[string]bool{}
+	if old != nil {
+		for _, e := range old.endpoints {
+			gone[e.Addr] = e
+		}
+	}
+	var now []*Endpoint
+	for _, addr := range addrs {
+		if present[addr] {
+			continue
+		}
+		present[addr] = true
+		e := gone[addr]
+		if e == nil {
+			e = t.newEndpoint(r, addr)
+		}
+		delete(gone, addr)
+		now = append(now, e)
+	}
+	for _, e := range gone {
+		t.leave(e)
+	}
+	return now
+}
+
+func (t *Table) newEndpoint(r *Route, addr string) *Endpoint {
+	e := &Endpoint{Addr: addr, clock: t.clock, hash: hashText(addr), recovered: func() { t.republish(r) }}
+	if t.options.NewPool != nil {
+		e.Pool = t.options.NewPool(addr)
+	}
+	return e
+}
+
+// leave has the pools of endpoints that no request will find any more closed as soon as mu is released.
+func (t *Table) leave(endpoints ...*Endpoint) {
+	for _, e := range endpoints {
+		if e.Pool != nil {
+			t.left = append(t.left, e.Pool)
+		}
+	}
+}
+
+// unlock releases mu, and then closes the pools of what has left, which may take its time.
+func (t *Table) unlock() {
+	left := t.left
+	t.left = nil
+	t.mu.Unlock()
+	for _, pool := range left {
+		if err := pool.Close(); err != nil {
+			t.options.Log.V(1).Info("closing the connections to a pod failed", "error", err.Error())
+		}
+	}
+}
+
+// republish wakes those who wait at r without any change: a pod that was suspect answers again.
+func (t *Table) republish(r *Route) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	same := *r.snap.Load()
+	r.publish(&same)
+}
+
+// refresh computes what target knows of its routes. One without routes stays until nothing is pending, so that the same
+// workload finds its count again when it comes back meanwhile.
+func (t *Table) refresh(target *Target) {
+	if target.routes == 0 {
+		if target.Pending() == 0 {
+			delete(t.targets, target.Key)
+		}
+		return
+	}
+	var cooldown time.Duration
+	var ready, pods int
+	retiring := false
+	for _, s := range t.services {
+		if s.Namespace != target.Key.Namespace || s.Routes.Workload.String() != target.Key.Workload {
+			continue
+		}
+		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
+		retiring = retiring || s.Routes.Retiring
+		pods = max(pods, s.Pods)
+		for _, addrs := range s.Endpoints {
+			ready += len(addrs)
+		}
+	}
+	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
+		target.cooldown.Store(int64(cooldown))
+	}
+	target.retiring.Store(retiring)
+	target.setPods(int32(pods))
+	target.ready.Store(int32(ready))
+	if ready > 0 {
+		target.awake()
+	}
+}

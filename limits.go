@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor"
+)
+
+// limitFlags bound what clients may take of an interceptor, and say which of the proxies before it are believed.
+type limitFlags struct {
+	interceptor.Limits
+
+	trustedHops int
+}
+
+func (l *limitFlags) add(f *pflag.FlagSet) {
+	d := interceptor.DefaultLimits()
+	f.IntVar(&l.MaxConnections, "max-connections-per-route", d.MaxConnections, "how many connections to one port of one Service may be open at this interceptor")
+	f.IntVar(&l.MaxHeaderBytes, "max-header-bytes", d.MaxHeaderBytes, "how long a request's line and header may be together")
+	f.DurationVar(&l.ReadHeaderTimeout, "read-header-timeout", d.ReadHeaderTimeout, "how long a client may take to send a request's header")
+	f.DurationVar(&l.IdleTimeout, "idle-timeout", d.IdleTimeout, "how long a client's connection is kept open without a request; longer than the proxies before us keep theirs")
+	f.DurationVar(&l.WriteTimeout, "write-timeout", d.WriteTimeout, "how long a client may take nothing of its answer")
+	f.IntVar(&l.trustedHops, "trusted-hops", interceptor.AllHops, "how many entries at the end of X-Forwarded-For are believed, one for each proxy before us; 0 drops every X-Forwarded header that comes, -1 believes all")
+}
+
+// check says which flags cannot be used, and what can.
+func (l *limitFlags) check() error {
+	return errors.Join(
+		between("max-connections-per-route", l.MaxConnections, 1, 1_000_000),
+		between("max-header-bytes", l.MaxHeaderBytes, 1<<10, 1<<20),
+		within("read-header-timeout", l.ReadHeaderTimeout, time.Second, time.Hour),
+		within("idle-timeout", l.IdleTimeout, time.Second, 24*time.Hour),
+		within("write-timeout", l.WriteTimeout, time.Second, 24*time.Hour),
+		between("trusted-hops", l.trustedHops, interceptor.AllHops, 100),
+	)
+}
+
+func between(flag string, value, low, high int) error {
+	if value < low || value > high {
+		return fmt.Errorf("--%s is %d; allowed is a whole number from %d to %d", flag, value, low, high)
+	}
+	return nil
+}
+
+func within(flag string, value, low, high time.Duration) error {
+	if value < low || value > high {
+		return fmt.Errorf("--%s is %s; allowed is a duration from %s to %s, such as 30s or 5m", flag, value, low, high)
+	}
+	return nil
+}
