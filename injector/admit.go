@@ -14,16 +14,20 @@ import (
 // The write that takes the label off, or sets it to false, takes the sentinel out. A Service without the label may be
 // opted in by its namespace or an Ingress, which the controller knows.
 //
-// An error is one that the user must mend; the write is to be denied with it.
+// An error is one that the user must mend; the write is to be denied with it. Our controller changes no setting, and its writes are
+// not: it must be able to give a Service back whose label or annotations were written while admission was away.
 //
 // Applying it twice equals applying it once.
 func Admit(service, old *corev1.Service, byController bool) error {
 	optedIn, err := OptedIn(service.Labels)
-	if err != nil {
+	if err != nil && !byController {
 		return err
 	}
-	if takenOver := old != nil && old.Annotations[RouteAnnotation] != "" && service.Labels[OptInLabel] != "false"; optedIn || takenOver {
+	if takenOver := old != nil && old.Annotations[RouteAnnotation] != "" && service.Labels[OptInLabel] != "false"; !byController && (optedIn || takenOver) {
 		if _, err := ParseSettings(service.Annotations); err != nil {
+			return err
+		}
+		if err := CheckPorts(service); err != nil {
 			return err
 		}
 	}

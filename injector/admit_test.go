@@ -102,6 +102,14 @@ func TestAdmit(t *testing.T) {
 			service: service(ready, noSelector), old: service(ready, sentinel),
 			want: service(annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }, noSelector),
 		},
+		"the controller withdraws one with a label that was written while admission was away": {
+			service: service(label("yes"), sentinel), old: service(label("yes"), ready, sentinel), byController: true, want: service(label("yes")),
+		},
+		"the controller withdraws one with settings that were written while admission was away": {
+			service: service(sentinel, annotated("scale-to-zero/cooldown", "soon"), annotated("scale-to-zero/protocol", "81=tcp")),
+			old:     service(ready, sentinel, annotated("scale-to-zero/cooldown", "soon"), annotated("scale-to-zero/protocol", "81=tcp")), byController: true,
+			want: service(annotated("scale-to-zero/cooldown", "soon"), annotated("scale-to-zero/protocol", "81=tcp")),
+		},
 		"only the sentinel is left of a selector": {
 			service: service(ready, func(s *corev1.Service) { s.Spec.Selector = map[string]string{SentinelKey: SentinelValue} }), old: service(ready, sentinel),
 			want: service(annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x"); s.Spec.Selector = map[string]string{} }),
@@ -133,16 +141,21 @@ func TestAdmitDenies(t *testing.T) {
 		change func(*corev1.Service)
 		want   []string
 	}{
-		"label":         {label("yes"), []string{"label scale-to-zero", `"yes"`, `"true" or "false"`}},
-		"unknown":       {annotated("scale-to-zero/cooldwon", "1m"), []string{"scale-to-zero/cooldwon", "scale-to-zero/cooldown"}},
-		"duration":      {annotated("scale-to-zero/cooldown", "5"), []string{"scale-to-zero/cooldown", `"5"`, "30s, 5m or 1h30m", "1s"}},
-		"too long":      {annotated("scale-to-zero/hold-timeout", "2h"), []string{"scale-to-zero/hold-timeout", `"2h"`, "from 1s to 1h"}},
-		"negative":      {annotated("scale-to-zero/min-replicas", "-1"), []string{"scale-to-zero/min-replicas", `"-1"`, "from 0 to 1000"}},
-		"overflow":      {annotated("scale-to-zero/max-replicas", "4294967297"), []string{"scale-to-zero/max-replicas", "from 1 to 1000"}},
-		"workload":      {annotated("scale-to-zero/workload", "web"), []string{"scale-to-zero/workload", `"web"`, "Deployment/NAME, StatefulSet/NAME, or KIND.GROUP/NAME"}},
-		"workload kind": {annotated("scale-to-zero/workload", "Rollout/web"), []string{`"Rollout/web"`}},
-		"custom kind":   {annotated("scale-to-zero/workload", "Rollout.argoproj.io/"), []string{`"Rollout.argoproj.io/"`}},
-		"protocol":      {annotated("scale-to-zero/protocol", "udp"), []string{"scale-to-zero/protocol", `"udp"`, "auto, http or tcp"}},
+		"label":                    {label("yes"), []string{"label scale-to-zero", `"yes"`, `"true" or "false"`}},
+		"unknown":                  {annotated("scale-to-zero/cooldwon", "1m"), []string{"scale-to-zero/cooldwon", "scale-to-zero/cooldown"}},
+		"duration":                 {annotated("scale-to-zero/cooldown", "5"), []string{"scale-to-zero/cooldown", `"5"`, "30s, 5m or 1h30m", "1s"}},
+		"too long":                 {annotated("scale-to-zero/hold-timeout", "2h"), []string{"scale-to-zero/hold-timeout", `"2h"`, "from 1s to 1h"}},
+		"negative":                 {annotated("scale-to-zero/min-replicas", "-1"), []string{"scale-to-zero/min-replicas", `"-1"`, "from 0 to 1000"}},
+		"overflow":                 {annotated("scale-to-zero/max-replicas", "4294967297"), []string{"scale-to-zero/max-replicas", "from 1 to 1000"}},
+		"workload":                 {annotated("scale-to-zero/workload", "web"), []string{"scale-to-zero/workload", `"web"`, "Deployment/NAME, StatefulSet/NAME, or KIND.GROUP/NAME"}},
+		"workload kind":            {annotated("scale-to-zero/workload", "Rollout/web"), []string{`"Rollout/web"`}},
+		"custom kind":              {annotated("scale-to-zero/workload", "Rollout.argoproj.io/"), []string{`"Rollout.argoproj.io/"`}},
+		"protocol":                 {annotated("scale-to-zero/protocol", "udp"), []string{"scale-to-zero/protocol", `"udp"`, "auto, http or tcp", "as in http,5432=tcp"}},
+		"a port that is not there": {annotated("scale-to-zero/protocol", "http,5432=tcp,db=tcp"), []string{"scale-to-zero/protocol", `"http,5432=tcp,db=tcp"`, "Service web has no port 5432, db; it has http (80)"}},
+		"a port named twice":       {annotated("scale-to-zero/protocol", "http=http,80=tcp"), []string{"scale-to-zero/protocol", `"http=http,80=tcp"`, "http and 80 are one port"}},
+		"an ignored path":          {annotated("scale-to-zero/ignore-paths", "/a,healthz"), []string{"scale-to-zero/ignore-paths", `"/a,healthz"`, "beginning with /", "as in /healthz,/static/*"}},
+		"all paths":                {annotated("scale-to-zero/ignore-paths", "/*"), []string{"scale-to-zero/ignore-paths", `"/*"`, "not /*"}},
+		"an ignored agent":         {annotated("scale-to-zero/ignore-user-agents", "Acme,*"), []string{"scale-to-zero/ignore-user-agents", `"Acme,*"`, "at least 3 characters", "none for counting"}},
 		"min above max": {func(s *corev1.Service) {
 			annotated("scale-to-zero/min-replicas", "3")(s)
 			annotated("scale-to-zero/max-replicas", "2")(s)

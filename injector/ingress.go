@@ -17,13 +17,13 @@ import (
 // one or the other. An Ingress that is no longer opted in keeps its aliases until the controller takes them off: behind
 // its Service there may be nobody awake.
 //
-// An error is one that the user must mend. Applying it twice equals applying it once.
+// An error is one that the user must mend; as with Admit, it is for none of our controller's writes. Applying it twice equals applying it once.
 func AdmitIngress(ingress, old *networkingv1.Ingress, byController bool) error {
 	optedIn, err := OptedIn(ingress.Labels)
-	if err != nil {
+	if err != nil && !byController {
 		return err
 	}
-	if optedIn {
+	if optedIn && !byController {
 		if _, err := ParseSettings(ingress.Annotations); err != nil {
 			return err
 		}

@@ -116,4 +116,9 @@ func TestAdmitIngressDenies(t *testing.T) {
 	if err := AdmitIngress(i, nil, false); err == nil {
 		t.Error("a setting that cannot be read was let in")
 	}
+	// Written while admission was away, neither keeps the controller from giving it back.
+	i.Labels[OptInLabel] = "yes"
+	if err := AdmitIngress(i, i.DeepCopy(), true); err != nil {
+		t.Error(err)
+	}
 }

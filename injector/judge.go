@@ -73,7 +73,7 @@ func JudgeNamespaced(service *corev1.Service, ingresses []networkingv1.Ingress) 
 // speaksHTTP reads a port's appProtocol, else its name, which by an old convention begins with the protocol.
 func speaksHTTP(p corev1.ServicePort) bool {
 	if p.AppProtocol != nil {
-		return protocol(p.AppProtocol, "") == api.ProtocolHTTP
+		return appProtocol(*p.AppProtocol) == api.ProtocolHTTP
 	}
 	return strings.HasPrefix(strings.ToLower(p.Name), "http")
 }

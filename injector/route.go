@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -24,31 +23,19 @@ func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen func(
 		Workload:    w,
 		Cooldown:    api.Duration(s.Cooldown),
 		HoldTimeout: api.Duration(s.HoldTimeout),
+		// Kube-proxies see to it that a client keeps to one interceptor, and the interceptors that it keeps to one pod.
+		ClientAffinity: service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 	}
+	r.IgnorePaths, _ = parseIgnorePaths(s.IgnorePaths) // what does not parse was denied, or has skipped the Service
+	r.IgnoreAgents, r.CountKnownAgents, _ = parseIgnoreAgents(s.IgnoreAgents)
 	for _, p := range service.Spec.Ports {
 		n, err := listen(p.Name)
 		if err != nil {
 			return r, err
 		}
-		r.Ports = append(r.Ports, api.Port{Name: p.Name, Port: p.Port, Listen: n, Protocol: protocol(p.AppProtocol, s.Protocol)})
+		r.Ports = append(r.Ports, api.Port{Name: p.Name, Port: p.Port, Listen: n, Protocol: protocol(p, s.Protocol)})
 	}
 	return r, nil
-}
-
-// protocol is how an interceptor is to treat a port: what appProtocol says, else what the annotation says. The names are
-// those of the IANA registry and of Kubernetes' own list (KEP-3726).
-func protocol(appProtocol *string, setting string) string {
-	if appProtocol == nil {
-		return setting
-	}
-	switch name := strings.ToLower(*appProtocol); name {
-	case "http", "http2", "grpc", "kubernetes.io/h2c", "kubernetes.io/ws":
-		return api.ProtocolHTTP
-	case "https", "tls", "tcp", "kubernetes.io/wss", "mysql", "postgresql", "redis", "mongo", "amqp", "smtp":
-		return api.ProtocolTCP
-	default:
-		return setting
-	}
 }
 
 // Interceptor is one ready interceptor as a route slice lists it.

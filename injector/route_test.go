@@ -83,6 +83,13 @@ func TestNewRoutes(t *testing.T) {
 	if d := cmp.Diff(want, got.Ports); d != "" {
 		t.Errorf("ports (-want +got):\n%s", d)
 	}
+	if got.ClientAffinity {
+		t.Error("a Service without session affinity has it in its routes")
+	}
+	s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	if got, err = NewRoutes(s, DefaultSettings(), got.Workload, func(string) (int32, error) { next++; return next, nil }); err != nil || !got.ClientAffinity {
+		t.Errorf("session affinity ClientIP is lost: %+v, %v", got, err)
+	}
 	encoded, err := got.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -218,10 +225,16 @@ func TestPortsKeepOnlyNamed(t *testing.T) {
 }
 
 func TestAliasRouteSlices(t *testing.T) {
-	s := service(annotated("example.com/x", "1"), annotated("scale-to-zero/cooldown", "1m"), annotated("kubectl.kubernetes.io/last-applied-configuration", "{}"))
+	affinity := &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(60))}}
+	s := service(func(s *corev1.Service) {
+		s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = corev1.ServiceAffinityClientIP, affinity
+	}, annotated("example.com/x", "1"), annotated("scale-to-zero/cooldown", "1m"), annotated("kubectl.kubernetes.io/last-applied-configuration", "{}"))
 	alias := AliasService(s)
 	if alias.Name != "web-scale-to-zero" || alias.Spec.ClusterIP != "" || alias.Spec.Selector != nil || !cmp.Equal(alias.Spec.Ports, s.Spec.Ports) {
 		t.Errorf("alias %s: %+v", alias.Name, alias.Spec)
+	}
+	if alias.Spec.SessionAffinity != corev1.ServiceAffinityClientIP || alias.Spec.SessionAffinityConfig != affinity {
+		t.Errorf("the alias's session affinity is %q, %v", alias.Spec.SessionAffinity, alias.Spec.SessionAffinityConfig)
 	}
 	if d := cmp.Diff(map[string]string{"example.com/x": "1"}, alias.Annotations); d != "" {
 		t.Errorf("annotations (-want +got):\n%s", d)

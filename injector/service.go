@@ -35,7 +35,7 @@ func DirectService(service *corev1.Service) *corev1.Service {
 
 // AliasService returns the alias Service of a Service: with the same ports under the same names and numbers, so that a
 // backend of an Ingress stays right when only its Service's name is exchanged, and without a selector, since its route
-// slices are ours. Ingress controllers read annotations on Services, so it has its Service's.
+// slices are ours. Ingress controllers read annotations on Services, so it has its Service's, and its session affinity.
 func AliasService(service *corev1.Service) *corev1.Service {
 	alias := DirectService(service)
 	alias.Name = AliasServiceName(service.Name)
@@ -47,6 +47,7 @@ func AliasService(service *corev1.Service) *corev1.Service {
 		}
 	}
 	alias.Spec.ClusterIP, alias.Spec.Selector = "", nil
+	alias.Spec.SessionAffinity, alias.Spec.SessionAffinityConfig = service.Spec.SessionAffinity, service.Spec.SessionAffinityConfig
 	alias.Spec.IPFamilies, alias.Spec.IPFamilyPolicy = service.Spec.IPFamilies, service.Spec.IPFamilyPolicy
 	return alias
 }

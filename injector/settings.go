@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 // Settings are what the annotations of an opted-in Service, and of what it is in, say.
@@ -26,8 +24,11 @@ type Settings struct {
 	Cooldown time.Duration
 	// HoldTimeout is the longest that a request is held.
 	HoldTimeout time.Duration
-	// Protocol is one of api's Protocol constants, for the ports whose appProtocol says nothing.
+	// Protocol is for the ports whose appProtocol says nothing, as parseProtocols reads it; empty when it is not given.
 	Protocol string
+	// IgnorePaths and IgnoreAgents tell the requests that neither wake nor count, as parseIgnorePaths and parseIgnoreAgents
+	// read them; empty when they are not given.
+	IgnorePaths, IgnoreAgents string
 }
 
 // DefaultSettings are those of a Service without annotations.
@@ -36,7 +37,6 @@ func DefaultSettings() Settings {
 		TargetPendingRequests: 100,
 		Cooldown:              5 * time.Minute,
 		HoldTimeout:           5 * time.Minute,
-		Protocol:              api.ProtocolAuto,
 	}
 }
 
@@ -78,8 +78,18 @@ func settings() map[string]setting {
 		},
 		"protocol": func(s *Settings, v string) (string, bool) {
 			s.Protocol = v
-			return "auto, http or tcp",
-				slices.Contains([]string{api.ProtocolAuto, api.ProtocolHTTP, api.ProtocolTCP}, v)
+			_, ok := parseProtocols(v)
+			return protocolsAllowed, ok
+		},
+		"ignore-paths": func(s *Settings, v string) (string, bool) {
+			s.IgnorePaths = v
+			_, ok := parseIgnorePaths(v)
+			return ignorePathsAllowed, ok
+		},
+		"ignore-user-agents": func(s *Settings, v string) (string, bool) {
+			s.IgnoreAgents = v
+			_, _, ok := parseIgnoreAgents(v)
+			return ignoreAgentsAllowed, ok
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -93,6 +94,8 @@ func (r *ServiceReconciler) applyCompanion(ctx context.Context, want, have *core
 	updated := have.DeepCopy()
 	updated.Labels, updated.Annotations, updated.Spec.Selector = want.Labels, want.Annotations, want.Spec.Selector
 	updated.Spec.Ports = want.Spec.Ports
+	updated.Spec.SessionAffinity = cmp.Or(want.Spec.SessionAffinity, corev1.ServiceAffinityNone) // as the API server has it
+	updated.Spec.SessionAffinityConfig = want.Spec.SessionAffinityConfig
 	if equality.Semantic.DeepEqual(have, updated) {
 		return nil
 	}

@@ -58,7 +58,10 @@ func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service, 
 			layers = append(layers, i.Annotations)
 		}
 	}
-	if v.settings, err = injector.ParseSettings(injector.Layer(layers...)); err != nil {
+	if v.settings, err = injector.ParseSettings(injector.Layer(layers...)); err == nil {
+		err = injector.CheckPorts(service)
+	}
+	if err != nil {
 		v.skip = injector.Skip(err.Error()) // it was written while admission was away
 	} else {
 		v.skip = injector.JudgeService(service, r.Namespace, v.take == takeIngresses)

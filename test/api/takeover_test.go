@@ -156,14 +156,15 @@ func TestSettingsTakeEffect(t *testing.T) {
 	a := newApp(t, 1)
 	a.takenOver()
 	_, before := a.routeSlice()
-	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"20s","scale-to-zero/max-replicas":"4"}}}`); err != nil {
+	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"20s","scale-to-zero/max-replicas":"4","scale-to-zero/ignore-paths":"/ping, /static/*"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "they reach interceptors and KEDA", func() error {
 		so := &keda.ScaledObject{}
 		a.get("web-deployment", so)
 		_, routes := a.routeSlice()
-		if *so.Spec.MaxReplicaCount != 4 || *so.Spec.PollingInterval != 5 || routes.Cooldown.String() != "20s" {
+		if *so.Spec.MaxReplicaCount != 4 || *so.Spec.PollingInterval != 5 || routes.Cooldown.String() != "20s" ||
+			len(routes.IgnorePaths) != 2 || routes.IgnorePaths[1] != "/static/*" {
 			return fmt.Errorf("routes %+v, ScaledObject %+v", routes, so.Spec)
 		}
 		if routes.Ports[0] != before.Ports[0] {

@@ -13,7 +13,7 @@ import (
 )
 
 // TestCycle is the main job: one Helm value, and the app sleeps, wakes, answers and sleeps again, whoever calls it by
-// whatever name; its objects stay what the chart made them.
+// whatever name; its objects stay what the chart made them. Probes do not wake it.
 func TestCycle(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM")
@@ -27,6 +27,9 @@ func TestCycle(t *testing.T) {
 		"http://" + webserver + "." + a.ns + ".svc.cluster.local:8080/echo?x=1%2F2",
 	} {
 		a.asleep()
+		if probe := get(t, "-H", "User-Agent: kube-probe/1.34", url)[0]; probe.Status != 200 || !strings.Contains(probe.Body, "is asleep") || probe.Held != "" {
+			t.Errorf("%s: a probe got %+v", url, probe)
+		}
 		got := get(t, url)[0]
 		var echo struct {
 			App, Host, Path string
@@ -34,6 +37,9 @@ func TestCycle(t *testing.T) {
 		}
 		if err := json.Unmarshal([]byte(got.Body), &echo); err != nil || got.Status != 200 {
 			t.Fatalf("%s: status %d, body %q: %v", url, got.Status, got.Body, err)
+		}
+		if got.Held == "" {
+			t.Errorf("%s: the answer does not say that it was held", url)
 		}
 		if !strings.HasPrefix(echo.App, webserver+"-") || !strings.Contains(url, echo.Host) || echo.Query["x"][0] != "1/2" {
 			t.Errorf("%s: the app was asked otherwise: %+v", url, echo)

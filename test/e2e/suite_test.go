@@ -137,6 +137,7 @@ type answer struct {
 	Bytes        int64   `json:"bytes"`
 	Milliseconds float64 `json:"ms"`
 	FirstByteMs  float64 `json:"firstByteMs"`
+	Held         string  `json:"held"`
 	Error        string  `json:"error"`
 }
 

@@ -1,0 +1,156 @@
+package injector
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// protocol is how an interceptor is to treat a port. The first of these that says something counts:
+//
+//  1. its appProtocol, if that is a known one;
+//  2. the annotation, whose value is setting, auto included;
+//  3. a name or a number of protocols in which the server speaks first, so that nobody waits there for a client that says
+//     nothing. A wrong guess costs no connection: whatever is spoken is bytes. That is not so of http, which is why a name
+//     that begins with it decides nothing here.
+//
+// Else the first bytes of each connection tell.
+func protocol(p corev1.ServicePort, setting string) string {
+	if p.AppProtocol != nil {
+		if known := appProtocol(*p.AppProtocol); known != "" {
+			return known
+		}
+	}
+	if said, _ := parseProtocols(setting); said.of(p) != "" {
+		return said.of(p)
+	}
+	if serverSpeaksFirst(p) {
+		return api.ProtocolTCP
+	}
+	return api.ProtocolAuto
+}
+
+// appProtocol is what an appProtocol says, by the names of the IANA registry, of Kubernetes' own list (KEP-3726) and others
+// that people write for them; empty if it is not known. TLS goes through as bytes: its first ones are the client's.
+func appProtocol(name string) string {
+	switch strings.ToLower(name) {
+	case "http", "http1", "http2", "h2c", "grpc", "grpc-web", "ws", "websocket", "kubernetes.io/h2c", "kubernetes.io/ws":
+		return api.ProtocolHTTP
+	case "tcp", "https", "tls", "ssl", "h2", "grpcs", "wss", "kubernetes.io/wss",
+		"mysql", "mariadb", "postgresql", "postgres", "pgsql", "mssql", "ms-sql-s", "oracle", "cassandra", "cql",
+		"mongo", "mongodb", "redis", "rediss", "memcache", "memcached", "zookeeper",
+		"amqp", "amqps", "kafka", "mqtt", "mqtts", "secure-mqtt", "nats", "stomp",
+		"ldap", "ldaps", "smtp", "smtps", "submission", "submissions", "imap", "imaps", "pop3", "pop3s",
+		"ssh", "sftp", "ftp", "ftps", "telnet", "rsync", "git", "irc", "nntp", "vnc", "rfb", "rdp", "dns", "domain":
+		return api.ProtocolTCP
+	default:
+		return ""
+	}
+}
+
+// serverSpeaksFirst says whether a port's name, which by an old convention begins with the protocol, or else its number is
+// that of a protocol in which the client waits for the server's greeting.
+func serverSpeaksFirst(p corev1.ServicePort) bool {
+	name := strings.TrimPrefix(strings.ToLower(p.Name), "tcp-")
+	name, _, _ = strings.Cut(name, "-")
+	switch name {
+	case "mysql", "mariadb", "smtp", "submission", "imap", "pop3", "ssh", "sftp", "ftp", "nntp", "nats", "vnc", "rfb":
+		return true
+	}
+	switch p.Port {
+	case 21, 22, 25, 110, 119, 143, 587, 3306, 4222, 5900:
+		return !speaksHTTP(p)
+	}
+	return false
+}
+
+// protocols is what annotation protocol says.
+type protocols struct {
+	all   string            // of the ports that are not named
+	ports map[string]string // of those that are, by name or number
+}
+
+const protocolsAllowed = "auto, http or tcp; for a port alone PORT=PROTOCOL, with its name or number, and commas between several, as in http,5432=tcp"
+
+// parseProtocols reads the annotation's value: PROTOCOL for all ports, PORT=PROTOCOL for one, or several of these with
+// commas between, in which PROTOCOL alone is for the ports that are not named.
+func parseProtocols(value string) (_ protocols, ok bool) {
+	said := protocols{ports: map[string]string{}}
+	for entry := range strings.SplitSeq(value, ",") {
+		port, protocol, named := strings.Cut(strings.TrimSpace(entry), "=")
+		if !named {
+			port, protocol = "", port
+		}
+		switch protocol {
+		case api.ProtocolAuto, api.ProtocolHTTP, api.ProtocolTCP:
+		default:
+			return protocols{}, false
+		}
+		switch _, twice := said.ports[port]; {
+		case !named && said.all == "":
+			said.all = protocol
+		case named && !twice && isPort(port):
+			said.ports[port] = protocol
+		default:
+			return protocols{}, false
+		}
+	}
+	return said, true
+}
+
+// isPort says whether s can be the number or the name of a Service's port.
+func isPort(s string) bool {
+	if strings.Trim(s, "0123456789") == "" {
+		n, err := strconv.ParseUint(s, 10, 16)
+		return err == nil && n > 0 && s[0] != '0'
+	}
+	return len(validation.IsDNS1123Label(s)) == 0
+}
+
+// of is what is said of a port; empty if nothing is.
+func (said protocols) of(p corev1.ServicePort) string {
+	if protocol, ok := said.ports[p.Name]; ok {
+		return protocol
+	}
+	if protocol, ok := said.ports[strconv.Itoa(int(p.Port))]; ok {
+		return protocol
+	}
+	return said.all
+}
+
+// CheckPorts says whether every port that the Service's own annotation protocol names is one of its ports, and named once:
+// an entry that is passed over is a setting that does nothing. A Namespace's annotation and an Ingress's are for several
+// Services, which need not all have the port. The error is one that the user must mend; a value that does not parse is
+// ParseSettings' to tell of.
+func CheckPorts(service *corev1.Service) error {
+	value := service.Annotations[Prefix+"protocol"]
+	said, _ := parseProtocols(value)
+	unknown := maps.Clone(said.ports)
+	for _, p := range service.Spec.Ports {
+		number := strconv.Itoa(int(p.Port))
+		_, byName := said.ports[p.Name]
+		if _, byNumber := said.ports[number]; byName && byNumber && p.Name != number {
+			return &SettingError{Key: "annotation " + Prefix + "protocol", Value: value, Allowed: fmt.Sprintf("%s and %s are one port; name it once", p.Name, number)}
+		}
+		delete(unknown, p.Name)
+		delete(unknown, number)
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	has := make([]string, len(service.Spec.Ports))
+	for i, p := range service.Spec.Ports {
+		has[i] = portName(p)
+	}
+	return &SettingError{
+		Key: "annotation " + Prefix + "protocol", Value: value,
+		Allowed: fmt.Sprintf("Service %s has no port %s; it has %s", service.Name, strings.Join(slices.Sorted(maps.Keys(unknown)), ", "), strings.Join(has, ", ")),
+	}
+}

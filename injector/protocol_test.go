@@ -1,0 +1,125 @@
+package injector
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+func TestProtocol(t *testing.T) {
+	port := func(name string, number int32, appProtocol ...string) corev1.ServicePort {
+		p := corev1.ServicePort{Name: name, Port: number}
+		if len(appProtocol) > 0 {
+			p.AppProtocol = &appProtocol[0]
+		}
+		return p
+	}
+	for name, tc := range map[string]struct {
+		port    corev1.ServicePort
+		setting string
+		want    string
+	}{
+		"nothing says anything": {port: port("ui", 8080), want: "auto"},
+
+		"appProtocol http":                      {port: port("", 80, "http"), want: "http"},
+		"h2c":                                   {port: port("", 80, "kubernetes.io/h2c"), want: "http"},
+		"ws":                                    {port: port("", 80, "kubernetes.io/ws"), want: "http"},
+		"grpc in capitals":                      {port: port("", 80, "GRPC"), want: "http"},
+		"https":                                 {port: port("", 443, "https"), want: "tcp"},
+		"wss":                                   {port: port("", 443, "kubernetes.io/wss"), want: "tcp"},
+		"postgresql":                            {port: port("", 80, "postgresql"), want: "tcp"},
+		"postgres":                              {port: port("", 80, "Postgres"), want: "tcp"},
+		"an unknown one":                        {port: port("", 80, "example.com/own"), want: "auto"},
+		"an unknown one, and a name":            {port: port("mysql", 80, "example.com/own"), want: "tcp"},
+		"appProtocol before the annotation":     {port: port("", 80, "http"), setting: "tcp", want: "http"},
+		"appProtocol before a port's":           {port: port("db", 80, "http"), setting: "db=tcp", want: "http"},
+		"the annotation after an unknown one":   {port: port("", 80, "example.com/own"), setting: "http", want: "http"},
+		"appProtocol before the name":           {port: port("mysql", 80, "http"), want: "http"},
+		"appProtocol before the number":         {port: port("", 3306, "http"), want: "http"},
+		"the annotation":                        {port: port("ui", 80), setting: "tcp", want: "tcp"},
+		"for a name":                            {port: port("ui", 80), setting: "ui=http", want: "http"},
+		"for a number":                          {port: port("ui", 80), setting: "80=http", want: "http"},
+		"for another port":                      {port: port("ui", 80), setting: "81=http,web=http", want: "auto"},
+		"for another port, and the rest":        {port: port("ui", 80), setting: "81=http, tcp", want: "tcp"},
+		"for this port, and the rest":           {port: port("ui", 80), setting: "tcp,80=http", want: "http"},
+		"for an unnamed one":                    {port: port("", 80), setting: "80=tcp", want: "tcp"},
+		"the annotation before the name":        {port: port("mysql", 80), setting: "http", want: "http"},
+		"auto before the name":                  {port: port("mysql", 80), setting: "auto", want: "auto"},
+		"auto before the number":                {port: port("db", 3306), setting: "3306=auto", want: "auto"},
+		"another port's leaves the name":        {port: port("mysql", 80), setting: "81=http", want: "tcp"},
+		"a name whose server speaks first":      {port: port("mysql", 3307), want: "tcp"},
+		"with more after it":                    {port: port("smtp-relay", 8025), want: "tcp"},
+		"with tcp before it":                    {port: port("tcp-ssh", 2222), want: "tcp"},
+		"a number whose server speaks first":    {port: port("", 22), want: "tcp"},
+		"under a name that says nothing":        {port: port("db", 3306), want: "tcp"},
+		"a name whose client speaks first":      {port: port("postgres", 5432), want: "auto"},
+		"a name that only begins like one":      {port: port("sshx", 8080), want: "auto"},
+		"a name that says HTTP is not proof":    {port: port("http", 80), want: "auto"},
+		"but stands against the number":         {port: port("http", 3306), want: "auto"},
+		"named tcp, which many an HTTP port is": {port: port("tcp", 8080), want: "auto"},
+		"named https, behind which may be HTTP": {port: port("https", 443), want: "auto"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := protocol(tc.port, tc.setting); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestProtocolSetting(t *testing.T) {
+	for value, want := range map[string]bool{
+		"auto": true, "http": true, "tcp": true, "80=http": true, "ui=http,5432=tcp": true, "http, 5432=tcp": true, "5432=tcp,http": true,
+		"http=http": true, "tcp=http,auto": true, "65535=tcp": true,
+		"": false, ",": false, "http,": false, "udp": false, "HTTP": false, "http,tcp": false, "ui=http,ui=http": false, "ui": false,
+		"ui=": false, "=http": false, "ui==http": false, "ui=http=tcp": false, "0=tcp": false, "080=tcp": false, "65536=tcp": false, "-1=tcp": false,
+		"UI=http": false, "u_i=http": false, "ui =http": false, strings.Repeat("a", 64) + "=http": false,
+	} {
+		if _, err := ParseSettings(map[string]string{Prefix + "protocol": value}); (err == nil) != want {
+			t.Errorf("%q: %v, want it allowed: %t", value, err, want)
+		}
+	}
+}
+
+// A Namespace's setting is for many Services: the ports that it names need not be those of each.
+func TestNamespacesPortsAreNotChecked(t *testing.T) {
+	namespace := &corev1.Namespace{}
+	namespace.Annotations = map[string]string{Prefix + "protocol": "5432=tcp"}
+	if err := AdmitNamespace(namespace); err != nil {
+		t.Error(err)
+	}
+	s := service(func(s *corev1.Service) {
+		s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "db", Port: 5432}}
+	})
+	settings, err := ParseSettings(Layer(namespace.Annotations, s.Annotations))
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := NewRoutes(s, settings, api.Workload{}, func(string) (int32, error) { return 1, nil })
+	if err != nil || routes.Ports[0].Protocol != api.ProtocolAuto || routes.Ports[1].Protocol != api.ProtocolTCP {
+		t.Errorf("%+v, %v", routes.Ports, err)
+	}
+}
+
+// Whatever the annotation holds, every port gets a protocol that the interceptors know, and what is allowed is what
+// decides.
+func FuzzProtocolSetting(f *testing.F) {
+	for _, seed := range []string{"auto", "http,5432=tcp", "ui=http, 80=tcp", "=,=", "http=http=http"} {
+		f.Add(seed, "ui", int32(80))
+	}
+	f.Fuzz(func(t *testing.T, value, name string, number int32) {
+		p := corev1.ServicePort{Name: name, Port: number}
+		got := protocol(p, value)
+		if _, ok := parseProtocols(value); !ok && got != protocol(p, "") {
+			t.Errorf("%q is not allowed, and makes the port %s", value, got)
+		}
+		switch got {
+		case api.ProtocolAuto, api.ProtocolHTTP, api.ProtocolTCP:
+		default:
+			t.Errorf("%q makes the port %q", value, got)
+		}
+	})
+}
