@@ -7,9 +7,11 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE   ?= scale-to-zero:$(VERSION)
 FUZZTIME ?= 30s
+# Flags of `make bench`; bin/bench -help lists them.
+BENCH ?=
 
 # Go modules of the repository. What the tests need is kept out of what is shipped.
-MODULES := . test/cluster test/chart test/gitops
+MODULES := . test/cluster test/chart test/gitops test/h2spec
 CLUSTER := go run -C $(CURDIR)/test/cluster .
 TOOL    := go tool -modfile=$(CURDIR)/tools/go.mod
 
@@ -97,6 +99,7 @@ unit: ## Unit tests, with the race detector for what is shipped
 	go test -C test/cluster -shuffle=on ./...
 	@# The charts are outside of its module, where a cached result would not notice their changes.
 	go test -C test/chart -count=1 -shuffle=on ./...
+	go test -C test/h2spec -shuffle=on ./...
 
 .PHONY: api
 api: ## Tests against a real API server
@@ -132,6 +135,14 @@ cluster-images: build
 .PHONY: cluster-down
 cluster-down: ## Remove the cluster
 	@$(CLUSTER) down
+
+.PHONY: bench
+bench: ## Compare with nginx, HAProxy and ReverseProxy: 5 minutes, or BENCH=-quick; fails on ratios alone
+	$(call need,nginx,nginx-light)
+	$(call need,haproxy,haproxy)
+	$(call need,wrk,wrk)
+	go build -o bin/bench ./test/bench
+	bin/bench $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## Fuzz everything that is fuzzed, FUZZTIME each (30s)

@@ -1,0 +1,106 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The proxies.
+const (
+	ours         = "scale-to-zero"
+	nginx        = "nginx"
+	haproxy      = "haproxy"
+	reverseProxy = "reverseproxy"
+
+	// twin is appended to a proxy's name for a second one of its kind.
+	twin = " (twin)"
+)
+
+// sample is what one round of one proxy gave, by metric.
+type sample map[string]float64
+
+// load is one way to keep a proxy busy.
+type load struct {
+	name string
+	run  func(ctx context.Context, l *lab, s *server, d time.Duration) (sample, error)
+}
+
+// figure is one number of ours and the same of a reference's.
+type figure struct {
+	name, title, unit string
+	load, metric      string
+	ours, reference   string // proxies
+	more              bool   // more is better
+	goal              float64
+	// goal is the most that the ratio may be. Without one the figure only informs.
+}
+
+// allLoads is in the order in which they are run in each round.
+func allLoads() []load {
+	return []load{
+		{"get", small(func(s *server) string { return s.http }, false)},
+		{"post", small(func(s *server) string { return s.http }, true)},
+		{"tcp", small(func(s *server) string { return s.tcp }, false)},
+		{"rate", atRate},
+		{"download", bodies("download")},
+		{"upload", bodies("upload")},
+		{"idle", idle},
+	}
+}
+
+func allFigures() []figure {
+	return []figure{
+		{name: "cpu-get-vs-nginx", title: "CPU time a request, answers of 100 bytes", unit: "µs", load: "get", metric: "cpu", ours: ours, reference: nginx, goal: 1.2},
+		{name: "throughput-get-vs-reverseproxy", title: "Throughput, answers of 100 bytes", unit: "requests/s", load: "get", metric: "rate", ours: ours, reference: reverseProxy, more: true, goal: 0.334},
+		{name: "p99-vs-nginx", title: "99th percentile of latency at half of nginx's maximum rate", unit: "µs", load: "rate", metric: "p99", ours: ours, reference: nginx, goal: 1.2},
+		{name: "download-vs-nginx", title: "Large answers", unit: "MB/CPU second", load: "download", metric: "bytes", ours: ours, reference: nginx, more: true, goal: 1.112},
+		{name: "upload-vs-nginx", title: "Large requests", unit: "MB/CPU second", load: "upload", metric: "bytes", ours: ours, reference: nginx, more: true, goal: 1.112},
+		{name: "cpu-tcp-vs-haproxy", title: "CPU time a request in TCP mode", unit: "µs", load: "tcp", metric: "cpu", ours: ours, reference: haproxy, goal: 1.2},
+		{name: "cpu-post-vs-nginx", title: "CPU time a request with a body of 1 KB", unit: "µs", load: "post", metric: "cpu", ours: ours, reference: nginx},
+		{name: "cpu-get-vs-haproxy", title: "CPU time a request, HAProxy in HTTP mode", unit: "µs", load: "get", metric: "cpu", ours: ours, reference: haproxy},
+		{name: "memory-idle-vs-nginx", title: "Resident memory of an idle connection", unit: "KB", load: "idle", metric: "memory", ours: ours, reference: nginx},
+	}
+}
+
+// chosen returns the figures that match. For a check, a twin of the reference takes our place and nothing can be missed.
+func chosen(figures []figure, only *regexp.Regexp, check bool) []figure {
+	figures = slices.DeleteFunc(slices.Clone(figures), func(f figure) bool { return !only.MatchString(f.name) })
+	if check {
+		for i := range figures {
+			figures[i].ours, figures[i].goal = figures[i].reference+twin, 0
+		}
+	}
+	return figures
+}
+
+// proxiesOf returns the proxies that a load has to be run on for figures, each once.
+func proxiesOf(figures []figure, load string) []string {
+	var names []string
+	for _, f := range figures {
+		if f.load != load {
+			continue
+		}
+		for _, name := range []string{f.ours, f.reference} {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// rotated returns names beginning with another one in each round, so that none always follows the same one.
+func rotated(names []string, round int) []string {
+	if len(names) == 0 {
+		return nil
+	}
+	k := round % len(names)
+	return slices.Concat(names[k:], names[:k])
+}
+
+func kindOf(name string) string { return strings.TrimSuffix(name, twin) }
