@@ -169,6 +169,20 @@ func sameFold(a, b []byte) bool {
 	return true
 }
 
+// parse reads all that follows the first line, which ends at at, and returns the length of the head, or 0 if more bytes
+// are needed.
+func (h *Head) parse(b []byte, at int, answer bool) (int, error) {
+	h.FirstLine = at
+	at, err := h.parseFields(b, at)
+	if err != nil || at == 0 {
+		return 0, err
+	}
+	if err := h.interpret(b, answer); err != nil {
+		return 0, err
+	}
+	return at, nil
+}
+
 // parseFields reads fields from at to the empty line and returns the position behind that, or 0 if more bytes are
 // needed.
 func (h *Head) parseFields(b []byte, at int) (int, error) {

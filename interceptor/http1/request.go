@@ -33,12 +33,8 @@ func (r *Request) Parse(b []byte) (int, error) {
 	if err != nil || at == 0 {
 		return 0, err
 	}
-	r.FirstLine = at
-	at, err = r.parseFields(b, at)
+	at, err = r.parse(b, at, false)
 	if err != nil || at == 0 {
-		return 0, err
-	}
-	if err := r.interpret(b, false); err != nil {
 		return 0, err
 	}
 	if err := r.check(b); err != nil {

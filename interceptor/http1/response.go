@@ -20,18 +20,11 @@ func (r *Response) Parse(b []byte) (int, error) {
 	if err != nil || at == 0 {
 		return 0, err
 	}
-	r.FirstLine = at
-	at, err = r.parseFields(b, at)
-	if err != nil || at == 0 {
-		return 0, err
-	}
-	if err := r.interpret(b, true); err != nil {
-		return 0, err
-	}
+	at, err = r.parse(b, at, true)
 	if r.Chunked {
 		r.Length = -1
 	}
-	return at, nil
+	return at, err
 }
 
 // HasBody says that a body follows the head, if the method of the request was not HEAD.
