@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:embed report.html
+//go:embed page.html
 var page string
 
 // report is all that a run has to say.
