@@ -130,6 +130,11 @@ func (t *Table) SetService(s Service) {
 		t.dropMissing(old, s)
 	}
 	t.apply(s)
+	if target := t.target(s); !known && target.counted() && target.HasPods() {
+		// The workload had requests here before, and then perhaps others that went straight to its pods: that it is idle
+		// cannot be known yet.
+		target.Touch()
+	}
 }
 
 // RemoveService implements Sink.

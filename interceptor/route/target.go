@@ -89,6 +89,9 @@ func (t *Target) end(released *bool) {
 // Touch says that something happened just now.
 func (t *Target) Touch() { t.last.Store(t.clock.now()) }
 
+// counted says that a request of it was counted here.
+func (t *Target) counted() bool { return t.last.Load() != 0 }
+
 // Workload is what is scaled.
 func (t *Target) Workload() api.Workload { return *t.workload.Load() }
 

@@ -207,8 +207,7 @@ func TestOptOutUnderLoad(t *testing.T) {
 	a := newAirflow(t, "HELM")
 	a.optIn()
 	a.asleep()
-	done := make(chan []answer, 1)
-	go func() { done <- get(t, "-n", "400", "-c", "4", a.url("/slow?for=100ms")) }()
+	done := background(t, "-n", "400", "-c", "4", a.url("/slow?for=100ms"))
 	for _, label := range []string{"scale-to-zero-", "scale-to-zero=true", "scale-to-zero-"} {
 		a.label(label)
 		eventually(t, label, func() error {

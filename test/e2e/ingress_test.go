@@ -302,10 +302,7 @@ func TestIngressAlone(t *testing.T) {
 	}
 	a.asleep()
 
-	done := make(chan []answer, 1)
-	go func() {
-		done <- get(t, append(slices.Clone(d.flags), "-n", "200", "-c", "2", d.scheme+"://"+d.host+"/slow?for=100ms")...)
-	}()
+	done := background(t, append(slices.Clone(d.flags), "-n", "200", "-c", "2", d.scheme+"://"+d.host+"/slow?for=100ms")...)
 	kubectl(t, "label", "ingress", "-n", a.ns, "airflow-ingress", "scale-to-zero-")
 	leadsTo(webserver)
 	for _, one := range <-done {

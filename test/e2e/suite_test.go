@@ -152,6 +152,21 @@ func get(t *testing.T, args ...string) []answer {
 	return answers
 }
 
+// background is get beside the test, which receives the answers, or none if it failed.
+func background(t *testing.T, args ...string) <-chan []answer {
+	t.Helper()
+	done := make(chan []answer, 1)
+	go func() {
+		defer close(done)
+		answers, err := tryGet(t.Context(), args...)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- answers
+	}()
+	return done
+}
+
 func tryGet(ctx context.Context, args ...string) ([]answer, error) {
 	out, err := command(ctx, os.Getenv("KUBECTL"), append([]string{"exec", "-n", clientsNS, "client", "--", "/app", "get"}, args...)...)
 	if err != nil {

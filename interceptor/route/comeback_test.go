@@ -1,0 +1,45 @@
+package route
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A workload that is opted in anew may have had visitors of whom nobody here knew: it is not idle since its last request
+// here. One that sleeps is not woken by that, and one that was never asked here is not taken for active either.
+func TestIdleAfterComingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, tc := range map[string]struct {
+			asked bool
+			pods  []string
+			want  time.Duration
+		}{
+			"asked before":               {true, []string{"10.0.0.1:80"}, 0},
+			"asked before, sleeps":       {true, nil, 5 * time.Second},
+			"never asked":                {false, []string{"10.0.0.1:80"}, never},
+			"never asked, and it sleeps": {false, nil, never},
+		} {
+			f := newFixture(0)
+			f.SetService(web(tc.pods...))
+			target := f.route(10000).Target()
+			if tc.asked {
+				release := target.Begin()
+				release()
+			}
+			advance(4 * time.Second)
+			f.SetService(web(tc.pods...)) // known all the time
+			if got := target.Idle(); got != never && got != 4*time.Second {
+				t.Errorf("%s: idle for %s although nothing has changed", name, got)
+			}
+			f.RemoveService("shop", "web")
+			advance(time.Second)
+			f.SetService(web(tc.pods...))
+			if got := target.Idle(); got != tc.want || f.route(10000).Target() != target {
+				t.Errorf("%s: idle for %s, want %s", name, got, tc.want)
+			}
+			f.RemoveService("shop", "web")
+			advance(time.Minute)
+		}
+	})
+}
