@@ -4,13 +4,15 @@
 // A request's way, and the packages it passes:
 //
 //	            listen                    forward                    route
-//	client ──▶ a port per route ─▶ begin ─▶ HTTP? TCP? ─▶ pick ──▶ snapshot of ready pods ──▶ pod
-//	            (sniffs, counts)             (the engine)   │             ▲
+//	client ──▶ a port per route ─▶ HTTP? TCP? ─▶ begin ─▶ pick ──▶ snapshot of ready pods ──▶ pod
+//	            (sniffs, limits)             (the engine)   │             ▲
 //	                                                        │ none ready  │ ready pods appear
 //	                                                        ▼             │
 //	                                                      hold ──▶ scaler: push to KEDA, or scale
 //	                                                        │
 //	                                                        └────▶ peer: tell the other interceptors
+//
+// The engine reads HTTP/1.1 by http1, and HTTP/2 by net/http.
 //
 // What the route slices and the pods' slices say comes from interceptor/kube by way of the interface Cluster. That is
 // the only package below this one that imports anything of Kubernetes. None of them imports injector, webhook or certs;
