@@ -7,7 +7,7 @@ import (
 )
 
 // A workload that is opted in anew may have had visitors of whom nobody here knew: it is not idle since its last request
-// here. One that sleeps is not woken by that, and one that was never asked here is not taken for active either.
+// here, also while its pods are not listed yet. One that was never asked here is not taken for active.
 func TestIdleAfterComingBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, tc := range map[string]struct {
@@ -16,7 +16,7 @@ func TestIdleAfterComingBack(t *testing.T) {
 			want  time.Duration
 		}{
 			"asked before":               {true, []string{"10.0.0.1:80"}, 0},
-			"asked before, sleeps":       {true, nil, 5 * time.Second},
+			"asked before, no pods yet":  {true, nil, 0},
 			"never asked":                {false, []string{"10.0.0.1:80"}, never},
 			"never asked, and it sleeps": {false, nil, never},
 		} {

@@ -130,9 +130,10 @@ func (t *Table) SetService(s Service) {
 		t.dropMissing(old, s)
 	}
 	t.apply(s)
-	if target := t.target(s); !known && target.counted() && target.HasPods() {
+	if target := t.target(s); !known && target.counted() {
 		// The workload had requests here before, and then perhaps others that went straight to its pods: that it is idle
-		// cannot be known yet.
+		// cannot be known yet. Nor can whether it has pods, which are listed a little later; it does not sleep, since it
+		// was given back in between.
 		target.Touch()
 	}
 }
