@@ -80,8 +80,10 @@ func Remember(before, current int32, limit int32) int32 {
 // ScaledObject returns the ScaledObject of a workload, which owns it. scalerAddress is where KEDA finds the
 // interceptors.
 //
-// KEDA's cool-down is nothing: the interceptors keep the idle clock, and KEDA asks them. Its initial cool-down is ours,
-// since a ScaledObject that was never active would have the running app put to sleep at the first poll.
+// The interceptors keep the idle clock, and KEDA asks them. Its own cool-down makes it ask twice: KEDA 2.21 takes a
+// workload for inactive while it rebuilds a scaler (its pull request 7737), so that a change of the ScaledObject put apps
+// in use to sleep. The interceptors say `inactive` one poll early for that, and the app still sleeps when its cool-down is
+// over. Until KEDA has seen the app active at all its initial cool-down takes the place of the other.
 func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string) *keda.ScaledObject {
 	so := &keda.ScaledObject{
 		ObjectMeta: metav1.ObjectMeta{
@@ -96,8 +98,8 @@ func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string)
 		Spec: keda.ScaledObjectSpec{
 			ScaleTargetRef:        keda.ScaleTarget{APIVersion: w.Ref().APIVersion, Kind: w.Kind, Name: w.Name},
 			PollingInterval:       new(pollingInterval(s.Cooldown)),
-			CooldownPeriod:        new(int32(0)),
-			InitialCooldownPeriod: new(seconds(s.Cooldown)),
+			CooldownPeriod:        new(kedaCooldown(s.Cooldown)),
+			InitialCooldownPeriod: new(seconds(s.Cooldown) + kedaCooldown(s.Cooldown)),
 			MinReplicaCount:       new(s.MinReplicas),
 			MaxReplicaCount:       new(s.MaxReplicas),
 			Triggers: []keda.Trigger{{
@@ -106,6 +108,7 @@ func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string)
 					"scalerAddress":                   scalerAddress,
 					api.MetadataWorkload:              w.Ref().String(),
 					api.MetadataTargetPendingRequests: strconv.Itoa(int(s.TargetPendingRequests)),
+					api.MetadataInactiveAfter:         inactiveAfter(s.Cooldown).String(),
 				},
 			}},
 		},
@@ -143,6 +146,17 @@ func Desired(s Scaling, active bool, pending int64, current int32) int32 {
 
 // pollingInterval is how often KEDA asks, in seconds: a quarter of the cool-down, and at most KEDA's own 30.
 func pollingInterval(cooldown time.Duration) int32 { return min(max(seconds(cooldown/4), 1), 30) }
+
+// kedaCooldown is for how many seconds after the last poll that found the app active KEDA keeps it up: longer than one
+// interval, so that the first poll that does not is never enough. KEDA keeps that time in whole seconds.
+func kedaCooldown(cooldown time.Duration) int32 { return pollingInterval(cooldown) + 2 }
+
+// inactiveAfter is the idle time after which the interceptors tell KEDA that the app is inactive: one poll before the
+// cool-down is over, but late enough for each request to be seen by a poll.
+func inactiveAfter(cooldown time.Duration) time.Duration {
+	poll := time.Duration(pollingInterval(cooldown)) * time.Second
+	return max(cooldown-poll, poll+time.Second)
+}
 
 func seconds(d time.Duration) int32 {
 	return int32((d + time.Second - 1) / time.Second) //nolint:gosec // ParseSettings allows 30 days at most

@@ -57,10 +57,12 @@ func TestScaledObject(t *testing.T) {
 	if got := *so.Spec.PollingInterval; got != 3 {
 		t.Errorf("KEDA asks every %d s; want 3, a quarter of the cool-down rounded up", got)
 	}
-	if got := *so.Spec.InitialCooldownPeriod; got != 10 {
-		t.Errorf("initial cool-down %d s, want the app's 10", got)
+	if cooldown, initial := *so.Spec.CooldownPeriod, *so.Spec.InitialCooldownPeriod; cooldown != 5 || initial != 15 {
+		t.Errorf("KEDA's cool-down is %d s, want more than one poll: 5; initially %d s, want the app's 10 more", cooldown, initial)
 	}
-	want := map[string]string{"scalerAddress": "interceptors.ours.svc:9090", "workload": "Deployment/web", "targetPendingRequests": "100"}
+	want := map[string]string{
+		"scalerAddress": "interceptors.ours.svc:9090", "workload": "Deployment/web", "targetPendingRequests": "100", "inactiveAfter": "7s",
+	}
 	if d := cmp.Diff(want, so.Spec.Triggers[0].Metadata); d != "" {
 		t.Errorf("trigger (-want +got):\n%s", d)
 	}
@@ -85,6 +87,37 @@ func TestPollingInterval(t *testing.T) {
 	for cooldown, want := range map[time.Duration]int32{time.Second: 1, 10 * time.Second: 3, time.Minute: 15, 5 * time.Minute: 30, time.Hour: 30} {
 		if got := pollingInterval(cooldown); got != want {
 			t.Errorf("cool-down %s: %d s, want %d", cooldown, got, want)
+		}
+	}
+}
+
+// TestKEDASleepsInTime follows KEDA's polls after an app's last request: it sleeps when its cool-down is over, no earlier,
+// and no later than one poll after that; an answer that is wrong for once, at any time, does not put it to sleep.
+func TestKEDASleepsInTime(t *testing.T) {
+	for _, cooldown := range []time.Duration{6 * time.Second, 10 * time.Second, 45 * time.Second, time.Minute, 5 * time.Minute, 24 * time.Hour} {
+		poll, quiet := time.Duration(pollingInterval(cooldown))*time.Second, inactiveAfter(cooldown)
+		// sleeps is when KEDA puts the app to sleep, after its last request, with the first poll after that at first; wrong is the
+		// poll whose answer is lost.
+		sleeps := func(first time.Duration, wrong int) time.Duration {
+			var active time.Duration // KEDA's LastActiveTime: whole seconds
+			for i, at := 0, first; ; i, at = i+1, at+poll+time.Millisecond {
+				if at < quiet && i != wrong {
+					active = at.Truncate(time.Second)
+				} else if at-active > time.Duration(kedaCooldown(cooldown))*time.Second {
+					return at
+				}
+			}
+		}
+		for first := time.Duration(0); first < poll; first += poll / 97 {
+			late := cooldown + poll + time.Second
+			if at := sleeps(first, -1); at < cooldown || at > late {
+				t.Errorf("cool-down %s, first poll after %s: it sleeps after %s, want %s to %s", cooldown, first, at, cooldown, late)
+			}
+			for wrong := range 4 {
+				if at := sleeps(first, wrong); at < cooldown-poll {
+					t.Errorf("cool-down %s, first poll after %s: one wrong answer puts it to sleep after %s", cooldown, first, at)
+				}
+			}
 		}
 	}
 }

@@ -180,7 +180,8 @@ func (r *WorkloadReconciler) apply(ctx context.Context, w workload, so *keda.Sca
 	scaling := injector.NewScaling(d.settings, remembered)
 	remembered = injector.Remember(remembered, w.Replicas, scaling.MaxReplicas)
 	scaling = injector.NewScaling(d.settings, remembered)
-	if d.unsafe || d.open && w.Replicas > 0 {
+	held := r.held(key(w.Namespace, w.Ref()), scaling, so, d)
+	if d.unsafe || held > 0 && w.Replicas > 0 {
 		scaling.MinReplicas = max(1, scaling.MinReplicas)
 		scaling.MaxReplicas = max(1, scaling.MaxReplicas)
 	}
@@ -191,7 +192,11 @@ func (r *WorkloadReconciler) apply(ctx context.Context, w workload, so *keda.Sca
 		return r.scaleByCounts(ctx, w, scaling, d)
 	}
 	// No watch says when KEDA is removed.
-	return ctrl.Result{RequeueAfter: time.Minute}, r.applyScaledObject(ctx, so, injector.ScaledObject(w.Workload, scaling, remembered, r.ScalerAddress))
+	again := time.Minute
+	if held > 0 {
+		again = min(held, again)
+	}
+	return ctrl.Result{RequeueAfter: again}, r.applyScaledObject(ctx, so, injector.ScaledObject(w.Workload, scaling, remembered, r.ScalerAddress))
 }
 
 // remembered returns the replica count to go back to, or 0 if none is known yet.

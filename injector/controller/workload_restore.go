@@ -129,6 +129,7 @@ type life struct {
 	asleep, awake bool
 	since         time.Time // of asleep, or of awake
 	woken         time.Time // when it last left sleep
+	uncounted     time.Time // when its traffic last went past the interceptors
 }
 
 // observe tells when the workload has fallen asleep or has woken since it was last looked at.
@@ -141,9 +142,9 @@ func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedNa
 	case !known:
 		is = life{asleep: asleep, awake: awake, since: now, woken: now}
 	case asleep && !was.asleep:
-		is = life{asleep: true, since: now}
+		is.asleep, is.awake, is.since, is.woken = true, false, now, time.Time{}
 	case !asleep && was.asleep:
-		is = life{since: was.since, woken: now, awake: awake}
+		is.asleep, is.awake, is.woken = false, awake, now
 	case awake && !was.awake:
 		is.awake, is.asleep = true, false
 	}
@@ -186,6 +187,24 @@ func (r *WorkloadReconciler) up(key types.NamespacedName) time.Duration {
 	default:
 		return starting
 	}
+}
+
+// held is for how much longer an app that is up is not to sleep, since it may have had visitors whom nobody counted: until
+// a cool-down after its traffic last went past the interceptors. KEDA too needs the time, to find them and the app active
+// before it may put it to sleep. That a ScaledObject asks for more replicas than the settings do is what another controller,
+// or this one before it was started anew, left for that reason.
+func (r *WorkloadReconciler) held(key types.NamespacedName, s injector.Scaling, so *keda.ScaledObject, d demand) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	life := r.lives[key]
+	if d.unsafe || d.open || life.uncounted.IsZero() && so != nil && so.Spec.MinReplicaCount != nil && *so.Spec.MinReplicaCount > s.MinReplicas {
+		life.uncounted = r.Now()
+		r.lives[key] = life
+	}
+	if life.uncounted.IsZero() {
+		return 0
+	}
+	return max(0, s.Cooldown-r.Now().Sub(life.uncounted))
 }
 
 func (r *WorkloadReconciler) forget(key types.NamespacedName) {

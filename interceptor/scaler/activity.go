@@ -1,6 +1,8 @@
 package scaler
 
 import (
+	"time"
+
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -15,25 +17,24 @@ func (a *Activity) Pending(t *route.Target) int64 {
 	return t.Pending() + pending
 }
 
-// Active says whether the workload is to be up:
+// Active says whether the workload is to be up, where it may sleep after an idle time of quiet:
 //
-//	a request is pending anywhere, or the last one anywhere is younger than the cool-down  → yes
+//	a request is pending anywhere, or the last one anywhere is younger than quiet          → yes
 //	the Service is being given back                                                       → yes, the injector decides
-//	counting began less than a cool-down ago, by our start, by take-over or because the
-//	  first pod came, or counts were lost by a peer's end, and the workload has pods      → yes, it may be in use
+//	counting began more recently, by our start, by take-over or because the first pod
+//	  came, or counts were lost by a peer's end, and the workload has pods                → yes, it may be in use
 //	  and it has none                                                                     → no: to call it active would
 //	                                                                                        wake every app that sleeps
 //	otherwise                                                                             → no
-func (a *Activity) Active(t *route.Target) bool {
+func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	pending, idle := a.Peers.Total(t.Key)
-	cooldown := t.Cooldown()
 	switch {
-	case pending > 0 || t.Pending() > 0 || min(idle, t.Idle()) < cooldown:
+	case pending > 0 || t.Pending() > 0 || min(idle, t.Idle()) < quiet:
 		return true
 	case t.Retiring():
 		return true
 	default:
-		return t.HasPods() && min(t.Up(), a.Peers.SinceLost()) < cooldown
+		return t.HasPods() && min(t.Up(), a.Peers.SinceLost()) < quiet
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -149,12 +150,39 @@ func TestActive(t *testing.T) {
 					advance(tc.ended)
 				}
 				a := &Activity{Peers: tc.peers}
-				if got := a.Active(target); got != tc.want {
+				if got := a.Active(target, target.Cooldown()); got != tc.want {
 					t.Errorf("active is %v", got)
 				}
 			})
 		})
 	}
+}
+
+// KEDA is told of the end of the activity when it has asked for that, and without a word of it after the cool-down.
+func TestInactiveAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, l := newTable(nil)
+		table.SetService(service("10.0.0.1:80"))
+		advance(time.Hour)
+		l.route.Target().Begin()()
+		s := NewServer(ServerOptions{Target: table.Target, Activity: &Activity{Peers: &fakePeers{idle: never, lost: never}}})
+		active := func(metadata ...string) bool {
+			got, err := s.IsActive(t.Context(), ref(append(metadata, api.MetadataWorkload, "Deployment/web")...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got.GetResult()
+		}
+		for _, step := range []struct {
+			pass         time.Duration
+			told, untold bool
+		}{{0, true, true}, {269 * time.Second, true, true}, {2 * time.Second, false, true}, {28 * time.Second, false, true}, {2 * time.Second, false, false}} {
+			advance(step.pass)
+			if told, untold := active(api.MetadataInactiveAfter, "4m30s"), active(); told != step.told || untold != step.untold {
+				t.Errorf("after %s more: active is %v, and %v without being told", step.pass, told, untold)
+			}
+		}
+	})
 }
 
 func awake(s *route.Service) {
@@ -234,6 +262,12 @@ func TestServerAnswersKEDA(t *testing.T) {
 
 	if got, err := client.IsActive(ctx, known); err != nil || !got.GetResult() {
 		t.Errorf("IsActive: %v, %v", got, err)
+	}
+	for _, bad := range []string{"", "0s", "-1m", "soon"} {
+		wrong := ref(api.MetadataWorkload, "Deployment/web", api.MetadataInactiveAfter, bad)
+		if _, err := client.IsActive(ctx, wrong); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), strconv.Quote(bad)) {
+			t.Errorf("IsActive with inactive after %q: %v", bad, err)
+		}
 	}
 	if _, err := client.IsActive(ctx, unknown); status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "shop/Deployment/other") {
 		t.Errorf("IsActive of an unknown workload: %v", err)

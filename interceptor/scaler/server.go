@@ -60,7 +60,11 @@ func (s *Server) IsActive(_ context.Context, ref *pb.ScaledObjectRef) (*pb.IsAct
 	if err != nil {
 		return nil, err
 	}
-	return &pb.IsActiveResponse{Result: s.options.Activity.Active(t)}, nil
+	quiet, err := quietOf(ref, t)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.IsActiveResponse{Result: s.options.Activity.Active(t, quiet)}, nil
 }
 
 // StreamIsActive implements the external scaler. It stays open for a workload that is not known yet: the route may come
@@ -81,7 +85,11 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 	push := pusher{send: func(active bool) error { return out.Send(&pb.IsActiveResponse{Result: active}) }}
 	for edge := true; ; {
 		if t := s.options.Target(key); t != nil {
-			if err := push.look(s.options.Activity.Active(t), s.options.Activity.Waiting(t), edge); err != nil {
+			quiet, err := quietOf(ref, t)
+			if err != nil {
+				return err
+			}
+			if err := push.look(s.options.Activity.Active(t, quiet), s.options.Activity.Waiting(t), edge); err != nil {
 				return err
 			}
 		}
@@ -168,4 +176,18 @@ func keyOf(ref *pb.ScaledObjectRef) (route.Key, error) {
 			ref.GetNamespace(), ref.GetName(), api.MetadataWorkload))
 	}
 	return key, nil
+}
+
+// quietOf is the idle time after which KEDA wants to be told that t is inactive.
+func quietOf(ref *pb.ScaledObjectRef, t *route.Target) (time.Duration, error) {
+	value, ok := ref.GetScalerMetadata()[api.MetadataInactiveAfter]
+	if !ok {
+		return t.Cooldown(), nil
+	}
+	quiet, err := time.ParseDuration(value)
+	if err != nil || quiet <= 0 {
+		return 0, status.Errorf(codes.InvalidArgument, "ScaledObject %s/%s: trigger metadata %s is %q, want a positive duration such as 4m30s",
+			ref.GetNamespace(), ref.GetName(), api.MetadataInactiveAfter, value)
+	}
+	return quiet, nil
 }

@@ -197,7 +197,7 @@ func TestTwoServicesShareOneScaledObject(t *testing.T) {
 	initial := func() int32 {
 		so := &keda.ScaledObject{}
 		a.get("web-deployment", so)
-		return *so.Spec.InitialCooldownPeriod
+		return *so.Spec.InitialCooldownPeriod - *so.Spec.CooldownPeriod
 	}
 	eventually(t, "the direct Service of the second is made", func() error {
 		s := second.DeepCopy()

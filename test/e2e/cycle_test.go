@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -163,6 +164,34 @@ func TestChartUpgrades(t *testing.T) {
 				t.Error("the injection was undone")
 			}
 		})
+	}
+}
+
+// TestSettingsChangeWhileAwake: KEDA builds its scaler anew for each change of a ScaledObject, and for a moment calls an app
+// inactive that is not. It stays up.
+func TestSettingsChangeWhileAwake(t *testing.T) {
+	t.Parallel()
+	a := newAirflow(t, "HELM", "--set-string", "webserver.service.annotations.scale-to-zero/cooldown=20m")
+	a.optIn()
+	so := webserver + "-deployment"
+	eventually(t, "KEDA calls it active", func() error {
+		if got := kubectl(t, "get", "scaledobject", "-n", a.ns, so, "-o", "jsonpath={.status.lastActiveTime}"); got == "" {
+			return errors.New("never")
+		}
+		return nil
+	})
+	for i := range 25 {
+		before := count(a.events("ScaledObject", so), "KEDAScalersStarted")
+		kubectl(t, "annotate", "service", "-n", a.ns, webserver, "--overwrite", fmt.Sprintf("scale-to-zero/cooldown=%ds", 1201+i))
+		eventually(t, "KEDA has built its scaler anew", func() error {
+			if n := count(a.events("ScaledObject", so), "KEDAScalersStarted"); n == before {
+				return fmt.Errorf("%d times", n)
+			}
+			return nil
+		})
+	}
+	if got := count(a.events("ScaledObject", so), "KEDAScaleTargetDeactivated"); got != 0 || *a.deployment().Spec.Replicas != 1 {
+		t.Errorf("it was put to sleep %d times: %q", got, a.events("Service", webserver))
 	}
 }
 
