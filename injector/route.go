@@ -25,6 +25,7 @@ func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen func(
 		HoldTimeout: api.Duration(s.HoldTimeout),
 		// Kube-proxies see to it that a client keeps to one interceptor, and the interceptors that it keeps to one pod.
 		ClientAffinity: service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
+		WaitingPage:    s.WaitingPage,
 	}
 	r.IgnorePaths, _ = parseIgnorePaths(s.IgnorePaths) // what does not parse was denied, or has skipped the Service
 	r.IgnoreAgents, r.CountKnownAgents, _ = parseIgnoreAgents(s.IgnoreAgents)

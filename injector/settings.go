@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 // Settings are what the annotations of an opted-in Service, and of what it is in, say.
@@ -29,6 +31,8 @@ type Settings struct {
 	// IgnorePaths and IgnoreAgents tell the requests that neither wake nor count, as parseIgnorePaths and parseIgnoreAgents
 	// read them; empty when they are not given.
 	IgnorePaths, IgnoreAgents string
+	// WaitingPage says who is shown a page while the app starts, as one of api's Page constants; empty when it is not given.
+	WaitingPage string
 }
 
 // DefaultSettings are those of a Service without annotations.
@@ -80,6 +84,10 @@ func settings() map[string]setting {
 			s.Protocol = v
 			_, ok := parseProtocols(v)
 			return protocolsAllowed, ok
+		},
+		"waiting-page": func(s *Settings, v string) (string, bool) {
+			s.WaitingPage = v
+			return "auto, always or never", slices.Contains([]string{api.PageAuto, api.PageAlways, api.PageNever}, v)
 		},
 		"ignore-paths": func(s *Settings, v string) (string, bool) {
 			s.IgnorePaths = v

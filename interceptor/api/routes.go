@@ -37,6 +37,13 @@ const (
 	ProtocolTCP  = "tcp"  // bytes
 )
 
+// Which of the browsers that wait for a start are shown a page meanwhile.
+const (
+	PageAuto   = "auto"   // those that open a page and have waited a little
+	PageAlways = "always" // those that open a page, at once
+	PageNever  = "never"  // none: they are held like everybody else
+)
+
 // Routes is everything that an interceptor knows of one opted-in Service. Its namespace is the slice's.
 type Routes struct {
 	// Service is the opted-in Service's name.
@@ -62,6 +69,8 @@ type Routes struct {
 	IgnoreAgents []string `json:"ignoreAgents,omitempty"`
 	// CountKnownAgents says that those probes and scrapers count and wake like everybody.
 	CountKnownAgents bool `json:"countKnownAgents,omitempty"`
+	// WaitingPage is one of the Page constants; empty is PageAuto.
+	WaitingPage string `json:"waitingPage,omitempty"`
 	// Retiring says that the Service is being given back: requests are still served, but the workload is no longer
 	// woken or put to sleep for them, since the injector restores it by itself.
 	Retiring bool `json:"retiring,omitempty"`
@@ -139,6 +148,11 @@ func DecodeRoutes(value string) (Routes, error) {
 		default:
 			return r, fmt.Errorf("decoding routes: port %q has protocol %q, want auto, http or tcp", p.Name, p.Protocol)
 		}
+	}
+	switch r.WaitingPage {
+	case "", PageAuto, PageAlways, PageNever:
+	default:
+		return r, fmt.Errorf("decoding routes: waiting page is %q, want auto, always or never", r.WaitingPage)
 	}
 	for _, p := range r.IgnorePaths {
 		if !IsIgnorePath(p) {

@@ -38,6 +38,7 @@ func answerFor(err error) answer {
 	var held *route.HoldTimeoutError
 	var asleep *route.AsleepError
 	var down *route.DownError
+	var failed *route.StartFailedError
 	var timeout net.Error
 	switch {
 	case errors.As(err, &bad):
@@ -50,6 +51,8 @@ func answerFor(err error) answer {
 		return answer{http.StatusOK, 0, "# scale-to-zero: " + asleep.Error() + "; this request does not wake it."}
 	case errors.As(err, &down):
 		return answer{http.StatusServiceUnavailable, 5, "scale-to-zero: " + down.Error() + "."}
+	case errors.As(err, &failed):
+		return answer{http.StatusServiceUnavailable, 10, "scale-to-zero: " + failed.Error() + "."}
 	case errors.Is(err, route.ErrTooManyHeld):
 		return answer{http.StatusServiceUnavailable, 5, "scale-to-zero: the app is starting, and too many requests wait for it already."}
 	case errors.Is(err, ErrDraining):

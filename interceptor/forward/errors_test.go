@@ -17,6 +17,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -30,6 +31,13 @@ func TestAnswers(t *testing.T) {
 		"held too long": {
 			&route.HoldTimeoutError{Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Waited: 300 * time.Second},
 			http.StatusGatewayTimeout, "10", "service shop/web: no pod of Deployment/web became ready while this request waited, for 5m0s",
+		},
+		"cannot start": {
+			&route.StartFailedError{
+				Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"},
+				Progress: api.Progress{Failing: "its image web:2 cannot be pulled"},
+			},
+			http.StatusServiceUnavailable, "10", "Deployment/web (for service shop/web) cannot start: its image web:2 cannot be pulled.",
 		},
 		"too many held":      {fmt.Errorf("picking: %w", route.ErrTooManyHeld), http.StatusServiceUnavailable, "5", "too many requests wait"},
 		"draining":           {fmt.Errorf("waiting: %w", ErrDraining), http.StatusServiceUnavailable, "1", "shutting down"},
@@ -60,6 +68,7 @@ func TestGRPCCodes(t *testing.T) {
 		want codes.Code
 	}{
 		"held too long":    {&route.HoldTimeoutError{Service: "shop/web"}, codes.Unavailable},
+		"cannot start":     {&route.StartFailedError{Service: "shop/web"}, codes.Unavailable},
 		"draining":         {ErrDraining, codes.Unavailable},
 		"broken off":       {io.EOF, codes.Unavailable},
 		"deadline":         {context.DeadlineExceeded, codes.DeadlineExceeded},

@@ -226,6 +226,15 @@ func TestWatchFollowsChanges(t *testing.T) {
 		t.Error("the sleep has the same name after it ended")
 	}
 
+	failing := own.DeepCopy()
+	failing.Annotations[api.ProgressAnnotation] = `{"stage":"pulling","failing":"no such image","starts":["3s"]}`
+	must(slices.Update(ctx, failing, metav1.UpdateOptions{}))
+	want := api.Progress{Stage: api.StagePulling, Failing: "no such image", Starts: []api.Duration{api.Duration(3 * time.Second)}}
+	eventually(t, "failing", func() bool { s, _ := sink.get("shop/web"); return cmp.Equal(want, s.Progress) })
+	failing.Annotations[api.ProgressAnnotation] = `{"stage":"unknown","failing":"no such image"}`
+	must(slices.Update(ctx, failing, metav1.UpdateOptions{}))
+	eventually(t, "not failing for what cannot be read", func() bool { s, _ := sink.get("shop/web"); return cmp.Equal(api.Progress{}, s.Progress) })
+
 	broken := own.DeepCopy()
 	broken.Annotations[api.RoutesAnnotation] = "{"
 	must(slices.Update(ctx, broken, metav1.UpdateOptions{}))

@@ -28,6 +28,7 @@ type slice struct {
 	generation int64
 
 	routes    string                // the annotation; role route
+	progress  string                // the annotation; role route
 	published bool                  // our own address is a ready endpoint; role route
 	endpoints map[string][]endpoint // ready pods by port name; role direct
 	pods      int                   // ready or not, but not ending; role direct
@@ -49,7 +50,7 @@ func digest(es *discoveryv1.EndpointSlice, self Options) slice {
 	}
 	switch s.role {
 	case api.RoleRoute:
-		s.routes = es.Annotations[api.RoutesAnnotation]
+		s.routes, s.progress = es.Annotations[api.RoutesAnnotation], es.Annotations[api.ProgressAnnotation]
 		for _, e := range es.Endpoints {
 			s.published = s.published || usable(e) && slices.Contains(e.Addresses, self.PodIP)
 		}

@@ -251,7 +251,13 @@ func (s *store) tellRoute(service name) {
 }
 
 func (s *store) combined(routes api.Routes, own []slice, direct name) route.Service {
-	return combine(routes, own, s.of(roleName{api.RoleDirect, direct}))
+	progress, err := api.DecodeProgress(own[0].progress)
+	if err != nil {
+		s.log.Error(err, "not telling how far a start has come", "namespace", direct.namespace, "service", routes.Service)
+	}
+	all := combine(routes, own, s.of(roleName{api.RoleDirect, direct}))
+	all.Progress = progress
+	return all
 }
 
 func (s *store) forget(service name) {

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"reflect"
 	"slices"
 	"time"
 
@@ -65,9 +66,13 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	next := &snapshot{
 		target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout),
 		retiring: s.Routes.Retiring, affinity: s.Routes.ClientAffinity, sleepID: s.SleepID,
-		protocol: p.Protocol,
+		protocol: p.Protocol, progress: s.Progress, progressAt: t.clock.now(),
 	}
 	old := r.snap.Load()
+	same := old != nil && reflect.DeepEqual(old.progress, next.progress)
+	if same {
+		next.progressAt = old.progressAt
+	}
 	next.ignored = ignores(&s.Routes, old)
 	next.endpoints = t.endpoints(r, old, s.Endpoints[r.Port.Name])
 	if old == nil {
@@ -76,7 +81,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 		old.target.routes--
 		target.routes++
 	}
-	if old == nil || old.target != target || old.holdTimeout != next.holdTimeout || old.retiring != next.retiring ||
+	if !same || old.target != target || old.holdTimeout != next.holdTimeout || old.retiring != next.retiring ||
 		old.affinity != next.affinity || old.protocol != next.protocol ||
 		old.ignored != next.ignored || old.sleepID != next.sleepID || !slices.Equal(old.endpoints, next.endpoints) {
 		r.publish(next)

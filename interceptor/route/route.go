@@ -50,6 +50,17 @@ func (e *DownError) Error() string {
 	return fmt.Sprintf("no pod of %s (for service %s) is ready and answers", e.Target.Workload, e.Service)
 }
 
+// StartFailedError is returned for a request that waits while the workload cannot start.
+type StartFailedError struct {
+	Service  string // namespace/name
+	Target   Key
+	Progress api.Progress // Failing is not empty
+}
+
+func (e *StartFailedError) Error() string {
+	return fmt.Sprintf("%s (for service %s) cannot start: %s", e.Target.Workload, e.Service, e.Progress.Failing)
+}
+
 // patience is how long such a request waits for a ready pod that refuses: it may be one that has just begun to end.
 const patience = time.Second
 
@@ -105,6 +116,9 @@ func (r *Route) Name() string { return r.Namespace + "/" + r.Service }
 // Protocol is what connections speak that are accepted from now on, one of api's Protocol constants.
 func (r *Route) Protocol() string { return r.snap.Load().protocol }
 
+// Progress is how far the start of the workload has come.
+func (r *Route) Progress() api.Progress { return r.snap.Load().progress }
+
 // Target is the workload behind the route.
 func (r *Route) Target() *Target { return r.snap.Load().target }
 
@@ -131,7 +145,7 @@ func (r *Route) TryPick(v *Visit) *Endpoint {
 
 // Pick chooses the pod for a request and waits for one if there is none, no longer than the route's hold timeout, in
 // all the calls for this visit together. The caller must call the endpoint's Done. The error is ErrTooManyHeld, a
-// HoldTimeoutError or the context's.
+// HoldTimeoutError, a StartFailedError or the context's.
 func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if e := r.TryPick(v); e != nil {
 		return e, nil
@@ -168,6 +182,9 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 		if e != nil {
 			e.pending.Add(1)
 			return e, nil
+		}
+		if err := s.failed(r); err != nil {
+			return nil, err
 		}
 		left := s.holdTimeout - time.Since(v.Began)
 		if left <= 0 {
@@ -208,6 +225,9 @@ func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
 	defer timer.Stop()
 	for {
 		s := r.snap.Load()
+		if err := s.failed(r); err != nil {
+			return nil, err
+		}
 		if len(s.endpoints) == 0 {
 			if up := s.target.HasPods(); !up || s.target.Up() < s.holdTimeout {
 				return nil, &AsleepError{Target: s.target.Key, Starting: up}

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 const (
@@ -73,6 +75,8 @@ type snapshot struct {
 	affinity    bool // each client has a pod of its own
 	sleepID     string
 	protocol    string // one of api's
+	progress    api.Progress
+	progressAt  int64 // since when that is known, by clock
 	ignored     *ignored
 	changed     chan struct{}
 }
@@ -117,6 +121,14 @@ func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 		}
 	}
 	return best, retry
+}
+
+// failed is the error for requests that wait for a first pod while the workload cannot start; nil while it may.
+func (s *snapshot) failed(r *Route) error {
+	if s.progress.Failing == "" || len(s.endpoints) > 0 || r.clock.now()-s.progressAt >= int64(api.FailingFor) {
+		return nil
+	}
+	return &StartFailedError{Service: r.Name(), Target: s.target.Key, Progress: s.progress}
 }
 
 func earlier(a, b int64) int64 {

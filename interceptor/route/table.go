@@ -27,6 +27,8 @@ type Service struct {
 	Pods int
 	// Published says that a route slice sends traffic to this very interceptor.
 	Published bool
+	// Progress is how far the start of the workload has come.
+	Progress api.Progress
 	// SleepID changes whenever the pods do and is the same at every interceptor.
 	SleepID string
 }
