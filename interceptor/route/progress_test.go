@@ -69,17 +69,17 @@ func TestStartFailsForAWhile(t *testing.T) {
 		f.SetService(failing(1))
 		r := f.route(10000)
 		var failed *StartFailedError
-		time.Sleep(api.FailingFor - time.Second)
+		advance(api.FailingFor - time.Second)
 		f.SetService(failing(1)) // nothing new
 		if _, err := r.Pick(t.Context(), &Visit{}); !errors.As(err, &failed) {
 			t.Errorf("got %v", err)
 		}
 		f.SetService(failing(2))
-		time.Sleep(2 * time.Second)
+		advance(2 * time.Second)
 		if _, err := r.Pick(t.Context(), &Visit{}); !errors.As(err, &failed) {
 			t.Errorf("renewed: got %v", err)
 		}
-		time.Sleep(api.FailingFor)
+		advance(api.FailingFor)
 		var timeout *HoldTimeoutError
 		if _, err := r.Pick(t.Context(), &Visit{}); !errors.As(err, &timeout) {
 			t.Errorf("not renewed: got %v, want it to be held", err)
