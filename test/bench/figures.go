@@ -50,6 +50,7 @@ func allLoads() []load {
 		{"download", bodies("download")},
 		{"upload", bodies("upload")},
 		{"idle", idle},
+		{"held", held},
 	}
 }
 
@@ -64,6 +65,7 @@ func allFigures() []figure {
 		{name: "cpu-post-vs-nginx", title: "CPU time a request with a body of 1 KB", unit: "µs", load: "post", metric: "cpu", ours: ours, reference: nginx},
 		{name: "cpu-get-vs-haproxy", title: "CPU time a request, HAProxy in HTTP mode", unit: "µs", load: "get", metric: "cpu", ours: ours, reference: haproxy},
 		{name: "memory-idle-vs-nginx", title: "Resident memory of an idle connection", unit: "KB", load: "idle", metric: "memory", ours: ours, reference: nginx},
+		{name: "memory-held-vs-nginx-idle", title: "Resident memory of one of 10,000 held requests, and of an idle connection", unit: "KB", load: "held", metric: "memory", ours: ours, reference: nginx},
 	}
 }
 

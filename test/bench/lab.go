@@ -39,7 +39,8 @@ type lab struct {
 type server struct {
 	*process
 	http, tcp string // addresses
-	profile   string // address of the profiles, if it is ours
+	// profile and health are addresses of profiles and of metrics, if it is ours.
+	profile, health string
 }
 
 func newLab(ctx context.Context, o options) (*lab, error) {
@@ -113,10 +114,10 @@ func (l *lab) start(ctx context.Context, name string) (*server, error) {
 	case reverseProxy:
 		argv = []string{l.program, reverseProxy, "-listen", s.http, "-app", l.app}
 	default:
-		s.profile = ports[2]
+		s.profile, s.health = ports[2], ports[4]
 		argv = []string{
 			l.program, "interceptor", "-http", s.http, "-tcp", s.tcp, "-app", l.app,
-			"-profile", s.profile, "-grpc", ports[3], "-health", ports[4],
+			"-profile", s.profile, "-grpc", ports[3], "-health", s.health,
 		}
 	}
 	if err != nil {

@@ -23,7 +23,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
-// serveInterceptor is the data path as it is shipped, with a cluster that says but one thing: the app is awake.
+// serveInterceptor is the data path as it is shipped, with a cluster that says that the app is awake until it is told
+// otherwise.
 func serveInterceptor(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("interceptor", flag.ContinueOnError)
 	app := flags.String("app", "", "address of the backend")
@@ -42,10 +43,17 @@ func serveInterceptor(ctx context.Context, args []string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/cpu", pprof.Profile)
 	mux.Handle("/allocs", pprof.Handler("allocs"))
+	told := make(chan route.Service)
+	mux.HandleFunc("/awake", func(http.ResponseWriter, *http.Request) { told <- service })
+	mux.HandleFunc("/asleep", func(http.ResponseWriter, *http.Request) {
+		asleep := service
+		asleep.Endpoints, asleep.Pods = nil, 0
+		told <- asleep
+	})
 	go func() { _ = listenAndServe(ctx, *profile, mux) }() // who asks for a profile sees that there is none
 	host, _, _ := net.SplitHostPort(*httpAddress)          // awake has parsed it
 	return interceptor.Run(ctx, interceptor.Options{
-		Cluster: cluster{service}, PodName: "bench", GRPCAddress: *grpc, HealthAddress: *health, ListenHost: host,
+		Cluster: cluster{service, told}, PodName: "bench", GRPCAddress: *grpc, HealthAddress: *health, ListenHost: host,
 		DrainTimeout: 100 * time.Millisecond, UnpublishedLinger: time.Millisecond, Log: logr.Discard(),
 	})
 }
@@ -75,14 +83,23 @@ func awake(app, httpAddress, tcpAddress string) (route.Service, error) {
 	return s, nil
 }
 
-// cluster is an interceptor.Cluster with one Service that does not change.
-type cluster struct{ service route.Service }
+// cluster is an interceptor.Cluster with one Service, which changes when it is told.
+type cluster struct {
+	service route.Service
+	told    <-chan route.Service
+}
 
 func (c cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 	sink.SetService(c.service)
 	sink.Synced()
-	<-ctx.Done()
-	return nil
+	for {
+		select {
+		case service := <-c.told:
+			sink.SetService(service)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func (cluster) Scale(context.Context, string, api.Workload) (bool, error) { return false, nil }
