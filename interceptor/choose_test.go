@@ -65,6 +65,7 @@ func TestProtocolChanges(t *testing.T) {
 		return line == "220 hello\r\n"
 	})
 	n.set(unpublished(service(listen, api.ProtocolTCP, app.addr)))
+	n.applied()
 	old.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 	old.want(200, "fine")
 }

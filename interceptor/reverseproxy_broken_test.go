@@ -3,6 +3,7 @@ package interceptor
 import (
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,6 +71,21 @@ func TestMalformedAnswers(t *testing.T) {
 			n.idle()
 		})
 	}
+}
+
+// What greets instead of answering, and then waits, is no app to wait for.
+func TestGreetingInsteadOfAnAnswer(t *testing.T) {
+	n, listen := serving(t, api.ProtocolHTTP, rawPod(t, func(c net.Conn) {
+		defer c.Close()
+		_, _ = io.WriteString(c, "220 hello\r\n")
+		_, _ = io.Copy(io.Discard, c)
+	}))
+	c := connect(t, listen)
+	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	if m := c.answer(); m.status() != 502 {
+		t.Errorf("got %q", m.start)
+	}
+	n.idle()
 }
 
 // A space before a colon may be taken away, as RFC 9112 wants it of a proxy, or refused, but never passed on.

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 
@@ -64,6 +65,9 @@ func (c *conn) readAnswer(up *podConn, in *buffer) (*buffer, error) {
 
 // repair makes the best of a head that is not quite one. It returns 0 if that is not complete.
 func (c *conn) repair(in *buffer, bad error) (int, error) {
+	if !bytes.HasPrefix(in.bytes(), []byte("HTTP/")) {
+		return 0, errAnswer{bad.Error()} // what does not even begin like an answer may never end
+	}
 	head, length := http1.Repair(in.bytes())
 	if length == 0 {
 		return 0, nil
