@@ -287,6 +287,7 @@ func (c *conn) pick() (*route.Endpoint, error) {
 	if c.visit.Method == "" {
 		c.describe(&c.visit)
 	}
+	c.visit.Bytes = int64(len(c.in.b) + cap(c.out))
 	return c.route.Pick(ctx, &c.visit)
 }
 

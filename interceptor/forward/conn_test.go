@@ -1,6 +1,10 @@
 package forward
 
-import "testing"
+import (
+	"runtime"
+	"strings"
+	"testing"
+)
 
 // A head that comes bit by bit is parsed when it is complete, and before that only so often that it does not matter.
 func TestMayBeComplete(t *testing.T) {
@@ -35,5 +39,21 @@ func TestMayBeComplete(t *testing.T) {
 	}
 	if parses > 20 {
 		t.Errorf("a head of 64 KiB that came line by line was parsed %d times", parses)
+	}
+}
+
+// Requests that wait for a pod take no more memory together than they may.
+func TestHeldBytes(t *testing.T) {
+	r := newRig(t, Options{})
+	large := strings.Replace(get, "\r\n\r\n", "\r\nConnection: close\r\nX: "+strings.Repeat("x", 40<<10)+"\r\n\r\n", 1)
+	c := r.dial()
+	c.send("%s", large)
+	if got := c.ends(); !strings.Contains(got, "too many requests wait") {
+		t.Errorf("got %q", got)
+	}
+	small := r.dial()
+	small.send(get)
+	for r.route.Held() != 1 {
+		runtime.Gosched()
 	}
 }

@@ -63,7 +63,7 @@ func newRig(tb testing.TB, o Options, pods ...string) *rig {
 	r := &rig{tb: tb, Engine: newEngine(tb, o)}
 	var got opened
 	r.table = route.NewTable(route.TableOptions{
-		Listeners: &got, Waker: &got, NewPool: r.NewPool,
+		Listeners: &got, Waker: &got, NewPool: r.NewPool, MaxHeldBytes: 64 << 10,
 		RouteMetrics:  func(string, string) route.Metrics { return &r.answered },
 		TargetMetrics: func(route.Key) route.TargetMetrics { return &r.answered },
 	})

@@ -78,7 +78,13 @@ func visitOf(req *http.Request) route.Visit {
 	if req.URL.Opaque != "" {
 		path = req.URL.Opaque
 	}
-	return route.Visit{Client: addrOf(req).Addr(), Method: req.Method, Path: path, Remote: remote, Agent: req.Header.Get("User-Agent")}
+	v := route.Visit{Client: addrOf(req).Addr(), Method: req.Method, Path: path, Remote: remote, Agent: req.Header.Get("User-Agent")}
+	for name, values := range req.Header {
+		for _, value := range values {
+			v.Bytes += int64(len(name) + len(value))
+		}
+	}
+	return v
 }
 
 // attempt is one try to send a request to one pod.

@@ -45,7 +45,7 @@ func (t *Table) newRoute(s Service, p api.Port) *Route {
 	return &Route{
 		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
 		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
-		clock:   t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld,
+		clock:   t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld, maxHeldBytes: t.options.MaxHeldBytes,
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// ErrTooManyHeld is returned when as many requests as allowed wait for a pod of the route already.
+// ErrTooManyHeld is returned when as many requests as allowed, in number or in bytes, wait for a pod of the route already.
 var ErrTooManyHeld = errors.New("too many requests wait for a pod")
 
 // HoldTimeoutError is returned when no pod became ready while the request was held.
@@ -75,6 +75,8 @@ type Visit struct {
 	Began time.Time
 	// Held is how long Pick has waited for a pod, in all its calls for this visit; 0 if it did not have to.
 	Held time.Duration
+	// Bytes is the memory that the request takes while it is held.
+	Bytes int64
 }
 
 // Waker is told of requests that wait for a pod.
@@ -99,10 +101,10 @@ type Route struct {
 	Port                           api.Port
 	Metrics                        Metrics
 
-	clock   clock
-	waker   Waker
-	maxHeld int64
-	held    atomic.Int64
+	clock                 clock
+	waker                 Waker
+	maxHeld, maxHeldBytes int64
+	held, heldBytes       atomic.Int64
 	// snap is written under Table.mu only.
 	snap atomic.Pointer[snapshot]
 
@@ -154,11 +156,11 @@ func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
 }
 
 func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
-	if r.held.Add(1) > r.maxHeld {
-		r.held.Add(-1)
+	defer r.held.Add(-1)
+	defer r.heldBytes.Add(-v.Bytes)
+	if n, bytes := r.held.Add(1), r.heldBytes.Add(v.Bytes); n > r.maxHeld || bytes > r.maxHeldBytes {
 		return nil, ErrTooManyHeld
 	}
-	defer r.held.Add(-1)
 	began := time.Now()
 	defer func() {
 		held := max(time.Since(began), 1) // what was held was not held for nothing

@@ -275,6 +275,34 @@ func TestHold(t *testing.T) {
 			all.Wait()
 		})
 	})
+	t.Run("no more than the bytes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(0)
+			f.SetService(web())
+			ctx, cancel := context.WithCancel(t.Context())
+			var all sync.WaitGroup
+			hold := func(bytes int64) error {
+				_, err := f.route(10000).Pick(ctx, &Visit{Bytes: bytes})
+				return err
+			}
+			all.Go(func() { _ = hold(100 << 20) })
+			synctest.Wait()
+			if err := hold(29 << 20); !errors.Is(err, ErrTooManyHeld) {
+				t.Errorf("more than there is room for: %v", err)
+			}
+			all.Go(func() {
+				if err := hold(28 << 20); errors.Is(err, ErrTooManyHeld) {
+					t.Error("what was turned away still takes its place")
+				}
+			})
+			synctest.Wait()
+			cancel()
+			all.Wait()
+			if got := f.route(10000).heldBytes.Load(); got != 0 {
+				t.Errorf("%d bytes are held by nobody", got)
+			}
+		})
+	})
 	t.Run("without a wake when retiring", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFixture(0)

@@ -60,6 +60,8 @@ type TableOptions struct {
 	Linger time.Duration
 	// MaxHeld is how many requests of one route may wait for a pod. Default 10000.
 	MaxHeld int64
+	// MaxHeldBytes is how many bytes they may take together. Default 128 MiB: ten thousand small ones.
+	MaxHeldBytes int64
 	// NewPool makes what the forwarding keeps for a pod of one route, such as its idle connections: Endpoint.Pool. It must
 	// neither block nor call the Table. Default none.
 	NewPool func(addr string) io.Closer
@@ -69,6 +71,7 @@ type TableOptions struct {
 func (o *TableOptions) setDefaults() {
 	o.Linger = cmp.Or(o.Linger, 10*time.Second)
 	o.MaxHeld = cmp.Or(o.MaxHeld, 10000)
+	o.MaxHeldBytes = cmp.Or(o.MaxHeldBytes, 128<<20)
 }
 
 // routeKey is what makes a route the same one after a change of its Service.
