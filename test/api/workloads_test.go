@@ -392,10 +392,18 @@ func TestNoInterceptor(t *testing.T) {
 	fake.setDeaf(false)
 	leads(awake, "198.18.0.3", 0)
 	leads(asleep, "198.18.0.3", 0)
-	least(0)
 	for _, a := range []*app{awake, asleep} {
 		a.told("Service", "web", "go through scale-to-zero again")
 	}
+	// Nobody has counted its visitors meanwhile: it may sleep when its cool-down has passed since.
+	so := &keda.ScaledObject{}
+	if awake.get("web-deployment", so); *so.Spec.MinReplicaCount != 1 {
+		t.Error("KEDA may put it to sleep at once")
+	}
+	if err := awake.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"1s"}}}`); err != nil {
+		t.Fatal(err)
+	}
+	least(0)
 }
 
 // TestStatefulSet takes the other built-in kind there and back.
