@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -27,6 +28,10 @@ type Workload struct {
 	Resource string
 	// PodLabels are those of its pod template; of a custom resource they are not known.
 	PodLabels map[string]string
+	// Selector selects its pods, in the words of the scale subresource; empty if it is not known.
+	Selector string
+	// Refused is why Kubernetes cannot make its pods, if its status says so. A StatefulSet's does not.
+	Refused string
 	// Replicas is what its spec asks for, and ReadyReplicas what there is.
 	Replicas, ReadyReplicas int32
 }
@@ -35,14 +40,39 @@ type Workload struct {
 func NewWorkload(object any) (Workload, bool) {
 	switch o := object.(type) {
 	case *appsv1.Deployment:
-		return Workload{o.ObjectMeta, appsVersion, "Deployment", "", o.Spec.Template.Labels, replicas(o.Spec.Replicas), o.Status.ReadyReplicas}, true
+		return Workload{
+			ObjectMeta: o.ObjectMeta, APIVersion: appsVersion, Kind: "Deployment", PodLabels: o.Spec.Template.Labels,
+			Selector: selector(o.Spec.Selector), Refused: refused(o), Replicas: replicas(o.Spec.Replicas), ReadyReplicas: o.Status.ReadyReplicas,
+		}, true
 	case *appsv1.StatefulSet:
-		return Workload{o.ObjectMeta, appsVersion, "StatefulSet", "", o.Spec.Template.Labels, replicas(o.Spec.Replicas), o.Status.ReadyReplicas}, true
+		return Workload{
+			ObjectMeta: o.ObjectMeta, APIVersion: appsVersion, Kind: "StatefulSet", PodLabels: o.Spec.Template.Labels,
+			Selector: selector(o.Spec.Selector), Replicas: replicas(o.Spec.Replicas), ReadyReplicas: o.Status.ReadyReplicas,
+		}, true
 	case *appsv1.DaemonSet:
-		return Workload{o.ObjectMeta, appsVersion, "DaemonSet", "", o.Spec.Template.Labels, o.Status.DesiredNumberScheduled, o.Status.NumberReady}, true
+		return Workload{
+			ObjectMeta: o.ObjectMeta, APIVersion: appsVersion, Kind: "DaemonSet", PodLabels: o.Spec.Template.Labels,
+			Replicas: o.Status.DesiredNumberScheduled, ReadyReplicas: o.Status.NumberReady,
+		}, true
 	default:
 		return Workload{}, false
 	}
+}
+
+func selector(s *metav1.LabelSelector) string {
+	if parsed, err := metav1.LabelSelectorAsSelector(s); err == nil && s != nil {
+		return parsed.String()
+	}
+	return ""
+}
+
+func refused(d *appsv1.Deployment) string {
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue && c.Reason == "FailedCreate" && d.Status.ObservedGeneration >= d.Generation {
+			return c.Message
+		}
+	}
+	return ""
 }
 
 // Ref returns how the routes name the workload.

@@ -25,6 +25,8 @@ const (
 	reasonRestored  = "Restored"
 	reasonAwake     = "Awake"
 	reasonAsleep    = "Asleep"
+	// An app cannot start, and its clients are told so.
+	reasonStartFailed = "StartFailed"
 	// Things to know while an app is taken over.
 	reasonNoInterceptor = "NoInterceptor"
 	reasonSiblings      = "ServiceNotOptedIn"

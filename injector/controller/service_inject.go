@@ -217,6 +217,9 @@ func (r *ServiceReconciler) applySlices(ctx context.Context, wanted []discoveryv
 			continue
 		}
 		have := &e.slices[i]
+		if progress, ok := have.Annotations[api.ProgressAnnotation]; ok { // which is the WorkloadReconciler's
+			want.Annotations[api.ProgressAnnotation] = progress
+		}
 		if equality.Semantic.DeepEqual(have.Annotations, want.Annotations) && equality.Semantic.DeepEqual(have.Labels, want.Labels) &&
 			equality.Semantic.DeepEqual(have.Ports, want.Ports) && equality.Semantic.DeepEqual(have.Endpoints, want.Endpoints) {
 			continue

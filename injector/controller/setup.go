@@ -76,7 +76,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	services := &ServiceReconciler{Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds}
 	reconciler := &WorkloadReconciler{
 		Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds,
-		lives: map[types.NamespacedName]life{},
+		lives: map[types.NamespacedName]life{}, starts: map[types.NamespacedName]start{},
 	}
 	serviceController, err := services.build(mgr)
 	if err != nil {

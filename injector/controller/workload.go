@@ -126,6 +126,7 @@ func (ws *workloads) custom(ctx context.Context, namespace string, kind schema.G
 	}
 	w.Replicas = int32(number(scale.Object, "spec", "replicas"))              //nolint:gosec // the API server has it as an int32
 	w.ReadyReplicas = int32(number(object.Object, "status", "readyReplicas")) //nolint:gosec // as above
+	w.Selector, _, _ = unstructured.NestedString(scale.Object, "status", "selector")
 	return workload{w, object}, "", nil
 }
 

@@ -31,14 +31,16 @@ type WorkloadReconciler struct {
 	keda      *atomic.Bool
 	workloads *workloads
 
-	mu    sync.Mutex // protects lives
-	lives map[types.NamespacedName]life
+	mu     sync.Mutex // protects lives and starts
+	lives  map[types.NamespacedName]life
+	starts map[types.NamespacedName]start
 }
 
 // demand is what the route slices of a namespace ask of one workload.
 type demand struct {
 	services []*corev1.Service   // taken over, and not being given back
 	settings []injector.Settings // of these, and of those that are about to be taken over
+	slices   []*discoveryv1.EndpointSlice
 	// unsafe says that traffic goes past the interceptors: the workload must not sleep.
 	unsafe bool
 	// open says that it goes past them because none is ready: the workload must not sleep, nor be woken for that.
@@ -50,6 +52,15 @@ type demand struct {
 }
 
 func (d demand) none() bool { return len(d.services) == 0 && !d.unsafe && !d.retiring && !d.unknown }
+
+// objects are those whose events tell the story of the workload.
+func (d demand) objects(w workload) []client.Object {
+	objects := []client.Object{w.object}
+	for _, s := range d.services {
+		objects = append(objects, s)
+	}
+	return objects
+}
 
 // Reconcile brings one workload to where its Services' route slices want it.
 func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
@@ -81,8 +92,13 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 	if len(d.services) == 0 && (d.retiring || !d.unsafe) {
 		result, err = r.restore(ctx, w, so)
 	} else {
-		r.observe(ctx, req.NamespacedName, w, d)
-		result, err = r.apply(ctx, w, so, d)
+		awoke := r.observe(ctx, req.NamespacedName, w, d)
+		if result, err = r.apply(ctx, w, so, d); err != nil {
+			return ctrl.Result{}, err
+		}
+		var again ctrl.Result
+		again, err = r.progress(ctx, w, d, awoke)
+		result = soonest(result, again)
 	}
 	if err != nil {
 		return ctrl.Result{}, err
@@ -102,7 +118,11 @@ func (r *WorkloadReconciler) demand(ctx context.Context, namespace string, w api
 		s := &list.Items[i]
 		front := s.Labels[discoveryv1.LabelServiceName]
 		routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation])
-		if err != nil || routes.Workload.String() != w.String() || seen[front] {
+		if err != nil || routes.Workload.String() != w.String() {
+			continue
+		}
+		d.slices = append(d.slices, s)
+		if seen[front] {
 			continue
 		}
 		seen[front] = true

@@ -132,8 +132,9 @@ type life struct {
 	uncounted     time.Time // when its traffic last went past the interceptors
 }
 
-// observe tells when the workload has fallen asleep or has woken since it was last looked at.
-func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedName, w workload, d demand) {
+// observe tells when the workload has fallen asleep or has woken since it was last looked at, and returns whether it has told
+// the latter.
+func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedName, w workload, d demand) (awoke bool) {
 	now := r.Now()
 	r.mu.Lock()
 	was, known := r.lives[key]
@@ -154,12 +155,9 @@ func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedNa
 	r.lives[key] = is
 	r.mu.Unlock()
 	if !known || len(d.services) == 0 {
-		return
+		return false
 	}
-	objects := []client.Object{w.object}
-	for _, s := range d.services {
-		objects = append(objects, s)
-	}
+	objects := d.objects(w)
 	switch {
 	case is.asleep && !was.asleep:
 		note := fmt.Sprintf("%s has gone to zero replicas after %s awake: no requests for %s; the next one wakes it",
@@ -168,7 +166,9 @@ func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedNa
 	case is.awake && !was.awake && !is.woken.IsZero():
 		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAwake, fmt.Sprintf("%s is ready (%d of %s), %s after it was scaled up",
 			w.Ref(), w.ReadyReplicas, replicasText(w.Replicas), rounded(now.Sub(is.woken))), objects...)
+		return true
 	}
+	return false
 }
 
 // startPatience is how long an app may take to start before it counts as one that nobody uses.
@@ -211,6 +211,7 @@ func (r *WorkloadReconciler) forget(key types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.lives, key)
+	delete(r.starts, key)
 }
 
 func longest(settings []injector.Settings) time.Duration {

@@ -1,0 +1,328 @@
+package injector
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+const (
+	// schedulingPatience is how long a pod is unschedulable before that is certain: a cluster autoscaler looks every 10 s
+	// and then says so by an event.
+	schedulingPatience = 20 * time.Second
+	// doubt is for how long a failure has to last that may pass by itself: a Secret that is made a moment later, a quota
+	// that other pods leave.
+	doubt = 10 * time.Second
+	// pullDoubt is the same for images: the kubelet tries a second time after 10 s.
+	pullDoubt = 15 * time.Second
+	// made is how long it takes at most from a pod's sandbox to its container where no image is pulled. Kubernetes does
+	// not say which it is; it counts in whole seconds.
+	made = 2 * time.Second
+	// restarts of a container that make it certain that it does not start: many apps end once or twice because their
+	// database is not there yet.
+	restarts = 2
+	// longestFailing bounds Failing, in characters.
+	longestFailing = 300
+)
+
+// ReasonUnschedulable is the Reason of a Start for which there is no node.
+const ReasonUnschedulable = corev1.PodReasonUnschedulable
+
+// Start is what the pods of a workload say of its start.
+type Start struct {
+	// Ready says that one of them is.
+	Ready bool
+	// Stage is how far the furthest has come, as one of api's Stage constants.
+	Stage string
+	// Failing is why none of them can start: one line, for visitors. It is empty while one may start.
+	Failing string
+	// Reason is Failing in one word of Kubernetes, and Advice what those who run the app can do about it.
+	Reason, Advice string
+	// Doubt is for how long it has to be so before it is certain.
+	Doubt time.Duration
+	// Pod is the one that Failing is about. It is nil where none could be made, or none has been yet.
+	Pod *corev1.Pod
+	// None says that there is no pod at all, not even one that is ending.
+	None bool
+}
+
+// NewStart judges the start of a workload by those of the pods that are its own.
+func NewStart(w Workload, pods []corev1.Pod, now time.Time) Start {
+	var all []Start
+	ending := false
+	for i := range pods {
+		pod := &pods[i]
+		switch {
+		case !w.owns(pod) || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded:
+		case !pod.DeletionTimestamp.IsZero():
+			ending = true
+		case podReady(pod):
+			return Start{Ready: true}
+		default:
+			all = append(all, newPodStart(pod, now))
+		}
+	}
+	if len(all) == 0 {
+		return Start{None: !ending}
+	}
+	s := slices.MaxFunc(all, compareStarts)
+	if ending && s.Reason == ReasonUnschedulable {
+		return Start{Stage: s.Stage} // what ends makes room
+	}
+	return s
+}
+
+// Refused is the start of a workload of which Kubernetes could not make a pod.
+func Refused(message string) Start {
+	for _, before := range []string{"Error creating: ", " failed error: ", " is forbidden: "} {
+		if _, after, found := strings.Cut(message, before); found {
+			message = after
+		}
+	}
+	return Start{
+		Failing: line("Kubernetes refuses its pod: " + message), Reason: "FailedCreate", Doubt: doubt,
+		Advice: "Raise the quota, or change the pod template so that it is admitted",
+	}
+}
+
+// compareStarts puts the pod last that the start depends on: one that may still start, the furthest of these, and of those
+// that fail the newest.
+func compareStarts(a, b Start) int {
+	switch {
+	case a.Failing == "" && b.Failing == "":
+		stages := []string{api.StageScheduling, api.StagePulling, api.StageStarting, api.StageNotReady}
+		return cmp.Compare(slices.Index(stages, a.Stage), slices.Index(stages, b.Stage))
+	case a.Failing == "":
+		return 1
+	case b.Failing == "":
+		return -1
+	default:
+		return a.Pod.CreationTimestamp.Compare(b.Pod.CreationTimestamp.Time)
+	}
+}
+
+// owns says whether a pod that the workload's selector matches is the workload's: a Job's may have the same labels.
+func (w Workload) owns(pod *corev1.Pod) bool {
+	owner := metav1.GetControllerOf(pod)
+	switch {
+	case w.APIVersion == appsVersion && w.Kind == "Deployment":
+		hash := pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
+		return owner != nil && owner.Kind == "ReplicaSet" && owner.Name == w.Name+"-"+hash
+	case w.APIVersion == appsVersion:
+		return owner != nil && owner.UID == w.UID
+	default: // whatever stands between
+		return owner == nil || owner.Kind != "Job" && owner.Kind != "DaemonSet"
+	}
+}
+
+func podReady(pod *corev1.Pod) bool {
+	c := condition(pod, corev1.PodReady)
+	return c != nil && c.Status == corev1.ConditionTrue
+}
+
+func condition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
+	for i := range pod.Status.Conditions {
+		if c := &pod.Status.Conditions[i]; c.Type == kind {
+			return c
+		}
+	}
+	return nil
+}
+
+// newPodStart judges one pod that is not ready.
+func newPodStart(pod *corev1.Pod, now time.Time) Start {
+	if pod.Spec.NodeName == "" {
+		return unscheduled(pod, now)
+	}
+	s := Start{Stage: stage(pod, now), Pod: pod}
+	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if one := containerFailure(pod, c); one.Failing != "" && (s.Failing == "" || one.Doubt < s.Doubt) {
+			one.Stage, one.Pod = s.Stage, pod
+			s = one
+		}
+	}
+	return s
+}
+
+// unscheduled judges a pod without a node. One that is to get the node of others, or whose volumes or nodes are still being
+// made, is not stuck.
+func unscheduled(pod *corev1.Pod, now time.Time) Start {
+	s := Start{Stage: api.StageScheduling, Pod: pod}
+	c := condition(pod, corev1.PodScheduled)
+	if c == nil || c.Status != corev1.ConditionFalse || c.Reason != corev1.PodReasonUnschedulable ||
+		pod.Status.NominatedNodeName != "" || now.Sub(c.LastTransitionTime.Time) < schedulingPatience {
+		return s
+	}
+	for _, passing := range []string{"unbound immediate PersistentVolumeClaims", "not-ready", "uninitialized"} {
+		if strings.Contains(c.Message, passing) {
+			return s
+		}
+	}
+	why, _, _ := strings.Cut(c.Message, ". ") // and what preemption would not help
+	s.Failing, s.Reason = line("no node can take its pod: "+why), ReasonUnschedulable
+	s.Advice = "Make room, add a node, or change what the pod asks for"
+	return s
+}
+
+// stage says how far a pod has come that has a node. What is before its containers, volumes and the network, counts as
+// starting.
+func stage(pod *corev1.Pod, now time.Time) string {
+	sandbox := condition(pod, corev1.PodReadyToStartContainers)
+	pulls := sandbox != nil && sandbox.Status == corev1.ConditionTrue && now.Sub(sandbox.LastTransitionTime.Time) >= made
+	done := len(pod.Status.ContainerStatuses) > 0
+	for _, c := range pod.Status.InitContainerStatuses {
+		if ended := c.State.Terminated; ended == nil || ended.ExitCode != 0 {
+			sidecar := c.State.Running != nil && c.Started != nil && *c.Started
+			if !sidecar {
+				return containerStage(c, pulls)
+			}
+		}
+	}
+	for _, c := range pod.Status.ContainerStatuses {
+		one := containerStage(c, pulls)
+		if one == api.StagePulling {
+			return one
+		}
+		done = done && one == api.StageNotReady
+	}
+	if done {
+		return api.StageNotReady
+	}
+	return api.StageStarting
+}
+
+// containerStage is that of a container whose turn it is.
+func containerStage(c corev1.ContainerStatus, pulls bool) string {
+	if c.State.Running != nil && c.Started != nil && *c.Started {
+		return api.StageNotReady
+	}
+	if c.State.Waiting == nil {
+		return api.StageStarting
+	}
+	switch c.State.Waiting.Reason {
+	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull":
+		return api.StagePulling
+	case "ContainerCreating", "PodInitializing":
+		if pulls {
+			return api.StagePulling
+		}
+	}
+	return api.StageStarting
+}
+
+// containerFailure says why a container cannot start, if so.
+func containerFailure(pod *corev1.Pod, c corev1.ContainerStatus) Start {
+	if c.State.Waiting == nil {
+		return Start{}
+	}
+	s := Start{Reason: c.State.Waiting.Reason, Doubt: doubt}
+	message := c.State.Waiting.Message
+	describe := fmt.Sprintf("See kubectl describe pod -n %s %s", pod.Namespace, pod.Name)
+	switch s.Reason {
+	case "ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable":
+		return pullFailure(pod, c)
+	case "InvalidImageName":
+		s.Failing, s.Doubt, s.Advice = fmt.Sprintf("%q is no name of an image", image(pod, c)), 0, "Mend the image's name"
+	case "ErrImageNeverPull":
+		s.Failing, s.Doubt = fmt.Sprintf("its image %s is not on the node and is not to be pulled", image(pod, c)), 0
+		s.Advice = "Put the image on the node, or change imagePullPolicy"
+	case "SignatureValidationFailed":
+		s.Failing, s.Advice = fmt.Sprintf("its image %s has no valid signature", image(pod, c)), describe
+	case "CrashLoopBackOff":
+		return crash(pod, c)
+	case "CreateContainerConfigError", "CreateContainerError", "PreCreateHookError", "PreStartHookError":
+		s.Failing, s.Advice = fmt.Sprintf("container %s cannot be made: %s", c.Name, message), describe
+	case "RunContainerError", "PostStartHookError":
+		s.Failing, s.Advice = fmt.Sprintf("container %s cannot be run: %s", c.Name, message), describe
+	default:
+		return Start{}
+	}
+	s.Failing = line(s.Failing)
+	return s
+}
+
+// pullFailure says why an image cannot be pulled. Both of Kubernetes' reasons are one, since the kubelet takes turns with
+// them. It is certain at once if the registry has said that there is none, and otherwise when the second try has failed.
+func pullFailure(pod *corev1.Pod, c corev1.ContainerStatus) Start {
+	message := c.State.Waiting.Message
+	said := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(strings.ToLower(message), word) })
+	}
+	s := Start{Reason: "ImagePullBackOff", Doubt: pullDoubt, Advice: "Check the image's name, and imagePullSecrets if it is private"}
+	why := ""
+	final := false
+	switch {
+	case said("dial tcp", "i/o timeout", "tls handshake", "no such host"):
+		why, s.Advice = "its registry cannot be reached", fmt.Sprintf("Check the image's name, and whether node %s reaches its registry", pod.Spec.NodeName)
+	case said("denied", "unauthorized", "forbidden", "authorization failed"):
+		why, final = "its registry refuses it, or does not have it", true
+	case said("not found", "notfound", "manifest unknown"):
+		why, final = "there is no such image", true
+	case strings.Contains(message, ": "):
+		why = message[strings.LastIndex(message, ": ")+2:]
+	}
+	if final && c.State.Waiting.Reason == "ImagePullBackOff" {
+		s.Doubt = 0
+	}
+	s.Failing = fmt.Sprintf("its image %s cannot be pulled", image(pod, c))
+	if why != "" {
+		s.Failing += ": " + why
+	}
+	s.Failing = line(s.Failing)
+	return s
+}
+
+// crash says how a container has ended that has ended again and again.
+func crash(pod *corev1.Pod, c corev1.ContainerStatus) Start {
+	last := c.LastTerminationState.Terminated
+	if c.RestartCount < restarts || last == nil {
+		return Start{}
+	}
+	s := Start{Reason: "CrashLoopBackOff"}
+	s.Advice = fmt.Sprintf("See kubectl logs -n %s %s -c %s --previous", pod.Namespace, pod.Name, c.Name)
+	switch ended := fmt.Sprintf("container %s has ended %d times, the last time ", c.Name, c.RestartCount+1); last.Reason {
+	case "OOMKilled":
+		s.Failing, s.Advice = ended+"for want of memory (OOMKilled)", "Raise the memory limit of the container"
+	case "StartError", "ContainerCannotRun":
+		s.Failing = fmt.Sprintf("container %s cannot be run: %s", c.Name, last.Message)
+		s.Advice = fmt.Sprintf("See kubectl describe pod -n %s %s", pod.Namespace, pod.Name)
+	default:
+		s.Failing = fmt.Sprintf("%swith exit code %d", ended, last.ExitCode)
+	}
+	s.Failing = line(s.Failing)
+	return s
+}
+
+// image is how the pod names a container's image; the status has it as the node knows it.
+func image(pod *corev1.Pod, c corev1.ContainerStatus) string {
+	for _, spec := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if spec.Name == c.Name {
+			return spec.Image
+		}
+	}
+	return c.Image
+}
+
+// line makes one printable line of a text, of a length for a page, without a full stop.
+func line(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.TrimRight(strings.Join(strings.Fields(s), " "), ".: ")
+	if runes := []rune(s); len(runes) > longestFailing {
+		s = string(runes[:longestFailing-1]) + "…"
+	}
+	return s
+}
