@@ -145,9 +145,9 @@ func newPodStart(pod *corev1.Pod, now time.Time) Start {
 	}
 	s := Start{Stage: stage(pod, now), Pod: pod}
 	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		if one := containerFailure(pod, c); one.Failing != "" && (s.Failing == "" || one.Doubt < s.Doubt) {
+		if one := containerFailure(pod, c); one.Failing != "" {
 			one.Stage, one.Pod = s.Stage, pod
-			s = one
+			return one
 		}
 	}
 	return s
@@ -180,11 +180,13 @@ func stage(pod *corev1.Pod, now time.Time) string {
 	pulls := sandbox != nil && sandbox.Status == corev1.ConditionTrue && now.Sub(sandbox.LastTransitionTime.Time) >= made
 	done := len(pod.Status.ContainerStatuses) > 0
 	for _, c := range pod.Status.InitContainerStatuses {
-		if ended := c.State.Terminated; ended == nil || ended.ExitCode != 0 {
-			sidecar := c.State.Running != nil && c.Started != nil && *c.Started
-			if !sidecar {
-				return containerStage(c, pulls)
-			}
+		ended, one := c.State.Terminated, containerStage(c, pulls)
+		switch {
+		case ended != nil && ended.ExitCode == 0 || sidecar(pod, c.Name) && one == api.StageNotReady:
+		case one == api.StagePulling:
+			return one
+		default:
+			return api.StageStarting
 		}
 	}
 	for _, c := range pod.Status.ContainerStatuses {
@@ -198,6 +200,13 @@ func stage(pod *corev1.Pod, now time.Time) string {
 		return api.StageNotReady
 	}
 	return api.StageStarting
+}
+
+// sidecar says whether an init container is one that goes on running.
+func sidecar(pod *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+		return c.Name == name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+	})
 }
 
 // containerStage is that of a container whose turn it is.
