@@ -167,6 +167,7 @@ type planeOptions struct {
 	noAdmission  bool
 	deployment   string
 	counts       controller.Counts
+	now          func() time.Time
 }
 
 // start runs a manager with the controllers and admission until the test ends or stop is called.
@@ -194,7 +195,7 @@ func start(t *testing.T, o planeOptions) *plane {
 	}
 	if err := controller.Add(t.Context(), mgr, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
-		Deployment: o.deployment, Dial: o.interceptors.dial, AliasLinger: time.Second, Counts: o.counts,
+		Deployment: o.deployment, Dial: o.interceptors.dial, AliasLinger: time.Second, Counts: o.counts, Now: o.now,
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -84,13 +85,21 @@ func TestCustomResource(t *testing.T) {
 		return n
 	}
 	replicas()
-	scale := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": int64(0)}}}
-	scale.SetAPIVersion("autoscaling/v1")
-	scale.SetKind("Scale")
-	if err := kube.SubResource("scale").Update(t.Context(), gallery, client.WithSubResourceBody(scale)); err != nil {
-		t.Fatal(err)
+	scaleTo := func(n int64) {
+		t.Helper()
+		scale := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": n}}}
+		scale.SetAPIVersion("autoscaling/v1")
+		scale.SetKind("Scale")
+		if err := kube.SubResource("scale").Update(t.Context(), gallery, client.WithSubResourceBody(scale)); err != nil {
+			t.Fatal(err)
+		}
 	}
+	scaleTo(0)
 	a.told("Gallery", "web", "Asleep: ")
+	a.pod("web-1", metav1.OwnerReference{APIVersion: "example.com/v1", Kind: "Painting", Name: "web", UID: "1"}, corev1.PodStatus{ContainerStatuses: crashing()})
+	scaleTo(1)
+	a.told("Gallery", "web", "StartFailed: Gallery.example.com/web cannot start: container web has ended 3 times")
+	replicas()
 	a.label("null")
 	eventually(t, "the old replica count is back", func() error {
 		if n := replicas(); n != 3 {
@@ -406,19 +415,26 @@ func TestNoInterceptor(t *testing.T) {
 	least(0)
 }
 
+// statefulSet puts one in the Deployment's place.
+func (a *app) statefulSet(replicas int32) *appsv1.StatefulSet {
+	a.t.Helper()
+	template := a.deployment("web", 1)
+	if err := kube.Delete(a.t.Context(), template.DeepCopy()); err != nil {
+		a.t.Fatal(err)
+	}
+	set := &appsv1.StatefulSet{ObjectMeta: template.ObjectMeta, Spec: appsv1.StatefulSetSpec{
+		Replicas: &replicas, Selector: template.Spec.Selector, Template: template.Spec.Template,
+	}}
+	create(a.t, set)
+	return set
+}
+
 // TestStatefulSet takes the other built-in kind there and back.
 func TestStatefulSet(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	template := a.deployment("web", 1)
-	if err := kube.Delete(t.Context(), template.DeepCopy()); err != nil {
-		t.Fatal(err)
-	}
-	set := &appsv1.StatefulSet{ObjectMeta: template.ObjectMeta, Spec: appsv1.StatefulSetSpec{
-		Replicas: new(int32(2)), Selector: template.Spec.Selector, Template: template.Spec.Template,
-	}}
-	create(t, set)
+	set := a.statefulSet(2)
 	a.label(`"true"`)
 	a.followTakeover()
 	so := &keda.ScaledObject{}

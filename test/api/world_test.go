@@ -45,7 +45,7 @@ func newApp(t *testing.T, replicas int32) *app {
 
 // remove leaves nothing that the controllers of the next test would have to give back. There is no garbage collector here.
 func (a *app) remove() {
-	for _, o := range []client.Object{&networkingv1.Ingress{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &keda.ScaledObject{}, &appsv1.Deployment{}} {
+	for _, o := range []client.Object{&networkingv1.Ingress{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &keda.ScaledObject{}, &appsv1.Deployment{}, &appsv1.StatefulSet{}} {
 		if err := kube.DeleteAllOf(context.Background(), o, client.InNamespace(a.ns)); client.IgnoreNotFound(err) != nil && !meta.IsNoMatchError(err) {
 			a.t.Error(err)
 		}
