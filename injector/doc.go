@@ -6,6 +6,7 @@
 //
 //	Service (label) ── Judge ──► Routes ──► direct Service, route slices, and for Ingresses alone the alias Service
 //	                                 └────► ScaledObject of the workload
+//	pods of a start  ── NewStart ─────► how far it is, and why it cannot succeed
 //	Service (write)  ── Admit ────────► sentinel in spec.selector, kept or taken out
 //	Ingress (write)  ── AdmitIngress ─► backends by their alias Service, or by the author's names
 //	workload (write) ── KeepReplicas ─► the replica count that there is, unless the chart says another than before

@@ -30,6 +30,8 @@ const (
 	// restarts of a container that make it certain that it does not start: many apps end once or twice because their
 	// database is not there yet.
 	restarts = 2
+	// comeback is how long the same takes for a pod that has been ready: it can start.
+	comeback = time.Minute
 	// longestFailing bounds Failing, in characters.
 	longestFailing = 300
 )
@@ -145,7 +147,7 @@ func newPodStart(pod *corev1.Pod, now time.Time) Start {
 	}
 	s := Start{Stage: stage(pod, now), Pod: pod}
 	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		if one := containerFailure(pod, c); one.Failing != "" {
+		if one := containerFailure(pod, c, now); one.Failing != "" {
 			one.Stage, one.Pod = s.Stage, pod
 			return one
 		}
@@ -229,7 +231,7 @@ func containerStage(c corev1.ContainerStatus, pulls bool) string {
 }
 
 // containerFailure says why a container cannot start, if so.
-func containerFailure(pod *corev1.Pod, c corev1.ContainerStatus) Start {
+func containerFailure(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) Start {
 	if c.State.Waiting == nil {
 		return Start{}
 	}
@@ -247,7 +249,7 @@ func containerFailure(pod *corev1.Pod, c corev1.ContainerStatus) Start {
 	case "SignatureValidationFailed":
 		s.Failing, s.Advice = fmt.Sprintf("its image %s has no valid signature", image(pod, c)), describe
 	case "CrashLoopBackOff":
-		return crash(pod, c)
+		return crash(pod, c, now)
 	case "CreateContainerConfigError", "CreateContainerError", "PreCreateHookError", "PreStartHookError":
 		s.Failing, s.Advice = fmt.Sprintf("container %s cannot be made: %s", c.Name, message), describe
 	case "RunContainerError", "PostStartHookError":
@@ -291,9 +293,9 @@ func pullFailure(pod *corev1.Pod, c corev1.ContainerStatus) Start {
 }
 
 // crash says how a container has ended that has ended again and again.
-func crash(pod *corev1.Pod, c corev1.ContainerStatus) Start {
+func crash(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) Start {
 	last := c.LastTerminationState.Terminated
-	if c.RestartCount < restarts || last == nil {
+	if c.RestartCount < restarts || last == nil || hasBeenReady(pod) && now.Sub(condition(pod, corev1.PodReady).LastTransitionTime.Time) < comeback {
 		return Start{}
 	}
 	s := Start{Reason: "CrashLoopBackOff"}
@@ -309,6 +311,12 @@ func crash(pod *corev1.Pod, c corev1.ContainerStatus) Start {
 	}
 	s.Failing = line(s.Failing)
 	return s
+}
+
+// hasBeenReady says whether a pod that is not ready was once: its condition has changed since the kubelet took it up.
+func hasBeenReady(pod *corev1.Pod) bool {
+	c, began := condition(pod, corev1.PodReady), pod.Status.StartTime
+	return c != nil && began != nil && c.LastTransitionTime.Sub(began.Time) > 2*time.Second
 }
 
 // image is how the pod names a container's image; the status has it as the node knows it.

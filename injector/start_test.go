@@ -34,6 +34,14 @@ func waits(reason, message string) string {
 // runs is the status of pods whose one container is so.
 func runs(container string) string { return sandbox + "\ncontainerStatuses: [" + container + "]" }
 
+// wasReady is the status of a pod that has not been ready since then.
+func wasReady(until string) string {
+	return `conditions: [{type: Ready, status: "False", lastTransitionTime: "2026-11-23T` + until + `Z"}]`
+}
+
+// began is the status of a pod that a kubelet took up then.
+func began(at string) string { return `startTime: "2026-11-23T` + at + `Z"` + "\n" }
+
 // startPod is a pod of Deployment web with that status. It has a node if anything is said of containers.
 func startPod(t *testing.T, status string, change ...func(*corev1.Pod)) corev1.Pod {
 	t.Helper()
@@ -109,14 +117,17 @@ func TestNewStart(t *testing.T) {
 		"registry says something else": {only(runs(strings.Replace(offline, "dial tcp: lookup example.com on 10.0.0.1:53: no such host", "500 Internal Server Error.", 1))), Start{
 			Stage: api.StagePulling, Failing: "its image example.com/web:2 cannot be pulled: 500 Internal Server Error", Reason: "ImagePullBackOff", Doubt: pullDoubt,
 		}},
-		"image's name":    {only(waits("InvalidImageName", "x")), Start{Stage: api.StagePulling, Failing: `"example.com/web:2" is no name of an image`, Reason: "InvalidImageName"}},
-		"never pulled":    {only(waits("ErrImageNeverPull", "x")), Start{Stage: api.StagePulling, Failing: "its image example.com/web:2 is not on the node and is not to be pulled", Reason: "ErrImageNeverPull"}},
-		"crashed twice":   {only(runs(strings.Replace(crashing, "restartCount: 2", "restartCount: 1", 1))), Start{Stage: api.StageStarting}},
-		"crashed thrice":  {only(runs(crashing)), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"}},
-		"runs once more":  {only(runs(`{name: web, restartCount: 3, started: false, lastState: {terminated: {exitCode: 1}}, state: {running: {}}}`)), Start{Stage: api.StageStarting}},
-		"out of memory":   {only(runs(strings.Replace(crashing, "exitCode: 1, reason: Error", "exitCode: 137, reason: OOMKilled", 1))), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time for want of memory (OOMKilled)", Reason: "CrashLoopBackOff"}},
-		"no such command": {only(runs(strings.Replace(crashing, "reason: Error", `reason: StartError, message: "exec: \"/nope\": no such file\n"`, 1))), Start{Stage: api.StageStarting, Failing: `container web cannot be run: exec: "/nope": no such file`, Reason: "CrashLoopBackOff"}},
-		"no such Secret":  {only(waits("CreateContainerConfigError", `secret "web" not found`)), Start{Stage: api.StageStarting, Failing: `container web cannot be made: secret "web" not found`, Reason: "CreateContainerConfigError", Doubt: doubt}},
+		"image's name":            {only(waits("InvalidImageName", "x")), Start{Stage: api.StagePulling, Failing: `"example.com/web:2" is no name of an image`, Reason: "InvalidImageName"}},
+		"never pulled":            {only(waits("ErrImageNeverPull", "x")), Start{Stage: api.StagePulling, Failing: "its image example.com/web:2 is not on the node and is not to be pulled", Reason: "ErrImageNeverPull"}},
+		"crashed twice":           {only(runs(strings.Replace(crashing, "restartCount: 2", "restartCount: 1", 1))), Start{Stage: api.StageStarting}},
+		"crashed thrice":          {only(runs(crashing)), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"}},
+		"crashes, has been ready": {only(began("12:00:00") + wasReady("17:59:30") + runs(crashing)[len(sandbox):]), Start{Stage: api.StageStarting}},
+		"does not come back":      {only(began("12:00:00") + wasReady("17:59:00") + runs(crashing)[len(sandbox):]), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"}},
+		"has never been ready":    {only(began("17:59:30") + wasReady("17:59:30") + runs(crashing)[len(sandbox):]), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"}},
+		"runs once more":          {only(runs(`{name: web, restartCount: 3, started: false, lastState: {terminated: {exitCode: 1}}, state: {running: {}}}`)), Start{Stage: api.StageStarting}},
+		"out of memory":           {only(runs(strings.Replace(crashing, "exitCode: 1, reason: Error", "exitCode: 137, reason: OOMKilled", 1))), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time for want of memory (OOMKilled)", Reason: "CrashLoopBackOff"}},
+		"no such command":         {only(runs(strings.Replace(crashing, "reason: Error", `reason: StartError, message: "exec: \"/nope\": no such file\n"`, 1))), Start{Stage: api.StageStarting, Failing: `container web cannot be run: exec: "/nope": no such file`, Reason: "CrashLoopBackOff"}},
+		"no such Secret":          {only(waits("CreateContainerConfigError", `secret "web" not found`)), Start{Stage: api.StageStarting, Failing: `container web cannot be made: secret "web" not found`, Reason: "CreateContainerConfigError", Doubt: doubt}},
 
 		"no node":            {only(nowhere), Start{Stage: api.StageScheduling, Failing: "no node can take its pod: 0/1 nodes are available: 1 Insufficient cpu", Reason: "Unschedulable"}},
 		"no node yet":        {only(strings.Replace(nowhere, "17:59:40", "17:59:50", 1)), Start{Stage: api.StageScheduling}},

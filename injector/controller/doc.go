@@ -4,7 +4,8 @@
 //	Service, its Namespace and Ingresses ──► ServiceReconciler ──► direct and alias Service, route slices, and an annotation
 //	                                                               (for which admission turns the traffic)
 //	route slices ──► WorkloadReconciler ──► ScaledObject, or scaling by the interceptors' counts without KEDA,
-//	                                        or the workload's old replica count on the way back
+//	                                        or the workload's old replica count on the way back;
+//	                                        and, while it starts, its progress on the route slices
 //
 // What a Service asks for passes from one to the other in its route slices; whether its traffic has been turned both read
 // from the Service and the Ingresses themselves. kedaWatch tells both when KEDA comes and goes. Only the leader runs them.

@@ -1,0 +1,126 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// policy refuses the pods of one namespace, with a message.
+const policy = `{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicy","metadata":{"name":%[1]q},"spec":{
+"matchConstraints":{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":%[1]q}},"resourceRules":[{"apiGroups":[""],"apiVersions":["v1"],"operations":["CREATE"],"resources":["pods"]}]},
+"validations":[{"expression":"false","message":"pods here need an owner"}]}}
+{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicyBinding","metadata":{"name":%[1]q},"spec":{"policyName":%[1]q,"validationActions":["Deny"]}}`
+
+// TestStartFails breaks an app in its sleep: who asks for it is told why it cannot start as soon as that is certain, an
+// event says it once, and when it is mended it answers as before.
+func TestStartFails(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spoil, mend func(t *testing.T, a *airflow)
+		want        string // is said to clients and in the event
+		advice      string // in the event
+	}{
+		"image that does not exist": {
+			spoil: func(t *testing.T, a *airflow) {
+				a.patchPod(`{"containers":[{"name":"webserver","image":"registry.example.com/airflow:2"}]}`)
+			},
+			mend: func(t *testing.T, a *airflow) {
+				a.patchPod(`{"containers":[{"name":"webserver","image":"` + os.Getenv("E2E_APP_IMAGE") + `"}]}`)
+			},
+			want: "its image registry.example.com/airflow:2 cannot be pulled", advice: "Check the image's name",
+		},
+		"crash loop": {
+			spoil: func(t *testing.T, a *airflow) { a.startDelay("soon") },
+			mend:  func(t *testing.T, a *airflow) { a.startDelay("100ms") },
+			want:  "container webserver has ended 3 times, the last time with exit code 1", advice: "See kubectl logs -n ",
+		},
+		"no node": {
+			spoil: func(t *testing.T, a *airflow) { a.patchPod(`{"nodeSelector":{"disk":"huge"}}`) },
+			mend:  func(t *testing.T, a *airflow) { a.patchPod(`{"nodeSelector":null}`) },
+			want:  "no node can take its pod: 0/", advice: "add a node",
+		},
+		"quota": {
+			spoil: func(t *testing.T, a *airflow) {
+				none := corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}
+				quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}
+				if err := kube.Create(t.Context(), quota); err != nil {
+					t.Fatal(err)
+				}
+			},
+			mend: func(t *testing.T, a *airflow) { kubectl(t, "delete", "resourcequota", "-n", a.ns, "none") },
+			want: "Kubernetes refuses its pod: exceeded quota: none, requested: pods=1", advice: "Raise the quota",
+		},
+		"admission": {
+			spoil: func(t *testing.T, a *airflow) {
+				apply := exec.CommandContext(t.Context(), os.Getenv("KUBECTL"), "apply", "-f", "-")
+				apply.Stdin = strings.NewReader(fmt.Sprintf(policy, a.ns))
+				if out, err := apply.CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				t.Cleanup(func() {
+					_, _ = command(context.Background(), os.Getenv("KUBECTL"), "delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", a.ns, "--ignore-not-found")
+				})
+				eventually(t, "the policy is in force", func() error {
+					_, err := command(t.Context(), os.Getenv("KUBECTL"), "run", "-n", a.ns, "pod", "--image=any", "--dry-run=server")
+					if err == nil {
+						return errors.New("pods are admitted")
+					}
+					return nil
+				})
+			},
+			mend: func(t *testing.T, a *airflow) { kubectl(t, "delete", "validatingadmissionpolicybinding", a.ns) },
+			want: "denied request: pods here need an owner", advice: "so that it is admitted",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newAirflow(t, "HELM")
+			a.optIn()
+			a.asleep()
+			tc.spoil(t, a)
+			got := get(t, a.url("/echo"))[0]
+			if got.Status != 503 || !strings.Contains(got.Body, "cannot start: ") || !strings.Contains(got.Body, tc.want) {
+				t.Errorf("got %+v, want %s", got, tc.want)
+			}
+			for _, kind := range []string{"Deployment", "Service"} {
+				var told []string
+				eventually(t, "the event is there", func() error {
+					if told = a.events(kind, webserver); count(told, "StartFailed") == 0 {
+						return fmt.Errorf("events of the %s: %q", kind, told)
+					}
+					return nil
+				})
+				if all := strings.Join(told, "\n"); count(told, "StartFailed") != 1 || !strings.Contains(all, tc.want) || !strings.Contains(all, tc.advice) {
+					t.Errorf("events of the %s: %s", kind, all)
+				}
+			}
+			tc.mend(t, a)
+			eventually(t, "it answers again", func() error {
+				if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
+					return fmt.Errorf("%d %s", got.Status, got.Body)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// patchPod merges into the pod template of the Deployment.
+func (a *airflow) patchPod(spec string) {
+	a.t.Helper()
+	kubectl(a.t, "patch", "deployment", "-n", a.ns, webserver, "-p", `{"spec":{"template":{"spec":`+spec+`}}}`)
+}
+
+// startDelay says how long the app takes to start; one that is no duration ends it.
+func (a *airflow) startDelay(d string) {
+	a.t.Helper()
+	kubectl(a.t, "set", "env", "-n", a.ns, "deployment/"+webserver, "START_DELAY="+d)
+}
