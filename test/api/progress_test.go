@@ -233,8 +233,18 @@ func TestStartFails(t *testing.T) {
 	a.become(second, corev1.PodStatus{ContainerStatuses: crashing()})
 	a.ready("web", 0)
 	a.progress("it crashes again", fails("CrashLoopBackOff"))
-	a.scale(0)
+	a.sleeps()
 	a.progress("asleep", starts(0))
+	a.scale(1)
+	a.progress("it crashes in the next start", fails("CrashLoopBackOff"))
+	eventually(t, "there is one event for each start", func() error {
+		if got := events(t, a.ns, "Service", "web"); strings.Count(got, "has ended 3 times") != 3 {
+			return errors.New(got)
+		}
+		return nil
+	})
+	a.ready("web", 1)
+	a.progress("how long it took to mend it is no duration of a start", starts(0))
 }
 
 // TestStartIsRefused by the API server, and by the scheduler: nobody is told before it is certain.
