@@ -1,0 +1,129 @@
+package page
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/text/language"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// texts are the words of a language.
+type texts struct {
+	lang             string
+	starting, failed string // titles, of the app's name
+	stages           map[string]string
+	failing          string // in the place of a stage
+	usual, late      string // of a duration
+	opens, keepsOn   string // what the page does
+	seconds, minutes func(int) string
+}
+
+func english() *texts {
+	number := func(unit string) func(int) string {
+		return func(n int) string {
+			if n != 1 {
+				return fmt.Sprintf("%d %ss", n, unit)
+			}
+			return "1 " + unit
+		}
+	}
+	return &texts{
+		lang: "en", starting: "%s is starting", failed: "%s cannot start",
+		stages: map[string]string{
+			"":                  "It was asleep and is being woken",
+			api.StageScheduling: "Looking for a place to run it",
+			api.StagePulling:    "Downloading it",
+			api.StageStarting:   "Starting it",
+			api.StageNotReady:   "It runs and is getting ready",
+		},
+		failing: "As things are, it will not start",
+		usual:   "Usually ready in about %s.",
+		late:    "This takes longer than usual, which is about %s.",
+		opens:   "It opens here by itself as soon as it is ready.",
+		keepsOn: "This page keeps looking, and opens it when it has started.",
+		seconds: number("second"), minutes: number("minute"),
+	}
+}
+
+func korean() *texts {
+	return &texts{
+		lang: "ko", starting: "%s 시작 중", failed: "%s 시작 불가",
+		stages: map[string]string{
+			"":                  "쉬고 있던 앱을 깨우고 있습니다",
+			api.StageScheduling: "실행할 곳을 찾고 있습니다",
+			api.StagePulling:    "앱을 내려받고 있습니다",
+			api.StageStarting:   "앱을 시작하고 있습니다",
+			api.StageNotReady:   "앱이 실행되어 준비를 마치고 있습니다",
+		},
+		failing: "지금 상태로는 앱을 시작할 수 없습니다",
+		usual:   "준비되기까지 보통 %s쯤 걸립니다.",
+		late:    "평소(%s쯤)보다 오래 걸리고 있습니다.",
+		opens:   "준비되면 이 자리에서 바로 열립니다.",
+		keepsOn: "이 페이지가 계속 확인하다가, 앱이 시작되면 엽니다.",
+		seconds: func(n int) string { return fmt.Sprintf("%d초", n) },
+		minutes: func(n int) string { return fmt.Sprintf("%d분", n) },
+	}
+}
+
+// duration says d, which Wait.Usual has rounded.
+func (t *texts) duration(d time.Duration) string {
+	if d%time.Minute == 0 {
+		return t.minutes(int(d / time.Minute))
+	}
+	return t.seconds(int(d / time.Second))
+}
+
+// title is the app's name, and what it is about.
+func (t *texts) title(w *Wait) string {
+	if w.Failing() {
+		return fmt.Sprintf(t.failed, w.App)
+	}
+	return fmt.Sprintf(t.starting, w.App)
+}
+
+func (t *texts) status(w *Wait) string {
+	if w.Failing() {
+		return t.failing
+	}
+	return t.stages[w.Progress.Stage]
+}
+
+// estimate is what the last starts promise, if anything.
+func (t *texts) estimate(w *Wait) string {
+	switch {
+	case w.Failing(), w.Usual() == 0:
+		return ""
+	case w.Late():
+		return fmt.Sprintf(t.late, t.duration(w.Usual()))
+	default:
+		return fmt.Sprintf(t.usual, t.duration(w.Usual()))
+	}
+}
+
+func (t *texts) hint(w *Wait) string {
+	if w.Failing() {
+		return t.keepsOn
+	}
+	return t.opens
+}
+
+// languages chooses the words by an Accept-Language. What there are no words for gets the first.
+type languages struct {
+	all     []*texts
+	matcher language.Matcher
+}
+
+func newLanguages() languages {
+	return languages{[]*texts{english(), korean()}, language.NewMatcher([]language.Tag{language.English, language.Korean})}
+}
+
+func (l *languages) of(accept string) *texts {
+	tags, _, err := language.ParseAcceptLanguage(accept)
+	if err != nil || len(tags) == 0 {
+		return l.all[0]
+	}
+	_, i, _ := l.matcher.Match(tags...)
+	return l.all[i]
+}
