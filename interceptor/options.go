@@ -69,6 +69,8 @@ type Options struct {
 	TrustedHops *int
 	// HideHeld leaves out of answers how long their requests were held, which Scale-To-Zero-Held says else.
 	HideHeld bool
+	// PageGrace is how long a browser that opens a page waits until it is shown ours. Default 1 s.
+	PageGrace time.Duration
 	// PeerAddress returns the address to dial for a peer. Default its IP and GRPCAddress's port.
 	PeerAddress func(peer.Peer) string
 	// Registry takes the metrics. Default a new one.

@@ -11,6 +11,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/listen"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/metrics"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
@@ -20,6 +21,7 @@ import (
 type interceptor struct {
 	options  Options
 	engine   *forward.Engine
+	pages    *page.Pages
 	manager  *listen.Manager
 	table    *route.Table
 	waker    *scaler.Waker
@@ -74,9 +76,10 @@ func Run(ctx context.Context, o Options) error {
 
 // assemble makes the parts and connects them; nothing runs yet.
 func assemble(o Options) *interceptor {
-	i := &interceptor{options: o, health: &health{}}
+	i := &interceptor{options: o, health: &health{}, pages: page.New(o.Log.WithName("page"))}
 	i.engine = forward.NewEngine(forward.Options{
 		Limits: o.Limits, TrustedHops: *o.TrustedHops, HideHeld: o.HideHeld, Log: o.Log.WithName("forward"),
+		Pages: i.pages, PageGrace: o.PageGrace,
 	})
 	i.manager = listen.NewManager(listen.Options{
 		Host: o.ListenHost, Engine: i.engine, MaxConnections: int64(o.Limits.MaxConnections),

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -224,19 +225,30 @@ func (c *conn) refuse(err error) bool {
 		}
 	}
 	c.enter(phaseWrite)
-	c.respond(err, false)
+	c.respond(c.answerTo(err), false)
 	c.linger(maxRefused)
 	return false
 }
 
+// answerTo is what the client is told about err.
+func (c *conn) answerTo(err error) answer {
+	o := &c.engine.options
+	held := o.heldFor(&c.visit)
+	a, ok := o.pageFor(c.route, &c.visit, err, c.value)
+	if !ok {
+		a = answerFor(err)
+	}
+	a.fields = append(a.fields, ownFields(err, held)...)
+	return a
+}
+
 // respond answers for an app that does not.
-func (c *conn) respond(err error, keep bool) {
-	a := answerFor(err)
+func (c *conn) respond(a answer, keep bool) {
 	c.answered(a.status)
 	if a.status == StatusClientGone {
 		return
 	}
-	c.out = appendAnswer(c.out[:0], a, !keep, c.head(), ownFields(err, c.engine.options.heldFor(&c.visit))...)
+	c.out = appendAnswer(c.out[:0], a, !keep, c.head())
 	c.enter(phaseWrite)
 	_, _ = c.client.Write(c.out) // the client may be gone, and there is nobody else to tell
 }
@@ -286,6 +298,9 @@ func (c *conn) pick() (*route.Endpoint, error) {
 	defer c.unwatch()
 	if c.visit.Method == "" {
 		c.describe(&c.visit)
+		c.visit.Patience = c.engine.options.patience(c.route, page.Request{
+			Method: c.visit.Method, HasBody: c.req.Length > 0 || c.req.Chunked, HasUpgrade: c.req.HasUpgrade, Value: c.value,
+		})
 	}
 	c.visit.Bytes = int64(len(c.in.b) + cap(c.out))
 	return c.route.Pick(ctx, &c.visit)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
 )
 
 // Limits bound what clients may take of one interceptor. A field that is 0 has its default.
@@ -51,6 +53,10 @@ type Options struct {
 	TrustedHops int
 	// HideHeld leaves out of answers how long their requests were held.
 	HideHeld bool
+	// Pages makes the page that browsers are shown while they wait. Default none is shown.
+	Pages *page.Pages
+	// PageGrace is how long they wait before. Default 1 s.
+	PageGrace time.Duration
 	// DialTimeout is how long one attempt to reach a pod may take. It is short, since pods may just have gone away and
 	// their addresses swallow packets; the request then goes to another pod or is held. Default 1 s.
 	DialTimeout time.Duration
@@ -65,6 +71,7 @@ type Options struct {
 
 func (o *Options) setDefaults() {
 	o.Limits.SetDefaults()
+	o.PageGrace = cmp.Or(o.PageGrace, time.Second)
 	o.DialTimeout = cmp.Or(o.DialTimeout, time.Second)
 	o.MaxIdlePerPod = cmp.Or(o.MaxIdlePerPod, 64)
 	o.PodIdleTimeout = cmp.Or(o.PodIdleTimeout, 30*time.Second)

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,12 @@ type answer struct {
 	status     int
 	retryAfter int // seconds; 0 is no such header
 	text       string
+	kind       string // its type; empty is plain text
+	fields     []field
+}
+
+func plain(status, retryAfter int, text string) answer {
+	return answer{status: status, retryAfter: retryAfter, text: text}
 }
 
 // answerFor is the one table from errors to answers.
@@ -39,32 +46,35 @@ func answerFor(err error) answer {
 	var asleep *route.AsleepError
 	var down *route.DownError
 	var failed *route.StartFailedError
+	var starting *route.StartingError
 	var timeout net.Error
 	switch {
 	case errors.As(err, &bad):
-		return answer{bad.Status(), 0, "scale-to-zero: this request was not passed on: " + bad.Error() + "."}
+		return plain(bad.Status(), 0, "scale-to-zero: this request was not passed on: "+bad.Error()+".")
 	case errors.As(err, &held):
 		text := fmt.Sprintf("scale-to-zero: service %s: no pod of %s became ready while this request waited, for %s.",
 			held.Service, held.Target.Workload, held.Waited.Round(100*time.Millisecond))
-		return answer{http.StatusGatewayTimeout, 10, text}
+		return plain(http.StatusGatewayTimeout, 10, text)
 	case errors.As(err, &asleep):
-		return answer{http.StatusOK, 0, "# scale-to-zero: " + asleep.Error() + "; this request does not wake it."}
+		return answer{status: http.StatusOK, text: "# scale-to-zero: " + asleep.Error() + "; this request does not wake it.", kind: sleepType}
 	case errors.As(err, &down):
-		return answer{http.StatusServiceUnavailable, 5, "scale-to-zero: " + down.Error() + "."}
+		return plain(http.StatusServiceUnavailable, 5, "scale-to-zero: "+down.Error()+".")
 	case errors.As(err, &failed):
-		return answer{http.StatusServiceUnavailable, 10, "scale-to-zero: " + failed.Error() + "."}
+		return plain(http.StatusServiceUnavailable, 10, "scale-to-zero: "+failed.Error()+".")
+	case errors.As(err, &starting):
+		return plain(http.StatusServiceUnavailable, 2, "scale-to-zero: "+starting.Error()+".")
 	case errors.Is(err, route.ErrTooManyHeld):
-		return answer{http.StatusServiceUnavailable, 5, "scale-to-zero: the app is starting, and too many requests wait for it already."}
+		return plain(http.StatusServiceUnavailable, 5, "scale-to-zero: the app is starting, and too many requests wait for it already.")
 	case errors.Is(err, ErrDraining):
-		return answer{http.StatusServiceUnavailable, 1, "scale-to-zero: this interceptor is shutting down. Try again."}
+		return plain(http.StatusServiceUnavailable, 1, "scale-to-zero: this interceptor is shutting down. Try again.")
 	case errors.Is(err, context.Canceled):
-		return answer{StatusClientGone, 0, ""}
+		return plain(StatusClientGone, 0, "")
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return answer{http.StatusGatewayTimeout, 0, "scale-to-zero: the app did not answer in time."}
+		return plain(http.StatusGatewayTimeout, 0, "scale-to-zero: the app did not answer in time.")
 	case errors.As(err, &unreadable):
-		return answer{http.StatusBadGateway, 0, "scale-to-zero: " + unreadable.Error() + "."}
+		return plain(http.StatusBadGateway, 0, "scale-to-zero: "+unreadable.Error()+".")
 	default:
-		return answer{http.StatusBadGateway, 0, "scale-to-zero: the app's pod broke off before it answered."}
+		return plain(http.StatusBadGateway, 0, "scale-to-zero: the app's pod broke off before it answered.")
 	}
 }
 
@@ -72,21 +82,32 @@ func answerFor(err error) answer {
 // take any other answer for a failure of which they know nothing.
 func respondHTTP2(w http.ResponseWriter, r *http.Request, err error) {
 	a := answerFor(err)
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	for _, f := range ownFields(err, "") {
-		h.Set(f.name, f.value)
-	}
+	a.fields = ownFields(err, "")
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		if a.status == http.StatusOK && r.URL.Path == route.HealthCheck {
 			respondHealthy(w)
 			return
+		}
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		for _, f := range a.fields {
+			h.Set(f.name, f.value)
 		}
 		h.Set("Content-Type", "application/grpc")
 		h.Set("Grpc-Status", strconv.Itoa(int(grpcCode(err, a))))
 		h.Set("Grpc-Message", strings.TrimPrefix(a.text, "# "))
 		w.WriteHeader(http.StatusOK)
 		return
+	}
+	a.write(w)
+}
+
+// write sends a as the answer by HTTP/2.
+func (a answer) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	for _, f := range a.fields {
+		h.Set(f.name, f.value)
 	}
 	h.Set("Content-Type", a.contentType())
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -118,16 +139,11 @@ func grpcCode(err error, a answer) codes.Code {
 	return codes.Unavailable
 }
 
-func (a answer) contentType() string {
-	if a.status == http.StatusOK {
-		return sleepType
-	}
-	return "text/plain; charset=utf-8"
-}
+func (a answer) contentType() string { return cmp.Or(a.kind, "text/plain; charset=utf-8") }
 
 // appendAnswer appends a as it goes out by HTTP/1.1. Ends says that the connection ends with it, and head that it
 // answers a HEAD.
-func appendAnswer(dst []byte, a answer, ends, head bool, more ...field) []byte {
+func appendAnswer(dst []byte, a answer, ends, head bool) []byte {
 	dst = append(append(append(dst, "HTTP/1.1 "...), strconv.Itoa(a.status)...), ' ')
 	dst = append(append(dst, http.StatusText(a.status)...), "\r\n"...)
 	dst = appendField(dst, "Content-Type", a.contentType())
@@ -136,7 +152,7 @@ func appendAnswer(dst []byte, a answer, ends, head bool, more ...field) []byte {
 	if a.retryAfter > 0 {
 		dst = appendField(dst, "Retry-After", strconv.Itoa(a.retryAfter))
 	}
-	for _, f := range more {
+	for _, f := range a.fields {
 		dst = appendField(dst, f.name, f.value)
 	}
 	dst = appendField(dst, "Content-Length", strconv.Itoa(len(a.text)+1))

@@ -30,20 +30,22 @@ const (
 
 // exchange has one request answered, and counts it if it counts.
 func (c *conn) exchange() outcome {
-	if c.ignored = c.ignores(); c.ignored {
+	polls := c.polls()
+	if c.ignored = !polls && c.ignores(); c.ignored {
 		c.route.Metrics.Ignored()
 		return c.attend()
 	}
 	release := c.route.Target().Begin()
 	defer release()
+	if polls {
+		return c.poll()
+	}
 	return c.attend()
 }
 
 // attend has one request answered.
 func (c *conn) attend() outcome {
-	c.status, c.broken = 0, false
-	c.begun.Store(false)
-	if err := c.prepare(); err != nil {
+	if err := c.begin(); err != nil {
 		return c.fail(err)
 	}
 	for resets := 0; ; {
@@ -72,6 +74,12 @@ func (c *conn) attend() outcome {
 			return c.fail(err)
 		}
 	}
+}
+
+func (c *conn) begin() error {
+	c.status, c.broken = 0, false
+	c.begun.Store(false)
+	return c.prepare()
 }
 
 // prepare finds out where the request ends and writes its head as it goes out.
@@ -194,18 +202,21 @@ func (c *conn) fail(err error) outcome {
 	case c.group.base.Err() != nil:
 		err = context.Cause(c.group.base)
 	}
-	keep := !c.last && !c.streams && !c.group.draining.Load()
 	var bad http1.Malformed
 	if errors.As(err, &bad) {
-		keep = false
-	}
-	c.respond(err, keep)
-	if c.status == StatusClientGone {
+		c.respond(c.answerTo(err), false)
+		c.linger(maxRefused)
 		return finished
 	}
+	return c.conclude(c.answerTo(err))
+}
+
+// conclude ends a request with an answer of ours.
+func (c *conn) conclude(a answer) outcome {
+	keep := !c.last && !c.streams && !c.group.draining.Load()
+	c.respond(a, keep)
 	switch {
-	case bad != 0:
-		c.linger(maxRefused)
+	case c.status == StatusClientGone:
 		return finished
 	case !keep:
 		c.linger(untilEnd)

@@ -82,7 +82,7 @@ func (e *Engine) HTTP2Server(ctx context.Context, handler http.Handler) *http.Se
 //
 // Ignored says that they are such as neither wake nor count.
 func (e *Engine) HTTP2Handler(r *route.Route, ignored bool) http.Handler {
-	return &http2Handler{e.http2, &sender{transport: e.http2.transport, route: r, ignored: ignored}}
+	return &http2Handler{e.http2, &sender{options: &e.http2.options, transport: e.http2.transport, route: r, ignored: ignored}}
 }
 
 // http2Handler forwards the requests of one route.
@@ -93,6 +93,10 @@ type http2Handler struct {
 
 // ServeHTTP implements http.Handler.
 func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
+	if polls(in) && h.options.Pages != nil {
+		h.poll(w, in)
+		return
+	}
 	began := time.Now()
 	out := h.outgoing(w, in)
 	visit := visitOf(out)
@@ -104,6 +108,10 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 		}
 		if held != "" {
 			w.Header().Set(heldField, held)
+		}
+		if a, ok := h.options.pageFor(h.sender.route, &visit, err, in.Header.Get); ok {
+			a.write(w)
+			return
 		}
 		respondHTTP2(w, in, err)
 		return

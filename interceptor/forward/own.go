@@ -1,13 +1,13 @@
 package forward
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -74,15 +74,24 @@ func (c *conn) heldLine() string {
 }
 
 // choose picks the pod for a request of HTTP/2.
-func (s *sender) choose(ctx context.Context, v *route.Visit) (*route.Endpoint, error) {
+func (s *sender) choose(req *http.Request, v *route.Visit) (*route.Endpoint, error) {
 	if s.ignored {
-		return s.route.PickReady(ctx, v)
+		return s.route.PickReady(req.Context(), v)
 	}
-	return s.route.Pick(ctx, v)
+	if pod := s.route.TryPick(v); pod != nil {
+		return pod, nil
+	}
+	v.Patience = s.options.patience(s.route, page.Request{
+		Method: req.Method, HasBody: req.Body != nil && req.Body != http.NoBody, Value: req.Header.Get,
+	})
+	return s.route.Pick(req.Context(), v)
 }
 
 // HTTP2Ignores says that a request of HTTP/2 neither wakes nor counts.
 func HTTP2Ignores(r *route.Route, in *http.Request) bool {
+	if polls(in) {
+		return false
+	}
 	var method [16]byte
 	var target, agent [256]byte // longer ones need the heap
 	return r.Ignores(append(method[:0], in.Method...), append(target[:0], in.RequestURI...), append(agent[:0], in.UserAgent()...))

@@ -48,7 +48,7 @@ func appendRequest(dst []byte, r *http1.Request, b []byte, h hop, host string) [
 			}
 		case http1.TE:
 			trailers = trailers || hasToken(b[f.ValueStart:f.ValueEnd], "trailers")
-		case http1.Other, http1.Expect, http1.Trailer, http1.UserAgent:
+		case http1.Other, http1.Expect, http1.ScaleToZeroWait, http1.Trailer, http1.UserAgent:
 			if !r.Nominated || !r.IsNominated(b, f) {
 				continue
 			}
@@ -190,7 +190,7 @@ func appendResponse(dst []byte, r *http1.Response, b []byte, a answerFields) (_ 
 			if !r.Chunked { // beside chunks it counts for nothing
 				continue
 			}
-		case http1.Other, http1.Trailer, http1.UserAgent:
+		case http1.Other, http1.ScaleToZeroWait, http1.Trailer, http1.UserAgent:
 			if !r.Nominated || !r.IsNominated(b, f) {
 				continue
 			}

@@ -13,6 +13,7 @@ import (
 
 // sender sends the requests of one route: it picks a pod, and goes to another one where that is safe.
 type sender struct {
+	options   *Options
 	transport *http.Transport
 	route     *route.Route
 	ignored   bool // they neither wake nor count
@@ -28,7 +29,7 @@ func (e *dialError) Unwrap() error { return e.err }
 func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, error) {
 	ctx := req.Context()
 	for resets := 0; ; {
-		pod, err := s.choose(ctx, visit)
+		pod, err := s.choose(req, visit)
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@ const (
 	ProxyAuthenticate
 	ProxyAuthorization
 	ProxyConnection
+	ScaleToZeroWait
 	TE
 	Trailer
 	TransferEncoding
@@ -70,6 +71,8 @@ func nameOf(lower []byte) Name {
 		return ProxyAuthorization
 	case "proxy-connection":
 		return ProxyConnection
+	case "scale-to-zero-wait":
+		return ScaleToZeroWait
 	case "te":
 		return TE
 	case "trailer":
@@ -116,6 +119,8 @@ type Head struct {
 	Nominated bool
 	// HasUpgrade says that there is an Upgrade field.
 	HasUpgrade bool
+	// Waits says that there is a ScaleToZeroWait field.
+	Waits bool
 }
 
 // Has says that there is a field of that name, which is not Other.
@@ -271,7 +276,7 @@ func lineEnd(b []byte, at int) (int, error) {
 // length twice if it says the same.
 func (h *Head) interpret(b []byte, answer bool) error {
 	h.Length, h.Chunked, h.Close, h.KeepAlive = -1, false, false, false
-	h.UpgradeAllowed, h.Nominated, h.HasUpgrade = false, false, false
+	h.UpgradeAllowed, h.Nominated, h.HasUpgrade, h.Waits = false, false, false, false
 	encoded := false
 	for _, f := range h.Fields {
 		value := b[f.ValueStart:f.ValueEnd]
@@ -297,6 +302,8 @@ func (h *Head) interpret(b []byte, answer bool) error {
 			Tokens(value, h.connectionToken)
 		case Upgrade:
 			h.HasUpgrade = true
+		case ScaleToZeroWait:
+			h.Waits = true
 		default:
 		}
 	}

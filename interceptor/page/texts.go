@@ -32,7 +32,7 @@ func english() *texts {
 	return &texts{
 		lang: "en", starting: "%s is starting", failed: "%s cannot start",
 		stages: map[string]string{
-			"":                  "It was asleep and is being woken",
+			"":                  "It is being woken",
 			api.StageScheduling: "Looking for a place to run it",
 			api.StagePulling:    "Downloading it",
 			api.StageStarting:   "Starting it",
@@ -51,7 +51,7 @@ func korean() *texts {
 	return &texts{
 		lang: "ko", starting: "%s 시작 중", failed: "%s 시작 불가",
 		stages: map[string]string{
-			"":                  "쉬고 있던 앱을 깨우고 있습니다",
+			"":                  "앱을 깨우고 있습니다",
 			api.StageScheduling: "실행할 곳을 찾고 있습니다",
 			api.StagePulling:    "앱을 내려받고 있습니다",
 			api.StageStarting:   "앱을 시작하고 있습니다",

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"time"
@@ -66,7 +67,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	next := &snapshot{
 		target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout),
 		retiring: s.Routes.Retiring, affinity: s.Routes.ClientAffinity, sleepID: s.SleepID,
-		protocol: p.Protocol, progress: s.Progress, progressAt: t.clock.now(),
+		protocol: p.Protocol, waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), progress: s.Progress, progressAt: t.clock.now(),
 	}
 	old := r.snap.Load()
 	same := old != nil && reflect.DeepEqual(old.progress, next.progress)
@@ -82,7 +83,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 		target.routes++
 	}
 	if !same || old.target != target || old.holdTimeout != next.holdTimeout || old.retiring != next.retiring ||
-		old.affinity != next.affinity || old.protocol != next.protocol ||
+		old.affinity != next.affinity || old.protocol != next.protocol || old.waitingPage != next.waitingPage ||
 		old.ignored != next.ignored || old.sleepID != next.sleepID || !slices.Equal(old.endpoints, next.endpoints) {
 		r.publish(next)
 	}

@@ -86,3 +86,61 @@ func TestStartFailsForAWhile(t *testing.T) {
 		}
 	})
 }
+
+// A visit with patience gives up for itself alone; one that follows the start goes on until there are news.
+func TestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(0)
+		f.SetService(web())
+		r := f.route(10000)
+		var starting *StartingError
+		began := time.Now()
+		for _, v := range []*Visit{{Patience: 1}, {Patience: 2 * time.Second}} {
+			if _, err := r.Pick(t.Context(), v); !errors.As(err, &starting) || starting.Service != "shop/web" || v.Held < v.Patience {
+				t.Errorf("got %v after %s", err, v.Held)
+			}
+		}
+		if waited := time.Since(began); waited < 2*time.Second || waited > 3*time.Second || f.waker.calls.Load() != 2 {
+			t.Errorf("%s held, and the waker called %d times", waited, f.waker.calls.Load())
+		}
+		if start := r.Start(); start.Elapsed != time.Since(began) {
+			t.Errorf("the wake takes %s, of %s", start.Elapsed, time.Since(began))
+		}
+		// What is longer than everybody is held ends like that.
+		var timeout *HoldTimeoutError
+		if _, err := r.Pick(t.Context(), &Visit{Patience: time.Hour}); !errors.As(err, &timeout) {
+			t.Errorf("got %v", err)
+		}
+
+		follow := func() <-chan error {
+			before := r.Start().Progress
+			got := make(chan error, 1)
+			go func() {
+				_, err := r.Pick(t.Context(), &Visit{News: func(s Start) bool {
+					return s.Progress.Stage != before.Stage || s.Progress.Failing != before.Failing
+				}})
+				got <- err
+			}()
+			synctest.Wait()
+			return got
+		}
+		got := follow()
+		f.SetService(failing(1))
+		if err := <-got; !errors.As(err, &starting) {
+			t.Errorf("failing: got %v", err)
+		}
+		got = follow()
+		f.SetService(failing(2)) // nothing new
+		synctest.Wait()
+		if len(got) > 0 || r.Held() != 1 {
+			t.Errorf("it does not follow any more, with %d held", r.Held())
+		}
+		f.SetService(web())
+		if err := <-got; !errors.As(err, &starting) {
+			t.Errorf("recovered: got %v", err)
+		}
+		if n := f.metrics.held.Load(); n != 3 {
+			t.Errorf("%d held requests are measured, of 3 that wanted an answer of the app", n)
+		}
+	})
+}

@@ -61,6 +61,25 @@ func (e *StartFailedError) Error() string {
 	return fmt.Sprintf("%s (for service %s) cannot start: %s", e.Target.Workload, e.Service, e.Progress.Failing)
 }
 
+// StartingError is returned for a visit whose patience is over, or that was to be told what is new.
+type StartingError struct {
+	Service string // namespace/name
+	Target  Key
+}
+
+func (e *StartingError) Error() string {
+	return fmt.Sprintf("%s (for service %s) is starting", e.Target.Workload, e.Service)
+}
+
+// Start is how far the start of a workload has come, for those who wait for it.
+type Start struct {
+	// Progress is what the injector says, but that a pod which is ready and refuses is not ready. Its Failing is empty unless
+	// that holds now.
+	Progress api.Progress
+	// Elapsed is how long the wake under way takes already, if this interceptor saw it begin, and else 0.
+	Elapsed time.Duration
+}
+
 // patience is how long such a request waits for a ready pod that refuses: it may be one that has just begun to end.
 const patience = time.Second
 
@@ -71,6 +90,12 @@ type Visit struct {
 	// Client is the address that has connected to us, whatever the request says of others. It decides about the pod where
 	// the Service's session affinity is ClientIP; the zero Addr goes to any.
 	Client netip.Addr
+	// Patience is how long it is held at most, in all calls of Pick together: then the error is a StartingError. 0 is for as
+	// long as the route has everybody held, and the least is not at all.
+	Patience time.Duration
+	// News ends the wait of a visit that follows a start with a StartingError as soon as it says that there are any. If the
+	// start fails, that is news like others.
+	News func(Start) bool
 	// Began is when the request arrived, for the time that it may be held. Pick sets it at the first wait.
 	Began time.Time
 	// Held is how long Pick has waited for a pod, in all its calls for this visit; 0 if it did not have to.
@@ -121,6 +146,12 @@ func (r *Route) Protocol() string { return r.snap.Load().protocol }
 // Progress is how far the start of the workload has come.
 func (r *Route) Progress() api.Progress { return r.snap.Load().progress }
 
+// Start is that, for those who wait.
+func (r *Route) Start() Start { return r.snap.Load().start(r) }
+
+// WaitingPage says who is shown a page while it waits, as one of api's Page constants.
+func (r *Route) WaitingPage() string { return r.snap.Load().waitingPage }
+
 // Target is the workload behind the route.
 func (r *Route) Target() *Target { return r.snap.Load().target }
 
@@ -147,7 +178,7 @@ func (r *Route) TryPick(v *Visit) *Endpoint {
 
 // Pick chooses the pod for a request and waits for one if there is none, no longer than the route's hold timeout, in
 // all the calls for this visit together. The caller must call the endpoint's Done. The error is ErrTooManyHeld, a
-// HoldTimeoutError, a StartFailedError or the context's.
+// HoldTimeoutError, a StartFailedError, a StartingError or the context's.
 func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if e := r.TryPick(v); e != nil {
 		return e, nil
@@ -165,7 +196,9 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	defer func() {
 		held := max(time.Since(began), 1) // what was held was not held for nothing
 		v.Held += held
-		r.Metrics.Held(held)
+		if v.News == nil { // who follows a start asks again and again
+			r.Metrics.Held(held)
+		}
 	}()
 	if v.Began.IsZero() {
 		v.Began = began
@@ -185,17 +218,37 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 			e.pending.Add(1)
 			return e, nil
 		}
-		if err := s.failed(r); err != nil {
+		left, err := r.mayWait(s, v)
+		if err != nil {
 			return nil, err
-		}
-		left := s.holdTimeout - time.Since(v.Began)
-		if left <= 0 {
-			return nil, &HoldTimeoutError{Service: r.Name(), Target: target.Key, Waited: time.Since(v.Began)}
 		}
 		if err := r.await(ctx, s, timer, left, retry); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// mayWait returns how much longer v may wait for another snapshot than s, or why it may not.
+func (r *Route) mayWait(s *snapshot, v *Visit) (time.Duration, error) {
+	if v.News != nil {
+		if v.News(s.start(r)) {
+			return 0, &StartingError{Service: r.Name(), Target: s.target.Key}
+		}
+	} else if s.failing(r) {
+		return 0, s.failed(r)
+	}
+	waited := time.Since(v.Began)
+	left := s.holdTimeout - waited
+	if left <= 0 {
+		return 0, &HoldTimeoutError{Service: r.Name(), Target: s.target.Key, Waited: waited}
+	}
+	if v.Patience > 0 {
+		left = min(left, v.Patience-waited)
+	}
+	if left <= 0 {
+		return 0, &StartingError{Service: r.Name(), Target: s.target.Key}
+	}
+	return left, nil
 }
 
 // await waits for another snapshot than s, for no longer than left, and until retry by clock if that is not 0.
@@ -227,8 +280,8 @@ func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
 	defer timer.Stop()
 	for {
 		s := r.snap.Load()
-		if err := s.failed(r); err != nil {
-			return nil, err
+		if s.failing(r) {
+			return nil, s.failed(r)
 		}
 		if len(s.endpoints) == 0 {
 			if up := s.target.HasPods(); !up || s.target.Up() < s.holdTimeout {

@@ -75,6 +75,7 @@ type snapshot struct {
 	affinity    bool // each client has a pod of its own
 	sleepID     string
 	protocol    string // one of api's
+	waitingPage string // another one
 	progress    api.Progress
 	progressAt  int64 // since when that is known, by clock
 	ignored     *ignored
@@ -123,12 +124,26 @@ func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 	return best, retry
 }
 
-// failed is the error for requests that wait for a first pod while the workload cannot start; nil while it may.
+// failing says that there is no pod and the workload cannot start as things are.
+func (s *snapshot) failing(r *Route) bool {
+	return s.progress.Failing != "" && len(s.endpoints) == 0 && r.clock.now()-s.progressAt < int64(api.FailingFor)
+}
+
+// failed is the error for requests that wait meanwhile.
 func (s *snapshot) failed(r *Route) error {
-	if s.progress.Failing == "" || len(s.endpoints) > 0 || r.clock.now()-s.progressAt >= int64(api.FailingFor) {
-		return nil
-	}
 	return &StartFailedError{Service: r.Name(), Target: s.target.Key, Progress: s.progress}
+}
+
+// start is how far the start has come.
+func (s *snapshot) start(r *Route) Start {
+	start := Start{Progress: s.progress, Elapsed: s.target.Waking()}
+	if !s.failing(r) {
+		start.Progress.Failing, start.Progress.Reason = "", ""
+	}
+	if len(s.endpoints) > 0 {
+		start.Progress.Stage = api.StageNotReady
+	}
+	return start
 }
 
 func earlier(a, b int64) int64 {

@@ -147,6 +147,15 @@ func (t *Target) BeginWake() bool {
 	return true
 }
 
+// Waking is how long the wake under way takes already, if it was seen to begin here, and else 0.
+func (t *Target) Waking() time.Duration {
+	began := t.woken.Load()
+	if began == 0 {
+		return 0
+	}
+	return time.Duration(t.clock.now() - began)
+}
+
 // AbandonWake forgets a wake that has come to nothing, so that the next request begins another one.
 func (t *Target) AbandonWake() { t.woken.Store(0) }
 
