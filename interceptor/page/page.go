@@ -47,6 +47,8 @@ type View struct {
 	Lang string
 	// Reason is Why in one word of Kubernetes.
 	Reason string
+	// Waiting stands before a clock that says for how long.
+	Waiting string
 	// Usual and Elapsed are seconds. Usual is 0 if it is not known.
 	Usual, Elapsed int
 	// Nonce is what the nonce of style and script elements has to be for browsers to obey them.
@@ -120,7 +122,7 @@ func (p *Pages) Render(w Wait, acceptLanguage string) Document {
 
 func (p *Pages) view(w *Wait, t *texts) *View {
 	v := &View{
-		Report: report(w, t), App: w.App, Namespace: w.Namespace, Lang: t.lang, Reason: w.Progress.Reason,
+		Report: report(w, t), App: w.App, Namespace: w.Namespace, Lang: t.lang, Reason: w.Progress.Reason, Waiting: t.waiting,
 		Usual: int(w.Usual().Seconds()), Elapsed: int(w.Elapsed.Seconds()), Nonce: rand.Text(),
 	}
 	var b bytes.Buffer

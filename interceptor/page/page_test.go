@@ -111,7 +111,7 @@ func TestState(t *testing.T) {
 func TestRender(t *testing.T) {
 	pages := New(logr.Discard())
 	for accept, want := range map[string][]string{
-		"":   {`<html lang="en" data-stage="pulling">`, "<title>web is starting</title>", "Downloading it", "about 8 seconds"},
+		"":   {`<html lang="en" data-stage="pulling">`, "<title>web is starting</title>", "Downloading the app", "about 8 seconds"},
 		"ko": {`<html lang="ko" data-stage="pulling">`, "<title>web 시작 중</title>", "앱을 내려받고", "보통 8초쯤"},
 	} {
 		doc := pages.Render(wait(took(8*time.Second), 3*time.Second), accept)

@@ -17,6 +17,7 @@ type texts struct {
 	failing          string // in the place of a stage
 	usual, late      string // of a duration
 	opens, keepsOn   string // what the page does
+	waiting          string // before a clock
 	seconds, minutes func(int) string
 }
 
@@ -32,17 +33,18 @@ func english() *texts {
 	return &texts{
 		lang: "en", starting: "%s is starting", failed: "%s cannot start",
 		stages: map[string]string{
-			"":                  "It is being woken",
-			api.StageScheduling: "Looking for a place to run it",
-			api.StagePulling:    "Downloading it",
-			api.StageStarting:   "Starting it",
-			api.StageNotReady:   "It runs and is getting ready",
+			"":                  "Waking it up",
+			api.StageScheduling: "Looking for a place to run",
+			api.StagePulling:    "Downloading the app",
+			api.StageStarting:   "Starting the app",
+			api.StageNotReady:   "Started, and getting ready",
 		},
-		failing: "As things are, it will not start",
+		failing: "This keeps it from starting:",
 		usual:   "Usually ready in about %s.",
 		late:    "This takes longer than usual, which is about %s.",
 		opens:   "It opens here by itself as soon as it is ready.",
-		keepsOn: "This page keeps looking, and opens it when it has started.",
+		keepsOn: "It opens here by itself once it can start.",
+		waiting: "Waiting for",
 		seconds: number("second"), minutes: number("minute"),
 	}
 }
@@ -57,11 +59,12 @@ func korean() *texts {
 			api.StageStarting:   "앱을 시작하고 있습니다",
 			api.StageNotReady:   "앱이 실행되어 준비를 마치고 있습니다",
 		},
-		failing: "지금 상태로는 앱을 시작할 수 없습니다",
+		failing: "다음 문제로 앱을 시작하지 못하고 있습니다",
 		usual:   "준비되기까지 보통 %s쯤 걸립니다.",
 		late:    "평소(%s쯤)보다 오래 걸리고 있습니다.",
 		opens:   "준비되면 이 자리에서 바로 열립니다.",
-		keepsOn: "이 페이지가 계속 확인하다가, 앱이 시작되면 엽니다.",
+		keepsOn: "문제가 해결되어 시작되면 이 자리에서 바로 열립니다.",
+		waiting: "기다린 시간",
 		seconds: func(n int) string { return fmt.Sprintf("%d초", n) },
 		minutes: func(n int) string { return fmt.Sprintf("%d분", n) },
 	}

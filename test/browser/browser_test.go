@@ -288,7 +288,7 @@ func TestPageOpensTheApp(t *testing.T) {
 	}{
 		"light-en": {
 			"127.0.0.1", "en-US,en", "light", 1280, 800, "grafana is starting",
-			[2]string{"Downloading it", "Usually ready in about 12 seconds."}, "rgb(246, 247, 249)",
+			[2]string{"Downloading the app", "Usually ready in about 12 seconds."}, "rgb(246, 247, 249)",
 		},
 		"dark-ko": {
 			"127.0.0.1", "ko-KR,ko", "dark", 390, 844, "grafana 시작 중",
@@ -296,7 +296,7 @@ func TestPageOpensTheApp(t *testing.T) {
 		},
 		"plain-http": {
 			"app.test", "en-US,en", "dark", 1280, 800, "grafana is starting",
-			[2]string{"Downloading it", "Usually ready in about 12 seconds."}, "rgb(18, 21, 26)",
+			[2]string{"Downloading the app", "Usually ready in about 12 seconds."}, "rgb(18, 21, 26)",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -338,9 +338,9 @@ func TestPageWithoutScripts(t *testing.T) {
 	a := newApp(t)
 	c := newTab(t, newBrowser(t), append(looks("en", "light", 390, 844), command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}))...)
 	c.do("opening it", chromedp.Navigate(a.url("127.0.0.1")))
-	c.shows("It is being woken")
+	c.shows("Waking it up")
 	a.is(api.StageStarting)
-	c.shows("Starting it")
+	c.shows("Starting the app")
 	c.keeps("without-scripts")
 	a.isReady()
 	c.do("seeing the app", chromedp.WaitVisible(chromedp.CSS("#there")))
@@ -379,7 +379,7 @@ func TestClosedPage(t *testing.T) {
 	a := newApp(t)
 	c := newTab(t, newBrowser(t))
 	c.do("opening it", chromedp.Navigate(a.url("127.0.0.1")))
-	c.shows("It is being woken")
+	c.shows("Waking it up")
 	a.pending(1)
 	c.close()
 	a.pending(0)
