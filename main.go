@@ -287,6 +287,7 @@ type interceptorFlags struct {
 	grpcAddress, healthAddress string
 	drainTimeout               time.Duration
 	heldHeader                 bool
+	pageGrace                  time.Duration
 }
 
 func interceptorCommand() *cobra.Command {
@@ -306,11 +307,12 @@ func interceptorCommand() *cobra.Command {
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz, /readyz and /metrics")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", time.Minute, "how long requests may take to end when this interceptor is to stop")
 	flags.BoolVar(&f.heldHeader, "held-header", true, "say in the answer to a request that was held how long that was, as Scale-To-Zero-Held: 3.214s")
+	flags.DurationVar(&f.pageGrace, "waiting-page-grace", time.Second, "how long a browser that opens a page waits for an app that sleeps until it is shown the waiting page")
 	return cmd
 }
 
 func (f *interceptorFlags) run(ctx context.Context) error {
-	if err := f.check(); err != nil {
+	if err := errors.Join(f.check(), within("waiting-page-grace", f.pageGrace, time.Millisecond, time.Hour)); err != nil {
 		return err
 	}
 	if f.podName == "" || f.podIP == "" {
@@ -326,7 +328,7 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 	}
 	return interceptor.Run(ctx, interceptor.Options{
 		Cluster: cluster, PodName: f.podName, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
-		DrainTimeout: f.drainTimeout, Limits: f.Limits, TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, Log: logger,
+		DrainTimeout: f.drainTimeout, Limits: f.Limits, TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, PageGrace: f.pageGrace, Log: logger,
 	})
 }
 

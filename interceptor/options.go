@@ -17,11 +17,14 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
-// Sink takes what the watch of Kubernetes sees. One goroutine calls it.
+// Sink takes what the watch of Kubernetes sees. One goroutine calls it, but for SetTheme.
 type Sink interface {
 	route.Sink
 	// SetPeers says which other interceptors there are.
 	SetPeers([]peer.Peer)
+	// SetTheme says what the waiting pages of a namespace's apps are made of: page.Pages tells more. Another goroutine than
+	// that of the rest may call it.
+	SetTheme(namespace, source string)
 }
 
 // Cluster is Kubernetes as the interceptor needs it. *kube.Cluster is one.

@@ -54,7 +54,7 @@ func Run(ctx context.Context, o Options) error {
 	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
 	group, parts := errgroup.WithContext(parts)
-	group.Go(func() error { return o.Cluster.Watch(parts, sink{i.table, i.peers}) })
+	group.Go(func() error { return o.Cluster.Watch(parts, sink{i.table, i.peers, i.pages}) })
 	group.Go(grpc.serve)
 	group.Go(healthServer.serve)
 	group.Go(func() error { return i.becomeReady(parts) })
@@ -172,7 +172,10 @@ func (i *interceptor) waitUnpublished(parts context.Context, limit time.Time) {
 type sink struct {
 	*route.Table
 	peers *peer.Pool
+	pages *page.Pages
 }
+
+func (s sink) SetTheme(namespace, source string) { s.pages.SetTheme(namespace, source) }
 
 func (s sink) SetPeers(peers []peer.Peer) { s.peers.SetPeers(peers) }
 

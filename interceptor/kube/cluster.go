@@ -74,6 +74,10 @@ func (c *Cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 		c.watch(ctx, sink)
 		return nil
 	})
+	group.Go(func() error {
+		c.watchThemes(ctx, sink)
+		return nil
+	})
 	return group.Wait()
 }
 

@@ -13,6 +13,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -35,7 +36,8 @@ type fakeSink struct {
 	services map[string]route.Service
 	order    []string
 	peers    []peer.Peer
-	synced   int // services that were there when Synced was called; -1 before
+	themes   []string // as they were set
+	synced   int      // services that were there when Synced was called; -1 before
 }
 
 func newFakeSink() *fakeSink { return &fakeSink{services: map[string]route.Service{}, synced: -1} }
@@ -57,6 +59,12 @@ func (s *fakeSink) SetPeers(p []peer.Peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.peers = p
+}
+
+func (s *fakeSink) SetTheme(namespace, source string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.themes = append(s.themes, namespace+": "+source)
 }
 
 func (s *fakeSink) Synced() {
@@ -382,5 +390,64 @@ func TestScaleCustomResource(t *testing.T) {
 				t.Errorf("got %t, %v, patched %q; want %q", scaled, err, patched, tc.want)
 			}
 		})
+	}
+}
+
+// Themes come from the ConfigMaps of one name, each version once, and go with them.
+func TestWatchThemes(t *testing.T) {
+	configMap := func(namespace, name string, data map[string]string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: data}
+	}
+	sink := newFakeSink()
+	s := &themes{sink: sink, log: logr.Discard(), told: map[string][32]byte{}}
+	first := configMap("shop", themeName, map[string]string{themeKey: "a"})
+	other := configMap("shop", "other", map[string]string{themeKey: "x"})
+	second := configMap("shop", themeName, map[string]string{themeKey: "b"})
+	empty := configMap("bank", themeName, nil)
+	for _, err := range []error{
+		s.Replace([]any{first, other}, ""), s.Replace([]any{first}, ""), s.Update(first), s.Update(other), s.Delete(other),
+		s.Add(empty), s.Update(second), s.Update(second), s.Delete(second), s.Delete(second),
+		s.Add(second), s.Replace([]any{empty}, ""),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"shop: a", "bank: ", "shop: b", "shop: ", "shop: b", "shop: "}, sink.themes); diff != "" {
+		t.Errorf("themes (-want +got):\n%s", diff)
+	}
+
+	client, sink, _ := watchAll(t, first)
+	eventually(t, "set", func() bool {
+		sink.mu.Lock()
+		defer sink.mu.Unlock()
+		return cmp.Equal([]string{"shop: a"}, sink.themes)
+	})
+	asked := ""
+	for _, a := range client.Actions() {
+		if l, ok := a.(clienttesting.ListAction); ok && a.GetResource().Resource == "configmaps" {
+			asked = l.GetListRestrictions().Fields.String()
+		}
+	}
+	if asked != "metadata.name="+themeName {
+		t.Errorf("it lists by %q", asked)
+	}
+}
+
+// An interceptor that may not read themes does everything else.
+func TestWatchWithoutThemes(t *testing.T) {
+	client := fake.NewClientset(routeSlice(t, "web", routes("web"), an("10.0.0.1")))
+	client.PrependReactor("list", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(corev1.Resource("configmaps"), "", nil)
+	})
+	c := NewForClients(client, nil, Options{Namespace: "shop", Log: logr.Discard()})
+	sink := newFakeSink()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Watch(ctx, sink) }()
+	eventually(t, "set", func() bool { _, ok := sink.get("shop/web"); return ok })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -136,14 +136,15 @@ func TestLimits(t *testing.T) {
 	}{
 		"defaults": {values{}, []string{
 			"--max-connections-per-route=10000", "--max-header-bytes=65536", "--read-header-timeout=30s", "--idle-timeout=5m",
-			"--write-timeout=1m", "--trusted-hops=-1", "--held-header=true",
+			"--write-timeout=1m", "--trusted-hops=-1", "--held-header=true", "--waiting-page-grace=1s",
 		}},
 		"all": {readValues(t, "testdata/all.yaml"), []string{
 			"--max-connections-per-route=1000000", "--max-header-bytes=1048576", "--read-header-timeout=10s", "--idle-timeout=1h30m",
-			"--write-timeout=90s", "--trusted-hops=0", "--held-header=false",
+			"--write-timeout=90s", "--trusted-hops=0", "--held-header=false", "--waiting-page-grace=1500ms",
 		}},
 		"values kept from a chart without them": {values{"interceptor": values{
 			"maxConnectionsPerRoute": nil, "maxHeaderBytes": nil, "readHeaderTimeout": nil, "idleTimeout": nil, "writeTimeout": nil, "trustedHops": nil, "heldHeader": nil,
+			"waitingPageGrace": nil,
 		}}, nil},
 	} {
 		for _, h := range helms() {
@@ -153,7 +154,7 @@ func TestLimits(t *testing.T) {
 			}
 			for pod, template := range templates(objects(t, r)) {
 				if len(tc.want) == 0 && slices.ContainsFunc(template.Spec.Containers[0].Args, func(arg string) bool {
-					return strings.HasPrefix(arg, "--max-") || strings.HasPrefix(arg, "--trusted-") || strings.HasPrefix(arg, "--held-")
+					return strings.HasPrefix(arg, "--max-") || strings.HasPrefix(arg, "--trusted-") || strings.HasPrefix(arg, "--held-") || strings.HasPrefix(arg, "--waiting-")
 				}) {
 					t.Errorf("%s, %s: %s has %v", h.name, name, pod, template.Spec.Containers[0].Args)
 				}
@@ -297,7 +298,7 @@ func assertNarrow(t *testing.T, all []runtime.Object) {
 				}
 			}
 			named := len(rule.ResourceNames) > 0 || slices.Equal(rule.Verbs, []string{"create"})
-			sensitive := []string{"secrets", "mutatingwebhookconfigurations", "customresourcedefinitions", "certificates"}
+			sensitive := []string{"secrets", "mutatingwebhookconfigurations", "customresourcedefinitions", "certificates", "configmaps"}
 			for _, resource := range sensitive {
 				if slices.Contains(rule.Resources, resource) && !named {
 					t.Error("for all names:", what)
