@@ -15,6 +15,9 @@
 // the kernel (splice_linux.go). An upgraded connection becomes two flows of bytes, as any TCP connection is from the
 // beginning (tcp.go).
 //
+// A browser that opens a page and waits for a while is answered with the waiting page (waiting.go). That follows the start by
+// polls, which wait like requests and are answered here.
+//
 // A request of a probe's goes the same way, but that it is not counted and not held (own.go): if no pod is ready it gets an
 // answer of ours at once.
 //

@@ -202,8 +202,7 @@ func (c *conn) fail(err error) outcome {
 	case c.group.base.Err() != nil:
 		err = context.Cause(c.group.base)
 	}
-	var bad http1.Malformed
-	if errors.As(err, &bad) {
+	if _, bad := errors.AsType[http1.Malformed](err); bad {
 		c.respond(c.answerTo(err), false)
 		c.linger(maxRefused)
 		return finished

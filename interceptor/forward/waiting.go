@@ -83,7 +83,7 @@ func stateOf(w *page.Wait) field {
 // changes. The error is that of ctx alone.
 func (o *Options) follow(ctx context.Context, r *route.Route, v *route.Visit, value func(name string) string) (answer, error) {
 	knows, seconds, _ := strings.Cut(value("scale-to-zero-wait"), ",")
-	before, _ := strconv.ParseUint(seconds, 10, 16) // it is for the page's own good
+	before, _ := strconv.ParseInt(seconds, 10, 16) // what is no number is 0, and one that is wrong harms nobody else
 	v.Began = time.Now()
 	wait := func(start route.Start) page.Wait {
 		return waitFor(r, start, time.Duration(before)*time.Second+time.Since(v.Began))

@@ -469,6 +469,35 @@ func TestWakerAbandoned(t *testing.T) {
 	})
 }
 
+// Requests that come again and again, as those of a page without JavaScript, are one wake until nobody has come for a while.
+func TestWakerLingers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		workloads, events := &fakeWorkloads{}, &fakeEvents{}
+		w := NewWaker(WakerOptions{
+			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Push: func(route.Key) bool { return false },
+		})
+		defer w.Close()
+		table, l := newTable(w)
+		table.SetService(service())
+		target := l.route.Target()
+		for range 10 {
+			release := target.Begin()
+			if _, err := l.route.Pick(t.Context(), &route.Visit{Patience: time.Second}); err == nil {
+				t.Error("picked a pod where there is none")
+			}
+			release()
+			advance(2 * time.Second)
+		}
+		if len(events.wakes) != 1 || target.Waking() != 30*time.Second {
+			t.Errorf("%d events, and the wake takes %s", len(events.wakes), target.Waking())
+		}
+		advance(10 * time.Second)
+		if target.Waking() != 0 {
+			t.Error("the wake goes on for nobody")
+		}
+	})
+}
+
 func TestDescribe(t *testing.T) {
 	long := strings.Repeat("/ä", 500)
 	for name, tc := range map[string]struct {

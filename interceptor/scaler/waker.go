@@ -22,6 +22,9 @@ type WakerOptions struct {
 	Repeat time.Duration
 	// Patience is how long KEDA has for scaling until we do. Default 3 s.
 	Patience time.Duration
+	// Linger is how long a wake goes on for which no request waits any more. A waiting page without JavaScript comes again
+	// every 2 s. Default 5 s.
+	Linger time.Duration
 	// Timeout bounds one call of Workloads. Default 10 s.
 	Timeout time.Duration
 	Log     logr.Logger
@@ -30,6 +33,7 @@ type WakerOptions struct {
 func (o *WakerOptions) setDefaults() {
 	o.Repeat = cmp.Or(o.Repeat, time.Second)
 	o.Patience = cmp.Or(o.Patience, 3*time.Second)
+	o.Linger = cmp.Or(o.Linger, 5*time.Second)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 }
 
@@ -98,7 +102,7 @@ func (w *Waker) loop(t *route.Target) {
 			return
 		case <-time.After(w.options.Repeat):
 		}
-		if t.Held() > 0 {
+		if t.Held() > 0 || !t.Ready() && t.Idle() < w.options.Linger {
 			continue
 		}
 		if !t.Ready() {
