@@ -1,6 +1,7 @@
 package page
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -41,6 +42,21 @@ func TestThemes(t *testing.T) {
 	pages.SetTheme("shop", builtin)
 	if got := render(w); !strings.Contains(got, "<main>") || len(*log) > 0 {
 		t.Errorf("what is built in is refused as a theme: %s", *log)
+	}
+}
+
+// The README's example is none that is refused.
+func TestThemeOfTheREADME(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, source, found := strings.Cut(string(readme), "page.html: |\n")
+	source, _, ends := strings.Cut(source, "</html>")
+	pages, log := logged(t)
+	pages.SetTheme("shop", source)
+	if got := string(pages.Render(wait(took(8e9), 0), "").Body); !found || !ends || len(*log) > 0 || !strings.Contains(got, "sans-serif") {
+		t.Errorf("refused as %s: %s", *log, source)
 	}
 }
 
