@@ -12,8 +12,12 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// maxTheme bounds a theme.
-const maxTheme = 64 << 10
+const (
+	// maxTheme is how long a theme may be.
+	maxTheme = 64 << 10
+	// maxNodes is how many pieces of text, fields and so on a theme may be made of. Each page costs so many steps.
+	maxNodes = 1000
+)
 
 // SetTheme has the pages of a namespace's apps made of source, a template of html/template that is given a View; of nothing
 // they are made as else. A theme that is refused is logged, and none.
@@ -47,7 +51,7 @@ func (p *Pages) parse(namespace, source string) (*template.Template, error) {
 	if len(t.Templates()) != 1 || t.Tree == nil {
 		return nil, errors.New("it defines templates, which is not allowed")
 	}
-	if err := check(t.Tree.Root); err != nil {
+	if err := new(checker).check(t.Tree.Root); err != nil {
 		return nil, err
 	}
 	for _, progress := range []api.Progress{
@@ -67,22 +71,27 @@ func (p *Pages) parse(namespace, source string) (*template.Template, error) {
 	return t, nil
 }
 
-// check refuses what a theme has no need of: all that loops, defines or calls, since whoever has written it may want the
-// interceptor's time and memory. What is left takes no longer than its length, for text is never joined.
-func check(node parse.Node) error {
+// checker refuses what a theme has no need of: all that loops, defines or calls, since whoever has written it may want the
+// interceptor's time and memory. What is left takes no longer than there are nodes, for text is never joined.
+type checker struct{ nodes int }
+
+func (c *checker) check(node parse.Node) error {
+	if c.nodes++; c.nodes > maxNodes {
+		return fmt.Errorf("it has more than %d parts", maxNodes)
+	}
 	switch n := node.(type) {
 	case *parse.ListNode:
-		return checkAll(n)
+		return c.checkList(n)
 	case *parse.ActionNode:
-		return checkPipe(n.Pipe)
+		return c.checkPipe(n.Pipe)
 	case *parse.IfNode:
-		return cmp.Or(checkPipe(n.Pipe), checkAll(n.List), checkAll(n.ElseList))
+		return cmp.Or(c.checkPipe(n.Pipe), c.checkList(n.List), c.checkList(n.ElseList))
 	case *parse.WithNode:
-		return cmp.Or(checkPipe(n.Pipe), checkAll(n.List), checkAll(n.ElseList))
+		return cmp.Or(c.checkPipe(n.Pipe), c.checkList(n.List), c.checkList(n.ElseList))
 	case *parse.PipeNode:
-		return checkPipe(n)
+		return c.checkPipe(n)
 	case *parse.ChainNode:
-		return check(n.Node)
+		return c.check(n.Node)
 	case *parse.IdentifierNode:
 		switch n.Ident {
 		case "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "len":
@@ -97,22 +106,22 @@ func check(node parse.Node) error {
 	}
 }
 
-func checkAll(list *parse.ListNode) error {
+func (c *checker) checkList(list *parse.ListNode) error {
 	if list == nil {
 		return nil
 	}
 	for _, n := range list.Nodes {
-		if err := check(n); err != nil {
+		if err := c.check(n); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkPipe(pipe *parse.PipeNode) error {
+func (c *checker) checkPipe(pipe *parse.PipeNode) error {
 	for _, command := range pipe.Cmds {
 		for _, arg := range command.Args {
-			if err := check(arg); err != nil {
+			if err := c.check(arg); err != nil {
 				return err
 			}
 		}
