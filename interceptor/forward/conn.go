@@ -302,15 +302,15 @@ func (c *conn) pick() (*route.Endpoint, error) {
 			Method: c.visit.Method, HasBody: c.req.Length > 0 || c.req.Chunked, HasUpgrade: c.req.HasUpgrade, Value: c.value,
 		})
 	}
-	c.visit.Bytes = int64(len(c.in.b) + cap(c.out))
 	return c.route.Pick(ctx, &c.visit)
 }
 
-// describe fills visit in, for the event about a wake.
+// describe fills visit in, for the time that it is held and for the event about a wake.
 func (c *conn) describe(visit *route.Visit) {
 	b := c.in.bytes()
 	path, _, _ := bytes.Cut(c.req.Target(b), []byte("?"))
 	visit.Method, visit.Path = string(c.req.Method(b)), string(path)
 	visit.Remote = visitor(&c.req, b, hop{c.remote, c.engine.options.TrustedHops})
 	visit.Agent = string(c.req.Value(b, http1.UserAgent))
+	visit.Bytes = int64(len(c.in.b) + cap(c.out))
 }
