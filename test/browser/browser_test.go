@@ -288,15 +288,18 @@ func TestPageOpensTheApp(t *testing.T) {
 	}{
 		"light-en": {
 			"127.0.0.1", "en-US,en", "light", 1280, 800, "grafana is starting",
-			[2]string{"Downloading the app", "Usually ready in about 12 seconds."}, "rgb(246, 247, 249)",
+			[2]string{"Downloading the app", "Usually ready in about 12 seconds."},
+			"rgb(246, 247, 249)",
 		},
 		"dark-ko": {
 			"127.0.0.1", "ko-KR,ko", "dark", 390, 844, "grafana 시작 중",
-			[2]string{"앱을 내려받고 있습니다", "준비되기까지 보통 12초쯤 걸립니다."}, "rgb(18, 21, 26)",
+			[2]string{"앱을 내려받고 있습니다", "준비되기까지 보통 12초쯤 걸립니다."},
+			"rgb(18, 21, 26)",
 		},
 		"plain-http": {
 			"app.test", "en-US,en", "dark", 1280, 800, "grafana is starting",
-			[2]string{"Downloading the app", "Usually ready in about 12 seconds."}, "rgb(18, 21, 26)",
+			[2]string{"Downloading the app", "Usually ready in about 12 seconds."},
+			"rgb(18, 21, 26)",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
