@@ -78,6 +78,26 @@ func TestEcho(t *testing.T) {
 }
 
 // The URL names an ingress' host, which no name server knows.
+func TestOnce(t *testing.T) {
+	s, h := newTestServer(t)
+	seen := map[string]int{}
+	ledger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if seen[r.URL.Path]++; seen[r.URL.Path] > 1 {
+			w.WriteHeader(http.StatusConflict)
+		}
+	}))
+	defer ledger.Close()
+	s.ledger = ledger.URL
+	for _, tc := range []struct {
+		id   string
+		want int
+	}{{"1", http.StatusOK}, {"2", http.StatusOK}, {"1", http.StatusConflict}} {
+		if a := app(t, 0, "get", "-d", "x", h.URL+"/once/"+tc.id)[0]; a.Status != tc.want {
+			t.Errorf("%s: %+v, want %d", tc.id, a, tc.want)
+		}
+	}
+}
+
 func TestConnectElsewhere(t *testing.T) {
 	s, err := newServer("web-1")
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 )
 
 const usage = `Usage:
-  app                   serve; environment: PORT (8080), START_DELAY (none), NAME (the host name)
+  app                   serve; environment: PORT (8080), START_DELAY (none), NAME (the host name),
+                        LEDGER (none; a URL that POST /once/ID tells of ID, and that refuses one it knows)
   app get [flags] URL   request URL and print one line of JSON for each answer
   app sleep             do nothing until told to stop
   app version

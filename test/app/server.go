@@ -34,6 +34,7 @@ type server struct {
 	page     *template.Template
 	started  time.Time
 	requests atomic.Int64
+	ledger   string // URL that is told which requests of /once/ have come, or empty
 	exit     func(code int)
 }
 
@@ -67,6 +68,7 @@ func serve(ctx context.Context, env func(string) string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
+	s.ledger = env("LEDGER")
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+cmp.Or(env("PORT"), "8080"))
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
@@ -105,6 +107,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("/echo", s.echo)
 	mux.HandleFunc("/upload", s.echo)
+	mux.HandleFunc("/once/{id}", s.echo)
 	mux.HandleFunc("/status/{code}", s.status)
 	mux.HandleFunc("/slow", s.slow)
 	mux.HandleFunc("/sse", s.events)
@@ -155,11 +158,37 @@ func (s *server) echo(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "reading the body: "+err.Error(), http.StatusBadRequest)
 		return
 	}
+	if id := r.PathValue("id"); id != "" {
+		if err := s.note(context.WithoutCancel(r.Context()), id); err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(echoed{
 		App: s.name, Method: r.Method, Proto: r.Proto, Host: r.Host, Path: r.URL.EscapedPath(), Query: r.URL.Query(),
 		Header: r.Header, Bytes: n, SHA256: hex.EncodeToString(sum.Sum(nil)), Remote: r.RemoteAddr,
 	})
+}
+
+// note tells the ledger, which outlives the pods, that a request has come that must not come twice. The ledger refuses one
+// that it knows already.
+func (s *server) note(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, drain)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.ledger+"/"+url.PathEscape(id), nil)
+	if err != nil {
+		return fmt.Errorf("noting %s: %w", id, err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("noting %s: %w", id, err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("noting %s: the ledger answers %s", id, response.Status)
+	}
+	return nil
 }
 
 func (s *server) status(w http.ResponseWriter, r *http.Request) {
@@ -231,16 +260,17 @@ func (s *server) download(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
-	_, _ = io.CopyN(w, pattern{}, n)
+	_, _ = io.CopyN(w, &pattern{}, n)
 }
 
-// pattern is a reader of the same endless bytes.
-type pattern struct{}
+// pattern is a reader of the alphabet over and over, so that each byte can be checked by where it is.
+type pattern struct{ next int }
 
-func (pattern) Read(p []byte) (int, error) {
+func (a *pattern) Read(p []byte) (int, error) {
 	for i := range p {
-		p[i] = 'a' + byte(i%26)
+		p[i] = 'a' + byte((a.next+i)%26)
 	}
+	a.next = (a.next + len(p)) % 26
 	return len(p), nil
 }
 

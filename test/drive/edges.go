@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// edges has the apps cycle, under disturbances, until there were enough cycles or ctx ends.
+func (w *world) edges(ctx context.Context) error {
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	var everybody sync.WaitGroup
+	everybody.Go(func() { w.tells(ctx) })
+	for i, a := range w.apps {
+		everybody.Go(func() { w.cycle(ctx, a, w.random(i)) })
+	}
+	for i, d := range w.disturbances() {
+		everybody.Go(func() { w.disturb(ctx, d, w.random(len(w.apps)+i)) })
+	}
+	everybody.Go(func() {
+		w.counted(ctx, func() int { return w.report.allCycles() })
+		enough()
+	})
+	w.drained(&everybody)
+	return nil
+}
+
+// counted waits until there is enough of what is counted, or ctx ends.
+func (w *world) counted(ctx context.Context, count func() int) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		w.report.mu.Lock()
+		n := count()
+		w.report.mu.Unlock()
+		if w.options.count > 0 && n >= w.options.count {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// cycle sends requests to an app at random moments around its edges until ctx ends.
+func (w *world) cycle(ctx context.Context, a *app, rng *rand.Rand) {
+	for {
+		w.moment(ctx, a, rng)
+		if ctx.Err() != nil {
+			return
+		}
+		w.burst(ctx, a, rng)
+	}
+}
+
+// moment waits for an edge that it draws, or for a moment around it.
+func (w *world) moment(ctx context.Context, a *app, rng *rand.Rand) {
+	limit, never := time.Now().Add(restless), func() bool { return false }
+	zero, after := a.falling, time.Duration(0)
+	switch n := rng.IntN(20); {
+	case n < 2: // while it is awake
+		zero, after = nil, 2*time.Second
+	case n < 9: // when it is due to fall asleep; it is left to do so if the moment comes too early
+		if !a.until(ctx, a.due(rng), a.falling) {
+			return
+		}
+		after = 20 * time.Millisecond
+	case n < 12: // when it is scaled to zero, which the interceptors do not know yet
+		after = 30 * time.Millisecond
+	case n < 15: // while its pods end
+		after = 1500 * time.Millisecond
+	default: // while it sleeps
+		zero, after = a.asleep, 500*time.Millisecond
+	}
+	if zero != nil && !a.until(ctx, limit, zero) && ctx.Err() == nil {
+		w.report.problem("%s did not fall asleep for %s", a.name, restless)
+	}
+	a.until(ctx, time.Now().Add(draw(rng, after)), never)
+}
+
+// burst sends one request, or some one after the other, or a crowd at once, and waits for all answers.
+func (w *world) burst(ctx context.Context, a *app, rng *rand.Rand) {
+	n, spread := 1, time.Duration(1)
+	switch k := rng.IntN(10); {
+	case k < 1:
+		n = 6 + rng.IntN(15)
+	case k < 6:
+		n, spread = 2+rng.IntN(4), 1500*time.Millisecond // so that some meet a start
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	begun := time.Now()
+	for i := range n {
+		p, at := a.plan(rng), begun
+		if i > 0 {
+			at = begun.Add(draw(rng, spread))
+		}
+		all.Go(func() {
+			a.until(ctx, at, func() bool { return false })
+			a.send(ctx, p)
+		})
+	}
+}

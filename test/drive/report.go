@@ -1,0 +1,191 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+)
+
+// result is what came of one request, or of one stream.
+type result struct {
+	at     time.Time // when it was begun
+	took   time.Duration
+	app    string
+	kind   string
+	edge   string // what the app was doing when it was begun
+	id     string
+	reused bool // it went over a connection that had been used before
+	raced  bool // the server closed that before it read the request, which then went over another one
+	err    error
+}
+
+// row counts the requests of one kind or at one edge.
+type row struct {
+	sent, reused, raced, lost int
+	longest                   time.Duration
+}
+
+func (r *row) add(one result) {
+	r.sent++
+	if one.reused {
+		r.reused++
+	}
+	if one.raced {
+		r.raced++
+	}
+	if one.err != nil {
+		r.lost++
+	}
+	r.longest = max(r.longest, one.took)
+}
+
+// report counts all that happens.
+type report struct {
+	out   io.Writer
+	began time.Time
+
+	mu           sync.Mutex // protects all below, and the order of what is printed
+	total        row
+	edges, kinds map[string]*row
+	cycles       map[string]int // by app
+	rounds       []time.Duration
+	disturbed    map[string]int
+	problems     []string // other than lost requests
+	closedIdle   int
+	repeated     int
+}
+
+func newReport(out io.Writer) *report {
+	return &report{
+		out: out, began: time.Now(), edges: map[string]*row{}, kinds: map[string]*row{}, cycles: map[string]int{}, disturbed: map[string]int{},
+	}
+}
+
+// add counts a request, and prints it if it was lost.
+func (r *report) add(one result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.total.add(one)
+	for key, rows := range map[string]map[string]*row{one.edge: r.edges, one.kind: r.kinds} {
+		if rows[key] == nil {
+			rows[key] = &row{}
+		}
+		rows[key].add(one)
+	}
+	if one.err != nil {
+		over := "a new connection"
+		if one.reused {
+			over = "a kept connection"
+		}
+		r.print("LOST %s to %s, number %s, begun %s while %s over %s, after %s: %v",
+			one.kind, one.app, one.id, one.at.Format("15:04:05.000"), one.edge, over, one.took.Round(time.Millisecond), one.err)
+	}
+}
+
+// cycle counts one app's falling asleep after it has been awake, and returns how often all have.
+func (r *report) cycle(app string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cycles[app]++
+	return r.allCycles()
+}
+
+func (r *report) allCycles() int {
+	n := 0
+	for c := range maps.Values(r.cycles) {
+		n += c
+	}
+	return n
+}
+
+// round counts one restart of all interceptors.
+func (r *report) round(took time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rounds = append(r.rounds, took)
+}
+
+// disturb counts a disturbance.
+func (r *report) disturb(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.disturbed[name]++
+}
+
+// problem tells of something that is wrong but is no lost request.
+func (r *report) problem(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.problems = append(r.problems, fmt.Sprintf(format, args...))
+	r.print("PROBLEM "+format, args...)
+}
+
+// progress prints how far it is.
+func (r *report) progress() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.print("%d cycles, %d rounds, %d requests, %d raced a close, %d lost; %s", r.allCycles(), len(r.rounds), r.total.sent, r.total.raced,
+		r.total.lost, disturbances(r.disturbed))
+}
+
+func (r *report) print(format string, args ...any) {
+	fmt.Fprintf(r.out, "%7s  %s\n", time.Since(r.began).Round(time.Second), fmt.Sprintf(format, args...))
+}
+
+func disturbances(of map[string]int) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		all = append(all, fmt.Sprintf("%d %s", of[name], name))
+	}
+	return cmp.Or(strings.Join(all, ", "), "no disturbance")
+}
+
+// summary prints all counts.
+func (r *report) summary(out io.Writer, seed uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, t := range []struct {
+		title string
+		rows  map[string]*row
+	}{{"begun while the app", r.edges}, {"kind", r.kinds}, {"", map[string]*row{"all": &r.total}}} {
+		fmt.Fprintf(w, "%s\tsent\tkept connection\traced a close\tlongest\tlost\t\n", t.title)
+		for _, name := range slices.Sorted(maps.Keys(t.rows)) {
+			one := t.rows[name]
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%d\t\n", name, one.sent, one.reused, one.raced, one.longest.Round(time.Millisecond), one.lost)
+		}
+	}
+	_ = w.Flush()
+	fmt.Fprintf(out, "seed %d, %s: %d cycles of %d apps, %s\n", seed, time.Since(r.began).Round(time.Second), r.allCycles(), len(r.cycles), disturbances(r.disturbed))
+	if n := len(r.rounds); n > 0 {
+		sorted := slices.Sorted(slices.Values(r.rounds))
+		fmt.Fprintf(out, "%d times were all interceptors restarted, in %s (median; at most %s)\n", n,
+			sorted[n/2].Round(100*time.Millisecond), sorted[n-1].Round(100*time.Millisecond))
+	}
+	fmt.Fprintf(out, "kept connections found closed: %d; closed while a request came, which was then sent again: %d\n", r.closedIdle, r.total.raced)
+	fmt.Fprintf(out, "carried out twice: %d\nother problems: %d\nlost: %d\n", r.repeated, len(r.problems), r.total.lost)
+}
+
+// verdict is an error if anything is wrong, or nothing was tried.
+func (r *report) verdict() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.total.lost > 0:
+		return fmt.Errorf("%d of %d requests were lost", r.total.lost, r.total.sent)
+	case r.repeated > 0:
+		return fmt.Errorf("%d requests were carried out twice", r.repeated)
+	case len(r.problems) > 0:
+		return errors.New(r.problems[0])
+	case r.total.sent == 0:
+		return errors.New("nothing was sent")
+	}
+	return nil
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
+)
+
+// restless is how long an app may stay awake without a request before that is a problem: KEDA may wait for a minute after
+// a restart of its own.
+const restless = 3 * time.Minute
+
+// world is a namespace with the apps under test.
+type world struct {
+	options   options
+	client    kubernetes.Interface
+	namespace string
+	ledger    *ledger
+	report    *report
+	apps      []*app
+	stop      context.CancelFunc // of the watches
+}
+
+// newWorld makes the apps, which are opted in, and waits until all of them sleep, which says that all is in place.
+func newWorld(ctx context.Context, o options, out io.Writer) (*world, error) {
+	c, err := config.GetConfigWithContext(o.context)
+	if err != nil {
+		return nil, fmt.Errorf("finding a cluster: %w", err)
+	}
+	c.QPS, c.Burst = 100, 200
+	w := &world{options: o, report: newReport(out)}
+	if w.client, err = kubernetes.NewForConfig(c); err != nil {
+		return nil, fmt.Errorf("making a client: %w", err)
+	}
+	ns, err := w.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "drive-"}}, metav1.CreateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("making a namespace: %w", err)
+	}
+	w.namespace = ns.Name
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w.stop = stop
+	if err := errors.Join(w.populate(ctx), w.watch(watching), w.settle(ctx)); err != nil {
+		return nil, errors.Join(err, w.remove(context.WithoutCancel(ctx)))
+	}
+	return w, nil
+}
+
+// awake says that the app of this number is to stay awake.
+func (w *world) awake(i int) bool { return w.options.longest > 0 && i%2 == 1 }
+
+func (w *world) populate(ctx context.Context) error {
+	for i := range w.options.apps {
+		name, cooldown := fmt.Sprintf("app%d", i), "1s"
+		if w.awake(i) {
+			cooldown = "20m"
+		}
+		service, err := w.client.CoreV1().Services(w.namespace).Create(ctx, &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: name, Labels: map[string]string{"scale-to-zero": "true"},
+				Annotations: map[string]string{"scale-to-zero/cooldown": cooldown},
+			},
+			Spec: corev1.ServiceSpec{
+				Selector: map[string]string{"app": name},
+				Ports:    []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromInt32(8080)}},
+			},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			return fmt.Errorf("making a Service: %w", err)
+		}
+		address := net.JoinHostPort(service.Spec.ClusterIP, "80")
+		if w.ledger == nil {
+			if w.ledger, err = newLedger(ctx, address); err != nil {
+				return err
+			}
+		}
+		if _, err = w.client.AppsV1().Deployments(w.namespace).Create(ctx, w.deployment(name, i), metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("making a Deployment: %w", err)
+		}
+		w.apps = append(w.apps, newApp(name, address, w.ledger, w.report))
+	}
+	return nil
+}
+
+// deployment is an app that starts at once, or takes a moment; every third one has no readiness probe, so that it is
+// ready before it listens.
+func (w *world) deployment(name string, i int) *appsv1.Deployment {
+	labels := map[string]string{"app": name}
+	c := corev1.Container{
+		Name: "app", Image: w.options.image,
+		Env: []corev1.EnvVar{{Name: "LEDGER", Value: w.ledger.url}, {Name: "START_DELAY", Value: fmt.Sprintf("%dms", i%2*200)}},
+	}
+	if i%3 != 2 {
+		c.ReadinessProbe = &corev1.Probe{
+			PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
+		}
+	}
+	// Kubernetes tells a pod to stop and everybody else not to send anything there at the same time, so that an app which
+	// closes its port at once resets what has just been sent to it. The remedy that its documentation names is this.
+	if seconds := int64(w.options.linger / time.Second); seconds > 0 {
+		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: seconds}}}
+	}
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: new(int32(1)), Selector: &metav1.LabelSelector{MatchLabels: labels}, RevisionHistoryLimit: new(int32(1)),
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{
+					Containers: []corev1.Container{c}, TerminationGracePeriodSeconds: new(int64(40)), AutomountServiceAccountToken: new(false),
+				},
+			},
+		},
+	}
+}
+
+// watch keeps the apps' states until ctx ends.
+func (w *world) watch(ctx context.Context) error {
+	byName := map[string]*app{}
+	for _, a := range w.apps {
+		byName[a.name] = a
+	}
+	factory := informers.NewSharedInformerFactoryWithOptions(w.client, 0, informers.WithNamespace(w.namespace))
+	saw := func(o any, gone bool) {
+		if last, ok := o.(cache.DeletedFinalStateUnknown); ok {
+			o = last.Obj
+		}
+		switch o := o.(type) {
+		case *appsv1.Deployment:
+			if a := byName[o.Name]; a != nil && !gone {
+				a.sawDeployment(o)
+			}
+		case *corev1.Pod:
+			if a := byName[o.Labels["app"]]; a != nil {
+				a.sawPod(o, gone)
+			}
+		}
+	}
+	handler := cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { saw(o, false) },
+		UpdateFunc: func(_, o any) { saw(o, false) },
+		DeleteFunc: func(o any) { saw(o, true) },
+	}
+	for _, informer := range []cache.SharedIndexInformer{factory.Apps().V1().Deployments().Informer(), factory.Core().V1().Pods().Informer()} {
+		if _, err := informer.AddEventHandler(handler); err != nil {
+			return fmt.Errorf("watching: %w", err)
+		}
+	}
+	factory.Start(ctx.Done())
+	return nil
+}
+
+// settle waits until the apps sleep for the first time, and until those that are to stay awake are intercepted.
+func (w *world) settle(ctx context.Context) error {
+	limit := time.Now().Add(restless)
+	for i, a := range w.apps {
+		if w.awake(i) {
+			if err := w.intercepted(ctx, a.name, limit); err != nil {
+				return err
+			}
+			continue
+		}
+		if !a.until(ctx, limit, a.asleep) {
+			return fmt.Errorf("waiting for %s to sleep for the first time: it did not within %s", a.name, restless)
+		}
+	}
+	return nil
+}
+
+func (w *world) intercepted(ctx context.Context, name string, limit time.Time) error {
+	return poll(ctx, time.Until(limit), "the Service "+name+" to be intercepted", func() (bool, error) {
+		s, err := w.client.CoreV1().Services(w.namespace).Get(ctx, name, metav1.GetOptions{})
+		return err == nil && s.Spec.Selector["scale-to-zero/intercepted"] != "", nil //nolint:nilerr // it is asked again
+	})
+}
+
+// poll waits until is holds, or fails.
+func poll(ctx context.Context, limit time.Duration, what string, is func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ok, err := is(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
+		}
+	}
+}
+
+// remove deletes the namespace and ends the watches.
+func (w *world) remove(ctx context.Context) error {
+	w.stop()
+	if w.ledger != nil {
+		w.ledger.close()
+	}
+	if err := w.client.CoreV1().Namespaces().Delete(ctx, w.namespace, metav1.DeleteOptions{}); err != nil {
+		return fmt.Errorf("deleting the namespace: %w", err)
+	}
+	return nil
+}
+
+// random returns a source of its own for each part of a run.
+func (w *world) random(part int) *rand.Rand {
+	return rand.New(rand.NewPCG(w.options.seed, uint64(part))) //nolint:gosec // nothing to guess, and part is not negative
+}
+
+// tells prints the progress until ctx ends, and counts what has to be read elsewhere.
+func (w *world) tells(ctx context.Context) {
+	tick := time.NewTicker(15 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			w.report.progress()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// drained waits for everybody and takes over the last counts.
+func (w *world) drained(everybody *sync.WaitGroup) {
+	everybody.Wait()
+	w.report.mu.Lock()
+	defer w.report.mu.Unlock()
+	w.report.repeated = w.ledger.repeated()
+	for _, a := range w.apps {
+		w.report.closedIdle += a.lines.closedIdle()
+	}
+}
+
+// draw returns a duration below most, or 0 if that is none.
+func draw(rng *rand.Rand, most time.Duration) time.Duration {
+	if most <= 0 {
+		return 0
+	}
+	return time.Duration(rng.Int64N(int64(most)))
+}
