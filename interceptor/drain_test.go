@@ -249,3 +249,35 @@ func TestDrainClosesIdleH2C(t *testing.T) {
 		t.Errorf("took %s", took)
 	}
 }
+
+// What the kernel still has to send when the last connection is closed goes with the pod's network, and its client would wait
+// for it forever: an interceptor stays until it has been taken.
+func TestDrainWaitsForSlowReaders(t *testing.T) {
+	const size = 256 << 10
+	n := start(t, "a", nil, func(o *Options) { o.DrainTimeout = 2 * within })
+	listen := freePort(t)
+	n.set(unpublished(service(listen, api.ProtocolAuto, pod(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(size))
+		_, _ = w.Write(make([]byte, size))
+	}))))
+	n.synced()
+	n.waitReady()
+	conn := dial(t, listen)
+	_ = conn.SetReadBuffer(4 << 10)
+	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	select {
+	case err := <-n.done:
+		n.done <- err
+		t.Error("it ended before its client had read the answer")
+	case <-time.After(500 * time.Millisecond):
+	}
+	if got, err := io.Copy(io.Discard, resp.Body); err != nil || got != size {
+		t.Errorf("%d bytes came of %d: %v", got, size, err)
+	}
+	n.shutdown()
+}

@@ -42,6 +42,7 @@ type Manager struct {
 	// mu protects all below.
 	mu     sync.Mutex
 	routes map[*route.Route]*entry
+	ports  map[int32]bool // those that have ever been open
 	closed bool
 }
 
@@ -55,7 +56,7 @@ type entry struct {
 // NewManager returns a Manager without routes.
 func NewManager(o Options) *Manager {
 	o.setDefaults()
-	return &Manager{options: o, cut: make(chan struct{}), routes: map[*route.Route]*entry{}}
+	return &Manager{options: o, cut: make(chan struct{}), routes: map[*route.Route]*entry{}, ports: map[int32]bool{}}
 }
 
 // Open implements route.Listeners.
@@ -99,7 +100,8 @@ func (m *Manager) WaitOpen(ctx context.Context) error {
 	return nil
 }
 
-// Shutdown stops accepting and returns when all requests and connections have ended, or have been cut after timeout.
+// Shutdown stops accepting and returns when all requests and connections have ended and their clients have got all of it, or
+// have been cut after timeout.
 func (m *Manager) Shutdown(timeout time.Duration) {
 	cut := time.AfterFunc(timeout, func() { close(m.cut) })
 	defer cut.Stop()
@@ -111,6 +113,36 @@ func (m *Manager) Shutdown(timeout time.Duration) {
 	}
 	m.mu.Unlock()
 	m.servers.Wait()
+	m.waitTaken()
+}
+
+// waitTaken waits until clients have taken what was written to connections that are closed now. The kernel goes on sending it
+// without us, but not without our pod's network: that ends with us, and a client that reads slowly would miss the end of its
+// answer and not even be told.
+func (m *Manager) waitTaken() {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		n, err := unsent(m.ports) // nobody opens a port any more
+		if err != nil {
+			m.options.Log.Error(err, "not waiting for what clients have yet to take")
+		}
+		if n == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-m.cut:
+			m.options.Log.Info("leaving clients that did not take their answers in time", "connections", n)
+			return
+		}
+	}
+}
+
+func (m *Manager) opened(port int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ports[port] = true
 }
 
 // serve opens the port of r, as often as it takes, and serves it until stopped.
@@ -123,6 +155,7 @@ func (m *Manager) serve(r *route.Route, e *entry) {
 	for {
 		s, err := newServer(m.options, r, log)
 		if err == nil {
+			m.opened(r.Port.Listen)
 			log.V(1).Info("opened route")
 			tried()
 			s.run(e.stop, m.cut)
