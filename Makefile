@@ -7,6 +7,11 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE   ?= scale-to-zero:$(VERSION)
 FUZZTIME ?= 30s
+# What ends `make drive-edges` and `make drive-restarts`, and what they draw from; DRIVE takes more flags of theirs.
+COUNT ?=
+FOR   ?=
+SEED  ?=
+DRIVE ?=
 # Flags of `make bench`; bin/bench -help lists them.
 BENCH ?=
 
@@ -38,7 +43,7 @@ endef
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: ## Show it: a cluster, an app somebody else deployed, one label
@@ -138,6 +143,25 @@ cluster-images: build
 .PHONY: cluster-down
 cluster-down: ## Remove the cluster
 	@$(CLUSTER) down
+
+.PHONY: drive-edges
+drive-edges: ## Look for lost requests: sleep and wake COUNT times (1000), or FOR=10m, from SEED
+	@$(MAKE) drive DRIVE="edges $(drive-flags)"
+
+.PHONY: drive-restarts
+drive-restarts: ## Look for lost requests: restart all interceptors COUNT times (50), or FOR=10m, from SEED
+	@$(MAKE) drive DRIVE="restarts $(drive-flags)"
+
+drive-flags = $(COUNT:%=-count %) $(FOR:%=-for %) $(SEED:%=-seed %) $(DRIVE)
+
+.PHONY: drive
+drive:
+	@$(CLUSTER) up
+	@$(MAKE) cluster-images
+	@image=$(E2E_IMAGE); $(CLUSTER) helm upgrade --install scale-to-zero $(E2E_CHART) -n scale-to-zero --create-namespace \
+		--set image.repository=$${image%:*} --set-string image.tag=$${image##*:} --wait >/dev/null
+	@go build -o bin/drive ./test/drive
+	@if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; $(CLUSTER) exec $(CURDIR)/bin/drive $(DRIVE) -image $(E2E_APP_IMAGE)
 
 .PHONY: bench
 bench: ## Compare with nginx, HAProxy and ReverseProxy: 5 minutes, or BENCH=-quick; fails on ratios alone

@@ -253,7 +253,7 @@ func TestDrainClosesIdleH2C(t *testing.T) {
 // What the kernel still has to send when the last connection is closed goes with the pod's network, and its client would wait
 // for it forever: an interceptor stays until it has been taken.
 func TestDrainWaitsForSlowReaders(t *testing.T) {
-	const size = 256 << 10
+	const size = 64 << 10
 	n := start(t, "a", nil, func(o *Options) { o.DrainTimeout = 2 * within })
 	listen := freePort(t)
 	n.set(unpublished(service(listen, api.ProtocolAuto, pod(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -8,7 +8,7 @@ import (
 )
 
 // edges has the apps cycle, under disturbances, until there were enough cycles or ctx ends.
-func (w *world) edges(ctx context.Context) error {
+func (w *world) edges(ctx context.Context) {
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
 	var everybody sync.WaitGroup
@@ -20,24 +20,17 @@ func (w *world) edges(ctx context.Context) error {
 		everybody.Go(func() { w.disturb(ctx, d, w.random(len(w.apps)+i)) })
 	}
 	everybody.Go(func() {
-		w.counted(ctx, func() int { return w.report.allCycles() })
-		enough()
+		defer enough()
+		w.enough(ctx)
 	})
 	w.drained(&everybody)
-	return nil
 }
 
-// counted waits until there is enough of what is counted, or ctx ends.
-func (w *world) counted(ctx context.Context, count func() int) {
+// enough waits until there were enough cycles, or ctx ends.
+func (w *world) enough(ctx context.Context) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		w.report.mu.Lock()
-		n := count()
-		w.report.mu.Unlock()
-		if w.options.count > 0 && n >= w.options.count {
-			return
-		}
+	for w.options.count == 0 || w.report.slept() < w.options.count {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -53,7 +53,7 @@ func newPlan(rng *rand.Rand, id string) plan {
 	most := []int{1 << 10, 1 << 10, 64 << 10, 1 << 20}[rng.IntN(4)]
 	return plan{
 		kind: all[rng.IntN(len(all))], id: id, size: rng.IntN(most + 1),
-		seed: byte(rng.UintN(256)), kept: rng.IntN(3) > 0, //nolint:gosec // it fits
+		seed: byte(rng.UintN(256)), kept: rng.IntN(3) > 0,
 	}
 }
 
@@ -150,7 +150,7 @@ func checkPattern(b []byte, offset, size int) error {
 		return fmt.Errorf("%d bytes came of %d", len(b), size)
 	}
 	for i, c := range b {
-		if c != 'a'+byte((offset+i)%26) { //nolint:gosec // it fits
+		if c != 'a'+byte((offset+i)%26) {
 			return fmt.Errorf("byte %d is %q", offset+i, c)
 		}
 	}

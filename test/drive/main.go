@@ -73,7 +73,7 @@ func parse(command string, args []string, stderr io.Writer) (options, error) {
 	f.SetOutput(stderr)
 	f.IntVar(&o.count, "count", 0, "end after so many cycles, or rounds; 1000, or 50, unless -for is given")
 	f.DurationVar(&o.duration, "for", 0, "end after this long")
-	f.Uint64Var(&o.seed, "seed", uint64(time.Now().Unix()), "what all that is random is drawn from") //nolint:gosec // not before 1970
+	f.Uint64Var(&o.seed, "seed", uint64(time.Now().Unix()), "what all that is random is drawn from")
 	f.StringVar(&o.context, "context", "", "context of the kubeconfig; its current one if empty")
 	f.StringVar(&o.image, "image", "scale-to-zero.test/app:dev", "image of test/app")
 	f.StringVar(&o.product, "product", "scale-to-zero", "namespace of scale-to-zero")
@@ -128,7 +128,7 @@ func drive(ctx context.Context, command string, o options, stdout io.Writer) (er
 		defer cancel()
 	}
 	if command == "edges" {
-		err = w.edges(running)
+		w.edges(running)
 	} else {
 		err = w.restarts(running)
 	}

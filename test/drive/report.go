@@ -89,11 +89,17 @@ func (r *report) add(one result) {
 	}
 }
 
-// cycle counts one app's falling asleep after it has been awake, and returns how often all have.
-func (r *report) cycle(app string) int {
+// cycle counts one app's falling asleep after it has been awake.
+func (r *report) cycle(app string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cycles[app]++
+}
+
+// slept is how often all apps have.
+func (r *report) slept() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return r.allCycles()
 }
 
@@ -125,6 +131,13 @@ func (r *report) problem(format string, args ...any) {
 	defer r.mu.Unlock()
 	r.problems = append(r.problems, fmt.Sprintf(format, args...))
 	r.print("PROBLEM "+format, args...)
+}
+
+// finish takes what was counted elsewhere.
+func (r *report) finish(repeated, closedIdle int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.repeated, r.closedIdle = repeated, closedIdle
 }
 
 // progress prints how far it is.

@@ -50,7 +50,7 @@ func socket(ctx context.Context, host string, rng *rand.Rand, lasts time.Duratio
 	for n := 0; time.Now().Before(end); n++ {
 		message := make([]byte, rng.IntN(2000))
 		for i := range message {
-			message[i] = byte(rng.UintN(256)) //nolint:gosec // it fits
+			message[i] = byte(rng.UintN(256))
 		}
 		if err := c.Write(ctx, websocket.MessageBinary, message); err != nil {
 			return fmt.Errorf("sending message %d: %w", n, err)

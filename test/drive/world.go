@@ -53,8 +53,12 @@ func newWorld(ctx context.Context, o options, out io.Writer) (*world, error) {
 	w.namespace = ns.Name
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
-	if err := errors.Join(w.populate(ctx), w.watch(watching), w.settle(ctx)); err != nil {
-		return nil, errors.Join(err, w.remove(context.WithoutCancel(ctx)))
+	for _, step := range []func() error{
+		func() error { return w.populate(ctx) }, func() error { return w.watch(watching) }, func() error { return w.settle(ctx) },
+	} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, w.remove(context.WithoutCancel(ctx)))
+		}
 	}
 	return w, nil
 }
@@ -219,7 +223,7 @@ func (w *world) remove(ctx context.Context) error {
 
 // random returns a source of its own for each part of a run.
 func (w *world) random(part int) *rand.Rand {
-	return rand.New(rand.NewPCG(w.options.seed, uint64(part))) //nolint:gosec // nothing to guess, and part is not negative
+	return rand.New(rand.NewPCG(w.options.seed, uint64(part)))
 }
 
 // tells prints the progress until ctx ends, and counts what has to be read elsewhere.
@@ -239,12 +243,11 @@ func (w *world) tells(ctx context.Context) {
 // drained waits for everybody and takes over the last counts.
 func (w *world) drained(everybody *sync.WaitGroup) {
 	everybody.Wait()
-	w.report.mu.Lock()
-	defer w.report.mu.Unlock()
-	w.report.repeated = w.ledger.repeated()
+	closed := 0
 	for _, a := range w.apps {
-		w.report.closedIdle += a.lines.closedIdle()
+		closed += a.lines.closedIdle()
 	}
+	w.report.finish(w.ledger.repeated(), closed)
 }
 
 // draw returns a duration below most, or 0 if that is none.
