@@ -64,7 +64,7 @@ func newWorld(ctx context.Context, o options, out io.Writer) (*world, error) {
 }
 
 // awake says that the app of this number is to stay awake.
-func (w *world) awake(i int) bool { return w.options.longest > 0 && i%2 == 1 }
+func (w *world) awake(i int) bool { return w.options.longest > 0 && i%2 == 0 }
 
 func (w *world) populate(ctx context.Context) error {
 	for i := range w.options.apps {
