@@ -22,6 +22,7 @@ func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen func(
 		Direct:      DirectServiceName(service.Name),
 		Workload:    w,
 		Cooldown:    api.Duration(s.Cooldown),
+		NeverSleeps: s.MinReplicas > 0,
 		HoldTimeout: api.Duration(s.HoldTimeout),
 		// Kube-proxies see to it that a client keeps to one interceptor, and the interceptors that it keeps to one pod.
 		ClientAffinity: service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,

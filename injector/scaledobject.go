@@ -97,7 +97,7 @@ func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string)
 		},
 		Spec: keda.ScaledObjectSpec{
 			ScaleTargetRef:        keda.ScaleTarget{APIVersion: w.Ref().APIVersion, Kind: w.Kind, Name: w.Name},
-			PollingInterval:       new(pollingInterval(s.Cooldown)),
+			PollingInterval:       new(seconds(api.PollingInterval(s.Cooldown))),
 			CooldownPeriod:        new(kedaCooldown(s.Cooldown)),
 			InitialCooldownPeriod: new(seconds(s.Cooldown) + kedaCooldown(s.Cooldown)),
 			MinReplicaCount:       new(s.MinReplicas),
@@ -108,7 +108,7 @@ func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string)
 					"scalerAddress":                   scalerAddress,
 					api.MetadataWorkload:              w.Ref().String(),
 					api.MetadataTargetPendingRequests: strconv.Itoa(int(s.TargetPendingRequests)),
-					api.MetadataInactiveAfter:         inactiveAfter(s.Cooldown).String(),
+					api.MetadataInactiveAfter:         api.InactiveAfter(s.Cooldown).String(),
 				},
 			}},
 		},
@@ -144,19 +144,9 @@ func Desired(s Scaling, active bool, pending int64, current int32) int32 {
 	return max(1, s.MinReplicas, current, int32(worth)) //nolint:gosec // at most MaxReplicas
 }
 
-// pollingInterval is how often KEDA asks, in seconds: a quarter of the cool-down, and at most KEDA's own 30.
-func pollingInterval(cooldown time.Duration) int32 { return min(max(seconds(cooldown/4), 1), 30) }
-
 // kedaCooldown is for how many seconds after the last poll that found the app active KEDA keeps it up: longer than one
 // interval, so that the first poll that does not is never enough. KEDA keeps that time in whole seconds.
-func kedaCooldown(cooldown time.Duration) int32 { return pollingInterval(cooldown) + 2 }
-
-// inactiveAfter is the idle time after which the interceptors tell KEDA that the app is inactive: one poll before the
-// cool-down is over, but late enough for each request to be seen by a poll.
-func inactiveAfter(cooldown time.Duration) time.Duration {
-	poll := time.Duration(pollingInterval(cooldown)) * time.Second
-	return max(cooldown-poll, poll+time.Second)
-}
+func kedaCooldown(cooldown time.Duration) int32 { return seconds(api.PollingInterval(cooldown)) + 2 }
 
 func seconds(d time.Duration) int32 {
 	return int32((d + time.Second - 1) / time.Second) //nolint:gosec // ParseSettings allows 30 days at most

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 func TestNewScaling(t *testing.T) {
@@ -85,7 +87,7 @@ func TestScaledObject(t *testing.T) {
 
 func TestPollingInterval(t *testing.T) {
 	for cooldown, want := range map[time.Duration]int32{time.Second: 1, 10 * time.Second: 3, time.Minute: 15, 5 * time.Minute: 30, time.Hour: 30} {
-		if got := pollingInterval(cooldown); got != want {
+		if got := *ScaledObject(workload("Deployment", "web", nil), Scaling{Cooldown: cooldown}, 1, "").Spec.PollingInterval; got != want {
 			t.Errorf("cool-down %s: %d s, want %d", cooldown, got, want)
 		}
 	}
@@ -95,7 +97,7 @@ func TestPollingInterval(t *testing.T) {
 // and no later than one poll after that; an answer that is wrong for once, at any time, does not put it to sleep.
 func TestKEDASleepsInTime(t *testing.T) {
 	for _, cooldown := range []time.Duration{6 * time.Second, 10 * time.Second, 45 * time.Second, time.Minute, 5 * time.Minute, 24 * time.Hour} {
-		poll, quiet := time.Duration(pollingInterval(cooldown))*time.Second, inactiveAfter(cooldown)
+		poll, quiet := api.PollingInterval(cooldown), api.InactiveAfter(cooldown)
 		// sleeps is when KEDA puts the app to sleep, after its last request, with the first poll after that at first; wrong is the
 		// poll whose answer is lost.
 		sleeps := func(first time.Duration, wrong int) time.Duration {

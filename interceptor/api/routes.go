@@ -58,6 +58,8 @@ type Routes struct {
 	Ports []Port `json:"ports"`
 	// Cooldown is how long the workload stays up after its last request.
 	Cooldown Duration `json:"cooldown"`
+	// NeverSleeps says that the workload is asked to keep replicas when nobody visits it.
+	NeverSleeps bool `json:"neverSleeps,omitempty"`
 	// HoldTimeout is the longest that a request is held for a pod.
 	HoldTimeout Duration `json:"holdTimeout"`
 	// ClientAffinity says that each client address keeps to one pod, as the Service's sessionAffinity ClientIP asks.

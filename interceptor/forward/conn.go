@@ -283,6 +283,19 @@ func (c *conn) head() bool {
 	return c.in != nil && c.req.MethodEnd == len("HEAD") && string(c.req.Method(c.in.bytes())) == "HEAD"
 }
 
+// awaitSettled has a request wait that must not be sent twice, where the app may just be falling asleep.
+func (c *conn) awaitSettled() error {
+	if c.ignored || c.route.Settled() || c.replayable() {
+		return nil
+	}
+	c.enter(phaseHeld)
+	ctx, cancel := context.WithCancelCause(c.group.base)
+	defer cancel(nil)
+	c.watchNow(func() { cancel(context.Canceled) })
+	defer c.unwatch()
+	return c.route.Settle(ctx)
+}
+
 // pick chooses a pod, and holds the request until there is one.
 func (c *conn) pick() (*route.Endpoint, error) {
 	if pod := c.route.TryPick(&c.visit); pod != nil {

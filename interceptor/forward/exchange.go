@@ -48,6 +48,9 @@ func (c *conn) attend() outcome {
 	if err := c.begin(); err != nil {
 		return c.fail(err)
 	}
+	if err := c.awaitSettled(); err != nil {
+		return c.fail(err)
+	}
 	for resets := 0; ; {
 		pod, err := c.pick()
 		if err != nil {

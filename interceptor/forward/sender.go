@@ -28,6 +28,11 @@ func (e *dialError) Unwrap() error { return e.err }
 // send returns the answer to req.
 func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, error) {
 	ctx := req.Context()
+	if !s.ignored && !replayable(req) {
+		if err := s.route.Settle(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for resets := 0; ; {
 		pod, err := s.choose(req, visit)
 		if err != nil {

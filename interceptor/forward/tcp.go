@@ -44,6 +44,9 @@ func (e *Engine) connect(ctx context.Context, client *sock, spoke bool, r *route
 	defer release()
 	peer := remoteAddr(client)
 	visit := route.Visit{Remote: peer.String(), Client: peer.Addr()}
+	if err := r.Settle(ctx); err != nil {
+		return nil, nil, err
+	}
 	for {
 		pod := r.TryPick(&visit)
 		if pod == nil {

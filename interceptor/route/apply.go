@@ -168,13 +168,14 @@ func (t *Table) refresh(target *Target) {
 	}
 	var cooldown time.Duration
 	var ready, pods int
-	retiring := false
+	retiring, neverSleeps := false, false
 	for _, s := range t.services {
 		if s.Namespace != target.Key.Namespace || s.Routes.Workload.String() != target.Key.Workload {
 			continue
 		}
 		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
 		retiring = retiring || s.Routes.Retiring
+		neverSleeps = neverSleeps || s.Routes.NeverSleeps
 		pods = max(pods, s.Pods)
 		for _, addrs := range s.Endpoints {
 			ready += len(addrs)
@@ -182,6 +183,10 @@ func (t *Table) refresh(target *Target) {
 	}
 	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
 		target.cooldown.Store(int64(cooldown))
+		target.drowsy.Store(int64(api.InactiveAfter(cooldown)))
+	}
+	if neverSleeps {
+		target.drowsy.Store(0)
 	}
 	target.retiring.Store(retiring)
 	target.setPods(int32(pods))

@@ -45,6 +45,8 @@ type Target struct {
 	wakeLoop atomic.Bool
 
 	cooldown atomic.Int64 // the longest of the routes'
+	drowsy   atomic.Int64 // the idle time after which it may be told to sleep; 0 is never
+	settled  atomic.Int64 // until when by clock it may turn out that it was told so; 0 is not at all
 	ready    atomic.Int32 // ready endpoints over all routes
 	pods     atomic.Int32 // endpoints over all routes, ready or not
 	up       atomic.Int64 // when the first of the pods that there are was seen, by clock
@@ -71,7 +73,11 @@ func (t *Target) Begin() (release func()) {
 
 func (t *Target) begin() (released bool) {
 	t.pending.Add(1)
-	t.Touch()
+	now := t.clock.now()
+	if drowsy := t.drowsy.Load(); drowsy > 0 && now-max(t.last.Load(), t.up.Load()) >= drowsy {
+		t.settled.Store(now + int64(settleFor)) // before last: who sees that sees this
+	}
+	t.last.Store(now)
 	return false
 }
 

@@ -1,0 +1,16 @@
+package api
+
+import "time"
+
+// PollingInterval is how often KEDA asks whether a workload is active: a quarter of its cool-down in whole seconds, and at
+// most KEDA's own 30.
+func PollingInterval(cooldown time.Duration) time.Duration {
+	return min(max((cooldown/4+time.Second-1).Truncate(time.Second), time.Second), 30*time.Second)
+}
+
+// InactiveAfter is the idle time after which KEDA is told that a workload is inactive: one poll before its cool-down is over,
+// since KEDA is to ask twice, but late enough for each request to be seen by a poll. From then on it may fall asleep.
+func InactiveAfter(cooldown time.Duration) time.Duration {
+	poll := PollingInterval(cooldown)
+	return max(cooldown-poll, poll+time.Second)
+}
