@@ -313,10 +313,11 @@ func crash(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) Start {
 	return s
 }
 
-// hasBeenReady says whether a pod that is not ready was once: its condition has changed since the kubelet took it up.
+// hasBeenReady says whether a pod that is not ready was once: its condition has changed since the kubelet took it up, which on
+// a busy node may take some seconds to say so at first.
 func hasBeenReady(pod *corev1.Pod) bool {
 	c, began := condition(pod, corev1.PodReady), pod.Status.StartTime
-	return c != nil && began != nil && c.LastTransitionTime.Sub(began.Time) > 2*time.Second
+	return c != nil && began != nil && c.LastTransitionTime.Sub(began.Time) > 10*time.Second
 }
 
 // image is how the pod names a container's image; the status has it as the node knows it.

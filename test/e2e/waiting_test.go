@@ -1,0 +1,49 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestWaitingPage: a browser that opens an app that sleeps is shown a page, which follows the start until the app can be
+// asked, and which knows the next time how long that takes.
+func TestWaitingPage(t *testing.T) {
+	t.Parallel()
+	a := newAirflow(t, "HELM", "--set", "webserver.startDelay=4s")
+	a.optIn()
+	open := []string{"-H", "Accept: text/html,application/xhtml+xml", a.url("/echo")}
+	stages, estimates := map[string]bool{}, map[string]bool{}
+	for range 2 {
+		a.asleep()
+		if page := get(t, open...)[0]; page.Status != 503 || !strings.Contains(page.Body, "<title>"+webserver+" is starting</title>") {
+			t.Fatalf("a browser got %d %s", page.Status, page.Body)
+		}
+		var report struct {
+			State, Stage, Estimate string
+			Ready                  bool
+		}
+		eventually(t, "the page may open the app", func() error {
+			poll := get(t, "-H", fmt.Sprintf("Scale-To-Zero-Wait: %s,1", report.State), a.url("/echo"))[0]
+			if err := json.Unmarshal([]byte(poll.Body), &report); err != nil || poll.Status != 200 {
+				return fmt.Errorf("it was told %d %s: %w", poll.Status, poll.Body, err)
+			}
+			stages[report.Stage], estimates[report.Estimate] = true, true
+			if !report.Ready {
+				return errors.New(poll.Body)
+			}
+			return nil
+		})
+		if app := get(t, open...)[0]; app.Status != 200 || !strings.Contains(app.Body, `"/echo"`) {
+			t.Errorf("then it got %d %s", app.Status, app.Body)
+		}
+	}
+	if !stages["not-ready"] {
+		t.Errorf("it was told the stages %v", stages)
+	}
+	if !strings.Contains(fmt.Sprint(estimates), "Usually ready in about") {
+		t.Errorf("it was told the estimates %v", estimates)
+	}
+}
