@@ -35,7 +35,8 @@ func newApp(t *testing.T) *app {
 	t.Helper()
 	listInterceptors(t)
 	waitForAdmission(t, true)
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "app-"}}
+	// A short cool-down, since the app stays up for one after its traffic has gone past the interceptors.
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "app-", Annotations: map[string]string{"scale-to-zero/cooldown": "1s"}}}
 	if err := kube.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
@@ -95,12 +96,12 @@ func (a *app) intercepted() error {
 	return nil
 }
 
-// injected lists an interceptor and waits until the app may sleep.
+// injected lists an interceptor and waits until the app is taken over, and KEDA is told.
 func (a *app) injected() {
 	a.t.Helper()
 	listInterceptors(a.t, "198.18.0.2")
 	eventually(a.t, "the Service is intercepted", a.intercepted)
-	eventually(a.t, "it may sleep", a.floor(0))
+	eventually(a.t, "KEDA is told", func() error { return a.get("web-deployment", &keda.ScaledObject{}) })
 }
 
 // floor checks below how many replicas the app may not go.
