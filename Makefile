@@ -113,9 +113,9 @@ unit: ## Unit tests, with the race detector for what is shipped
 api: ## Tests against a real API server
 	$(call heading,API server tests)
 	@assets=$$($(CLUSTER) assets); export KUBEBUILDER_ASSETS=$$assets; \
-	go test -count=1 -timeout 15m ./test/api/...; \
-	go test -C test/gitops -count=1 -timeout 15m ./...; \
-	go test -C test/chart -count=1 -run '^TestServer' ./...
+	go test -C test/gitops -count=1 -timeout 15m ./... & gitops=$$!; \
+	go test -count=1 -timeout 15m ./test/api/... && go test -C test/chart -count=1 -run '^TestServer' ./... || failed=1; \
+	wait $$gitops && [ -z "$${failed:-}" ]
 
 .PHONY: e2e
 e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set
