@@ -17,23 +17,7 @@ import (
 
 // The interceptors may list and watch the ConfigMaps that are themes, in all namespaces at once, and no others.
 func TestServerShowsInterceptorsThemesAlone(t *testing.T) {
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		t.Skip("it takes an API server: make api")
-	}
-	env := &envtest.Environment{}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	admin, err := client.New(config, client.Options{Scheme: scheme.Scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	config, admin := server(t, &envtest.Environment{})
 	all := must4(t, values{})
 	made := []client.Object{&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "scale-to-zero-waiting-page"}}}
 	for _, role := range only[*rbacv1.ClusterRole](all) {
@@ -68,4 +52,26 @@ func TestServerShowsInterceptorsThemesAlone(t *testing.T) {
 			t.Errorf("listing %q: %v", selector, err)
 		}
 	}
+}
+
+// server starts an API server for the test, and returns how to reach it and a client for it.
+func server(t *testing.T, env *envtest.Environment) (*rest.Config, client.Client) {
+	t.Helper()
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		t.Skip("it takes an API server: make api")
+	}
+	config, err := env.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	c, err := client.New(config, client.Options{Scheme: scheme.Scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config, c
 }
