@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// settleFor is how long a request that must not be sent twice waits where the workload may just have been told to sleep:
-// longer than it takes until its pods are listed as ending, most often 0.1 to 0.3 s.
+// settleFor is how long a request that must not be sent twice waits where the workload may just have been told to sleep: long
+// enough for Kubernetes to list its pods as ending.
 const settleFor = time.Second
 
 // A request that comes when nobody has asked for so long that KEDA may have decided on the sleep already finds pods that are
