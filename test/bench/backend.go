@@ -21,9 +21,11 @@ const (
 	chunk = 256 << 10
 	// maxHeader is longer than any header that the proxies send.
 	maxHeader = 8 << 10
+	// smallLength is the length of the body of a small answer.
+	smallLength = 100
 )
 
-func smallBody() string { return strings.Repeat("x", 100) }
+func smallBody() string { return strings.Repeat("x", smallLength) }
 
 // backend is the app behind all proxies. It understands of HTTP just what they send, since what it costs is taken from
 // them when there are only two cores: it takes no more time than nginx does to answer by itself.
@@ -44,7 +46,7 @@ func backend(ctx context.Context, args []string) error {
 
 func acceptApp(ctx context.Context, listener net.Listener) error {
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
-	small := answer(len(smallBody()))
+	small := answer(smallLength)
 	small = append(small, smallBody()...)
 	large := make([]byte, chunk)
 	for {

@@ -63,7 +63,7 @@ func measure(ctx context.Context, o options) error {
 // series has the values of all rounds by load, proxy and metric.
 type series map[[3]string][]float64
 
-// rounds runs all loads that figures need. Each round has every load once on every proxy, one right after the other: what
+// rounds runs all loads that figures need. Each round has every load on every proxy, one right after the other: what
 // disturbs the machine for a while disturbs all proxies of some rounds, and the medians leave these out.
 func (l *lab) rounds(ctx context.Context, figures []figure) (series, error) {
 	values := series{}
@@ -76,14 +76,20 @@ func (l *lab) rounds(ctx context.Context, figures []figure) (series, error) {
 			progress("round %d of %d", round+1, l.options.rounds)
 		}
 		for _, load := range allLoads() {
-			for _, name := range rotated(proxiesOf(figures, load.name), max(0, round)) {
-				got, err := l.once(ctx, load, name, duration)
-				if err != nil {
-					return nil, fmt.Errorf("load %s on %s: %w", load.name, name, err)
-				}
-				for metric, value := range got {
-					if key := [3]string{load.name, name, metric}; round >= 0 {
-						values[key] = append(values[key], value)
+			parts, duration := 1, duration
+			if load.parts > 0 && round >= 0 {
+				parts, duration = load.parts, duration/8
+			}
+			for part := range parts {
+				for _, name := range rotated(proxiesOf(figures, load.name), max(0, round)*parts+part) {
+					got, err := l.once(ctx, load, name, duration)
+					if err != nil {
+						return nil, fmt.Errorf("load %s on %s: %w", load.name, name, err)
+					}
+					for metric, value := range got {
+						if key := [3]string{load.name, name, metric}; round >= 0 {
+							values[key] = append(values[key], value)
+						}
 					}
 				}
 			}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// plot is a figure's picture: a row for each proxy, a dot for each round, and a bar at the median.
+// plot is a figure's picture: a row for each proxy, a dot for each value, and a bar at what stands for all.
 type plot struct {
 	figure
 	Result result
@@ -25,7 +25,7 @@ type row struct {
 const (
 	plotWidth  = 720
 	plotLeft   = 150 // names
-	plotRight  = 80  // medians
+	plotRight  = 80  // what stands for all
 	rowHeight  = 34
 	axisHeight = 34
 )
@@ -44,7 +44,7 @@ func (p plot) Better() string {
 // Against is the proxy that the ratio is to.
 func (p plot) Against() string { return p.reference }
 
-// goalAt is where our median would be if the ratio just met its goal, or 0 without one.
+// goalAt is where our bar would be if the ratio just met its goal, or 0 without one.
 func (p plot) goalAt() float64 {
 	switch {
 	case p.Result.Goal == nil:
@@ -99,8 +99,8 @@ func (p plot) draw(b *strings.Builder, r row, y int, x func(float64) float64) {
 		fmt.Fprintf(b, `<circle cx="%.1f" cy="%d" r="4"><title>%s</title></circle>`, x(v), y, number(v))
 	}
 	if len(r.values) > 0 {
-		m := median(r.values)
-		fmt.Fprintf(b, `<line class="median" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`, x(m), x(m), y-11, y+11)
+		m := p.middle(r.values)
+		fmt.Fprintf(b, `<line class="middle" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`, x(m), x(m), y-11, y+11)
 		fmt.Fprintf(b, `<text class="value" x="%d" y="%d">%s</text>`, plotWidth-plotRight+12, y+5, number(m))
 	}
 	b.WriteString(`</g>`)

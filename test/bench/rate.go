@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -234,21 +235,17 @@ func (s *sender) send(due time.Time) error {
 // wait returns the connections that can be read, as soon as there is one or the time is over. Epoll_wait alone counts in
 // milliseconds.
 func (s *sender) wait(d time.Duration) ([]unix.EpollEvent, error) {
-	if d > 0 {
-		timeout := unix.NsecToTimespec(int64(d))
-		_, err := unix.Ppoll([]unix.PollFd{{Fd: int32(s.epoll), Events: unix.POLLIN}}, &timeout, nil)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return nil, fmt.Errorf("waiting: %w", err)
-		}
+	timeout := unix.NsecToTimespec(int64(max(0, d)))
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(s.epoll), uintptr(unsafe.Pointer(&s.events[0])),
+		uintptr(len(s.events)), uintptr(unsafe.Pointer(&timeout)), 0, 0)
+	switch errno {
+	case 0:
+		return s.events[:n], nil
+	case unix.EINTR:
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("waiting: %w", errno)
 	}
-	n, err := unix.EpollWait(s.epoll, s.events, 0)
-	if errors.Is(err, unix.EINTR) {
-		n, err = 0, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("waiting: %w", err)
-	}
-	return s.events[:n], nil
 }
 
 // receive reads what has come, and if that completes the answer returns when the request was due.
@@ -280,10 +277,10 @@ func isWhole(answer []byte) (bool, error) {
 	switch {
 	case !ok && len(answer) < maxHeader:
 		return false, nil
-	case !ok, !bytes.HasPrefix(header, []byte("HTTP/1.1 200 ")), len(body) > len(smallBody()):
+	case !ok, !bytes.HasPrefix(header, []byte("HTTP/1.1 200 ")), len(body) > smallLength:
 		line, _, _ := bytes.Cut(answer, []byte("\r\n"))
 		return false, fmt.Errorf("reading an answer: it is not the app's: %q", line)
 	default:
-		return len(body) == len(smallBody()), nil
+		return len(body) == smallLength, nil
 	}
 }

@@ -92,7 +92,7 @@ func TestSVG(t *testing.T) {
 					t.Fatalf("parsing %s: %v", svg, err)
 				}
 			}
-			for what, n := range map[string]int{"<circle ": 12, `class="median"`: 4, `class="ours"`: 1, `class="reference"`: 1} {
+			for what, n := range map[string]int{"<circle ": 12, `class="middle"`: 4, `class="ours"`: 1, `class="reference"`: 1} {
 				if p.name == "cpu-get-vs-nginx" && strings.Count(svg, what) != n {
 					t.Errorf("there are %d of %s, want %d", strings.Count(svg, what), what, n)
 				}

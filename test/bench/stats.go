@@ -14,6 +14,16 @@ func median(values []float64) float64 {
 	return (s[(n-1)/2] + s[n/2]) / 2
 }
 
+// geometricMean of values, which must be positive. The ratio of two such means is the mean ratio of their pairs: what
+// disturbed a pair alike is not in it, and all pairs are, where a median knows only the middle.
+func geometricMean(values []float64) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += math.Log(v)
+	}
+	return math.Exp(sum / float64(len(values)))
+}
+
 // percentile returns the smallest of sorted values that at least p percent of them do not exceed.
 func percentile[T any](sorted []T, p float64) T {
 	return sorted[max(0, int(math.Ceil(p/100*float64(len(sorted))))-1)]
@@ -34,7 +44,7 @@ type result struct {
 // The ratio is that of the medians, not the median of the rounds' ratios: a round of ours that something disturbed would
 // spoil its pair, and a reader who divides the two values gets what is written.
 func judge(f figure, values, references []float64) result {
-	r := result{Name: f.name, Unit: f.unit, Value: significant(median(values)), Reference: significant(median(references))}
+	r := result{Name: f.name, Unit: f.unit, Value: significant(f.middle(values)), Reference: significant(f.middle(references))}
 	r.Ratio = r.Value / r.Reference
 	if f.more {
 		r.Ratio = 1 / r.Ratio

@@ -25,6 +25,22 @@ func TestMedian(t *testing.T) {
 	}
 }
 
+func TestGeometricMean(t *testing.T) {
+	for name, tc := range map[string]struct {
+		values []float64
+		want   float64
+	}{
+		"one":     {[]float64{7}, 7},
+		"several": {[]float64{1, 10, 100}, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := geometricMean(tc.values); math.Abs(got-tc.want) > 1e-9 {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestPercentile(t *testing.T) {
 	hundred := make([]int, 100)
 	for i := range hundred {
@@ -63,6 +79,7 @@ func TestJudge(t *testing.T) {
 		"more is better, met":    {figure{more: true, goal: 0.334}, []float64{3000}, []float64{1000}, 0.333, "ok"},
 		"more is better, missed": {figure{more: true, goal: 0.334}, []float64{2900}, []float64{1000}, 0.345, "missed"},
 		"without a goal":         {figure{}, []float64{50}, []float64{10}, 5, "–"},
+		"by another mean":        {figure{mean: geometricMean, goal: 1.2}, []float64{1, 100}, []float64{10, 10}, 1, "ok"},
 		"nothing measured":       {figure{goal: 1.2}, []float64{0}, []float64{0}, math.NaN(), "missed"},
 	} {
 		t.Run(name, func(t *testing.T) {
