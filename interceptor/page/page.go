@@ -97,7 +97,7 @@ func (p *Pages) Report(w Wait, acceptLanguage string) []byte {
 func report(w *Wait, t *texts) Report {
 	return Report{
 		State: w.State(), Ready: w.Ready, Stage: w.Progress.Stage, Failing: w.Failing(), Late: w.Late(),
-		Title: t.title(w), Status: t.status(w), Why: w.Progress.Failing, Estimate: t.estimate(w), Hint: t.hint(w),
+		Title: t.title(w), Status: t.status(w), Why: t.why(w), Estimate: t.estimate(w), Hint: t.hint(w),
 	}
 }
 

@@ -107,6 +107,29 @@ func TestState(t *testing.T) {
 	}
 }
 
+// What keeps an app from starting is said in the visitor's language as far as there are words, and always as it is.
+func TestWhy(t *testing.T) {
+	pages := New(logr.Discard())
+	for name, tc := range map[string]struct {
+		accept, reason, failing string
+		want                    string
+	}{
+		"in English":           {"en", "ImagePullBackOff", "its image x cannot be pulled", "its image x cannot be pulled"},
+		"in Korean":            {"ko", "ImagePullBackOff", "its image x cannot be pulled", "앱의 이미지를 내려받을 수 없습니다. (its image x cannot be pulled)"},
+		"no words":             {"ko", "Other", "it is broken", "it is broken"},
+		"nothing, no more":     {"ko", "ImagePullBackOff", "", ""},
+		"nothing, and in time": {"en", "", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got Report
+			b := pages.Report(wait(api.Progress{Reason: tc.reason, Failing: tc.failing}, 0), tc.accept)
+			if err := json.Unmarshal(b, &got); err != nil || got.Why != tc.want {
+				t.Errorf("got %q and %v, want %q", got.Why, err, tc.want)
+			}
+		})
+	}
+}
+
 // A page has all that it needs, says what it is, and its policy lets through what is in it and nothing else.
 func TestRender(t *testing.T) {
 	pages := New(logr.Discard())

@@ -15,6 +15,8 @@ type texts struct {
 	starting, failed string // titles, of the app's name
 	stages           map[string]string
 	failing          string // in the place of a stage
+	// reasons says a Progress's Reason, before what Failing says in English; nil is English itself.
+	reasons          map[string]string
 	usual, late      string // of a duration
 	opens, keepsOn   string // what the page does
 	waiting          string // before a clock
@@ -60,6 +62,21 @@ func korean() *texts {
 			api.StageNotReady:   "앱이 실행되어 준비를 마치고 있습니다",
 		},
 		failing: "다음 문제로 앱을 시작하지 못하고 있습니다",
+		reasons: map[string]string{
+			"ImagePullBackOff":           "앱의 이미지를 내려받을 수 없습니다.",
+			"InvalidImageName":           "앱의 이미지 이름이 올바르지 않습니다.",
+			"ErrImageNeverPull":          "앱의 이미지가 노드에 없고, 내려받지 않도록 설정되어 있습니다.",
+			"SignatureValidationFailed":  "앱의 이미지 서명이 올바르지 않습니다.",
+			"CrashLoopBackOff":           "앱이 시작하자마자 거듭 종료되고 있습니다.",
+			"CreateContainerConfigError": "설정에 문제가 있어 앱의 컨테이너를 만들 수 없습니다.",
+			"CreateContainerError":       "앱의 컨테이너를 만들 수 없습니다.",
+			"PreCreateHookError":         "앱의 컨테이너를 만들 수 없습니다.",
+			"PreStartHookError":          "앱의 컨테이너를 만들 수 없습니다.",
+			"RunContainerError":          "앱의 컨테이너를 실행할 수 없습니다.",
+			"PostStartHookError":         "앱의 컨테이너를 실행할 수 없습니다.",
+			"Unschedulable":              "앱을 실행할 수 있는 노드가 없습니다.",
+			"FailedCreate":               "쿠버네티스가 앱의 파드를 만들지 못하게 하고 있습니다.",
+		},
 		usual:   "준비되기까지 보통 %s쯤 걸립니다.",
 		late:    "평소(%s쯤)보다 오래 걸리고 있습니다.",
 		opens:   "준비되면 이 자리에서 바로 열립니다.",
@@ -91,6 +108,15 @@ func (t *texts) status(w *Wait) string {
 		return t.failing
 	}
 	return t.stages[w.Progress.Stage]
+}
+
+// why says why the start fails, if it does.
+func (t *texts) why(w *Wait) string {
+	said := t.reasons[w.Progress.Reason]
+	if !w.Failing() || said == "" {
+		return w.Progress.Failing
+	}
+	return said + " (" + w.Progress.Failing + ")"
 }
 
 // estimate is what the last starts promise, if anything.

@@ -14,7 +14,7 @@ import (
 
 const (
 	// maxTheme is how long a theme may be.
-	maxTheme = 64 << 10
+	maxTheme = 32 << 10
 	// maxNodes is how many pieces of text, fields and so on a theme may be made of. Each page costs so many steps.
 	maxNodes = 1000
 )

@@ -74,7 +74,7 @@ func TestThemesThatAreRefused(t *testing.T) {
 		"behind a pipe":        {`{{.Live}}{{.App | js}}`, "calls js"},
 		"in a declaration":     {`{{.Live}}{{$x := index .App 1}}`, "calls index"},
 		"a field of a call":    {`{{.Live}}{{(index .App 1).X}}`, "calls index"},
-		"too long":             {`{{.Live}}` + strings.Repeat("x", maxTheme), "allowed are 65536"},
+		"too long":             {`{{.Live}}` + strings.Repeat("x", maxTheme), "allowed are 32768"},
 		"too many parts":       {`{{.Live}}` + strings.Repeat(`{{.App}}`, 500), "more than 1000 parts"},
 		"it makes too much":    {strings.Repeat(`{{.Live}}`, 300), "longer than"},
 		"not a template":       {`{{.Live}}{{`, "unclosed action"},
