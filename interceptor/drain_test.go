@@ -95,15 +95,12 @@ func TestDrainOrder(t *testing.T) {
 		t.Errorf("a new connection got %d while still published", code)
 	}
 	n.set(unpublished(published))
-	eventually(t, "closed to new connections", func() bool {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", web))
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
-	})
 	if _, err := answers.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("the idle connection got %v, want its end", err)
+	}
+	if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", web)); err == nil {
+		_ = c.Close()
+		t.Error("it is open to new connections")
 	}
 	echoes("during")
 	close(release)
@@ -127,6 +124,29 @@ func TestDrainOrder(t *testing.T) {
 	}
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("KEDA's stream ended with %v, want io.EOF", err)
+	}
+}
+
+// As long as new connections come, somebody has not heard yet that this interceptor ends, and they are served.
+func TestDrainAwaitsQuiet(t *testing.T) {
+	const linger = 300 * time.Millisecond
+	n := start(t, "a", nil, func(o *Options) { o.DrainTimeout, o.UnpublishedLinger = 2*within, linger })
+	web := freePort(t)
+	n.set(unpublished(service(web, api.ProtocolAuto, pod(t, hello))))
+	n.synced()
+	n.waitReady()
+	n.stop()
+	eventually(t, "unready", func() bool { return n.status("/readyz") == http.StatusServiceUnavailable })
+	for began := time.Now(); time.Since(began) < 5*linger; {
+		if code, _ := get(t, url(web, "/")); code != http.StatusOK {
+			t.Fatalf("a connection got %d %s after the end had begun", code, time.Since(began))
+		}
+	}
+	select {
+	case err := <-n.done:
+		n.done <- err
+	case <-time.After(within / 2):
+		t.Error("it does not end although no connection comes any more")
 	}
 }
 

@@ -62,8 +62,9 @@ type Options struct {
 	DrainTimeout time.Duration
 	// ListenHost is the address that routes listen on. Default all addresses.
 	ListenHost string
-	// Linger is how long removed routes, and this interceptor once it is unpublished, go on accepting for the sake
-	// of kube-proxies that are late. Defaults 10 s and 2 s.
+	// Linger is how long removed routes go on accepting for the sake of kube-proxies that are late. Default 10 s.
+	// UnpublishedLinger is how long no new connection has to have come to an interceptor that is to end, once it is
+	// unpublished: a node where kube-proxy is late goes on sending them. Default 2 s.
 	Linger, UnpublishedLinger time.Duration
 	// Limits bound what clients may take. Each has its own default.
 	Limits Limits

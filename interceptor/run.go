@@ -126,8 +126,9 @@ func (i *interceptor) becomeReady(ctx context.Context) error {
 // shutdown ends the data path in the only order in which nobody notices:
 //
 //  1. Readiness fails, so that the injector takes this interceptor out of the route slices.
-//  2. Everything goes on, new connections included, until no route slice names this interceptor any more, and a little
-//     longer because kube-proxies are late; if nobody takes it out, half of the drain timeout.
+//  2. Everything goes on, new connections included, until no route slice names this interceptor any more, and longer
+//     because kube-proxies and ingress controllers are late, until none has come for a while; half of the drain timeout
+//     at most.
 //  3. The ports are closed. Running requests finish; upgraded and TCP connections are waited for; requests that are
 //     held still get their pod. What lasts longer than the drain timeout is cut.
 //  4. Only then KEDA's streams end, cleanly, so that KEDA soon opens others at another interceptor, and the peers' do.
@@ -151,14 +152,14 @@ func (i *interceptor) waitUnpublished(parts context.Context, limit time.Time) {
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	gone := time.Time{}
+	quiet, accepted := time.Now(), i.manager.Accepted()
 	for time.Now().Before(limit) && parts.Err() == nil {
+		before := accepted
+		accepted = i.manager.Accepted()
 		switch {
-		case i.table.Published():
-			gone = time.Time{}
-		case gone.IsZero():
-			gone = time.Now()
-		case time.Since(gone) >= i.options.UnpublishedLinger:
+		case i.table.Published(), accepted != before:
+			quiet = time.Now()
+		case time.Since(quiet) >= i.options.UnpublishedLinger:
 			return
 		}
 		select {

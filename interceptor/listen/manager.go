@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -38,6 +39,8 @@ type Manager struct {
 	servers sync.WaitGroup
 	// cut is closed to end at once what the drain timeout would still allow.
 	cut chan struct{}
+	// accepted counts connections.
+	accepted atomic.Int64
 
 	// mu protects all below.
 	mu     sync.Mutex
@@ -100,6 +103,9 @@ func (m *Manager) WaitOpen(ctx context.Context) error {
 	return nil
 }
 
+// Accepted is how many connections have come to all routes so far.
+func (m *Manager) Accepted() int64 { return m.accepted.Load() }
+
 // Shutdown stops accepting and returns when all requests and connections have ended and their clients have got all of it, or
 // have been cut after timeout.
 func (m *Manager) Shutdown(timeout time.Duration) {
@@ -153,7 +159,7 @@ func (m *Manager) serve(r *route.Route, e *entry) {
 	tried := func() { once.Do(func() { close(e.tried) }) }
 	defer tried()
 	for {
-		s, err := newServer(m.options, r, log)
+		s, err := newServer(m.options, r, &m.accepted, log)
 		if err == nil {
 			m.opened(r.Port.Listen)
 			log.V(1).Info("opened route")

@@ -25,6 +25,7 @@ type server struct {
 	log     logr.Logger
 
 	listener net.Listener
+	accepted *atomic.Int64 // of all servers
 	http1    *forward.Group
 	http2    *http.Server
 	// handover takes the connections that turned out to speak HTTP/2.
@@ -40,8 +41,8 @@ type server struct {
 	refusing atomic.Bool    // there are as many as may be
 }
 
-// newServer opens the route's port.
-func newServer(o Options, r *route.Route, log logr.Logger) (*server, error) {
+// newServer opens the route's port. Accepted counts its connections.
+func newServer(o Options, r *route.Route, accepted *atomic.Int64, log logr.Logger) (*server, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	addr := net.JoinHostPort(o.Host, strconv.Itoa(int(r.Port.Listen)))
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
@@ -50,7 +51,7 @@ func newServer(o Options, r *route.Route, log logr.Logger) (*server, error) {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
 	s := &server{
-		options: o, route: r, log: log, listener: listener, handover: newHandover(listener.Addr()),
+		options: o, route: r, log: log, listener: listener, accepted: accepted, handover: newHandover(listener.Addr()),
 		http1: o.Engine.NewGroup(ctx), ctx: ctx, cancel: cancel,
 	}
 	s.http2 = o.Engine.HTTP2Server(ctx, &counted{r, &s.streams, o.Engine.HTTP2Handler(r, false), o.Engine.HTTP2Handler(r, true)})
@@ -127,6 +128,7 @@ func (s *server) accept() {
 		conn, err := s.listener.Accept()
 		switch {
 		case err == nil:
+			s.accepted.Add(1)
 			s.admit(conn.(*net.TCPConn))
 		case errors.Is(err, net.ErrClosed):
 			return
