@@ -1,5 +1,6 @@
 // Command coldstart measures the stages of a cold start from outside: from the request to the scale patch, from there to
-// the pod's Ready, and from there to the first byte of the answer, as watches on the Deployment and its pods see them. In
+// the pod's Ready, and from there to the first byte of the answer, as watches on the Deployment and its pods see them; and
+// of the last one how much went by until Kubernetes had the pod in an EndpointSlice, from which the interceptors know it. In
 // turn with these it scales the same Deployment by hand, which is the time that Kubernetes itself takes.
 //
 // The Service must be opted in, its app must run in a Deployment of its own, and its cool-down should be short. It must
@@ -24,16 +25,20 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
 type bench struct {
 	client                         kubernetes.Interface
 	namespace, service, deployment string
+	direct                         string // the Service with the app's pods
 	url                            string
 	changes                        <-chan change
 }
@@ -43,6 +48,7 @@ type change struct {
 	at       time.Time
 	replicas int32 // of the Deployment's spec, or -1
 	ready    int   // pods that became Ready (1) or went (-1)
+	listed   bool  // a ready pod is in the EndpointSlices, and none was
 }
 
 func main() {
@@ -69,6 +75,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.direct = injector.DirectServiceName(b.service)
 	if b.client, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
@@ -94,6 +101,7 @@ const (
 	patched  = "request → scale patch"
 	ready    = "scale patch → pod Ready"
 	answered = "pod Ready → first byte"
+	listed   = "of that: EndpointSlice → first byte"
 	whole    = "request → first byte"
 	byHand   = "by hand: scale patch → pod Ready"
 )
@@ -122,7 +130,7 @@ func (b *bench) cold(ctx context.Context, figures map[string][]time.Duration) er
 		}
 		failed <- err
 	}()
-	scaled, up, err := b.start(ctx)
+	scaled, up, inSlice, err := b.start(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,6 +142,7 @@ func (b *bench) cold(ctx context.Context, figures map[string][]time.Duration) er
 	add(patched, begin, scaled)
 	add(ready, scaled, up)
 	add(answered, up, at)
+	add(listed, inSlice, at)
 	add(whole, begin, at)
 	return nil
 }
@@ -156,7 +165,7 @@ func (b *bench) scaleByHand(ctx context.Context, figures map[string][]time.Durat
 	if err != nil {
 		return err
 	}
-	scaled, up, err := b.start(ctx)
+	scaled, up, _, err := b.start(ctx)
 	if err != nil {
 		return err
 	}
@@ -166,25 +175,28 @@ func (b *bench) scaleByHand(ctx context.Context, figures map[string][]time.Durat
 
 var errTakenBack = errors.New("it was scaled to zero before its pod was ready")
 
-// start waits for the Deployment to be scaled up, and for its pod.
-func (b *bench) start(ctx context.Context) (scaled, up time.Time, err error) {
-	for up.IsZero() {
+// start waits for the Deployment to be scaled up, for its pod, and for that to be in an EndpointSlice.
+func (b *bench) start(ctx context.Context) (scaled, up, inSlice time.Time, err error) {
+	for up.IsZero() || inSlice.IsZero() {
 		select {
 		case c := <-b.changes:
 			switch {
 			case c.replicas > 0 && scaled.IsZero():
 				scaled = c.at
 			case c.replicas == 0 && !scaled.IsZero():
-				return scaled, up, errTakenBack
+				return scaled, up, inSlice, errTakenBack
 			}
 			if c.ready > 0 {
 				up = c.at
 			}
+			if c.listed {
+				inSlice = c.at
+			}
 		case <-ctx.Done():
-			return scaled, up, ctx.Err()
+			return scaled, up, inSlice, ctx.Err()
 		}
 	}
-	return scaled, up, nil
+	return scaled, up, inSlice, nil
 }
 
 // asleep waits until the Deployment is at zero and all its pods are gone.
@@ -234,9 +246,16 @@ func (b *bench) watch(ctx context.Context) (<-chan change, error) {
 	if err != nil {
 		return nil, err
 	}
+	endpoints, err := b.client.DiscoveryV1().EndpointSlices(b.namespace).Watch(ctx, metav1.ListOptions{
+		LabelSelector: discoveryv1.LabelServiceName + "=" + b.direct,
+	})
+	if err != nil {
+		return nil, err
+	}
 	out := make(chan change, 1024)
 	go func() {
 		up := map[types.UID]bool{}
+		inSlice := false
 		replicas := int32(-1)
 		for {
 			select {
@@ -253,6 +272,16 @@ func (b *bench) watch(ctx context.Context) (<-chan change, error) {
 				}
 				up[p.UID] = is
 				out <- change{at: time.Now(), replicas: -1, ready: map[bool]int{true: 1, false: -1}[is]}
+			case e := <-endpoints.ResultChan():
+				es, ok := e.Object.(*discoveryv1.EndpointSlice)
+				is := ok && slices.ContainsFunc(es.Endpoints, func(p discoveryv1.Endpoint) bool {
+					return p.Conditions.Ready == nil || *p.Conditions.Ready
+				})
+				if !ok || is == inSlice {
+					continue
+				}
+				inSlice = is
+				out <- change{at: time.Now(), replicas: -1, listed: is}
 			case <-ctx.Done():
 				return
 			}
@@ -272,7 +301,7 @@ func report(figures map[string][]time.Duration) {
 	defer w.Flush()
 	fmt.Fprintln(w, strings.Join([]string{"stage", "min ms", "median ms", "max ms", "n", ""}, "\t"))
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000) }
-	for _, name := range []string{patched, ready, answered, whole, byHand} {
+	for _, name := range []string{patched, ready, answered, listed, whole, byHand} {
 		f := slices.Sorted(slices.Values(figures[name]))
 		fmt.Fprintln(w, strings.Join([]string{name, ms(f[0]), ms(f[len(f)/2]), ms(f[len(f)-1]), fmt.Sprint(len(f)), ""}, "\t"))
 	}
