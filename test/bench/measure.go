@@ -76,26 +76,37 @@ func (l *lab) rounds(ctx context.Context, figures []figure) (series, error) {
 			progress("round %d of %d", round+1, l.options.rounds)
 		}
 		for _, load := range allLoads() {
-			parts, duration := 1, duration
-			if load.parts > 0 && round >= 0 {
-				parts, duration = load.parts, duration/8
+			names := proxiesOf(figures, load.name)
+			parts, d := load.parts, duration/8
+			if parts == 0 || round < 0 {
+				parts, d = 1, duration
 			}
 			for part := range parts {
-				for _, name := range rotated(proxiesOf(figures, load.name), max(0, round)*parts+part) {
-					got, err := l.once(ctx, load, name, duration)
-					if err != nil {
-						return nil, fmt.Errorf("load %s on %s: %w", load.name, name, err)
-					}
-					for metric, value := range got {
-						if key := [3]string{load.name, name, metric}; round >= 0 {
-							values[key] = append(values[key], value)
-						}
-					}
+				if err := l.each(ctx, load, rotated(names, max(0, round)*parts+part), d, values); err != nil {
+					return nil, err
 				}
 			}
 		}
+		if round < 0 {
+			clear(values)
+		}
 	}
 	return values, nil
+}
+
+// each runs a load on each proxy, and adds what that gives to values.
+func (l *lab) each(ctx context.Context, load load, names []string, d time.Duration, values series) error {
+	for _, name := range names {
+		got, err := l.once(ctx, load, name, d)
+		if err != nil {
+			return fmt.Errorf("load %s on %s: %w", load.name, name, err)
+		}
+		for metric, value := range got {
+			key := [3]string{load.name, name, metric}
+			values[key] = append(values[key], value)
+		}
+	}
+	return nil
 }
 
 // once runs a load on a proxy.
