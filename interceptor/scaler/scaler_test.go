@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -190,28 +191,39 @@ func awake(s *route.Service) {
 }
 
 func TestPusher(t *testing.T) {
-	type look struct{ active, waiting, edge bool }
+	type look struct{ active, waiting, hasPods, edge bool }
+	idle, busy, waits, starts := look{}, look{active: true}, look{active: true, waiting: true}, look{active: true, waiting: true, hasPods: true}
+	edge := func(l look) look {
+		l.edge = true
+		return l
+	}
 	for name, tc := range map[string]struct {
 		looks []look
-		want  []bool
+		want  string // what is pushed at each: + for true, - for false, . for nothing
 	}{
-		"the state at first":                {[]look{{false, false, true}}, []bool{false}},
-		"nothing without a change":          {[]look{{true, false, true}, {true, false, false}, {true, false, true}}, []bool{true}},
-		"each change":                       {[]look{{false, false, true}, {true, false, false}, {false, false, false}}, []bool{false, true, false}},
-		"at the edge, then with ticks only": {[]look{{false, false, true}, {true, true, true}, {true, true, true}, {true, true, false}}, []bool{false, true, true}},
-		"at the edge although still active": {[]look{{true, false, true}, {true, true, true}}, []bool{true, true}},
-		"waiting is active":                 {[]look{{false, true, true}}, []bool{true}},
+		"the state at first":                {[]look{edge(idle)}, "-"},
+		"nothing without a change":          {[]look{edge(busy), busy, edge(busy)}, "+.."},
+		"each change":                       {[]look{edge(idle), busy, idle}, "-+-"},
+		"at the edge, then with ticks only": {[]look{edge(idle), edge(waits), edge(waits), waits}, "-+.+"},
+		"at the edge although still active": {[]look{edge(busy), edge(waits)}, "++"},
+		"waiting is active":                 {[]look{{waiting: true, edge: true}}, "+"},
+		"ever more rarely":                  {slices.Repeat([]look{waits}, 66), "++.+...+.......+...............+...............................+.."},
+		"not when it has taken":             {[]look{edge(waits), starts, starts, starts, waits}, "+...+"},
+		"often again for the next wake":     {[]look{waits, waits, waits, waits, busy, waits, waits}, "++.+.++"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got []bool
-			p := pusher{send: func(active bool) error { got = append(got, active); return nil }}
-			for _, l := range tc.looks {
-				if err := p.look(l.active, l.waiting, l.edge); err != nil {
+			got := ""
+			p := pusher{send: func(active bool) error { got += map[bool]string{true: "+", false: "-"}[active]; return nil }}
+			for i, l := range tc.looks {
+				if err := p.look(l.active, l.waiting, l.hasPods, l.edge); err != nil {
 					t.Fatal(err)
 				}
+				if len(got) == i {
+					got += "."
+				}
 			}
-			if diff := cmp.Diff(tc.want, got); diff != "" {
-				t.Errorf("pushed (-want +got):\n%s", diff)
+			if got != tc.want {
+				t.Errorf("pushed\n%s, want\n%s", got, tc.want)
 			}
 		})
 	}

@@ -23,8 +23,8 @@ type ServerOptions struct {
 	Activity *Activity
 	// StreamChanged is called when the first stream of a workload came or the last one went.
 	StreamChanged func(route.Key)
-	// Repeat is how often `true` is pushed again while requests wait, since KEDA drops a push whose ScaledObject it
-	// has not prepared yet. Each push costs KEDA a status patch. Default 1 s.
+	// Repeat is after what time `true` is pushed again while requests wait and there is no pod, since KEDA drops a push
+	// whose ScaledObject it has not prepared yet; then after twice that, and so on. Default 1 s.
 	Repeat time.Duration
 }
 
@@ -89,7 +89,7 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 			if err != nil {
 				return err
 			}
-			if err := push.look(s.options.Activity.Active(t, quiet), s.options.Activity.Waiting(t), edge); err != nil {
+			if err := push.look(s.options.Activity.Active(t, quiet), s.options.Activity.Waiting(t), t.HasPods(), edge); err != nil {
 				return err
 			}
 		}
@@ -107,20 +107,30 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 }
 
 // pusher decides what goes out on a stream: the state at first and whenever it changes; `true` as well when requests
-// begin to wait, and with each tick for as long as they do.
+// begin to wait, and ever more rarely while they do and no pod has come of it. Each push costs KEDA a status patch, of which
+// it makes 20 a second for all that it scales.
 type pusher struct {
 	send            func(active bool) error
 	begun           bool
 	active, waiting bool // as they were at the last look
+	ticks, gap      int  // since the last push of `true`, and until the next
 }
 
 // look is called for every tick, and with edge set when something is said to have happened.
-func (p *pusher) look(active, waiting, edge bool) error {
+func (p *pusher) look(active, waiting, hasPods, edge bool) error {
 	active = active || waiting
-	changed := !p.begun || active != p.active
-	repeat := waiting && (!edge || !p.waiting)
+	push := !p.begun || active != p.active
+	switch {
+	case !waiting:
+	case !p.waiting:
+		push, p.ticks, p.gap = true, 0, 1
+	case !edge:
+		if p.ticks++; p.ticks >= p.gap && !hasPods {
+			push, p.ticks, p.gap = true, 0, 2*p.gap
+		}
+	}
 	p.begun, p.active, p.waiting = true, active, waiting
-	if !changed && !repeat {
+	if !push {
 		return nil
 	}
 	return p.send(active)
