@@ -6,7 +6,9 @@
 // The Service must be opted in, its app must run in a Deployment of its own, and its cool-down should be short. It must
 // run where the Service's cluster IP can be reached.
 //
-//	coldstart -namespace NS -service NAME -deployment NAME [-n 20]
+//	coldstart -namespace NS -service NAME -deployment NAME [-n 20] [-plain NAME]
+//
+// With -url and -host it measures another product in the same way, whose proxy is there, such as the KEDA HTTP add-on.
 package main
 
 import (
@@ -14,6 +16,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
 	"os"
@@ -39,7 +42,8 @@ type bench struct {
 	client                         kubernetes.Interface
 	namespace, service, deployment string
 	direct                         string // the Service with the app's pods
-	url                            string
+	url, host                      string
+	jitter                         time.Duration
 	changes                        <-chan change
 }
 
@@ -67,6 +71,10 @@ func run(ctx context.Context) error {
 	flag.StringVar(&b.service, "service", "", "opted-in Service")
 	flag.StringVar(&b.deployment, "deployment", "", "its Deployment")
 	path := flag.String("path", "/healthz", "what to request")
+	plain := flag.String("plain", "", "for the starts by hand, a Deployment and its Service of the same kind that nobody else scales (default the same)")
+	flag.StringVar(&b.url, "url", "", "where to send requests instead of to the Service")
+	flag.StringVar(&b.host, "host", "", "their Host header")
+	flag.DurationVar(&b.jitter, "jitter", 0, "wait for up to so long before each, as a product's tickers may be met at any moment")
 	flag.Parse()
 	if b.service == "" || b.deployment == "" || *n < 1 {
 		return errors.New("-service and -deployment are needed, and -n of at least 1; see -help")
@@ -83,14 +91,30 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.url = fmt.Sprintf("http://%s:%d%s", service.Spec.ClusterIP, service.Spec.Ports[0].Port, *path)
+	if b.url != "" {
+		b.direct = b.service
+	} else {
+		b.url = fmt.Sprintf("http://%s:%d%s", service.Spec.ClusterIP, service.Spec.Ports[0].Port, *path)
+	}
 	if b.changes, err = b.watch(ctx); err != nil {
 		return err
 	}
+	hand := b
+	if *plain != "" {
+		hand = &bench{client: b.client, namespace: b.namespace, service: *plain, deployment: *plain, direct: *plain}
+		if hand.changes, err = hand.watch(ctx); err != nil {
+			return err
+		}
+	}
 	figures := map[string][]time.Duration{}
 	for i := range *n {
-		if err := errors.Join(b.cold(ctx, figures), b.byHand(ctx, figures)); err != nil {
+		if err := errors.Join(b.cold(ctx, figures), hand.byHand(ctx, figures)); err != nil {
 			return fmt.Errorf("cold start %d: %w", i+1, err)
+		}
+		if hand != b {
+			if err := hand.scale(ctx, 0); err != nil {
+				return fmt.Errorf("ending start %d by hand: %w", i+1, err)
+			}
 		}
 	}
 	report(figures)
@@ -111,6 +135,9 @@ func (b *bench) cold(ctx context.Context, figures map[string][]time.Duration) er
 	if err := b.asleep(ctx); err != nil {
 		return err
 	}
+	if b.jitter > 0 {
+		<-time.After(rand.N(b.jitter))
+	}
 	first := make(chan time.Time, 1)
 	failed := make(chan error, 1)
 	begin := time.Now()
@@ -121,6 +148,7 @@ func (b *bench) cold(ctx context.Context, figures map[string][]time.Duration) er
 			failed <- err
 			return
 		}
+		req.Host = b.host // the URL's if empty
 		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
 		if err == nil && resp.StatusCode != http.StatusOK {
 			err = fmt.Errorf("%s answers %s", b.url, resp.Status)
@@ -161,8 +189,7 @@ func (b *bench) scaleByHand(ctx context.Context, figures map[string][]time.Durat
 	if err := b.asleep(ctx); err != nil {
 		return err
 	}
-	_, err := b.client.AppsV1().Deployments(b.namespace).Patch(ctx, b.deployment, types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{}, "scale")
-	if err != nil {
+	if err := b.scale(ctx, 1); err != nil {
 		return err
 	}
 	scaled, up, _, err := b.start(ctx)
@@ -171,6 +198,12 @@ func (b *bench) scaleByHand(ctx context.Context, figures map[string][]time.Durat
 	}
 	figures[byHand] = append(figures[byHand], up.Sub(scaled))
 	return nil
+}
+
+func (b *bench) scale(ctx context.Context, replicas int) error {
+	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
+	_, err := b.client.AppsV1().Deployments(b.namespace).Patch(ctx, b.deployment, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
+	return err
 }
 
 var errTakenBack = errors.New("it was scaled to zero before its pod was ready")
