@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -334,6 +336,26 @@ func TestPageOpensTheApp(t *testing.T) {
 			a.pending(0)
 		})
 	}
+}
+
+// A proxy before the interceptor, as an ingress controller is, changes nothing.
+func TestPageBehindAProxy(t *testing.T) {
+	a := newApp(t)
+	to := &url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", a.service.Routes.Ports[0].Listen)}
+	front := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.SetXForwarded()
+		r.Out.Host = r.In.Host
+	}})
+	t.Cleanup(front.Close)
+	c := newTab(t, newBrowser(t))
+	c.do("opening it", chromedp.Navigate(front.URL+"/d/sales?from=now-6h"))
+	c.shows("grafana is starting")
+	a.is(api.StageStarting)
+	c.shows("Starting the app")
+	a.isReady()
+	c.do("seeing the app", chromedp.WaitVisible(chromedp.CSS("#there")))
+	a.visited()
 }
 
 // Without JavaScript the page loads itself again and again.
