@@ -209,6 +209,7 @@ func TestPusher(t *testing.T) {
 		"waiting is active":                 {[]look{{waiting: true, edge: true}}, "+"},
 		"ever more rarely":                  {slices.Repeat([]look{waits}, 66), "++.+...+.......+...............+...............................+.."},
 		"not when it has taken":             {[]look{edge(waits), starts, starts, starts, waits}, "+...+"},
+		"soon again when pods have gone":    {[]look{waits, waits, waits, waits, starts, waits}, "++.+.+"},
 		"often again for the next wake":     {[]look{waits, waits, waits, waits, busy, waits, waits}, "++.+.++"},
 	} {
 		t.Run(name, func(t *testing.T) {

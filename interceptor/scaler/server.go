@@ -124,8 +124,11 @@ func (p *pusher) look(active, waiting, hasPods, edge bool) error {
 	case !waiting:
 	case !p.waiting:
 		push, p.ticks, p.gap = true, 0, 1
-	case !edge:
-		if p.ticks++; p.ticks >= p.gap && !hasPods {
+	case edge:
+	case hasPods:
+		p.ticks, p.gap = 0, 1 // should they go again, it is a wake like a new one
+	default:
+		if p.ticks++; p.ticks >= p.gap {
 			push, p.ticks, p.gap = true, 0, 2*p.gap
 		}
 	}
