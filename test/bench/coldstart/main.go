@@ -136,7 +136,11 @@ func (b *bench) cold(ctx context.Context, figures map[string][]time.Duration) er
 		return err
 	}
 	if b.jitter > 0 {
-		<-time.After(rand.N(b.jitter))
+		select {
+		case <-time.After(rand.N(b.jitter)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	first := make(chan time.Time, 1)
 	failed := make(chan error, 1)
