@@ -22,6 +22,11 @@ import (
 const (
 	// keptStarts is of how many starts the durations are kept.
 	keptStarts = 5
+	// firstLook is how long a start is left alone: looking at it costs the API server and the nodes some of the time that it
+	// takes, and nobody is shown anything before the waiting page's grace.
+	firstLook = 500 * time.Millisecond
+	// minLook is between two looks at least, however often the workload's status changes.
+	minLook = time.Second
 	// renewal is how often a start that fails is written anew.
 	renewal = api.FailingFor / 3
 	// eventSlack is how much before its wake an event may seem to be: events have whole seconds of other clocks.
@@ -34,6 +39,7 @@ type start struct {
 	asleep   bool
 	left     time.Time // when it was seen to leave zero; zero if it was not seen, or is over
 	waiting  time.Time // since when it has had replicas and none ready
+	looked   time.Time // when its pods were listed last
 	suspect  string    // the reason for which it seems to fail
 	since    time.Time // of suspect
 	told     []string  // the reasons that events have told
@@ -42,8 +48,8 @@ type start struct {
 // progress tells those who wait how far the workload's start has come, by an annotation on its route slices, and tells its
 // story when it cannot start. awoke says that its being awake has been told just now.
 //
-// Nobody watches pods: they are listed while the workload has replicas and none of them is ready, the more rarely the
-// longer that takes.
+// Nobody watches pods: they are listed while the workload has had replicas and none of them ready for firstLook, the more
+// rarely the longer that takes.
 func (r *WorkloadReconciler) progress(ctx context.Context, w workload, d demand, awoke bool) (ctrl.Result, error) {
 	now := r.Now()
 	key := key(w.Namespace, w.Ref())
@@ -59,6 +65,12 @@ func (r *WorkloadReconciler) progress(ctx context.Context, w workload, d demand,
 	case w.ReadyReplicas > 0:
 		s = s.over(now)
 	default:
+		s = s.begun(now)
+		if wait := s.untilLook(now); wait > 0 {
+			result.RequeueAfter = wait
+			break
+		}
+		s.looked = now
 		var err error
 		if look, err = r.look(ctx, w, d, s); err != nil {
 			return ctrl.Result{}, err
@@ -70,7 +82,7 @@ func (r *WorkloadReconciler) progress(ctx context.Context, w workload, d demand,
 			break
 		}
 		s = s.next(look, now)
-		result.RequeueAfter = min(max(now.Sub(s.waiting)/10, time.Second), renewal/2)
+		result.RequeueAfter = min(max(now.Sub(s.waiting)/10, minLook), renewal/2)
 	}
 	if err := r.writeProgress(ctx, d.slices, s.progress); err != nil {
 		return ctrl.Result{}, err
@@ -110,14 +122,24 @@ func (s start) over(now time.Time) start {
 	return start{progress: api.Progress{Starts: starts}}
 }
 
-// next is the start's state after a look at pods none of which is ready.
-func (s start) next(look injector.Start, now time.Time) start {
+// begun is the start's state when there are to be pods and none is ready.
+func (s start) begun(now time.Time) start {
 	if s.asleep {
 		s.asleep, s.left = false, now
 	}
 	if s.waiting.IsZero() {
 		s.waiting = now
 	}
+	return s
+}
+
+// untilLook is how long the pods are not looked at yet.
+func (s start) untilLook(now time.Time) time.Duration {
+	return max(s.waiting.Add(firstLook).Sub(now), s.looked.Add(minLook).Sub(now))
+}
+
+// next is the start's state after a look at pods none of which is ready.
+func (s start) next(look injector.Start, now time.Time) start {
 	if s.suspect != look.Reason {
 		s.suspect, s.since = look.Reason, now
 	}

@@ -316,6 +316,7 @@ func TestOneEventForOneWake(t *testing.T) {
 		Namespace: "shop", Service: "web", ServiceUID: "u1", SleepID: "s1", Message: "GET / from 192.0.2.1: waking Deployment/web",
 		Workload: api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: "u2"},
 	}
+	begin := time.Now()
 	first.WakeRequested(wake)
 	second.WakeRequested(wake)
 	creates := func() (n int) {
@@ -327,6 +328,9 @@ func TestOneEventForOneWake(t *testing.T) {
 		return n
 	}
 	eventually(t, "four attempts", func() bool { return creates() == 4 })
+	if took := time.Since(begin); took < writeDelay {
+		t.Errorf("they were written after %s, while the app started", took)
+	}
 	list, err := client.CoreV1().Events("shop").List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(list.Items) != 2 {
 		t.Fatalf("got %d events, %v; want 2", len(list.Items), err)
@@ -334,7 +338,7 @@ func TestOneEventForOneWake(t *testing.T) {
 	seen := map[string]string{}
 	for _, e := range list.Items {
 		seen[e.InvolvedObject.Kind+"/"+e.InvolvedObject.Name+"/"+string(e.InvolvedObject.UID)] = e.Message
-		if e.LastTimestamp.IsZero() || e.Reason != "WakeRequested" || e.Type != corev1.EventTypeNormal || e.Count != 1 {
+		if when := e.LastTimestamp.Sub(begin); when < 0 || when >= writeDelay || e.Reason != "WakeRequested" || e.Type != corev1.EventTypeNormal || e.Count != 1 {
 			t.Errorf("event %+v", e)
 		}
 	}
@@ -342,12 +346,18 @@ func TestOneEventForOneWake(t *testing.T) {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 	again := wake
-	again.SleepID = "s2"
-	first.WakeRequested(again)
-	eventually(t, "the next sleep's events", func() bool {
-		list, err := client.CoreV1().Events("shop").List(t.Context(), metav1.ListOptions{})
-		return err == nil && len(list.Items) == 4
-	})
+	for _, again.SleepID = range []string{"s2", "s3"} {
+		second.WakeRequested(again)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	done <- nil
+	list, err = client.CoreV1().Events("shop").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != 6 {
+		t.Errorf("the one that has ended has left %d events, %v; want those of the next two sleeps too", len(list.Items)-2, err)
+	}
 }
 
 func TestEventsNeverBlock(t *testing.T) {

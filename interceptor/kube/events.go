@@ -17,8 +17,12 @@ const (
 	component = "scale-to-zero-interceptor"
 	reason    = "WakeRequested"
 	// maxQueued is how many events may wait to be written; more are dropped.
-	maxQueued    = 256
+	maxQueued    = 1024
 	writeTimeout = 10 * time.Second
+	// writeDelay is how long an event waits to be written. What it tells of is a start, which needs the API server more.
+	writeDelay = 500 * time.Millisecond
+	// flushTimeout bounds the writing of those that still wait at the end.
+	flushTimeout = 2 * time.Second
 )
 
 // recorder writes events, one after the other, in its own goroutine. client-go's recorders would count, rename and
@@ -26,32 +30,63 @@ const (
 type recorder struct {
 	client  kubernetes.Interface
 	options Options
-	queue   chan scaler.Wake
+	queue   chan happened
+}
+
+// happened is a wake and when that was.
+type happened struct {
+	wake scaler.Wake
+	at   time.Time
 }
 
 func newRecorder(client kubernetes.Interface, o Options) *recorder {
-	return &recorder{client: client, options: o, queue: make(chan scaler.Wake, maxQueued)}
+	return &recorder{client: client, options: o, queue: make(chan happened, maxQueued)}
 }
 
 // WakeRequested implements scaler.Events.
 func (c *Cluster) WakeRequested(w scaler.Wake) {
 	select {
-	case c.events.queue <- w:
+	case c.events.queue <- happened{w, time.Now()}:
 	default:
 		c.options.Log.V(1).Info("dropping an event, since too many wait", "namespace", w.Namespace, "service", w.Service)
 	}
 }
 
+// run writes what is queued until ctx is done, and then what is left.
 func (r *recorder) run(ctx context.Context) {
 	for {
 		select {
-		case w := <-r.queue:
-			for _, event := range wakeEvents(w, r.options.PodName, time.Now()) {
-				r.write(ctx, event)
+		case h := <-r.queue:
+			select {
+			case <-time.After(time.Until(h.at.Add(writeDelay))):
+				r.writeAll(ctx, h)
+				continue
+			case <-ctx.Done():
+				r.flush(ctx, h)
+				return
 			}
 		case <-ctx.Done():
+			r.flush(ctx)
 			return
 		}
+	}
+}
+
+// flush writes some wakes' events and what is queued.
+func (r *recorder) flush(ctx context.Context, wakes ...happened) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	for range len(r.queue) {
+		wakes = append(wakes, <-r.queue)
+	}
+	for _, h := range wakes {
+		r.writeAll(ctx, h)
+	}
+}
+
+func (r *recorder) writeAll(ctx context.Context, h happened) {
+	for _, event := range wakeEvents(h.wake, r.options.PodName, h.at) {
+		r.write(ctx, event)
 	}
 }
 

@@ -53,6 +53,7 @@ type change struct {
 	replicas int32 // of the Deployment's spec, or -1
 	ready    int   // pods that became Ready (1) or went (-1)
 	listed   bool  // a ready pod is in the EndpointSlices, and none was
+	counted  bool  // the Deployment's status counts a ready pod, and did not
 }
 
 func main() {
@@ -126,6 +127,7 @@ const (
 	ready    = "scale patch → pod Ready"
 	answered = "pod Ready → first byte"
 	listed   = "of that: EndpointSlice → first byte"
+	counted  = "Deployment's readyReplicas → first byte"
 	whole    = "request → first byte"
 	byHand   = "by hand: scale patch → pod Ready"
 )
@@ -162,7 +164,7 @@ func (b *bench) cold(ctx context.Context, figures map[string][]time.Duration) er
 		}
 		failed <- err
 	}()
-	scaled, up, inSlice, err := b.start(ctx)
+	seen, err := b.start(ctx)
 	if err != nil {
 		return err
 	}
@@ -171,10 +173,11 @@ func (b *bench) cold(ctx context.Context, figures map[string][]time.Duration) er
 	}
 	at := <-first
 	add := func(name string, from, to time.Time) { figures[name] = append(figures[name], to.Sub(from)) }
-	add(patched, begin, scaled)
-	add(ready, scaled, up)
-	add(answered, up, at)
-	add(listed, inSlice, at)
+	add(patched, begin, seen.scaled)
+	add(ready, seen.scaled, seen.up)
+	add(answered, seen.up, at)
+	add(listed, seen.inSlice, at)
+	add(counted, seen.counted, at)
 	add(whole, begin, at)
 	return nil
 }
@@ -196,11 +199,11 @@ func (b *bench) scaleByHand(ctx context.Context, figures map[string][]time.Durat
 	if err := b.scale(ctx, 1); err != nil {
 		return err
 	}
-	scaled, up, _, err := b.start(ctx)
+	seen, err := b.start(ctx)
 	if err != nil {
 		return err
 	}
-	figures[byHand] = append(figures[byHand], up.Sub(scaled))
+	figures[byHand] = append(figures[byHand], seen.up.Sub(seen.scaled))
 	return nil
 }
 
@@ -212,28 +215,36 @@ func (b *bench) scale(ctx context.Context, replicas int) error {
 
 var errTakenBack = errors.New("it was scaled to zero before its pod was ready")
 
-// start waits for the Deployment to be scaled up, for its pod, and for that to be in an EndpointSlice.
-func (b *bench) start(ctx context.Context) (scaled, up, inSlice time.Time, err error) {
-	for up.IsZero() || inSlice.IsZero() {
+// moments are when the watches saw what a start consists of.
+type moments struct{ scaled, up, inSlice, counted time.Time }
+
+// start waits for the Deployment to be scaled up, for its pod, and for that to be in an EndpointSlice and counted in the
+// Deployment's status.
+func (b *bench) start(ctx context.Context) (moments, error) {
+	var m moments
+	for m.up.IsZero() || m.inSlice.IsZero() || m.counted.IsZero() {
 		select {
 		case c := <-b.changes:
 			switch {
-			case c.replicas > 0 && scaled.IsZero():
-				scaled = c.at
-			case c.replicas == 0 && !scaled.IsZero():
-				return scaled, up, inSlice, errTakenBack
+			case c.replicas > 0 && m.scaled.IsZero():
+				m.scaled = c.at
+			case c.replicas == 0 && !m.scaled.IsZero():
+				return m, errTakenBack
 			}
 			if c.ready > 0 {
-				up = c.at
+				m.up = c.at
 			}
 			if c.listed {
-				inSlice = c.at
+				m.inSlice = c.at
+			}
+			if c.counted {
+				m.counted = c.at
 			}
 		case <-ctx.Done():
-			return scaled, up, inSlice, ctx.Err()
+			return m, ctx.Err()
 		}
 	}
-	return scaled, up, inSlice, nil
+	return m, nil
 }
 
 // asleep waits until the Deployment is at zero and all its pods are gone.
@@ -292,14 +303,22 @@ func (b *bench) watch(ctx context.Context) (<-chan change, error) {
 	out := make(chan change, 1024)
 	go func() {
 		up := map[types.UID]bool{}
-		inSlice := false
+		inSlice, counts := false, false
 		replicas := int32(-1)
 		for {
 			select {
 			case e := <-deployments.ResultChan():
-				if d, ok := e.Object.(*appsv1.Deployment); ok && *d.Spec.Replicas != replicas {
+				d, ok := e.Object.(*appsv1.Deployment)
+				if !ok {
+					continue
+				}
+				if *d.Spec.Replicas != replicas {
 					replicas = *d.Spec.Replicas
 					out <- change{at: time.Now(), replicas: replicas}
+				}
+				if is := d.Status.ReadyReplicas > 0; is != counts {
+					counts = is
+					out <- change{at: time.Now(), replicas: -1, counted: is}
 				}
 			case e := <-pods.ResultChan():
 				p, ok := e.Object.(*corev1.Pod)
@@ -338,7 +357,7 @@ func report(figures map[string][]time.Duration) {
 	defer w.Flush()
 	fmt.Fprintln(w, strings.Join([]string{"stage", "min ms", "median ms", "max ms", "n", ""}, "\t"))
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000) }
-	for _, name := range []string{patched, ready, answered, listed, whole, byHand} {
+	for _, name := range []string{patched, ready, answered, listed, counted, whole, byHand} {
 		f := slices.Sorted(slices.Values(figures[name]))
 		fmt.Fprintln(w, strings.Join([]string{name, ms(f[0]), ms(f[len(f)/2]), ms(f[len(f)-1]), fmt.Sprint(len(f)), ""}, "\t"))
 	}
