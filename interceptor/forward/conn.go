@@ -65,11 +65,11 @@ type conn struct {
 	broken       bool // a connection that had been used before broke off
 	undelivered  bool // nothing of the request has reached the app on the connection that broke off
 
-	flow     flow            // to the client
-	tunnelTo *route.Endpoint // the pod of an upgraded connection
-	other    Kind            // what the connection turned out to speak instead
-	served   bool            // it has sent a request before
-	host     string          // the Service's name, for a request without one
+	pod    *route.Endpoint // which the request, or the upgraded connection, has
+	flow   flow            // to the client
+	other  Kind            // what the connection turned out to speak instead
+	served bool            // it has sent a request before
+	host   string          // the Service's name, for a request without one
 }
 
 // Serve serves the requests of a connection, whose first bytes may have been read already, and closes it. If it turns out
@@ -94,6 +94,7 @@ func (g *Group) Serve(tcp *net.TCPConn, peeked []byte, r *route.Route, known fun
 	g.engine.add(c)
 	defer g.engine.remove(c)
 	defer c.dropIn()
+	defer c.rescue()
 	switch c.serve(known) {
 	case upgraded:
 		return KindHTTP, nil, c.tunnel()
@@ -130,13 +131,37 @@ func (c *conn) serve(known func()) outcome {
 
 // tunnel carries the bytes of an upgraded connection. It counts by them and no longer as a request, or does not.
 func (c *conn) tunnel() error {
-	defer c.tunnelTo.Done()
+	defer c.leave()
 	c.enter(phaseTunnel)
 	target := c.route.Target()
 	if c.ignored {
 		target = nil
 	}
 	return c.engine.tunnel(c.group.base, c.client, c.upstream.Load().sock, c.in.bytes(), target)
+}
+
+// leave gives back the pod.
+func (c *conn) leave() {
+	pod := c.pod
+	c.pod = nil
+	pod.Done()
+}
+
+// rescue is Rescue for a connection, in whatever state a panic has left it.
+func (c *conn) rescue() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	logPanic(c.engine.options.Log.WithValues("namespace", c.route.Namespace, "service", c.route.Service), p)
+	c.in = nil // it may still be in use
+	_ = c.client.Close()
+	if up := c.upstream.Load(); up != nil {
+		_ = up.Close()
+	}
+	if c.pod != nil {
+		c.leave()
+	}
 }
 
 func (c *conn) dropIn() {

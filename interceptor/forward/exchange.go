@@ -56,9 +56,10 @@ func (c *conn) attend() outcome {
 		if err != nil {
 			return c.fail(err)
 		}
+		c.pod = pod
 		up, err := c.connect(pod)
 		if err != nil {
-			pod.Done()
+			c.leave()
 			if c.group.base.Err() != nil {
 				return c.fail(context.Cause(c.group.base))
 			}
@@ -66,10 +67,9 @@ func (c *conn) attend() outcome {
 		}
 		result, err := c.carry(up)
 		if err == nil && result == upgraded {
-			c.tunnelTo = pod
 			return upgraded
 		}
-		pod.Done()
+		c.leave()
 		switch {
 		case err == nil:
 			return result

@@ -93,6 +93,7 @@ type http2Handler struct {
 
 // ServeHTTP implements http.Handler.
 func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
+	defer abort(h.options.Log)
 	if polls(in) && h.options.Pages != nil {
 		h.poll(w, in)
 		return

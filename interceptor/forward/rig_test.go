@@ -26,14 +26,22 @@ func (o *opened) Open(r *route.Route)                            { o.route = r }
 func (o *opened) Close(*route.Route)                             {}
 func (o *opened) Wake(*route.Route, *route.Target, *route.Visit) {}
 
-// answered counts answers.
-type answered struct{ all atomic.Int64 }
+// answered counts answers, or panics.
+type answered struct {
+	all   atomic.Int64
+	fault atomic.Bool
+}
 
 func (*answered) Held(time.Duration)      {}
-func (a *answered) Answered(int)          { a.all.Add(1) }
 func (*answered) Ignored()                {}
 func (*answered) Woken()                  {}
 func (*answered) ColdStart(time.Duration) {}
+
+func (a *answered) Answered(int) {
+	if a.all.Add(1); a.fault.Load() {
+		panic("a fault of the test")
+	}
+}
 
 // rig is a running engine with one route.
 type rig struct {

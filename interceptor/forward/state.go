@@ -159,6 +159,7 @@ func (c *conn) startWatch(gone func()) {
 	c.watchStop, c.watchDone = stop, done
 	go func() {
 		defer close(done)
+		defer Rescue(c.engine.options.Log, func() {})
 		if c.hasGone(stop) {
 			gone()
 		}

@@ -74,6 +74,7 @@ func (e *Engine) hold(ctx context.Context, client *sock, spoke bool, r *route.Ro
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
+		defer Rescue(e.options.Log, cancel)
 		err := client.awaitGone(spoke)
 		if err == nil && !spoke && client.hasSpoken() {
 			err = client.awaitGone(true)
@@ -118,7 +119,12 @@ func (e *Engine) tunnel(ctx context.Context, client, up *sock, early []byte, tar
 		return dst.CloseWrite()
 	}
 	sent := make(chan error, 1)
-	go func() { sent <- half(up, client, early) }()
+	go func() {
+		err := errRescued
+		defer func() { sent <- err }()
+		defer Rescue(e.options.Log, shut)
+		err = half(up, client, early)
+	}()
 	return errors.Join(half(client, up, nil), <-sent)
 }
 

@@ -31,7 +31,7 @@ func (c *conn) sendStreaming(up *podConn) (*buffer, error) {
 	if _, err := up.Write(c.out); err != nil {
 		return nil, err
 	}
-	u := &upload{done: make(chan struct{})}
+	u := &upload{done: make(chan struct{}), err: errRescued}
 	u.running.Store(true)
 	c.uploading = u
 	c.client.large = true
@@ -42,6 +42,10 @@ func (c *conn) sendStreaming(up *podConn) (*buffer, error) {
 
 func (c *conn) runUpload(u *upload, up *podConn) {
 	defer close(u.done)
+	defer Rescue(c.engine.options.Log, func() {
+		u.running.Store(false)
+		_ = up.Close()
+	})
 	f := flow{src: c.client, dst: up.sock, waits: noWaits{}}
 	u.err = f.copy(&c.body)
 	c.rest = f.rest

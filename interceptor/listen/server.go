@@ -159,6 +159,7 @@ func (s *server) admit(conn *net.TCPConn) {
 				s.refusing.Store(false)
 			}
 		}()
+		defer forward.Rescue(s.log, func() { _ = conn.Close() })
 		s.serve(conn, known)
 	})
 }

@@ -1,0 +1,148 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// logged is a log.
+type logged struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *logged) logger() logr.Logger {
+	return funcr.New(func(_, line string) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.all = append(l.all, line)
+	}, funcr.Options{})
+}
+
+// one checks that there is one line, about that fault, and empties the log.
+func (l *logged) one(t *testing.T, fault string) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.all) != 1 || !strings.Contains(l.all[0], "please report it") || !strings.Contains(l.all[0], fault) {
+		t.Errorf("logged %q, want one line about %q", l.all, fault)
+	}
+	l.all = nil
+}
+
+// A fault in what serves one connection ends that one, and nothing of it stays behind.
+func TestRescueConnection(t *testing.T) {
+	for name, tc := range map[string]struct{ pod, request string }{
+		"a request":               {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", get},
+		"one with a body to come": {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nand so"},
+		"an upgraded connection":  {"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log logged
+			pods := listen(t)
+			go func() {
+				for {
+					conn, err := pods.AcceptTCP()
+					if err != nil {
+						return
+					}
+					go func() {
+						defer conn.Close()
+						b := make([]byte, largeBuffer)
+						if n, _ := conn.Read(b); n > 0 {
+							_, _ = conn.Write([]byte(tc.pod))
+						}
+						for err := error(nil); err == nil; _, err = conn.Read(b) {
+						}
+					}()
+				}
+			}()
+			r := newRig(t, Options{Log: log.logger()}, pods.Addr().String())
+			other := r.dial()
+			other.send("GET /")
+			r.only()
+			r.answered.fault.Store(true)
+			c := r.dial()
+			c.send("%s", tc.request)
+			if got := c.ends(); strings.Contains(got, "200") {
+				t.Errorf("there is no fault: the client got %q", got)
+			}
+			eventually(t, "the connection is forgotten", func() bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return len(r.Engine.conns) == 1
+			})
+			log.one(t, "a fault of the test")
+			if n := r.route.Target().Pending(); n != 0 {
+				t.Errorf("%d requests are still pending", n)
+			}
+			pod := r.route.TryPick(&route.Visit{})
+			pod.Done()
+			if !panics(pod.Done) {
+				t.Error("the pod is still in use")
+			}
+			r.route.TryPick(&route.Visit{}) // that was once too often
+			r.answered.fault.Store(false)
+			other.send(" HTTP/1.1\r\nHost: h\r\n\r\n")
+			other.reads(tc.pod[:len("HTTP/1.1 ")])
+		})
+	}
+}
+
+func panics(f func()) (did bool) {
+	defer func() { did = recover() != nil }()
+	f()
+	return false
+}
+
+// An upload that a fault has ended ends the request.
+func TestRescueUpload(t *testing.T) {
+	var log logged
+	e := newEngine(t, Options{Log: log.logger()})
+	up, err := e.NewPool(listen(t).Addr().String()).(*pool).dial(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &upload{done: make(chan struct{}), err: errRescued}
+	u.running.Store(true)
+	(&conn{engine: e, body: body{left: 1}}).runUpload(u, up) // without a client
+	<-u.done
+	if !errors.Is(u.err, errRescued) || u.running.Load() {
+		t.Errorf("it ended with %v, running is %v", u.err, u.running.Load())
+	}
+	if _, err := up.Write([]byte("x")); err == nil {
+		t.Error("the connection to the pod is open")
+	}
+	log.one(t, "nil pointer")
+}
+
+// A fault in a stream of HTTP/2 resets that, and is logged where it can be seen; what is meant to reset it is not logged.
+func TestRescueStream(t *testing.T) {
+	var log logged
+	e := newEngine(t, Options{Log: log.logger()})
+	serve := func(h http.Handler) (p any) {
+		defer func() { p = recover() }()
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+		return nil
+	}
+	if p := serve(&http2Handler{e.http2, nil}); p != http.ErrAbortHandler {
+		t.Errorf("got panic %v", p)
+	}
+	log.one(t, "nil pointer")
+	if p := serve(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		defer abort(e.options.Log)
+		panic(http.ErrAbortHandler)
+	})); p != http.ErrAbortHandler || len(log.all) > 0 {
+		t.Errorf("got panic %v, logged %q", p, log.all)
+	}
+}
