@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
@@ -162,6 +163,51 @@ func TestStartIsFollowed(t *testing.T) {
 			t.Errorf("start %d took %s", i, took)
 		}
 	}
+}
+
+// TestStartIsLeftAlone for half a second, since whatever is done then competes with it.
+func TestStartIsLeftAlone(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	c := &clock{}
+	var stopped atomic.Pointer[time.Time]
+	start(t, planeOptions{interceptors: &interceptors{}, now: func() time.Time {
+		if at := stopped.Load(); at != nil {
+			return at.Add(time.Duration(c.ahead.Load()))
+		}
+		return c.now()
+	}})
+	a := newApp(t, 1)
+	a.takenOver()
+	a.sleeps()
+	stopped.Store(new(time.Now()))
+	a.scale(1)
+	a.pod("web-1-a", replicaSet(), corev1.PodStatus{})
+	most := int32(5)
+	// reconciled returns when the workload has been, at least once since it was called.
+	reconciled := func() {
+		t.Helper()
+		for range 2 { // of which the second is written after the first reconcile
+			most++
+			if err := a.patch(fmt.Sprintf(`{"metadata":{"annotations":{"scale-to-zero/max-replicas":"%d"}}}`, most)); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the ScaledObject is rewritten", func() error {
+				so := &keda.ScaledObject{}
+				a.get("web-deployment", so)
+				if *so.Spec.MaxReplicaCount != most {
+					return fmt.Errorf("it has at most %d replicas", *so.Spec.MaxReplicaCount)
+				}
+				return nil
+			})
+		}
+	}
+	reconciled()
+	a.progress("nobody has looked", starts(0))
+	c.forward(499 * time.Millisecond)
+	reconciled()
+	a.progress("nobody has looked", starts(0))
+	c.forward(time.Millisecond)
+	a.progress("a pod", at(api.StageScheduling))
 }
 
 // TestStartFails: an image that there is not. It is said at once, in words, and again while it lasts; an event says it once.
