@@ -136,7 +136,7 @@ func (i *interceptor) becomeReady(ctx context.Context) error {
 func (i *interceptor) shutdown(parts context.Context) {
 	i.health.draining.Store(true)
 	limit := time.Now().Add(i.options.DrainTimeout)
-	i.waitUnpublished(parts, time.Now().Add(i.options.DrainTimeout/2))
+	i.waitForQuiet(parts, time.Now().Add(i.options.DrainTimeout/2))
 	i.manager.Shutdown(time.Until(limit))
 	i.table.Close()
 	i.waker.Close()
@@ -146,7 +146,8 @@ func (i *interceptor) shutdown(parts context.Context) {
 	i.engine.Close()
 }
 
-func (i *interceptor) waitUnpublished(parts context.Context, limit time.Time) {
+// waitForQuiet waits until no route slice names this interceptor and no connection has come for a while, or until limit.
+func (i *interceptor) waitForQuiet(parts context.Context, limit time.Time) {
 	if !i.table.IsSynced() {
 		return
 	}
