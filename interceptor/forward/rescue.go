@@ -27,7 +27,7 @@ func abort(log logr.Logger) {
 	if p == nil {
 		return
 	}
-	if p != http.ErrAbortHandler {
+	if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 		logPanic(log, p)
 	}
 	panic(http.ErrAbortHandler)

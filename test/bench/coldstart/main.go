@@ -300,50 +300,65 @@ func (b *bench) watch(ctx context.Context) (<-chan change, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make(chan change, 1024)
+	f := follower{changes: make(chan change, 1024), replicas: -1, up: map[types.UID]bool{}}
 	go func() {
-		up := map[types.UID]bool{}
-		inSlice, counts := false, false
-		replicas := int32(-1)
 		for {
 			select {
 			case e := <-deployments.ResultChan():
-				d, ok := e.Object.(*appsv1.Deployment)
-				if !ok {
-					continue
-				}
-				if *d.Spec.Replicas != replicas {
-					replicas = *d.Spec.Replicas
-					out <- change{at: time.Now(), replicas: replicas}
-				}
-				if is := d.Status.ReadyReplicas > 0; is != counts {
-					counts = is
-					out <- change{at: time.Now(), replicas: -1, counted: is}
-				}
+				f.deployment(e)
 			case e := <-pods.ResultChan():
-				p, ok := e.Object.(*corev1.Pod)
-				is := ok && e.Type != watch.Deleted && podReady(p)
-				if !ok || is == up[p.UID] {
-					continue
-				}
-				up[p.UID] = is
-				out <- change{at: time.Now(), replicas: -1, ready: map[bool]int{true: 1, false: -1}[is]}
+				f.pod(e)
 			case e := <-endpoints.ResultChan():
-				es, ok := e.Object.(*discoveryv1.EndpointSlice)
-				is := ok && slices.ContainsFunc(es.Endpoints, func(p discoveryv1.Endpoint) bool {
-					return p.Conditions.Ready == nil || *p.Conditions.Ready
-				})
-				if !ok || is == inSlice {
-					continue
-				}
-				inSlice = is
-				out <- change{at: time.Now(), replicas: -1, listed: is}
+				f.endpoints(e)
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
-	return out, nil
+	return f.changes, nil
+}
+
+// follower tells changes by what watches saw last.
+type follower struct {
+	changes         chan change
+	replicas        int32
+	up              map[types.UID]bool
+	listed, counted bool
+}
+
+func (f *follower) deployment(e watch.Event) {
+	d, ok := e.Object.(*appsv1.Deployment)
+	if !ok {
+		return
+	}
+	if *d.Spec.Replicas != f.replicas {
+		f.replicas = *d.Spec.Replicas
+		f.changes <- change{at: time.Now(), replicas: f.replicas}
+	}
+	if is := d.Status.ReadyReplicas > 0; is != f.counted {
+		f.counted = is
+		f.changes <- change{at: time.Now(), replicas: -1, counted: is}
+	}
+}
+
+func (f *follower) pod(e watch.Event) {
+	p, ok := e.Object.(*corev1.Pod)
+	if is := ok && e.Type != watch.Deleted && podReady(p); ok && is != f.up[p.UID] {
+		f.up[p.UID] = is
+		f.changes <- change{at: time.Now(), replicas: -1, ready: map[bool]int{true: 1, false: -1}[is]}
+	}
+}
+
+func (f *follower) endpoints(e watch.Event) {
+	es, ok := e.Object.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return
+	}
+	is := slices.ContainsFunc(es.Endpoints, func(p discoveryv1.Endpoint) bool { return p.Conditions.Ready == nil || *p.Conditions.Ready })
+	if is != f.listed {
+		f.listed = is
+		f.changes <- change{at: time.Now(), replicas: -1, listed: is}
+	}
 }
 
 func podReady(p *corev1.Pod) bool {
