@@ -23,9 +23,9 @@ const (
 	// keptStarts is of how many starts the durations are kept.
 	keptStarts = 5
 	// firstLook is how long a start is left alone: looking at it costs the API server and the nodes some of the time that it
-	// takes, and nobody is shown anything before the waiting page's grace.
+	// takes, and nobody is shown anything before the waiting page's grace, unless that is less than by default.
 	firstLook = 500 * time.Millisecond
-	// minLook is between two looks at least, however often the workload's status changes.
+	// minLook is between two looks at one start at least, however often the workload's status changes.
 	minLook = time.Second
 	// renewal is how often a start that fails is written anew.
 	renewal = api.FailingFor / 3

@@ -3,12 +3,18 @@ package kube
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"github.com/google/go-cmp/cmp"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
@@ -357,6 +364,69 @@ func TestOneEventForOneWake(t *testing.T) {
 	list, err = client.CoreV1().Events("shop").List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(list.Items) != 6 {
 		t.Errorf("the one that has ended has left %d events, %v; want those of the next two sleeps too", len(list.Items)-2, err)
+	}
+}
+
+// What is under way or waits at the end is written still, unless that takes too long.
+func TestEventsAtTheEnd(t *testing.T) {
+	const wakes = 3
+	for name, tc := range map[string]struct {
+		answers bool
+		want    int64
+		logs    bool
+	}{
+		"an API server that answers": {true, 2 * wakes, false},
+		"one that does not":          {false, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			arrived, release := make(chan struct{}, 1), make(chan struct{})
+			var created atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body) // or the server would not see the client go
+				select {
+				case arrived <- struct{}{}:
+				default:
+				}
+				select {
+				case <-release:
+				case <-r.Context().Done():
+					return
+				}
+				created.Add(1)
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(http.StatusCreated)
+				_, _ = io.WriteString(w, `{"kind":"Event","apiVersion":"v1"}`)
+			}))
+			defer server.Close()
+			var logged atomic.Int64
+			log := funcr.New(func(string, string) { logged.Add(1) }, funcr.Options{})
+			c, err := New(&rest.Config{Host: server.URL}, Options{Log: log})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range wakes {
+				c.WakeRequested(scaler.Wake{
+					Namespace: "shop", Service: "web", SleepID: strconv.Itoa(i),
+					Workload: api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
+				})
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				c.events.run(ctx)
+			}()
+			<-arrived
+			cancel()
+			if tc.answers {
+				close(release)
+			}
+			<-done
+			if got := created.Load(); got != tc.want || (logged.Load() > 0) != tc.logs {
+				t.Errorf("%d events were written, want %d; %d lines were logged", got, tc.want, logged.Load())
+			}
+		})
 	}
 }
 

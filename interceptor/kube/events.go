@@ -52,35 +52,29 @@ func (c *Cluster) WakeRequested(w scaler.Wake) {
 	}
 }
 
-// run writes what is queued until ctx is done, and then what is left.
+// run writes what is queued until ctx is done, and then what is left, for no longer than flushTimeout.
 func (r *recorder) run(ctx context.Context) {
-	for {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(flushTimeout, cancel) })
+	defer stop()
+	for ctx.Err() == nil {
 		select {
 		case h := <-r.queue:
 			select {
 			case <-time.After(time.Until(h.at.Add(writeDelay))):
-				r.writeAll(ctx, h)
-				continue
 			case <-ctx.Done():
-				r.flush(ctx, h)
-				return
 			}
+			r.writeAll(out, h)
 		case <-ctx.Done():
-			r.flush(ctx)
-			return
 		}
 	}
-}
-
-// flush writes some wakes' events and what is queued.
-func (r *recorder) flush(ctx context.Context, wakes ...happened) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
-	defer cancel()
 	for range len(r.queue) {
-		wakes = append(wakes, <-r.queue)
-	}
-	for _, h := range wakes {
-		r.writeAll(ctx, h)
+		if out.Err() != nil {
+			r.options.Log.Info("ending without having written all events about wakes", "left", len(r.queue))
+			return
+		}
+		r.writeAll(out, <-r.queue)
 	}
 }
 
@@ -94,7 +88,7 @@ func (r *recorder) write(ctx context.Context, event *corev1.Event) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	_, err := r.client.CoreV1().Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) && ctx.Err() == nil {
+	if err != nil && !apierrors.IsAlreadyExists(err) {
 		r.options.Log.Error(err, "writing event", "namespace", event.Namespace, "name", event.Name)
 	}
 }

@@ -213,7 +213,7 @@ func (b *bench) scale(ctx context.Context, replicas int) error {
 	return err
 }
 
-var errTakenBack = errors.New("it was scaled to zero before its pod was ready")
+var errTakenBack = errors.New("it was scaled to zero before its start was over")
 
 // moments are when the watches saw what a start consists of.
 type moments struct{ scaled, up, inSlice, counted time.Time }
