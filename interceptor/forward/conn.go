@@ -154,7 +154,8 @@ func (c *conn) rescue() {
 		return
 	}
 	logPanic(c.engine.options.Log.WithValues("namespace", c.route.Namespace, "service", c.route.Service), p)
-	c.in = nil // it may still be in use
+	c.in = nil                // it may still be in use
+	_ = c.client.SetLinger(0) // an end in order would be the end of an answer without a length
 	_ = c.client.Close()
 	if up := c.upstream.Load(); up != nil {
 		_ = up.Close()

@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -83,15 +84,9 @@ func TestRescueConnection(t *testing.T) {
 				return len(r.Engine.conns) == 1
 			})
 			log.one(t, "a fault of the test")
-			if n := r.route.Target().Pending(); n != 0 {
-				t.Errorf("%d requests are still pending", n)
-			}
 			pod := r.route.TryPick(&route.Visit{})
 			pod.Done()
-			if !panics(pod.Done) {
-				t.Error("the pod is still in use")
-			}
-			r.route.TryPick(&route.Visit{}) // that was once too often
+			unused(t, r.route, pod)
 			r.answered.fault.Store(false)
 			other.send(" HTTP/1.1\r\nHost: h\r\n\r\n")
 			other.reads(tc.pod[:len("HTTP/1.1 ")])
@@ -99,10 +94,70 @@ func TestRescueConnection(t *testing.T) {
 	}
 }
 
+// unused checks that no request is counted any more, and no use of the pod.
+func unused(t *testing.T, r *route.Route, pod *route.Endpoint) {
+	t.Helper()
+	if n := r.Target().Pending(); n != 0 {
+		t.Errorf("%d requests are still pending", n)
+	}
+	if !panics(pod.Done) {
+		t.Error("the pod is still in use")
+	}
+}
+
 func panics(f func()) (did bool) {
 	defer func() { did = recover() != nil }()
 	f()
 	return false
+}
+
+// Nothing of the use of a pod stays behind, wherever on the way to it the fault is.
+func TestRescuePod(t *testing.T) {
+	for name, fault := range map[string]func(*rig, *route.Endpoint){
+		"where a wait is over": func(r *rig, pod *route.Endpoint) {
+			pod.Fail()
+			r.answered.heldFault.Store(true)
+			_, _ = r.route.Pick(context.Background(), &route.Visit{})
+		},
+		"connecting for TCP": func(r *rig, pod *route.Endpoint) {
+			pod.Pool = nil
+			l := listen(r.tb)
+			dial(r.tb, l.Addr().String())
+			theirs, err := l.AcceptTCP()
+			if err != nil {
+				r.tb.Fatal(err)
+			}
+			_ = r.ServeTCP(context.Background(), theirs, []byte("x"), r.route)
+		},
+		"sending by HTTP/2": func(r *rig, _ *route.Endpoint) {
+			s := sender{options: &r.options, route: r.route} // without a transport
+			_, _ = s.send(httptest.NewRequest(http.MethodGet, "/", nil), &route.Visit{})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, Options{}, listen(t).Addr().String())
+			pod := r.route.TryPick(&route.Visit{})
+			pod.Done()
+			if !panics(func() { fault(r, pod) }) {
+				t.Error("there is no fault")
+			}
+			unused(t, r.route, pod)
+		})
+	}
+}
+
+// The client does not take what it got for the whole answer.
+func TestRescueCutsTheAnswer(t *testing.T) {
+	c, theirs := newConn(t, still())
+	c.route = newRig(t, still()).route
+	func() {
+		defer c.rescue()
+		_, _ = c.client.Write([]byte("HTTP/1.1 200 OK\r\n\r\nhalf of"))
+		panic("a fault of the test")
+	}()
+	if b, err := io.ReadAll(theirs); err == nil {
+		t.Errorf("got %q and its end", b)
+	}
 }
 
 // An upload that a fault has ended ends the request.

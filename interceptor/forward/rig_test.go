@@ -26,16 +26,21 @@ func (o *opened) Open(r *route.Route)                            { o.route = r }
 func (o *opened) Close(*route.Route)                             {}
 func (o *opened) Wake(*route.Route, *route.Target, *route.Visit) {}
 
-// answered counts answers, or panics.
+// answered counts answers, or panics at one or where a wait is over.
 type answered struct {
-	all   atomic.Int64
-	fault atomic.Bool
+	all              atomic.Int64
+	fault, heldFault atomic.Bool
 }
 
-func (*answered) Held(time.Duration)      {}
 func (*answered) Ignored()                {}
 func (*answered) Woken()                  {}
 func (*answered) ColdStart(time.Duration) {}
+
+func (a *answered) Held(time.Duration) {
+	if a.heldFault.Load() {
+		panic("a fault of the test")
+	}
+}
 
 func (a *answered) Answered(int) {
 	if a.all.Add(1); a.fault.Load() {

@@ -39,12 +39,10 @@ func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, er
 			return nil, err
 		}
 		attempt := &attempt{pod: pod}
-		resp, err := s.transport.RoundTrip(attempt.request(req))
+		resp, err := attempt.send(s.transport, req)
 		if err == nil {
-			resp.Body = &countedBody{ReadCloser: resp.Body, pod: pod}
 			return resp, nil
 		}
-		pod.Done()
 		switch {
 		case ctx.Err() != nil:
 			return nil, err
@@ -98,6 +96,21 @@ type attempt struct {
 	pod *route.Endpoint
 	// The transport sets these from its own goroutines.
 	connected, answered, bodyRead atomic.Bool
+}
+
+// send returns the pod's answer, whose body has to be closed. Without one the pod's use has ended.
+func (a *attempt) send(transport *http.Transport, req *http.Request) (resp *http.Response, err error) {
+	defer func() {
+		if resp == nil {
+			a.pod.Done()
+		}
+	}()
+	resp, err = transport.RoundTrip(a.request(req))
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = &countedBody{ReadCloser: resp.Body, pod: a.pod}
+	return resp, nil
 }
 
 // request returns req as it goes to the pod.

@@ -55,15 +55,28 @@ func (e *Engine) connect(ctx context.Context, client *sock, spoke bool, r *route
 				return nil, nil, err
 			}
 		}
-		up, err := take(ctx, pod, 0)
+		up, err := dialPod(ctx, pod)
 		if err == nil {
-			return pod, up.sock, nil
+			return pod, up, nil
 		}
-		pod.Done()
 		if ctx.Err() != nil {
 			return nil, nil, fmt.Errorf("dialing a pod: %w", err)
 		}
 	}
+}
+
+// dialPod returns a connection to pod. Without one the pod's use has ended.
+func dialPod(ctx context.Context, pod *route.Endpoint) (up *sock, err error) {
+	defer func() {
+		if up == nil {
+			pod.Done()
+		}
+	}()
+	c, err := take(ctx, pod, 0)
+	if err != nil {
+		return nil, err
+	}
+	return c.sock, nil
 }
 
 // hold waits for a pod for as long as the client does. One that has spoken and then ended its direction waits for its

@@ -183,9 +183,14 @@ func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if e := r.TryPick(v); e != nil {
 		return e, nil
 	}
-	return r.hold(ctx, v)
+	e, err := r.hold(ctx, v)
+	if e != nil {
+		e.pending.Add(1)
+	}
+	return e, err
 }
 
+// hold is Pick for a request that has to wait; it does not count the use of the pod.
 func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	defer r.held.Add(-1)
 	defer r.heldBytes.Add(-v.Bytes)
@@ -215,7 +220,6 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 		s := r.snap.Load()
 		e, retry := s.choose(r.clock, v)
 		if e != nil {
-			e.pending.Add(1)
 			return e, nil
 		}
 		left, err := r.mayWait(s, v)

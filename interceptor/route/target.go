@@ -88,6 +88,7 @@ func (t *Target) end(released *bool) {
 	*released = true
 	t.Touch()
 	if t.pending.Add(-1) < 0 {
+		t.pending.Add(1) // who rescues the process goes on with it
 		panic("route: more requests were released than begun")
 	}
 }
