@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
-	"net/textproto"
 	"net/url"
 	"slices"
 	"strconv"
@@ -63,7 +62,7 @@ func newHTTP2(o Options, dialer *net.Dialer) *http2 {
 func (e *Engine) HTTP2Server(ctx context.Context, handler http.Handler) *http.Server {
 	l := e.options.Limits
 	s := &http.Server{
-		Handler:           handler,
+		Handler:           aborting{handler, e.options.Log},
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
@@ -93,15 +92,17 @@ type http2Handler struct {
 
 // ServeHTTP implements http.Handler.
 func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
-	defer abort(h.options.Log)
 	if polls(in) && h.options.Pages != nil {
 		h.poll(w, in)
 		return
 	}
 	began := time.Now()
-	out := h.outgoing(w, in)
+	early := informational{to: w}
+	defer early.end()
+	out := h.outgoing(in, &early)
 	visit := visitOf(out)
 	resp, err := h.sender.send(out, &visit)
+	early.end()
 	held := h.options.heldFor(&visit)
 	if err != nil {
 		if limit := grpcTimeout(in); limit > 0 && time.Since(began) >= limit {
@@ -168,16 +169,9 @@ func (h *http2Handler) copyBody(w http.ResponseWriter, resp *http.Response) erro
 	}
 }
 
-// outgoing returns in as it goes to the pod, by the rule of appendRequest. Informational answers go to w.
-func (h *http2Handler) outgoing(w http.ResponseWriter, in *http.Request) *http.Request {
-	out := in.WithContext(httptrace.WithClientTrace(in.Context(), &httptrace.ClientTrace{
-		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
-			maps.Copy(w.Header(), http.Header(header))
-			w.WriteHeader(code)
-			clear(w.Header())
-			return nil
-		},
-	}))
+// outgoing returns in as it goes to the pod, by the rule of appendRequest. Early gets the informational answers.
+func (h *http2Handler) outgoing(in *http.Request, early *informational) *http.Request {
+	out := in.WithContext(httptrace.WithClientTrace(in.Context(), &httptrace.ClientTrace{Got1xxResponse: early.pass}))
 	out.RequestURI = ""
 	if in.ContentLength == 0 {
 		out.Body = nil

@@ -69,7 +69,7 @@ func TestOutgoing(t *testing.T) {
 				in.Header[k] = []string{v}
 			}
 			h := &http2Handler{http2: &http2{options: Options{TrustedHops: tc.trusted}}}
-			out := h.outgoing(httptest.NewRecorder(), in)
+			out := h.outgoing(in, &informational{})
 			for k, want := range tc.want {
 				if got := out.Header.Get(k); got != want {
 					t.Errorf("%s is %q, want %q", k, got, want)

@@ -21,16 +21,25 @@ func Rescue(log logr.Logger, end func()) {
 	}
 }
 
-// abort is Rescue for the handlers of net/http, whose server ends the stream.
-func abort(log logr.Logger) {
-	p := recover()
-	if p == nil {
-		return
-	}
-	if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
-		logPanic(log, p)
-	}
-	panic(http.ErrAbortHandler)
+// aborting is Rescue for a handler of net/http, whose server ends the stream.
+type aborting struct {
+	handler http.Handler
+	log     logr.Logger
+}
+
+// ServeHTTP implements http.Handler.
+func (a aborting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+			logPanic(a.log, p)
+		}
+		panic(http.ErrAbortHandler)
+	}()
+	a.handler.ServeHTTP(w, r)
 }
 
 func logPanic(log logr.Logger, p any) {

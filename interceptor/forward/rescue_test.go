@@ -192,12 +192,11 @@ func TestRescueStream(t *testing.T) {
 				t.Errorf("got panic %v", err)
 			}
 		}()
-		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+		e.HTTP2Server(t.Context(), h).Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 	}
 	aborts(&http2Handler{e.http2, nil})
 	log.one(t, "nil pointer")
 	aborts(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		defer abort(e.options.Log)
 		panic(http.ErrAbortHandler)
 	}))
 	if len(log.all) > 0 {
