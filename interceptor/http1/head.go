@@ -174,6 +174,9 @@ func sameFold(a, b []byte) bool {
 	return true
 }
 
+// maxConnection is the length of all Connection fields together: they are read again for each of the other fields.
+const maxConnection = 512
+
 // parse reads all that follows the first line, which ends at at, and returns the length of the head, or 0 if more bytes
 // are needed.
 func (h *Head) parse(b []byte, at int, answer bool) (int, error) {
@@ -277,7 +280,7 @@ func lineEnd(b []byte, at int) (int, error) {
 func (h *Head) interpret(b []byte, answer bool) error {
 	h.Length, h.Chunked, h.Close, h.KeepAlive = -1, false, false, false
 	h.UpgradeAllowed, h.Nominated, h.HasUpgrade, h.Waits = false, false, false, false
-	encoded := false
+	encoded, options := false, 0
 	for _, f := range h.Fields {
 		value := b[f.ValueStart:f.ValueEnd]
 		switch f.Name {
@@ -299,6 +302,9 @@ func (h *Head) interpret(b []byte, answer bool) error {
 				return badEncoding(value)
 			}
 		case Connection:
+			if options += len(value) + 1; options > maxConnection {
+				return ConnectionTooLong
+			}
 			Tokens(value, h.connectionToken)
 		case Upgrade:
 			h.HasUpgrade = true

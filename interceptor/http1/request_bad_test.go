@@ -102,6 +102,8 @@ func badRequests() map[string]struct {
 		"host with markup":        {"GET / HTTP/1.1\r\nHost: <a>\r\n\r\n", BadHost},
 		"host in quotes":          {"GET / HTTP/1.1\r\nHost: \"a\"\r\n\r\n", BadHost},
 		"bad host by 1.0":         {"GET / HTTP/1.0\r\nHost: a/b\r\n\r\n", BadHost},
+		"long connection":         {with("Connection: " + strings.Repeat("a,", maxConnection/2) + "\r\n"), ConnectionTooLong},
+		"many connections":        {with(strings.Repeat("Connection: close, aa\r\n", maxConnection/10+1)), ConnectionTooLong},
 		"length empty":            {with("Content-Length:\r\n"), BadContentLength},
 		"length negative":         {with("Content-Length: -1\r\n"), BadContentLength},
 		"length with plus":        {with("Content-Length: +1\r\n"), BadContentLength},
@@ -150,6 +152,7 @@ func TestStatusOfMalformed(t *testing.T) {
 		BadVersion:              http.StatusHTTPVersionNotSupported,
 		UnknownTransferEncoding: http.StatusNotImplemented,
 		HeadTooLarge:            http.StatusRequestHeaderFieldsTooLarge,
+		ConnectionTooLong:       http.StatusRequestHeaderFieldsTooLarge,
 		TrailerTooLarge:         http.StatusRequestHeaderFieldsTooLarge,
 	}
 	texts := map[string]Malformed{}
