@@ -375,6 +375,21 @@ func TestSuspect(t *testing.T) {
 	})
 }
 
+// One that was reached while another failed to is not left suspect, whichever comes first.
+func TestSuspectAndReached(t *testing.T) {
+	recovered := 0
+	e := Endpoint{recovered: func() { recovered++ }}
+	e.Fail()
+	e.failures.Store(0) // as Succeed, in the middle of Fail
+	e.Succeed()
+	if e.suspect.Load() != 0 || recovered != 1 {
+		t.Errorf("suspect until %d, told %d times", e.suspect.Load(), recovered)
+	}
+	if e.Succeed(); recovered != 1 {
+		t.Error("told again")
+	}
+}
+
 func TestTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)

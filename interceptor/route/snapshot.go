@@ -58,11 +58,12 @@ func (e *Endpoint) Failures() int32 { return e.failures.Load() }
 
 // Succeed says that the pod was reached.
 func (e *Endpoint) Succeed() {
-	if e.failures.Load() == 0 {
+	if e.failures.Load() == 0 && e.suspect.Load() == 0 {
 		return
 	}
-	if e.failures.Swap(0) != 0 {
-		e.suspect.Store(0)
+	// Both, each by itself: Fail, which may run at the same time, writes them one after the other.
+	failures, suspect := e.failures.Swap(0), e.suspect.Swap(0)
+	if failures != 0 || suspect != 0 {
 		e.recovered()
 	}
 }
