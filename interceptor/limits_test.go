@@ -3,6 +3,7 @@ package interceptor
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"testing"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
@@ -44,6 +45,43 @@ func TestConnectionsOfARoute(t *testing.T) {
 	_ = first.Close()
 	eventually(t, "there is room again", func() bool {
 		_, err := asks(abused)
+		return err == nil
+	})
+}
+
+// So it is for those that turn out to speak HTTP/2.
+func TestHTTP2ConnectionsOfARoute(t *testing.T) {
+	n := start(t, "a", nil, func(o *Options) { o.Limits.MaxConnections = 2 })
+	app := pod(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") })
+	listen := freePort(t)
+	n.set(unpublished(service(listen, api.ProtocolHTTP, app)))
+	n.synced()
+	n.waitReady()
+	asks := func() (*http.Transport, error) {
+		transport := &http.Transport{Protocols: new(http.Protocols)}
+		transport.Protocols.SetUnencryptedHTTP2(true)
+		t.Cleanup(transport.CloseIdleConnections)
+		resp, err := (&http.Client{Transport: transport, Timeout: within}).Get(url(listen, "/"))
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+		return transport, err
+	}
+	var first *http.Transport
+	for i := range 2 {
+		transport, err := asks()
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		first = transport
+	}
+	if _, err := asks(); err == nil || isTimeout(err) {
+		t.Errorf("one too many: got %v", err)
+	}
+	first.CloseIdleConnections()
+	eventually(t, "there is room again", func() bool {
+		_, err := asks()
 		return err == nil
 	})
 }

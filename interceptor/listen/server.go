@@ -154,21 +154,30 @@ func (s *server) admit(conn *net.TCPConn) {
 	s.conns.Go(func() {
 		known := sync.OnceFunc(s.unknown.Done)
 		defer known()
+		goesOn := false
 		defer func() {
-			if s.open.Add(-1) < s.options.MaxConnections*9/10 {
-				s.refusing.Store(false)
+			if !goesOn {
+				s.left()
 			}
 		}()
 		defer forward.Rescue(s.log, func() { _ = conn.Close() })
-		s.serve(conn, known)
+		goesOn = s.serve(conn, known)
 	})
 }
 
-// serve finds out what a connection speaks and carries it. It calls known when that is not HTTP/2.
-func (s *server) serve(conn *net.TCPConn, known func()) {
+// left counts a connection that is no longer open.
+func (s *server) left() {
+	if s.open.Add(-1) < s.options.MaxConnections*9/10 {
+		s.refusing.Store(false)
+	}
+}
+
+// serve finds out what a connection speaks and carries it. It calls known when that is not HTTP/2, and else reports that the
+// connection goes on with net/http.
+func (s *server) serve(conn *net.TCPConn, known func()) (goesOn bool) {
 	switch s.route.Protocol() {
 	case api.ProtocolHTTP:
-		s.serveHTTP(conn, nil, known)
+		return s.serveHTTP(conn, nil, known)
 	case api.ProtocolTCP:
 		known()
 		s.serveTCP(conn, nil)
@@ -178,25 +187,40 @@ func (s *server) serve(conn *net.TCPConn, known func()) {
 		case err != nil, len(peeked) == 0 && s.draining.Load():
 			_ = conn.Close()
 		case kind == forward.KindHTTP:
-			s.serveHTTP(conn, peeked, known)
+			return s.serveHTTP(conn, peeked, known)
 		default:
 			known()
 			s.serveTCP(conn, peeked)
 		}
 	}
+	return false
 }
 
-func (s *server) serveHTTP(conn *net.TCPConn, peeked []byte, known func()) {
+func (s *server) serveHTTP(conn *net.TCPConn, peeked []byte, known func()) (goesOn bool) {
 	kind, read, err := s.http1.Serve(conn, peeked, s.route, known)
 	switch kind {
 	case forward.KindHTTP2:
-		s.handover.give(forward.NewPeekedConn(conn, read))
+		s.handover.give(&openConn{PeekedConn: forward.NewPeekedConn(conn, read), left: sync.OnceFunc(s.left)})
+		return true
 	case forward.KindTCP:
 		known()
 		s.serveTCP(conn, read)
 	default:
 		s.logEnd(err)
 	}
+	return false
+}
+
+// openConn tells when it is closed.
+type openConn struct {
+	*forward.PeekedConn
+	left func()
+}
+
+// Close implements net.Conn.
+func (c *openConn) Close() error {
+	c.left()
+	return c.PeekedConn.Close()
 }
 
 func (s *server) serveTCP(conn *net.TCPConn, peeked []byte) {
