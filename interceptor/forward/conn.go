@@ -18,6 +18,9 @@ import (
 // manyFields is how many fields a connection keeps room for while it is idle.
 const manyFields = 64
 
+// fieldSize is the memory that a header field takes besides its bytes: an http1.Field.
+const fieldSize = 24
+
 // lingerTime is how long a client that still sends may take to read the last answer.
 const lingerTime = 3 * time.Second
 
@@ -52,6 +55,7 @@ type conn struct {
 	body       body   // what is still to come of its body
 	streams    bool   // something is
 	last       bool   // the client said that it sends no other request
+	isHead     bool   // its method is HEAD
 	out        []byte // the head as it goes out, with what there is of the body
 	sent       int    // the length of that
 	uploading  *upload
@@ -117,6 +121,7 @@ func (c *conn) serve(known func()) outcome {
 		if o := c.exchange(); o != reusable {
 			return o
 		}
+		c.skipBlank()
 		if c.in != nil && c.in.len() > 0 {
 			c.enter(phaseHead)
 			continue
@@ -129,9 +134,20 @@ func (c *conn) serve(known func()) outcome {
 	return finished
 }
 
+// skipBlank takes away an empty line behind a request, which is not the beginning of another one, and reports whether there
+// was one and nothing else.
+func (c *conn) skipBlank() bool {
+	if c.in == nil || string(c.in.bytes()) != "\r\n" {
+		return false
+	}
+	c.in.start += len("\r\n")
+	return true
+}
+
 // tunnel carries the bytes of an upgraded connection. It counts by them and no longer as a request, or does not.
 func (c *conn) tunnel() error {
 	defer c.leave()
+	c.client.progress = nil // in a tunnel nobody would leave phaseWrite again
 	c.enter(phaseTunnel)
 	target := c.route.Target()
 	if c.ignored {
@@ -177,7 +193,7 @@ func (c *conn) next() bool {
 	if c.in != nil && c.in.len() == 0 {
 		c.dropIn()
 	}
-	c.visit, c.ignored = route.Visit{Client: c.peer.Addr()}, false
+	c.visit, c.ignored, c.isHead = route.Visit{Client: c.peer.Addr()}, false, false
 	parsed, seen := 0, 0 // how much of in there was when it was parsed last, and when it was last looked at
 	for {
 		if c.in != nil && mayBeComplete(c.in.bytes(), parsed, seen) {
@@ -189,6 +205,7 @@ func (c *conn) next() bool {
 			case n > 0:
 				c.in.start += c.req.Skip
 				c.headLength = n
+				c.isHead = string(c.req.Method(c.in.bytes())) == "HEAD"
 				return c.enter(phaseHeld)
 			}
 		}
@@ -200,6 +217,11 @@ func (c *conn) next() bool {
 		}
 		if err := c.read(); err != nil {
 			return false
+		}
+		if c.served && c.skipBlank() {
+			parsed, seen = 0, 0
+			c.dropIn()
+			c.enter(phaseIdle)
 		}
 	}
 }
@@ -274,7 +296,7 @@ func (c *conn) respond(a answer, keep bool) {
 	if a.status == StatusClientGone {
 		return
 	}
-	c.out = appendAnswer(c.out[:0], a, !keep, c.head())
+	c.out = appendAnswer(c.out[:0], a, !keep, c.isHead)
 	c.enter(phaseWrite)
 	_, _ = c.client.Write(c.out) // the client may be gone, and there is nobody else to tell
 }
@@ -302,11 +324,6 @@ func (c *conn) linger(limit int) {
 			limit = max(0, limit-n)
 		}
 	}
-}
-
-// head says that the request's method is HEAD.
-func (c *conn) head() bool {
-	return c.in != nil && c.req.MethodEnd == len("HEAD") && string(c.req.Method(c.in.bytes())) == "HEAD"
 }
 
 // awaitSettled has a request wait that must not be sent twice, where the app may just be falling asleep.
@@ -351,5 +368,5 @@ func (c *conn) describe(visit *route.Visit) {
 	visit.Method, visit.Path = string(c.req.Method(b)), string(path)
 	visit.Remote = visitor(&c.req, b, hop{c.remote, c.engine.options.TrustedHops})
 	visit.Agent = string(c.req.Value(b, http1.UserAgent))
-	visit.Bytes = int64(len(c.in.b) + cap(c.out))
+	visit.Bytes = int64(len(c.in.b)+cap(c.out)) + int64(cap(c.req.Fields))*fieldSize
 }

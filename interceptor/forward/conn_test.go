@@ -1,9 +1,12 @@
 package forward
 
 import (
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
 // A head that comes bit by bit is parsed when it is complete, and before that only so often that it does not matter.
@@ -42,6 +45,12 @@ func TestMayBeComplete(t *testing.T) {
 	}
 }
 
+func TestFieldSize(t *testing.T) {
+	if got := reflect.TypeFor[http1.Field]().Size(); got != fieldSize {
+		t.Errorf("it is %d", got)
+	}
+}
+
 // Requests that wait for a pod take no more memory together than they may.
 func TestHeldBytes(t *testing.T) {
 	r := newRig(t, Options{})
@@ -50,6 +59,11 @@ func TestHeldBytes(t *testing.T) {
 	c.send("%s", large)
 	if got := c.ends(); !strings.Contains(got, "too many requests wait") {
 		t.Errorf("got %q", got)
+	}
+	c = r.dial()
+	c.send("%s", strings.Replace(get, "\r\n\r\n", "\r\nConnection: close\r\n"+strings.Repeat("b:\r\n", 2500)+"\r\n", 1))
+	if got := c.ends(); !strings.Contains(got, "too many requests wait") {
+		t.Errorf("with many fields: got %q", got)
 	}
 	small := r.dial()
 	small.send(get)

@@ -27,6 +27,10 @@ import (
 // of whose calls share one connection.
 const maxStreams = 2000
 
+// streamBuffer is how many bytes of a request's body net/http reads before anybody asks for them. It is what clients may send
+// before they have been told another number.
+const streamBuffer = 64 << 10
+
 // http2 carries requests of HTTP/2 without TLS, by net/http. What came so goes on so, since that client knew that the
 // app speaks it.
 type http2 struct {
@@ -67,7 +71,9 @@ func (e *Engine) HTTP2Server(ctx context.Context, handler http.Handler) *http.Se
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
 		Protocols:         new(http.Protocols),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: l.WriteTimeout},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, WriteByteTimeout: l.WriteTimeout, MaxReceiveBufferPerStream: streamBuffer,
+		},
 		// OPTIONS * is the app's to answer.
 		DisableGeneralOptionsHandler: true,
 		BaseContext:                  func(net.Listener) context.Context { return ctx },

@@ -38,6 +38,22 @@ func TestGRPCTimeout(t *testing.T) {
 	}
 }
 
+// A request that is held takes what net/http has read of its body, too.
+func TestHeldBytesOfHTTP2(t *testing.T) {
+	for length, want := range map[int64]int64{-1: streamBuffer, 0: 0, 5: 5, 1 << 30: streamBuffer} {
+		r := httptest.NewRequest(http.MethodPost, "/", http.NoBody)
+		if r.ContentLength = length; length == 0 {
+			r.Body = nil // as outgoing has it
+		}
+		if got := visitOf(r).Bytes; got != want {
+			t.Errorf("a body of %d counts as %d, want %d", length, got, want)
+		}
+	}
+	if s := newEngine(t, still()).HTTP2Server(t.Context(), nil); s.HTTP2.MaxReceiveBufferPerStream != streamBuffer {
+		t.Error("net/http reads another number of bytes")
+	}
+}
+
 // HTTP/2 goes by the rule that HTTP/1.1 goes by.
 func TestOutgoing(t *testing.T) {
 	type header = map[string]string

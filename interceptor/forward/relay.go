@@ -102,7 +102,7 @@ func (c *conn) relayFinal(up *podConn, in *buffer) (outcome, error) {
 	rest := body{left: a.Length, chunked: a.Chunked}
 	rest.chunks.Lenient = true
 	switch {
-	case c.head(), !a.HasBody():
+	case c.isHead, !a.HasBody():
 		rest = body{}
 	case a.Chunked:
 		rest.left = 0 // it is the chunks that tell the end

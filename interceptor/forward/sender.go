@@ -83,6 +83,12 @@ func visitOf(req *http.Request) route.Visit {
 		path = req.URL.Opaque
 	}
 	v := route.Visit{Client: addrOf(req).Addr(), Method: req.Method, Path: path, Remote: remote, Agent: req.Header.Get("User-Agent")}
+	if req.Body != nil {
+		v.Bytes = streamBuffer
+		if req.ContentLength > 0 {
+			v.Bytes = min(v.Bytes, req.ContentLength)
+		}
+	}
 	for name, values := range req.Header {
 		for _, value := range values {
 			v.Bytes += int64(len(name) + len(value))

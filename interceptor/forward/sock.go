@@ -210,6 +210,16 @@ func (s *sock) awaitGone(half bool) error {
 	})
 }
 
+// hasReset says that the other side has reset the connection, so that what it sent and is not read yet is lost.
+func (s *sock) hasReset() (reset bool) {
+	_ = s.raw.Control(func(fd uintptr) { // fails only on a closed connection
+		fds := [1]unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // descriptors are small
+		n, err := unix.Poll(fds[:], 0)
+		reset = err == nil && n > 0
+	})
+	return reset
+}
+
 // peekOne waits until there is something to read, and returns how many bytes of it a read of one would: 0 at the end.
 func (s *sock) peekOne() (n int, _ error) {
 	var failed error

@@ -71,9 +71,13 @@ func (c *conn) enter(p phase) bool {
 
 // reading and writing tell what a flow to the client waits for.
 func (c *conn) reading() {
-	if u := c.uploading; u != nil && u.running.Load() {
+	u := c.uploading
+	if u != nil && u.running.Load() {
 		c.enter(phaseUpload)
-		return
+		if u.running.Load() {
+			return
+		}
+		// It has ended in between, and could not say so.
 	}
 	c.enter(phaseAnswer)
 }
@@ -105,6 +109,11 @@ func (c *conn) lookAfter() {
 	case phaseAnswer:
 		if age >= c.engine.options.Tick && !s.watched() {
 			c.watchFrom(s)
+		}
+	case phaseUpload:
+		// Who reads the client may be waiting for the app to take what it has read.
+		if age >= c.engine.options.Tick && c.client.hasReset() {
+			c.abandon()
 		}
 	default:
 	}

@@ -115,6 +115,40 @@ func TestBodyAfterItsAnswer(t *testing.T) {
 	}
 }
 
+// Nor is it cut as long as it comes.
+func TestBodyThatComesAfterItsAnswer(t *testing.T) {
+	const length = 5
+	got := make(chan byte, length)
+	o := still()
+	o.Limits.ReadHeaderTimeout = time.Minute
+	r := newRig(t, o, newPod(t, func(c *net.TCPConn, b *bufio.Reader) {
+		req, err := http.ReadRequest(b)
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, okay)
+		for range length {
+			one := make([]byte, 1)
+			_, _ = io.ReadFull(req.Body, one)
+			got <- one[0]
+		}
+	}))
+	c := r.dial()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", length)
+	c.reads(okay)
+	served := r.only()
+	eventually(t, "only the body is missing", func() bool { return served.is().phase() == phaseHead })
+	for range length {
+		r.pass(40 * time.Second)
+		c.send("x")
+		<-got
+		served.lookAfter()
+		if served.closed() {
+			t.Fatal("it was cut")
+		}
+	}
+}
+
 // Whoever waits for the app, to answer, to speak on or to read, waits for as long as the app takes.
 func TestAppsMayTakeTheirTime(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -163,6 +197,95 @@ func TestAppsMayTakeTheirTime(t *testing.T) {
 			c.send("%s", tc.ask)
 			c.reads(tc.want)
 		})
+	}
+}
+
+// A client that resets its connection is noticed although the app takes no more of its body.
+func TestClientGoesWhileItUploads(t *testing.T) {
+	done := make(chan struct{})
+	r := newRig(t, Options{Tick: tick}, newPod(t, func(*net.TCPConn, *bufio.Reader) { <-done }))
+	defer close(done)
+	c := r.dial()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", 1<<30)
+	_ = c.SetWriteDeadline(time.Now().Add(short))
+	for err := error(nil); err == nil; _, err = c.Write(make([]byte, 1<<20)) {
+	}
+	_ = c.SetLinger(0)
+	_ = c.Close()
+	eventually(t, "given up", func() bool { return r.route.Target().Pending() == 0 })
+}
+
+// A connection that was upgraded is not cut for having been slow once.
+func TestTunnelIsNoAnswer(t *testing.T) {
+	const pieces, size = 30, 9000 // of which each fits into a buffer, so that it is written and not moved in the kernel
+	written := make(chan struct{})
+	r := newRig(t, still(), newPod(t, func(c *net.TCPConn, b *bufio.Reader) {
+		if _, err := http.ReadRequest(b); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+		every := time.NewTicker(time.Millisecond)
+		defer every.Stop()
+		for range pieces {
+			<-every.C
+			if _, err := c.Write(make([]byte, size)); err != nil {
+				return
+			}
+		}
+		close(written)
+		_, _ = io.Copy(io.Discard, b)
+	}))
+	r.sendBuffer.Store(16 << 10)
+	c := r.dial()
+	_ = c.SetReadBuffer(16 << 10)
+	c.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+	if _, err := http.ReadResponse(c.r, nil); err != nil {
+		t.Fatal(err)
+	}
+	<-written
+	if n, err := io.CopyN(io.Discard, c.r, pieces*size); err != nil {
+		t.Fatal(n, err)
+	}
+	if got := r.only().is().phase(); got != phaseTunnel {
+		t.Errorf("it is in phase %d", got)
+	}
+}
+
+// An empty line behind a request begins no other one.
+func TestEmptyLineBehindARequest(t *testing.T) {
+	r := newRig(t, still(), newPod(t, serving(okay)))
+	c := r.dial()
+	for _, blank := range []string{"\r\n", ""} {
+		c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi%s", blank)
+		c.reads(okay)
+		eventually(t, "idle", func() bool { return r.only().is().phase() == phaseIdle })
+	}
+	c.send("\r\n")
+	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	c.reads(okay)
+	eventually(t, "idle", func() bool { return r.only().is().phase() == phaseIdle })
+	c.send("\r\n\r")
+	eventually(t, "no longer", func() bool { return r.only().is().phase() == phaseHead })
+}
+
+// What an answer of ours looks like does not depend on what follows the request.
+func TestAnswerBeforeAPipelinedHEAD(t *testing.T) {
+	headCame := make(chan struct{})
+	r := newRig(t, Options{}, newPod(t, func(_ *net.TCPConn, b *bufio.Reader) {
+		req, err := http.ReadRequest(b)
+		if err != nil {
+			return
+		}
+		close(headCame)
+		_, _ = io.Copy(io.Discard, req.Body)
+	}))
+	c := r.dial()
+	body := strings.Repeat("x", maxSmallBody+1)
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", len(body))
+	<-headCame
+	c.send("%sHEAD / HTTP/1.1\r\nHost: h\r\n\r\n", body)
+	if got := c.ends(); !strings.Contains(got, "502") || !strings.HasSuffix(got, "broke off before it answered.\n") {
+		t.Errorf("got %q", got)
 	}
 }
 

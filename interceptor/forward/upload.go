@@ -20,7 +20,20 @@ type upload struct {
 	err     error // set before done is closed
 }
 
-// noWaits is for uploads: the client is seen to go by reading it, and an app may take its time.
+// uploadWaits is for uploads: the client is seen to go by reading it, and an app may take its time. Where the answer is
+// complete already, each piece of the body gives the client as long again for the next one.
+type uploadWaits struct{ conn *conn }
+
+func (uploadWaits) reading() {}
+
+func (w uploadWaits) writing() {
+	c := w.conn
+	if s := state(c.state.Load()); s.phase() == phaseHead {
+		c.state.CompareAndSwap(uint64(s), uint64(newState(phaseHead, c.engine.now(), s)))
+	}
+}
+
+// noWaits is for tunnels that do not count.
 type noWaits struct{}
 
 func (noWaits) reading() {}
@@ -46,7 +59,7 @@ func (c *conn) runUpload(u *upload, up *podConn) {
 		u.running.Store(false)
 		_ = up.Close()
 	})
-	f := flow{src: c.client, dst: up.sock, waits: noWaits{}}
+	f := flow{src: c.client, dst: up.sock, waits: uploadWaits{c}}
 	u.err = f.copy(&c.body)
 	c.rest = f.rest
 	u.running.Store(false)
