@@ -19,6 +19,8 @@ func TestDirectService(t *testing.T) {
 		s.Spec.Type = corev1.ServiceTypeLoadBalancer
 		s.Spec.Ports[0].NodePort = 30080
 		s.Spec.Ports[0].TargetPort = intstr.FromString("web-ui")
+		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}
+		s.Spec.IPFamilyPolicy = new(corev1.IPFamilyPolicyPreferDualStack)
 	})
 	got := DirectService(s)
 	if d := cmp.Diff(map[string]string{"app": "web"}, got.Spec.Selector); d != "" {
@@ -29,6 +31,9 @@ func TestDirectService(t *testing.T) {
 	}
 	if got.Spec.ClusterIP != corev1.ClusterIPNone || got.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		t.Errorf("not a plain headless Service: %+v", got.Spec)
+	}
+	if !cmp.Equal(got.Spec.IPFamilies, s.Spec.IPFamilies) || *got.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack {
+		t.Errorf("IP families %v, policy %v", got.Spec.IPFamilies, got.Spec.IPFamilyPolicy)
 	}
 	if got.OwnerReferences[0].UID != s.UID || got.Labels[OptInLabel] != "" {
 		t.Errorf("owner %v, labels %v", got.OwnerReferences, got.Labels)

@@ -11,7 +11,7 @@ import (
 )
 
 // DirectService returns the direct Service of an opted-in Service: headless, with the original selector and the same
-// ports, so that Kubernetes itself keeps the list of the real pods in its EndpointSlices.
+// ports, so that Kubernetes itself keeps the list of the real pods in its EndpointSlices, for each of its IP families.
 func DirectService(service *corev1.Service) *corev1.Service {
 	ports := make([]corev1.ServicePort, len(service.Spec.Ports))
 	for i, p := range service.Spec.Ports {
@@ -26,9 +26,11 @@ func DirectService(service *corev1.Service) *corev1.Service {
 			OwnerReferences: []metav1.OwnerReference{OwnerReference(service)},
 		},
 		Spec: corev1.ServiceSpec{
-			ClusterIP: corev1.ClusterIPNone,
-			Selector:  OriginalSelector(service),
-			Ports:     ports,
+			ClusterIP:      corev1.ClusterIPNone,
+			Selector:       OriginalSelector(service),
+			Ports:          ports,
+			IPFamilies:     service.Spec.IPFamilies,
+			IPFamilyPolicy: service.Spec.IPFamilyPolicy,
 		},
 	}
 }
@@ -48,7 +50,6 @@ func AliasService(service *corev1.Service) *corev1.Service {
 	}
 	alias.Spec.ClusterIP, alias.Spec.Selector = "", nil
 	alias.Spec.SessionAffinity, alias.Spec.SessionAffinityConfig = service.Spec.SessionAffinity, service.Spec.SessionAffinityConfig
-	alias.Spec.IPFamilies, alias.Spec.IPFamilyPolicy = service.Spec.IPFamilies, service.Spec.IPFamilyPolicy
 	return alias
 }
 

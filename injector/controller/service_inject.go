@@ -83,7 +83,8 @@ func (r *ServiceReconciler) taken(service *corev1.Service, e entrance, ingresses
 	return injector.Intercepted(service)
 }
 
-// applyCompanion makes a Service of ours what it is to be. have is nil if there is none yet.
+// applyCompanion makes a Service of ours what it is to be. have is nil if there is none yet. Its IP families stay those
+// that it was made with: they can only partly be changed, and the API server may add one to what is asked for.
 func (r *ServiceReconciler) applyCompanion(ctx context.Context, want, have *corev1.Service) error {
 	if have == nil {
 		if err := r.client.Create(ctx, want); err != nil {

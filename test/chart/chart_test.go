@@ -258,6 +258,15 @@ func TestSelectors(t *testing.T) {
 	}
 }
 
+// Without it a dual-stack cluster's Services would have interceptors for one of their IP families only.
+func TestInterceptorsHaveEachIPFamily(t *testing.T) {
+	services := byName(only[*corev1.Service](must4(t, values{})))
+	policy := services["scale-to-zero-interceptor"].Spec.IPFamilyPolicy
+	if policy == nil || *policy != corev1.IPFamilyPolicyPreferDualStack {
+		t.Errorf("the interceptors' Service has ipFamilyPolicy %v", policy)
+	}
+}
+
 // Names are cut so that those made from them fit.
 func TestLongReleaseName(t *testing.T) {
 	r, err := render4(ours, strings.Repeat("long", 13), "ns", withCertManager(), certManagerAPI)
