@@ -38,8 +38,15 @@ type storyteller struct {
 	client client.Client
 	now    func() time.Time
 
-	mu   sync.Mutex // protects last
-	last map[told]string
+	mu    sync.Mutex // protects last and waits
+	last  map[told]string
+	waits map[types.NamespacedName]waiting
+}
+
+// waiting is what a Service waits for, and since when.
+type waiting struct {
+	reason string
+	since  time.Time
 }
 
 // told is what tellOnce has told: of which Service, and which kind of thing.
@@ -49,7 +56,7 @@ type told struct {
 }
 
 func newStoryteller(c client.Client, now func() time.Time) *storyteller {
-	return &storyteller{client: c, now: now, last: map[told]string{}}
+	return &storyteller{client: c, now: now, last: map[told]string{}, waits: map[types.NamespacedName]waiting{}}
 }
 
 // tell writes an event on each of the objects that is not nil. An event that cannot be written is logged: the story is
@@ -104,9 +111,20 @@ func (s *storyteller) ended(service types.NamespacedName, reason string) bool {
 	return known
 }
 
-// forget makes the next tellOnce of the Service tell.
+// waited says for how long the Service has waited for one thing: since the first call with that reason.
+func (s *storyteller) waited(service types.NamespacedName, reason string) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waits[service].reason != reason {
+		s.waits[service] = waiting{reason: reason, since: s.now()}
+	}
+	return s.now().Sub(s.waits[service].since)
+}
+
+// forget makes the next tellOnce of the Service tell, and what it waits for begin anew.
 func (s *storyteller) forget(service types.NamespacedName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.waits, service)
 	maps.DeleteFunc(s.last, func(key told, _ string) bool { return key.service == service })
 }

@@ -27,8 +27,11 @@ import (
 // pods) is looked at again, where no watch says so.
 const retry = 100 * time.Millisecond
 
-// settling is how long a new Service may lack what it needs before anybody is told: Helm creates Services before workloads.
+// settling is how long a Service may lack what it needs before anybody is told: Helm creates Services before workloads.
 const settling = 5 * time.Second
+
+// patience is how soon such a step is looked at again when it has lasted for longer than settling.
+const patience = 5 * time.Second
 
 // ServiceReconciler takes opted-in Services over and gives them back.
 type ServiceReconciler struct {

@@ -60,8 +60,10 @@ func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service,
 		if e.failsOpen() {
 			return again, true, nil // until one listens, the pods are better than nobody
 		}
-		log.FromContext(ctx).V(1).Info("Waiting for an interceptor to listen", "routes", routes.Ports)
-		return again, false, r.applySlices(ctx, wanted, *e)
+		if err := r.applySlices(ctx, wanted, *e); err != nil || taken {
+			return again, false, err
+		}
+		return r.await(ctx, service, lacking(routes, interceptors)), false, nil
 	}
 	if err := r.applySlices(ctx, wanted, *e); err != nil {
 		return ctrl.Result{}, false, err
@@ -69,10 +71,32 @@ func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service,
 	if taken {
 		return ctrl.Result{}, true, r.warn(ctx, service, *e, ingresses, v)
 	}
-	if listed, err := r.podsListed(ctx, service, v.workload); err != nil || !listed {
-		return again, false, err
+	unlisted, err := r.podsListed(ctx, service, v.workload)
+	if err != nil {
+		return ctrl.Result{}, false, err
+	}
+	if unlisted != "" {
+		return r.await(ctx, service, unlisted), false, nil
 	}
 	return r.ask(ctx, service, *e, ingresses, routes, v)
+}
+
+// await looks again, soon at first. What a Service lacks for longer than everything takes to come up is told.
+func (r *ServiceReconciler) await(ctx context.Context, service *corev1.Service, lacking injector.Skip) ctrl.Result {
+	log.FromContext(ctx).V(1).Info("Not taken over yet", "reason", lacking)
+	if r.stories.waited(client.ObjectKeyFromObject(service), string(lacking)) < settling {
+		return ctrl.Result{RequeueAfter: retry}
+	}
+	r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(lacking), service)
+	return ctrl.Result{RequeueAfter: patience}
+}
+
+// lacking says why no interceptor is published.
+func lacking(routes api.Routes, interceptors []injector.Interceptor) injector.Skip {
+	if len(interceptors) == 0 {
+		return "no interceptor of scale-to-zero is ready"
+	}
+	return injector.Skip(fmt.Sprintf("no interceptor answers scale-to-zero's controller on %s yet; does a network policy forbid it?", listensText(routes)))
 }
 
 // taken says that no traffic of the entrance goes past the interceptors any more.
@@ -233,11 +257,20 @@ func (r *ServiceReconciler) applySlices(ctx context.Context, wanted []discoveryv
 	return nil
 }
 
-// podsListed says whether Kubernetes has listed the workload's pods behind the direct Service, so that the interceptors
-// know them before they get the first request.
-func (r *ServiceReconciler) podsListed(ctx context.Context, service *corev1.Service, w injector.Workload) (bool, error) {
+// podsListed says what is missing until Kubernetes has listed the workload's pods behind the direct Service, so that the
+// interceptors know them before they get the first request.
+func (r *ServiceReconciler) podsListed(ctx context.Context, service *corev1.Service, w injector.Workload) (injector.Skip, error) {
 	direct, err := r.directSlices(ctx, service)
-	return len(direct) > 0 && (w.ReadyReplicas == 0 || injector.HasReadyEndpoint(direct)), err
+	switch {
+	case err != nil:
+		return "", err
+	case len(direct) == 0:
+		return injector.Skip(fmt.Sprintf("Kubernetes has not made an EndpointSlice for Service %s yet", injector.DirectServiceName(service.Name))), nil
+	case w.ReadyReplicas > 0 && !injector.HasReadyEndpoint(direct):
+		return injector.Skip(fmt.Sprintf("%s has ready pods, but none is behind this Service", w.Ref())), nil
+	default:
+		return "", nil
+	}
 }
 
 // ask annotates the Service, or its Ingresses; admission turns the traffic in that same write, so that what it changes
@@ -325,9 +358,17 @@ func ingressesText(ingresses []*networkingv1.Ingress) string {
 }
 
 func portsText(routes api.Routes) string {
+	return numbersText(routes, func(p api.Port) int32 { return p.Port })
+}
+
+func listensText(routes api.Routes) string {
+	return numbersText(routes, func(p api.Port) int32 { return p.Listen })
+}
+
+func numbersText(routes api.Routes, number func(api.Port) int32) string {
 	s := make([]string, len(routes.Ports))
 	for i, p := range routes.Ports {
-		s[i] = strconv.Itoa(int(p.Port))
+		s[i] = strconv.Itoa(int(number(p)))
 	}
 	if len(s) == 1 {
 		return "port " + s[0]

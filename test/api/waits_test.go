@@ -1,0 +1,49 @@
+package api
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// TestWaitsAreTold: what a labelled Service lacks is told when it lacks it for long, and looked at more rarely then.
+func TestWaitsAreTold(t *testing.T) {
+	listInterceptors(t)
+	fake := &interceptors{deaf: true}
+	start(t, planeOptions{interceptors: fake})
+	a := newApp(t, 1)
+	a.label(`"true"`)
+	a.told("Service", "web", "InjectionSkipped: Not taken over: no interceptor of scale-to-zero is ready")
+	listInterceptors(t, "198.18.0.2")
+	a.told("Service", "web", "InjectionSkipped: Not taken over: no interceptor answers scale-to-zero's controller on port ")
+	first := fake.nextDial(t)
+	if gap := fake.nextDial(t).Sub(first); gap < time.Second {
+		t.Errorf("it is dialed again after %s", gap)
+	}
+	a.directMade()
+	a.directSlice(false)
+	fake.setDeaf(false)
+	a.told("Service", "web", "InjectionSkipped: Not taken over: Deployment/web has ready pods, but none is behind this Service")
+	if a.intercepted() == nil {
+		t.Error("intercepted before the pods were listed")
+	}
+	a.takenOver()
+}
+
+// nextDial waits until an interceptor is dialed, and says when.
+func (i *interceptors) nextDial(t *testing.T) time.Time {
+	t.Helper()
+	dials := func() int {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return len(i.dialed)
+	}
+	before := dials()
+	eventually(t, "an interceptor is dialed", func() error {
+		if dials() == before {
+			return errors.New("none was")
+		}
+		return nil
+	})
+	return time.Now()
+}
