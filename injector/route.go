@@ -66,6 +66,28 @@ func Interceptors(slicesOfInterceptors []discoveryv1.EndpointSlice) []Intercepto
 	return out
 }
 
+// OfFamilies returns those interceptors that clients of a Service with these IP families can reach.
+func OfFamilies(interceptors []Interceptor, families []corev1.IPFamily) []Interceptor {
+	return slices.DeleteFunc(slices.Clone(interceptors), func(i Interceptor) bool { return !slices.Contains(families, i.family()) })
+}
+
+// MissingFamily returns the first of the IP families that none of the interceptors has, or nothing.
+func MissingFamily(interceptors []Interceptor, families []corev1.IPFamily) corev1.IPFamily {
+	for _, f := range families {
+		if !slices.ContainsFunc(interceptors, func(i Interceptor) bool { return i.family() == f }) {
+			return f
+		}
+	}
+	return ""
+}
+
+func (i Interceptor) family() corev1.IPFamily {
+	if net.ParseIP(i.Address).To4() != nil {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
+}
+
 // ready reads an endpoint's condition as the API defines it: nothing means ready.
 func ready(e discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }
 
@@ -135,7 +157,7 @@ func slicePorts(service *corev1.Service, ports []api.Port) []discoveryv1.Endpoin
 func sliceEndpoints(addressType discoveryv1.AddressType, interceptors []Interceptor) []discoveryv1.Endpoint {
 	out := []discoveryv1.Endpoint{}
 	for _, i := range interceptors {
-		if isIPv4 := net.ParseIP(i.Address).To4() != nil; isIPv4 != (addressType == discoveryv1.AddressTypeIPv4) {
+		if discoveryv1.AddressType(i.family()) != addressType {
 			continue
 		}
 		out = append(out, discoveryv1.Endpoint{

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -179,6 +180,31 @@ func TestInterceptors(t *testing.T) {
 	})
 	if d := cmp.Diff([]Interceptor{{Address: "10.0.0.1"}, {Address: "10.0.0.2"}}, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestInterceptorsOfFamilies(t *testing.T) {
+	four, six := Interceptor{Address: "10.0.0.1"}, Interceptor{Address: "fd00::1"}
+	v4, v6 := corev1.IPv4Protocol, corev1.IPv6Protocol
+	for name, tc := range map[string]struct {
+		families []corev1.IPFamily
+		all      []Interceptor
+		want     []Interceptor
+		missing  corev1.IPFamily
+	}{
+		"none is ready":               {families: []corev1.IPFamily{v4}, want: []Interceptor{}, missing: v4},
+		"single-stack among dual":     {families: []corev1.IPFamily{v6}, all: []Interceptor{four, six}, want: []Interceptor{six}},
+		"dual-stack among dual":       {families: []corev1.IPFamily{v6, v4}, all: []Interceptor{four, six}, want: []Interceptor{four, six}},
+		"dual-stack among IPv4":       {families: []corev1.IPFamily{v4, v6}, all: []Interceptor{four}, want: []Interceptor{four}, missing: v6},
+		"IPv6 single-stack, all IPv4": {families: []corev1.IPFamily{v6}, all: []Interceptor{four}, want: []Interceptor{}, missing: v6},
+	} {
+		got := OfFamilies(tc.all, tc.families)
+		if d := cmp.Diff(tc.want, got, cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%s: (-want +got):\n%s", name, d)
+		}
+		if missing := MissingFamily(got, tc.families); missing != tc.missing {
+			t.Errorf("%s: %q is missing, want %q", name, missing, tc.missing)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
@@ -54,6 +55,17 @@ func (r *ServiceReconciler) directSlices(ctx context.Context, service *corev1.Se
 		return nil, fmt.Errorf("listing direct slices of %s: %w", client.ObjectKeyFromObject(service), err)
 	}
 	return list.Items, nil
+}
+
+// warnOfFamily tells that a taken-over Service is without interceptors in one of its IP families, if that lasts: the slices
+// of the families are not written at the same moment.
+func (r *ServiceReconciler) warnOfFamily(ctx context.Context, service *corev1.Service, missing corev1.IPFamily) ctrl.Result {
+	note := fmt.Sprintf("No interceptor of scale-to-zero can be reached over %s; requests over it fail until one can, others go on", missing)
+	if r.stories.waited(client.ObjectKeyFromObject(service), note) < settling {
+		return ctrl.Result{RequeueAfter: retry}
+	}
+	r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonNoInterceptor, note, service)
+	return ctrl.Result{RequeueAfter: patience}
 }
 
 // warn tells what the Service's owner may not expect of a take-over that went well: that interceptors are back, and which

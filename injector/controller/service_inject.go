@@ -26,59 +26,59 @@ import (
 // inject takes an entrance over, made before broken: the real pods are listed, the interceptors listen, traffic is sent to
 // them as well, and only then is admission asked to turn it away from the pods. done says that it is taken over.
 func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service, e *entrance, direct *corev1.Service, ingresses backing, v verdict) (result ctrl.Result, done bool, err error) {
-	again := ctrl.Result{RequeueAfter: retry}
-	if err := r.applyCompanion(ctx, injector.DirectService(service), direct); err != nil {
+	if err := r.applyCompanions(ctx, service, e, direct); err != nil {
 		return ctrl.Result{}, false, err
-	}
-	if e.alias {
-		alias := injector.AliasService(service)
-		if err := r.applyCompanion(ctx, alias, e.front); err != nil {
-			return ctrl.Result{}, false, err
-		}
-		if e.front == nil {
-			e.front = alias
-		}
 	}
 	routes, err := r.routes(ctx, service, *e, v)
 	if err != nil {
 		return ctrl.Result{}, false, err
 	}
-	interceptors, err := r.interceptors(ctx)
+	ready, err := r.interceptors(ctx)
 	if err != nil {
 		return ctrl.Result{}, false, err
 	}
-	taken := len(e.slices) > 0 && r.taken(service, *e, ingresses)
+	interceptors := injector.OfFamilies(ready, e.front.Spec.IPFamilies)
+	turned := r.taken(service, *e, ingresses)
+	taken := len(e.slices) > 0 && turned
 	if taken && len(interceptors) == 0 {
 		return ctrl.Result{}, true, r.failOpen(ctx, service, routes, *e, v) // watches tell of interceptors and pods that come
 	}
 	published := r.published(ctx, routes, interceptors, *e)
+	missing := injector.MissingFamily(published.Interceptors, e.front.Spec.IPFamilies)
+	// To turn the traffic would take the pods of a missing IP family away; once it is turned, the others go on.
+	complete := len(published.Ports) == len(routes.Ports) && len(published.Interceptors) > 0 && (missing == "" || turned)
+	if !complete && !turned && !e.alias {
+		published = injector.Published{} // until all of its clients can be served, none of them is
+	}
 	wanted, err := injector.RouteSlices(e.front, service, routes, v.settings, published)
 	if err != nil {
 		return ctrl.Result{}, false, err
 	}
-	if complete := len(published.Ports) == len(routes.Ports) && len(published.Interceptors) > 0; !complete {
-		if e.failsOpen() {
-			return again, true, nil // until one listens, the pods are better than nobody
-		}
-		if err := r.applySlices(ctx, wanted, *e); err != nil || taken {
-			return again, false, err
-		}
-		return r.await(ctx, service, lacking(routes, interceptors)), false, nil
+	if !complete {
+		return r.applyIncomplete(ctx, service, *e, wanted, taken, lacking(routes, ready, e.front, missing))
 	}
 	if err := r.applySlices(ctx, wanted, *e); err != nil {
 		return ctrl.Result{}, false, err
 	}
+	if taken && missing != "" {
+		return r.warnOfFamily(ctx, service, missing), true, nil
+	}
 	if taken {
 		return ctrl.Result{}, true, r.warn(ctx, service, *e, ingresses, v)
 	}
-	unlisted, err := r.podsListed(ctx, service, v.workload)
-	if err != nil {
-		return ctrl.Result{}, false, err
+	return r.askWhenListed(ctx, service, *e, ingresses, routes, v)
+}
+
+// applyIncomplete has interceptors listen that are not all that an entrance needs yet.
+func (r *ServiceReconciler) applyIncomplete(ctx context.Context, service *corev1.Service, e entrance, wanted []discoveryv1.EndpointSlice, taken bool, lacking injector.Skip) (ctrl.Result, bool, error) {
+	again := ctrl.Result{RequeueAfter: retry}
+	if e.failsOpen() {
+		return again, true, nil // until one listens, the pods are better than nobody
 	}
-	if unlisted != "" {
-		return r.await(ctx, service, unlisted), false, nil
+	if err := r.applySlices(ctx, wanted, e); err != nil || taken {
+		return again, false, err
 	}
-	return r.ask(ctx, service, *e, ingresses, routes, v)
+	return r.await(ctx, service, lacking), false, nil
 }
 
 // await looks again, soon at first. What a Service lacks for longer than everything takes to come up is told.
@@ -91,12 +91,16 @@ func (r *ServiceReconciler) await(ctx context.Context, service *corev1.Service, 
 	return ctrl.Result{RequeueAfter: patience}
 }
 
-// lacking says why no interceptor is published.
-func lacking(routes api.Routes, interceptors []injector.Interceptor) injector.Skip {
-	if len(interceptors) == 0 {
+// lacking says why the interceptors do not take the front's traffic. ready are those of any IP family, and missing is the
+// family in which none of them is published.
+func lacking(routes api.Routes, ready []injector.Interceptor, front *corev1.Service, missing corev1.IPFamily) injector.Skip {
+	if len(ready) == 0 {
 		return "no interceptor of scale-to-zero is ready"
 	}
-	return injector.Skip(fmt.Sprintf("no interceptor answers scale-to-zero's controller on %s yet; does a network policy forbid it?", listensText(routes)))
+	if family := injector.MissingFamily(ready, front.Spec.IPFamilies); family != "" {
+		return injector.Skip(fmt.Sprintf("it has an %s address, and no interceptor of scale-to-zero that is ready has one", family))
+	}
+	return injector.Skip(fmt.Sprintf("no interceptor answers scale-to-zero's controller on %s over %s yet; does a network policy forbid it?", listensText(routes), missing))
 }
 
 // taken says that no traffic of the entrance goes past the interceptors any more.
@@ -105,6 +109,21 @@ func (r *ServiceReconciler) taken(service *corev1.Service, e entrance, ingresses
 		return ingresses.rewritten(service.Name)
 	}
 	return injector.Intercepted(service)
+}
+
+// applyCompanions makes the direct Service, and the alias Service if the entrance has one.
+func (r *ServiceReconciler) applyCompanions(ctx context.Context, service *corev1.Service, e *entrance, direct *corev1.Service) error {
+	if err := r.applyCompanion(ctx, injector.DirectService(service), direct); err != nil || !e.alias {
+		return err
+	}
+	alias := injector.AliasService(service)
+	if err := r.applyCompanion(ctx, alias, e.front); err != nil {
+		return err
+	}
+	if e.front == nil {
+		e.front = alias
+	}
+	return nil
 }
 
 // applyCompanion makes a Service of ours what it is to be. have is nil if there is none yet. Its IP families stay those
@@ -271,6 +290,18 @@ func (r *ServiceReconciler) podsListed(ctx context.Context, service *corev1.Serv
 	default:
 		return "", nil
 	}
+}
+
+// askWhenListed asks once Kubernetes has listed the workload's pods.
+func (r *ServiceReconciler) askWhenListed(ctx context.Context, service *corev1.Service, e entrance, ingresses backing, routes api.Routes, v verdict) (ctrl.Result, bool, error) {
+	unlisted, err := r.podsListed(ctx, service, v.workload)
+	if err != nil {
+		return ctrl.Result{}, false, err
+	}
+	if unlisted != "" {
+		return r.await(ctx, service, unlisted), false, nil
+	}
+	return r.ask(ctx, service, e, ingresses, routes, v)
 }
 
 // ask annotates the Service, or its Ingresses; admission turns the traffic in that same write, so that what it changes

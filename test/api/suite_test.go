@@ -68,6 +68,8 @@ func run(m *testing.M) (code int, err error) {
 			MutatingWebhooks: []*admissionregistrationv1.MutatingWebhookConfiguration{mutating()},
 		},
 	}
+	// As of a dual-stack cluster: a Service has one IP family, IPv4, unless it asks for more.
+	env.ControlPlane.GetAPIServer().Configure().Set("service-cluster-ip-range", "10.0.0.0/24,fd00:10::/112")
 	cfg, err := env.Start()
 	if err != nil {
 		return 1, fmt.Errorf("starting the API server: %w", err)

@@ -247,14 +247,21 @@ func (a *app) routeSlice() (*discoveryv1.EndpointSlice, api.Routes) {
 	return s, routes
 }
 
-// listInterceptors writes the slice of the interceptors' own Service.
+// listInterceptors writes the slice of the interceptors' own Service, and takes away that of its other IP family.
 func listInterceptors(t *testing.T, addresses ...string) {
 	t.Helper()
+	listFamily(t, discoveryv1.AddressTypeIPv6)
+	listFamily(t, discoveryv1.AddressTypeIPv4, addresses...)
+}
+
+// listFamily writes the interceptors' slice of one IP family.
+func listFamily(t *testing.T, family discoveryv1.AddressType, addresses ...string) {
+	t.Helper()
 	s := &discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ours, Name: "interceptors-1", Labels: map[string]string{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ours, Name: "interceptors-" + strings.ToLower(string(family)), Labels: map[string]string{
 			discoveryv1.LabelServiceName: "interceptors", api.RoleLabel: api.RoleInterceptor,
 		}},
-		AddressType: discoveryv1.AddressTypeIPv4,
+		AddressType: family,
 	}
 	for _, address := range addresses {
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}})
