@@ -63,10 +63,15 @@ func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service,
 	if taken && missing != "" {
 		return r.warnOfFamily(ctx, service, missing), true, nil
 	}
-	if taken {
-		return ctrl.Result{}, true, r.warn(ctx, service, *e, ingresses, v)
+	var again ctrl.Result
+	if len(published.Interceptors) < len(interceptors) {
+		again.RequeueAfter = patience // no watch tells when one that is ready answers at last
 	}
-	return r.askWhenListed(ctx, service, *e, ingresses, routes, v)
+	if taken {
+		return again, true, r.warn(ctx, service, *e, ingresses, v)
+	}
+	result, done, err = r.askWhenListed(ctx, service, *e, ingresses, routes, v)
+	return soonest(result, again), done, err
 }
 
 // applyIncomplete has interceptors listen that are not all that an entrance needs yet.

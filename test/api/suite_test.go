@@ -138,8 +138,9 @@ func mutating() *admissionregistrationv1.MutatingWebhookConfiguration {
 
 // interceptors are pretended ones: an address listens when a test says so.
 type interceptors struct {
-	mu     sync.Mutex // protects deaf
+	mu     sync.Mutex // protects the others
 	deaf   bool
+	deafAt string // IP address of one that does not listen
 	dialed []string
 }
 
@@ -147,7 +148,7 @@ func (i *interceptors) dial(_ context.Context, address string) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.dialed = append(i.dialed, address)
-	if i.deaf {
+	if host, _, err := net.SplitHostPort(address); err != nil || i.deaf || host == i.deafAt {
 		return errors.New("connection refused")
 	}
 	return nil
@@ -156,7 +157,7 @@ func (i *interceptors) dial(_ context.Context, address string) error {
 func (i *interceptors) setDeaf(deaf bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.deaf = deaf
+	i.deaf, i.deafAt = deaf, ""
 }
 
 // plane is a running control plane.

@@ -341,6 +341,20 @@ func TestInterceptorsComeAndGo(t *testing.T) {
 	eventually(t, "the first is gone", published("198.18.0.3"))
 }
 
+// TestLateInterceptor: one that is ready and listens only after the others is published then.
+func TestLateInterceptor(t *testing.T) {
+	listInterceptors(t, "198.18.0.2", "198.18.0.3")
+	fake := &interceptors{deafAt: "198.18.0.3"}
+	start(t, planeOptions{interceptors: fake})
+	a := newApp(t, 1)
+	a.takenOver()
+	if err := a.publishes("ipv4", 1)(); err != nil {
+		t.Fatal(err)
+	}
+	fake.setDeaf(false)
+	eventually(t, "the other is published", a.publishes("ipv4", 2))
+}
+
 // TestForeignDirectService: a Service that has the direct Service's name and is not ours is left alone.
 func TestForeignDirectService(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
