@@ -30,6 +30,7 @@ const (
 	// Things to know while an app is taken over.
 	reasonNoInterceptor = "NoInterceptor"
 	reasonSiblings      = "ServiceNotOptedIn"
+	reasonForbidden     = "WorkloadForbidden"
 )
 
 // storyteller writes events, a lasting state of a Service only once. It writes each as an object of its own: client-go's

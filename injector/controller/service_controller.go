@@ -65,6 +65,14 @@ type owned struct {
 	direct      *corev1.Service // nil if there is none
 }
 
+// workload is the one that the entrance to be taken leads to already; zero if it is not taken over.
+func (o owned) workload(t take) api.Workload {
+	if t == takeIngresses {
+		return o.alias.routes.Workload
+	}
+	return o.self.routes.Workload
+}
+
 // Reconcile brings one Service to where its opt-in wants it.
 func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	service := &corev1.Service{}
@@ -87,7 +95,7 @@ func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	v, err := r.judge(ctx, service, ingresses)
+	v, err := r.judge(ctx, service, own, ingresses)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -110,7 +118,7 @@ func (r *ServiceReconciler) apply(ctx context.Context, service *corev1.Service, 
 			return result, err
 		}
 		back, err := r.withdraw(ctx, service, other, ingresses, v)
-		return soonest(result, back), err
+		return soonest(soonest(result, back), ctrl.Result{RequeueAfter: v.retry}), err
 	}
 	self, err := r.withdraw(ctx, service, &own.self, ingresses, v)
 	if err != nil {

@@ -8,11 +8,13 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 // take is what of a Service's traffic is to be taken over.
@@ -37,7 +39,7 @@ type verdict struct {
 }
 
 // judge decides about the Service. Its own label counts first, then its namespace's, then those of its Ingresses.
-func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service, ingresses backing) (verdict, error) {
+func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service, own owned, ingresses backing) (verdict, error) {
 	var v verdict
 	var err error
 	v.namespace = &corev1.Namespace{}
@@ -67,7 +69,7 @@ func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service, 
 		v.skip = injector.JudgeService(service, r.Namespace, v.take == takeIngresses)
 	}
 	if v.skip == "" {
-		if err := r.judgeWorkload(ctx, service, &v); err != nil {
+		if err := r.judgeWorkload(ctx, service, own, &v); err != nil {
 			return v, err
 		}
 	}
@@ -105,13 +107,16 @@ func optIn(service *corev1.Service, namespace *corev1.Namespace, ingresses backi
 }
 
 // judgeWorkload finds what is to be scaled, and whether it may be.
-func (r *ServiceReconciler) judgeWorkload(ctx context.Context, service *corev1.Service, v *verdict) error {
+func (r *ServiceReconciler) judgeWorkload(ctx context.Context, service *corev1.Service, own owned, v *verdict) error {
 	candidates, err := r.workloads.list(ctx, service.Namespace)
 	if err != nil {
 		return err
 	}
 	if kind, name, _ := injector.ParseWorkload(v.settings.Workload); kind.Group != "" {
 		custom, skip, err := r.workloads.custom(ctx, service.Namespace, kind, name)
+		if kept := own.workload(v.take); err == nil && r.keep(ctx, service, custom, kept, v) {
+			return nil
+		}
 		if err != nil || skip != "" {
 			v.skip, v.retry = skip, kindRetry
 			return err
@@ -148,6 +153,25 @@ func (r *ServiceReconciler) judgeWorkload(ctx context.Context, service *corev1.S
 	}
 	v.object = found.object
 	return nil
+}
+
+// keep says whether the Service is to stay taken over as it is because its workload, which may be asleep, may not be read
+// any more. To give it back nobody could wake that.
+func (r *ServiceReconciler) keep(ctx context.Context, service *corev1.Service, w workload, kept api.Workload, v *verdict) bool {
+	if w.forbidden == "" {
+		r.stories.ended(client.ObjectKeyFromObject(service), reasonForbidden)
+		return false
+	}
+	if kept.String() != v.settings.Workload {
+		return false
+	}
+	v.workload = injector.Workload{
+		ObjectMeta: metav1.ObjectMeta{Namespace: service.Namespace, Name: kept.Name, UID: types.UID(kept.UID)},
+		APIVersion: kept.APIVersion, Kind: kept.Kind, Resource: kept.Resource,
+	}
+	v.retry = kindRetry
+	r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonForbidden, "It stays taken over as it is: "+string(w.forbidden), service)
+	return true
 }
 
 // nameTaken says whether somebody else's Service has a name that one of ours would have.

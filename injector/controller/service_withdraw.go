@@ -45,6 +45,11 @@ func (r *ServiceReconciler) withdraw(ctx context.Context, service *corev1.Servic
 		return ctrl.Result{}, err
 	}
 	back := v.take == takeService // then the Service itself leads to the interceptors
+	if !back && found.forbidden != "" {
+		// It may be asleep: without the route slices nothing would ever wake it.
+		r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonRestoring, "Not given back yet: "+string(found.forbidden), service)
+		return ctrl.Result{RequeueAfter: kindRetry}, nil
+	}
 	if !back {
 		if back, err = r.podsBack(ctx, service, found, v); err != nil {
 			return ctrl.Result{}, err

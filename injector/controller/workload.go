@@ -25,11 +25,13 @@ import (
 const kindRetry = 10 * time.Second
 
 // workload is what is scaled: what there is to know of it, and the object itself. object is nil if it is not there or on
-// its way out.
+// its way out, or if it may not be read.
 type workload struct {
 	injector.Workload
 
 	object client.Object
+	// forbidden is why it may not be read. It may well be there, and asleep.
+	forbidden injector.Skip
 }
 
 // workloads reads them, whatever their kind.
@@ -85,7 +87,7 @@ func (ws *workloads) get(ctx context.Context, namespace, ref string) (workload, 
 	if !w.DeletionTimestamp.IsZero() {
 		return workload{}, nil
 	}
-	return workload{w, object}, nil
+	return workload{Workload: w, object: object}, nil
 }
 
 // custom returns a workload of a kind that is not built in. A Skip says why it cannot be read, or not be scaled.
@@ -108,7 +110,8 @@ func (ws *workloads) custom(ctx context.Context, namespace string, kind schema.G
 	} {
 		switch err := read(); {
 		case apierrors.IsForbidden(err):
-			return workload{}, injector.Skip(fmt.Sprintf("scale-to-zero may not read and scale %s.%s; add it to the chart's value customWorkloads", mapping.Resource.Resource, kind.Group)), nil
+			skip := injector.Skip(fmt.Sprintf("scale-to-zero may not read and scale %s.%s; add it to the chart's value customWorkloads", mapping.Resource.Resource, kind.Group))
+			return workload{forbidden: skip}, skip, nil
 		case apierrors.IsNotFound(err) && object.GetUID() != "":
 			return workload{}, injector.Skip(fmt.Sprintf("%s has no scale subresource, so it cannot be scaled", kind)), nil
 		case apierrors.IsNotFound(err):
@@ -127,7 +130,7 @@ func (ws *workloads) custom(ctx context.Context, namespace string, kind schema.G
 	w.Replicas = int32(number(scale.Object, "spec", "replicas"))              //nolint:gosec // the API server has it as an int32
 	w.ReadyReplicas = int32(number(object.Object, "status", "readyReplicas")) //nolint:gosec // as above
 	w.Selector, _, _ = unstructured.NestedString(scale.Object, "status", "selector")
-	return workload{w, object}, "", nil
+	return workload{Workload: w, object: object}, "", nil
 }
 
 // number reads a number of an object that a JSON decoder has read, or 0.

@@ -68,6 +68,9 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	if w.forbidden != "" {
+		return ctrl.Result{RequeueAfter: kindRetry}, nil // no watch says when it may be read again
+	}
 	if w.object == nil {
 		// Its ScaledObject goes with it: the workload owns it.
 		r.forget(req.NamespacedName)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -171,6 +173,7 @@ type planeOptions struct {
 	deployment   string
 	counts       controller.Counts
 	now          func() time.Time
+	as           *rest.Config // who the controllers are; nil for one who may do everything
 }
 
 // start runs a manager with the controllers and admission until the test ends or stop is called.
@@ -181,7 +184,7 @@ func start(t *testing.T, o planeOptions) *plane {
 		t.Fatal(err)
 	}
 	install := env.WebhookInstallOptions
-	mgr, err := ctrl.NewManager(env.Config, ctrl.Options{
+	mgr, err := ctrl.NewManager(cmp.Or(o.as, env.Config), ctrl.Options{
 		Scheme: scheme, Cache: cacheOptions, Metrics: metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: new(true)}, // one test starts several
 		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{

@@ -1,0 +1,156 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+)
+
+// user returns who may do everything that the rules allow.
+func user(t *testing.T, name string, rules ...rbacv1.PolicyRule) *rest.Config {
+	t.Helper()
+	u, err := env.AddUser(envtest.User{Name: name}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allow(t, name, name, rules...)
+	return u.Config()
+}
+
+// allow gives a user a role and returns it.
+func allow(t *testing.T, user, name string, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole {
+	t.Helper()
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}
+	create(t, role)
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: user}},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+	}
+	create(t, binding)
+	t.Cleanup(func() {
+		for _, o := range []client.Object{binding, role} {
+			if err := client.IgnoreNotFound(kube.Delete(context.Background(), o)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return role
+}
+
+// TestWorkloadForbidden: an app that sleeps stays taken over, and wakes, while its kind may not be read; it is not given
+// back before it may be again.
+func TestWorkloadForbidden(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	crd := envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{galleries()}}
+	if _, err := envtest.InstallCRDs(env.Config, crd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := envtest.UninstallCRDs(env.Config, crd); err != nil {
+			t.Error(err)
+		}
+		galleries := &unstructured.UnstructuredList{}
+		galleries.SetGroupVersionKind(schema.GroupVersionKind{Group: "example.com", Version: "v1beta1", Kind: "GalleryList"})
+		eventually(t, "the kind is gone", func() error {
+			if err := kube.List(context.Background(), galleries); err == nil {
+				return errors.New("it can be listed")
+			}
+			return nil
+		})
+	})
+	controllers := user(t, "controllers", rbacv1.PolicyRule{
+		APIGroups: []string{"", "apps", "discovery.k8s.io", "networking.k8s.io", "autoscaling", "keda.sh"}, Resources: []string{"*"}, Verbs: []string{"*"},
+	})
+	custom := rbacv1.PolicyRule{APIGroups: []string{"example.com"}, Resources: []string{"*"}, Verbs: []string{"*"}}
+	role := allow(t, "controllers", "custom-workloads", custom)
+	start(t, planeOptions{interceptors: &interceptors{}, as: controllers})
+	a := newApp(t, 1)
+	if err := kube.Delete(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}}); err != nil {
+		t.Fatal(err)
+	}
+	gallery := &unstructured.Unstructured{}
+	gallery.SetGroupVersionKind(schema.GroupVersionKind{Group: "example.com", Version: "v1beta1", Kind: "Gallery"})
+	gallery.SetNamespace(a.ns)
+	gallery.SetName("web")
+	gallery.Object["spec"] = map[string]any{"replicas": int64(2)}
+	create(t, gallery)
+	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/workload":"Gallery.example.com/web","scale-to-zero/hold-timeout":"1s"}}}`); err != nil {
+		t.Fatal(err)
+	}
+	a.followTakeover()
+	scaled := func() error {
+		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-gallery"}, &keda.ScaledObject{})
+	}
+	eventually(t, "the ScaledObject is made", scaled)
+	scale := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": int64(0)}}}
+	scale.SetAPIVersion("autoscaling/v1")
+	scale.SetKind("Scale")
+	a.get("web", gallery)
+	if err := kube.SubResource("scale").Update(t.Context(), gallery, client.WithSubResourceBody(scale)); err != nil {
+		t.Fatal(err)
+	}
+	a.directSlice(false)
+	a.told("Gallery", "web", "Asleep: ")
+
+	if err := kube.Delete(t.Context(), role); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is told", func() error {
+		if got := events(t, a.ns, "Service", "web"); strings.Count(got, "WorkloadForbidden: It stays taken over as it is: scale-to-zero may not read and scale galleries.example.com") != 1 {
+			return fmt.Errorf("events: %q", got)
+		}
+		// Anything that has the Service looked at; the role's end takes the API server a moment.
+		return a.patch(fmt.Sprintf(`{"metadata":{"annotations":{"touched":%q}}}`, time.Now()))
+	})
+	listInterceptors(t, "198.18.0.3")
+	eventually(t, "its route follows the interceptors", func() error {
+		s, routes := a.routeSlice()
+		if len(s.Endpoints) != 1 || s.Endpoints[0].Addresses[0] != "198.18.0.3" || routes.Retiring || routes.Workload.UID != string(gallery.GetUID()) {
+			return fmt.Errorf("endpoints %v of %+v", s.Endpoints, routes)
+		}
+		return errors.Join(a.intercepted(), scaled())
+	})
+
+	a.label("null")
+	a.told("Service", "web", "Restoring: Not given back yet: scale-to-zero may not read and scale galleries.example.com")
+	eventually(t, "its requests have been held for the longest", func() error {
+		s, routes := a.routeSlice()
+		since, err := time.Parse(time.RFC3339, s.Annotations[injector.SinceAnnotation])
+		if err != nil || !routes.Retiring || time.Since(since) < 3*time.Second {
+			return fmt.Errorf("retiring %t since %s: %w", routes.Retiring, since, err)
+		}
+		return a.patch(fmt.Sprintf(`{"metadata":{"annotations":{"touched":%q}}}`, time.Now()))
+	})
+	a.staysRouted()
+
+	allow(t, "controllers", "custom-workloads-again", custom)
+	eventually(t, "the old replica count is back", func() error {
+		a.get("web", gallery)
+		if n, _, _ := unstructured.NestedInt64(gallery.Object, "spec", "replicas"); n != 2 {
+			return fmt.Errorf("it is %d", n)
+		}
+		return nil
+	})
+	a.directSlice(true)
+	a.nativeSlice(true)
+	eventually(t, "nothing of ours is left", func() error {
+		return errors.Join(a.gone("web-gallery", &keda.ScaledObject{}), a.nothingLeft())
+	})
+}
