@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -68,7 +70,16 @@ type scalerClient struct {
 func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Workload) (bool, int64, error) {
 	c.once.Do(func() {
 		var conn *grpc.ClientConn
-		if conn, c.err = grpc.NewClient("dns:///"+c.address, grpc.WithTransportCredentials(insecure.NewCredentials())); c.err == nil {
+		conn, c.err = grpc.NewClient("dns:///"+c.address,
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			// One interceptor answers until it goes. That it went without a word is noticed by this alone; the next call asks
+			// another one. Less than 10 s of silence gRPC does not allow.
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: countInterval},
+				MinConnectTimeout: countTimeout / 2,
+			}))
+		if c.err == nil {
 			c.client = pb.NewExternalScalerClient(conn)
 		}
 	})

@@ -1,0 +1,83 @@
+package controller
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
+)
+
+// fakeScaler finds everything idle.
+type fakeScaler struct {
+	pb.UnimplementedExternalScalerServer
+}
+
+func (fakeScaler) IsActive(context.Context, *pb.ScaledObjectRef) (*pb.IsActiveResponse, error) {
+	return &pb.IsActiveResponse{}, nil
+}
+
+func (fakeScaler) GetMetrics(context.Context, *pb.GetMetricsRequest) (*pb.GetMetricsResponse, error) {
+	return &pb.GetMetricsResponse{}, nil
+}
+
+// silencer can have the first connection fall silent, as one to a node that has gone; later ones work.
+type silencer struct {
+	net.Listener
+	accepted atomic.Int32
+	silent   atomic.Bool
+}
+
+func (s *silencer) Accept() (net.Conn, error) {
+	conn, err := s.Listener.Accept()
+	if err == nil && s.accepted.Add(1) == 1 {
+		conn = silentConn{conn, &s.silent}
+	}
+	return conn, err
+}
+
+type silentConn struct {
+	net.Conn
+	silent *atomic.Bool
+}
+
+func (c silentConn) Write(b []byte) (int, error) {
+	if c.silent.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+func TestCountLeavesSilentInterceptor(t *testing.T) {
+	t.Parallel()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &silencer{Listener: l}
+	server := grpc.NewServer()
+	pb.RegisterExternalScalerServer(server, fakeScaler{})
+	go func() { _ = server.Serve(s) }()
+	t.Cleanup(server.Stop)
+	c := &scalerClient{address: l.Addr().String()}
+	count := func() error {
+		_, _, err := c.Count(t.Context(), "shop", api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"})
+		return err
+	}
+	if err := count(); err != nil {
+		t.Fatal(err)
+	}
+	s.silent.Store(true)
+	began := time.Now()
+	for err = count(); err != nil && time.Since(began) < 30*time.Second; {
+		err = count()
+	}
+	if err != nil {
+		t.Errorf("after %s: %v", time.Since(began), err)
+	}
+}
