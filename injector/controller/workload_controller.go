@@ -204,22 +204,33 @@ func (r *WorkloadReconciler) apply(ctx context.Context, w workload, so *keda.Sca
 	remembered = injector.Remember(remembered, w.Replicas, scaling.MaxReplicas)
 	scaling = injector.NewScaling(d.settings, remembered)
 	held := r.held(key(w.Namespace, w.Ref()), scaling, so, d)
-	if d.unsafe || held > 0 && w.Replicas > 0 {
+	if d.unsafe || d.retiring || held > 0 && w.Replicas > 0 {
 		scaling.MinReplicas = max(1, scaling.MinReplicas)
 		scaling.MaxReplicas = max(1, scaling.MaxReplicas)
 	}
 	if err := remember(ctx, r.client, w, remembered); err != nil {
 		return ctrl.Result{}, err
 	}
-	if !r.keda.Load() {
-		return r.scaleByCounts(ctx, w, scaling, d)
-	}
 	// No watch says when KEDA is removed.
 	again := time.Minute
 	if held > 0 {
 		again = min(held, again)
 	}
-	return ctrl.Result{RequeueAfter: again}, r.applyScaledObject(ctx, so, injector.ScaledObject(w.Workload, scaling, remembered, r.ScalerAddress))
+	withKEDA := r.keda.Load()
+	if withKEDA {
+		if err := r.applyScaledObject(ctx, so, injector.ScaledObject(w.Workload, scaling, remembered, r.ScalerAddress)); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	switch {
+	case d.retiring && w.Replicas == 0:
+		// Requests held for the Service that is given back wake nobody, and KEDA may be down.
+		return ctrl.Result{RequeueAfter: again}, scale(ctx, r.client, w.object, scaling.MinReplicas)
+	case withKEDA:
+		return ctrl.Result{RequeueAfter: again}, nil
+	default:
+		return r.scaleByCounts(ctx, w, scaling, d)
+	}
 }
 
 // remembered returns the replica count to go back to, or 0 if none is known yet.

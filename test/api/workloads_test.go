@@ -253,21 +253,19 @@ func (c *counts) set(active bool, pending int64, err error) {
 	c.active, c.pending, c.err = active, pending, err
 }
 
-// TestWithoutKEDA: scaling goes by the interceptors' counts; KEDA takes it over when it is installed, and leaves it again.
-func TestWithoutKEDA(t *testing.T) {
-	listInterceptors(t, "198.18.0.2")
-	crd := []*apiextensionsv1.CustomResourceDefinition{scaledObjects()}
-	if err := envtest.UninstallCRDs(env.Config, envtest.CRDInstallOptions{CRDs: crd}); err != nil {
+func installKEDA(t *testing.T) {
+	t.Helper()
+	if _, err := envtest.InstallCRDs(env.Config, envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{scaledObjects()}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func uninstallKEDA(t *testing.T) {
+	t.Helper()
+	if err := envtest.UninstallCRDs(env.Config, envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{scaledObjects()}}); err != nil {
 		t.Fatal(err)
 	}
-	install := func() {
-		t.Helper()
-		if _, err := envtest.InstallCRDs(env.Config, envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{scaledObjects()}}); err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(install)
-	gone := func() error {
+	eventually(t, "KEDA's API is gone", func() error {
 		err := kube.List(t.Context(), &keda.ScaledObjectList{})
 		if err == nil {
 			return errors.New("ScaledObjects can be listed")
@@ -276,8 +274,14 @@ func TestWithoutKEDA(t *testing.T) {
 			return err
 		}
 		return nil
-	}
-	eventually(t, "KEDA's API is gone", gone)
+	})
+}
+
+// TestWithoutKEDA: scaling goes by the interceptors' counts; KEDA takes it over when it is installed, and leaves it again.
+func TestWithoutKEDA(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	t.Cleanup(func() { installKEDA(t) })
+	uninstallKEDA(t)
 	c := &counts{err: errors.New("nobody answers")}
 	start(t, planeOptions{interceptors: &interceptors{}, counts: c})
 	a := newApp(t, 1)
@@ -286,21 +290,12 @@ func TestWithoutKEDA(t *testing.T) {
 	}
 	a.label(`"true"`)
 	a.followTakeover()
-	has := func(want int32) {
-		t.Helper()
-		eventually(t, fmt.Sprintf("it has %d replicas", want), func() error {
-			if n := a.replicas(); n != want {
-				return fmt.Errorf("it has %d", n)
-			}
-			return nil
-		})
-	}
 	c.set(true, 25, nil)
-	has(3)
+	a.has(3)
 	c.set(false, 0, nil)
-	has(0)
+	a.has(0)
 	a.told("Deployment", "web", "Asleep: ")
-	install()
+	installKEDA(t)
 	eventually(t, "KEDA takes over", a.scaled)
 	so := &keda.ScaledObject{}
 	a.get("web-deployment", so)
@@ -310,14 +305,11 @@ func TestWithoutKEDA(t *testing.T) {
 	if err := kube.Delete(t.Context(), so); err != nil {
 		t.Fatal(err)
 	}
-	if err := envtest.UninstallCRDs(env.Config, envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{scaledObjects()}}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "KEDA's API is gone again", gone)
+	uninstallKEDA(t)
 	a.scale(2)
-	has(0) // again by the counts
+	a.has(0) // again by the counts
 	a.label("null")
-	has(1)
+	a.has(1)
 	a.ready("web", 1)
 	a.nativeSlice(true)
 	eventually(t, "nothing of ours is left", func() error {
@@ -327,6 +319,68 @@ func TestWithoutKEDA(t *testing.T) {
 		}
 		return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{})
 	})
+}
+
+// TestGivenBackBesideAnother: a Service is given back while another one keeps the workload, which sleeps and which only we
+// can wake.
+func TestGivenBackBesideAnother(t *testing.T) {
+	for name, withKEDA := range map[string]bool{"without KEDA": false, "KEDA down": true} {
+		t.Run(name, func(t *testing.T) {
+			listInterceptors(t, "198.18.0.2")
+			if !withKEDA {
+				t.Cleanup(func() { installKEDA(t) })
+				uninstallKEDA(t)
+			}
+			c := &counts{err: errors.New("nobody answers")}
+			start(t, planeOptions{interceptors: &interceptors{}, counts: c})
+			a := newApp(t, 1)
+			second := a.service()
+			second.Name, second.Labels[injector.OptInLabel] = "web2", "true"
+			second.Annotations = map[string]string{"scale-to-zero/cooldown": "1s"}
+			create(t, second)
+			eventually(t, "the direct Service of the second is made", func() error {
+				return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web2-direct"}, &corev1.Service{})
+			})
+			a.slice("web2-direct-native", "web2-direct", map[string]string{discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io", injector.ServiceLabel: "web2", api.RoleLabel: api.RoleDirect}, true)
+			if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"1s"}}}`); err != nil {
+				t.Fatal(err)
+			}
+			a.label(`"true"`)
+			a.followTakeover()
+			eventually(t, "the second is intercepted", func() error {
+				got := &corev1.Service{}
+				if a.get("web2", got); !injector.Intercepted(got) {
+					return fmt.Errorf("selector %v", got.Spec.Selector)
+				}
+				return nil
+			})
+			a.scale(0)
+			a.told("Deployment", "web", "Asleep: ")
+			a.ready("web", 0)
+			a.directSlice(false)
+
+			a.label("null")
+			a.has(1)
+			c.set(false, 0, nil) // what it is woken for is not theirs to count
+			a.ready("web", 1)
+			a.directSlice(true)
+			a.nativeSlice(true)
+			eventually(t, "the first is given back", func() error {
+				return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{})
+			})
+			if !withKEDA {
+				a.has(0) // for the second it may sleep again
+				return
+			}
+			eventually(t, "KEDA may put it to sleep again", func() error {
+				so := &keda.ScaledObject{}
+				if a.get("web-deployment", so); *so.Spec.MinReplicaCount != 0 {
+					return fmt.Errorf("its least is %d", *so.Spec.MinReplicaCount)
+				}
+				return nil
+			})
+		})
+	}
 }
 
 // TestKEDAIsGone: its API is there and its operator is not, which leaves a ScaledObject's finalizer to us.

@@ -236,6 +236,17 @@ func (a *app) replicas() int32 {
 	return *d.Spec.Replicas
 }
 
+// has waits until the workload has that many replicas.
+func (a *app) has(want int32) {
+	a.t.Helper()
+	eventually(a.t, fmt.Sprintf("it has %d replicas", want), func() error {
+		if n := a.replicas(); n != want {
+			return fmt.Errorf("it has %d", n)
+		}
+		return nil
+	})
+}
+
 func (a *app) routeSlice() (*discoveryv1.EndpointSlice, api.Routes) {
 	a.t.Helper()
 	s := &discoveryv1.EndpointSlice{}
