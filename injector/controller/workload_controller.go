@@ -201,7 +201,7 @@ func (r *WorkloadReconciler) apply(ctx context.Context, w workload, so *keda.Sca
 		return ctrl.Result{RequeueAfter: retry}, r.release(ctx, so) // and then made anew
 	}
 	scaling := injector.NewScaling(d.settings, remembered)
-	remembered = injector.Remember(remembered, w.Replicas, scaling.MaxReplicas)
+	remembered = injector.Remember(remembered, w.Replicas, r.limit(key(w.Namespace, w.Ref()), w.Replicas, scaling, so))
 	scaling = injector.NewScaling(d.settings, remembered)
 	held := r.held(key(w.Namespace, w.Ref()), scaling, so, d)
 	if d.unsafe || d.retiring || held > 0 && w.Replicas > 0 {

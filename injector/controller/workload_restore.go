@@ -130,6 +130,7 @@ type life struct {
 	since         time.Time // of asleep, or of awake
 	woken         time.Time // when it last left sleep
 	uncounted     time.Time // when its traffic last went past the interceptors
+	within        int32     // its replica count when that was last within the limit; 0 if it has not been, or was asleep
 }
 
 // observe tells when the workload has fallen asleep or has woken since it was last looked at, and returns whether it has told
@@ -205,6 +206,24 @@ func (r *WorkloadReconciler) held(key types.NamespacedName, s injector.Scaling, 
 		return 0
 	}
 	return max(0, s.Cooldown-r.Now().Sub(life.uncounted))
+}
+
+// limit is how many replicas the workload may have without anybody having wished for more: as many as it may be scaled to,
+// or as it has been scaled to before that became less, until they go. Of what was before this controller was started, a
+// ScaledObject tells.
+func (r *WorkloadReconciler) limit(key types.NamespacedName, replicas int32, s injector.Scaling, so *keda.ScaledObject) int32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	life := r.lives[key]
+	if life.within == 0 && so != nil && so.Spec.MaxReplicaCount != nil {
+		life.within = *so.Spec.MaxReplicaCount
+	}
+	limit := max(s.MaxReplicas, life.within)
+	if replicas <= limit {
+		life.within = replicas
+		r.lives[key] = life
+	}
+	return limit
 }
 
 func (r *WorkloadReconciler) forget(key types.NamespacedName) {

@@ -321,6 +321,61 @@ func TestWithoutKEDA(t *testing.T) {
 	})
 }
 
+// TestLimitFalls: the replicas that load was worth under the old limit are nobody's wish, also while they stay for a while.
+func TestLimitFalls(t *testing.T) {
+	for name, withKEDA := range map[string]bool{"without KEDA": false, "with KEDA": true} {
+		t.Run(name, func(t *testing.T) {
+			listInterceptors(t, "198.18.0.2")
+			if !withKEDA {
+				t.Cleanup(func() { installKEDA(t) })
+				uninstallKEDA(t)
+			}
+			start(t, planeOptions{interceptors: &interceptors{}, counts: &counts{err: errors.New("nobody answers")}})
+			a := newApp(t, 1)
+			if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/max-replicas":"5"}}}`); err != nil {
+				t.Fatal(err)
+			}
+			a.label(`"true"`)
+			a.followTakeover()
+			remembers := func(want int32) {
+				t.Helper()
+				eventually(t, fmt.Sprintf("it remembers %d", want), func() error {
+					d := &appsv1.Deployment{}
+					if a.get("web", d); injector.Remembered(d.Annotations) != want {
+						return fmt.Errorf("annotations %v", d.Annotations)
+					}
+					return nil
+				})
+			}
+			remembers(1)
+			a.scaledSeen(5) // KEDA's HPA, or we
+			if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/max-replicas":null}}}`); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "its route slice asks for no more", func() error {
+				if s, _ := a.routeSlice(); strings.Contains(s.Annotations[injector.ScalingAnnotation], "maxReplicas") {
+					return fmt.Errorf("annotations %v", s.Annotations)
+				}
+				return nil
+			})
+			if withKEDA {
+				eventually(t, "KEDA's most is 1", func() error {
+					so := &keda.ScaledObject{}
+					if a.get("web-deployment", so); *so.Spec.MaxReplicaCount != 1 {
+						return fmt.Errorf("it is %d", *so.Spec.MaxReplicaCount)
+					}
+					return nil
+				})
+			}
+			a.ready("web", 5)
+			a.scaledSeen(3)
+			remembers(1)
+			a.scale(4) // which is more than it was
+			remembers(4)
+		})
+	}
+}
+
 // TestGivenBackBesideAnother: a Service is given back while another one keeps the workload, which sleeps and which only we
 // can wake.
 func TestGivenBackBesideAnother(t *testing.T) {

@@ -236,6 +236,22 @@ func (a *app) replicas() int32 {
 	return *d.Spec.Replicas
 }
 
+// scaledSeen scales, and waits until the controllers have seen it: they disown what a scaler has written.
+func (a *app) scaledSeen(n int32) {
+	a.t.Helper()
+	a.scale(n)
+	eventually(a.t, "the scaling is seen", func() error {
+		d := &appsv1.Deployment{}
+		a.get("web", d)
+		for _, m := range d.ManagedFields {
+			if m.Subresource == "scale" {
+				return fmt.Errorf("%s has written it", m.Manager)
+			}
+		}
+		return nil
+	})
+}
+
 // has waits until the workload has that many replicas.
 func (a *app) has(want int32) {
 	a.t.Helper()
