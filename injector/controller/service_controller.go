@@ -136,9 +136,12 @@ func (r *ServiceReconciler) apply(ctx context.Context, service *corev1.Service, 
 			}
 		}
 		result.RequeueAfter = v.retry
-		if young := settling - r.Now().Sub(service.CreationTimestamp.Time); v.skip != "" && young > 0 {
+		switch young := settling - r.Now().Sub(service.CreationTimestamp.Time); {
+		case v.skip == "":
+			r.stories.forget(client.ObjectKeyFromObject(service)) // who opts it in again is told again
+		case young > 0:
 			result.RequeueAfter = young
-		} else if v.skip != "" {
+		default:
 			r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(v.skip), service)
 		}
 	}

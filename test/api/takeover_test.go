@@ -192,6 +192,14 @@ func TestSkipsSayWhyAndFollow(t *testing.T) {
 		}
 		return nil
 	})
+	eventually(t, "who labels it again is told again", func() error {
+		a.label("null") // of which the controller may see nothing, when it looks too late
+		a.label(`"true"`)
+		if got := events(t, a.ns, "Service", "web"); strings.Count(got, "InjectionSkipped: ") < 2 {
+			return fmt.Errorf("events: %q", got)
+		}
+		return nil
+	})
 	if err := a.gone("web-direct", &corev1.Service{}); err != nil {
 		t.Error(err)
 	}
