@@ -44,16 +44,14 @@ func (r *ServiceReconciler) withdraw(ctx context.Context, service *corev1.Servic
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	back := v.take == takeService // then the Service itself leads to the interceptors
-	if !back && found.forbidden != "" {
+	if found.forbidden != "" && v.take != takeService {
 		// It may be asleep: without the route slices nothing would ever wake it.
 		r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonRestoring, "Not given back yet: "+string(found.forbidden), service)
 		return ctrl.Result{RequeueAfter: kindRetry}, nil
 	}
-	if !back {
-		if back, err = r.podsBack(ctx, service, found, v); err != nil {
-			return ctrl.Result{}, err
-		}
+	back, err := r.podsBack(ctx, service, found, v)
+	if err != nil {
+		return ctrl.Result{}, err
 	}
 	if !back && !r.late(*e) && len(e.slices) > 0 {
 		return ctrl.Result{RequeueAfter: retry}, nil
@@ -66,12 +64,11 @@ func (r *ServiceReconciler) withdraw(ctx context.Context, service *corev1.Servic
 			return ctrl.Result{RequeueAfter: left}, err
 		}
 	}
-	if deleted, err := r.remove(ctx, service, e); err != nil {
-		return ctrl.Result{}, err
-	} else if deleted && v.take == takeNothing {
+	deleted, err := r.remove(ctx, service, e)
+	if deleted && v.take == takeNothing {
 		r.tellRestored(ctx, service, *e, found, back, v.skip)
 	}
-	return ctrl.Result{}, nil
+	return ctrl.Result{}, err
 }
 
 // present says whether anything of ours is left of the entrance.
@@ -136,9 +133,10 @@ func (r *ServiceReconciler) turnBack(ctx context.Context, service *corev1.Servic
 }
 
 // podsBack says whether Kubernetes lists a ready pod again behind the Service and behind the direct Service, and the
-// workload is given back, or there is no workload left that could have a pod, or the Service has become one that has none.
+// workload is given back, or there is no workload left that could have a pod, or the Service has become one that has none,
+// or leads to the interceptors itself.
 func (r *ServiceReconciler) podsBack(ctx context.Context, service *corev1.Service, w workload, v verdict) (bool, error) {
-	if w.object == nil || len(injector.OriginalSelector(service)) == 0 || service.Spec.Type == corev1.ServiceTypeExternalName {
+	if v.take == takeService || w.object == nil || len(injector.OriginalSelector(service)) == 0 || service.Spec.Type == corev1.ServiceTypeExternalName {
 		return true, nil
 	}
 	var list discoveryv1.EndpointSliceList
