@@ -148,8 +148,7 @@ func TestWorkloadForbidden(t *testing.T) {
 		}
 		return nil
 	})
-	a.directSlice(true)
-	a.nativeSlice(true)
+	// Nothing is held for it any more, so that nobody waits for its pods.
 	eventually(t, "nothing of ours is left", func() error {
 		return errors.Join(a.gone("web-gallery", &keda.ScaledObject{}), a.nothingLeft())
 	})
