@@ -73,6 +73,7 @@ func (e *Engine) HTTP2Server(ctx context.Context, handler http.Handler) *http.Se
 		Protocols:         new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxStreams, WriteByteTimeout: l.WriteTimeout, MaxReceiveBufferPerStream: streamBuffer,
+			MaxReadFrameSize: 16 << 10, // as all may send; net/http would announce more than a stream takes at first
 		},
 		// OPTIONS * is the app's to answer.
 		DisableGeneralOptionsHandler: true,

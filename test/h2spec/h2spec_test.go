@@ -36,17 +36,6 @@ func knownFailures() map[string]string {
 	}
 }
 
-// configFor returns what a case needs.
-func configFor(id string, port int) *config.Config {
-	c := &config.Config{
-		Host: "127.0.0.1", Port: port, Path: "/", Timeout: 2 * time.Second, MaxHeaderLen: 4000, Strict: true,
-	}
-	if id == "http2/4.2/3" {
-		c.MaxHeaderLen = 300_000 // five of them are to be more than a frame may have; net/http takes frames of 1 MB
-	}
-	return c
-}
-
 func TestH2Spec(t *testing.T) {
 	port := startInterceptor(t, startPod(t))
 	seen := map[string]bool{}
@@ -69,7 +58,7 @@ func run(t *testing.T, port int, group *spec.TestGroup, seen map[string]bool) {
 		id := fmt.Sprintf("%s/%d", group.ID(), i+1)
 		seen[id] = true
 		t.Run(id, func(t *testing.T) {
-			c := configFor(id, port)
+			c := &config.Config{Host: "127.0.0.1", Port: port, Path: "/", Timeout: 2 * time.Second, MaxHeaderLen: 4000, Strict: true}
 			conn, err := spec.Dial(c)
 			if err != nil {
 				t.Fatal(err)
