@@ -86,28 +86,6 @@ func (r *ServiceReconciler) applyIncomplete(ctx context.Context, service *corev1
 	return r.await(ctx, service, lacking), false, nil
 }
 
-// await looks again, soon at first. What a Service lacks for longer than everything takes to come up is told.
-func (r *ServiceReconciler) await(ctx context.Context, service *corev1.Service, lacking injector.Skip) ctrl.Result {
-	log.FromContext(ctx).V(1).Info("Not taken over yet", "reason", lacking)
-	if r.stories.waited(client.ObjectKeyFromObject(service), string(lacking)) < settling {
-		return ctrl.Result{RequeueAfter: retry}
-	}
-	r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(lacking), service)
-	return ctrl.Result{RequeueAfter: patience}
-}
-
-// lacking says why the interceptors do not take the front's traffic. ready are those of any IP family, and missing is the
-// family in which none of them is published.
-func lacking(routes api.Routes, ready []injector.Interceptor, front *corev1.Service, missing corev1.IPFamily) injector.Skip {
-	if len(ready) == 0 {
-		return "no interceptor of scale-to-zero is ready"
-	}
-	if family := injector.MissingFamily(ready, front.Spec.IPFamilies); family != "" {
-		return injector.Skip(fmt.Sprintf("it has an %s address, and no interceptor of scale-to-zero that is ready has one", family))
-	}
-	return injector.Skip(fmt.Sprintf("no interceptor answers scale-to-zero's controller on %s over %s yet; does a network policy forbid it?", listensText(routes), missing))
-}
-
 // taken says that no traffic of the entrance goes past the interceptors any more.
 func (r *ServiceReconciler) taken(service *corev1.Service, e entrance, ingresses backing) bool {
 	if e.alias {
@@ -279,22 +257,6 @@ func (r *ServiceReconciler) applySlices(ctx context.Context, wanted []discoveryv
 		}
 	}
 	return nil
-}
-
-// podsListed says what is missing until Kubernetes has listed the workload's pods behind the direct Service, so that the
-// interceptors know them before they get the first request.
-func (r *ServiceReconciler) podsListed(ctx context.Context, service *corev1.Service, w injector.Workload) (injector.Skip, error) {
-	direct, err := r.directSlices(ctx, service)
-	switch {
-	case err != nil:
-		return "", err
-	case len(direct) == 0:
-		return injector.Skip(fmt.Sprintf("Kubernetes has not made an EndpointSlice for Service %s yet", injector.DirectServiceName(service.Name))), nil
-	case w.ReadyReplicas > 0 && !injector.HasReadyEndpoint(direct):
-		return injector.Skip(fmt.Sprintf("%s has ready pods, but none is behind this Service", w.Ref())), nil
-	default:
-		return "", nil
-	}
 }
 
 // askWhenListed asks once Kubernetes has listed the workload's pods.

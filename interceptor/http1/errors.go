@@ -61,7 +61,7 @@ func (m Malformed) Error() string {
 		LengthAndEncoding:        "there are both Content-Length and Transfer-Encoding",
 		EncodingInHTTP10:         "version 1.0 has no Transfer-Encoding",
 		HeadTooLarge:             "the header is too large",
-		ConnectionTooLong:        "the Connection field is too long",
+		ConnectionTooLong:        "the Connection field is longer than 512 bytes",
 		BadChunkSize:             "the size of a chunk is not a hexadecimal number",
 		BadChunkLine:             "the line with a chunk's size has bytes that are not allowed in it",
 		BadChunkEnd:              "a chunk's data does not end in CR and LF where its size says",

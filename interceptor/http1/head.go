@@ -174,7 +174,8 @@ func sameFold(a, b []byte) bool {
 	return true
 }
 
-// maxConnection is the length of all Connection fields together: they are read again for each of the other fields.
+// maxConnection is how long all Connection fields may be together: they are read again for each of the other fields. The text
+// of ConnectionTooLong says it too.
 const maxConnection = 512
 
 // parse reads all that follows the first line, which ends at at, and returns the length of the head, or 0 if more bytes

@@ -42,7 +42,7 @@ type Endpoint struct {
 // Done ends the use that began with Pick.
 func (e *Endpoint) Done() {
 	if e.pending.Add(-1) < 0 {
-		e.pending.Add(1) // who rescues the process goes on with it
+		e.pending.Add(1) // a process that survives the panic must not count on with -1
 		panic("route: the use of a pod was ended more often than begun")
 	}
 }

@@ -88,7 +88,7 @@ func (t *Target) end(released *bool) {
 	*released = true
 	t.Touch()
 	if t.pending.Add(-1) < 0 {
-		t.pending.Add(1) // who rescues the process goes on with it
+		t.pending.Add(1) // a process that survives the panic must not count on with -1
 		panic("route: more requests were released than begun")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +22,106 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
+
+// galleries is a kind of somebody else's, with a scale subresource.
+func galleries() *apiextensionsv1.CustomResourceDefinition {
+	return &apiextensionsv1.CustomResourceDefinition{
+		ObjectMeta: metav1.ObjectMeta{Name: "galleries.example.com"},
+		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
+			Group: "example.com", Scope: apiextensionsv1.NamespaceScoped,
+			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "galleries", Kind: "Gallery", ListKind: "GalleryList"},
+			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{
+				Name: "v1beta1", Served: true, Storage: true,
+				Subresources: &apiextensionsv1.CustomResourceSubresources{
+					Status: &apiextensionsv1.CustomResourceSubresourceStatus{},
+					Scale:  &apiextensionsv1.CustomResourceSubresourceScale{SpecReplicasPath: ".spec.replicas", StatusReplicasPath: ".status.replicas"},
+				},
+				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{
+					Type: "object", XPreserveUnknownFields: new(true),
+				}},
+			}},
+		},
+	}
+}
+
+// gallery makes one, named web.
+func (a *app) gallery(replicas int64) *unstructured.Unstructured {
+	a.t.Helper()
+	g := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": replicas}}}
+	g.SetGroupVersionKind(schema.GroupVersionKind{Group: "example.com", Version: "v1beta1", Kind: "Gallery"})
+	g.SetNamespace(a.ns)
+	g.SetName("web")
+	create(a.t, g)
+	return g
+}
+
+// scaleGallery writes its scale, as KEDA does.
+func (a *app) scaleGallery(gallery *unstructured.Unstructured, replicas int64) {
+	a.t.Helper()
+	a.get("web", gallery)
+	scale := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": replicas}}}
+	scale.SetAPIVersion("autoscaling/v1")
+	scale.SetKind("Scale")
+	if err := kube.SubResource("scale").Update(a.t.Context(), gallery, client.WithSubResourceBody(scale)); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// galleryHas says that it is to have another number of replicas, if it is.
+func (a *app) galleryHas(gallery *unstructured.Unstructured, replicas int64) error {
+	a.t.Helper()
+	a.get("web", gallery)
+	if n, _, _ := unstructured.NestedInt64(gallery.Object, "spec", "replicas"); n != replicas {
+		return fmt.Errorf("it is %d", n)
+	}
+	return nil
+}
+
+// TestCustomResource takes a Service over whose pods belong to a kind that nobody here knows.
+func TestCustomResource(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 1)
+	if err := kube.Delete(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/workload":"Gallery.example.com/web"}}}`); err != nil {
+		t.Fatal(err)
+	}
+	a.told("Service", "web", "the API server knows no kind Gallery.example.com")
+	if _, err := envtest.InstallCRDs(env.Config, envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{galleries()}}); err != nil {
+		t.Fatal(err)
+	}
+	gallery := a.gallery(3)
+	a.followTakeover()
+	so := &keda.ScaledObject{}
+	eventually(t, "the ScaledObject is made", func() error {
+		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-gallery"}, so)
+	})
+	if got := so.Spec.ScaleTargetRef; got.APIVersion != "example.com/v1beta1" || got.Kind != "Gallery" || got.Name != "web" {
+		t.Errorf("KEDA is to scale %+v", got)
+	}
+	if _, routes := a.routeSlice(); routes.Workload.String() != "Gallery.example.com/web" || routes.Workload.Resource != "galleries" {
+		t.Errorf("the interceptors are told of %+v", routes.Workload)
+	}
+	a.scaleGallery(gallery, 0)
+	a.told("Gallery", "web", "Asleep: ")
+	a.pod("web-1", metav1.OwnerReference{APIVersion: "example.com/v1", Kind: "Painting", Name: "web", UID: "1"}, corev1.PodStatus{ContainerStatuses: crashing()})
+	a.scaleGallery(gallery, 1)
+	a.told("Gallery", "web", "StartFailed: Gallery.example.com/web cannot start: container web has ended 3 times")
+	a.label("null")
+	eventually(t, "the old replica count is back", func() error { return a.galleryHas(gallery, 3) })
+	a.nativeSlice(true)
+	eventually(t, "nothing of ours is left", func() error {
+		if err := a.gone("web-gallery", &keda.ScaledObject{}); err != nil {
+			return err
+		}
+		if a.get("web", gallery); gallery.GetAnnotations()[injector.ReplicasAnnotation] != "" {
+			return fmt.Errorf("annotations %v", gallery.GetAnnotations())
+		}
+		return a.nothingLeft()
+	})
+}
 
 // user returns who may do everything that the rules allow.
 func user(t *testing.T, name string, rules ...rbacv1.PolicyRule) *rest.Config {
@@ -85,12 +186,7 @@ func TestWorkloadForbidden(t *testing.T) {
 	if err := kube.Delete(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}}); err != nil {
 		t.Fatal(err)
 	}
-	gallery := &unstructured.Unstructured{}
-	gallery.SetGroupVersionKind(schema.GroupVersionKind{Group: "example.com", Version: "v1beta1", Kind: "Gallery"})
-	gallery.SetNamespace(a.ns)
-	gallery.SetName("web")
-	gallery.Object["spec"] = map[string]any{"replicas": int64(2)}
-	create(t, gallery)
+	gallery := a.gallery(2)
 	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/workload":"Gallery.example.com/web","scale-to-zero/hold-timeout":"1s"}}}`); err != nil {
 		t.Fatal(err)
 	}
@@ -99,13 +195,7 @@ func TestWorkloadForbidden(t *testing.T) {
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-gallery"}, &keda.ScaledObject{})
 	}
 	eventually(t, "the ScaledObject is made", scaled)
-	scale := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": int64(0)}}}
-	scale.SetAPIVersion("autoscaling/v1")
-	scale.SetKind("Scale")
-	a.get("web", gallery)
-	if err := kube.SubResource("scale").Update(t.Context(), gallery, client.WithSubResourceBody(scale)); err != nil {
-		t.Fatal(err)
-	}
+	a.scaleGallery(gallery, 0)
 	a.directSlice(false)
 	a.told("Gallery", "web", "Asleep: ")
 
@@ -141,13 +231,7 @@ func TestWorkloadForbidden(t *testing.T) {
 	a.staysRouted()
 
 	allow(t, "controllers", "custom-workloads-again", custom)
-	eventually(t, "the old replica count is back", func() error {
-		a.get("web", gallery)
-		if n, _, _ := unstructured.NestedInt64(gallery.Object, "spec", "replicas"); n != 2 {
-			return fmt.Errorf("it is %d", n)
-		}
-		return nil
-	})
+	eventually(t, "the old replica count is back", func() error { return a.galleryHas(gallery, 2) })
 	// Nothing is held for it any more, so that nobody waits for its pods.
 	eventually(t, "nothing of ours is left", func() error {
 		return errors.Join(a.gone("web-gallery", &keda.ScaledObject{}), a.nothingLeft())
