@@ -11,32 +11,33 @@ import (
 // server has now, nil on create. byController says that the write is our controller's own, which alone may change
 // RouteAnnotation: everybody else's writes keep what was there, a replace with a file from elsewhere included.
 //
-// The write that takes the label off, or sets it to false, takes the sentinel out. A Service without the label may be
-// opted in by its namespace or an Ingress, which the controller knows.
+// The write that takes the opt-in off, or sets it to false, takes the sentinel out. A Service without one may be opted in
+// by its namespace or an Ingress, which the controller knows.
 //
 // An error is one that the user must mend; the write is to be denied with it. Our controller changes no setting, and its writes are
 // not: it must be able to give a Service back whose label or annotations were written while admission was away.
 //
 // Applying it twice equals applying it once.
 func Admit(service, old *corev1.Service, byController bool) error {
-	optedIn, err := OptedIn(service.Labels)
+	optedIn, err := OptedIn(service)
 	if err != nil && !byController {
 		return err
 	}
-	if takenOver := old != nil && old.Annotations[RouteAnnotation] != "" && service.Labels[OptInLabel] != "false"; !byController && (optedIn || takenOver) {
-		if _, err := ParseSettings(service.Annotations); err != nil {
+	if !byController && (optedIn || TakenOver(service, old)) {
+		if err := checkService(service); err != nil {
 			return err
 		}
-		if err := CheckPorts(service); err != nil {
-			return err
-		}
+	}
+	wasOptedIn := false
+	if old != nil {
+		wasOptedIn, _ = OptedIn(old)
 	}
 	route := service.Annotations[RouteAnnotation]
 	switch {
 	case old == nil:
 		// A route is made for this very Service, later; this one may be a copy of another that had one.
 		route = ""
-	case service.Labels[OptInLabel] == "false", !optedIn && old.Labels[OptInLabel] == "true":
+	case OptedOut(service), !optedIn && wasOptedIn:
 		route = ""
 	case !byController:
 		route = old.Annotations[RouteAnnotation]
@@ -48,10 +49,26 @@ func Admit(service, old *corev1.Service, byController bool) error {
 	return nil
 }
 
+// TakenOver says whether a Service that is being written is taken over, as old shows, and does not opt out.
+func TakenOver(service, old *corev1.Service) bool {
+	return old != nil && old.Annotations[RouteAnnotation] != "" && !OptedOut(service)
+}
+
+// checkService says whether the settings of a Service are ones that can be used.
+func checkService(service *corev1.Service) error {
+	if _, err := ParseSettings(service.Annotations); err != nil {
+		return err
+	}
+	if err := checkNoNamespaceSetting(service.Annotations); err != nil {
+		return err
+	}
+	return CheckPorts(service)
+}
+
 // AdmitNamespace says whether the annotations of a Namespace, defaults for its Services, are ones that can be used. The
 // error is one that the user must mend.
 func AdmitNamespace(namespace *corev1.Namespace) error {
-	if _, err := OptedIn(namespace.Labels); err != nil {
+	if _, err := OptedIn(namespace); err != nil {
 		return err
 	}
 	const key = Prefix + "workload"

@@ -43,6 +43,8 @@ func annotated(key, value string) func(*corev1.Service) {
 	}
 }
 
+func enabled(value string) func(*corev1.Service) { return annotated(EnabledAnnotation, value) }
+
 func sentinel(s *corev1.Service) { s.Spec.Selector[SentinelKey] = SentinelValue }
 
 func noSelector(s *corev1.Service) { s.Spec.Selector = nil }
@@ -91,6 +93,25 @@ func TestAdmit(t *testing.T) {
 		"its namespace opts it in, and it opts out": {
 			service: service(label("false"), ready, sentinel), old: service(unlabelled, ready, sentinel),
 			want: service(label("false"), annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }),
+		},
+		"the annotation goes, and with it route and sentinel": {
+			service: service(unlabelled, annotated("x", "y"), ready, sentinel), old: service(unlabelled, annotated("x", "y"), enabled("true"), ready, sentinel),
+			want: service(unlabelled, annotated("x", "y")),
+		},
+		"the annotation says false": {
+			service: service(unlabelled, enabled("false"), ready, sentinel), old: service(unlabelled, enabled("true"), ready, sentinel),
+			want: service(unlabelled, enabled("false")),
+		},
+		"its namespace opts it in, and its annotation opts it out": {
+			service: service(unlabelled, enabled("false"), ready, sentinel), old: service(unlabelled, ready, sentinel),
+			want: service(unlabelled, enabled("false")),
+		},
+		"the label goes, and the annotation keeps it": {
+			service: service(unlabelled, enabled("true")), old: service(enabled("true"), ready, sentinel),
+			want: service(unlabelled, enabled("true"), ready, sentinel),
+		},
+		"the annotation goes, and the label keeps it": {
+			service: service(), old: service(enabled("true"), ready, sentinel), want: service(ready, sentinel),
 		},
 		"the controller withdraws a labelled one": {
 			service: service(sentinel), old: service(ready, sentinel), byController: true, want: service(),
@@ -142,6 +163,10 @@ func TestAdmitDenies(t *testing.T) {
 		want   []string
 	}{
 		"label":                    {label("yes"), []string{"label scale-to-zero", `"yes"`, `"true" or "false"`}},
+		"enabled":                  {enabled("yes"), []string{"annotation scale-to-zero/enabled", `"yes"`, `"true" or "false"`}},
+		"label and annotation":     {enabled("false"), []string{"annotation scale-to-zero/enabled", `"false"`, `label scale-to-zero is "true"`, "agree"}},
+		"internal services":        {annotated("scale-to-zero/internal-services", "true"), []string{"scale-to-zero/internal-services", "set it on the Namespace"}},
+		"direct labels":            {annotated("scale-to-zero/direct-labels", "yes"), []string{"scale-to-zero/direct-labels", `"yes"`, `"true" or "false"`}},
 		"unknown":                  {annotated("scale-to-zero/cooldwon", "1m"), []string{"scale-to-zero/cooldwon", "scale-to-zero/cooldown"}},
 		"duration":                 {annotated("scale-to-zero/cooldown", "5"), []string{"scale-to-zero/cooldown", `"5"`, "30s, 5m or 1h30m", "1s"}},
 		"too long":                 {annotated("scale-to-zero/hold-timeout", "2h"), []string{"scale-to-zero/hold-timeout", `"2h"`, "from 1s to 1h"}},

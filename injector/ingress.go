@@ -1,6 +1,7 @@
 package injector
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -9,8 +10,8 @@ import (
 )
 
 // AdmitIngress does to an Ingress that is being written what admission must do: its backends named in AliasesAnnotation
-// are reached by their alias Service. It changes nothing but the names of backend Services and that annotation. old is
-// what the API server has now, nil on create. byController says that the write is our controller's own, which alone may
+// are reached by their alias Service. It changes nothing but the names of backend Services, also in the annotations that
+// renameIn knows, and that annotation. old is what the API server has now, nil on create. byController says that the write is our controller's own, which alone may
 // change the annotation.
 //
 // The author's names are put back first and then exchanged anew, so that it does not matter whether a write comes with the
@@ -19,12 +20,15 @@ import (
 //
 // An error is one that the user must mend; as with Admit, it is for none of our controller's writes. Applying it twice equals applying it once.
 func AdmitIngress(ingress, old *networkingv1.Ingress, byController bool) error {
-	optedIn, err := OptedIn(ingress.Labels)
+	optedIn, err := OptedIn(ingress)
 	if err != nil && !byController {
 		return err
 	}
 	if optedIn && !byController {
 		if _, err := ParseSettings(ingress.Annotations); err != nil {
+			return err
+		}
+		if err := checkNoNamespaceSetting(ingress.Annotations); err != nil {
 			return err
 		}
 	}
@@ -39,16 +43,43 @@ func AdmitIngress(ingress, old *networkingv1.Ingress, byController bool) error {
 			aliases = had
 		}
 	}
-	for _, name := range backendNames(ingress) {
-		if original, ok := author[*name]; ok {
-			*name = original
+	exchange(ingress, func(name string) string {
+		if original, ok := author[name]; ok {
+			name = original
 		}
-		if alias, ok := aliases[*name]; ok {
-			*name = alias
+		if alias, ok := aliases[name]; ok {
+			name = alias
 		}
-	}
+		return name
+	})
 	setAliases(ingress, aliases)
 	return nil
+}
+
+// exchange renames the backend Services of an Ingress wherever it names them.
+func exchange(ingress *networkingv1.Ingress, rename func(string) string) {
+	for _, name := range backendNames(ingress) {
+		*name = rename(*name)
+	}
+	for key, value := range ingress.Annotations {
+		ingress.Annotations[key] = renameIn(key, value, rename)
+	}
+}
+
+// IngressWarnings returns what the author of an Ingress should know: what Warnings returns, and which of its annotations
+// seem to name a backend and are not rewritten with it.
+func IngressWarnings(ingress *networkingv1.Ingress) []string {
+	warnings := Warnings("Ingress", ingress, false)
+	if optedIn, err := OptedIn(ingress); err != nil || !optedIn {
+		return warnings
+	}
+	author, _ := Backends(ingress)
+	for _, service := range author {
+		for _, key := range NamedElsewhere(ingress, service) {
+			warnings = append(warnings, fmt.Sprintf("annotation %s seems to name backend Service %s: it is left as it is when the backend becomes %s", key, service, AliasServiceName(service)))
+		}
+	}
+	return warnings
 }
 
 // Aliases reads AliasesAnnotation: the alias Service's name by the Service's.
@@ -95,12 +126,15 @@ func authorsNames(aliases map[string]string) map[string]string {
 // those that it has now. Both are the same unless some have been exchanged for their alias.
 func Backends(ingress *networkingv1.Ingress) (author, now []string) {
 	originals := authorsNames(Aliases(ingress))
+	now = actionServices(ingress)
 	for _, name := range backendNames(ingress) {
 		now = append(now, *name)
-		if original, ok := originals[*name]; ok {
+	}
+	for _, name := range now {
+		if original, ok := originals[name]; ok {
 			author = append(author, original)
 		} else {
-			author = append(author, *name)
+			author = append(author, name)
 		}
 	}
 	slices.Sort(author)
@@ -136,7 +170,8 @@ func refersTo(ingress *networkingv1.Ingress, service, portName string, port int3
 		}
 		return b.Service.Port.Number == port || b.Service.Port.Name != "" && b.Service.Port.Name == portName
 	}
-	if refers(ingress.Spec.DefaultBackend) {
+	action := func(name string) bool { return name == service || originals[name] == service }
+	if refers(ingress.Spec.DefaultBackend) || slices.ContainsFunc(actionServices(ingress), action) {
 		return true
 	}
 	return slices.ContainsFunc(ingress.Spec.Rules, func(r networkingv1.IngressRule) bool {

@@ -7,7 +7,6 @@ import (
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
@@ -19,7 +18,8 @@ type Skip string
 
 // JudgeService looks at the Service alone. ownNamespace is where scale-to-zero itself runs. onlyIngress says that only
 // the traffic of Ingresses is to be taken over, which does not depend on how the Service's own clients reach its pods.
-func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool) Skip {
+// ingresses are those that lead to it.
+func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool, ingresses []string) Skip {
 	spec := &service.Spec
 	switch {
 	case service.Namespace == metaSystem || service.Namespace == ownNamespace:
@@ -31,8 +31,8 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 	case len(OriginalSelector(service)) == 0:
 		return "it has no selector, so its pods are not known; label a Service that selects them"
 	case spec.ClusterIP == corev1.ClusterIPNone && !onlyIngress:
-		return "it is headless: its clients connect to pods by themselves; label a Service with a cluster IP"
-	case !onlyIngress && spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal:
+		return Skip("it is headless: its clients connect to pods by themselves" + optInIngresses(service, ingresses))
+	case !onlyIngress && OnlyByIngress(service):
 		return "its internalTrafficPolicy is Local, and there need not be an interceptor on every node; set it to Cluster"
 	case len(spec.Ports) == 0:
 		return "it has no ports"
@@ -45,6 +45,20 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 	return ""
 }
 
+// OnlyByIngress says that a Service cannot be taken over itself, but what comes to it through Ingresses can.
+func OnlyByIngress(service *corev1.Service) bool {
+	local := service.Spec.InternalTrafficPolicy
+	return service.Spec.ClusterIP == corev1.ClusterIPNone || local != nil && *local == corev1.ServiceInternalTrafficPolicyLocal
+}
+
+// optInIngresses says how to take over what comes to a headless Service through Ingresses.
+func optInIngresses(service *corev1.Service, ingresses []string) string {
+	if len(ingresses) == 0 {
+		return ". If visitors come through an Ingress, label the Ingress instead; otherwise label a Service with a cluster IP"
+	}
+	return fmt.Sprintf(". Visitors come through an Ingress: kubectl label ingress -n %s %s %s=true", service.Namespace, strings.Join(ingresses, " "), OptInLabel)
+}
+
 const metaSystem = "kube-system"
 
 func portName(p corev1.ServicePort) string {
@@ -52,22 +66,6 @@ func portName(p corev1.ServicePort) string {
 		return fmt.Sprintf("%s (%d)", p.Name, p.Port)
 	}
 	return fmt.Sprint(p.Port)
-}
-
-// JudgeNamespaced looks at a Service that only its namespace opts in: a label on a namespace must never put a database to
-// sleep, so each of its ports has to say that it speaks HTTP, by its appProtocol or its name, or an Ingress of the
-// namespace has to send HTTP to it.
-func JudgeNamespaced(service *corev1.Service, ingresses []networkingv1.Ingress) Skip {
-	for _, p := range service.Spec.Ports {
-		if speaksHTTP(p) || slices.ContainsFunc(ingresses, func(i networkingv1.Ingress) bool {
-			return i.Labels[OptInLabel] != "false" && refersTo(&i, service.Name, p.Name, p.Port)
-		}) {
-			continue
-		}
-		return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s does not say that it speaks HTTP: name the port http, set its appProtocol, or label the Service itself; label it %s=false to hear no more of it",
-			portName(p), OptInLabel))
-	}
-	return ""
 }
 
 // speaksHTTP reads a port's appProtocol, else its name, which by an old convention begins with the protocol.

@@ -7,7 +7,6 @@ import (
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
@@ -38,7 +37,7 @@ func TestJudgeService(t *testing.T) {
 	notForIngresses := []string{"headless", "internalTrafficPolicy"}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := JudgeService(service(tc.change), "ours", false)
+			got := JudgeService(service(tc.change), "ours", false, nil)
 			if (tc.want == "") != (got == "") || !strings.Contains(string(got), tc.want) {
 				t.Errorf("got %q, want something with %q", got, tc.want)
 			}
@@ -46,7 +45,7 @@ func TestJudgeService(t *testing.T) {
 			if slices.Contains(notForIngresses, tc.want) {
 				want = ""
 			}
-			if got := JudgeService(service(tc.change), "ours", true); got != want {
+			if got := JudgeService(service(tc.change), "ours", true, nil); got != want {
 				t.Errorf("for its Ingresses only: got %q, want %q", got, want)
 			}
 		})
@@ -128,45 +127,17 @@ func TestJudgeWorkload(t *testing.T) {
 	}
 }
 
-func TestJudgeNamespaced(t *testing.T) {
-	port := func(name string, appProtocol *string) func(*corev1.Service) {
-		return func(s *corev1.Service) {
-			s.Spec.Ports = []corev1.ServicePort{{Name: name, Port: 80, AppProtocol: appProtocol}}
+// A headless Service's skip says which Ingress to label, or which kind of thing.
+func TestJudgeHeadless(t *testing.T) {
+	headless := service(func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone })
+	for want, ingresses := range map[string][]string{
+		"If visitors come through an Ingress, label the Ingress instead; otherwise label a Service with a cluster IP": nil,
+		"kubectl label ingress -n apps front scale-to-zero=true":                                                      {"front"},
+		"kubectl label ingress -n apps back front scale-to-zero=true":                                                 {"back", "front"},
+	} {
+		if got := JudgeService(headless, "ours", false, ingresses); !strings.Contains(string(got), want) {
+			t.Errorf("got %q, want something with %q", got, want)
 		}
-	}
-	backend := func(port networkingv1.ServiceBackendPort) networkingv1.Ingress {
-		return networkingv1.Ingress{Spec: networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{
-			Service: &networkingv1.IngressServiceBackend{Name: "web", Port: port},
-		}}}
-	}
-	optedOut := backend(networkingv1.ServiceBackendPort{Number: 80})
-	optedOut.Labels = map[string]string{OptInLabel: "false"}
-	tests := map[string]struct {
-		change    func(*corev1.Service)
-		ingresses []networkingv1.Ingress
-		taken     bool
-	}{
-		"named http":                   {change: port("http", nil), taken: true},
-		"named http-api":               {change: port("http-api", nil), taken: true},
-		"named HTTPS, which is HTTP":   {change: port("https", nil), taken: true},
-		"unnamed":                      {change: port("", nil)},
-		"named postgres":               {change: port("postgres", nil)},
-		"appProtocol http":             {change: port("web", new("http")), taken: true},
-		"appProtocol against the name": {change: port("http", new("postgresql"))},
-		"behind an Ingress, by number": {change: port("ui", nil), ingresses: []networkingv1.Ingress{backend(networkingv1.ServiceBackendPort{Number: 80})}, taken: true},
-		"behind an Ingress, by name":   {change: port("ui", nil), ingresses: []networkingv1.Ingress{backend(networkingv1.ServiceBackendPort{Name: "ui"})}, taken: true},
-		"another port's Ingress":       {change: port("ui", nil), ingresses: []networkingv1.Ingress{backend(networkingv1.ServiceBackendPort{Number: 81})}},
-		"an Ingress that opts out":     {change: port("ui", nil), ingresses: []networkingv1.Ingress{optedOut}},
-		"one of two": {change: func(s *corev1.Service) {
-			s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "db", Port: 5432}}
-		}},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			if got := JudgeNamespaced(service(tc.change), tc.ingresses); (got == "") != tc.taken {
-				t.Errorf("got %q, taken should be %t", got, tc.taken)
-			}
-		})
 	}
 }
 

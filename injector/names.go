@@ -8,7 +8,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// OptInLabel on a Service, an Ingress or a Namespace opts it in ("true") or out ("false").
+// OptInLabel on a Service, an Ingress or a Namespace opts it in ("true") or out ("false"). EnabledAnnotation does the same.
 const OptInLabel = "scale-to-zero"
 
 // Prefix of every annotation and label of ours but OptInLabel.

@@ -2,6 +2,7 @@ package injector
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func TestDirectService(t *testing.T) {
 		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}
 		s.Spec.IPFamilyPolicy = new(corev1.IPFamilyPolicyPreferDualStack)
 	})
-	got := DirectService(s)
+	got := DirectService(s, Settings{})
 	if d := cmp.Diff(map[string]string{"app": "web"}, got.Spec.Selector); d != "" {
 		t.Errorf("selector (-want +got):\n%s", d)
 	}
@@ -259,7 +260,7 @@ func TestAliasRouteSlices(t *testing.T) {
 	affinity := &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(60))}}
 	s := service(func(s *corev1.Service) {
 		s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = corev1.ServiceAffinityClientIP, affinity
-	}, annotated("example.com/x", "1"), annotated("scale-to-zero/cooldown", "1m"), annotated("kubectl.kubernetes.io/last-applied-configuration", "{}"))
+	})
 	alias := AliasService(s)
 	if alias.Name != "web-scale-to-zero" || alias.Spec.ClusterIP != "" || alias.Spec.Selector != nil || !cmp.Equal(alias.Spec.Ports, s.Spec.Ports) {
 		t.Errorf("alias %s: %+v", alias.Name, alias.Spec)
@@ -267,15 +268,91 @@ func TestAliasRouteSlices(t *testing.T) {
 	if alias.Spec.SessionAffinity != corev1.ServiceAffinityClientIP || alias.Spec.SessionAffinityConfig != affinity {
 		t.Errorf("the alias's session affinity is %q, %v", alias.Spec.SessionAffinity, alias.Spec.SessionAffinityConfig)
 	}
-	if d := cmp.Diff(map[string]string{"example.com/x": "1"}, alias.Annotations); d != "" {
-		t.Errorf("annotations (-want +got):\n%s", d)
-	}
 	got, err := RouteSlices(alias, s, api.Routes{Service: "web"}, DefaultSettings(), Published{})
 	if err != nil || len(got) != 1 {
 		t.Fatal(err, len(got))
 	}
 	if got[0].Labels[discoveryv1.LabelServiceName] != alias.Name || got[0].Labels[ServiceLabel] != "web" || got[0].Name == RouteSliceName("web", "IPv4") {
 		t.Errorf("slice %s, labels %v", got[0].Name, got[0].Labels)
+	}
+}
+
+// The alias has what an ingress controller reads of a backend, and nothing that has a tool act on it as on the Service.
+func TestAliasAnnotations(t *testing.T) {
+	for key, want := range map[string]bool{
+		"traefik.ingress.kubernetes.io/service.serversscheme": true,
+		"traefik.ingress.kubernetes.io/service.sticky.cookie": true,
+		"alb.ingress.kubernetes.io/healthcheck-path":          true,
+		"haproxy.org/check":                                  true,
+		"haproxy-ingress.github.io/balance-algorithm":        true,
+		"ingress.kubernetes.io/service-upstream":             true,
+		"konghq.com/plugins":                                 true,
+		"projectcontour.io/upstream-protocol.h2c":            true,
+		"cloud.google.com/backend-config":                    true,
+		"cloud.google.com/app-protocols":                     true,
+		"config.linkerd.io/opaque-ports":                     true,
+		"prometheus.io/scrape":                               false,
+		"prometheus.io/port":                                 false,
+		"external-dns.alpha.kubernetes.io/hostname":          false,
+		"service.beta.kubernetes.io/aws-load-balancer-type":  false,
+		"service.kubernetes.io/topology-mode":                false,
+		"metallb.io/address-pool":                            false,
+		"metallb.universe.tf/loadBalancerIPs":                false,
+		"lbipam.cilium.io/ips":                               false,
+		"service.cilium.io/global":                           false,
+		"cloud.google.com/neg-status":                        false,
+		"cloud.google.com/load-balancer-type":                false,
+		"networking.gke.io/load-balancer-type":               false,
+		"consul.hashicorp.com/service-sync":                  false,
+		"ad.datadoghq.com/service.checks":                    false,
+		"getambassador.io/config":                            false,
+		"tailscale.com/expose":                               false,
+		"service.beta.openshift.io/serving-cert-secret-name": false,
+		"argocd.argoproj.io/tracking-id":                     false,
+		"meta.helm.sh/release-name":                          false,
+		"kustomize.toolkit.fluxcd.io/prune":                  false,
+		"kubectl.kubernetes.io/last-applied-configuration":   false,
+		"reloader.stakater.com/auto":                         false,
+		"kube-linter.io/ignore-all":                          false,
+		"scale-to-zero/cooldown":                             false,
+		"example.com/anything":                               false,
+		"no-domain":                                          false,
+	} {
+		alias := AliasService(service(annotated(key, "x")))
+		if _, got := alias.Annotations[key]; got != want {
+			t.Errorf("%s is copied: %t, want %t", key, got, want)
+		}
+	}
+	for value, want := range map[string]bool{`{"ingress": true}`: true, `{"exposed_ports": {"80":{"name": "mine"}}}`: false} {
+		alias := AliasService(service(annotated("cloud.google.com/neg", value)))
+		if _, got := alias.Annotations["cloud.google.com/neg"]; got != want {
+			t.Errorf("neg %s is copied: %t, want %t", value, got, want)
+		}
+	}
+}
+
+// With direct-labels, the direct Service looks to a monitor like the Service, and to everybody else like ours.
+func TestDirectLabels(t *testing.T) {
+	s := service(annotated("prometheus.io/scrape", "true"), annotated("example.com/x", "1"), annotated("scale-to-zero/direct-labels", "true"),
+		func(s *corev1.Service) { s.Labels[ManagedByLabel], s.Labels["scale-to-zero/x"] = "Helm", "y" })
+	plain := DirectService(s, Settings{})
+	if _, ok := plain.Labels["app"]; ok || len(plain.Annotations) > 0 {
+		t.Errorf("without it: labels %v, annotations %v", plain.Labels, plain.Annotations)
+	}
+	got := DirectService(s, Settings{DirectLabels: true})
+	want := maps.Clone(plain.Labels)
+	want["app"] = "web"
+	if d := cmp.Diff(want, got.Labels); d != "" {
+		t.Errorf("labels (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff(map[string]string{"prometheus.io/scrape": "true"}, got.Annotations); d != "" {
+		t.Errorf("annotations (-want +got):\n%s", d)
+	}
+	if _, ok := s.Labels["app"]; !ok || s.Labels[ManagedByLabel] != "Helm" {
+		t.Errorf("the user's Service was changed: %v", s.Labels)
+	}
+	if bare := DirectService(service(func(s *corev1.Service) { s.Labels = nil }), Settings{DirectLabels: true}); len(bare.Labels) != len(plain.Labels) {
+		t.Errorf("of a Service without labels: %v", bare.Labels)
 	}
 }
 

@@ -1,6 +1,7 @@
 package injector
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,17 +13,20 @@ import (
 
 // DirectService returns the direct Service of an opted-in Service: headless, with the original selector and the same
 // ports, so that Kubernetes itself keeps the list of the real pods in its EndpointSlices, for each of its IP families.
-func DirectService(service *corev1.Service) *corev1.Service {
+//
+// If the settings ask for it, it has the Service's labels and its annotations for Prometheus too: a monitor that looks for
+// the Service's endpoints finds none behind the Service itself while it is taken over, and then finds them here.
+func DirectService(service *corev1.Service, s Settings) *corev1.Service {
 	ports := make([]corev1.ServicePort, len(service.Spec.Ports))
 	for i, p := range service.Spec.Ports {
 		p.NodePort = 0
 		ports[i] = p
 	}
-	return &corev1.Service{
+	direct := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       service.Namespace,
 			Name:            DirectServiceName(service.Name),
-			Labels:          labels(service.Name, api.RoleDirect),
+			Labels:          map[string]string{},
 			OwnerReferences: []metav1.OwnerReference{OwnerReference(service)},
 		},
 		Spec: corev1.ServiceSpec{
@@ -33,18 +37,34 @@ func DirectService(service *corev1.Service) *corev1.Service {
 			IPFamilyPolicy: service.Spec.IPFamilyPolicy,
 		},
 	}
+	if s.DirectLabels {
+		direct.Labels = others(service.Labels, func(key string) bool { return key != OptInLabel })
+		direct.Annotations = others(service.Annotations, func(key string) bool { return strings.HasPrefix(key, "prometheus.io/") })
+	}
+	maps.Copy(direct.Labels, labels(service.Name, api.RoleDirect))
+	return direct
+}
+
+// others returns those entries that are not ours and that keep approves of.
+func others(all map[string]string, keep func(key string) bool) map[string]string {
+	kept := maps.Clone(all)
+	if kept == nil {
+		kept = map[string]string{}
+	}
+	maps.DeleteFunc(kept, func(key, _ string) bool { return strings.HasPrefix(key, Prefix) || !keep(key) })
+	return kept
 }
 
 // AliasService returns the alias Service of a Service: with the same ports under the same names and numbers, so that a
 // backend of an Ingress stays right when only its Service's name is exchanged, and without a selector, since its route
-// slices are ours. Ingress controllers read annotations on Services, so it has its Service's, and its session affinity.
+// slices are ours. It has the Service's session affinity and those of its annotations that ingress controllers read.
 func AliasService(service *corev1.Service) *corev1.Service {
-	alias := DirectService(service)
+	alias := DirectService(service, Settings{})
 	alias.Name = AliasServiceName(service.Name)
 	alias.Labels[api.RoleLabel] = RoleAlias
 	alias.Annotations = map[string]string{}
 	for key, value := range service.Annotations {
-		if !strings.HasPrefix(key, Prefix) && !bookkeeping(key) {
+		if forIngressControllers(key, value) {
 			alias.Annotations[key] = value
 		}
 	}

@@ -33,6 +33,10 @@ type Settings struct {
 	IgnorePaths, IgnoreAgents string
 	// WaitingPage says who is shown a page while the app starts, as one of api's Page constants; empty when it is not given.
 	WaitingPage string
+	// DirectLabels has the direct Service carry the Service's labels, by which monitors find the pods.
+	DirectLabels bool
+	// InternalServices has a Namespace's opt-in include Services that nobody outside of the cluster reaches.
+	InternalServices bool
 }
 
 // DefaultSettings are those of a Service without annotations.
@@ -99,7 +103,22 @@ func settings() map[string]setting {
 			_, _, ok := parseIgnoreAgents(v)
 			return ignoreAgentsAllowed, ok
 		},
+		"direct-labels":     func(s *Settings, v string) (string, bool) { return boolean(&s.DirectLabels, v) },
+		"internal-services": func(s *Settings, v string) (string, bool) { return boolean(&s.InternalServices, v) },
+		"enabled":           func(_ *Settings, v string) (string, bool) { return boolean(new(bool), v) }, // OptedIn reads it
 	}
+}
+
+// InternalServicesAnnotation is the one setting that is for Namespaces alone.
+const InternalServicesAnnotation = Prefix + "internal-services"
+
+// checkNoNamespaceSetting says whether a Service's or an Ingress's annotations are free of it.
+func checkNoNamespaceSetting(annotations map[string]string) error {
+	value, ok := annotations[InternalServicesAnnotation]
+	if !ok {
+		return nil
+	}
+	return &SettingError{Key: "annotation " + InternalServicesAnnotation, Value: value, Allowed: "it says which Services a Namespace's opt-in includes: set it on the Namespace"}
 }
 
 // internal are the keys below Prefix that are ours to write.
@@ -151,22 +170,15 @@ func ParseSettings(annotations map[string]string) (Settings, error) {
 	return s, errors.Join(errs...)
 }
 
-// OptedIn says whether the labels opt a Service in; a value that is neither "true" nor "false" is an error.
-func OptedIn(labels map[string]string) (bool, error) {
-	switch value, ok := labels[OptInLabel]; {
-	case !ok || value == "false":
-		return false, nil
-	case value == "true":
-		return true, nil
-	default:
-		return false, &SettingError{Key: "label " + OptInLabel, Value: value, Allowed: `allowed is "true" or "false"`}
-	}
-}
-
 func integer(to *int32, value string, low, high int32) (string, bool) {
 	n, err := strconv.ParseInt(value, 10, 32)
 	*to = int32(n)
 	return fmt.Sprintf("a whole number from %d to %d", low, high), err == nil && *to >= low && *to <= high
+}
+
+func boolean(to *bool, value string) (string, bool) {
+	*to = value == "true"
+	return `"true" or "false"`, isBool(value)
 }
 
 func duration(to *time.Duration, value string, low, high time.Duration) (string, bool) {

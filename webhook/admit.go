@@ -3,7 +3,6 @@ package webhook
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -27,19 +26,28 @@ const (
 
 // Add registers the webhooks with the manager's server.
 func Add(mgr ctrl.Manager) error {
-	err := errors.Join(
-		ctrl.NewWebhookManagedBy(mgr, &corev1.Service{}).WithDefaulterCustomPath(ServicePath).
-			WithDefaulter(defaulter[*corev1.Service](admitService)).Complete(),
-		ctrl.NewWebhookManagedBy(mgr, &networkingv1.Ingress{}).WithDefaulterCustomPath(IngressPath).
-			WithDefaulter(defaulter[*networkingv1.Ingress](admitIngress)).Complete(),
-		ctrl.NewWebhookManagedBy(mgr, &corev1.Namespace{}).WithDefaulterCustomPath(NamespacePath).
-			WithDefaulter(defaulter[*corev1.Namespace](admitNamespace)).Complete(),
-	)
-	if err != nil {
-		return fmt.Errorf("adding webhooks: %w", err)
-	}
-	mgr.GetWebhookServer().Register(WorkloadPath, &admission.Webhook{Handler: workloads{}})
+	server := mgr.GetWebhookServer()
+	server.Register(ServicePath, &admission.Webhook{Handler: admitter[*corev1.Service]{mgr.GetScheme(), admitService}})
+	server.Register(IngressPath, &admission.Webhook{Handler: admitter[*networkingv1.Ingress]{mgr.GetScheme(), admitIngress}})
+	server.Register(NamespacePath, &admission.Webhook{Handler: admitter[*corev1.Namespace]{mgr.GetScheme(), admitNamespace}})
+	server.Register(WorkloadPath, &admission.Webhook{Handler: workloads{}})
 	return nil
+}
+
+// admitter is a defaulter that can warn: admit changes object in place, and returns what its author should know.
+type admitter[T runtime.Object] struct {
+	scheme *runtime.Scheme
+	admit  func(object T, req admission.Request) (warnings []string, err error)
+}
+
+// Handle implements admission.Handler.
+func (a admitter[T]) Handle(ctx context.Context, req admission.Request) admission.Response {
+	var warnings []string
+	hook := admission.WithDefaulter(a.scheme, defaulter[T](func(object T, req admission.Request) (err error) {
+		warnings, err = a.admit(object, req)
+		return err
+	}))
+	return hook.Handler.Handle(ctx, req).WithWarnings(warnings...)
 }
 
 // defaulter makes an admission.Defaulter of a function that changes object in place.
@@ -54,24 +62,33 @@ func (admit defaulter[T]) Default(ctx context.Context, object T) error {
 	return admit(object, req)
 }
 
-func admitService(service *corev1.Service, req admission.Request) error {
+func admitService(service *corev1.Service, req admission.Request) ([]string, error) {
 	old, err := oldObject(req, &corev1.Service{})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return injector.Admit(service, old, byController(req))
+	if err := injector.Admit(service, old, byController(req)); err != nil || byController(req) {
+		return nil, err
+	}
+	return injector.Warnings("Service", service, injector.TakenOver(service, old)), nil
 }
 
-func admitIngress(ingress *networkingv1.Ingress, req admission.Request) error {
+func admitIngress(ingress *networkingv1.Ingress, req admission.Request) ([]string, error) {
 	old, err := oldObject(req, &networkingv1.Ingress{})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return injector.AdmitIngress(ingress, old, byController(req))
+	if err := injector.AdmitIngress(ingress, old, byController(req)); err != nil || byController(req) {
+		return nil, err
+	}
+	return injector.IngressWarnings(ingress), nil
 }
 
-func admitNamespace(namespace *corev1.Namespace, _ admission.Request) error {
-	return injector.AdmitNamespace(namespace)
+func admitNamespace(namespace *corev1.Namespace, _ admission.Request) ([]string, error) {
+	if err := injector.AdmitNamespace(namespace); err != nil {
+		return nil, err
+	}
+	return injector.Warnings("Namespace", namespace, false), nil
 }
 
 // oldObject decodes into object what the API server has now; it returns nil on create.

@@ -31,6 +31,8 @@ const (
 	reasonNoInterceptor = "NoInterceptor"
 	reasonSiblings      = "ServiceNotOptedIn"
 	reasonForbidden     = "WorkloadForbidden"
+	reasonUnvisited     = "NoVisitorYet"
+	reasonAnnotation    = "AnnotationNotRewritten"
 )
 
 // storyteller writes events, a lasting state of a Service only once. It writes each as an object of its own: client-go's
@@ -90,15 +92,16 @@ func (s *storyteller) write(ctx context.Context, eventType, reason, note string,
 	})
 }
 
-// tellOnce is tell, unless the same was the last thing told of the Service by tellOnce for that reason.
-func (s *storyteller) tellOnce(ctx context.Context, eventType, reason, note string, service *corev1.Service) {
+// tellOnce is tell, unless the same was the last thing told of the Service by tellOnce for that reason. also are further
+// objects that get the event.
+func (s *storyteller) tellOnce(ctx context.Context, eventType, reason, note string, service *corev1.Service, also ...client.Object) {
 	key := told{client.ObjectKeyFromObject(service), reason}
 	s.mu.Lock()
 	known := s.last[key] == note
 	s.last[key] = note
 	s.mu.Unlock()
 	if !known {
-		s.tell(ctx, eventType, reason, note, service)
+		s.tell(ctx, eventType, reason, note, append([]client.Object{service}, also...)...)
 	}
 }
 

@@ -43,6 +43,7 @@ type ServiceReconciler struct {
 	stories   *storyteller
 	keda      *atomic.Bool // whether KEDA's API is there
 	workloads *workloads
+	gateway   *gatewayWatch
 
 	portsOnce sync.Mutex // protects ports, and its first filling
 	ports     *injector.Ports
@@ -117,8 +118,12 @@ func (r *ServiceReconciler) apply(ctx context.Context, service *corev1.Service, 
 		if err != nil || !done {
 			return result, err
 		}
+		unvisited, err := r.warnUnvisited(ctx, service, *wanted, ingresses, v)
+		if err != nil {
+			return ctrl.Result{}, err
+		}
 		back, err := r.withdraw(ctx, service, other, ingresses, v)
-		return soonest(soonest(result, back), ctrl.Result{RequeueAfter: v.retry}), err
+		return soonest(soonest(soonest(result, unvisited), back), ctrl.Result{RequeueAfter: v.retry}), err
 	}
 	self, err := r.withdraw(ctx, service, &own.self, ingresses, v)
 	if err != nil {
@@ -141,6 +146,8 @@ func (r *ServiceReconciler) apply(ctx context.Context, service *corev1.Service, 
 			r.stories.forget(client.ObjectKeyFromObject(service)) // who opts it in again is told again
 		case young > 0:
 			result.RequeueAfter = young
+		case v.general: // nobody has asked for this very Service
+			r.stories.tellOnce(ctx, corev1.EventTypeNormal, reasonSkipped, "Not taken over: "+string(v.skip), service)
 		default:
 			r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(v.skip), service)
 		}
@@ -251,7 +258,7 @@ func backingOf(ctx context.Context, c client.Reader, service *corev1.Service) (b
 	for i := range list.Items {
 		ingress := &list.Items[i]
 		author, now := injector.Backends(ingress)
-		optedIn, err := injector.OptedIn(ingress.Labels)
+		optedIn, err := injector.OptedIn(ingress)
 		if err == nil && optedIn && slices.Contains(author, service.Name) && ingress.DeletionTimestamp.IsZero() {
 			b.optedIn = append(b.optedIn, ingress)
 		}

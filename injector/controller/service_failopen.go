@@ -75,12 +75,15 @@ func (r *ServiceReconciler) warn(ctx context.Context, service *corev1.Service, e
 		r.stories.tell(ctx, corev1.EventTypeNormal, reasonInjected,
 			fmt.Sprintf("Requests to Service %s go through scale-to-zero again: an interceptor is ready", service.Name), service, v.object)
 	}
-	var all corev1.ServiceList
-	if err := r.client.List(ctx, &all, client.InNamespace(service.Namespace)); err != nil {
-		return fmt.Errorf("listing services of namespace %s: %w", service.Namespace, err)
+	if e.alias {
+		r.warnOfAnnotations(ctx, service, e, ingresses)
 	}
-	siblings := injector.Siblings(v.workload, all.Items, func(s *corev1.Service) bool {
-		taken, _ := optIn(s, v.namespace, backing{all: ingresses.all})
+	around, err := r.allSurroundings(ctx, v.namespace, ingresses)
+	if err != nil {
+		return err
+	}
+	siblings := injector.Siblings(v.workload, around.Services, func(s *corev1.Service) bool {
+		taken, _ := optIn(s, v.namespace, backing{all: ingresses.all}, around)
 		return taken == takeService || s.Name == service.Name
 	})
 	if len(siblings) == 0 {
@@ -90,4 +93,23 @@ func (r *ServiceReconciler) warn(ctx context.Context, service *corev1.Service, e
 		"%s also serves Service %s, where nobody counts or wakes: while it sleeps, their clients find no pod. Label them %s=true too, or send their clients here",
 		v.workload.Ref(), strings.Join(siblings, ", "), injector.OptInLabel), service)
 	return nil
+}
+
+// warnOfAnnotations warns, once, of annotations of opted-in Ingresses that seem to name the Service and still do so now that
+// the Ingress reaches it by its alias.
+func (r *ServiceReconciler) warnOfAnnotations(ctx context.Context, service *corev1.Service, e entrance, ingresses backing) {
+	var notes []string
+	var objects []client.Object
+	for _, i := range ingresses.optedIn {
+		if keys := injector.NamedElsewhere(i, service.Name); len(keys) > 0 {
+			notes = append(notes, fmt.Sprintf("annotation %s of Ingress %s", strings.Join(keys, ", "), i.Name))
+			objects = append(objects, i)
+		}
+	}
+	if len(notes) == 0 {
+		return
+	}
+	r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonAnnotation, fmt.Sprintf(
+		"%s: it seems to name Service %s, which the Ingress now reaches by %s. It is left as it is. If it should follow, opt in the Service instead of the Ingress: kubectl label service -n %s %s %s=true",
+		strings.Join(notes, "; "), service.Name, e.front.Name, service.Namespace, service.Name, injector.OptInLabel), service, objects...)
 }

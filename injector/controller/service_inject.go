@@ -26,7 +26,7 @@ import (
 // inject takes an entrance over, made before broken: the real pods are listed, the interceptors listen, traffic is sent to
 // them as well, and only then is admission asked to turn it away from the pods. done says that it is taken over.
 func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service, e *entrance, direct *corev1.Service, ingresses backing, v verdict) (result ctrl.Result, done bool, err error) {
-	if err := r.applyCompanions(ctx, service, e, direct); err != nil {
+	if err := r.applyCompanions(ctx, service, e, direct, v.settings); err != nil {
 		return ctrl.Result{}, false, err
 	}
 	routes, err := r.routes(ctx, service, *e, v)
@@ -95,8 +95,8 @@ func (r *ServiceReconciler) taken(service *corev1.Service, e entrance, ingresses
 }
 
 // applyCompanions makes the direct Service, and the alias Service if the entrance has one.
-func (r *ServiceReconciler) applyCompanions(ctx context.Context, service *corev1.Service, e *entrance, direct *corev1.Service) error {
-	if err := r.applyCompanion(ctx, injector.DirectService(service), direct); err != nil || !e.alias {
+func (r *ServiceReconciler) applyCompanions(ctx context.Context, service *corev1.Service, e *entrance, direct *corev1.Service, s injector.Settings) error {
+	if err := r.applyCompanion(ctx, injector.DirectService(service, s), direct); err != nil || !e.alias {
 		return err
 	}
 	alias := injector.AliasService(service)
@@ -276,7 +276,7 @@ func (r *ServiceReconciler) askWhenListed(ctx context.Context, service *corev1.S
 func (r *ServiceReconciler) ask(ctx context.Context, service *corev1.Service, e entrance, ingresses backing, routes api.Routes, v verdict) (ctrl.Result, bool, error) {
 	objects := []client.Object{service}
 	note := fmt.Sprintf("Requests to Service %s (%s)", service.Name, portsText(routes))
-	undo := fmt.Sprintf("kubectl label service -n %s %s %s-", service.Namespace, service.Name, injector.OptInLabel)
+	undo := injector.UndoOptIn("service", service)
 	if e.alias {
 		for _, i := range ingresses.optedIn {
 			if err := r.lead(ctx, i, service.Name, e.front.Name); err != nil {
@@ -285,16 +285,13 @@ func (r *ServiceReconciler) ask(ctx context.Context, service *corev1.Service, e 
 			objects = append(objects, i)
 		}
 		note = fmt.Sprintf("Requests through %s to Service %s (%s)", ingressesText(ingresses.optedIn), service.Name, portsText(routes))
-		undo = fmt.Sprintf("kubectl label ingress -n %s %s %s-", service.Namespace, ingresses.optedIn[0].Name, injector.OptInLabel)
+		undo = injector.UndoOptIn("ingress", ingresses.optedIn[0])
 	} else {
 		if err := r.annotate(ctx, service, injector.RouteAnnotation, injector.RouteReady); err != nil {
 			return ctrl.Result{}, false, err
 		}
-		if service.Labels[injector.OptInLabel] == "" {
-			undo = fmt.Sprintf("kubectl label service -n %s %s %s=false", service.Namespace, service.Name, injector.OptInLabel)
-		}
 		for _, i := range ingresses.optedIn { // it would stay opted in for these
-			undo += fmt.Sprintf(" && kubectl label ingress -n %s %s %s-", i.Namespace, i.Name, injector.OptInLabel)
+			undo += " && " + injector.UndoOptIn("ingress", i)
 		}
 	}
 	if !r.taken(service, e, ingresses) {
@@ -306,6 +303,8 @@ func (r *ServiceReconciler) ask(ctx context.Context, service *corev1.Service, e 
 	note += fmt.Sprintf(" now go through scale-to-zero; %s sleeps after %s without one and wakes on the next.", v.workload.Ref(), injector.Short(v.settings.Cooldown))
 	if e.alias {
 		note += " Clients that use the Service itself do not wake it."
+	} else {
+		note += fmt.Sprintf(" kubectl port-forward, logs and exec find no pods behind service/%s now: use %s.", service.Name, kubectlName(v.workload))
 	}
 	r.stories.tell(ctx, corev1.EventTypeNormal, reasonInjected, note+" Undo: "+undo, append(objects, v.object)...)
 	return ctrl.Result{}, true, r.warn(ctx, service, e, ingresses, v)
@@ -345,6 +344,12 @@ func (r *ServiceReconciler) annotate(ctx context.Context, o client.Object, key, 
 		return fmt.Errorf("annotating %s: %w", client.ObjectKeyFromObject(o), err)
 	}
 	return nil
+}
+
+// kubectlName is how kubectl takes the workload as an argument.
+func kubectlName(w injector.Workload) string {
+	kind, name, _ := strings.Cut(w.Ref().String(), "/")
+	return strings.ToLower(kind) + "/" + name
 }
 
 func ingressesText(ingresses []*networkingv1.Ingress) string {

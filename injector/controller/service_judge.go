@@ -30,6 +30,7 @@ const (
 type verdict struct {
 	take     take
 	skip     injector.Skip // why nothing is taken, if it is opted in
+	general  bool          // only its namespace opts it in, with all the others
 	retry    time.Duration // when to look again, if the reason goes away without any watch saying so
 	settings injector.Settings
 	workload injector.Workload
@@ -46,7 +47,12 @@ func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service, 
 	if err := r.client.Get(ctx, types.NamespacedName{Name: service.Namespace}, v.namespace); err != nil {
 		return v, fmt.Errorf("getting namespace %s: %w", service.Namespace, err)
 	}
-	v.take, v.skip = optIn(service, v.namespace, ingresses)
+	around, err := r.surroundings(ctx, service, v.namespace, ingresses)
+	if err != nil {
+		return v, err
+	}
+	v.take, v.skip = optIn(service, v.namespace, ingresses, around)
+	v.general = v.take != takeIngresses && generallyOptedIn(service, v.namespace)
 	if v.take == takeNothing {
 		return v, nil
 	}
@@ -66,7 +72,7 @@ func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service, 
 	if err != nil {
 		v.skip = injector.Skip(err.Error()) // it was written while admission was away
 	} else {
-		v.skip = injector.JudgeService(service, r.Namespace, v.take == takeIngresses)
+		v.skip = injector.JudgeService(service, r.Namespace, v.take == takeIngresses, ingresses.leading(service.Name))
 	}
 	if v.skip == "" {
 		if err := r.judgeWorkload(ctx, service, own, &v); err != nil {
@@ -79,31 +85,31 @@ func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service, 
 	return v, nil
 }
 
-// optIn reads the labels.
-func optIn(service *corev1.Service, namespace *corev1.Namespace, ingresses backing) (take, injector.Skip) {
-	var skip injector.Skip
-	own, err := injector.OptedIn(service.Labels)
-	switch {
-	case err != nil:
+// optIn reads the labels and annotations. around counts only where the namespace is opted in. Of a Service that cannot be
+// taken over itself, what comes through opted-in Ingresses can.
+func optIn(service *corev1.Service, namespace *corev1.Namespace, ingresses backing, around injector.Surroundings) (take, injector.Skip) {
+	own, err := injector.OptedIn(service)
+	if err != nil {
 		return takeNothing, injector.Skip(err.Error())
-	case own:
-		return takeService, ""
 	}
-	if _, labelled := service.Labels[injector.OptInLabel]; !labelled {
-		all, err := injector.OptedIn(namespace.Labels)
+	taken, skip := takeNothing, injector.Skip("")
+	if own {
+		taken = takeService
+	} else if !injector.OptedOut(service) {
+		all, err := injector.OptedIn(namespace)
 		switch {
 		case err != nil:
 			skip = injector.Skip("namespace " + namespace.Name + ": " + err.Error())
 		case all:
-			if skip = injector.JudgeNamespaced(service, ingresses.all); skip == "" {
-				return takeService, ""
+			if skip = injector.JudgeNamespaced(service, around); skip == "" {
+				taken = takeService
 			}
 		}
 	}
-	if len(ingresses.optedIn) > 0 {
+	if len(ingresses.optedIn) > 0 && (taken == takeNothing || injector.OnlyByIngress(service)) {
 		return takeIngresses, ""
 	}
-	return takeNothing, skip
+	return taken, skip
 }
 
 // judgeWorkload finds what is to be scaled, and whether it may be.

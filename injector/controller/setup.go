@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,6 +14,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
@@ -78,6 +80,11 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds,
 		lives: map[types.NamespacedName]life{}, starts: map[types.NamespacedName]start{},
 	}
+	disco, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("adding the watches of other APIs: %w", err)
+	}
+	services.gateway = &gatewayWatch{log: mgr.GetLogger().WithName("gateway"), discovery: disco, live: mgr.GetAPIReader(), cache: mgr.GetCache()}
 	serviceController, err := services.build(mgr)
 	if err != nil {
 		return fmt.Errorf("adding service controller: %w", err)
@@ -96,15 +103,19 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	k := &kedaWatch{
 		mgr: mgr, log: mgr.GetLogger().WithName("keda"), available: available, services: services,
-		serviceController: serviceController, workloadController: workloadController,
-	}
-	if k.discovery, err = discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient()); err != nil {
-		return fmt.Errorf("adding KEDA's watch: %w", err)
+		serviceController: serviceController, workloadController: workloadController, discovery: disco,
 	}
 	if err := k.look(ctx); err != nil {
 		return err
 	}
-	return mgr.Add(k)
+	services.gateway.watch = func(route *unstructured.Unstructured) error {
+		return serviceController.Watch(source.Kind[client.Object](mgr.GetCache(), route,
+			handler.EnqueueRequestsFromMapFunc(services.reachedTogether(routeBackends)), predicate.GenerationChangedPredicate{}))
+	}
+	if err := services.gateway.look(ctx); err != nil {
+		return err
+	}
+	return errors.Join(mgr.Add(k), mgr.Add(services.gateway))
 }
 
 func (r *ServiceReconciler) build(mgr ctrl.Manager) (controller.Controller, error) {
@@ -113,7 +124,8 @@ func (r *ServiceReconciler) build(mgr ctrl.Manager) (controller.Controller, erro
 		Named("service").
 		For(&corev1.Service{}).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(r.sliceOf)).
-		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(backends)).
+		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(r.reachedTogether(backends))).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.reachedTogether(nothing)), builder.WithPredicates(reachChanged())).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.inNamespace), builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&appsv1.Deployment{}, neighbours, builder.WithPredicates(changed())).
 		Watches(&appsv1.StatefulSet{}, neighbours, builder.WithPredicates(changed())).
@@ -155,9 +167,25 @@ func (r *ServiceReconciler) takenOver(ctx context.Context) []reconcile.Request {
 // Deployment, all that are, or may be, taken over.
 func (r *ServiceReconciler) neighbours(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetNamespace() == r.Namespace {
-		return append(r.takenOver(ctx), r.list(ctx, client.MatchingLabels{injector.OptInLabel: "true"})...)
+		return append(r.takenOver(ctx), r.optedIn(ctx)...)
 	}
 	return r.list(ctx, client.InNamespace(o.GetNamespace()))
+}
+
+// optedIn returns the Services that are opted in themselves.
+func (r *ServiceReconciler) optedIn(ctx context.Context) []reconcile.Request {
+	var list corev1.ServiceList
+	if err := r.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		log.FromContext(ctx).Error(err, "Listing Services")
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		if optedIn, err := injector.OptedIn(&list.Items[i]); err == nil && optedIn {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return out
 }
 
 // inNamespace returns the Services of a Namespace.
@@ -184,7 +212,7 @@ func backends(_ context.Context, o client.Object) []reconcile.Request {
 
 func (r *ServiceReconciler) list(ctx context.Context, options ...client.ListOption) []reconcile.Request {
 	var list corev1.ServiceList
-	if err := r.client.List(ctx, &list, options...); err != nil {
+	if err := r.client.List(ctx, &list, append(options, client.UnsafeDisableDeepCopy)...); err != nil {
 		log.FromContext(ctx).Error(err, "Listing Services")
 		return nil
 	}
@@ -193,6 +221,26 @@ func (r *ServiceReconciler) list(ctx context.Context, options ...client.ListOpti
 		out[i].NamespacedName = client.ObjectKeyFromObject(&list.Items[i])
 	}
 	return out
+}
+
+// nothing is for watches of objects that concern no Service by themselves.
+func nothing(context.Context, client.Object) []reconcile.Request { return nil }
+
+// reachChanged passes Services of others that come, go or change so that the others of the same pods may be judged
+// otherwise.
+func reachChanged() predicate.Predicate {
+	ours := predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetLabels()[injector.ManagedByLabel] != injector.ManagedBy })
+	changed := predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, ok := e.ObjectOld.(*corev1.Service)
+			after, ok2 := e.ObjectNew.(*corev1.Service)
+			return ok && ok2 && (before.Spec.Type != after.Spec.Type ||
+				injector.OptedOut(before) != injector.OptedOut(after) ||
+				!maps.Equal(injector.OriginalSelector(before), injector.OriginalSelector(after)))
+		},
+	}
+	return predicate.And(ours, changed)
 }
 
 // retargeted passes HPAs that come, go or change what they scale, and not the status that they write all the time.

@@ -30,6 +30,8 @@ const (
 type Counts interface {
 	// Count says whether the workload is in use, and how many requests for it are pending at all interceptors together.
 	Count(ctx context.Context, namespace string, w api.Workload) (active bool, pending int64, err error)
+	// Visited says whether a request has come within a time, or may have: nobody has counted for so long yet.
+	Visited(ctx context.Context, namespace string, w api.Workload, within time.Duration) (bool, error)
 }
 
 // scaleByCounts does KEDA's part where there is no KEDA: it puts an idle workload to sleep, and gives a busy one more
@@ -68,6 +70,49 @@ type scalerClient struct {
 
 // Count implements Counts.
 func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Workload) (bool, int64, error) {
+	client, err := c.connect()
+	if err != nil {
+		return false, 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	ref := &pb.ScaledObjectRef{Name: w.Name, Namespace: namespace, ScalerMetadata: map[string]string{
+		api.MetadataWorkload: w.String(), api.MetadataTargetPendingRequests: strconv.Itoa(1),
+	}}
+	active, err := client.IsActive(ctx, ref)
+	if err != nil {
+		return false, 0, fmt.Errorf("asking whether %s is active: %w", w, err)
+	}
+	metrics, err := client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: ref, MetricName: api.MetricPendingRequests})
+	if err != nil {
+		return false, 0, fmt.Errorf("asking for the pending requests of %s: %w", w, err)
+	}
+	var pending int64
+	for _, m := range metrics.GetMetricValues() {
+		pending += m.GetMetricValue()
+	}
+	return active.GetResult(), pending, nil
+}
+
+// Visited implements Counts.
+func (c *scalerClient) Visited(ctx context.Context, namespace string, w api.Workload, within time.Duration) (bool, error) {
+	client, err := c.connect()
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	active, err := client.IsActive(ctx, &pb.ScaledObjectRef{Name: w.Name, Namespace: namespace, ScalerMetadata: map[string]string{
+		api.MetadataWorkload: w.String(), api.MetadataInactiveAfter: within.String(),
+	}})
+	if err != nil {
+		return false, fmt.Errorf("asking whether %s was visited: %w", w, err)
+	}
+	return active.GetResult(), nil
+}
+
+// connect returns the client, which it makes once.
+func (c *scalerClient) connect() (pb.ExternalScalerClient, error) {
 	c.once.Do(func() {
 		var conn *grpc.ClientConn
 		conn, c.err = grpc.NewClient("dns:///"+c.address,
@@ -84,24 +129,7 @@ func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Worklo
 		}
 	})
 	if c.err != nil {
-		return false, 0, fmt.Errorf("connecting to the interceptors: %w", c.err)
+		return nil, fmt.Errorf("connecting to the interceptors: %w", c.err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, countTimeout)
-	defer cancel()
-	ref := &pb.ScaledObjectRef{Name: w.Name, Namespace: namespace, ScalerMetadata: map[string]string{
-		api.MetadataWorkload: w.String(), api.MetadataTargetPendingRequests: strconv.Itoa(1),
-	}}
-	active, err := c.client.IsActive(ctx, ref)
-	if err != nil {
-		return false, 0, fmt.Errorf("asking whether %s is active: %w", w, err)
-	}
-	metrics, err := c.client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: ref, MetricName: api.MetricPendingRequests})
-	if err != nil {
-		return false, 0, fmt.Errorf("asking for the pending requests of %s: %w", w, err)
-	}
-	var pending int64
-	for _, m := range metrics.GetMetricValues() {
-		pending += m.GetMetricValue()
-	}
-	return active.GetResult(), pending, nil
+	return c.client, nil
 }

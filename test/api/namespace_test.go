@@ -17,6 +17,14 @@ func (a *app) patchNamespace(patch string) error {
 	return kube.Patch(a.t.Context(), ns, client.RawPatch("application/merge-patch+json", []byte(patch)), client.FieldOwner("kubectl-label"))
 }
 
+// reachable has the Service be one that visitors reach.
+func (a *app) reachable() {
+	a.t.Helper()
+	if err := a.patch(`{"spec":{"type":"NodePort"}}`); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
 func TestNamespace(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -24,6 +32,7 @@ func TestNamespace(t *testing.T) {
 	database := a.service()
 	database.Name, database.Spec.Ports[0].Name = "db", "postgres"
 	create(t, database)
+	a.reachable()
 	out := a.service()
 	out.Name, out.Labels[injector.OptInLabel] = "out", "false"
 	create(t, out)
@@ -35,7 +44,7 @@ func TestNamespace(t *testing.T) {
 	if _, routes := a.routeSlice(); routes.Cooldown.String() != "7m0s" || routes.HoldTimeout.String() != "3m0s" {
 		t.Errorf("the namespace's annotations are no defaults: cool-down %s, hold time-out %s", routes.Cooldown, routes.HoldTimeout)
 	}
-	a.told("Service", "db", "Not taken over: only its namespace opts it in, and its port postgres (80) does not say that it speaks HTTP")
+	a.told("Service", "db", "Not taken over: only its namespace opts it in, and its port postgres (80) is that of PostgreSQL")
 	a.told("Service", "web", "also serves Service db, out")
 	if got := events(t, a.ns, "Service", "out"); got != "" {
 		t.Errorf("a Service that opted out hears: %s", got)
@@ -75,6 +84,7 @@ func TestNamespaceWithOneOptedOut(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
+	a.reachable()
 	if err := a.patchNamespace(`{"metadata":{"labels":{"scale-to-zero":"true"}}}`); err != nil {
 		t.Fatal(err)
 	}

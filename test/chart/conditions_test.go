@@ -74,6 +74,9 @@ func TestServiceConditions(t *testing.T) {
 	optedOut := service(map[string]string{"scale-to-zero": "false"}, nil, other)
 	annotated := service(nil, map[string]string{"scale-to-zero/route": "ready"}, other)
 	intercepted := service(other, other, map[string]string{"app": "web", "scale-to-zero/intercepted": "true"})
+	enabled := service(nil, map[string]string{"scale-to-zero/enabled": "true"}, other)
+	mistaken := service(nil, map[string]string{"scale-to-zero": "true"}, other)
+	mistakenToo := service(map[string]string{"scale-to-zero/enabled": "true"}, nil, other)
 	direct := service(map[string]string{"scale-to-zero/role": "direct"}, nil, other)
 	for name, tc := range map[string]struct {
 		object, old *corev1.Service // old is nil on CREATE
@@ -86,6 +89,10 @@ func TestServiceConditions(t *testing.T) {
 		"a direct Service is created":    {direct, nil, false},
 		"labelled is created":            {labelled, nil, true},
 		"annotated is created":           {annotated, nil, true},
+		"opted in by annotation":         {enabled, nil, true},
+		"that annotation goes":           {bare, enabled, true},
+		"the label as an annotation":     {mistaken, nil, true},
+		"the annotation as a label":      {mistakenToo, nil, true},
 		"intercepted is created":         {intercepted, nil, true},
 		"labelled is updated":            {labelled, labelled, true},
 		"the label comes":                {labelled, bare, true},
@@ -113,6 +120,7 @@ func TestOtherConditions(t *testing.T) {
 	alias := map[string]string{"scale-to-zero/aliases": "web=web-scale-to-zero"}
 	setting := map[string]string{"scale-to-zero/cooldown": "1m"}
 	replicas := map[string]string{"scale-to-zero/replicas": "1"}
+	enabled := map[string]string{"scale-to-zero/enabled": "true"}
 	other := map[string]string{"a": "b"}
 	ingress := func(labels, annotations map[string]string) *networkingv1.Ingress {
 		return &networkingv1.Ingress{ObjectMeta: meta(labels, annotations)}
@@ -133,6 +141,9 @@ func TestOtherConditions(t *testing.T) {
 		"a labelled Ingress":                       {"ingresses", ingress(label, nil), nil, true},
 		"an Ingress whose label goes":              {"ingresses", ingress(nil, nil), ingress(label, nil), true},
 		"an Ingress whose annotation is wiped":     {"ingresses", ingress(other, nil), ingress(nil, alias), true},
+		"an annotated Ingress":                     {"ingresses", ingress(nil, enabled), nil, true},
+		"an annotated Namespace":                   {"namespaces", namespace(nil, enabled), nil, true},
+		"a Namespace with the annotation as label": {"namespaces", namespace(enabled, nil), nil, true},
 		"a bare Namespace":                         {"namespaces", namespace(nil, nil), nil, false},
 		"a plain Namespace":                        {"namespaces", namespace(other, other), namespace(other, other), false},
 		"a labelled Namespace":                     {"namespaces", namespace(label, nil), namespace(nil, nil), true},
