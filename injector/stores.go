@@ -99,6 +99,10 @@ func storePort(n int32) string {
 		return "an MQTT broker"
 	case 6650, 6651:
 		return "Pulsar"
+	case 8200, 8201:
+		return "Vault or OpenBao" // which is sealed after each start
+	case 8500, 8501:
+		return "Consul"
 	default:
 		return ""
 	}
