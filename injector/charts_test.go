@@ -14,7 +14,7 @@ import (
 //
 //	name type ports selector → verdict, and with internal-services
 //
-// A port is name:port>target/appProtocol, with a * where an Ingress leads to it. Selectors are without the release.
+// A port is name:port>target/appProtocol, with a * where an Ingress routes to it. Selectors are without the release.
 const charts = `
 # argo-cd
 applicationset-controller ClusterIP http-webhook:7000>webhook name=applicationset → not-reached taken
@@ -109,7 +109,7 @@ memberlist Headless tcp:7946>http-memberlist part-of=memberlist → not-reached 
 streaming ClusterIP *streaming:4000>streaming component=streaming → taken taken
 web ClusterIP *http:3000>http component=web → taken taken
 
-# opencost: the Ingress leads to one of three ports
+# opencost: the Ingress routes to one of three ports
 opencost ClusterIP http:9003>9003,mcp-server:8081>8081,*http-ui:9090>9090 name=opencost → not-http not-http
 
 # nextcloud
@@ -158,7 +158,7 @@ func TestCharts(t *testing.T) {
 
 func verdictOf(skip Skip) string {
 	for part, verdict := range map[string]string{
-		"is that of": "store", "leads to it": "not-reached", "does not say that it speaks HTTP": "not-http",
+		"is that of": "store", "exposes it": "not-reached", "does not say that it speaks HTTP": "not-http",
 		"it is headless": "headless", "visitors reach its pods by": "uncounted",
 	} {
 		if strings.Contains(string(skip), part) {
@@ -171,7 +171,7 @@ func verdictOf(skip Skip) string {
 	return "taken"
 }
 
-// chartService reads a line's facts: the Service, and the Ingresses that lead to its ports.
+// chartService reads a line's facts: the Service, and the Ingresses that route to its ports.
 func chartService(t *testing.T, facts []string) (*corev1.Service, []networkingv1.Ingress) {
 	t.Helper()
 	s := service(unlabelled, noPorts, called(facts[0]))
@@ -194,7 +194,7 @@ func chartService(t *testing.T, facts []string) (*corev1.Service, []networkingv1
 		}
 		s.Spec.Ports = append(s.Spec.Ports, p)
 		if led {
-			ingresses = append(ingresses, leadsTo(s.Name, networkingv1.ServiceBackendPort{Number: p.Port}))
+			ingresses = append(ingresses, ingressTo(s.Name, networkingv1.ServiceBackendPort{Number: p.Port}))
 		}
 	}
 	s.Spec.Selector = map[string]string{}

@@ -18,7 +18,7 @@ type Skip string
 
 // JudgeService looks at the Service alone. ownNamespace is where scale-to-zero itself runs. onlyIngress says that only
 // the traffic of Ingresses is to be taken over, which does not depend on how the Service's own clients reach its pods.
-// ingresses are those that lead to it.
+// ingresses are the names of those that route to it.
 func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool, ingresses []string) Skip {
 	spec := &service.Spec
 	switch {

@@ -14,7 +14,7 @@ type Surroundings struct {
 	Services  []corev1.Service
 	Ingresses []networkingv1.Ingress
 	Routes    []GatewayRoute
-	// InternalServices says that the Namespace's opt-in includes Services that nobody outside of the cluster reaches.
+	// InternalServices says that the Namespace's opt-in includes Services that only other pods call.
 	InternalServices bool
 }
 
@@ -30,7 +30,7 @@ type RouteBackend struct {
 	Port    int32
 }
 
-// GatewayRouteKinds are the kinds of the Gateway API, in group GatewayGroup, whose routes lead visitors to Services.
+// GatewayRouteKinds are the kinds of the Gateway API, in group GatewayGroup, that expose Services.
 func GatewayRouteKinds() []string { return []string{"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"} }
 
 // GatewayGroup is the API group of the Gateway API.
@@ -73,7 +73,7 @@ func routeBackend(ref any, namespace string) (RouteBackend, bool) {
 //   - Visitors have to reach it, or another Service of the same pods: by an Ingress, a Gateway API route, a load balancer
 //     or a node port. Or the Namespace asks for internal Services too.
 //   - Each port has to be one that visitors reach, or to say that it speaks HTTP by its appProtocol or its name.
-//   - Visitors must not reach the same pods by a Service that cannot be taken over: nobody would count them.
+//   - Visitors must not reach the same pods by a Service that cannot be taken over: these visitors would not count.
 func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
 	for _, p := range service.Spec.Ports {
 		if store := storeOf(p); store != "" {
@@ -82,7 +82,7 @@ func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
 		}
 	}
 	if !around.InternalServices && !around.reachTogether(service) {
-		return Skip(fmt.Sprintf("only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port leads to it. To take it over, label it %s=true; for all such Services, annotate the Namespace %s=true",
+		return Skip(fmt.Sprintf("only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. To take it over, label it %s=true; for all such Services, annotate the Namespace %s=true",
 			OptInLabel, InternalServicesAnnotation))
 	}
 	for _, p := range service.Spec.Ports {
@@ -118,21 +118,21 @@ func (a Surroundings) reachesPort(service *corev1.Service, p corev1.ServicePort)
 	case corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort:
 		return true
 	default:
-		return len(a.leading(service, p)) > 0 || slices.ContainsFunc(a.Routes, func(r GatewayRoute) bool {
+		return len(a.exposing(service, p)) > 0 || slices.ContainsFunc(a.Routes, func(r GatewayRoute) bool {
 			return slices.Contains(r.Backends, RouteBackend{service.Name, p.Port})
 		})
 	}
 }
 
-// leading returns the Ingresses that send traffic to a port of the Service.
-func (a Surroundings) leading(service *corev1.Service, p corev1.ServicePort) []*networkingv1.Ingress {
-	var leading []*networkingv1.Ingress
+// exposing returns the Ingresses that send traffic to a port of the Service.
+func (a Surroundings) exposing(service *corev1.Service, p corev1.ServicePort) []*networkingv1.Ingress {
+	var exposing []*networkingv1.Ingress
 	for i := range a.Ingresses {
 		if ingress := &a.Ingresses[i]; !OptedOut(ingress) && refersTo(ingress, service.Name, p.Name, p.Port) {
-			leading = append(leading, ingress)
+			exposing = append(exposing, ingress)
 		}
 	}
-	return leading
+	return exposing
 }
 
 // uncounted says why visitors that reach the Service would not be counted if it were opted in; empty if they would, or if
@@ -149,7 +149,7 @@ func (a Surroundings) uncounted(service *corev1.Service) Skip {
 		return why
 	}
 	for _, p := range service.Spec.Ports { // unless all of its Ingresses are opted in, and so counted
-		for _, ingress := range a.leading(service, p) {
+		for _, ingress := range a.exposing(service, p) {
 			if optedIn, err := OptedIn(ingress); err != nil || !optedIn {
 				return why
 			}

@@ -28,8 +28,8 @@ func called(name string) func(*corev1.Service) { return func(s *corev1.Service) 
 
 func headless(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone }
 
-// leadsTo returns an Ingress whose default backend is a port of a Service.
-func leadsTo(name string, port networkingv1.ServiceBackendPort, change ...func(*networkingv1.Ingress)) networkingv1.Ingress {
+// ingressTo returns an Ingress whose default backend is a port of a Service.
+func ingressTo(name string, port networkingv1.ServiceBackendPort, change ...func(*networkingv1.Ingress)) networkingv1.Ingress {
 	i := networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Name: "front"}, Spec: networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{
 		Service: &networkingv1.IngressServiceBackend{Name: name, Port: port},
 	}}}
@@ -55,25 +55,25 @@ func TestJudgeNamespaced(t *testing.T) {
 		return around
 	}
 	internal := Surroundings{InternalServices: true}
-	const noHTTP, notReached, uncounted = "does not say that it speaks HTTP", "no Ingress, Gateway API route, load balancer or node port leads to it", "visitors reach its pods by Service"
+	const noHTTP, notReached, uncounted = "does not say that it speaks HTTP", "no Ingress, Gateway API route, load balancer or node port exposes it", "visitors reach its pods by Service"
 	ui := port("ui", 80, nil)
 	tests := map[string]struct {
 		change []func(*corev1.Service) // of a Service without ports
 		around Surroundings
 		skip   string // a part of the reason; empty: taken
 	}{
-		"an Ingress, by number":               {[]func(*corev1.Service){ui}, ingresses(leadsTo("web", byNumber)), ""},
-		"an Ingress, by name":                 {[]func(*corev1.Service){ui}, ingresses(leadsTo("web", byName)), ""},
-		"an Ingress to another port":          {[]func(*corev1.Service){ui}, ingresses(leadsTo("web", networkingv1.ServiceBackendPort{Number: 81})), notReached},
-		"an Ingress to another Service":       {[]func(*corev1.Service){ui}, ingresses(leadsTo("api", byNumber)), notReached},
-		"an Ingress that opts out":            {[]func(*corev1.Service){ui}, ingresses(leadsTo("web", byNumber, optedOut)), notReached},
-		"an Ingress that opts out, annotated": {[]func(*corev1.Service){ui}, ingresses(leadsTo("web", byNumber, optedOutToo)), notReached},
+		"an Ingress, by number":               {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byNumber)), ""},
+		"an Ingress, by name":                 {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byName)), ""},
+		"an Ingress to another port":          {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", networkingv1.ServiceBackendPort{Number: 81})), notReached},
+		"an Ingress to another Service":       {[]func(*corev1.Service){ui}, ingresses(ingressTo("api", byNumber)), notReached},
+		"an Ingress that opts out":            {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byNumber, optedOut)), notReached},
+		"an Ingress that opts out, annotated": {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byNumber, optedOutToo)), notReached},
 		"a Gateway API route":                 {[]func(*corev1.Service){ui}, routes("web", 80), ""},
 		"a route to another port":             {[]func(*corev1.Service){ui}, routes("web", 81), notReached},
 		"a load balancer":                     {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeLoadBalancer)}, Surroundings{}, ""},
 		"a node port":                         {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, Surroundings{}, ""},
 		"a load balancer for a database":      {[]func(*corev1.Service){port("http", 5432, nil), ofType(corev1.ServiceTypeLoadBalancer)}, Surroundings{}, "its port http (5432) is that of PostgreSQL"},
-		"nothing leads to it":                 {[]func(*corev1.Service){port("http", 80, nil)}, Surroundings{}, notReached},
+		"nothing exposes it":                  {[]func(*corev1.Service){port("http", 80, nil)}, Surroundings{}, notReached},
 		"internal, named http":                {[]func(*corev1.Service){port("http", 80, nil)}, internal, ""},
 		"internal, named http-api":            {[]func(*corev1.Service){port("http-api", 80, nil)}, internal, ""},
 		"internal, named https":               {[]func(*corev1.Service){port("https", 80, nil)}, internal, ""},
@@ -81,16 +81,16 @@ func TestJudgeNamespaced(t *testing.T) {
 		"internal, appProtocol http":          {[]func(*corev1.Service){port("web", 80, new("http"))}, internal, ""},
 		"internal, appProtocol against name":  {[]func(*corev1.Service){port("http", 80, new("ssh"))}, internal, noHTTP},
 		"internal, a cache named http":        {[]func(*corev1.Service){port("http", 6379, nil)}, internal, "its port http (6379) is that of Redis"},
-		"one port of two is reached":          {[]func(*corev1.Service){ui, port("gossip", 7946, nil)}, ingresses(leadsTo("web", byNumber)), noHTTP},
-		"the other port speaks HTTP":          {[]func(*corev1.Service){ui, port("http-metrics", 9100, nil)}, ingresses(leadsTo("web", byNumber)), ""},
-		"a broker with its console reached":   {[]func(*corev1.Service){ui, port("amqp", 5672, nil)}, ingresses(leadsTo("web", byNumber)), "is that of RabbitMQ"},
+		"one port of two is reached":          {[]func(*corev1.Service){ui, port("gossip", 7946, nil)}, ingresses(ingressTo("web", byNumber)), noHTTP},
+		"the other port speaks HTTP":          {[]func(*corev1.Service){ui, port("http-metrics", 9100, nil)}, ingresses(ingressTo("web", byNumber)), ""},
+		"a broker with its console reached":   {[]func(*corev1.Service){ui, port("amqp", 5672, nil)}, ingresses(ingressTo("web", byNumber)), "is that of RabbitMQ"},
 
 		"another Service of its pods is reached":        {[]func(*corev1.Service){port("http", 80, nil)}, beside(routes("public", 80), service(called("public"))), ""},
 		"a Service of a part of its pods is reached":    {[]func(*corev1.Service){port("http", 80, nil)}, beside(routes("public", 80), service(called("public"), func(s *corev1.Service) { s.Spec.Selector["tier"] = "front" })), ""},
 		"a Service of other pods is reached":            {[]func(*corev1.Service){port("http", 80, nil)}, beside(routes("public", 80), service(called("public"), func(s *corev1.Service) { s.Spec.Selector["app"] = "api" })), notReached},
-		"with a headless one that an Ingress reaches":   {[]func(*corev1.Service){port("ssh", 22, nil), ofType(corev1.ServiceTypeLoadBalancer)}, beside(ingresses(leadsTo("http", byNumber)), service(called("http"), unlabelled, headless)), uncounted + " http too, which cannot be taken over: it is headless"},
-		"with one whose Ingress is opted in":            {[]func(*corev1.Service){port("ssh", 22, nil), ofType(corev1.ServiceTypeLoadBalancer)}, beside(ingresses(leadsTo("http", byNumber, labelled)), service(called("http"), unlabelled, headless)), ""},
-		"with a headless one that nobody reaches":       {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, service(called("peers"), unlabelled, headless)), ""},
+		"with a headless one that an Ingress reaches":   {[]func(*corev1.Service){port("ssh", 22, nil), ofType(corev1.ServiceTypeLoadBalancer)}, beside(ingresses(ingressTo("http", byNumber)), service(called("http"), unlabelled, headless)), uncounted + " http too, which cannot be taken over: it is headless"},
+		"with one whose Ingress is opted in":            {[]func(*corev1.Service){port("ssh", 22, nil), ofType(corev1.ServiceTypeLoadBalancer)}, beside(ingresses(ingressTo("http", byNumber, labelled)), service(called("http"), unlabelled, headless)), ""},
+		"with a headless one that is internal":          {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, service(called("peers"), unlabelled, headless)), ""},
 		"with a load balancer for UDP":                  {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, service(called("dns"), ofType(corev1.ServiceTypeLoadBalancer), func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP })), uncounted + " dns"},
 		"with a load balancer that is opted out":        {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, service(called("public"), label("false"), ofType(corev1.ServiceTypeLoadBalancer))), "it is opted out"},
 		"with its own direct Service":                   {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, DirectService(service(), Settings{})), ""},

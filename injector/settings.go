@@ -35,7 +35,7 @@ type Settings struct {
 	WaitingPage string
 	// DirectLabels has the direct Service carry the Service's labels, by which monitors find the pods.
 	DirectLabels bool
-	// InternalServices has a Namespace's opt-in include Services that nobody outside of the cluster reaches.
+	// InternalServices has a Namespace's opt-in include Services that only other pods call.
 	InternalServices bool
 }
 

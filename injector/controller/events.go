@@ -92,8 +92,8 @@ func (s *storyteller) write(ctx context.Context, eventType, reason, note string,
 	})
 }
 
-// tellOnce is tell, unless the same was the last thing told of the Service by tellOnce for that reason. also are further
-// objects that get the event.
+// tellOnce is tell, unless the same was the last thing told of the Service by tellOnce for that reason. The event is written
+// on the objects of also, too.
 func (s *storyteller) tellOnce(ctx context.Context, eventType, reason, note string, service *corev1.Service, also ...client.Object) {
 	key := told{client.ObjectKeyFromObject(service), reason}
 	s.mu.Lock()

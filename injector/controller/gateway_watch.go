@@ -86,7 +86,7 @@ func (g *gatewayWatch) look(ctx context.Context) error {
 			return fmt.Errorf("watching %s: %w", kind.Kind, err)
 		}
 		g.know(func(kinds []schema.GroupVersionKind) []schema.GroupVersionKind { return append(kinds, kind) })
-		g.log.Info("Routes of the Gateway API lead visitors to Services", "kind", kind.Kind, "version", kind.Version)
+		g.log.Info("Routes of the Gateway API expose Services", "kind", kind.Kind, "version", kind.Version)
 	}
 	return nil
 }

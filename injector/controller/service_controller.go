@@ -146,7 +146,7 @@ func (r *ServiceReconciler) apply(ctx context.Context, service *corev1.Service, 
 			r.stories.forget(client.ObjectKeyFromObject(service)) // who opts it in again is told again
 		case young > 0:
 			result.RequeueAfter = young
-		case v.general: // nobody has asked for this very Service
+		case v.general: // its namespace is opted in, not this Service in particular
 			r.stories.tellOnce(ctx, corev1.EventTypeNormal, reasonSkipped, "Not taken over: "+string(v.skip), service)
 		default:
 			r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(v.skip), service)

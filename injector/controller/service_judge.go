@@ -72,7 +72,7 @@ func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service, 
 	if err != nil {
 		v.skip = injector.Skip(err.Error()) // it was written while admission was away
 	} else {
-		v.skip = injector.JudgeService(service, r.Namespace, v.take == takeIngresses, ingresses.leading(service.Name))
+		v.skip = injector.JudgeService(service, r.Namespace, v.take == takeIngresses, ingresses.routingTo(service.Name))
 	}
 	if v.skip == "" {
 		if err := r.judgeWorkload(ctx, service, own, &v); err != nil {

@@ -44,8 +44,8 @@ func (r *ServiceReconciler) allSurroundings(ctx context.Context, namespace *core
 	return around, err
 }
 
-// leading names the Ingresses that send traffic to the Service.
-func (b backing) leading(service string) []string {
+// routingTo names the Ingresses that send traffic to the Service.
+func (b backing) routingTo(service string) []string {
 	var names []string
 	for i := range b.all {
 		author, _ := injector.Backends(&b.all[i])
@@ -59,8 +59,8 @@ func (b backing) leading(service string) []string {
 }
 
 // warnUnvisited warns once, halfway to its first sleep, about an app that may never have had visitors: its Service was
-// opted in together with others, with its namespace or, it seems, with a whole chart; nothing outside of the cluster leads
-// to it; and no request comes. Such a Service is often that of a worker, which serves its logs or metrics, and which no
+// opted in together with others, with its namespace or, it seems, with a whole chart; nothing exposes it
+// outside of the cluster; and no request comes. Such a Service is often that of a worker, which serves its logs or metrics, and which no
 // request will wake.
 func (r *ServiceReconciler) warnUnvisited(ctx context.Context, service *corev1.Service, e entrance, ingresses backing, v verdict) (ctrl.Result, error) {
 	if v.take != takeService || v.settings.MinReplicas > 0 || len(e.slices) == 0 {
@@ -87,14 +87,14 @@ func (r *ServiceReconciler) warnUnvisited(ctx context.Context, service *corev1.S
 		return ctrl.Result{RequeueAfter: cooldown / 4}, nil
 	}
 	r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonUnvisited, fmt.Sprintf(
-		"No request has come to Service %s of late, and no Ingress, Gateway API route, load balancer or node port leads to it. It was opted in together with others. "+
+		"No request has come to Service %s of late, and no Ingress, Gateway API route, load balancer or node port exposes it. It was opted in together with others. "+
 			"Unless a request comes, %s sleeps after %s, and then only a request wakes it. "+
 			"If it works without requests, as a worker or a scheduler does, keep it awake: kubectl annotate service -n %s %s %smin-replicas=1",
 		service.Name, v.workload.Ref(), injector.Short(cooldown), service.Namespace, service.Name, injector.Prefix), service)
 	return ctrl.Result{}, nil
 }
 
-// reachedTogether maps an object to the Services that it may lead visitors to, and, where their namespace is opted in, to
+// reachedTogether maps an object to the Services that it may expose, and, where their namespace is opted in, to
 // the others there: those of the same pods are taken over together.
 func (r *ServiceReconciler) reachedTogether(direct handler.MapFunc) handler.MapFunc {
 	return func(ctx context.Context, o client.Object) []reconcile.Request {

@@ -30,7 +30,8 @@ const (
 type Counts interface {
 	// Count says whether the workload is in use, and how many requests for it are pending at all interceptors together.
 	Count(ctx context.Context, namespace string, w api.Workload) (active bool, pending int64, err error)
-	// Visited says whether a request has come within a time, or may have: nobody has counted for so long yet.
+	// Visited says whether a request has come within a time. It is true too where the interceptors have not counted for so
+	// long yet.
 	Visited(ctx context.Context, namespace string, w api.Workload, within time.Duration) (bool, error)
 }
 

@@ -185,7 +185,7 @@ func TestIngressAnnotations(t *testing.T) {
 	check("serviceName=web rewrite=/", "web,other")
 }
 
-// TestNoVisitorYet: an app that was opted in with its whole chart, and that nobody reaches or asks, is warned about before
+// TestNoVisitorYet: an app that was opted in with its whole chart, that nothing exposes and that gets no request, is warned about before
 // its first sleep; the chart's web server, behind an Ingress, is not.
 func TestNoVisitorYet(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")

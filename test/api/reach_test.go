@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestNamespaceTakesWhatVisitorsReach: a Namespace's opt-in takes a Service when an Ingress leads to it, and gives it back
+// TestNamespaceTakesWhatVisitorsReach: a Namespace's opt-in takes a Service when an Ingress exposes it, and restores it
 // when none does any more.
 func TestNamespaceTakesWhatVisitorsReach(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
@@ -23,10 +23,10 @@ func TestNamespaceTakesWhatVisitorsReach(t *testing.T) {
 	if err := a.patchNamespace(label); err != nil {
 		t.Fatal(err)
 	}
-	const why = "Not taken over: only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port leads to it. To take it over, label it scale-to-zero=true; for all such Services, annotate the Namespace scale-to-zero/internal-services=true"
+	const why = "Not taken over: only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. To take it over, label it scale-to-zero=true; for all such Services, annotate the Namespace scale-to-zero/internal-services=true"
 	a.told("Service", "web", why)
 	if got := types(t, a.ns, "web", "InjectionSkipped"); !slices.Equal(got, []string{corev1.EventTypeNormal}) {
-		t.Errorf("the event is %v: nobody asked for this very Service", got)
+		t.Errorf("the event is %v: its namespace is opted in, not this Service in particular", got)
 	}
 	front := a.ingress("front")
 	a.followTakeover()
@@ -65,7 +65,7 @@ func (a *app) given(when string) {
 	}
 }
 
-// TestGatewayRoutes: the Gateway API may be installed while the controllers run. A route leads visitors to a Service as an
+// TestGatewayRoutes: the Gateway API may be installed while the controllers run. A route exposes a Service as an
 // Ingress does.
 func TestGatewayRoutes(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
@@ -74,7 +74,7 @@ func TestGatewayRoutes(t *testing.T) {
 	if err := a.patchNamespace(label); err != nil {
 		t.Fatal(err)
 	}
-	a.told("Service", "web", "no Ingress, Gateway API route, load balancer or node port leads to it")
+	a.told("Service", "web", "no Ingress, Gateway API route, load balancer or node port exposes it")
 	create(t, routesCRD("HTTPRoute", "httproutes", "v1"))
 	t.Cleanup(func() { deleteCRD(t, "httproutes.gateway.networking.k8s.io") })
 	route := &unstructured.Unstructured{Object: map[string]any{
