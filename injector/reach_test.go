@@ -118,7 +118,7 @@ func TestStores(t *testing.T) {
 		"Kafka":         {{Port: 9092}, {Port: 9094}},
 		"Alertmanager":  {{Name: "http-web", Port: 9093}},
 		"Elasticsearch": {{Name: "http", Port: 9200}},
-		"broker (amqp)": {{Name: "amqp", Port: 80}},
+		"RabbitMQ":      {{Name: "amqp", Port: 80}},
 		"":              {{Name: "http", Port: 80}, {Name: "https", Port: 8443}, {Name: "http", Port: 9000}, {Name: "http", Port: 8123}, {Name: "agent-listener", Port: 50000}, target(80, intstr.FromString("http")), target(8080, intstr.FromInt32(8080))},
 	} {
 		for _, p := range ports {
@@ -170,7 +170,7 @@ func TestOptedInTogether(t *testing.T) {
 		"with one opted in by annotation":   {[]corev1.Service{worker, of("web", "airflow", unlabelled, enabled("true"))}, true},
 		"with one that is not opted in":     {[]corev1.Service{worker, of("web", "airflow", unlabelled)}, false},
 		"with one of another release":       {[]corev1.Service{worker, of("web", "grafana")}, false},
-		"with another one of the same pods": {[]corev1.Service{worker, of("web", "airflow", func(s *corev1.Service) {}), func() corev1.Service { s := of("worker-2", "other"); return s }()}, true},
+		"with another one of the same pods": {[]corev1.Service{worker, of("web", "airflow"), func() corev1.Service { s := of("worker-2", "other"); return s }()}, true},
 	} {
 		if got := OptedInTogether(&worker, tc.all); got != tc.want {
 			t.Errorf("%s: %t", name, got)

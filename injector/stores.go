@@ -1,136 +1,84 @@
 package injector
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// storeOf names the database, cache or broker that a port is one of, by its number, by its target's, or by a word of its
-// name, its target's name or its appProtocol. It is empty for anything else.
+// store is a program that others keep their data in: a database, a cache, a broker or a store of secrets.
+type store struct {
+	name  string
+	ports []int32  // that it listens on unless told otherwise
+	words []string // that people name such a port with
+}
+
+// stores are by well-known ports. Left out is what others use more: 9000 (ClickHouse, but also MinIO, SonarQube and
+// Portainer), 8123 (ClickHouse and Home Assistant), 50000 (Db2 and Jenkins' agents), 7000 (Cassandra's peers) and 8080 to
+// 8091 (the consoles of Couchbase and many others).
+func stores() []store {
+	return []store{
+		{"PostgreSQL or PgBouncer", []int32{5432, 5433, 6432}, []string{"postgres", "postgresql", "pgsql", "pgbouncer"}},
+		{"MySQL or MariaDB", []int32{3306, 33060}, []string{"mysql", "mysqlx", "mariadb"}},
+		{"SQL Server", []int32{1433}, []string{"mssql", "tds"}},
+		{"Oracle Database", []int32{1521}, []string{"oracle"}},
+		{"CockroachDB", []int32{26257}, []string{"cockroachdb"}},
+		{"MongoDB", []int32{27017, 27018, 27019}, []string{"mongo", "mongodb"}},
+		{"Cassandra or ScyllaDB", []int32{9042, 9142, 9160}, []string{"cassandra", "cql", "scylla"}},
+		{"CouchDB", []int32{5984}, []string{"couchdb"}},
+		{"Neo4j", []int32{7687}, []string{"neo4j", "bolt"}},
+		{"InfluxDB", []int32{8086}, []string{"influxdb"}},
+		{"ArangoDB", []int32{8529}, []string{"arangodb"}},
+		{"RethinkDB", []int32{28015}, []string{"rethinkdb"}},
+		{"ClickHouse", nil, []string{"clickhouse"}},
+		{"Redis or Valkey", []int32{6379, 6380, 16379, 26379}, []string{"redis", "rediss", "valkey", "sentinel", "keydb", "dragonfly"}},
+		{"Memcached", []int32{11211}, []string{"memcache", "memcached"}},
+		{"Hazelcast", []int32{5701}, []string{"hazelcast"}},
+		{"Infinispan", []int32{11222}, []string{"infinispan"}},
+		{"etcd", []int32{2379, 2380}, []string{"etcd"}},
+		{"ZooKeeper", []int32{2181}, []string{"zookeeper"}},
+		{"Elasticsearch or OpenSearch", []int32{9200, 9300}, []string{"elasticsearch", "opensearch"}},
+		{"Solr", []int32{8983}, []string{"solr"}},
+		{"Meilisearch", []int32{7700}, []string{"meilisearch"}},
+		{"Typesense", []int32{8108}, []string{"typesense"}},
+		{"Qdrant", []int32{6333, 6334}, []string{"qdrant"}},
+		{"Milvus", []int32{19530}, []string{"milvus"}},
+		{"Kafka", []int32{9092, 9094}, []string{"kafka"}},
+		{"Kafka or Alertmanager", []int32{9093}, nil},
+		{"RabbitMQ", []int32{5671, 5672, 25672}, []string{"amqp", "amqps", "rabbitmq"}},
+		{"NATS", []int32{4222, 6222}, []string{"nats"}},
+		{"ActiveMQ", []int32{61613, 61616}, []string{"stomp", "openwire"}},
+		{"an MQTT broker", []int32{1883, 8883}, []string{"mqtt", "mqtts"}},
+		{"Pulsar", []int32{6650, 6651}, []string{"pulsar"}},
+		{"Vault or OpenBao", []int32{8200, 8201}, nil}, // sealed after each start
+		{"Consul", []int32{8500, 8501}, nil},
+	}
+}
+
+// storeOf names the store that a port is one of: by its number or its target's, or else by a word of its name, its
+// target's name or its appProtocol. It is empty for anything else.
 func storeOf(p corev1.ServicePort) string {
-	if store := storePort(p.Port); store != "" {
-		return store
-	}
+	numbers, words := []int32{p.Port}, storeWords(p.Name)
 	if p.TargetPort.Type == intstr.Int {
-		if store := storePort(p.TargetPort.IntVal); store != "" {
-			return store
-		}
+		numbers = append(numbers, p.TargetPort.IntVal)
 	}
-	names := []string{p.Name, p.TargetPort.StrVal}
+	words = append(words, storeWords(p.TargetPort.StrVal)...)
 	if p.AppProtocol != nil {
-		names = append(names, *p.AppProtocol)
+		words = append(words, storeWords(*p.AppProtocol)...)
 	}
-	for _, name := range names {
-		for word := range strings.FieldsFuncSeq(strings.ToLower(name), func(r rune) bool { return strings.ContainsRune("-./_", r) }) {
-			if store := storeName(word); store != "" {
-				return store
-			}
-		}
-	}
-	return ""
-}
-
-// storePort is by the ports that these programs listen on unless told otherwise. What others use more is left out: 9000
-// (ClickHouse, but also MinIO, SonarQube and Portainer), 8123 (ClickHouse and Home Assistant), 50000 (Db2 and Jenkins'
-// agents), 7000 (Cassandra's peers) and 8080 to 8091 (CouchDB's, Couchbase's and others' consoles).
-func storePort(n int32) string {
-	switch n {
-	case 5432, 5433, 6432:
-		return "PostgreSQL or PgBouncer"
-	case 3306, 33060:
-		return "MySQL or MariaDB"
-	case 1433:
-		return "SQL Server"
-	case 1521:
-		return "Oracle Database"
-	case 26257:
-		return "CockroachDB"
-	case 27017, 27018, 27019:
-		return "MongoDB"
-	case 9042, 9142, 9160:
-		return "Cassandra or ScyllaDB"
-	case 5984:
-		return "CouchDB"
-	case 7687:
-		return "Neo4j"
-	case 8086:
-		return "InfluxDB"
-	case 8529:
-		return "ArangoDB"
-	case 28015:
-		return "RethinkDB"
-	case 6379, 6380, 26379, 16379:
-		return "Redis or Valkey"
-	case 11211:
-		return "Memcached"
-	case 5701:
-		return "Hazelcast"
-	case 11222:
-		return "Infinispan"
-	case 2379, 2380:
-		return "etcd"
-	case 2181:
-		return "ZooKeeper"
-	case 9200, 9300:
-		return "Elasticsearch or OpenSearch"
-	case 8983:
-		return "Solr"
-	case 7700:
-		return "Meilisearch"
-	case 8108:
-		return "Typesense"
-	case 6333, 6334:
-		return "Qdrant"
-	case 19530:
-		return "Milvus"
-	case 9092, 9094:
-		return "Kafka"
-	case 9093:
-		return "Kafka or Alertmanager"
-	case 5671, 5672, 25672:
-		return "RabbitMQ"
-	case 4222, 6222:
-		return "NATS"
-	case 61613, 61616:
-		return "ActiveMQ"
-	case 1883, 8883:
-		return "an MQTT broker"
-	case 6650, 6651:
-		return "Pulsar"
-	case 8200, 8201:
-		return "Vault or OpenBao" // which is sealed after each start
-	case 8500, 8501:
-		return "Consul"
-	default:
+	known := stores()
+	i := slices.IndexFunc(known, func(s store) bool {
+		return slices.ContainsFunc(numbers, func(n int32) bool { return slices.Contains(s.ports, n) }) ||
+			slices.ContainsFunc(words, func(w string) bool { return slices.Contains(s.words, w) })
+	})
+	if i < 0 {
 		return ""
 	}
+	return known[i].name
 }
 
-// storeName is by the words that people name such ports with.
-func storeName(word string) string {
-	switch word {
-	case "postgres", "postgresql", "pgsql", "pgbouncer":
-		return "PostgreSQL or PgBouncer"
-	case "mysql", "mysqlx", "mariadb":
-		return "MySQL or MariaDB"
-	case "mssql", "tds":
-		return "SQL Server"
-	case "mongo", "mongodb":
-		return "MongoDB"
-	case "cassandra", "cql", "scylla":
-		return "Cassandra or ScyllaDB"
-	case "cockroachdb", "couchdb", "influxdb", "clickhouse", "neo4j", "bolt", "etcd", "zookeeper", "hazelcast", "infinispan",
-		"elasticsearch", "opensearch", "solr", "meilisearch", "typesense", "qdrant", "milvus":
-		return "a database (" + word + ")"
-	case "redis", "rediss", "valkey", "sentinel", "dragonfly", "keydb":
-		return "Redis or Valkey"
-	case "memcache", "memcached":
-		return "Memcached"
-	case "kafka", "amqp", "amqps", "rabbitmq", "nats", "stomp", "openwire", "mqtt", "mqtts", "pulsar":
-		return "a message broker (" + word + ")"
-	default:
-		return ""
-	}
+func storeWords(name string) []string {
+	return strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return strings.ContainsRune("-./_", r) })
 }
