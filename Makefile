@@ -110,11 +110,12 @@ unit: ## Unit tests, with the race detector for what is shipped
 	go test -C test/browser -shuffle=on ./...
 
 .PHONY: api
-api: ## Tests against a real API server
+api: ## Tests against a real API server, with the race detector for what is shipped
 	$(call heading,API server tests)
+	$(call need,gcc,gcc libc6-dev)
 	@assets=$$($(CLUSTER) assets); export KUBEBUILDER_ASSETS=$$assets; \
 	go test -C test/gitops -count=1 -timeout 15m ./... & gitops=$$!; \
-	go test -count=1 -timeout 15m ./test/api/... && go test -C test/chart -count=1 -run '^TestServer' ./... || failed=1; \
+	go test -race -count=1 -timeout 20m ./test/api/... && go test -C test/chart -count=1 -run '^TestServer' ./... || failed=1; \
 	wait $$gitops && [ -z "$${failed:-}" ]
 
 .PHONY: e2e

@@ -36,6 +36,8 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 		return "its internalTrafficPolicy is Local, and there need not be an interceptor on every node; set it to Cluster"
 	case len(spec.Ports) == 0:
 		return "it has no ports"
+	case len(spec.Ports) > MaxPorts:
+		return Skip(fmt.Sprintf("it has %d ports, and at most %d are taken over, since every interceptor listens on a port for each; move those that visitors use to a Service of their own, and label that one", len(spec.Ports), MaxPorts))
 	}
 	for _, p := range spec.Ports {
 		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
@@ -60,6 +62,9 @@ func optInIngresses(service *corev1.Service, ingresses []string) string {
 }
 
 const metaSystem = "kube-system"
+
+// MaxPorts is how many ports a Service may have to be taken over. Every interceptor opens a listener for each.
+const MaxPorts = 50
 
 func portName(p corev1.ServicePort) string {
 	if p.Name != "" {

@@ -32,6 +32,8 @@ func TestJudgeService(t *testing.T) {
 			s.Spec.Ports = []corev1.ServicePort{{Port: 80}, {Port: 90, Protocol: corev1.ProtocolSCTP}}
 		}, "90 is SCTP"},
 		"no ports":    {func(s *corev1.Service) { s.Spec.Ports = nil }, "no ports"},
+		"many ports":  {func(s *corev1.Service) { s.Spec.Ports = slices.Repeat(s.Spec.Ports, MaxPorts) }, ""},
+		"too many":    {func(s *corev1.Service) { s.Spec.Ports = slices.Repeat(s.Spec.Ports, MaxPorts+1) }, "51 ports, and at most 50"},
 		"intercepted": {sentinel, ""},
 	}
 	notForIngresses := []string{"headless", "internalTrafficPolicy"}

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -198,6 +198,9 @@ func (r *ServiceReconciler) interceptors(ctx context.Context) ([]injector.Interc
 	return injector.Interceptors(list.Items), nil
 }
 
+// maxDials is how many connections one reconcile opens at a time.
+const maxDials = 16
+
 // published finds out which interceptors answer on the routes' ports. Those that are published already are not dialed
 // again: that they are ready is for the interceptors' own readiness probe to say.
 func (r *ServiceReconciler) published(ctx context.Context, routes api.Routes, interceptors []injector.Interceptor, e entrance) injector.Published {
@@ -211,24 +214,28 @@ func (r *ServiceReconciler) published(ctx context.Context, routes api.Routes, in
 			}
 		}
 	}
-	var wait sync.WaitGroup
-	var mu sync.Mutex // protects known while the dials run
+	var dials errgroup.Group
+	dials.SetLimit(maxDials)
+	answered := make(chan string, len(interceptors)*len(routes.Ports))
 	for _, i := range interceptors {
 		for _, p := range routes.Ports {
 			address := net.JoinHostPort(i.Address, strconv.Itoa(int(p.Listen)))
 			if known[address] {
 				continue
 			}
-			wait.Go(func() {
+			dials.Go(func() error {
 				if r.Dial(ctx, address) == nil {
-					mu.Lock()
-					defer mu.Unlock()
-					known[address] = true
+					answered <- address
 				}
+				return nil
 			})
 		}
 	}
-	wait.Wait()
+	_ = dials.Wait() // none fails
+	close(answered)
+	for address := range answered {
+		known[address] = true
+	}
 	return injector.Publish(routes, interceptors, before, func(i injector.Interceptor, p api.Port) bool {
 		return known[net.JoinHostPort(i.Address, strconv.Itoa(int(p.Listen)))]
 	})
