@@ -36,6 +36,7 @@ type fakeCluster struct {
 	mu     sync.Mutex // protects all below
 	scaled []string
 	wakes  []scaler.Wake
+	warned []scaler.Warning
 	asleep bool              // Scale finds no replicas
 	onWake func(scaler.Wake) // called for each event
 }
@@ -67,6 +68,18 @@ func (c *fakeCluster) WakeRequested(w scaler.Wake) {
 	if c.onWake != nil {
 		c.onWake(w)
 	}
+}
+
+func (c *fakeCluster) Warn(w scaler.Warning) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.warned = append(c.warned, w)
+}
+
+func (c *fakeCluster) warnings() []scaler.Warning {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]scaler.Warning(nil), c.warned...)
 }
 
 func (c *fakeCluster) scales() int {

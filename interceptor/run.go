@@ -13,6 +13,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/metrics"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/reach"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
@@ -40,7 +41,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.assembled != nil {
 		o.assembled(i)
 	}
-	grpc, err := newGRPC(ctx, o.GRPCAddress, i.scaler, i.peerSide)
+	grpc, err := newGRPC(ctx, o.GRPCAddress, i.scaler, i.peerSide, reach.NewServer(reach.Options{Service: i.table.Service}))
 	if err != nil {
 		return err
 	}
@@ -98,6 +99,12 @@ func assemble(o Options) *interceptor {
 	i.table = route.NewTable(route.TableOptions{
 		Listeners: i.manager, Waker: i.waker, RouteMetrics: m.Route, TargetMetrics: m.Target,
 		NewPool: i.engine.NewPool, Linger: o.Linger, Log: o.Log.WithName("route"),
+		Unreachable: func(r *route.Route, err *route.UnreachableError) {
+			o.Cluster.Warn(scaler.Warning{
+				Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: r.Target().Workload(),
+				Reason: "PodsUnreachable", ID: "unreachable-" + r.SleepID(), Message: err.Error(),
+			})
+		},
 	})
 	i.scaler = scaler.NewServer(scaler.ServerOptions{
 		Target:        i.table.Target,

@@ -16,20 +16,22 @@ import (
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
 	peerapi "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
+	reachapi "github.com/scale-to-zero/scale-to-zero/interceptor/api/reach"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/reach"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
 // stopTimeout bounds how long calls and scrapes that still run may take at the end.
 const stopTimeout = 2 * time.Second
 
-// grpcServer is what KEDA and the peers call.
+// grpcServer is what KEDA, the peers and the injector call.
 type grpcServer struct {
 	server   *grpc.Server
 	listener net.Listener
 }
 
-func newGRPC(ctx context.Context, address string, s *scaler.Server, p *peer.Server) (*grpcServer, error) {
+func newGRPC(ctx context.Context, address string, s *scaler.Server, p *peer.Server, r *reach.Server) (*grpcServer, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening for gRPC: %w", err)
@@ -42,6 +44,7 @@ func newGRPC(ctx context.Context, address string, s *scaler.Server, p *peer.Serv
 	)
 	externalscaler.RegisterExternalScalerServer(server, s)
 	peerapi.RegisterPeerServer(server, p)
+	reachapi.RegisterReachServer(server, r)
 	return &grpcServer{server, listener}, nil
 }
 

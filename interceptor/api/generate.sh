@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes the Go stubs of externalscaler.proto and peer.proto anew. It needs protoc (Debian: protobuf-compiler) and builds
+# Writes the Go stubs of the .proto files here anew. It needs protoc (Debian: protobuf-compiler) and builds
 # the two plugins at the versions named here, so that everybody's output is the same.
 set -eu
 
@@ -9,7 +9,7 @@ trap 'rm -rf "$plugins"' EXIT
 GOBIN=$plugins go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 GOBIN=$plugins go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 
-for name in externalscaler peer; do
+for name in externalscaler peer reach; do
 	mkdir -p "$name"
 	PATH=$plugins:$PATH protoc --proto_path=. \
 		--go_out="$name" --go_opt=paths=source_relative \

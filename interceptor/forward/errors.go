@@ -43,6 +43,7 @@ func answerFor(err error) answer {
 	var bad http1.Malformed
 	var unreadable errAnswer
 	var held *route.HoldTimeoutError
+	var unreachable *route.UnreachableError
 	var asleep *route.AsleepError
 	var down *route.DownError
 	var failed *route.StartFailedError
@@ -55,6 +56,8 @@ func answerFor(err error) answer {
 		text := fmt.Sprintf("scale-to-zero: service %s: no pod of %s became ready while this request waited, for %s.",
 			held.Service, held.Target.Workload, held.Waited.Round(100*time.Millisecond))
 		return plain(http.StatusGatewayTimeout, 10, text)
+	case errors.As(err, &unreachable):
+		return plain(http.StatusGatewayTimeout, 10, "scale-to-zero: service "+unreachable.Service+": "+unreachable.Error())
 	case errors.As(err, &asleep):
 		return answer{status: http.StatusOK, text: "# scale-to-zero: " + asleep.Error() + "; this request does not wake it.", kind: sleepType}
 	case errors.As(err, &down):

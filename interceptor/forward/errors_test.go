@@ -32,6 +32,13 @@ func TestAnswers(t *testing.T) {
 			&route.HoldTimeoutError{Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Waited: 300 * time.Second},
 			http.StatusGatewayTimeout, "10", "service shop/web: no pod of Deployment/web became ready while this request waited, for 5m0s",
 		},
+		"out of reach": {
+			&route.UnreachableError{
+				Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Ready: 1, Addr: "10.1.0.7:8080", Err: syscall.EHOSTUNREACH,
+			},
+			http.StatusGatewayTimeout, "10",
+			"service shop/web: Deployment/web has 1 ready pod, but connecting to 10.1.0.7:8080 failed: no route to host; does a NetworkPolicy forbid it?",
+		},
 		"cannot start": {
 			&route.StartFailedError{
 				Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"},
@@ -68,6 +75,7 @@ func TestGRPCCodes(t *testing.T) {
 		want codes.Code
 	}{
 		"held too long":    {&route.HoldTimeoutError{Service: "shop/web"}, codes.Unavailable},
+		"out of reach":     {&route.UnreachableError{Service: "shop/web", Err: os.ErrDeadlineExceeded}, codes.Unavailable},
 		"cannot start":     {&route.StartFailedError{Service: "shop/web"}, codes.Unavailable},
 		"draining":         {ErrDraining, codes.Unavailable},
 		"broken off":       {io.EOF, codes.Unavailable},

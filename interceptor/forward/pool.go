@@ -127,7 +127,11 @@ func take(ctx context.Context, pod *route.Endpoint, maxIdle time.Duration) (*pod
 	}
 	c, err := p.dial(ctx)
 	if err != nil {
-		pod.Fail()
+		if ctx.Err() != nil {
+			pod.Fail()
+		} else {
+			pod.Unreachable(err)
+		}
 		return nil, err
 	}
 	pod.Succeed()

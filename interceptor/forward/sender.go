@@ -47,7 +47,7 @@ func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, er
 		case ctx.Err() != nil:
 			return nil, err
 		case attempt.neverSent(err):
-			pod.Fail()
+			pod.Unreachable(err)
 		case replayable(req) && !attempt.answered.Load() && resets < maxResets && brokenOff(err):
 			resets++
 			pod.Fail()

@@ -8,6 +8,7 @@ import (
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
 // Options configure a Cluster.
@@ -132,7 +134,7 @@ func (c *Cluster) replicas(ctx context.Context, namespace string, w api.Workload
 func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (bool, error) {
 	replicas, err := c.Replicas(ctx, namespace, w)
 	if err != nil || replicas > 0 {
-		return false, err
+		return false, refusal(err)
 	}
 	patch := []byte(`{"spec":{"replicas":1}}`)
 	switch w.String() {
@@ -147,7 +149,15 @@ func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (
 		}
 	}
 	if err != nil {
-		return false, fmt.Errorf("scaling %s in %s to 1: %w", w, namespace, err)
+		return false, refusal(fmt.Errorf("scaling %s in %s to 1: %w", w, namespace, err))
 	}
 	return true, nil
+}
+
+// refusal marks an error by which the API server says that it does not allow something.
+func refusal(err error) error {
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
+		return &scaler.RefusedError{Err: err}
+	}
+	return err
 }

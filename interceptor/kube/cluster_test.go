@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
@@ -529,5 +531,70 @@ func TestWatchWithoutThemes(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// What is not allowed is told apart from what fails, and a warning is written once by all interceptors together.
+func TestRefusedScale(t *testing.T) {
+	for name, tc := range map[string]struct {
+		get, patch error
+		refused    bool
+	}{
+		"a quota":         {nil, apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New("exceeded quota")), true},
+		"a policy":        {nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Scale"}, "web", nil), true},
+		"no right to see": {apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New("User cannot get")), nil, true},
+		"no answer":       {nil, apierrors.NewTimeoutError("slow", 1), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := fake.NewClientset()
+			client.PrependReactor("get", "deployments", func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, &autoscalingv1.Scale{}, tc.get
+			})
+			client.PrependReactor("patch", "deployments", func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, nil, tc.patch
+			})
+			c := NewForClients(client, nil, Options{Log: logr.Discard()})
+			_, err := c.Scale(t.Context(), "shop", api.Workload{Kind: "Deployment", Name: "web"})
+			var refused *scaler.RefusedError
+			if err == nil || errors.As(err, &refused) != tc.refused {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestOneWarning(t *testing.T) {
+	client, _, first := watchAll(t)
+	second := NewForClients(client, nil, Options{Namespace: "shop", PodName: "you", Log: logr.Discard()})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- second.Watch(ctx, newFakeSink()) }()
+	warning := scaler.Warning{
+		Namespace: "shop", Service: "web", ServiceUID: "u1", Reason: "PodsUnreachable", ID: "unreachable-s1", Message: "does a NetworkPolicy forbid it?",
+		Workload: api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: "u2"},
+	}
+	first.Warn(warning)
+	second.Warn(warning)
+	eventually(t, "four attempts", func() bool {
+		n := 0
+		for _, a := range client.Actions() {
+			if a.Matches("create", "events") {
+				n++
+			}
+		}
+		return n == 4
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	list, err := client.CoreV1().Events("shop").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != 2 {
+		t.Fatalf("got %d events, %v; want 2", len(list.Items), err)
+	}
+	for _, e := range list.Items {
+		if e.Type != corev1.EventTypeWarning || e.Reason != warning.Reason || e.Message != warning.Message {
+			t.Errorf("event %+v", e)
+		}
 	}
 }

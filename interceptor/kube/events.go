@@ -33,10 +33,10 @@ type recorder struct {
 	queue   chan happened
 }
 
-// happened is a wake and when that was.
+// happened is what there is to tell, and when that was.
 type happened struct {
-	wake scaler.Wake
-	at   time.Time
+	events []*corev1.Event
+	at     time.Time
 }
 
 func newRecorder(client kubernetes.Interface, o Options) *recorder {
@@ -45,10 +45,17 @@ func newRecorder(client kubernetes.Interface, o Options) *recorder {
 
 // WakeRequested implements scaler.Events.
 func (c *Cluster) WakeRequested(w scaler.Wake) {
+	c.events.add(wakeEvents(w, c.options.PodName, time.Now()))
+}
+
+// Warn implements scaler.Events.
+func (c *Cluster) Warn(w scaler.Warning) { c.events.add(warnings(w, c.options.PodName, time.Now())) }
+
+func (r *recorder) add(events []*corev1.Event) {
 	select {
-	case c.events.queue <- happened{w, time.Now()}:
+	case r.queue <- happened{events, events[0].LastTimestamp.Time}:
 	default:
-		c.options.Log.V(1).Info("dropping an event, since too many wait", "namespace", w.Namespace, "service", w.Service)
+		r.options.Log.V(1).Info("dropping an event, since too many wait", "namespace", events[0].Namespace, "name", events[0].Name)
 	}
 }
 
@@ -79,7 +86,7 @@ func (r *recorder) run(ctx context.Context) {
 }
 
 func (r *recorder) writeAll(ctx context.Context, h happened) {
-	for _, event := range wakeEvents(h.wake, r.options.PodName, h.at) {
+	for _, event := range h.events {
 		r.write(ctx, event)
 	}
 }
@@ -97,6 +104,18 @@ func (r *recorder) write(ctx context.Context, event *corev1.Event) {
 // follow from the sleep that ends, so that of several interceptors that see the same wake all but the first find theirs
 // written already.
 func wakeEvents(w scaler.Wake, pod string, now time.Time) []*corev1.Event {
+	return eventsOf(scaler.Warning{
+		Namespace: w.Namespace, Service: w.Service, ServiceUID: w.ServiceUID, Workload: w.Workload,
+		Reason: reason, ID: "wake-" + w.SleepID, Message: w.Message,
+	}, corev1.EventTypeNormal, pod, now)
+}
+
+// warnings returns the same about w.
+func warnings(w scaler.Warning, pod string, now time.Time) []*corev1.Event {
+	return eventsOf(w, corev1.EventTypeWarning, pod, now)
+}
+
+func eventsOf(w scaler.Warning, eventType, pod string, now time.Time) []*corev1.Event {
 	objects := []corev1.ObjectReference{
 		{APIVersion: "v1", Kind: "Service", Name: w.Service, UID: types.UID(w.ServiceUID)},
 		{APIVersion: w.Workload.APIVersion, Kind: w.Workload.Kind, Name: w.Workload.Name, UID: types.UID(w.Workload.UID)},
@@ -107,11 +126,11 @@ func wakeEvents(w scaler.Wake, pod string, now time.Time) []*corev1.Event {
 		kind := map[bool]string{true: "service", false: "workload"}[object.Kind == "Service"]
 		events = append(events, &corev1.Event{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: w.Namespace, Name: object.Name + "." + kind + "-wake-" + w.SleepID,
+				Namespace: w.Namespace, Name: object.Name + "." + kind + "-" + w.ID,
 			},
 			InvolvedObject: object,
-			Type:           corev1.EventTypeNormal,
-			Reason:         reason,
+			Type:           eventType,
+			Reason:         w.Reason,
 			Message:        w.Message,
 			Source:         corev1.EventSource{Component: component, Host: pod},
 			// Clients of either API find what they show: kubectl get events goes by the last timestamp.

@@ -121,7 +121,7 @@ func (t *Table) endpoints(r *Route, old *snapshot, addrs []string) []*Endpoint {
 }
 
 func (t *Table) newEndpoint(r *Route, addr string) *Endpoint {
-	e := &Endpoint{Addr: addr, clock: t.clock, hash: hashText(addr), recovered: func() { t.republish(r) }}
+	e := &Endpoint{Addr: addr, clock: t.clock, hash: hashText(addr), recovered: func() { t.republish(r) }, lost: func() { t.reportUnreachable(r) }}
 	if t.options.NewPool != nil {
 		e.Pool = t.options.NewPool(addr)
 	}

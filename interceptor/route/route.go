@@ -130,6 +130,7 @@ type Route struct {
 	waker                 Waker
 	maxHeld, maxHeldBytes int64
 	held, heldBytes       atomic.Int64
+	reported              atomic.Int64 // when a pod out of reach was last reported, by clock
 	// snap is written under Table.mu only.
 	snap atomic.Pointer[snapshot]
 
@@ -178,7 +179,7 @@ func (r *Route) TryPick(v *Visit) *Endpoint {
 
 // Pick chooses the pod for a request and waits for one if there is none, no longer than the route's hold timeout, in
 // all the calls for this visit together. The caller must call the endpoint's Done. The error is ErrTooManyHeld, a
-// HoldTimeoutError, a StartFailedError, a StartingError or the context's.
+// HoldTimeoutError, an UnreachableError, a StartFailedError, a StartingError or the context's.
 func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if e := r.TryPick(v); e != nil {
 		return e, nil
@@ -244,7 +245,7 @@ func (r *Route) mayWait(s *snapshot, v *Visit) (time.Duration, error) {
 	waited := time.Since(v.Began)
 	left := s.holdTimeout - waited
 	if left <= 0 {
-		return 0, &HoldTimeoutError{Service: r.Name(), Target: s.target.Key, Waited: waited}
+		return 0, s.timedOut(r, waited)
 	}
 	if v.Patience > 0 {
 		left = min(left, v.Patience-waited)

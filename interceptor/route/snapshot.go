@@ -35,8 +35,10 @@ type Endpoint struct {
 	// suspect is until when requests avoid this pod by clock; 0 is no suspicion. Whoever finds the time over takes
 	// the pod for probeFor by compare-and-swap, and the others go on waiting for what comes of it.
 	suspect atomic.Int64
-	// recovered tells the route that the pod answers again.
-	recovered func()
+	// unreached is why it could not be connected to the last time; nil if it could.
+	unreached atomic.Pointer[unreached]
+	// recovered tells the route that the pod answers again, and lost that it has been out of reach for long.
+	recovered, lost func()
 }
 
 // Done ends the use that began with Pick.
@@ -63,6 +65,7 @@ func (e *Endpoint) Succeed() {
 	}
 	// Both, each by itself: Fail, which may run at the same time, writes them one after the other.
 	failures, suspect := e.failures.Swap(0), e.suspect.Swap(0)
+	e.unreached.Store(nil)
 	if failures != 0 || suspect != 0 {
 		e.recovered()
 	}
@@ -144,6 +147,9 @@ func (s *snapshot) start(r *Route) Start {
 	}
 	if len(s.endpoints) > 0 {
 		start.Progress.Stage = api.StageNotReady
+		if err := s.unreachable(r, true); err != nil {
+			start.Progress.Failing = err.Error()
+		}
 	}
 	return start
 }

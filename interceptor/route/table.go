@@ -65,7 +65,9 @@ type TableOptions struct {
 	// NewPool makes what the forwarding keeps for a pod of one route, such as its idle connections: Endpoint.Pool. It must
 	// neither block nor call the Table. Default none.
 	NewPool func(addr string) io.Closer
-	Log     logr.Logger
+	// Unreachable is called when a ready pod of a route has been out of reach for long, and must not block. Default none.
+	Unreachable func(*Route, *UnreachableError)
+	Log         logr.Logger
 }
 
 func (o *TableOptions) setDefaults() {
@@ -199,6 +201,14 @@ func (t *Table) Targets() []*Target {
 		all = append(all, target)
 	}
 	return all
+}
+
+// Service returns what holds for a Service, by the name of that whose route slices there are.
+func (t *Table) Service(namespace, name string) (Service, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, known := t.services[serviceKey{namespace, name}]
+	return s, known
 }
 
 // InUse is how often the pods of all routes were picked without Done having been called yet. It is 0 when nothing runs.

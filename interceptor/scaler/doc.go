@@ -39,8 +39,25 @@ type Wake struct {
 	Message string
 }
 
-// Events publishes wakes.
+// Warning is what another event tells of an app.
+type Warning struct {
+	Namespace, Service, ServiceUID string
+	Workload                       api.Workload
+	// Reason is one word, for machines.
+	Reason string
+	// ID is the same for all interceptors that see the same: only one of them writes the event.
+	ID      string
+	Message string
+}
+
+// RefusedError is a scaling that the API server does not allow.
+type RefusedError struct{ Err error }
+
+func (e *RefusedError) Error() string { return e.Err.Error() }
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// Events publishes wakes and warnings. Its methods must not block.
 type Events interface {
-	// WakeRequested must not block.
 	WakeRequested(Wake)
+	Warn(Warning)
 }

@@ -3,6 +3,7 @@ package scaler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -354,8 +355,15 @@ func (w *fakeWorkloads) Scale(context.Context, string, api.Workload) (bool, erro
 }
 
 type fakeEvents struct {
-	mu    sync.Mutex // protects wakes
-	wakes []Wake
+	mu       sync.Mutex // protects the others
+	wakes    []Wake
+	warnings []Warning
+}
+
+func (e *fakeEvents) Warn(w Warning) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.warnings = append(e.warnings, w)
 }
 
 func (e *fakeEvents) WakeRequested(w Wake) {
@@ -371,14 +379,17 @@ func TestWaker(t *testing.T) {
 		err    error
 		after  time.Duration // that a pod takes
 		scales int64
+		warns  string // what each warning says
 	}{
-		"nobody listens":                  {false, false, nil, 1500 * time.Millisecond, 1},
-		"nobody listens, slow":            {false, false, nil, 10500 * time.Millisecond, 3}, // at 0, 2 and 6 s
-		"scaling fails":                   {false, false, errors.New("no"), 10500 * time.Millisecond, 3},
-		"KEDA listens here":               {true, false, nil, 2500 * time.Millisecond, 0},
-		"KEDA listens at a peer":          {false, true, nil, 2500 * time.Millisecond, 0},
-		"KEDA listens but does not act":   {true, false, nil, 4500 * time.Millisecond, 1},
-		"a peer's KEDA that does nothing": {false, true, nil, 4500 * time.Millisecond, 1},
+		"scaling is refused":              {false, false, &RefusedError{errors.New("quota")}, 1500 * time.Millisecond, 1, "Deployment/web cannot be woken: scaling it up is refused: quota"},
+		"scaling is refused for long":     {false, false, fmt.Errorf("x: %w", &RefusedError{errors.New("quota\nx")}), 10500 * time.Millisecond, 3, "Deployment/web cannot be woken: scaling it up is refused: quota?x"},
+		"nobody listens":                  {false, false, nil, 1500 * time.Millisecond, 1, ""},
+		"nobody listens, slow":            {false, false, nil, 10500 * time.Millisecond, 3, ""}, // at 0, 2 and 6 s
+		"scaling fails":                   {false, false, errors.New("no"), 10500 * time.Millisecond, 3, ""},
+		"KEDA listens here":               {true, false, nil, 2500 * time.Millisecond, 0, ""},
+		"KEDA listens at a peer":          {false, true, nil, 2500 * time.Millisecond, 0, ""},
+		"KEDA listens but does not act":   {true, false, nil, 4500 * time.Millisecond, 1, ""},
+		"a peer's KEDA that does nothing": {false, true, nil, 4500 * time.Millisecond, 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -418,6 +429,14 @@ func TestWaker(t *testing.T) {
 					Namespace: "shop", Service: "web", ServiceUID: "u1", SleepID: "s1", Workload: service().Routes.Workload,
 					Message: "GET / from 192.0.2.1: waking Deployment/web",
 				}}
+				for _, w := range events.warnings {
+					if w.Message != tc.warns || w.ID != "wake-refused-s1" || w.ServiceUID != "u1" || w.Workload != service().Routes.Workload {
+						t.Errorf("warning %+v", w)
+					}
+				}
+				if warned := int64(len(events.warnings)); warned != 0 && tc.warns == "" || warned != tc.scales && tc.warns != "" {
+					t.Errorf("%d warnings", warned)
+				}
 				if diff := cmp.Diff(want, events.wakes); diff != "" {
 					t.Errorf("events (-want +got):\n%s", diff)
 				}

@@ -3,6 +3,8 @@ package scaler
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -71,7 +73,7 @@ func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 	if t.StartLoop() {
 		w.mu.Lock()
 		if !w.closed {
-			w.loops.Go(func() { w.loop(t) })
+			w.loops.Go(func() { w.loop(r, t) })
 		}
 		w.mu.Unlock()
 	}
@@ -86,8 +88,9 @@ func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 	})
 }
 
-// loop does what it takes for as long as requests wait for t. KEDA's streams repeat their push by themselves.
-func (w *Waker) loop(t *route.Target) {
+// loop does what it takes for as long as requests wait for t, the first of them at r. KEDA's streams repeat their push by
+// themselves.
+func (w *Waker) loop(r *route.Route, t *route.Target) {
 	began := time.Now()
 	var direct backoff
 	for {
@@ -95,7 +98,7 @@ func (w *Waker) loop(t *route.Target) {
 		w.options.Peers.Poke(t.Key)
 		listens := pushed || w.options.Peers.KEDAStream(t.Key)
 		if (!listens || time.Since(began) >= w.options.Patience) && direct.due(time.Now()) {
-			w.scale(t, listens)
+			w.scale(r, t, listens)
 		}
 		select {
 		case <-w.ctx.Done():
@@ -114,11 +117,18 @@ func (w *Waker) loop(t *route.Target) {
 	}
 }
 
-func (w *Waker) scale(t *route.Target, kedaListens bool) {
+func (w *Waker) scale(r *route.Route, t *route.Target, kedaListens bool) {
 	ctx, cancel := context.WithTimeout(w.ctx, w.options.Timeout)
 	defer cancel()
 	scaled, err := w.options.Workloads.Scale(ctx, t.Key.Namespace, t.Workload())
 	log := w.options.Log.WithValues("namespace", t.Key.Namespace, "workload", t.Key.Workload, "kedaListens", kedaListens)
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		w.options.Events.Warn(Warning{
+			Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: t.Workload(),
+			Reason: "WakeRefused", ID: "wake-refused-" + r.SleepID(),
+			Message: fmt.Sprintf("%s cannot be woken: scaling it up is refused: %s", t.Key.Workload, clean(refused.Error(), 500)),
+		})
+	}
 	switch {
 	case err != nil && w.ctx.Err() == nil:
 		log.Error(err, "scaling up directly")

@@ -105,6 +105,7 @@ func (c cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 func (cluster) Scale(context.Context, string, api.Workload) (bool, error) { return false, nil }
 
 func (cluster) WakeRequested(scaler.Wake) {}
+func (cluster) Warn(scaler.Warning)       {}
 
 // serveReverseProxy is the proxy that Go's library offers, as people write it who know its defaults: without enough idle
 // connections it would open one for nearly every request.

@@ -112,6 +112,7 @@ func (c *cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 
 func (c *cluster) Scale(context.Context, string, api.Workload) (bool, error) { return false, nil }
 func (c *cluster) WakeRequested(scaler.Wake)                                 {}
+func (c *cluster) Warn(scaler.Warning)                                       {}
 
 // startInterceptor runs an interceptor for a route to pod and returns the port to call.
 func startInterceptor(t *testing.T, pod string) int {

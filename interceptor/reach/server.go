@@ -1,0 +1,143 @@
+// Package reach tells the injector whether this interceptor can connect to an app's pods, before the app is taken over: a
+// NetworkPolicy or a service mesh may let in its callers of today and not us.
+package reach
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/reach"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// Anybody in the cluster can call. What one call makes us do is bounded by these, and goes to pods that requests go to as well.
+const (
+	maxCalls = 8  // at a time
+	maxPods  = 3  // that are tried on a port
+	maxDials = 32 // at a time, in one call
+)
+
+// Options configure a Server.
+type Options struct {
+	// Service returns what is known of a Service.
+	Service func(namespace, name string) (route.Service, bool)
+	// DialTimeout is how long a pod has for accepting a connection. Default 1 s, as requests give it.
+	DialTimeout time.Duration
+	// ResetTimeout is how long something on the way has for resetting a connection that it has accepted in the pod's place.
+	// Default 250 ms.
+	ResetTimeout time.Duration
+}
+
+// Server answers the injector.
+type Server struct {
+	pb.UnimplementedReachServer
+
+	options Options
+	calls   chan struct{} // has an element for each call under way
+}
+
+// NewServer returns a Server.
+func NewServer(o Options) *Server {
+	o.DialTimeout = cmp.Or(o.DialTimeout, time.Second)
+	o.ResetTimeout = cmp.Or(o.ResetTimeout, 250*time.Millisecond)
+	return &Server{options: o, calls: make(chan struct{}, maxCalls)}
+}
+
+// Pods implements the service.
+func (s *Server) Pods(ctx context.Context, r *pb.PodsRequest) (*pb.PodsResponse, error) {
+	select {
+	case s.calls <- struct{}{}:
+		defer func() { <-s.calls }()
+	default:
+		return nil, status.Error(codes.ResourceExhausted, "too many calls at a time")
+	}
+	service, known := s.options.Service(r.GetNamespace(), r.GetService())
+	if !known {
+		return nil, status.Errorf(codes.NotFound, "no route of service %s/%s is known", r.GetNamespace(), r.GetService())
+	}
+	out := &pb.PodsResponse{}
+	var dials errgroup.Group
+	dials.SetLimit(maxDials)
+	tries := make([][]try, len(service.Routes.Ports))
+	for i, p := range service.Routes.Ports {
+		pods := slices.Clone(service.Endpoints[p.Name])
+		out.Ports = append(out.Ports, &pb.Port{Name: p.Name, Ready: int32(len(pods))}) //nolint:gosec // no Service has so many
+		rand.Shuffle(len(pods), func(a, b int) { pods[a], pods[b] = pods[b], pods[a] }) //nolint:gosec // so that each has its turn; it is no secret
+		tries[i] = make([]try, min(len(pods), maxPods))
+		for n := range tries[i] {
+			dials.Go(func() error {
+				tries[i][n] = try{pods[n], s.connect(ctx, pods[n], p.Protocol)}
+				return nil
+			})
+		}
+	}
+	_ = dials.Wait() // none fails
+	for i, p := range out.GetPorts() {
+		judge(p, tries[i])
+	}
+	return out, nil
+}
+
+// try is what came of one connection.
+type try struct {
+	addr string
+	err  error
+}
+
+// judge writes into p what the tries on that port say together. One pod that is reached is enough: requests go on to
+// another pod too. Of those that are not, one that does not refuse says more.
+func judge(p *pb.Port, tries []try) {
+	for _, t := range tries {
+		if t.err == nil {
+			p.Result, p.Address, p.Error = pb.Result_RESULT_REACHED, "", ""
+			return
+		}
+		result := pb.Result_RESULT_FAILED
+		if errors.Is(t.err, syscall.ECONNREFUSED) {
+			result = pb.Result_RESULT_REFUSED
+		}
+		if result > p.GetResult() {
+			p.Result, p.Address, p.Error = result, t.addr, route.DialReason(t.err)
+		}
+	}
+}
+
+// connect opens a connection to a pod and closes it.
+//
+// The proxy of a service mesh accepts a connection in the pod's place, and resets it when it has read something that is not
+// its mTLS. So where the protocol may be HTTP an empty line is sent, which servers of HTTP ignore or answer with an error
+// (RFC 9112, 2.2), and a reset within a moment is an error. A server of anything else may close the connection after it, but
+// has no reason to reset it.
+func (s *Server) connect(ctx context.Context, addr, protocol string) error {
+	dialer := net.Dialer{Timeout: s.options.DialTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if protocol == api.ProtocolTCP {
+		return nil // the server may speak first, or take it for a command
+	}
+	if err := conn.SetDeadline(time.Now().Add(s.options.ResetTimeout)); err != nil {
+		return err
+	}
+	_, err = conn.Write([]byte("\r\n"))
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+	}
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return syscall.ECONNRESET
+	}
+	return nil // an answer, an end, or silence
+}

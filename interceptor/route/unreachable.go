@@ -1,0 +1,119 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// A pod that is ready and cannot be connected to is reported when that has lasted for unreachableFor in at least
+	// unreachableTries tries; one that refuses later, since an app without a readiness probe counts as ready before it listens.
+	unreachableFor   = 10 * time.Second
+	refusedFor       = time.Minute
+	unreachableTries = 5
+	// unreachablePause is how long a route reports no other one.
+	unreachablePause = 10 * time.Minute
+)
+
+// UnreachableError is returned in the place of a HoldTimeoutError where pods are ready but none could be connected to.
+type UnreachableError struct {
+	Service string // namespace/name
+	Target  Key
+	Ready   int    // pods
+	Addr    string // ip:port of one of them
+	Err     error  // of the last try to connect to it
+}
+
+func (e *UnreachableError) Error() string {
+	pods := "1 ready pod"
+	if e.Ready != 1 {
+		pods = fmt.Sprintf("%d ready pods", e.Ready)
+	}
+	question := "does a NetworkPolicy forbid it?"
+	if errors.Is(e.Err, syscall.ECONNREFUSED) {
+		question = "does the app listen there, or does a NetworkPolicy reject it?"
+	}
+	return fmt.Sprintf("%s has %s, but connecting to %s failed: %s; %s", e.Target.Workload, pods, e.Addr, DialReason(e.Err), question)
+}
+
+// DialReason says in a few words, without any address, why a connection could not be opened.
+func DialReason(err error) string {
+	var errno syscall.Errno
+	var timeout net.Error
+	switch {
+	case errors.As(err, &errno):
+		return errno.Error()
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "i/o timeout"
+	default:
+		return err.Error()
+	}
+}
+
+// unreached is why a pod could not be connected to, and since when by clock.
+type unreached struct {
+	err   error
+	since int64
+	told  atomic.Bool
+}
+
+// Unreachable is Fail for a pod to which no connection could be opened, with the reason.
+func (e *Endpoint) Unreachable(err error) {
+	now := e.clock.now()
+	next := &unreached{err: err, since: now}
+	if last := e.unreached.Load(); last != nil {
+		next.since = last.since
+		next.told.Store(last.told.Load())
+	}
+	e.unreached.Store(next)
+	e.Fail()
+	if e.outOfReach() && next.told.CompareAndSwap(false, true) {
+		e.lost()
+	}
+}
+
+// outOfReach says that no connection to the pod could be opened for long.
+func (e *Endpoint) outOfReach() bool {
+	last := e.unreached.Load()
+	if last == nil || e.failures.Load() < unreachableTries {
+		return false
+	}
+	lasts := unreachableFor
+	if errors.Is(last.err, syscall.ECONNREFUSED) {
+		lasts = refusedFor
+	}
+	return e.clock.now()-last.since >= int64(lasts)
+}
+
+// unreachable returns an error about the first of the ready pods that could not be connected to, or nil. Long leaves those
+// out for which that may be over in a moment.
+func (s *snapshot) unreachable(r *Route, long bool) *UnreachableError {
+	for _, e := range s.endpoints {
+		if last := e.unreached.Load(); last != nil && (!long || e.outOfReach()) {
+			return &UnreachableError{Service: r.Name(), Target: s.target.Key, Ready: len(s.endpoints), Addr: e.Addr, Err: last.err}
+		}
+	}
+	return nil
+}
+
+// timedOut is the error for a request that has waited for as long as it may.
+func (s *snapshot) timedOut(r *Route, waited time.Duration) error {
+	if err := s.unreachable(r, false); err != nil {
+		return err
+	}
+	return &HoldTimeoutError{Service: r.Name(), Target: s.target.Key, Waited: waited}
+}
+
+// reportUnreachable reports that a pod of the route has been out of reach for long, unless that was done a while ago.
+func (t *Table) reportUnreachable(r *Route) {
+	err := r.snap.Load().unreachable(r, true)
+	now, last := r.clock.now(), r.reported.Load()
+	if err == nil || t.options.Unreachable == nil || last != 0 && now-last < int64(unreachablePause) || !r.reported.CompareAndSwap(last, now) {
+		return
+	}
+	t.options.Unreachable(r, err)
+}
