@@ -3,8 +3,11 @@ package chart
 import (
 	"os"
 	"testing"
+	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -74,4 +77,79 @@ func server(t *testing.T, env *envtest.Environment) (*rest.Config, client.Client
 		t.Fatal(err)
 	}
 	return config, c
+}
+
+// The controllers may list pods' addresses in EndpointSlices where that takes a right of its own, as on OpenShift, whose
+// admission plugin this policy stands for.
+func TestServerLetsControllersListPods(t *testing.T) {
+	config, admin := server(t, &envtest.Environment{})
+	made := []client.Object{
+		&admissionv1.ValidatingAdmissionPolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: "restricted-endpoints"},
+			Spec: admissionv1.ValidatingAdmissionPolicySpec{
+				MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
+					RuleWithOperations: admissionv1.RuleWithOperations{
+						Operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
+						Rule:       admissionv1.Rule{APIGroups: []string{"discovery.k8s.io"}, APIVersions: []string{"v1"}, Resources: []string{"endpointslices"}},
+					},
+				}}},
+				Validations: []admissionv1.Validation{{
+					Expression: "size(object.endpoints) == 0 || authorizer.group('discovery.k8s.io').resource('endpointslices').subresource('restricted')." +
+						"namespace(object.metadata.namespace).check('create').allowed()",
+					MessageExpression: "'endpoint address ' + object.endpoints[0].addresses[0] + ' is not allowed'",
+				}},
+			},
+		},
+		&admissionv1.ValidatingAdmissionPolicyBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "restricted-endpoints"},
+			Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+				PolicyName: "restricted-endpoints", ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+			},
+		},
+		// Who may write EndpointSlices, and no more.
+		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "slices"}, Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"create"},
+		}}},
+		&rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "slices"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "slices"},
+			Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "somebody"}},
+		},
+	}
+	all := must4(t, values{})
+	for _, role := range only[*rbacv1.ClusterRole](all) {
+		made = append(made, role)
+	}
+	for _, binding := range only[*rbacv1.ClusterRoleBinding](all) {
+		made = append(made, binding)
+	}
+	for _, o := range made {
+		if err := admin.Create(t.Context(), o); err != nil {
+			t.Fatalf("%s: %v", key(o), err)
+		}
+	}
+	create := func(user string) error {
+		as := rest.CopyConfig(config)
+		as.Impersonate.UserName = user
+		_, err := kubernetes.NewForConfigOrDie(as).DiscoveryV1().EndpointSlices("default").Create(t.Context(), &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{GenerateName: "web-"}, AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.131.6.166"}}},
+		}, metav1.CreateOptions{})
+		return err
+	}
+	deadline := time.After(30 * time.Second)
+	for tick := time.Tick(50 * time.Millisecond); ; { // a policy takes effect a little later
+		err := create("somebody")
+		if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+			break
+		}
+		select {
+		case <-tick:
+		case <-deadline:
+			t.Fatalf("the policy has no effect: %v", err)
+		}
+	}
+	if err := create("system:serviceaccount:scale-to-zero:scale-to-zero-controller"); err != nil {
+		t.Errorf("the controllers: %v", err)
+	}
 }
