@@ -40,6 +40,11 @@ const (
 	ScalingAnnotation = Prefix + "scaling"
 	// FailOpenAnnotation on a route slice says that it lists the real pods, for want of an interceptor.
 	FailOpenAnnotation = Prefix + "fail-open"
+	// UnprovenAnnotation on a route slice says that the interceptors' way to the pods is not proven: UnprovenYet while no pod
+	// has been ready, and then, if it is blocked, why the app is given back.
+	UnprovenAnnotation = Prefix + "unproven"
+	// UnprovenYet is its value until there is a ready pod.
+	UnprovenYet = "yet"
 	// UnusedAnnotation on an alias Service says since when no Ingress names it, in RFC 3339.
 	UnusedAnnotation = Prefix + "unused-since"
 	// RoleAlias marks an alias Service.

@@ -2,197 +2,104 @@ package injector
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// Surroundings are what there is in a Service's namespace that says whether visitors reach it.
-type Surroundings struct {
-	Services  []corev1.Service
-	Ingresses []networkingv1.Ingress
-	Routes    []GatewayRoute
-	// InternalServices says that the Namespace's opt-in includes Services that only other pods call.
-	InternalServices bool
+// PortReach is what one interceptor found out about one port of a Service.
+type PortReach struct {
+	Name  string
+	Ready int // ready pods that it knows
+	// Reached says that one of them accepted a connection, and Refused that each one it tried refused it.
+	Reached, Refused bool
+	// Port is the pods' port number, and Error why a connection failed; both are empty if none did.
+	Port, Error string
 }
 
-// GatewayRoute is an HTTPRoute, GRPCRoute, TLSRoute or TCPRoute of the Gateway API.
-type GatewayRoute struct {
-	Kind, Name string
-	Backends   []RouteBackend
+// Proof is what the interceptors together found out about their way to a Service's pods.
+type Proof struct {
+	// Lacks says what stands against sending the Service's traffic through them.
+	Lacks Skip
+	// Blocked says that the way is blocked: it is not that an interceptor knows too little yet, nor that an app which is
+	// ready too early does not listen yet.
+	Blocked bool
+	// Nothing says that there was no ready pod to prove it with.
+	Nothing bool
 }
 
-// RouteBackend is a port of a Service to which a GatewayRoute sends traffic.
-type RouteBackend struct {
-	Service string
-	Port    int32
-}
+// Proven says that the interceptors reach the pods, as far as can be known.
+func (p Proof) Proven() bool { return p.Lacks == "" }
 
-// GatewayRouteKinds are the kinds of the Gateway API, in group GatewayGroup, that expose Services.
-func GatewayRouteKinds() []string { return []string{"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"} }
-
-// GatewayGroup is the API group of the Gateway API.
-const GatewayGroup = "gateway.networking.k8s.io"
-
-// NewGatewayRoute reads a route as the API server returns it. Backends in other namespaces are left out: whether they may
-// be used is for a ReferenceGrant to say, and a route that somebody makes elsewhere must not put an app here to sleep.
-func NewGatewayRoute(route *unstructured.Unstructured) GatewayRoute {
-	r := GatewayRoute{Kind: route.GetKind(), Name: route.GetName()}
-	rules, _, _ := unstructured.NestedSlice(route.Object, "spec", "rules")
-	for _, rule := range rules {
-		fields, _ := rule.(map[string]any)
-		refs, _, _ := unstructured.NestedSlice(fields, "backendRefs")
-		for _, ref := range refs {
-			if b, ok := routeBackend(ref, route.GetNamespace()); ok {
-				r.Backends = append(r.Backends, b)
+// ReadyPorts are the names of the ports on which the slices of a direct Service list a ready pod.
+func ReadyPorts(direct []discoveryv1.EndpointSlice) []string {
+	names := map[string]bool{}
+	for _, s := range direct {
+		if !slices.ContainsFunc(s.Endpoints, ready) {
+			continue
+		}
+		for _, p := range s.Ports {
+			if p.Port != nil && p.Name != nil {
+				names[*p.Name] = true
 			}
 		}
 	}
-	return r
+	return slices.Sorted(maps.Keys(names))
 }
 
-func routeBackend(ref any, namespace string) (RouteBackend, bool) {
-	fields, _ := ref.(map[string]any)
-	text := func(key string) string { s, _, _ := unstructured.NestedString(fields, key); return s }
-	if kind := text("kind"); kind != "" && kind != "Service" || text("group") != "" {
-		return RouteBackend{}, false
-	}
-	if other := text("namespace"); other != "" && other != namespace {
-		return RouteBackend{}, false
-	}
-	port, _, _ := unstructured.NestedInt64(fields, "port")
-	return RouteBackend{Service: text("name"), Port: int32(port)}, text("name") != "" //nolint:gosec // the CRD bounds it to 65535
-}
-
-// JudgeNamespaced looks at a Service that only its namespace opts in. Such a label is meant for what visitors reach, and
-// must never put a database to sleep:
+// Prove judges what each interceptor found out. Listed are the ports on which Kubernetes lists a ready pod, and allow says
+// which pods a NetworkPolicy has to let in.
 //
-//   - No port may be one of a database, a cache or a broker, whatever its name.
-//   - Visitors have to reach it, or another Service of the same pods: by an Ingress, a Gateway API route, a load balancer
-//     or a node port. Or the Namespace asks for internal Services too.
-//   - Each port has to be one that visitors reach, or to say that it speaks HTTP by its appProtocol or its name.
-//   - Visitors must not reach the same pods by a Service that cannot be taken over: these visitors would not count.
-func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
-	for _, p := range service.Spec.Ports {
-		if store := storeOf(p); store != "" {
-			return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s is that of %s: what other programs keep their data in does not sleep with its namespace. If it should, label it %s=true",
-				portName(p), store, OptInLabel))
-		}
-	}
-	if !around.InternalServices && !around.reachTogether(service) {
-		return Skip(fmt.Sprintf("only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. To take it over, label it %s=true; for all such Services, annotate the Namespace %s=true",
-			OptInLabel, InternalServicesAnnotation))
-	}
-	for _, p := range service.Spec.Ports {
-		if !speaksHTTP(p) && !around.reachesPort(service, p) {
-			return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s does not say that it speaks HTTP: name the port http, set its appProtocol, or label the Service %s=true",
-				portName(p), OptInLabel))
-		}
-	}
-	for i := range around.Services {
-		other := &around.Services[i]
-		if why := around.uncounted(other); sharePods(service, other) && why != "" {
-			return Skip(fmt.Sprintf("only its namespace opts it in, and visitors reach its pods by Service %s too, which cannot be taken over: %s. They would not be counted", other.Name, why))
-		}
-	}
-	return ""
-}
-
-// Reached says whether requests from outside of the cluster get to the Service: by one of its namespace's Ingresses or
-// Gateway API routes, a load balancer or a node port.
-func (a Surroundings) Reached(service *corev1.Service) bool {
-	return slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return a.reachesPort(service, p) })
-}
-
-// reachTogether says whether the Service is reached, or another one of the same pods.
-func (a Surroundings) reachTogether(service *corev1.Service) bool {
-	return a.Reached(service) || slices.ContainsFunc(a.Services, func(other corev1.Service) bool {
-		return sharePods(service, &other) && a.Reached(&other)
-	})
-}
-
-func (a Surroundings) reachesPort(service *corev1.Service, p corev1.ServicePort) bool {
-	switch service.Spec.Type {
-	case corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort:
-		return true
-	default:
-		return len(a.exposing(service, p)) > 0 || slices.ContainsFunc(a.Routes, func(r GatewayRoute) bool {
-			return slices.Contains(r.Backends, RouteBackend{service.Name, p.Port})
-		})
-	}
-}
-
-// exposing returns the Ingresses that send traffic to a port of the Service.
-func (a Surroundings) exposing(service *corev1.Service, p corev1.ServicePort) []*networkingv1.Ingress {
-	var exposing []*networkingv1.Ingress
-	for i := range a.Ingresses {
-		if ingress := &a.Ingresses[i]; !OptedOut(ingress) && refersTo(ingress, service.Name, p.Name, p.Port) {
-			exposing = append(exposing, ingress)
-		}
-	}
-	return exposing
-}
-
-// uncounted says why visitors that reach the Service would not be counted if it were opted in; empty if they would, or if
-// there are none.
-func (a Surroundings) uncounted(service *corev1.Service) Skip {
-	why := JudgeService(service, "", false, nil)
-	if OptedOut(service) {
-		why = "it is opted out"
-	}
-	if why == "" || service.Labels[ManagedByLabel] == ManagedBy || !a.Reached(service) {
-		return ""
-	}
-	if !OnlyByIngress(service) {
-		return why
-	}
-	for _, p := range service.Spec.Ports { // unless all of its Ingresses are opted in, and so counted
-		for _, ingress := range a.exposing(service, p) {
-			if optedIn, err := OptedIn(ingress); err != nil || !optedIn {
-				return why
+// An interceptor has to connect to a pod on every port, except that a port may refuse it if another one does not: then the
+// way is open, and what a single port refuses, it most likely refuses everybody. Refusals on all ports prove nothing: a
+// packet filter that rejects looks the same as an app that does not listen.
+func Prove(found [][]PortReach, listed []string, allow string) Proof {
+	var failed, refused []PortReach
+	for _, one := range found {
+		reached := false
+		var refuses []PortReach
+		for _, name := range listed {
+			i := slices.IndexFunc(one, func(p PortReach) bool { return p.Name == name })
+			switch {
+			case i < 0 || one[i].Ready == 0:
+				return Proof{Lacks: "an interceptor of scale-to-zero has not seen its pods yet"}
+			case one[i].Reached:
+				reached = true
+			case one[i].Refused:
+				refuses = append(refuses, one[i])
+			default:
+				failed = append(failed, one[i])
 			}
 		}
-	}
-	return ""
-}
-
-// sharePods says whether two different Services of a namespace select the same pods, or one a part of the other's.
-func sharePods(a, b *corev1.Service) bool {
-	one, other := OriginalSelector(a), OriginalSelector(b)
-	if len(one) == 0 || len(other) == 0 || a.Name == b.Name {
-		return false
-	}
-	return contains(one, other) || contains(other, one)
-}
-
-// contains says whether all of part is in all.
-func contains(all, part map[string]string) bool {
-	for k, v := range part {
-		if got, ok := all[k]; !ok || got != v {
-			return false
+		if !reached {
+			refused = append(refused, refuses...)
 		}
 	}
-	return true
-}
-
-// OptedInTogether says whether the Service may well have got its opt-in with a whole chart: another Service of the same
-// release, with other pods, has one too.
-func OptedInTogether(service *corev1.Service, all []corev1.Service) bool {
-	release := releaseOf(service)
-	return release != "" && slices.ContainsFunc(all, func(other corev1.Service) bool {
-		optedIn, err := OptedIn(&other)
-		return err == nil && optedIn && other.Name != service.Name && releaseOf(&other) == release && !sharePods(service, &other)
-	})
-}
-
-// releaseOf names what a Service was installed with; empty if it does not say.
-func releaseOf(service *corev1.Service) string {
-	for _, name := range []string{service.Labels["app.kubernetes.io/instance"], service.Annotations["meta.helm.sh/release-name"], service.Labels["release"]} {
-		if name != "" {
-			return name
-		}
+	switch {
+	case len(listed) == 0:
+		return Proof{Nothing: true}
+	case len(failed) > 0:
+		return Proof{Blocked: true, Lacks: cannotConnect(failed, "If a NetworkPolicy restricts them, allow ingress from "+allow+
+			"; if a service mesh requires mTLS, exempt these ports or have the interceptors join the mesh")}
+	case len(refused) > 0:
+		return Proof{Lacks: cannotConnect(refused, "Does the app listen on all addresses? If a NetworkPolicy rejects them, allow ingress from "+allow)}
+	default:
+		return Proof{}
 	}
-	return ""
+}
+
+// cannotConnect has the same words for the same ports, whichever pods and interceptors were tried.
+func cannotConnect(ports []PortReach, advice string) Skip {
+	numbers, reasons := map[string]bool{}, map[string]bool{}
+	for _, p := range ports {
+		numbers[p.Port], reasons[p.Error] = true, true
+	}
+	word := "port "
+	if len(numbers) > 1 {
+		word = "ports "
+	}
+	return Skip(fmt.Sprintf("the interceptors cannot connect to its pods on %s%s (%s). %s. It is taken over when they can",
+		word, strings.Join(slices.Sorted(maps.Keys(numbers)), ", "), strings.Join(slices.Sorted(maps.Keys(reasons)), ", "), advice))
 }

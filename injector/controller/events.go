@@ -33,6 +33,8 @@ const (
 	reasonForbidden     = "WorkloadForbidden"
 	reasonUnvisited     = "NoVisitorYet"
 	reasonAnnotation    = "AnnotationNotRewritten"
+	reasonRefused       = "WriteRefused"
+	reasonAccepted      = "WriteAccepted"
 )
 
 // storyteller writes events, a lasting state of a Service only once. It writes each as an object of its own: client-go's
@@ -41,9 +43,10 @@ type storyteller struct {
 	client client.Client
 	now    func() time.Time
 
-	mu    sync.Mutex // protects last and waits
-	last  map[told]string
-	waits map[types.NamespacedName]waiting
+	mu       sync.Mutex // protects all below
+	last     map[told]string
+	waits    map[types.NamespacedName]waiting
+	refusals map[types.NamespacedName]refusal
 }
 
 // waiting is what a Service waits for, and since when.
@@ -59,7 +62,10 @@ type told struct {
 }
 
 func newStoryteller(c client.Client, now func() time.Time) *storyteller {
-	return &storyteller{client: c, now: now, last: map[told]string{}, waits: map[types.NamespacedName]waiting{}}
+	return &storyteller{
+		client: c, now: now,
+		last: map[told]string{}, waits: map[types.NamespacedName]waiting{}, refusals: map[types.NamespacedName]refusal{},
+	}
 }
 
 // tell writes an event on each of the objects that is not nil. An event that cannot be written is logged: the story is
@@ -130,5 +136,6 @@ func (s *storyteller) forget(service types.NamespacedName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.waits, service)
+	delete(s.refusals, service)
 	maps.DeleteFunc(s.last, func(key told, _ string) bool { return key.service == service })
 }

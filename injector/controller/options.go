@@ -26,6 +26,8 @@ type Options struct {
 	Counts Counts
 	// Dial tries to connect to an interceptor; nil means that it listens. Default: TCP, within 500 ms.
 	Dial func(ctx context.Context, address string) error
+	// Reach asks an interceptor about its way to pods. Default over gRPC at ScalerAddress's port.
+	Reach Reach
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
@@ -39,6 +41,10 @@ func (o *Options) setDefaults() {
 	}
 	if o.Dial == nil {
 		o.Dial = dial
+	}
+	if o.Reach == nil {
+		_, port, _ := net.SplitHostPort(o.ScalerAddress) // without a port nobody can be asked, which an event says
+		o.Reach = askReach(port)
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -3,8 +3,10 @@ package controller
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -13,14 +15,16 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// await looks again, soon at first. What a Service lacks for longer than everything takes to come up is told.
-func (r *ServiceReconciler) await(ctx context.Context, service *corev1.Service, lacking injector.Skip) ctrl.Result {
+// await looks again, soon at first, and ever more rarely up to longest. What a Service lacks for longer than everything
+// takes to come up is told.
+func (r *ServiceReconciler) await(ctx context.Context, service *corev1.Service, lacking injector.Skip, longest time.Duration) ctrl.Result {
 	log.FromContext(ctx).V(1).Info("Not taken over yet", "reason", lacking)
-	if r.stories.waited(client.ObjectKeyFromObject(service), string(lacking)) < settling {
+	waited := r.stories.waited(client.ObjectKeyFromObject(service), string(lacking))
+	if waited < settling {
 		return ctrl.Result{RequeueAfter: retry}
 	}
 	r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonSkipped, "Not taken over: "+string(lacking), service)
-	return ctrl.Result{RequeueAfter: patience}
+	return ctrl.Result{RequeueAfter: wait.Jitter(min(max(waited/2, patience), longest), 0.2)}
 }
 
 // lacking says why the interceptors do not take the front's traffic. ready are those of any IP family, and missing is the

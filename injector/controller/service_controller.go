@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -44,6 +45,7 @@ type ServiceReconciler struct {
 	keda      *atomic.Bool // whether KEDA's API is there
 	workloads *workloads
 	gateway   *gatewayWatch
+	blocked   blockedWays
 
 	portsOnce sync.Mutex // protects ports, and its first filling
 	ports     *injector.Ports
@@ -58,6 +60,8 @@ type entrance struct {
 	front  *corev1.Service
 	slices []discoveryv1.EndpointSlice // the route slices
 	routes api.Routes                  // what they say; zero if they say nothing that can be read
+	// unproven is their injector.UnprovenAnnotation.
+	unproven string
 }
 
 // owned is what there is of ours around a Service.
@@ -67,11 +71,14 @@ type owned struct {
 }
 
 // workload is the one that the entrance to be taken leads to already; zero if it is not taken over.
-func (o owned) workload(t take) api.Workload {
+func (o owned) workload(t take) api.Workload { return o.entrance(t).routes.Workload }
+
+// entrance is the one to be taken.
+func (o owned) entrance(t take) entrance {
 	if t == takeIngresses {
-		return o.alias.routes.Workload
+		return o.alias
 	}
-	return o.self.routes.Workload
+	return o.self
 }
 
 // Reconcile brings one Service to where its opt-in wants it.
@@ -81,6 +88,7 @@ func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		r.freePorts(req.NamespacedName)
 		r.freePorts(types.NamespacedName{Namespace: req.Namespace, Name: injector.AliasServiceName(req.Name)})
 		r.stories.forget(req.NamespacedName)
+		r.blocked.forget(req.NamespacedName)
 		return ctrl.Result{}, nil
 	} else if err != nil {
 		return ctrl.Result{}, fmt.Errorf("getting service %s: %w", req.NamespacedName, err)
@@ -88,23 +96,34 @@ func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if !service.DeletionTimestamp.IsZero() || service.Labels[injector.ManagedByLabel] == injector.ManagedBy {
 		return ctrl.Result{}, nil
 	}
+	v, result, err := r.bring(ctx, service)
+	reason, consequence := reasonRefused, "It stays as it is"
+	if v.take != takeNothing && !v.taken {
+		reason, consequence = reasonSkipped, "Not taken over"
+	}
+	return r.stories.settle(ctx, req.NamespacedName, reason, consequence, result, err, service)
+}
+
+// bring does that, and returns what it has decided, as far as it came.
+func (r *ServiceReconciler) bring(ctx context.Context, service *corev1.Service) (verdict, ctrl.Result, error) {
 	ingresses, err := backingOf(ctx, r.client, service)
 	if err != nil {
-		return ctrl.Result{}, err
+		return verdict{}, ctrl.Result{}, err
 	}
 	own, err := r.owned(ctx, service)
 	if err != nil {
-		return ctrl.Result{}, err
+		return verdict{}, ctrl.Result{}, err
 	}
 	v, err := r.judge(ctx, service, own, ingresses)
 	if err != nil {
-		return ctrl.Result{}, err
+		return v, ctrl.Result{}, err
 	}
+	v.taken = r.taken(service, entrance{alias: v.take == takeIngresses}, ingresses)
 	result, err := r.apply(ctx, service, own, ingresses, v)
 	if err != nil {
-		return ctrl.Result{}, err
+		return v, ctrl.Result{}, err
 	}
-	return result, nil
+	return v, result, nil
 }
 
 // apply takes over the entrance that the verdict says, first, and then gives back what it does not say.
@@ -144,6 +163,7 @@ func (r *ServiceReconciler) apply(ctx context.Context, service *corev1.Service, 
 		switch young := settling - r.Now().Sub(service.CreationTimestamp.Time); {
 		case v.skip == "":
 			r.stories.forget(client.ObjectKeyFromObject(service)) // who opts it in again is told again
+			r.blocked.forget(client.ObjectKeyFromObject(service))
 		case young > 0:
 			result.RequeueAfter = young
 		case v.general: // its namespace is opted in, not this Service in particular
@@ -185,6 +205,7 @@ func (r *ServiceReconciler) owned(ctx context.Context, service *corev1.Service) 
 			e = &own.alias
 		}
 		e.slices = append(e.slices, s)
+		e.unproven = cmp.Or(e.unproven, s.Annotations[injector.UnprovenAnnotation])
 		if routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation]); err == nil {
 			e.routes = routes
 		} else {

@@ -37,34 +37,34 @@ func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service,
 	if err != nil {
 		return ctrl.Result{}, false, err
 	}
-	interceptors := injector.OfFamilies(ready, e.front.Spec.IPFamilies)
 	turned := r.taken(service, *e, ingresses)
 	taken := len(e.slices) > 0 && turned
-	if taken && len(interceptors) == 0 {
+	if taken && len(injector.OfFamilies(ready, e.front.Spec.IPFamilies)) == 0 {
 		return ctrl.Result{}, true, r.failOpen(ctx, service, routes, *e, v) // watches tell of interceptors and pods that come
 	}
-	published := r.published(ctx, routes, interceptors, *e)
-	missing := injector.MissingFamily(published.Interceptors, e.front.Spec.IPFamilies)
-	// To turn the traffic would take the pods of a missing IP family away; once it is turned, the others go on.
-	complete := len(published.Ports) == len(routes.Ports) && len(published.Interceptors) > 0 && (missing == "" || turned)
-	if !complete && !turned && !e.alias {
-		published = injector.Published{} // until all of its clients can be served, none of them is
-	}
-	wanted, err := injector.RouteSlices(e.front, service, routes, v.settings, published)
+	o, err := r.offer(ctx, service, e, routes, ready, turned, v)
 	if err != nil {
 		return ctrl.Result{}, false, err
 	}
-	if !complete {
-		return r.applyIncomplete(ctx, service, *e, wanted, taken, lacking(routes, ready, e.front, missing))
+	wanted, err := injector.RouteSlices(e.front, service, routes, v.settings, o.Published)
+	if err != nil {
+		return ctrl.Result{}, false, err
+	}
+	if o.lacks != "" {
+		return r.applyIncomplete(ctx, service, *e, wanted, taken, o)
 	}
 	if err := r.applySlices(ctx, wanted, *e); err != nil {
 		return ctrl.Result{}, false, err
 	}
-	if taken && missing != "" {
-		return r.warnOfFamily(ctx, service, missing), true, nil
+	if o.blocked != "" {
+		result, err = r.whenBlocked(ctx, service, e, wanted, o.blocked)
+		return result, true, err
 	}
-	var again ctrl.Result
-	if len(published.Interceptors) < len(interceptors) {
+	if taken && o.missing != "" {
+		return r.warnOfFamily(ctx, service, o.missing), true, nil
+	}
+	again := ctrl.Result{RequeueAfter: o.again}
+	if len(o.Interceptors) < len(injector.OfFamilies(ready, e.front.Spec.IPFamilies)) {
 		again.RequeueAfter = patience // no watch tells when one that is ready answers at last
 	}
 	if taken {
@@ -75,7 +75,7 @@ func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service,
 }
 
 // applyIncomplete has interceptors listen that are not all that an entrance needs yet.
-func (r *ServiceReconciler) applyIncomplete(ctx context.Context, service *corev1.Service, e entrance, wanted []discoveryv1.EndpointSlice, taken bool, lacking injector.Skip) (ctrl.Result, bool, error) {
+func (r *ServiceReconciler) applyIncomplete(ctx context.Context, service *corev1.Service, e entrance, wanted []discoveryv1.EndpointSlice, taken bool, o offer) (ctrl.Result, bool, error) {
 	again := ctrl.Result{RequeueAfter: retry}
 	if e.failsOpen() {
 		return again, true, nil // until one listens, the pods are better than nobody
@@ -83,7 +83,7 @@ func (r *ServiceReconciler) applyIncomplete(ctx context.Context, service *corev1
 	if err := r.applySlices(ctx, wanted, e); err != nil || taken {
 		return again, false, err
 	}
-	return r.await(ctx, service, lacking), false, nil
+	return r.await(ctx, service, o.lacks, o.longest), false, nil
 }
 
 // taken says that no traffic of the entrance goes past the interceptors any more.
@@ -243,6 +243,9 @@ func (r *ServiceReconciler) published(ctx context.Context, routes api.Routes, in
 
 func (r *ServiceReconciler) applySlices(ctx context.Context, wanted []discoveryv1.EndpointSlice, e entrance) error {
 	for _, want := range wanted {
+		if e.unproven != "" {
+			want.Annotations[injector.UnprovenAnnotation] = e.unproven
+		}
 		i := slices.IndexFunc(e.slices, func(s discoveryv1.EndpointSlice) bool { return s.Name == want.Name })
 		if i < 0 {
 			if err := r.client.Create(ctx, &want); err != nil {
@@ -273,7 +276,7 @@ func (r *ServiceReconciler) askWhenListed(ctx context.Context, service *corev1.S
 		return ctrl.Result{}, false, err
 	}
 	if unlisted != "" {
-		return r.await(ctx, service, unlisted), false, nil
+		return r.await(ctx, service, unlisted, patience), false, nil
 	}
 	return r.ask(ctx, service, e, ingresses, routes, v)
 }

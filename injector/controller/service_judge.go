@@ -35,6 +35,7 @@ type verdict struct {
 	settings injector.Settings
 	workload injector.Workload
 	object   client.Object // the workload as an object, for events
+	taken    bool          // whether it is taken over already
 
 	namespace *corev1.Namespace
 }
@@ -77,6 +78,11 @@ func (r *ServiceReconciler) judge(ctx context.Context, service *corev1.Service, 
 	if v.skip == "" {
 		if err := r.judgeWorkload(ctx, service, own, &v); err != nil {
 			return v, err
+		}
+	}
+	if v.skip == "" && v.take != takeNothing {
+		if v.skip = own.entrance(v.take).blocked(); v.skip != "" {
+			v.retry = patience // it is proven anew when it has been given back
 		}
 	}
 	if v.skip != "" {

@@ -75,9 +75,10 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	stories := newStoryteller(mgr.GetClient(), o.Now)
 	available := &atomic.Bool{}
 	kinds := &workloads{client: mgr.GetClient()}
-	services := &ServiceReconciler{Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds}
+	writes := writer{mgr.GetClient(), stories}
+	services := &ServiceReconciler{Options: o, client: writes, live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds}
 	reconciler := &WorkloadReconciler{
-		Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds,
+		Options: o, client: writes, live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds,
 		lives: map[types.NamespacedName]life{}, starts: map[types.NamespacedName]start{},
 	}
 	disco, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
@@ -131,7 +132,8 @@ func (r *ServiceReconciler) build(mgr ctrl.Manager) (controller.Controller, erro
 		Watches(&appsv1.StatefulSet{}, neighbours, builder.WithPredicates(changed())).
 		Watches(&appsv1.DaemonSet{}, neighbours, builder.WithPredicates(changed())).
 		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, neighbours, builder.WithPredicates(retargeted())).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
+		// Most of the time of one is spent waiting for connections that a packet filter drops.
+		WithOptions(controller.Options{MaxConcurrentReconciles: 16}).
 		Build(r)
 }
 

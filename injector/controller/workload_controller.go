@@ -63,7 +63,7 @@ func (d demand) objects(w workload) []client.Object {
 }
 
 // Reconcile brings one workload to where its Services' route slices want it.
-func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ctrl.Result, err error) {
 	w, err := r.workloads.get(ctx, req.Namespace, req.Name)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -80,6 +80,9 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 	if err != nil || d.unknown {
 		return ctrl.Result{}, err
 	}
+	defer func() {
+		result, err = r.stories.settle(ctx, req.NamespacedName, reasonRefused, w.Ref().String()+" is not scaled as it should be", result, err, d.objects(w)...)
+	}()
 	so, err := r.scaledObject(ctx, req.Namespace, w.Ref())
 	if err != nil {
 		return ctrl.Result{}, err
@@ -91,7 +94,6 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 	if err := r.disown(ctx, w); err != nil {
 		return ctrl.Result{}, err
 	}
-	var result ctrl.Result
 	if len(d.services) == 0 && (d.retiring || !d.unsafe) {
 		result, err = r.restore(ctx, w, so)
 	} else {

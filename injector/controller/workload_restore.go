@@ -231,6 +231,7 @@ func (r *WorkloadReconciler) forget(key types.NamespacedName) {
 	defer r.mu.Unlock()
 	delete(r.lives, key)
 	delete(r.starts, key)
+	r.stories.forget(key)
 }
 
 func longest(settings []injector.Settings) time.Duration {

@@ -227,8 +227,8 @@ func TestNoVisitorYet(t *testing.T) {
 	}
 }
 
-// types returns the types of an object's events with that reason.
-func types(t *testing.T, namespace, name, reason string) []string {
+// eventTypes returns the types of an object's events with that reason.
+func eventTypes(t *testing.T, namespace, name, reason string) []string {
 	t.Helper()
 	var list corev1.EventList
 	if err := kube.List(context.Background(), &list, client.InNamespace(namespace)); err != nil {

@@ -2,126 +2,150 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// TestNamespaceTakesWhatVisitorsReach: a Namespace's opt-in takes a Service when an Ingress exposes it, and restores it
-// when none does any more.
-func TestNamespaceTakesWhatVisitorsReach(t *testing.T) {
-	listInterceptors(t, "198.18.0.2")
-	start(t, planeOptions{interceptors: &interceptors{}})
-	a := newApp(t, 1)
-	if err := a.patchNamespace(label); err != nil {
-		t.Fatal(err)
-	}
-	const why = "Not taken over: only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. To take it over, label it scale-to-zero=true; for all such Services, annotate the Namespace scale-to-zero/internal-services=true"
-	a.told("Service", "web", why)
-	if got := types(t, a.ns, "web", "InjectionSkipped"); !slices.Equal(got, []string{corev1.EventTypeNormal}) {
-		t.Errorf("the event is %v: its namespace is opted in, not this Service in particular", got)
-	}
-	front := a.ingress("front")
-	a.followTakeover()
-	if err := kube.Delete(t.Context(), front); err != nil {
-		t.Fatal(err)
-	}
-	a.given("when its Ingress is gone")
-	if err := a.patchNamespace(`{"metadata":{"annotations":{"scale-to-zero/internal-services":"true"}}}`); err != nil {
-		t.Fatal(err)
-	}
-	a.followTakeover()
-	if err := a.patchNamespace(`{"metadata":{"annotations":{"scale-to-zero/internal-services":null}}}`); err != nil {
-		t.Fatal(err)
-	}
-	a.given("when internal Services are not opted in any more")
-	// Another Service of the same pods is reached.
-	public := a.service()
-	public.Name, public.Spec.Type = "public", corev1.ServiceTypeLoadBalancer
-	create(t, public)
-	a.followTakeover()
-}
+const dropped = "the interceptors cannot connect to its pods on port 8080 (i/o timeout). If a NetworkPolicy restricts them, allow ingress from namespace scale-to-zero, pods app.kubernetes.io/component=interceptor,app.kubernetes.io/name=scale-to-zero;"
 
-// given waits until the Service is given back.
-func (a *app) given(when string) {
-	a.t.Helper()
-	eventually(a.t, "the sentinel goes "+when, func() error {
-		if a.intercepted() == nil {
-			return fmt.Errorf("selector %v", a.live().Spec.Selector)
-		}
-		return nil
-	})
-	a.nativeSlice(true)
-	eventually(a.t, "nothing of ours is left "+when, a.nothingLeft)
-	if err := client.IgnoreNotFound(kube.Delete(a.t.Context(), &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-direct-native"}})); err != nil {
-		a.t.Fatal(err)
-	}
-}
-
-// TestGatewayRoutes: the Gateway API may be installed while the controllers run. A route exposes a Service as an
-// Ingress does.
-func TestGatewayRoutes(t *testing.T) {
-	listInterceptors(t, "198.18.0.2")
-	p := start(t, planeOptions{interceptors: &interceptors{}})
-	a := newApp(t, 1)
-	if err := a.patchNamespace(label); err != nil {
-		t.Fatal(err)
-	}
-	a.told("Service", "web", "no Ingress, Gateway API route, load balancer or node port exposes it")
-	create(t, routesCRD("HTTPRoute", "httproutes", "v1"))
-	t.Cleanup(func() { deleteCRD(t, "httproutes.gateway.networking.k8s.io") })
-	route := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": map[string]any{"namespace": a.ns, "name": "front"},
-		"spec": map[string]any{"rules": []any{map[string]any{"backendRefs": []any{map[string]any{"name": "web", "port": int64(80)}}}}},
-	}}
-	eventually(t, "the API server takes routes", func() error { return kube.Create(t.Context(), route.DeepCopy()) })
-	a.followTakeover()
-	p.stop()
-	// A controller that starts knows the routes before it judges anything.
-	start(t, planeOptions{interceptors: &interceptors{}})
-	other := a.service()
-	other.Name = "other"
-	create(t, other)
-	eventually(t, "another Service of the same pods is taken over with it", func() error {
-		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "other-direct"}, &corev1.Service{})
-	})
-	if err := a.intercepted(); err != nil {
-		t.Errorf("after a restart: %v", err)
-	}
-	if err := kube.Delete(t.Context(), route); err != nil {
-		t.Fatal(err)
-	}
-	a.given("when its route is gone")
-}
-
-// routesCRD is the least of a CRD of the Gateway API that a server needs to store routes.
-func routesCRD(kind, plural, version string) *apiextensionsv1.CustomResourceDefinition {
-	return &apiextensionsv1.CustomResourceDefinition{
-		ObjectMeta: metav1.ObjectMeta{
-			Name:        plural + ".gateway.networking.k8s.io",
-			Annotations: map[string]string{"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api"},
-		},
-		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
-			Group: "gateway.networking.k8s.io", Scope: apiextensionsv1.NamespaceScoped,
-			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: plural, Kind: kind, ListKind: kind + "List"},
-			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{
-				Name: version, Served: true, Storage: true,
-				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)}},
-			}},
-		},
-	}
-}
-
-func deleteCRD(t *testing.T, name string) {
+// listedAs makes the interceptors' Service, whose selector a NetworkPolicy would name.
+func listedAs(t *testing.T) {
 	t.Helper()
-	if err := kube.Delete(context.Background(), &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}}); client.IgnoreNotFound(err) != nil {
-		t.Error(err)
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ours, Name: "interceptors"}, Spec: corev1.ServiceSpec{
+		ClusterIP: corev1.ClusterIPNone,
+		Selector:  map[string]string{"app.kubernetes.io/name": "scale-to-zero", "app.kubernetes.io/component": "interceptor"},
+	}}
+	create(t, s.DeepCopy())
+	t.Cleanup(func() {
+		if err := kube.Delete(context.Background(), s); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func blocked(ready int) injector.PortReach {
+	return injector.PortReach{Name: "http", Ready: ready, Port: "8080", Error: "i/o timeout"}
+}
+
+// TestPodsOutOfReach: an app whose pods the interceptors cannot connect to stays as it is, and no traffic goes to them; it
+// is taken over when the way opens.
+func TestPodsOutOfReach(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	listedAs(t)
+	fake := &interceptors{}
+	fake.setReach(blocked(1))
+	start(t, planeOptions{interceptors: fake})
+	for name, through := range map[string]bool{"a Service": false, "an Ingress": true} {
+		t.Run(name, func(t *testing.T) {
+			fake.setReach(blocked(1))
+			a := newApp(t, 1)
+			slice := "web-scale-to-zero-ipv4"
+			if through {
+				slice = "web-scale-to-zero-scale-to-zero-ipv4"
+				a.ingress("front")
+				a.patchIngress("front", label)
+			} else {
+				a.label(`"true"`)
+			}
+			a.directMade()
+			a.told("Service", "web", "InjectionSkipped: Not taken over: "+dropped)
+			s := &discoveryv1.EndpointSlice{}
+			if a.get(slice, s); len(s.Endpoints) != 0 {
+				t.Errorf("interceptors are published: %v", s.Endpoints)
+			}
+			if err := a.gone("web-deployment", newScaledObject()); err != nil {
+				t.Error(err)
+			}
+			if strings.Contains(events(t, a.ns, "Service", "web"), "Injected") {
+				t.Error("it is said to be taken over")
+			}
+			// A rollout leaves it without a ready pod: it does not pass for asleep.
+			a.ready("web", 0)
+			a.directSlice(false)
+			for range 2 {
+				fake.nextDial(t)
+			}
+			if s := a.live(); injector.Intercepted(s) {
+				t.Error("taken over while it had no ready pod")
+			}
+			a.ready("web", 1)
+			a.directSlice(true)
+
+			fake.setReach(injector.PortReach{Name: "http", Ready: 1, Reached: true})
+			a.told("Service", "web", "Injected: ")
+			if got := events(t, a.ns, "Service", "web"); strings.Count(got, "InjectionSkipped") != 1 {
+				t.Errorf("events: %q", got)
+			}
+		})
+	}
+}
+
+// TestProvenWhenReady: an app that was asleep when it was labelled is proven with its first ready pod, and given back if the
+// interceptors cannot connect to it.
+func TestProvenWhenReady(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	listedAs(t)
+	for name, open := range map[string]bool{"open": true, "blocked": false} {
+		t.Run(name, func(t *testing.T) {
+			fake := &interceptors{}
+			p := start(t, planeOptions{interceptors: fake})
+			defer p.stop()
+			a := newApp(t, 0)
+			a.nativeSlice(false)
+			a.label(`"true"`)
+			eventually(t, "the direct Service is made", func() error {
+				return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-direct"}, &corev1.Service{})
+			})
+			a.directSlice(false)
+			eventually(t, "the Service is intercepted", a.intercepted)
+			unproven := func() string {
+				s, _ := a.routeSlice()
+				return s.Annotations[injector.UnprovenAnnotation]
+			}
+			if unproven() != injector.UnprovenYet {
+				t.Errorf("unproven is %q", unproven())
+			}
+			if open {
+				fake.setReach(injector.PortReach{Name: "http", Ready: 1, Reached: true})
+			} else {
+				fake.setReach(blocked(1))
+			}
+			a.scale(1)
+			a.ready("web", 1)
+			a.directSlice(true)
+			if open {
+				eventually(t, "it is proven", func() error {
+					if got := unproven(); got != "" {
+						return errors.New(got)
+					}
+					return nil
+				})
+				if err := a.intercepted(); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			eventually(t, "the Service is turned back", func() error {
+				if s := a.live(); injector.Intercepted(s) {
+					return fmt.Errorf("selector %v", s.Spec.Selector)
+				}
+				return nil
+			})
+			a.nativeSlice(true) // as Kubernetes does then
+			a.told("Service", "web", "Restored: Requests to Service web go to its pods again, without scale-to-zero: "+dropped)
+			a.told("Service", "web", "InjectionSkipped: Not taken over: "+dropped)
+			fake.setReach(injector.PortReach{Name: "http", Ready: 1, Reached: true})
+			a.directMade()
+			eventually(t, "the Service is intercepted", a.intercepted)
+		})
 	}
 }

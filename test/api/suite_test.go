@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -30,6 +32,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
+	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/injector/controller"
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/webhook"
@@ -144,6 +147,21 @@ type interceptors struct {
 	deaf   bool
 	deafAt string // IP address of one that does not listen
 	dialed []string
+	// reach is what each finds out about its way to the pods; nil is that it is open.
+	reach []injector.PortReach
+}
+
+// setReach changes what they find out.
+func (i *interceptors) setReach(found ...injector.PortReach) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.reach = found
+}
+
+func (i *interceptors) ask(context.Context, string, types.NamespacedName) ([]injector.PortReach, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.reach), nil // nil counts as open
 }
 
 func (i *interceptors) dial(_ context.Context, address string) error {
@@ -201,7 +219,7 @@ func start(t *testing.T, o planeOptions) *plane {
 	}
 	if err := controller.Add(t.Context(), mgr, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
-		Deployment: o.deployment, Dial: o.interceptors.dial, AliasLinger: time.Second, Counts: o.counts, Now: o.now,
+		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, AliasLinger: time.Second, Counts: o.counts, Now: o.now,
 	}); err != nil {
 		t.Fatal(err)
 	}

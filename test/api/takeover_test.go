@@ -38,16 +38,18 @@ func TestTakeover(t *testing.T) {
 		t.Fatalf("published before an interceptor listened: %v", slice.Endpoints)
 	}
 	fake.setDeaf(false)
+	fake.nextDial(t)
+	fake.nextDial(t) // it has answered before
+	if slice, _ := a.routeSlice(); len(slice.Endpoints) != 0 || a.intercepted() == nil {
+		t.Fatalf("published before the pods were listed: %v", slice.Endpoints)
+	}
+	a.directMade()
 	eventually(t, "the route is published", func() error {
 		if slice, _ := a.routeSlice(); len(slice.Endpoints) != 2 || *slice.Ports[0].Port != routes.Ports[0].Listen {
 			return fmt.Errorf("ports %v, endpoints %v", slice.Ports, slice.Endpoints)
 		}
 		return nil
 	})
-	if a.intercepted() == nil {
-		t.Fatal("intercepted before the pods were listed")
-	}
-	a.directSlice(true)
 	eventually(t, "the Service is intercepted", a.intercepted)
 	so := &keda.ScaledObject{}
 	eventually(t, "the ScaledObject is made", func() error {

@@ -1,0 +1,57 @@
+package injector
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// Refusal is why the API server does not take a write of ours, in its own words, and what its reader can do about it.
+type Refusal struct {
+	Why, Advice string
+}
+
+// maxWhy bounds what of an API server's message goes into an event.
+const maxWhy = 400
+
+// RefusalOf reads an error of the API server. It is false for one that says nothing about the write, such as a conflict or a
+// time-out, and for a namespace that is being deleted.
+func RefusalOf(err error) (Refusal, bool) {
+	var api apierrors.APIStatus
+	if !errors.As(err, &api) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return Refusal{}, false
+	}
+	status := api.Status()
+	why := status.Message
+	if len(why) > maxWhy {
+		why = strings.ToValidUTF8(why[:maxWhy], "") + "…"
+	}
+	switch {
+	case strings.Contains(status.Message, "failed calling webhook"): // as an internal error
+		return Refusal{why, "Repair that webhook, or exempt " + ManagedByLabel + "=" + ManagedBy + " from it"}, true
+	case status.Code == http.StatusBadRequest, status.Code == http.StatusForbidden, status.Code == http.StatusUnprocessableEntity:
+		return Refusal{why, advice(status.Message)}, true
+	default:
+		return Refusal{}, false
+	}
+}
+
+// advice goes by the words of the API server's own plugins: their errors have no other mark.
+func advice(message string) string {
+	says := func(words string) bool { return strings.Contains(message, words) }
+	switch {
+	case says("exceeded quota"), says("failed quota"):
+		return "Raise that ResourceQuota, or make room in it"
+	case says("endpoint address") && says("is not allowed"): // OpenShift's RestrictedEndpointsAdmission
+		return "Allow scale-to-zero's controller to create endpointslices/restricted (discovery.k8s.io), as its chart does"
+	case says("is forbidden: User "): // RBAC
+		return "Allow it, as scale-to-zero's chart does: its ClusterRole has been changed, or is of another version"
+	case says("denied"):
+		return "Exempt objects with the label " + ManagedByLabel + "=" + ManagedBy + " from that policy, or change it"
+	default:
+		return "Change what refuses it"
+	}
+}
