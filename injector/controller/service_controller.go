@@ -89,7 +89,7 @@ func (r *ServiceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		r.freePorts(types.NamespacedName{Namespace: req.Namespace, Name: injector.AliasServiceName(req.Name)})
 		r.stories.forget(req.NamespacedName)
 		r.blocked.forget(req.NamespacedName)
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, r.removeOrphans(ctx, req.NamespacedName)
 	} else if err != nil {
 		return ctrl.Result{}, fmt.Errorf("getting service %s: %w", req.NamespacedName, err)
 	}

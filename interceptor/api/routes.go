@@ -76,6 +76,8 @@ type Routes struct {
 	// Retiring says that the Service is being given back: requests are still served, but the workload is no longer
 	// woken or put to sleep for them, since the injector restores it by itself.
 	Retiring bool `json:"retiring,omitempty"`
+	// Gone says that no pod will come any more, and why, for visitors to read. Requests that are held for one fail at once.
+	Gone string `json:"gone,omitempty"`
 }
 
 // Workload names what is scaled, in the namespace of the Service.

@@ -55,9 +55,14 @@ type StartFailedError struct {
 	Service  string // namespace/name
 	Target   Key
 	Progress api.Progress // Failing is not empty
+	// Gone says that the workload or the Service does not exist any more.
+	Gone bool
 }
 
 func (e *StartFailedError) Error() string {
+	if e.Gone {
+		return fmt.Sprintf("service %s: %s", e.Service, e.Progress.Failing)
+	}
 	return fmt.Sprintf("%s (for service %s) cannot start: %s", e.Target.Workload, e.Service, e.Progress.Failing)
 }
 
@@ -134,8 +139,8 @@ type Route struct {
 	// snap is written under Table.mu only.
 	snap atomic.Pointer[snapshot]
 
-	// gone ends the linger; protected by Table.mu.
-	gone *time.Timer
+	// gone ends the linger, and abandoned the hope that the Service comes back; protected by Table.mu.
+	gone, abandoned *time.Timer
 }
 
 // Name is namespace/service.
@@ -212,7 +217,7 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	target := r.Target()
 	target.held.Add(1)
 	defer target.held.Add(-1)
-	if !r.Retiring() {
+	if !r.Retiring() && !r.hopeless() {
 		r.waker.Wake(r, target, v)
 	}
 	timer := time.NewTimer(time.Hour)
@@ -239,8 +244,8 @@ func (r *Route) mayWait(s *snapshot, v *Visit) (time.Duration, error) {
 		if v.News(s.start(r)) {
 			return 0, &StartingError{Service: r.Name(), Target: s.target.Key}
 		}
-	} else if s.failing(r) {
-		return 0, s.failed(r)
+	} else if err := s.failed(r); err != nil {
+		return 0, err
 	}
 	waited := time.Since(v.Began)
 	left := s.holdTimeout - waited
@@ -285,8 +290,8 @@ func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
 	defer timer.Stop()
 	for {
 		s := r.snap.Load()
-		if s.failing(r) {
-			return nil, s.failed(r)
+		if err := s.failed(r); err != nil {
+			return nil, err
 		}
 		if len(s.endpoints) == 0 {
 			if up := s.target.HasPods(); !up || s.target.Up() < s.holdTimeout {

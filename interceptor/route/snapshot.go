@@ -82,7 +82,8 @@ type snapshot struct {
 	protocol    string // one of api's
 	waitingPage string // another one
 	progress    api.Progress
-	progressAt  int64 // since when that is known, by clock
+	progressAt  int64  // since when that is known, by clock
+	gone        string // why no pod will come any more; empty while one may
 	ignored     *ignored
 	changed     chan struct{}
 }
@@ -129,22 +130,20 @@ func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 	return best, retry
 }
 
-// failing says that there is no pod and the workload cannot start as things are.
-func (s *snapshot) failing(r *Route) bool {
-	return s.progress.Failing != "" && len(s.endpoints) == 0 && r.clock.now()-s.progressAt < int64(api.FailingFor)
-}
-
-// failed is the error for requests that wait meanwhile.
+// failed is the error for requests that wait although no pod can be expected, and else nil.
 func (s *snapshot) failed(r *Route) error {
-	return &StartFailedError{Service: r.Name(), Target: s.target.Key, Progress: s.progress}
+	failure := s.failure(r)
+	if failure.Failing == "" {
+		return nil
+	}
+	return &StartFailedError{Service: r.Name(), Target: s.target.Key, Progress: failure, Gone: s.gone != ""}
 }
 
 // start is how far the start has come.
 func (s *snapshot) start(r *Route) Start {
 	start := Start{Progress: s.progress, Elapsed: s.target.Waking()}
-	if !s.failing(r) {
-		start.Progress.Failing, start.Progress.Reason = "", ""
-	}
+	failure := s.failure(r)
+	start.Progress.Failing, start.Progress.Reason = failure.Failing, failure.Reason
 	if len(s.endpoints) > 0 {
 		start.Progress.Stage = api.StageNotReady
 		if err := s.unreachable(r, true); err != nil {

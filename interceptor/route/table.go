@@ -248,6 +248,9 @@ func (t *Table) Close() {
 		if r.gone != nil {
 			r.gone.Stop()
 		}
+		if r.abandoned != nil {
+			r.abandoned.Stop()
+		}
 		t.leave(r.snap.Load().endpoints...)
 	}
 }
@@ -269,6 +272,7 @@ func (t *Table) dropMissing(old, now Service) {
 			continue
 		}
 		r.gone = time.AfterFunc(t.options.Linger, func() { t.expire(key, r) })
+		t.abandonLater(key, r)
 	}
 }
 
@@ -284,6 +288,7 @@ func (t *Table) expire(key routeKey, r *Route) {
 	target := r.Target()
 	target.routes--
 	t.refresh(target)
+	t.abandon(r)
 	t.options.Listeners.Close(r)
 	t.leave(r.snap.Load().endpoints...)
 	waiting := make([]Service, 0, 1)

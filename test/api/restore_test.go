@@ -107,11 +107,8 @@ func TestServiceDeletedWhileAsleep(t *testing.T) {
 	if err := kube.Delete(t.Context(), a.service()); err != nil {
 		t.Fatal(err)
 	}
-	// There is no garbage collector here.
-	slice, _ := a.routeSlice()
-	if err := kube.Delete(t.Context(), slice); err != nil {
-		t.Fatal(err)
-	}
+	// There is no garbage collector here, and clients are held until the slice goes.
+	eventually(t, "the route slice goes", func() error { return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{}) })
 	eventually(t, "the workload is not left at zero", func() error {
 		if n := a.replicas(); n != 2 {
 			return fmt.Errorf("it has %d replicas", n)

@@ -1,0 +1,59 @@
+package route
+
+import (
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// removedGrace is how long requests stay held when the route slices of a Service disappear without notice. Somebody may
+// have deleted only the slices, which the injector then creates again with the same port.
+const removedGrace = time.Second
+
+// removed is why requests for a Service whose route slices are gone get no pod.
+const removed = "the Service was deleted, or scale-to-zero no longer handles it"
+
+// reasonGone is the Progress.Reason of an app that is gone.
+const reasonGone = "Gone"
+
+// failure is why no pod can be expected as things are. It is empty while there is a ready pod, so that a restored app
+// still serves what was held for it.
+func (s *snapshot) failure(r *Route) api.Progress {
+	switch {
+	case len(s.endpoints) > 0:
+		return api.Progress{}
+	case s.gone != "":
+		return api.Progress{Failing: s.gone, Reason: reasonGone, Starts: s.progress.Starts}
+	case s.progress.Failing != "" && r.clock.now()-s.progressAt < int64(api.FailingFor):
+		return s.progress
+	default:
+		return api.Progress{}
+	}
+}
+
+// hopeless says that waking the workload is pointless: it, or the Service, is gone.
+func (r *Route) hopeless() bool { return r.snap.Load().gone != "" }
+
+// abandonLater fails the requests that r holds once it is certain that its Service is gone. The caller holds mu.
+func (t *Table) abandonLater(key routeKey, r *Route) {
+	if r.Retiring() { // announced, and the workload had its time to come back
+		t.abandon(r)
+		return
+	}
+	r.abandoned = time.AfterFunc(min(removedGrace, t.options.Linger), func() {
+		t.mu.Lock()
+		defer t.unlock()
+		if !t.closed && t.routes[key] == r && r.gone != nil {
+			t.abandon(r)
+		}
+	})
+}
+
+// abandon fails the requests that r holds. The caller holds mu.
+func (t *Table) abandon(r *Route) {
+	s := *r.snap.Load()
+	if s.gone == "" {
+		s.gone = removed
+		r.publish(&s)
+	}
+}

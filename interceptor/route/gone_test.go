@@ -1,0 +1,151 @@
+package route
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// heldAt holds a request at r and returns what comes of it.
+func heldAt(t *testing.T, r *Route) <-chan error {
+	got := make(chan error, 1)
+	go func() {
+		e, err := r.Pick(t.Context(), &Visit{})
+		if e != nil {
+			e.Done()
+		}
+		got <- err
+	}()
+	synctest.Wait()
+	return got
+}
+
+func isGone(t *testing.T, err error, why string) {
+	t.Helper()
+	var failed *StartFailedError
+	if !errors.As(err, &failed) || !failed.Gone || failed.Progress.Failing != why || failed.Error() != "service shop/web: "+why {
+		t.Errorf("got %v, want %q", err, why)
+	}
+}
+
+// Requests that are held for a workload that does not exist any more fail at once, and so do later ones, which wake nobody.
+func TestWorkloadGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(0)
+		f.SetService(web())
+		r := f.route(10000)
+		got := heldAt(t, r)
+		gone := web()
+		gone.Routes.Retiring, gone.Routes.Gone = true, "Deployment/web does not exist any more"
+		f.SetService(gone)
+		isGone(t, <-got, gone.Routes.Gone)
+		calls := f.waker.calls.Load()
+		_, err := r.Pick(t.Context(), &Visit{})
+		isGone(t, err, gone.Routes.Gone)
+		_, err = r.PickReady(t.Context(), &Visit{})
+		isGone(t, err, gone.Routes.Gone)
+		if f.waker.calls.Load() != calls {
+			t.Error("the workload was woken")
+		}
+		// A Deployment of the same name is taken over again.
+		f.SetService(web("10.0.0.1:80"))
+		if err := <-heldAt(t, r); err != nil {
+			t.Errorf("it is back, and a request got %v", err)
+		}
+	})
+}
+
+// Requests that are held when the route slices go fail after a moment if the slices went without notice, and else at once.
+func TestServiceGone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		retiring bool
+		want     time.Duration
+	}{"without notice": {false, removedGrace}, "given back": {true, 0}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(0)
+				s := web()
+				s.Routes.Retiring = tc.retiring
+				f.SetService(s)
+				r := f.route(10000)
+				got := heldAt(t, r)
+				began := time.Now()
+				f.RemoveService("shop", "web")
+				isGone(t, <-got, removed)
+				if took := time.Since(began); took != tc.want {
+					t.Errorf("it took %s, want %s", took, tc.want)
+				}
+				f.Close()
+			})
+		})
+	}
+}
+
+// Slices that come back soon keep what is held.
+func TestSlicesComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(0)
+		f.SetService(web())
+		r := f.route(10000)
+		got := heldAt(t, r)
+		f.RemoveService("shop", "web")
+		advance(removedGrace / 2)
+		f.SetService(web())
+		advance(removedGrace)
+		if r.Held() != 1 {
+			t.Fatal("the request is not held any more")
+		}
+		f.SetService(web("10.0.0.1:80"))
+		if err := <-got; err != nil {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// The pods that a restored app had are used until the port is closed, whatever happened to the slices.
+func TestRestoredServesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(0)
+		s := web()
+		s.Routes.Retiring = true
+		f.SetService(s)
+		r := f.route(10000)
+		got := heldAt(t, r)
+		s.Endpoints = map[string][]string{"http": {"10.0.0.1:80"}}
+		f.SetService(s)
+		f.RemoveService("shop", "web")
+		if err := <-got; err != nil {
+			t.Errorf("what was held got %v", err)
+		}
+		advance(2 * removedGrace)
+		if err := <-heldAt(t, r); err != nil {
+			t.Errorf("a late request got %v", err)
+		}
+		f.Close()
+	})
+}
+
+// A poll of the waiting page learns it as well.
+func TestGoneIsNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(0)
+		f.SetService(web())
+		r := f.route(10000)
+		got := make(chan error, 1)
+		go func() {
+			_, err := r.Pick(t.Context(), &Visit{News: func(s Start) bool { return s.Progress.Failing != "" }})
+			got <- err
+		}()
+		synctest.Wait()
+		f.RemoveService("shop", "web")
+		var starting *StartingError
+		if err := <-got; !errors.As(err, &starting) {
+			t.Errorf("got %v", err)
+		}
+		if p := r.Start().Progress; p.Failing != removed {
+			t.Errorf("the start is %+v", p)
+		}
+		f.Close()
+	})
+}
