@@ -33,6 +33,7 @@ func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service,
 	if err != nil {
 		return ctrl.Result{}, false, err
 	}
+	routes.Reach = injector.ReachOf(service, ingresses.all)
 	ready, err := r.interceptors(ctx)
 	if err != nil {
 		return ctrl.Result{}, false, err

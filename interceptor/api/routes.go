@@ -73,11 +73,23 @@ type Routes struct {
 	CountKnownAgents bool `json:"countKnownAgents,omitempty"`
 	// WaitingPage is one of the Page constants; empty is PageAuto.
 	WaitingPage string `json:"waitingPage,omitempty"`
+	// Reach is how browsers come to the Service; nil is not known.
+	Reach *Reach `json:"reach,omitempty"`
 	// Retiring says that the Service is being given back: requests are still served, but the workload is no longer
 	// woken or put to sleep for them, since the injector restores it by itself.
 	Retiring bool `json:"retiring,omitempty"`
 	// Gone says that no pod will come any more, and why, for visitors to read. Requests that are held for one fail at once.
 	Gone string `json:"gone,omitempty"`
+}
+
+// Reach is how browsers come to a Service, as far as Kubernetes knows: programs in the cluster may send their headers on.
+type Reach struct {
+	// Direct says that a load balancer, a node port or an external address leads to it without a proxy.
+	Direct bool `json:"direct,omitempty"`
+	// Hosts are those for which Ingresses lead to it, some of them as in *.example.com. Empty is not known, or any.
+	Hosts []string `json:"hosts,omitempty"`
+	// Inside are its addresses in the cluster.
+	Inside []string `json:"inside,omitempty"`
 }
 
 // Workload names what is scaled, in the namespace of the Service.

@@ -355,7 +355,7 @@ func (c *conn) pick() (*route.Endpoint, error) {
 	if c.visit.Method == "" {
 		c.describe(&c.visit)
 		c.visit.Patience = c.engine.options.patience(c.route, page.Request{
-			Method: c.visit.Method, HasBody: c.req.Length > 0 || c.req.Chunked, HasUpgrade: c.req.HasUpgrade, Value: c.value,
+			Method: c.visit.Method, Target: string(c.req.Target(c.in.bytes())), Host: c.value("host"), HasBody: c.req.Length > 0 || c.req.Chunked, HasUpgrade: c.req.HasUpgrade, Value: c.value,
 		})
 	}
 	return c.route.Pick(ctx, &c.visit)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
@@ -82,7 +83,7 @@ func (s *sender) choose(req *http.Request, v *route.Visit) (*route.Endpoint, err
 		return pod, nil
 	}
 	v.Patience = s.options.patience(s.route, page.Request{
-		Method: req.Method, HasBody: req.Body != nil && req.Body != http.NoBody, Value: req.Header.Get,
+		Method: req.Method, Target: req.URL.RequestURI(), Host: req.Host, HasBody: req.Body != nil && req.Body != http.NoBody, Value: s.came(req),
 	})
 	return s.route.Pick(req.Context(), v)
 }
@@ -106,4 +107,27 @@ func respondHealthy(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write([]byte{0, 0, 0, 0, 2, 1 << 3, 1}) // a message of two bytes: field 1, status, is 1, SERVING
 	h.Set("Grpc-Status", "0")
+}
+
+// came returns the header fields with which a request of HTTP/2 has come. It is asked of the one that goes out, to which
+// fields about its way were added.
+func (s *sender) came(out *http.Request) func(name string) string {
+	return func(name string) string {
+		value := out.Header.Get(name)
+		switch name {
+		case "x-forwarded-for":
+			if !strings.Contains(value, ",") {
+				return ""
+			}
+		case "x-forwarded-host":
+			if value == out.Host {
+				return ""
+			}
+		case "x-forwarded-proto":
+			if value == "http" {
+				return ""
+			}
+		}
+		return value
+	}
 }

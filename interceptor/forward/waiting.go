@@ -29,11 +29,14 @@ const pollFor = 10 * time.Second
 // patience is how long a request is held before its client is shown the page; 0 is until there is an answer of the app's.
 func (o *Options) patience(r *route.Route, asks page.Request) time.Duration {
 	mode := r.WaitingPage()
+	front := page.Front{Namespace: r.Namespace, Service: r.Service, Reach: r.Reach()}
 	switch {
-	case o.Pages == nil, mode == api.PageNever, !page.IsNavigation(asks):
+	case o.Pages == nil, mode == api.PageNever, !page.IsNavigation(asks), page.IsSubrequest(asks):
 		return 0
 	case mode == api.PageAlways:
 		return 1
+	case !front.IsFromBrowser(asks):
+		return 0
 	default:
 		return o.PageGrace
 	}

@@ -5,6 +5,8 @@ import "strings"
 // Request is what tells a browser that opens a page from everybody else.
 type Request struct {
 	Method string
+	// Target is the path with its query, or the whole URL, and Host the host as the client names it.
+	Target, Host string
 	// HasBody and HasUpgrade say that the request has these.
 	HasBody, HasUpgrade bool
 	// Value returns the value of a header field by its name in lower case, the first if there are more, or nothing.

@@ -72,7 +72,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 		target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout),
 		retiring: s.Routes.Retiring, affinity: s.Routes.ClientAffinity, sleepID: s.SleepID,
 		protocol: p.Protocol, waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), progress: s.Progress, progressAt: t.clock.now(),
-		gone: s.Routes.Gone,
+		gone: s.Routes.Gone, reach: s.Routes.Reach,
 	}
 	old := r.snap.Load()
 	same := old != nil && reflect.DeepEqual(old.progress, next.progress)
@@ -89,7 +89,8 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	}
 	if !same || old.target != target || old.holdTimeout != next.holdTimeout || old.retiring != next.retiring ||
 		old.affinity != next.affinity || old.protocol != next.protocol || old.waitingPage != next.waitingPage ||
-		old.ignored != next.ignored || old.gone != next.gone || old.sleepID != next.sleepID || !slices.Equal(old.endpoints, next.endpoints) {
+		old.ignored != next.ignored || old.gone != next.gone ||
+		!reflect.DeepEqual(old.reach, next.reach) || old.sleepID != next.sleepID || !slices.Equal(old.endpoints, next.endpoints) {
 		r.publish(next)
 	}
 	if old != nil && old.target != target {

@@ -158,6 +158,9 @@ func (r *Route) Start() Start { return r.snap.Load().start(r) }
 // WaitingPage says who is shown a page while it waits, as one of api's Page constants.
 func (r *Route) WaitingPage() string { return r.snap.Load().waitingPage }
 
+// Reach is how browsers come to the Service; nil is not known.
+func (r *Route) Reach() *api.Reach { return r.snap.Load().reach }
+
 // Target is the workload behind the route.
 func (r *Route) Target() *Target { return r.snap.Load().target }
 

@@ -81,6 +81,7 @@ type snapshot struct {
 	sleepID     string
 	protocol    string // one of api's
 	waitingPage string // another one
+	reach       *api.Reach
 	progress    api.Progress
 	progressAt  int64  // since when that is known, by clock
 	gone        string // why no pod will come any more; empty while one may

@@ -14,7 +14,9 @@ func TestWaitingPage(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM", "--set", "webserver.startDelay=4s")
 	a.optIn()
-	open := []string{"-H", "Accept: text/html,application/xhtml+xml", a.url("/echo")}
+	open := []string{
+		"-H", "Accept: text/html,application/xhtml+xml", "-H", "Host: airflow.example.com", "-H", "X-Forwarded-For: 198.18.7.7", a.url("/echo"),
+	}
 	stages, estimates := map[string]bool{}, map[string]bool{}
 	for range 2 {
 		a.asleep()
