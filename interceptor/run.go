@@ -89,6 +89,7 @@ func assemble(o Options) *interceptor {
 	i.peers = peer.NewPool(peer.PoolOptions{
 		Name: o.PodName, Dial: o.PeerAddress, Log: o.Log.WithName("peer"),
 		Changed: func(key route.Key) { i.scaler.Poke(key) },
+		Learn:   func(n route.News) { i.table.Learn(n) },
 	})
 	view := peersView{i.peers, func() { i.peerSide.Poke() }}
 	i.waker = scaler.NewWaker(scaler.WakerOptions{
@@ -98,7 +99,7 @@ func assemble(o Options) *interceptor {
 	m := metrics.New(o.Registry, func() []*route.Target { return i.table.Targets() })
 	i.table = route.NewTable(route.TableOptions{
 		Listeners: i.manager, Waker: i.waker, RouteMetrics: m.Route, TargetMetrics: m.Target,
-		NewPool: i.engine.NewPool, Linger: o.Linger, Log: o.Log.WithName("route"),
+		NewPool: i.engine.NewPool, Linger: o.Linger, Learned: func() { i.peerSide.Poke() }, Log: o.Log.WithName("route"),
 		Unreachable: func(r *route.Route, err *route.UnreachableError) {
 			o.Cluster.Warn(scaler.Warning{
 				Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: r.Target().Workload(),
@@ -112,7 +113,7 @@ func assemble(o Options) *interceptor {
 		StreamChanged: func(route.Key) { i.peerSide.Poke() },
 	})
 	i.peerSide = peer.NewServer(peer.ServerOptions{
-		Targets: i.table.Targets, KEDAStream: i.scaler.HasStream, Log: o.Log.WithName("peer"),
+		Targets: i.table.Targets, KEDAStream: i.scaler.HasStream, News: i.table.News, Log: o.Log.WithName("peer"),
 	})
 	return i
 }

@@ -24,6 +24,8 @@ type Options struct {
 	AliasLinger time.Duration
 	// Counts asks the interceptors what they count, where there is no KEDA to do it. Default over gRPC at ScalerAddress.
 	Counts Counts
+	// Learned follows what the interceptors learn. Default over gRPC at ScalerAddress.
+	Learned Learned
 	// Dial tries to connect to an interceptor; nil means that it listens. Default: TCP, within 500 ms.
 	Dial func(ctx context.Context, address string) error
 	// Reach asks an interceptor about its way to pods. Default over gRPC at ScalerAddress's port.
@@ -38,6 +40,9 @@ func (o *Options) setDefaults() {
 	o.AliasLinger = cmp.Or(o.AliasLinger, aliasLinger)
 	if o.Counts == nil {
 		o.Counts = &scalerClient{address: o.ScalerAddress}
+	}
+	if o.Learned == nil {
+		o.Learned = peerClient{address: o.ScalerAddress}
 	}
 	if o.Dial == nil {
 		o.Dial = dial

@@ -46,6 +46,7 @@ type ServiceReconciler struct {
 	workloads *workloads
 	gateway   *gatewayWatch
 	blocked   blockedWays
+	learned   *learned
 
 	portsOnce sync.Mutex // protects ports, and its first filling
 	ports     *injector.Ports

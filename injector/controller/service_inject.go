@@ -34,6 +34,7 @@ func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service,
 		return ctrl.Result{}, false, err
 	}
 	routes.Reach = injector.ReachOf(service, ingresses.all)
+	r.learned.apply(&routes, &e.routes)
 	ready, err := r.interceptors(ctx)
 	if err != nil {
 		return ctrl.Result{}, false, err

@@ -76,7 +76,8 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	available := &atomic.Bool{}
 	kinds := &workloads{client: mgr.GetClient()}
 	writes := writer{mgr.GetClient(), stories}
-	services := &ServiceReconciler{Options: o, client: writes, live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds}
+	services := &ServiceReconciler{Options: o, client: writes, live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds, learned: newLearned(o.Learned)}
+	services.learned.find = services.slicesWith
 	reconciler := &WorkloadReconciler{
 		Options: o, client: writes, live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds,
 		lives: map[types.NamespacedName]life{}, starts: map[types.NamespacedName]start{},
@@ -116,7 +117,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := services.gateway.look(ctx); err != nil {
 		return err
 	}
-	return errors.Join(mgr.Add(k), mgr.Add(services.gateway))
+	return errors.Join(mgr.Add(k), mgr.Add(services.gateway), mgr.Add(services.learned))
 }
 
 func (r *ServiceReconciler) build(mgr ctrl.Manager) (controller.Controller, error) {
@@ -132,6 +133,9 @@ func (r *ServiceReconciler) build(mgr ctrl.Manager) (controller.Controller, erro
 		Watches(&appsv1.StatefulSet{}, neighbours, builder.WithPredicates(changed())).
 		Watches(&appsv1.DaemonSet{}, neighbours, builder.WithPredicates(changed())).
 		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, neighbours, builder.WithPredicates(retargeted())).
+		WatchesRawSource(source.Channel(r.learned.changed, handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, s *discoveryv1.EndpointSlice) []reconcile.Request {
+			return r.sliceOf(ctx, s)
+		}))).
 		// Most of the time of one is spent waiting for connections that a packet filter drops.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 16}).
 		Build(r)

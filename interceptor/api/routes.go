@@ -122,6 +122,9 @@ type Port struct {
 	Listen int32 `json:"listen"`
 	// Protocol is one of the Protocol constants.
 	Protocol string `json:"protocol"`
+	// ServerFirst says that the app's server has turned out to speak first on a port of ProtocolAuto. The interceptors learn
+	// it; it is kept here for them.
+	ServerFirst bool `json:"serverFirst,omitempty"`
 }
 
 // Encode returns r as the value of RoutesAnnotation.

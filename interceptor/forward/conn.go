@@ -63,6 +63,9 @@ type conn struct {
 
 	visit        route.Visit
 	ignored      bool // it neither wakes nor counts
+	quiet        bool // it comes from a tab that was left open: it waits, but neither wakes nor counts
+	listened     bool // its count has ended, since it only listens
+	opened       route.Tab
 	answer       http1.Response
 	answerLength int  // of answer's head
 	status       int  // the answer's, 0 before there is one
@@ -149,11 +152,7 @@ func (c *conn) tunnel() error {
 	defer c.leave()
 	c.client.progress = nil // in a tunnel nobody would leave phaseWrite again
 	c.enter(phaseTunnel)
-	target := c.route.Target()
-	if c.ignored {
-		target = nil
-	}
-	return c.engine.tunnel(c.group.base, c.client, c.upstream.Load().sock, c.in.bytes(), target)
+	return c.tunnelTab()
 }
 
 // leave gives back the pod.
@@ -193,7 +192,7 @@ func (c *conn) next() bool {
 	if c.in != nil && c.in.len() == 0 {
 		c.dropIn()
 	}
-	c.visit, c.ignored, c.isHead = route.Visit{Client: c.peer.Addr()}, false, false
+	c.visit, c.ignored, c.quiet, c.isHead = route.Visit{Client: c.peer.Addr()}, false, false, false
 	parsed, seen := 0, 0 // how much of in there was when it was parsed last, and when it was last looked at
 	for {
 		if c.in != nil && mayBeComplete(c.in.bytes(), parsed, seen) {
@@ -354,6 +353,7 @@ func (c *conn) pick() (*route.Endpoint, error) {
 	defer c.unwatch()
 	if c.visit.Method == "" {
 		c.describe(&c.visit)
+		c.visit.Quiet = c.quiet
 		c.visit.Patience = c.engine.options.patience(c.route, page.Request{
 			Method: c.visit.Method, Target: string(c.req.Target(c.in.bytes())), Host: c.value("host"), HasBody: c.req.Length > 0 || c.req.Chunked, HasUpgrade: c.req.HasUpgrade, Value: c.value,
 		})

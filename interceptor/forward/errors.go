@@ -58,6 +58,9 @@ func answerFor(err error) answer {
 		return plain(http.StatusGatewayTimeout, 10, text)
 	case errors.As(err, &unreachable):
 		return plain(http.StatusGatewayTimeout, 10, "scale-to-zero: service "+unreachable.Service+": "+unreachable.Error())
+	case errors.As(err, &asleep) && asleep.Quiet:
+		return plain(http.StatusServiceUnavailable, 30, "scale-to-zero: "+asleep.Error()+
+			", and reopening a connection that was cut for that does not wake it. Reload the page to do so.")
 	case errors.As(err, &asleep):
 		return answer{status: http.StatusOK, text: "# scale-to-zero: " + asleep.Error() + "; this request does not wake it.", kind: sleepType}
 	case errors.As(err, &down):

@@ -35,8 +35,17 @@ func (c *conn) exchange() outcome {
 		c.route.Metrics.Ignored()
 		return c.attend()
 	}
+	if c.quiet = !polls && c.returns(); c.quiet {
+		c.route.Metrics.Ignored()
+		return c.attend()
+	}
+	c.listened = false
 	release := c.route.Target().Begin()
-	defer release()
+	defer func() {
+		if !c.listened {
+			release()
+		}
+	}()
 	if polls {
 		return c.poll()
 	}

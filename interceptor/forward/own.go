@@ -60,7 +60,7 @@ func (c *conn) ignores() bool {
 // answered counts the request by its answer.
 func (c *conn) answered(status int) {
 	c.status = status
-	if !c.ignored {
+	if !c.ignored && !c.quiet {
 		c.route.Metrics.Answered(status)
 	}
 }

@@ -116,6 +116,7 @@ func (c *conn) relayFinal(up *podConn, in *buffer) (outcome, error) {
 	ends := c.last || c.flow.plain || rest.left == untilEnd || c.group.draining.Load()
 	keeps := c.answerLength+n == in.len() && !a.Close && (a.Minor == 1 || a.KeepAlive && !a.Chunked) // RFC 9112, 6.1
 	c.answered(a.Status)
+	events := !rest.ended() && c.listens(in.bytes())
 	if rest.ended() && c.uploading == nil {
 		// Given back before the client can know that it has its answer, so that its next request finds it.
 		c.giveBack(up, keeps)
@@ -123,7 +124,11 @@ func (c *conn) relayFinal(up *podConn, in *buffer) (outcome, error) {
 	}
 	err = c.writeAnswer(in, first, answerFields{plain: c.flow.plain, add: c.connectionField(ends) + c.heldLine()})
 	c.engine.buffers.put(in)
-	if err == nil {
+	switch {
+	case err != nil:
+	case events:
+		err = c.copyEvents(&rest)
+	default:
 		err = c.flow.copy(&rest)
 	}
 	if c.flow.rest != nil {
@@ -223,6 +228,7 @@ func (c *conn) relaySwitch(up *podConn, in *buffer) (outcome, error) {
 		return finished, errAnswer{"it switches to a protocol that the request did not ask for"}
 	}
 	c.answered(c.answer.Status)
+	c.opened = c.tab()
 	if err := c.writeAnswer(in, in.bytes()[c.answerLength:], answerFields{upgrade: true, add: c.heldLine()}); err != nil {
 		c.gone.Store(true)
 		return finished, err

@@ -182,17 +182,35 @@ func (s *server) serve(conn *net.TCPConn, known func()) (goesOn bool) {
 		known()
 		s.serveTCP(conn, nil)
 	default:
-		kind, peeked, err := forward.Peek(conn, forward.SniffTimeout)
-		switch {
-		case err != nil, len(peeked) == 0 && s.draining.Load():
-			_ = conn.Close()
-		case kind == forward.KindHTTP:
-			return s.serveHTTP(conn, peeked, known)
-		default:
-			known()
-			s.serveTCP(conn, peeked)
+		return s.serveAuto(conn, known)
+	}
+	return false
+}
+
+// serveAuto serves a connection whose first bytes say what it speaks. A client that is silent for a while, or on a port
+// whose server is known to speak first, is connected to a pod meanwhile: whoever speaks first decides.
+func (s *server) serveAuto(conn *net.TCPConn, known func()) (goesOn bool) {
+	kind, peeked, err := forward.KindTCP, []byte(nil), error(nil)
+	if !s.route.ServerFirst() {
+		kind, peeked, err = forward.Peek(conn, forward.SniffTimeout)
+	}
+	if err != nil || len(peeked) == 0 && s.draining.Load() {
+		_ = conn.Close()
+		return false
+	}
+	if len(peeked) == 0 {
+		known() // while the port closes, nobody waits for a silent client to speak HTTP/2
+		kind, peeked, err = s.options.Engine.ServeSilent(s.ctx, conn, s.route)
+		if kind != forward.KindHTTP {
+			s.logEnd(err)
+			return false
 		}
 	}
+	if kind == forward.KindHTTP {
+		return s.serveHTTP(conn, peeked, known)
+	}
+	known()
+	s.serveTCP(conn, peeked)
 	return false
 }
 

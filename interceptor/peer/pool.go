@@ -36,6 +36,8 @@ type PoolOptions struct {
 	Dial func(Peer) string
 	// Changed is called when a peer's stream brought something about a workload.
 	Changed func(route.Key)
+	// Learn is called with what a peer's routes have learned. Default nothing.
+	Learn func(route.News)
 	// MinRetry and MaxRetry bound the wait before a lost peer is tried again. Default 100 ms and 5 s.
 	MinRetry, MaxRetry time.Duration
 	Log                logr.Logger
@@ -44,6 +46,9 @@ type PoolOptions struct {
 func (o *PoolOptions) setDefaults() {
 	o.MinRetry = cmp.Or(o.MinRetry, 100*time.Millisecond)
 	o.MaxRetry = cmp.Or(o.MaxRetry, 5*time.Second)
+	if o.Learn == nil {
+		o.Learn = func(route.News) {}
+	}
 }
 
 // count is what a peer says of a workload.
@@ -231,6 +236,7 @@ func (p *Pool) take(peer *follower, counts *pb.Counts) {
 		of[key] = c
 	}
 	p.mu.Unlock()
+	p.options.Learn(newsOf(counts))
 	for _, w := range counts.GetWorkloads() {
 		p.options.Changed(route.Key{Namespace: w.GetNamespace(), Workload: w.GetWorkload()})
 	}

@@ -18,6 +18,8 @@ type ServerOptions struct {
 	Targets func() []*route.Target
 	// KEDAStream says whether KEDA's stream for a workload is open here.
 	KEDAStream func(route.Key) bool
+	// News returns what the routes have learned since a version, and the version that it is. Default nothing.
+	News func(since uint64) (route.News, uint64)
 	// Interval is how often changes are gathered and sent. Default 200 ms.
 	Interval time.Duration
 	Log      logr.Logger
@@ -39,6 +41,9 @@ type Server struct {
 // NewServer returns a Server.
 func NewServer(o ServerOptions) *Server {
 	o.Interval = cmp.Or(o.Interval, 200*time.Millisecond)
+	if o.News == nil {
+		o.News = func(uint64) (route.News, uint64) { return route.News{}, 0 }
+	}
 	return &Server{options: o, done: make(chan struct{}), subscribers: map[chan struct{}]struct{}{}}
 }
 
@@ -72,11 +77,18 @@ func (s *Server) Watch(r *pb.WatchRequest, out pb.Peer_WatchServer) error {
 	tick := time.NewTicker(s.options.Interval)
 	defer tick.Stop()
 	seen := differ{sent: map[route.Key]sent{}}
+	var told uint64
 	for first := true; ; first = false {
-		if counts := seen.changes(s.options.Targets(), s.options.KEDAStream, time.Now()); first || len(counts) > 0 {
-			if err := out.Send(&pb.Counts{Workloads: counts}); err != nil {
+		var counts []*pb.WorkloadCount
+		if !r.GetOnlyLearned() {
+			counts = seen.changes(s.options.Targets(), s.options.KEDAStream, time.Now())
+		}
+		news, version := s.options.News(told)
+		if first || len(counts) > 0 || version != told {
+			if err := out.Send(message(counts, news)); err != nil {
 				return err
 			}
+			told = version
 		}
 		select {
 		case <-poke:

@@ -14,6 +14,9 @@ func (t *Table) apply(s Service) {
 	target := t.target(s)
 	for _, p := range s.Routes.Ports {
 		key := keyOf(s, p)
+		if p.ServerFirst {
+			t.memory.learn(News{ServerFirst: []int32{p.Listen}})
+		}
 		if owner, taken := t.ports[p.Listen]; taken && owner != key {
 			if _, told := t.waiting[key]; !told {
 				t.waiting[key] = struct{}{}
@@ -28,6 +31,7 @@ func (t *Table) apply(s Service) {
 		if r == nil {
 			r = t.newRoute(s, p)
 			t.routes[key], t.ports[p.Listen] = r, key
+			t.memory.add(r)
 			t.update(r, target, s, p)
 			t.options.Listeners.Open(r)
 			continue
@@ -51,6 +55,7 @@ func (t *Table) newRoute(s Service, p api.Port) *Route {
 		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
 		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
 		clock:   t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld, maxHeldBytes: t.options.MaxHeldBytes,
+		memory: t.memory,
 	}
 }
 

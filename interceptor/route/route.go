@@ -31,6 +31,8 @@ type AsleepError struct {
 	Target Key
 	// Starting says that there is a pod already.
 	Starting bool
+	// Quiet says that the request is not a probe, but has waited for others to wake the workload.
+	Quiet bool
 }
 
 func (e *AsleepError) Error() string {
@@ -107,6 +109,9 @@ type Visit struct {
 	Held time.Duration
 	// Bytes is the memory that the request takes while it is held.
 	Bytes int64
+	// Quiet says that it waits for others to wake the workload: it neither wakes nor counts. If nobody does in time, the
+	// error is an AsleepError.
+	Quiet bool
 }
 
 // Waker is told of requests that wait for a pod.
@@ -136,6 +141,11 @@ type Route struct {
 	maxHeld, maxHeldBytes int64
 	held, heldBytes       atomic.Int64
 	reported              atomic.Int64 // when a pod out of reach was last reported, by clock
+	// serverFirst says that the app's server has been seen to speak before its client.
+	serverFirst atomic.Bool
+	// tabbed are the clients of which connections are remembered; nil is none.
+	tabbed atomic.Pointer[map[uint64]struct{}]
+	memory *memory
 	// snap is written under Table.mu only.
 	snap atomic.Pointer[snapshot]
 
@@ -210,7 +220,7 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	defer func() {
 		held := max(time.Since(began), 1) // what was held was not held for nothing
 		v.Held += held
-		if v.News == nil { // who follows a start asks again and again
+		if v.News == nil && !v.Quiet { // who follows a start asks again and again
 			r.Metrics.Held(held)
 		}
 	}()
@@ -218,10 +228,12 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 		v.Began = began
 	}
 	target := r.Target()
-	target.held.Add(1)
-	defer target.held.Add(-1)
-	if !r.Retiring() && !r.hopeless() {
-		r.waker.Wake(r, target, v)
+	if !v.Quiet {
+		target.held.Add(1)
+		defer target.held.Add(-1)
+		if !r.Retiring() && !r.hopeless() {
+			r.waker.Wake(r, target, v)
+		}
 	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -252,6 +264,9 @@ func (r *Route) mayWait(s *snapshot, v *Visit) (time.Duration, error) {
 	}
 	waited := time.Since(v.Began)
 	left := s.holdTimeout - waited
+	if left <= 0 && v.Quiet {
+		return 0, &AsleepError{Target: s.target.Key, Starting: s.target.HasPods(), Quiet: true}
+	}
 	if left <= 0 {
 		return 0, s.timedOut(r, waited)
 	}

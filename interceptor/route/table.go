@@ -67,13 +67,18 @@ type TableOptions struct {
 	NewPool func(addr string) io.Closer
 	// Unreachable is called when a ready pod of a route has been out of reach for long, and must not block. Default none.
 	Unreachable func(*Route, *UnreachableError)
-	Log         logr.Logger
+	// Learned is called when a route has learned what News tells the peers. It must not block. Default nothing.
+	Learned func()
+	Log     logr.Logger
 }
 
 func (o *TableOptions) setDefaults() {
 	o.Linger = cmp.Or(o.Linger, 10*time.Second)
 	o.MaxHeld = cmp.Or(o.MaxHeld, 10000)
 	o.MaxHeldBytes = cmp.Or(o.MaxHeldBytes, 128<<20)
+	if o.Learned == nil {
+		o.Learned = func() {}
+	}
 }
 
 // routeKey is what makes a route the same one after a change of its Service.
@@ -92,6 +97,7 @@ type serviceKey struct{ namespace, service string }
 type Table struct {
 	options TableOptions
 	clock   clock
+	memory  *memory
 	synced  chan struct{}
 
 	// mu protects all below and serializes the writing of snapshots. No request takes it, except one that found a
@@ -111,9 +117,11 @@ type Table struct {
 // NewTable returns an empty Table.
 func NewTable(o TableOptions) *Table {
 	o.setDefaults()
+	c := clock{base: time.Now()}
 	return &Table{
 		options:  o,
-		clock:    clock{base: time.Now()},
+		clock:    c,
+		memory:   newMemory(c, o.Learned),
 		synced:   make(chan struct{}),
 		services: map[serviceKey]Service{},
 		routes:   map[routeKey]*Route{},
@@ -285,6 +293,7 @@ func (t *Table) expire(key routeKey, r *Route) {
 	}
 	delete(t.routes, key)
 	delete(t.ports, key.listen)
+	t.memory.remove(r)
 	target := r.Target()
 	target.routes--
 	t.refresh(target)

@@ -74,9 +74,7 @@ func (t *Target) Begin() (release func()) {
 func (t *Target) begin() (released bool) {
 	t.pending.Add(1)
 	now := t.clock.now()
-	if drowsy := t.drowsy.Load(); drowsy > 0 && now-max(t.last.Load(), t.up.Load()) >= drowsy {
-		t.settled.Store(now + int64(settleFor)) // before last: who sees that sees this
-	}
+	t.unsettle(now) // before last: who sees that sees this
 	t.last.Store(now)
 	return false
 }

@@ -190,6 +190,7 @@ type planeOptions struct {
 	noAdmission  bool
 	deployment   string
 	counts       controller.Counts
+	learned      controller.Learned
 	now          func() time.Time
 	as           *rest.Config // who the controllers are; nil for one who may do everything
 }
@@ -219,7 +220,7 @@ func start(t *testing.T, o planeOptions) *plane {
 	}
 	if err := controller.Add(t.Context(), mgr, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
-		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, AliasLinger: time.Second, Counts: o.counts, Now: o.now,
+		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, AliasLinger: time.Second, Counts: o.counts, Learned: o.learned, Now: o.now,
 	}); err != nil {
 		t.Fatal(err)
 	}

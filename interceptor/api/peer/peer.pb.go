@@ -26,7 +26,9 @@ const (
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// subscriber is the pod name of the interceptor that asks, for logs.
-	Subscriber    string `protobuf:"bytes,1,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
+	Subscriber string `protobuf:"bytes,1,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
+	// only_learned leaves out the workloads: for who keeps what the interceptors have learned.
+	OnlyLearned   bool `protobuf:"varint,10,opt,name=only_learned,json=onlyLearned,proto3" json:"only_learned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -68,10 +70,21 @@ func (x *WatchRequest) GetSubscriber() string {
 	return ""
 }
 
+func (x *WatchRequest) GetOnlyLearned() bool {
+	if x != nil {
+		return x.OnlyLearned
+	}
+	return false
+}
+
 type Counts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// workloads that are new or changed since the last message of this stream.
-	Workloads     []*WorkloadCount `protobuf:"bytes,1,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	Workloads []*WorkloadCount `protobuf:"bytes,1,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	// server_first_ports are the interceptors' ports of routes whose servers have turned out to speak first.
+	ServerFirstPorts []int32 `protobuf:"varint,10,rep,packed,name=server_first_ports,json=serverFirstPorts,proto3" json:"server_first_ports,omitempty"`
+	// tabs are long-lived connections of clients that the app has cut by going to sleep.
+	Tabs          []*Tab `protobuf:"bytes,11,rep,name=tabs,proto3" json:"tabs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,6 +126,101 @@ func (x *Counts) GetWorkloads() []*WorkloadCount {
 	return nil
 }
 
+func (x *Counts) GetServerFirstPorts() []int32 {
+	if x != nil {
+		return x.ServerFirstPorts
+	}
+	return nil
+}
+
+func (x *Counts) GetTabs() []*Tab {
+	if x != nil {
+		return x.Tabs
+	}
+	return nil
+}
+
+// Tab is a connection that its client may open again without being a visitor.
+type Tab struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// listen is the interceptors' port of its route.
+	Listen int32 `protobuf:"varint,1,opt,name=listen,proto3" json:"listen,omitempty"`
+	// client and place are hashes of who has it and of what it was opened for.
+	Client uint64 `protobuf:"fixed64,2,opt,name=client,proto3" json:"client,omitempty"`
+	Place  uint64 `protobuf:"fixed64,3,opt,name=place,proto3" json:"place,omitempty"`
+	// age_milliseconds is the time since its client was seen last, or since forgotten became true.
+	AgeMilliseconds int64 `protobuf:"varint,4,opt,name=age_milliseconds,json=ageMilliseconds,proto3" json:"age_milliseconds,omitempty"`
+	// forgotten says that its client has made another request since: it is a visitor again.
+	Forgotten     bool `protobuf:"varint,5,opt,name=forgotten,proto3" json:"forgotten,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tab) Reset() {
+	*x = Tab{}
+	mi := &file_peer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tab) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tab) ProtoMessage() {}
+
+func (x *Tab) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tab.ProtoReflect.Descriptor instead.
+func (*Tab) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Tab) GetListen() int32 {
+	if x != nil {
+		return x.Listen
+	}
+	return 0
+}
+
+func (x *Tab) GetClient() uint64 {
+	if x != nil {
+		return x.Client
+	}
+	return 0
+}
+
+func (x *Tab) GetPlace() uint64 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
+}
+
+func (x *Tab) GetAgeMilliseconds() int64 {
+	if x != nil {
+		return x.AgeMilliseconds
+	}
+	return 0
+}
+
+func (x *Tab) GetForgotten() bool {
+	if x != nil {
+		return x.Forgotten
+	}
+	return false
+}
+
 type WorkloadCount struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -130,7 +238,7 @@ type WorkloadCount struct {
 
 func (x *WorkloadCount) Reset() {
 	*x = WorkloadCount{}
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -142,7 +250,7 @@ func (x *WorkloadCount) String() string {
 func (*WorkloadCount) ProtoMessage() {}
 
 func (x *WorkloadCount) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -155,7 +263,7 @@ func (x *WorkloadCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadCount.ProtoReflect.Descriptor instead.
 func (*WorkloadCount) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{2}
+	return file_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *WorkloadCount) GetNamespace() string {
@@ -198,13 +306,24 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\x13scaletozero.peer.v1\".\n" +
+	"peer.proto\x12\x13scaletozero.peer.v1\"Q\n" +
 	"\fWatchRequest\x12\x1e\n" +
 	"\n" +
 	"subscriber\x18\x01 \x01(\tR\n" +
-	"subscriber\"J\n" +
+	"subscriber\x12!\n" +
+	"\fonly_learned\x18\n" +
+	" \x01(\bR\vonlyLearned\"\xa6\x01\n" +
 	"\x06Counts\x12@\n" +
-	"\tworkloads\x18\x01 \x03(\v2\".scaletozero.peer.v1.WorkloadCountR\tworkloads\"\xb1\x01\n" +
+	"\tworkloads\x18\x01 \x03(\v2\".scaletozero.peer.v1.WorkloadCountR\tworkloads\x12,\n" +
+	"\x12server_first_ports\x18\n" +
+	" \x03(\x05R\x10serverFirstPorts\x12,\n" +
+	"\x04tabs\x18\v \x03(\v2\x18.scaletozero.peer.v1.TabR\x04tabs\"\x94\x01\n" +
+	"\x03Tab\x12\x16\n" +
+	"\x06listen\x18\x01 \x01(\x05R\x06listen\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\x06R\x06client\x12\x14\n" +
+	"\x05place\x18\x03 \x01(\x06R\x05place\x12)\n" +
+	"\x10age_milliseconds\x18\x04 \x01(\x03R\x0fageMilliseconds\x12\x1c\n" +
+	"\tforgotten\x18\x05 \x01(\bR\tforgotten\"\xb1\x01\n" +
 	"\rWorkloadCount\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1a\n" +
 	"\bworkload\x18\x02 \x01(\tR\bworkload\x12\x18\n" +
@@ -227,21 +346,23 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_peer_proto_goTypes = []any{
 	(*WatchRequest)(nil),  // 0: scaletozero.peer.v1.WatchRequest
 	(*Counts)(nil),        // 1: scaletozero.peer.v1.Counts
-	(*WorkloadCount)(nil), // 2: scaletozero.peer.v1.WorkloadCount
+	(*Tab)(nil),           // 2: scaletozero.peer.v1.Tab
+	(*WorkloadCount)(nil), // 3: scaletozero.peer.v1.WorkloadCount
 }
 var file_peer_proto_depIdxs = []int32{
-	2, // 0: scaletozero.peer.v1.Counts.workloads:type_name -> scaletozero.peer.v1.WorkloadCount
-	0, // 1: scaletozero.peer.v1.Peer.Watch:input_type -> scaletozero.peer.v1.WatchRequest
-	1, // 2: scaletozero.peer.v1.Peer.Watch:output_type -> scaletozero.peer.v1.Counts
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 0: scaletozero.peer.v1.Counts.workloads:type_name -> scaletozero.peer.v1.WorkloadCount
+	2, // 1: scaletozero.peer.v1.Counts.tabs:type_name -> scaletozero.peer.v1.Tab
+	0, // 2: scaletozero.peer.v1.Peer.Watch:input_type -> scaletozero.peer.v1.WatchRequest
+	1, // 3: scaletozero.peer.v1.Peer.Watch:output_type -> scaletozero.peer.v1.Counts
+	3, // [3:4] is the sub-list for method output_type
+	2, // [2:3] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -255,7 +376,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,133 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
+)
+
+// relearn is the pause before an interceptor is followed again.
+const relearn = 5 * time.Second
+
+// Learned is what the interceptors have learned and cannot keep: they write nothing.
+type Learned interface {
+	// Follow calls serverFirst with ports of interceptors whose servers have turned out to speak first, until ctx is done
+	// or the interceptors cannot be followed any more.
+	Follow(ctx context.Context, serverFirst func(ports []int32)) error
+}
+
+// learned keeps what the interceptors have learned, so that it goes into the route slices and is known after all
+// interceptors have been restarted. It runs where the controllers do.
+type learned struct {
+	from    Learned
+	changed chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]
+	// find returns the route slices whose routes have such a port.
+	find func(ctx context.Context, ports map[int32]bool) ([]discoveryv1.EndpointSlice, error)
+
+	mu          sync.Mutex // protects serverFirst
+	serverFirst map[int32]bool
+}
+
+func newLearned(from Learned) *learned {
+	return &learned{from: from, changed: make(chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]), serverFirst: map[int32]bool{}}
+}
+
+// Start implements manager.Runnable.
+func (l *learned) Start(ctx context.Context) error {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		if err := l.from.Follow(ctx, func(ports []int32) { l.take(ctx, ports) }); err != nil && ctx.Err() == nil {
+			log.FromContext(ctx).V(1).Info("The interceptors cannot be followed", "error", err.Error())
+		}
+	}, relearn)
+	return nil
+}
+
+// take remembers ports, and has the Services looked at that they belong to.
+func (l *learned) take(ctx context.Context, ports []int32) {
+	fresh := map[int32]bool{}
+	l.mu.Lock()
+	for _, p := range ports {
+		if !l.serverFirst[p] {
+			l.serverFirst[p], fresh[p] = true, true
+		}
+	}
+	l.mu.Unlock()
+	if len(fresh) == 0 {
+		return
+	}
+	found, err := l.find(ctx, fresh)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "Leaving for later what the interceptors have learned")
+	}
+	for i := range found {
+		select {
+		case l.changed <- event.TypedGenericEvent[*discoveryv1.EndpointSlice]{Object: &found[i]}:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// apply writes into routes what is known of them, or was when before was written. A port that begins anew under another
+// number begins without.
+func (l *learned) apply(routes, before *api.Routes) {
+	known := map[int32]bool{}
+	for _, p := range before.Ports {
+		known[p.Listen] = p.ServerFirst
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range routes.Ports {
+		p := &routes.Ports[i]
+		p.ServerFirst = p.Protocol == api.ProtocolAuto && (known[p.Listen] || l.serverFirst[p.Listen])
+	}
+}
+
+// peerClient follows an interceptor as its peers do.
+type peerClient struct{ address string }
+
+// Follow implements Learned.
+func (c peerClient) Follow(ctx context.Context, serverFirst func(ports []int32)) error {
+	conn, err := grpc.NewClient("dns:///"+c.address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}))
+	if err != nil {
+		return fmt.Errorf("connecting to the interceptors: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	stream, err := pb.NewPeerClient(conn).Watch(ctx, &pb.WatchRequest{Subscriber: "controller", OnlyLearned: true})
+	if err != nil {
+		return fmt.Errorf("following an interceptor: %w", err)
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return fmt.Errorf("following an interceptor: %w", err)
+		}
+		serverFirst(m.GetServerFirstPorts())
+	}
+}
+
+// slicesWith returns the route slices that have one of the ports.
+func (r *ServiceReconciler) slicesWith(ctx context.Context, ports map[int32]bool) ([]discoveryv1.EndpointSlice, error) {
+	var list discoveryv1.EndpointSliceList
+	if err := r.client.List(ctx, &list, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
+		return nil, fmt.Errorf("listing all route slices: %w", err)
+	}
+	return slices.DeleteFunc(list.Items, func(s discoveryv1.EndpointSlice) bool {
+		routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation])
+		return err != nil || !slices.ContainsFunc(routes.Ports, func(p api.Port) bool { return ports[p.Listen] })
+	}), nil
+}

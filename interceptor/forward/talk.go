@@ -1,0 +1,81 @@
+package forward
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// greetingFor is how long what a server says to a silent client is taken for a greeting, which a check reads before it
+// closes. What it says later is a stream that the client listens to.
+const greetingFor = 10 * time.Second
+
+// talk counts the bytes of a connection that is carried byte by byte. Those of the server count once the client has
+// spoken, or has listened for long.
+type talk struct {
+	engine *Engine
+	target *route.Target // nil: nothing counts
+	began  time.Duration // by the engine's clock
+	// spoke says that the client has spoken, and last is when anybody has.
+	spoke atomic.Bool
+	last  atomic.Int64
+	ended atomic.Bool // one of the sides has ended its direction
+	// clientSpoke is called when the client speaks, no more than once a tick, and podEnded when the app is the first to end
+	// its direction. Either may be nil.
+	clientSpoke, podEnded func()
+}
+
+// newTalk begins. Spoke says that the client has spoken before.
+func newTalk(e *Engine, target *route.Target, spoke bool) *talk {
+	t := &talk{engine: e, target: target, began: e.now()}
+	t.last.Store(int64(t.began))
+	t.spoke.Store(spoke)
+	return t
+}
+
+// of counts the bytes that one of the sides sends.
+func (t *talk) of(client bool) waits {
+	if t.target == nil {
+		return noWaits{}
+	}
+	return &touches{talk: t, client: client, last: -1}
+}
+
+// end says that one of the sides has ended its direction.
+func (t *talk) end(client bool) {
+	if !t.ended.Swap(true) && !client && t.podEnded != nil {
+		t.podEnded()
+	}
+}
+
+// silence is for how long nobody has said anything.
+func (t *talk) silence() time.Duration { return t.engine.now() - time.Duration(t.last.Load()) }
+
+// touches tells the target that bytes come from one side, no more than once a tick.
+type touches struct {
+	talk   *talk
+	client bool
+	last   time.Duration
+}
+
+func (t *touches) reading() {}
+
+func (t *touches) writing() {
+	now := t.talk.engine.now()
+	if now == t.last {
+		return
+	}
+	t.talk.last.Store(int64(now))
+	switch {
+	case t.client:
+		t.talk.spoke.Store(true)
+		if t.talk.clientSpoke != nil {
+			t.talk.clientSpoke()
+		}
+	case !t.talk.spoke.Load() && now-t.talk.began < greetingFor:
+		return
+	}
+	t.last = now
+	t.talk.target.Touch()
+}

@@ -1,0 +1,71 @@
+package forward
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+// What a server says to a silent client counts only once it is no greeting any more, or the client has spoken. Each tick
+// counts once.
+func TestTalk(t *testing.T) {
+	r := newRig(t, still(), "127.0.0.1:1")
+	target := r.route.Target()
+	at := func(d time.Duration) { r.clock.Store(int64(d)) }
+	var spoken int
+	begin := func() (*talk, waits, waits) {
+		k := newTalk(r.Engine, target, false)
+		k.clientSpoke = func() { spoken++ }
+		return k, k.of(true), k.of(false)
+	}
+
+	at(0)
+	k, client, server := begin()
+	server.writing()
+	at(greetingFor - 1)
+	server.writing()
+	if target.Idle() != math.MaxInt64 || k.silence() != 0 {
+		t.Errorf("a greeting counts: idle for %s, silent for %s", target.Idle(), k.silence())
+	}
+	at(greetingFor)
+	server.writing()
+	if target.Idle() == math.MaxInt64 {
+		t.Error("what is listened to for long does not count")
+	}
+	at(greetingFor + time.Minute)
+	if k.silence() != time.Minute || spoken != 0 {
+		t.Errorf("silent for %s, and the client spoke %d times", k.silence(), spoken)
+	}
+	client.writing()
+	client.writing()
+	if k.silence() != 0 || spoken != 1 {
+		t.Errorf("silent for %s, and the client spoke %d times", k.silence(), spoken)
+	}
+
+	r = newRig(t, still(), "127.0.0.1:1")
+	target = r.route.Target()
+	_, client, server = begin()
+	server.writing()
+	if target.Idle() != math.MaxInt64 {
+		t.Error("a greeting counts")
+	}
+	client.writing()
+	if target.Idle() == math.MaxInt64 {
+		t.Error("a client that speaks does not count")
+	}
+}
+
+// Who ends first is who has ended it.
+func TestTalkEnds(t *testing.T) {
+	r := newRig(t, still(), "127.0.0.1:1")
+	for _, client := range []bool{true, false} {
+		k := newTalk(r.Engine, nil, true)
+		ended := 0
+		k.podEnded = func() { ended++ }
+		k.end(client)
+		k.end(!client)
+		if (ended == 0) != client {
+			t.Errorf("client first %t: the pod has ended it %d times", client, ended)
+		}
+	}
+}

@@ -1,0 +1,31 @@
+package peer
+
+import (
+	"time"
+
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// message is counts and news as they are sent.
+func message(counts []*pb.WorkloadCount, n route.News) *pb.Counts {
+	m := &pb.Counts{Workloads: counts, ServerFirstPorts: n.ServerFirst}
+	for _, t := range n.Tabs {
+		m.Tabs = append(m.Tabs, &pb.Tab{
+			Listen: t.Listen, Client: t.Client, Place: t.Place, AgeMilliseconds: t.Age.Milliseconds(), Forgotten: t.Forgotten,
+		})
+	}
+	return m
+}
+
+// newsOf is the news in a message.
+func newsOf(m *pb.Counts) route.News {
+	n := route.News{ServerFirst: m.GetServerFirstPorts()}
+	for _, t := range m.GetTabs() {
+		n.Tabs = append(n.Tabs, route.TabNews{
+			Listen: t.GetListen(), Tab: route.Tab{Client: t.GetClient(), Place: t.GetPlace()},
+			Age: time.Duration(max(0, t.GetAgeMilliseconds())) * time.Millisecond, Forgotten: t.GetForgotten(),
+		})
+	}
+	return n
+}

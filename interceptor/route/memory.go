@@ -1,0 +1,192 @@
+package route
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// tabsPerRoute bounds how many connections are remembered of one route; the one that was seen longest ago is dropped.
+	tabsPerRoute = 256
+	// tabFor is how long one is remembered after its client was last seen. A client that comes later is a visitor.
+	tabFor = 15 * time.Minute
+	// renewTab is how much later a client was seen again for the peers to be told.
+	renewTab = time.Minute
+	// hops is more than what it takes a peer to tell: what it says is newer only by more than that.
+	hops = 5 * time.Second
+)
+
+// Tab names a long-lived connection of a client, such as the WebSocket of a browser's tab, by hashes.
+type Tab struct {
+	// Client is who has it, and Place what it was opened for.
+	Client, Place uint64
+}
+
+// TabNews is what is known of a Tab, for the peers.
+type TabNews struct {
+	Listen int32 // the route's port
+	Tab
+	// Age is the time since Forgotten became what it is, or since the client was seen last.
+	Age time.Duration
+	// Forgotten says that the client has made another request since.
+	Forgotten bool
+}
+
+// News is what the peers have not been told yet.
+type News struct {
+	// ServerFirst are ports of routes whose servers are known to speak first.
+	ServerFirst []int32
+	Tabs        []TabNews
+}
+
+// memory is what the routes of an interceptor have learned about connections, and share with its peers. It holds nothing
+// that would be wrong to lose.
+type memory struct {
+	clock clock
+	// changed tells the peers' side that there is something new; it must not block.
+	changed func()
+
+	mu sync.Mutex // protects all below
+	// version counts the changes; what is new since a version has a higher one.
+	version     uint64
+	serverFirst map[int32]uint64 // its version by the port of the route
+	tabs        map[int32]map[Tab]*tabState
+	routes      map[int32]*Route
+}
+
+type tabState struct {
+	at        int64 // by clock, as TabNews.Age
+	forgotten bool
+	version   uint64
+}
+
+func newMemory(c clock, changed func()) *memory {
+	return &memory{clock: c, changed: changed, serverFirst: map[int32]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{}}
+}
+
+// add connects a route with what is known of its port already: a peer may have learned it before the route was seen.
+func (m *memory) add(r *Route) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.routes[r.Port.Listen] = r
+	if _, ok := m.serverFirst[r.Port.Listen]; ok {
+		r.serverFirst.Store(true)
+	}
+	m.index(r.Port.Listen)
+}
+
+// remove forgets a route, whose port another one may get.
+func (m *memory) remove(r *Route) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.routes, r.Port.Listen)
+	delete(m.serverFirst, r.Port.Listen)
+	delete(m.tabs, r.Port.Listen)
+}
+
+// news returns what is new since a version, and the version that it is.
+func (m *memory) news(since uint64) (News, uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var n News
+	if m.version == since {
+		return n, since
+	}
+	for listen, version := range m.serverFirst {
+		if version > since {
+			n.ServerFirst = append(n.ServerFirst, listen)
+		}
+	}
+	now := m.clock.now()
+	for listen, tabs := range m.tabs {
+		for tab, s := range tabs {
+			if s.version > since {
+				n.Tabs = append(n.Tabs, TabNews{Listen: listen, Tab: tab, Age: time.Duration(now - s.at), Forgotten: s.forgotten})
+			}
+		}
+	}
+	return n, m.version
+}
+
+// learn takes in what a peer says. What is known better already stays.
+func (m *memory) learn(n News) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, listen := range n.ServerFirst {
+		m.setServerFirst(listen)
+	}
+	now := m.clock.now()
+	for _, t := range n.Tabs {
+		at := now - int64(t.Age)
+		old := m.tabs[t.Listen][t.Tab]
+		if old != nil && (at <= old.at || old.forgotten == t.Forgotten && at-old.at < int64(hops)) {
+			continue
+		}
+		m.set(t.Listen, t.Tab, at, t.Forgotten)
+	}
+}
+
+// setServerFirst reports whether that is new. The caller holds mu.
+func (m *memory) setServerFirst(listen int32) bool {
+	if r := m.routes[listen]; r != nil {
+		r.serverFirst.Store(true)
+	}
+	if _, known := m.serverFirst[listen]; known {
+		return false
+	}
+	m.version++
+	m.serverFirst[listen] = m.version
+	return true
+}
+
+// set remembers a tab. The caller holds mu.
+func (m *memory) set(listen int32, tab Tab, at int64, forgotten bool) {
+	tabs := m.tabs[listen]
+	if tabs == nil {
+		tabs = map[Tab]*tabState{}
+		m.tabs[listen] = tabs
+	}
+	m.version++
+	tabs[tab] = &tabState{at: at, forgotten: forgotten, version: m.version}
+	m.trim(tabs)
+	m.index(listen)
+}
+
+// trim drops what is too old, and what was seen longest ago if there is too much. The caller holds mu.
+func (m *memory) trim(tabs map[Tab]*tabState) {
+	now := m.clock.now()
+	for tab, s := range tabs {
+		if now-s.at > int64(tabFor) {
+			delete(tabs, tab)
+		}
+	}
+	for len(tabs) > tabsPerRoute {
+		var oldest Tab
+		at := now + 1
+		for tab, s := range tabs {
+			if s.at < at {
+				oldest, at = tab, s.at
+			}
+		}
+		delete(tabs, oldest)
+	}
+}
+
+// index renews what the requests of a route look at without a lock. The caller holds mu.
+func (m *memory) index(listen int32) {
+	r := m.routes[listen]
+	if r == nil {
+		return
+	}
+	clients := map[uint64]struct{}{}
+	for tab, s := range m.tabs[listen] {
+		if !s.forgotten {
+			clients[tab.Client] = struct{}{}
+		}
+	}
+	if len(clients) == 0 {
+		r.tabbed.Store(nil)
+		return
+	}
+	r.tabbed.Store(&clients)
+}

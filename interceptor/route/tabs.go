@@ -1,0 +1,76 @@
+package route
+
+import "time"
+
+// A tab that somebody left open reconnects whenever it is cut off, also when that is because the app went to sleep, and
+// would wake it again and again. So a connection that was silent for as long as the app may be idle, and that the app
+// ended, is remembered by its client and its place. While its client does nothing else, its reconnects are not a visit.
+
+// HasTabs says whether any connection is remembered. It costs nearly nothing.
+func (r *Route) HasTabs() bool { return r.tabbed.Load() != nil }
+
+// HasTabsOf says whether any connection of that client is remembered.
+func (r *Route) HasTabsOf(client uint64) bool {
+	clients := r.tabbed.Load()
+	if clients == nil {
+		return false
+	}
+	_, ok := (*clients)[client]
+	return ok
+}
+
+// LeaveTab remembers a connection that the app has ended after a silence, if that was long enough for the app to fall
+// asleep meanwhile.
+func (r *Route) LeaveTab(tab Tab, silence time.Duration) {
+	drowsy := r.Target().drowsy.Load()
+	if drowsy == 0 || silence < time.Duration(drowsy) {
+		return
+	}
+	m := r.memory
+	m.mu.Lock()
+	m.set(r.Port.Listen, tab, m.clock.now(), false)
+	m.mu.Unlock()
+	m.changed()
+}
+
+// Returns says whether a request opens a remembered connection again.
+func (r *Route) Returns(tab Tab) bool {
+	if !r.HasTabsOf(tab.Client) {
+		return false
+	}
+	m := r.memory
+	m.mu.Lock()
+	s := m.tabs[r.Port.Listen][tab]
+	now := m.clock.now()
+	if s == nil || s.forgotten || now-s.at > int64(tabFor) {
+		m.mu.Unlock()
+		return false
+	}
+	renewed := now-s.at > int64(renewTab)
+	if renewed {
+		m.set(r.Port.Listen, tab, now, false)
+	}
+	m.mu.Unlock()
+	if renewed {
+		m.changed()
+	}
+	// It may come just when the pods are about to end.
+	r.Target().unsettle(now)
+	return true
+}
+
+// ForgetTabs forgets the connections of a client that does something else: somebody is there.
+func (r *Route) ForgetTabs(client uint64) {
+	if !r.HasTabsOf(client) {
+		return
+	}
+	m := r.memory
+	m.mu.Lock()
+	for tab, s := range m.tabs[r.Port.Listen] {
+		if tab.Client == client && !s.forgotten {
+			m.set(r.Port.Listen, tab, m.clock.now(), true)
+		}
+	}
+	m.mu.Unlock()
+	m.changed()
+}
