@@ -31,7 +31,7 @@ func New(r prometheus.Registerer, targets func() []*route.Target) *Metrics {
 		}, []string{"namespace", "service", "code"}),
 		ignored: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "ignored_requests_total",
-			Help: "HTTP requests of probes and scrapers and for ignored paths, which neither wake nor count.",
+			Help: "HTTP requests of probes, scrapers and forgotten tabs and for ignored paths, which neither wake nor count.",
 		}, []string{"namespace", "service"}),
 		held: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "held_seconds", Buckets: seconds,

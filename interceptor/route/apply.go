@@ -92,15 +92,19 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 		old.target.routes--
 		target.routes++
 	}
-	if !same || old.target != target || old.holdTimeout != next.holdTimeout || old.retiring != next.retiring ||
-		old.affinity != next.affinity || old.protocol != next.protocol || old.waitingPage != next.waitingPage ||
-		old.ignored != next.ignored || old.gone != next.gone ||
-		!reflect.DeepEqual(old.reach, next.reach) || old.sleepID != next.sleepID || !slices.Equal(old.endpoints, next.endpoints) {
+	if !same || !next.saysAs(old) {
 		r.publish(next)
 	}
 	if old != nil && old.target != target {
 		t.refresh(old.target)
 	}
+}
+
+// saysAs says that s differs from old in nothing but the progress, which the caller compares.
+func (s *snapshot) saysAs(old *snapshot) bool {
+	return old.target == s.target && old.holdTimeout == s.holdTimeout && old.retiring == s.retiring && old.affinity == s.affinity &&
+		old.protocol == s.protocol && old.waitingPage == s.waitingPage && old.ignored == s.ignored && old.gone == s.gone &&
+		old.sleepID == s.sleepID && slices.Equal(old.endpoints, s.endpoints) && reflect.DeepEqual(old.reach, s.reach)
 }
 
 // endpoints returns those at addrs, which stay the same objects if they were in old, and lets the others of old go. An
