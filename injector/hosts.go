@@ -13,7 +13,8 @@ import (
 // ReachOf says how browsers come to a Service, of which ingresses are those of its namespace.
 func ReachOf(service *corev1.Service, ingresses []networkingv1.Ingress) *api.Reach {
 	r := &api.Reach{
-		Direct: service.Spec.Type == corev1.ServiceTypeLoadBalancer || service.Spec.Type == corev1.ServiceTypeNodePort || len(service.Spec.ExternalIPs) > 0,
+		Direct: service.Spec.Type == corev1.ServiceTypeLoadBalancer || service.Spec.Type == corev1.ServiceTypeNodePort ||
+			len(service.Spec.ExternalIPs) > 0,
 		Inside: slices.DeleteFunc(slices.Clone(service.Spec.ClusterIPs), func(ip string) bool { return ip == corev1.ClusterIPNone }),
 	}
 	for i := range ingresses {

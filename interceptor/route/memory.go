@@ -61,7 +61,10 @@ type tabState struct {
 }
 
 func newMemory(c clock, changed func()) *memory {
-	return &memory{clock: c, changed: changed, serverFirst: map[int32]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{}}
+	return &memory{
+		clock: c, changed: changed,
+		serverFirst: map[int32]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{},
+	}
 }
 
 // add connects a route with what is known of its port already: a peer may have learned it before the route was seen.
