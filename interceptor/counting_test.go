@@ -67,6 +67,7 @@ func count(t *testing.T, change func(*node, int32, []string, *rand.Rand)) {
 	n.idle()
 	// The route still works, so that it was not by being stuck that nothing was counted.
 	n.set(unpublished(service(listen, api.ProtocolHTTP, newWirePod(t, always(ok("fine"))).addr)))
+	n.applied()
 	c := connect(t, listen)
 	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 	c.want(200, "fine")

@@ -55,7 +55,7 @@ func waiters() map[string]waiter {
 	}
 }
 
-func waitInHTTP2(t *testing.T, listen int32, why string) error {
+func waitInHTTP2(_ *testing.T, listen int32, why string) error {
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	defer transport.CloseIdleConnections()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -17,12 +18,7 @@ func (n *node) knows(listen int32) bool {
 	i := <-n.parts
 	n.parts <- i
 	news, _ := i.table.News(0)
-	for _, port := range news.ServerFirst {
-		if port == listen {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(news.ServerFirst, listen)
 }
 
 // The first client of a server that speaks first waits until its silence means something, and the later ones do not.

@@ -4,12 +4,21 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
+
+// podsBackOrGone is podsBack. If the workload is gone, the interceptors are told that no pod comes back.
+func (r *ServiceReconciler) podsBackOrGone(ctx context.Context, service *corev1.Service, e *entrance, w workload, v verdict) (bool, error) {
+	if err := r.giveUp(ctx, e, w, v); err != nil {
+		return false, err
+	}
+	return r.podsBack(ctx, service, w, v)
+}
 
 // giveUp has the interceptors fail the requests that they hold for a workload that does not exist any more. The route
 // slices may stay for a while yet: an Ingress still sends traffic to the alias Service.

@@ -49,10 +49,7 @@ func (r *ServiceReconciler) withdraw(ctx context.Context, service *corev1.Servic
 		r.stories.tellOnce(ctx, corev1.EventTypeWarning, reasonRestoring, "Not given back yet: "+string(found.forbidden), service)
 		return ctrl.Result{RequeueAfter: kindRetry}, nil
 	}
-	if err := r.giveUp(ctx, e, found, v); err != nil {
-		return ctrl.Result{}, err
-	}
-	back, err := r.podsBack(ctx, service, found, v)
+	back, err := r.podsBackOrGone(ctx, service, e, found, v)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
