@@ -61,6 +61,15 @@ func (c *fakeCluster) Scale(_ context.Context, namespace string, w api.Workload)
 	return c.asleep, nil
 }
 
+func (c *fakeCluster) Replicas(context.Context, string, api.Workload) (int32, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asleep {
+		return 0, nil
+	}
+	return 1, nil
+}
+
 func (c *fakeCluster) WakeRequested(w scaler.Wake) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -110,6 +110,7 @@ func assemble(o Options) *interceptor {
 	i.scaler = scaler.NewServer(scaler.ServerOptions{
 		Target:        i.table.Target,
 		Activity:      &scaler.Activity{Peers: view},
+		Replicas:      o.Cluster.Replicas,
 		StreamChanged: func(route.Key) { i.peerSide.Poke() },
 	})
 	i.peerSide = peer.NewServer(peer.ServerOptions{

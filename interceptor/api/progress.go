@@ -32,9 +32,23 @@ type Progress struct {
 	Reason string `json:"reason,omitempty"`
 	// Seen is when the injector looked last; it is renewed only while the start fails.
 	Seen time.Time `json:"seen,omitzero"`
+	// Paused is set while the owner of the workload has paused its scaling, so that no request may wake it.
+	Paused *Pause `json:"paused,omitempty"`
 	// Starts is how long the last starts took from the wake until a pod was ready, the newest first.
 	Starts []Duration `json:"starts,omitempty"`
 }
+
+// Pause is why no request may wake a workload. Unlike a failed start it holds until the injector takes it back: what the
+// owner has paused stays so while no controller runs.
+type Pause struct {
+	// Why is one line, for visitors to read.
+	Why string `json:"why"`
+	// Asleep says that the workload has no replicas, so that requests are refused. Otherwise they wait for its pods.
+	Asleep bool `json:"asleep,omitempty"`
+}
+
+// ReasonPaused stands for a Pause where a Reason of Kubernetes stands otherwise.
+const ReasonPaused = "Paused"
 
 // Encode returns p as the value of ProgressAnnotation.
 func (p Progress) Encode() (string, error) {

@@ -2,6 +2,13 @@ package api
 
 import "time"
 
+// startTime is how long a workload is given to start where its Services do not hold requests for longer.
+const startTime = 10 * time.Minute
+
+// StartTime is for how long a workload that is starting counts as in use although nobody waits for it any more: the idle
+// clock runs from the moment that it is ready. holdTimeout is the longest of its Services'.
+func StartTime(holdTimeout time.Duration) time.Duration { return max(startTime, holdTimeout) }
+
 // PollingInterval is how often KEDA asks whether a workload is active: a quarter of its cool-down in whole seconds, and at
 // most KEDA's own 30.
 func PollingInterval(cooldown time.Duration) time.Duration {

@@ -23,6 +23,9 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
+// fieldManager is the controllers' too: they tell by it who has scaled a workload.
+const fieldManager = "scale-to-zero"
+
 // Options configure a Cluster.
 type Options struct {
 	// Namespace is the interceptor's own: its peers are there.
@@ -94,7 +97,7 @@ func (c *Cluster) custom(namespace string, w api.Workload) (dynamic.ResourceInte
 	return c.dynamic.Resource(version.WithResource(w.Resource)).Namespace(namespace), nil
 }
 
-// Replicas is the number of replicas that the workload is to have.
+// Replicas implements scaler.Workloads.
 func (c *Cluster) Replicas(ctx context.Context, namespace string, w api.Workload) (int32, error) {
 	replicas, err := c.replicas(ctx, namespace, w)
 	if err != nil {
@@ -139,13 +142,13 @@ func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (
 	patch := []byte(`{"spec":{"replicas":1}}`)
 	switch w.String() {
 	case "Deployment/" + w.Name:
-		_, err = c.client.AppsV1().Deployments(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
+		_, err = c.client.AppsV1().Deployments(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "scale")
 	case "StatefulSet/" + w.Name:
-		_, err = c.client.AppsV1().StatefulSets(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
+		_, err = c.client.AppsV1().StatefulSets(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "scale")
 	default:
 		var custom dynamic.ResourceInterface
 		if custom, err = c.custom(namespace, w); err == nil {
-			_, err = custom.Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
+			_, err = custom.Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "scale")
 		}
 	}
 	if err != nil {

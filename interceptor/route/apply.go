@@ -84,6 +84,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	if same {
 		next.progressAt = old.progressAt
 	}
+	target.setProgress(next.progress, next.progressAt)
 	next.ignored = ignores(&s.Routes, old)
 	next.endpoints = t.endpoints(r, old, s.Endpoints[r.Port.Name])
 	if old == nil {
@@ -181,16 +182,19 @@ func (t *Table) refresh(target *Target) {
 		}
 		return
 	}
-	var cooldown time.Duration
+	var cooldown, hold time.Duration
 	var ready, pods int
-	retiring, neverSleeps := false, false
+	retiring, neverSleeps, paused, expected := false, false, false, false
 	for _, s := range t.services {
 		if s.Namespace != target.Key.Namespace || s.Routes.Workload.String() != target.Key.Workload {
 			continue
 		}
 		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
+		hold = max(hold, time.Duration(s.Routes.HoldTimeout))
 		retiring = retiring || s.Routes.Retiring
 		neverSleeps = neverSleeps || s.Routes.NeverSleeps
+		paused = paused || s.Progress.Paused != nil
+		expected = expected || s.Progress.Stage != "" || s.Progress.Failing != ""
 		pods = max(pods, s.Pods)
 		for _, addrs := range s.Endpoints {
 			ready += len(addrs)
@@ -199,14 +203,12 @@ func (t *Table) refresh(target *Target) {
 	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
 		target.cooldown.Store(int64(cooldown))
 		target.drowsy.Store(int64(api.InactiveAfter(cooldown)))
+		target.start.given.Store(int64(api.StartTime(hold)))
 	}
 	if neverSleeps {
 		target.drowsy.Store(0)
 	}
 	target.retiring.Store(retiring)
-	target.setPods(int32(pods))
-	target.ready.Store(int32(ready))
-	if ready > 0 {
-		target.awake()
-	}
+	target.paused.Store(paused)
+	target.setPods(int32(pods), int32(ready), expected)
 }

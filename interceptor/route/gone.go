@@ -24,6 +24,8 @@ func (s *snapshot) failure(r *Route) api.Progress {
 		return api.Progress{}
 	case s.gone != "":
 		return api.Progress{Failing: s.gone, Reason: reasonGone, Starts: s.progress.Starts}
+	case s.refused():
+		return api.Progress{Failing: s.progress.Paused.Why, Reason: api.ReasonPaused, Starts: s.progress.Starts}
 	case s.progress.Failing != "" && r.clock.now()-s.progressAt < int64(api.FailingFor):
 		return s.progress
 	default:
@@ -31,8 +33,11 @@ func (s *snapshot) failure(r *Route) api.Progress {
 	}
 }
 
-// hopeless says that waking the workload is pointless: it, or the Service, is gone.
-func (r *Route) hopeless() bool { return r.snap.Load().gone != "" }
+// mayWake says that a request may wake the workload: neither it nor the Service is gone, and its owner has not paused it.
+func (r *Route) mayWake() bool {
+	s := r.snap.Load()
+	return !s.retiring && s.gone == "" && !s.paused()
+}
 
 // abandonLater fails the requests that r holds once it is certain that its Service is gone. The caller holds mu.
 func (t *Table) abandonLater(key routeKey, r *Route) {

@@ -231,7 +231,7 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if !v.Quiet {
 		target.held.Add(1)
 		defer target.held.Add(-1)
-		if !r.Retiring() && !r.hopeless() {
+		if r.mayWake() {
 			r.waker.Wake(r, target, v)
 		}
 	}

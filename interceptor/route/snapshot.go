@@ -131,6 +131,12 @@ func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 	return best, retry
 }
 
+// paused says that no request may wake the workload. While a Service is restored the injector wakes it.
+func (s *snapshot) paused() bool { return s.progress.Paused != nil && !s.retiring }
+
+// refused says that the workload is paused without replicas.
+func (s *snapshot) refused() bool { return s.paused() && s.progress.Paused.Asleep }
+
 // failed is the error for requests that wait although no pod can be expected, and else nil.
 func (s *snapshot) failed(r *Route) error {
 	failure := s.failure(r)

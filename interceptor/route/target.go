@@ -51,6 +51,9 @@ type Target struct {
 	pods     atomic.Int32 // endpoints over all routes, ready or not
 	up       atomic.Int64 // when the first of the pods that there are was seen, by clock
 	retiring atomic.Bool  // a route of it is being given back
+	paused   atomic.Bool  // its owner does not want it to be woken
+
+	start starting
 
 	metrics TargetMetrics
 	routes  int // how many routes point here; protected by Table.mu
@@ -128,16 +131,11 @@ func (t *Target) Ready() bool { return t.ready.Load() > 0 }
 // HasPods says that there is a pod at all, ready or not: the workload is not asleep.
 func (t *Target) HasPods() bool { return t.pods.Load() > 0 }
 
-// Up is the time since this process first saw the workload with a pod, since it last had none. Nobody counted its
-// requests before.
+// Up is the time since this process first saw the workload with a pod, since it last had none.
 func (t *Target) Up() time.Duration { return time.Duration(t.clock.now() - t.up.Load()) }
 
-func (t *Target) setPods(n int32) {
-	if t.pods.Load() == 0 {
-		t.up.Store(t.clock.now())
-	}
-	t.pods.Store(n)
-}
+// Paused says that the owner of the workload does not want it to be woken.
+func (t *Target) Paused() bool { return t.paused.Load() }
 
 // Retiring says that a route of the workload is being given back, so that it must be neither woken nor put to sleep.
 func (t *Target) Retiring() bool { return t.retiring.Load() }
@@ -145,9 +143,11 @@ func (t *Target) Retiring() bool { return t.retiring.Load() }
 // BeginWake reports whether the caller begins a wake: true for the first caller since the workload fell asleep, and
 // false where somebody else, perhaps another interceptor, has woken it already.
 func (t *Target) BeginWake() bool {
-	if t.Ready() || t.HasPods() || !t.woken.CompareAndSwap(0, t.clock.now()) {
+	now := t.clock.now()
+	if t.Ready() || t.HasPods() || !t.woken.CompareAndSwap(0, now) {
 		return false
 	}
+	t.start.begin(now)
 	t.metrics.Woken()
 	return true
 }

@@ -21,24 +21,34 @@ func (a *Activity) Pending(t *route.Target) int64 {
 //
 //	a request is pending anywhere, or the last one anywhere is younger than quiet          → yes
 //	the Service is being given back                                                       → yes, the injector decides
+//	it is starting, and may still take the time                                           → yes, whoever waits or has left
 //	counting began more recently, by our start, by take-over or because the first pod
-//	  came, or counts were lost by a peer's end, and the workload has pods                → yes, it may be in use
+//	  was ready, or counts were lost by a peer's end, and the workload has pods           → yes, it may be in use
 //	  and it has none                                                                     → no: to call it active would
 //	                                                                                        wake every app that sleeps
 //	otherwise                                                                             → no
+//
+// Where no pod is in sight that may be the word on an app that was in use, or starting, until it was scaled to zero: whoever
+// would wake it by that word has to make sure, as InSight says.
 func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	pending, idle := a.Peers.Total(t.Key)
 	switch {
 	case pending > 0 || t.Pending() > 0 || min(idle, t.Idle()) < quiet:
 		return true
-	case t.Retiring():
+	case t.Retiring(), t.Starting():
 		return true
 	default:
-		return t.HasPods() && min(t.Up(), a.Peers.SinceLost()) < quiet
+		return t.HasPods() && min(t.ReadyFor(), a.Peers.SinceLost()) < quiet
 	}
+}
+
+// InSight says that to call the workload active cannot wake it for nobody: it has a pod, somebody waits for one, or the
+// injector brings it up.
+func (a *Activity) InSight(t *route.Target) bool {
+	return t.HasPods() || t.Retiring() || !t.Paused() && a.Pending(t) > 0
 }
 
 // Waiting says that requests wait for a pod.
 func (a *Activity) Waiting(t *route.Target) bool {
-	return !t.Retiring() && (t.Held() > 0 || !t.Ready() && a.Pending(t) > 0)
+	return !t.Retiring() && !t.Paused() && (t.Held() > 0 || !t.Ready() && a.Pending(t) > 0)
 }

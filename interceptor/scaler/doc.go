@@ -25,6 +25,8 @@ type Peers interface {
 
 // Workloads scales.
 type Workloads interface {
+	// Replicas is how many replicas the workload is to have.
+	Replicas(ctx context.Context, namespace string, w api.Workload) (int32, error)
 	// Scale gives the workload one replica if it has none, and reports whether it had none.
 	Scale(ctx context.Context, namespace string, w api.Workload) (scaled bool, err error)
 }

@@ -345,8 +345,13 @@ func TestStreamOfWhatIsNotKnownYet(t *testing.T) {
 }
 
 type fakeWorkloads struct {
-	scales atomic.Int64
-	err    error
+	scales, asked, replicas atomic.Int64
+	err                     error
+}
+
+func (w *fakeWorkloads) Replicas(context.Context, string, api.Workload) (int32, error) {
+	w.asked.Add(1)
+	return int32(w.replicas.Load()), w.err
 }
 
 func (w *fakeWorkloads) Scale(context.Context, string, api.Workload) (bool, error) {

@@ -16,11 +16,16 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
+// replicasTimeout bounds one call of ServerOptions.Replicas, for which KEDA waits.
+const replicasTimeout = 2 * time.Second
+
 // ServerOptions configure a Server.
 type ServerOptions struct {
 	// Target finds a target; nil if it does not exist.
 	Target   func(route.Key) *route.Target
 	Activity *Activity
+	// Replicas is how many replicas a workload is to have, as Workloads says.
+	Replicas func(ctx context.Context, namespace string, w api.Workload) (int32, error)
 	// StreamChanged is called when the first stream of a workload came or the last one went.
 	StreamChanged func(route.Key)
 	// Repeat is after what time `true` is pushed again while requests wait and there is no pod, since KEDA drops a push
@@ -55,7 +60,7 @@ func (s *Server) HasStream(key route.Key) bool { return s.streams.has(key) }
 
 // IsActive implements the external scaler. KEDA asks every polling interval and puts the workload to sleep, after its
 // cool-down, when the answer is false.
-func (s *Server) IsActive(_ context.Context, ref *pb.ScaledObjectRef) (*pb.IsActiveResponse, error) {
+func (s *Server) IsActive(ctx context.Context, ref *pb.ScaledObjectRef) (*pb.IsActiveResponse, error) {
 	t, err := s.target(ref)
 	if err != nil {
 		return nil, err
@@ -64,7 +69,28 @@ func (s *Server) IsActive(_ context.Context, ref *pb.ScaledObjectRef) (*pb.IsAct
 	if err != nil {
 		return nil, err
 	}
-	return &pb.IsActiveResponse{Result: s.options.Activity.Active(t, quiet)}, nil
+	active := s.options.Activity.Active(t, quiet)
+	if active && !s.options.Activity.InSight(t) {
+		active = s.hasReplicas(ctx, t)
+	}
+	return &pb.IsActiveResponse{Result: active}, nil
+}
+
+// hasReplicas asks the API server whether a workload of which no pod is in sight is to have one. KEDA wakes what is called
+// active, so that an app that was scaled to zero by hand, or whose visitor has left, would come up again for nobody; one
+// whose pod waits for a node or a volume would be put to sleep before it has an address. It is rarely asked: for an app that
+// was in use a moment ago. When it cannot be known the counts decide.
+func (s *Server) hasReplicas(ctx context.Context, t *route.Target) bool {
+	ctx, cancel := context.WithTimeout(ctx, replicasTimeout)
+	defer cancel()
+	replicas, err := s.options.Replicas(ctx, t.Key.Namespace, t.Workload())
+	if err != nil {
+		return true
+	}
+	if replicas == 0 {
+		t.FellAsleep()
+	}
+	return replicas > 0
 }
 
 // StreamIsActive implements the external scaler. It stays open for a workload that is not known yet: the route may come
@@ -89,7 +115,8 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 			if err != nil {
 				return err
 			}
-			if err := push.look(s.options.Activity.Active(t, quiet), s.options.Activity.Waiting(t), t.HasPods(), edge); err != nil {
+			active := s.options.Activity.Active(t, quiet) && s.options.Activity.InSight(t)
+			if err := push.look(active, s.options.Activity.Waiting(t), t.HasPods(), edge); err != nil {
 				return err
 			}
 		}

@@ -97,7 +97,7 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 		pushed := w.options.Push(t.Key)
 		w.options.Peers.Poke(t.Key)
 		listens := pushed || w.options.Peers.KEDAStream(t.Key)
-		if (!listens || time.Since(began) >= w.options.Patience) && direct.due(time.Now()) {
+		if !t.Paused() && (!listens || time.Since(began) >= w.options.Patience) && direct.due(time.Now()) {
 			w.scale(r, t, listens)
 		}
 		select {

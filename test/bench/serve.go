@@ -104,6 +104,8 @@ func (c cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 
 func (cluster) Scale(context.Context, string, api.Workload) (bool, error) { return false, nil }
 
+func (cluster) Replicas(context.Context, string, api.Workload) (int32, error) { return 1, nil }
+
 func (cluster) WakeRequested(scaler.Wake) {}
 func (cluster) Warn(scaler.Warning)       {}
 
