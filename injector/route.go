@@ -88,8 +88,12 @@ func (i Interceptor) family() corev1.IPFamily {
 	return corev1.IPv6Protocol
 }
 
-// ready reads an endpoint's condition as the API defines it: nothing means ready.
-func ready(e discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }
+// ready says that an endpoint takes requests and goes on doing so. No condition means ready, as the API defines it; where
+// addresses are published that are not ready, pods that end count as ready too.
+func ready(e discoveryv1.Endpoint) bool {
+	ending := e.Conditions.Terminating != nil && *e.Conditions.Terminating
+	return !ending && (e.Conditions.Ready == nil || *e.Conditions.Ready)
+}
 
 // HasReadyEndpoint says whether any of the slices lists a ready endpoint.
 func HasReadyEndpoint(list []discoveryv1.EndpointSlice) bool {

@@ -34,6 +34,13 @@ func TestDirectService(t *testing.T) {
 	if got.Spec.ClusterIP != corev1.ClusterIPNone || got.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		t.Errorf("not a plain headless Service: %+v", got.Spec)
 	}
+	if got.Spec.PublishNotReadyAddresses {
+		t.Error("publishes addresses that are not ready")
+	}
+	s.Spec.PublishNotReadyAddresses = true
+	if !DirectService(s, Settings{}).Spec.PublishNotReadyAddresses {
+		t.Error("does not publish addresses that are not ready")
+	}
 	if !cmp.Equal(got.Spec.IPFamilies, s.Spec.IPFamilies) || *got.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack {
 		t.Errorf("IP families %v, policy %v", got.Spec.IPFamilies, got.Spec.IPFamilyPolicy)
 	}
@@ -167,6 +174,24 @@ func TestRouteSlices(t *testing.T) {
 		}
 		if g.Labels[discoveryv1.LabelServiceName] != "web" || g.Labels[discoveryv1.LabelManagedBy] != ManagedBy || g.OwnerReferences[0].UID != s.UID {
 			t.Errorf("slice %d: labels %v, owners %v", i, g.Labels, g.OwnerReferences)
+		}
+	}
+}
+
+// TestHasReadyEndpoint: where addresses are published that are not ready, pods that end are ready and terminating.
+func TestHasReadyEndpoint(t *testing.T) {
+	for name, tc := range map[string]struct {
+		conditions discoveryv1.EndpointConditions
+		want       bool
+	}{
+		"ready":      {discoveryv1.EndpointConditions{Ready: new(true), Terminating: new(false)}, true},
+		"unsaid":     {discoveryv1.EndpointConditions{}, true},
+		"not ready":  {discoveryv1.EndpointConditions{Ready: new(false)}, false},
+		"it is gone": {discoveryv1.EndpointConditions{Ready: new(true), Terminating: new(true)}, false},
+	} {
+		list := []discoveryv1.EndpointSlice{{}, {Endpoints: []discoveryv1.Endpoint{{Conditions: tc.conditions}}}}
+		if got := HasReadyEndpoint(list); got != tc.want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }

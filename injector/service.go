@@ -35,6 +35,8 @@ func DirectService(service *corev1.Service, s Settings) *corev1.Service {
 			Ports:          ports,
 			IPFamilies:     service.Spec.IPFamilies,
 			IPFamilyPolicy: service.Spec.IPFamilyPolicy,
+			// What serves users before it is ready, a page that unseals or sets it up, goes on doing so.
+			PublishNotReadyAddresses: service.Spec.PublishNotReadyAddresses,
 		},
 	}
 	if s.DirectLabels {

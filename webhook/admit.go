@@ -22,6 +22,8 @@ const (
 	IngressPath   = "/mutate-networking-v1-ingress"
 	NamespacePath = "/mutate-v1-namespace"
 	WorkloadPath  = "/mutate-apps-v1-workload"
+	// ScaledObjectPath changes nothing: it warns.
+	ScaledObjectPath = "/mutate-keda-v1alpha1-scaledobject"
 )
 
 // Add registers the webhooks with the manager's server.
@@ -31,6 +33,7 @@ func Add(mgr ctrl.Manager) error {
 	server.Register(IngressPath, &admission.Webhook{Handler: admitter[*networkingv1.Ingress]{mgr.GetScheme(), admitIngress}})
 	server.Register(NamespacePath, &admission.Webhook{Handler: admitter[*corev1.Namespace]{mgr.GetScheme(), admitNamespace}})
 	server.Register(WorkloadPath, &admission.Webhook{Handler: workloads{}})
+	server.Register(ScaledObjectPath, &admission.Webhook{Handler: scaledObjects{}})
 	return nil
 }
 
@@ -104,10 +107,12 @@ func oldObject[T any](req admission.Request, object *T) (*T, error) {
 
 // byController says whether our controller makes the write, by its field manager's name. Who gives that name falsely
 // could as well have taken the label off: it is no border of rights.
-func byController(req admission.Request) bool {
+func byController(req admission.Request) bool { return fieldManager(req) == injector.ManagedBy }
+
+func fieldManager(req admission.Request) string {
 	var options metav1.PatchOptions // UpdateOptions and CreateOptions have the same field
 	if err := json.Unmarshal(req.Options.Raw, &options); err != nil {
-		return false
+		return ""
 	}
-	return options.FieldManager == injector.ManagedBy
+	return options.FieldManager
 }

@@ -57,5 +57,9 @@ func (workloads) Handle(_ context.Context, req admission.Request) admission.Resp
 	case wanted.Annotations[injector.ReplicasAnnotation] != remembered:
 		patches = append(patches, jsonpatch.NewOperation("add", "/metadata/annotations/scale-to-zero~1replicas", remembered))
 	}
-	return admission.Patched("", patches...)
+	resp := admission.Patched("", patches...)
+	if warning := injector.KeptWarning(fieldManager(req), req.Kind.Kind+"/"+req.Name, replicas, wanted.replicas()); warning != "" {
+		return resp.WithWarnings(warning)
+	}
+	return resp
 }

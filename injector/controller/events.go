@@ -35,6 +35,10 @@ const (
 	reasonAnnotation    = "AnnotationNotRewritten"
 	reasonRefused       = "WriteRefused"
 	reasonAccepted      = "WriteAccepted"
+	// The owner of a ScaledObject has paused it, or has changed what is ours.
+	reasonPaused  = "Paused"
+	reasonResumed = "Resumed"
+	reasonUndone  = "ScaledObjectReset"
 )
 
 // storyteller writes events, a lasting state of a Service only once. It writes each as an object of its own: client-go's

@@ -48,9 +48,16 @@ func (r *ServiceReconciler) podsListed(ctx context.Context, service *corev1.Serv
 		return "", err
 	case len(direct) == 0:
 		return injector.Skip(fmt.Sprintf("Kubernetes has not made an EndpointSlice for Service %s yet", injector.DirectServiceName(service.Name))), nil
-	case w.ReadyReplicas > 0 && !injector.HasReadyEndpoint(direct):
+	case injector.HasReadyEndpoint(direct):
+		return "", nil
+	case w.ReadyReplicas > 0:
 		return injector.Skip(fmt.Sprintf("%s has ready pods, but none is behind this Service", w.Ref())), nil
-	default:
+	case !service.Spec.PublishNotReadyAddresses:
 		return "", nil
 	}
+	native, err := r.nativeSlices(ctx, service)
+	if err != nil || !injector.HasReadyEndpoint(native) {
+		return "", err
+	}
+	return injector.Skip(fmt.Sprintf("Kubernetes has not listed the pods of Service %s yet, which take requests before they are ready", injector.DirectServiceName(service.Name))), nil
 }

@@ -48,8 +48,13 @@ func (r *ServiceReconciler) failOpen(ctx context.Context, service *corev1.Servic
 }
 
 func (r *ServiceReconciler) directSlices(ctx context.Context, service *corev1.Service) ([]discoveryv1.EndpointSlice, error) {
+	return directSlices(ctx, r.client, service)
+}
+
+// directSlices returns the slices of the direct Service, which Kubernetes keeps.
+func directSlices(ctx context.Context, c client.Reader, service *corev1.Service) ([]discoveryv1.EndpointSlice, error) {
 	var list discoveryv1.EndpointSliceList
-	if err := r.client.List(ctx, &list, client.InNamespace(service.Namespace), client.MatchingLabels{
+	if err := c.List(ctx, &list, client.InNamespace(service.Namespace), client.MatchingLabels{
 		api.RoleLabel: api.RoleDirect, injector.ServiceLabel: service.Name,
 	}); err != nil {
 		return nil, fmt.Errorf("listing direct slices of %s: %w", client.ObjectKeyFromObject(service), err)

@@ -122,7 +122,7 @@ func (r *ServiceReconciler) applyCompanion(ctx context.Context, want, have *core
 	}
 	updated := have.DeepCopy()
 	updated.Labels, updated.Annotations, updated.Spec.Selector = want.Labels, want.Annotations, want.Spec.Selector
-	updated.Spec.Ports = want.Spec.Ports
+	updated.Spec.Ports, updated.Spec.PublishNotReadyAddresses = want.Spec.Ports, want.Spec.PublishNotReadyAddresses
 	updated.Spec.SessionAffinity = cmp.Or(want.Spec.SessionAffinity, corev1.ServiceAffinityNone) // as the API server has it
 	updated.Spec.SessionAffinityConfig = want.Spec.SessionAffinityConfig
 	if equality.Semantic.DeepEqual(have, updated) {

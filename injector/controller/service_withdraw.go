@@ -139,14 +139,9 @@ func (r *ServiceReconciler) podsBack(ctx context.Context, service *corev1.Servic
 	if v.take == takeService || w.object == nil || len(injector.OriginalSelector(service)) == 0 || service.Spec.Type == corev1.ServiceTypeExternalName {
 		return true, nil
 	}
-	var list discoveryv1.EndpointSliceList
-	if err := r.live.List(ctx, &list, client.InNamespace(service.Namespace), client.MatchingLabels{
-		discoveryv1.LabelServiceName: service.Name, discoveryv1.LabelManagedBy: nativeSlices,
-	}); err != nil {
-		return false, fmt.Errorf("listing endpoint slices of %s: %w", client.ObjectKeyFromObject(service), err)
-	}
-	if !injector.HasReadyEndpoint(list.Items) {
-		return false, nil
+	native, err := r.nativeSlices(ctx, service)
+	if err != nil || !injector.HasReadyEndpoint(native) {
+		return false, err
 	}
 	// What interceptors hold goes to the pods of the direct Service, whose slices are written at another moment.
 	direct, err := r.directSlices(ctx, service)
@@ -157,6 +152,17 @@ func (r *ServiceReconciler) podsBack(ctx context.Context, service *corev1.Servic
 		return true, nil
 	}
 	return routedElsewhere(ctx, r.client, service, w)
+}
+
+// nativeSlices returns the slices that Kubernetes keeps for the Service itself.
+func (r *ServiceReconciler) nativeSlices(ctx context.Context, service *corev1.Service) ([]discoveryv1.EndpointSlice, error) {
+	var list discoveryv1.EndpointSliceList
+	if err := r.live.List(ctx, &list, client.InNamespace(service.Namespace), client.MatchingLabels{
+		discoveryv1.LabelServiceName: service.Name, discoveryv1.LabelManagedBy: nativeSlices,
+	}); err != nil {
+		return nil, fmt.Errorf("listing endpoint slices of %s: %w", client.ObjectKeyFromObject(service), err)
+	}
+	return list.Items, nil
 }
 
 // routedElsewhere says whether another Service keeps the workload.

@@ -37,7 +37,7 @@ import (
 )
 
 // CacheOptions keep the manager's cache small: of the cluster's EndpointSlices only those that concern us, and of every
-// object's managed fields only those that disown looks for.
+// object's managed fields only who owns a replica count.
 func CacheOptions() (cache.Options, error) {
 	ours, err := labels.NewRequirement(api.RoleLabel, selection.Exists, nil)
 	if err != nil {
@@ -46,7 +46,7 @@ func CacheOptions() (cache.Options, error) {
 	return cache.Options{
 		DefaultTransform: func(o any) (any, error) {
 			if a, err := meta.Accessor(o); err == nil {
-				a.SetManagedFields(onlyScale(a.GetManagedFields()))
+				a.SetManagedFields(injector.KeepReplicaOwners(a.GetManagedFields()))
 			}
 			return o, nil
 		},
@@ -54,16 +54,6 @@ func CacheOptions() (cache.Options, error) {
 			&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(*ours)},
 		},
 	}, nil
-}
-
-func onlyScale(all []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
-	var kept []metav1.ManagedFieldsEntry
-	for _, m := range all {
-		if byScale(m) {
-			kept = append(kept, metav1.ManagedFieldsEntry{Manager: m.Manager, Subresource: m.Subresource})
-		}
-	}
-	return kept
 }
 
 // Add adds both controllers to the manager.
@@ -80,7 +70,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	services.learned.find = services.slicesWith
 	reconciler := &WorkloadReconciler{
 		Options: o, client: writes, live: mgr.GetAPIReader(), stories: stories, keda: available, workloads: kinds,
-		lives: map[types.NamespacedName]life{}, starts: map[types.NamespacedName]start{},
+		lives: map[types.NamespacedName]life{}, starts: map[types.NamespacedName]start{}, wrote: map[types.NamespacedName]written{},
 	}
 	disco, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {
@@ -263,7 +253,7 @@ func (r *WorkloadReconciler) build(mgr ctrl.Manager) (controller.Controller, err
 		Named("workload").
 		Watches(&appsv1.Deployment{}, handler.EnqueueRequestsFromMapFunc(itself)).
 		Watches(&appsv1.StatefulSet{}, handler.EnqueueRequestsFromMapFunc(itself)).
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(routed)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(r.ofSlice)).
 		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(r.behindAll)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.behind)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
@@ -278,6 +268,20 @@ func itself(_ context.Context, o client.Object) []reconcile.Request {
 		ref.APIVersion, ref.Kind = o.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()
 	}
 	return []reconcile.Request{{NamespacedName: key(o.GetNamespace(), ref)}}
+}
+
+// ofSlice returns the workload that a slice of ours concerns: a route slice, or that of a Service whose pods take requests
+// before they are ready, so that the workload's own status does not tell.
+func (r *WorkloadReconciler) ofSlice(ctx context.Context, o client.Object) []reconcile.Request {
+	if o.GetLabels()[api.RoleLabel] != api.RoleDirect {
+		return routed(ctx, o)
+	}
+	service := &corev1.Service{}
+	name := types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetLabels()[injector.ServiceLabel]}
+	if err := r.client.Get(ctx, name, service); err != nil || !service.Spec.PublishNotReadyAddresses {
+		return nil
+	}
+	return r.behind(ctx, service)
 }
 
 // routed returns the workload that a route slice is for.

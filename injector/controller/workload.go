@@ -30,6 +30,8 @@ type workload struct {
 	injector.Workload
 
 	object client.Object
+	// serves says that its pods take requests: one is ready, or a Service publishes them before they are.
+	serves bool
 	// forbidden is why it may not be read. It may well be there, and asleep.
 	forbidden injector.Skip
 }
@@ -173,7 +175,7 @@ func scale(ctx context.Context, c client.Client, object client.Object, n int32) 
 		body = newScale()
 	}
 	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n))
-	err := c.SubResource("scale").Patch(ctx, object, patch, client.WithSubResourceBody(body))
+	err := c.SubResource("scale").Patch(ctx, object, patch, client.WithSubResourceBody(body), client.FieldOwner(injector.ManagedBy))
 	if err != nil {
 		return fmt.Errorf("scaling %s to %d: %w", client.ObjectKeyFromObject(object), n, err)
 	}

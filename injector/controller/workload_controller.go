@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -31,9 +30,10 @@ type WorkloadReconciler struct {
 	keda      *atomic.Bool
 	workloads *workloads
 
-	mu     sync.Mutex // protects lives and starts
+	mu     sync.Mutex // protects lives, starts and wrote
 	lives  map[types.NamespacedName]life
 	starts map[types.NamespacedName]start
+	wrote  map[types.NamespacedName]written
 }
 
 // demand is what the route slices of a namespace ask of one workload.
@@ -47,6 +47,8 @@ type demand struct {
 	open bool
 	// retiring says that a Service is being given back.
 	retiring bool
+	// published says that pods which are not ready take requests, since a Service wants that.
+	published bool
 	// unknown says that a route slice of an earlier version does not say what it asks for; it is about to be rewritten.
 	unknown bool
 }
@@ -94,15 +96,17 @@ func (r *WorkloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (r
 	if err := r.disown(ctx, w); err != nil {
 		return ctrl.Result{}, err
 	}
+	w.serves = w.ReadyReplicas > 0 || d.published
 	if len(d.services) == 0 && (d.retiring || !d.unsafe) {
 		result, err = r.restore(ctx, w, so)
 	} else {
-		awoke := r.observe(ctx, req.NamespacedName, w, d)
+		p := pauseOf(so)
+		awoke := r.observe(ctx, req.NamespacedName, w, d, p)
 		if result, err = r.apply(ctx, w, so, d); err != nil {
 			return ctrl.Result{}, err
 		}
 		var again ctrl.Result
-		again, err = r.progress(ctx, w, d, awoke)
+		again, err = r.progress(ctx, w, d, p, awoke)
 		result = soonest(result, again)
 	}
 	if err != nil {
@@ -172,6 +176,11 @@ func (r *WorkloadReconciler) ask(ctx context.Context, d *demand, s *discoveryv1.
 	}
 	d.open = d.open || s.Annotations[injector.FailOpenAnnotation] != ""
 	d.services = append(d.services, service)
+	if service.Spec.PublishNotReadyAddresses && !d.published {
+		direct, err := directSlices(ctx, r.client, service)
+		d.published = injector.HasReadyEndpoint(direct)
+		return err
+	}
 	return nil
 }
 
@@ -220,7 +229,7 @@ func (r *WorkloadReconciler) apply(ctx context.Context, w workload, so *keda.Sca
 	}
 	withKEDA := r.keda.Load()
 	if withKEDA {
-		if err := r.applyScaledObject(ctx, so, injector.ScaledObject(w.Workload, scaling, remembered, r.ScalerAddress)); err != nil {
+		if err := r.applyScaledObject(ctx, w, d, so, injector.ScaledObject(w.Workload, scaling, remembered, r.ScalerAddress)); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
@@ -242,35 +251,4 @@ func remembered(w workload, so *keda.ScaledObject) int32 {
 		n = injector.Remembered(so.Annotations) // an earlier version, or a replace, has left it only there
 	}
 	return n
-}
-
-func (r *WorkloadReconciler) applyScaledObject(ctx context.Context, so, want *keda.ScaledObject) error {
-	if so == nil {
-		// One that is there already has not reached the cache, and comes back here when it does.
-		if err := r.client.Create(ctx, want); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("creating scaledobject %s: %w", client.ObjectKeyFromObject(want), err)
-		}
-		return nil
-	}
-	if equality.Semantic.DeepEqual(so.Spec, want.Spec) && equality.Semantic.DeepEqual(so.OwnerReferences, want.OwnerReferences) &&
-		so.Annotations[injector.ReplicasAnnotation] == want.Annotations[injector.ReplicasAnnotation] {
-		return nil
-	}
-	updated := so.DeepCopy()
-	updated.Spec, updated.OwnerReferences = want.Spec, want.OwnerReferences
-	if updated.Annotations == nil {
-		updated.Annotations = map[string]string{}
-	}
-	updated.Annotations[injector.ReplicasAnnotation] = want.Annotations[injector.ReplicasAnnotation]
-	delete(updated.Annotations, injector.SinceAnnotation)
-	return r.update(ctx, so, updated)
-}
-
-// update patches what differs: KEDA's part of the ScaledObject, which our type does not know, stays as it is.
-func (r *WorkloadReconciler) update(ctx context.Context, from, to *keda.ScaledObject) error {
-	patch := client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{})
-	if err := r.client.Patch(ctx, to, patch); err != nil {
-		return fmt.Errorf("updating scaledobject %s: %w", client.ObjectKeyFromObject(to), err)
-	}
-	return nil
 }

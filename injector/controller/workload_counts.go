@@ -49,7 +49,7 @@ func (r *WorkloadReconciler) scaleByCounts(ctx context.Context, w workload, s in
 		return again, nil
 	}
 	n := injector.Desired(s, active, pending, w.Replicas)
-	if up := r.up(key(w.Namespace, w.Ref())); n < w.Replicas && up < s.Cooldown {
+	if up := r.up(key(w.Namespace, w.Ref()), d); n < w.Replicas && up < s.Cooldown {
 		// It has had no time yet to be visited: it was taken over, or somebody has scaled it, a moment ago.
 		return ctrl.Result{RequeueAfter: min(s.Cooldown-up, again.RequeueAfter)}, nil
 	}

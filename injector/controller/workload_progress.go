@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -50,7 +51,7 @@ type start struct {
 //
 // Nobody watches pods: they are listed while the workload has had replicas and none of them ready for firstLook, the more
 // rarely the longer that takes.
-func (r *WorkloadReconciler) progress(ctx context.Context, w workload, d demand, awoke bool) (ctrl.Result, error) {
+func (r *WorkloadReconciler) progress(ctx context.Context, w workload, d demand, p pause, awoke bool) (ctrl.Result, error) {
 	now := r.Now()
 	key := key(w.Namespace, w.Ref())
 	s := r.startOf(key, d)
@@ -66,7 +67,8 @@ func (r *WorkloadReconciler) progress(ctx context.Context, w workload, d demand,
 		s = s.over(now)
 	default:
 		s = s.begun(now)
-		if wait := s.untilLook(now); wait > 0 {
+		// Nobody waits for what was scaled up by hand, so that the interceptors know of it by this alone.
+		if wait := s.untilLook(now); wait > 0 && !(s.looked.IsZero() && injector.ScaledByHand(w.ManagedFields)) {
 			result.RequeueAfter = wait
 			break
 		}
@@ -75,7 +77,7 @@ func (r *WorkloadReconciler) progress(ctx context.Context, w workload, d demand,
 		if look, err = r.look(ctx, w, d, s); err != nil {
 			return ctrl.Result{}, err
 		}
-		if look.Ready {
+		if look.Ready || d.published && look.Failing == "" {
 			s = s.over(now)
 			s.told = before.told            // until its status says so too
 			result.RequeueAfter = kindRetry // which it may never do
@@ -84,9 +86,11 @@ func (r *WorkloadReconciler) progress(ctx context.Context, w workload, d demand,
 		s = s.next(look, now)
 		result.RequeueAfter = min(max(now.Sub(s.waiting)/10, minLook), renewal/2)
 	}
+	s.progress.Paused = p.progress(w)
 	if err := r.writeProgress(ctx, d.slices, s.progress); err != nil {
 		return ctrl.Result{}, err
 	}
+	r.tellPause(ctx, w, d, p, before.progress.Paused)
 	r.tellStart(ctx, w, d, &s, before, look.Advice, awoke)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -104,7 +108,7 @@ func (r *WorkloadReconciler) startOf(key types.NamespacedName, d demand) start {
 		if err != nil {
 			continue
 		}
-		s.progress, known = p, p.Stage != "" || p.Failing != "" || len(p.Starts) > 0 // a Service that was added has none
+		s.progress, known = p, p.Stage != "" || p.Failing != "" || p.Paused != nil || len(p.Starts) > 0 // a Service that was added has none
 		if p.Failing != "" {
 			s.suspect, s.told = p.Reason, []string{p.Reason}
 		}
@@ -144,7 +148,7 @@ func (s start) next(look injector.Start, now time.Time) start {
 		s.suspect, s.since = look.Reason, now
 	}
 	last := s.progress
-	s.progress = api.Progress{Stage: look.Stage, Starts: last.Starts}
+	s.progress = api.Progress{Stage: cmp.Or(look.Stage, api.StageScheduling), Starts: last.Starts}
 	certain := now.Sub(s.since) >= look.Doubt || last.Failing != "" && last.Reason == look.Reason
 	if look.Failing == "" || !certain {
 		return s

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 // kedaPatience is how long restoring waits for KEDA to take note before it goes on without: KEDA may be down.
@@ -124,72 +124,6 @@ func (r *WorkloadReconciler) disown(ctx context.Context, w workload) error {
 
 func byScale(m metav1.ManagedFieldsEntry) bool { return m.Subresource == "scale" }
 
-// life is how long a workload has been asleep, waking or awake.
-type life struct {
-	asleep, awake bool
-	since         time.Time // of asleep, or of awake
-	woken         time.Time // when it last left sleep
-	uncounted     time.Time // when its traffic last went past the interceptors
-	within        int32     // its replica count when that was last within the limit; 0 if it has not been, or was asleep
-}
-
-// observe tells when the workload has fallen asleep or has woken since it was last looked at, and returns whether it has told
-// the latter.
-func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedName, w workload, d demand) (awoke bool) {
-	now := r.Now()
-	r.mu.Lock()
-	was, known := r.lives[key]
-	is := was
-	switch asleep, awake := w.Replicas == 0, w.Replicas > 0 && w.ReadyReplicas > 0; {
-	case !known:
-		is = life{asleep: asleep, awake: awake, since: now, woken: now}
-	case asleep && !was.asleep:
-		is.asleep, is.awake, is.since, is.woken = true, false, now, time.Time{}
-	case !asleep && was.asleep:
-		is.asleep, is.awake, is.woken = false, awake, now
-	case awake && !was.awake:
-		is.awake, is.asleep = true, false
-	}
-	if known && is.awake && !was.awake {
-		is.since = now
-	}
-	r.lives[key] = is
-	r.mu.Unlock()
-	if !known || len(d.services) == 0 {
-		return false
-	}
-	objects := d.objects(w)
-	switch {
-	case is.asleep && !was.asleep:
-		note := fmt.Sprintf("%s has gone to zero replicas after %s awake: no requests for %s; the next one wakes it",
-			w.Ref(), rounded(now.Sub(was.since)), injector.Short(longest(d.settings)))
-		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAsleep, note, objects...)
-	case is.awake && !was.awake && !is.woken.IsZero():
-		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAwake, fmt.Sprintf("%s is ready (%d of %s), %s after it was scaled up",
-			w.Ref(), w.ReadyReplicas, replicasText(w.Replicas), rounded(now.Sub(is.woken))), objects...)
-		return true
-	}
-	return false
-}
-
-// startPatience is how long an app may take to start before it counts as one that nobody uses.
-const startPatience = 5 * time.Minute
-
-// up is for how long the workload has been ready for visitors.
-func (r *WorkloadReconciler) up(key types.NamespacedName) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	life := r.lives[key]
-	switch starting := r.Now().Sub(life.woken); {
-	case life.awake:
-		return r.Now().Sub(life.since)
-	case starting < startPatience:
-		return 0
-	default:
-		return starting
-	}
-}
-
 // held is for how much longer an app that is up is not to sleep, since it may have had visitors whom nobody counted: until
 // a cool-down after its traffic last went past the interceptors. KEDA too needs the time, to find them and the app active
 // before it may put it to sleep. That a ScaledObject asks for more replicas than the settings do is what another controller,
@@ -232,6 +166,10 @@ func (r *WorkloadReconciler) forget(key types.NamespacedName) {
 	delete(r.lives, key)
 	delete(r.starts, key)
 	r.stories.forget(key)
+	if kind, name, ok := injector.ParseWorkload(key.Name); ok {
+		so := injector.ScaledObjectName(api.Workload{Kind: kind.Kind, Name: name})
+		delete(r.wrote, types.NamespacedName{Namespace: key.Namespace, Name: so})
+	}
 }
 
 func longest(settings []injector.Settings) time.Duration {

@@ -115,7 +115,7 @@ func scaledObjects() *apiextensionsv1.CustomResourceDefinition {
 }
 
 func mutating() *admissionregistrationv1.MutatingWebhookConfiguration {
-	one := func(name, path, group, resource string, operations ...admissionregistrationv1.OperationType) admissionregistrationv1.MutatingWebhook {
+	inVersion := func(name, path, group, version, resource string, operations ...admissionregistrationv1.OperationType) admissionregistrationv1.MutatingWebhook {
 		return admissionregistrationv1.MutatingWebhook{
 			Name: name + ".scale-to-zero.test", AdmissionReviewVersions: []string{"v1"},
 			SideEffects:   new(admissionregistrationv1.SideEffectClassNone),
@@ -125,9 +125,12 @@ func mutating() *admissionregistrationv1.MutatingWebhookConfiguration {
 			}},
 			Rules: []admissionregistrationv1.RuleWithOperations{{
 				Operations: operations,
-				Rule:       admissionregistrationv1.Rule{APIGroups: []string{group}, APIVersions: []string{"v1"}, Resources: []string{resource}},
+				Rule:       admissionregistrationv1.Rule{APIGroups: []string{group}, APIVersions: []string{version}, Resources: []string{resource}},
 			}},
 		}
+	}
+	one := func(name, path, group, resource string, operations ...admissionregistrationv1.OperationType) admissionregistrationv1.MutatingWebhook {
+		return inVersion(name, path, group, "v1", resource, operations...)
 	}
 	const create, update = admissionregistrationv1.Create, admissionregistrationv1.Update
 	return &admissionregistrationv1.MutatingWebhookConfiguration{
@@ -137,6 +140,7 @@ func mutating() *admissionregistrationv1.MutatingWebhookConfiguration {
 			one("ingresses", webhook.IngressPath, "networking.k8s.io", "ingresses", create, update),
 			one("namespaces", webhook.NamespacePath, "", "namespaces", create, update),
 			one("deployments", webhook.WorkloadPath, "apps", "deployments", update),
+			inVersion("scaledobjects", webhook.ScaledObjectPath, "keda.sh", "v1alpha1", "scaledobjects", update),
 		},
 	}
 }

@@ -221,10 +221,16 @@ func (a *app) told(kind, name, text string) {
 // scale writes the replica count as KEDA does.
 func (a *app) scale(n int32) {
 	a.t.Helper()
+	a.scaleAs("keda", n)
+}
+
+// scaleAs writes the replica count through the scale subresource, as a field manager.
+func (a *app) scaleAs(manager string, n int32) {
+	a.t.Helper()
 	d := &appsv1.Deployment{}
 	a.get("web", d)
 	s := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: n}}
-	if err := kube.SubResource("scale").Update(a.t.Context(), d, client.WithSubResourceBody(s), client.FieldOwner("keda")); err != nil {
+	if err := kube.SubResource("scale").Update(a.t.Context(), d, client.WithSubResourceBody(s), client.FieldOwner(manager)); err != nil {
 		a.t.Fatal(err)
 	}
 }

@@ -1,0 +1,46 @@
+package injector
+
+import (
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+)
+
+// ChangedFields returns the fields of a ScaledObject's spec that are ours and differ. Others, such as advanced and fallback,
+// are their owner's to set.
+func ChangedFields(before, after keda.ScaledObjectSpec) []string {
+	var changed []string
+	for _, f := range []struct {
+		name          string
+		before, after any
+	}{
+		{"scaleTargetRef", before.ScaleTargetRef, after.ScaleTargetRef},
+		{"pollingInterval", before.PollingInterval, after.PollingInterval},
+		{"cooldownPeriod", before.CooldownPeriod, after.CooldownPeriod},
+		{"initialCooldownPeriod", before.InitialCooldownPeriod, after.InitialCooldownPeriod},
+		{"minReplicaCount", before.MinReplicaCount, after.MinReplicaCount},
+		{"maxReplicaCount", before.MaxReplicaCount, after.MaxReplicaCount},
+		{"triggers", before.Triggers, after.Triggers},
+	} {
+		if !equality.Semantic.DeepEqual(f.before, f.after) {
+			changed = append(changed, "spec."+f.name)
+		}
+	}
+	return changed
+}
+
+// instead says what to do in the place of a change that is undone.
+const instead = "Set " + Prefix + "cooldown, min-replicas, max-replicas or target-pending-requests on the Service; other triggers are not supported"
+
+// UndoneWarning is for who changes such fields of a ScaledObject of ours.
+func UndoneWarning(name string, changed []string) string {
+	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and undoes this change of %s. %s.", name, strings.Join(changed, ", "), instead)
+}
+
+// UndoneNote tells in an event that it was undone.
+func UndoneNote(name string, changed []string) string {
+	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and has undone a change of %s. %s", name, strings.Join(changed, ", "), instead)
+}

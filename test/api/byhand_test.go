@@ -1,0 +1,342 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// warnings are what the API server warns of.
+type warnings struct {
+	mu   sync.Mutex // protects text
+	text []string
+}
+
+func (w *warnings) HandleWarningHeader(_ int, _, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text = append(w.text, text)
+}
+
+// take returns them, and forgets them.
+func (w *warnings) take() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer func() { w.text = nil }()
+	return strings.Join(w.text, "\n")
+}
+
+// warned returns a client that keeps the API server's warnings.
+func warned(t *testing.T) (client.Client, *warnings) {
+	t.Helper()
+	w := &warnings{}
+	config := rest.CopyConfig(env.Config)
+	config.WarningHandler = w
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, w
+}
+
+// TestReplicasByHand: a count that the guard does not take is warned of, where a person has written it.
+func TestReplicasByHand(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 1)
+	a.takenOver()
+	a.sleeps()
+	c, w := warned(t)
+	const kept = "Deployment/web keeps 0 replicas: "
+	for name, tc := range map[string]struct {
+		write func() error
+		want  bool
+	}{
+		"kubectl patch": {func() error {
+			patch := client.RawPatch("application/strategic-merge-patch+json", []byte(`{"spec":{"replicas":1}}`))
+			return c.Patch(t.Context(), a.deployment("web", 0), patch, client.FieldOwner("kubectl-patch"))
+		}, true},
+		"kubectl replace": {func() error {
+			d := &appsv1.Deployment{}
+			a.get("web", d)
+			d.Spec.Replicas = new(int32(1))
+			return c.Update(t.Context(), d, client.FieldOwner("kubectl-replace"))
+		}, true},
+		"kubectl rollout restart": {func() error {
+			patch := client.RawPatch("application/strategic-merge-patch+json", []byte(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}}}`))
+			return c.Patch(t.Context(), a.deployment("web", 0), patch, client.FieldOwner("kubectl-rollout"))
+		}, false},
+		"Helm": {func() error {
+			patch := client.RawPatch("application/strategic-merge-patch+json", []byte(`{"spec":{"replicas":1}}`))
+			return c.Patch(t.Context(), a.deployment("web", 0), patch, client.FieldOwner("helm"))
+		}, false},
+	} {
+		if err := tc.write(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := w.take(); strings.Contains(got, kept) != tc.want || got == "" == tc.want {
+			t.Errorf("%s: warned %q", name, got)
+		}
+		if n := a.replicas(); n != 0 {
+			t.Errorf("%s: %d replicas", name, n)
+		}
+	}
+	a.scaleAs("kubectl", 1)
+	if n := a.replicas(); n != 1 {
+		t.Errorf("kubectl scale: %d replicas", n)
+	}
+	// The interceptors know of a start for which nobody waits by this alone.
+	a.progress("it starts", at(api.StageScheduling))
+}
+
+// TestScaledToZeroByHand is told as what it is, by whichever way.
+func TestScaledToZeroByHand(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 1)
+	a.takenOver()
+	again := func() {
+		t.Helper()
+		a.scaledSeen(1)
+		a.ready("web", 1)
+		a.told("Service", "web", "Awake: ")
+	}
+	a.scaleAs("kubectl", 0)
+	a.told("Service", "web", "Asleep: Deployment/web was scaled to zero by kubectl, not for lack of requests. The next request wakes it. To keep it there: kubectl annotate scaledobject -n "+
+		a.ns+" web-deployment autoscaling.keda.sh/paused-replicas=0")
+	a.ready("web", 0)
+	again()
+	if err := kube.Patch(t.Context(), a.deployment("web", 0), client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`)), client.FieldOwner("kubectl-edit")); err != nil {
+		t.Fatal(err)
+	}
+	a.told("Service", "web", "was scaled to zero by kubectl-edit")
+	a.ready("web", 0)
+	again()
+	a.scale(0)
+	a.told("Service", "web", "awake: no requests for 5m; the next one wakes it")
+}
+
+// TestNeverAwake: what was never ready has not been awake.
+func TestNeverAwake(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	c := &clock{}
+	start(t, planeOptions{interceptors: &interceptors{}, now: c.now})
+	a := newApp(t, 1)
+	a.takenOver()
+	a.sleeps()
+	a.scaledSeen(1)
+	a.pod("web-1-a", replicaSet(), corev1.PodStatus{})
+	a.progress("it starts", at(api.StageScheduling))
+	c.forward(10 * time.Minute)
+	a.scale(0)
+	a.told("Service", "web", "Asleep: Deployment/web has gone to zero replicas: it never became ready in 10m")
+	if got := events(t, a.ns, "Service", "web"); strings.Count(got, " awake: ") != 1 {
+		t.Errorf("events: %s", got)
+	}
+}
+
+// TestSlowStartWithoutKEDA is given its time by the controller, unless it cannot succeed.
+func TestSlowStartWithoutKEDA(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	withoutKEDA(t)
+	counts, c := &counts{active: true}, &clock{}
+	start(t, planeOptions{interceptors: &interceptors{}, counts: counts, now: c.now})
+	a := newApp(t, 1)
+	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"1s"}}}`); err != nil {
+		t.Fatal(err)
+	}
+	a.label(`"true"`)
+	a.followTakeover()
+	a.scaleAs(injector.ManagedBy, 0)
+	a.told("Deployment", "web", "Asleep: ")
+	a.ready("web", 0)
+	a.scaledSeen(1)
+	pod := a.pod("web-1-a", replicaSet(), corev1.PodStatus{})
+	a.progress("it starts", at(api.StageScheduling))
+	counts.set(false, 0, nil)
+	c.forward(9 * time.Minute)
+	a.become(pod, corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+		Name: "web", Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+	}}})
+	a.progress("it is still starting", func(p api.Progress) bool { return p.Stage != api.StageScheduling })
+	if n := a.replicas(); n != 1 {
+		t.Errorf("%d replicas while it starts", n)
+	}
+	a.become(pod, corev1.PodStatus{ContainerStatuses: waiting("InvalidImageName", "")})
+	a.has(0)
+}
+
+// TestPaused: what the owner of the ScaledObject pauses by KEDA's annotations, nobody wakes, and an event tells how it ends.
+func TestPaused(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	p := start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 1)
+	a.takenOver()
+	annotate := func(key, value string) {
+		t.Helper()
+		so := &keda.ScaledObject{}
+		a.get("web-deployment", so)
+		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, key, value))
+		if err := kube.Patch(t.Context(), so, patch, client.FieldOwner("kubectl-annotate")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pausedFor := func(why string, asleep bool) func(api.Progress) bool {
+		return func(p api.Progress) bool { return p.Paused != nil && p.Paused.Why == why && p.Paused.Asleep == asleep }
+	}
+	notPaused := func(p api.Progress) bool { return p.Paused == nil }
+	const why = `ScaledObject web-deployment is paused (autoscaling.keda.sh/paused: "true")`
+	annotate(keda.PausedAnnotation, `"true"`)
+	a.progress("awake", pausedFor(why, false))
+	note := `Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused: "true"): scale-to-zero neither wakes it nor puts it to sleep. ` +
+		"Requests get 503 with this while it has no replicas. Resume: kubectl annotate scaledobject -n " + a.ns + " web-deployment autoscaling.keda.sh/paused-\n"
+	for kind, name := range map[string]string{"Service": "web", "Deployment": "web", "ScaledObject": "web-deployment"} {
+		a.told(kind, name, note)
+	}
+	a.scaleAs("kubectl", 0)
+	a.progress("at zero", pausedFor(why, true))
+	a.told("Service", "web", "Asleep: Deployment/web has gone to zero replicas: "+why+". Requests get 503 until that ends")
+	p.stop()
+	start(t, planeOptions{interceptors: &interceptors{}})
+	annotate(keda.PausedAnnotation, "null")
+	a.progress("resumed", notPaused)
+	a.told("Service", "web", "Resumed: Deployment/web is no longer paused: the next request wakes it")
+
+	annotate(keda.PausedReplicasAnnotation, `"0"`)
+	a.progress("paused at zero", pausedFor(`ScaledObject web-deployment is paused (autoscaling.keda.sh/paused-replicas: "0")`, true))
+	annotate(keda.PausedReplicasAnnotation, `"2"`)
+	a.progress("KEDA brings it up", notPaused)
+	a.told("Service", "web", `is paused (autoscaling.keda.sh/paused-replicas: "2"): scale-to-zero does not put it to sleep. Resume: `)
+	annotate(keda.PausedReplicasAnnotation, "null")
+	annotate(keda.PausedScaleOutAnnotation, `"true"`)
+	a.told("Service", "web", `is paused (autoscaling.keda.sh/paused-scale-out: "true"): scale-to-zero does not wake it. Requests get 503`)
+	if got := events(t, a.ns, "Service", "web"); strings.Count(got, note) != 1 {
+		t.Errorf("events: %s", got)
+	}
+	a.label("null") // which ends it
+	a.has(1)
+}
+
+// TestScaledObjectIsOurs: who changes it is warned, and an event says once that it was undone; what is not ours stays.
+func TestScaledObjectIsOurs(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 1)
+	a.takenOver()
+	c, w := warned(t)
+	cron := keda.Trigger{Type: "cron", Metadata: map[string]string{"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "1"}}
+	undone := func() int { return strings.Count(events(t, a.ns, "Service", "web"), "ScaledObjectReset: ") }
+	change := func(change func(*keda.ScaledObject)) {
+		t.Helper()
+		so := &keda.ScaledObject{}
+		a.get("web-deployment", so)
+		before := so.DeepCopy()
+		change(so)
+		if err := c.Patch(t.Context(), so, client.MergeFrom(before), client.FieldOwner("kubectl-edit")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addCron := func(so *keda.ScaledObject) { so.Spec.Triggers = append(slices.Clone(so.Spec.Triggers), cron) }
+	gone := func() {
+		t.Helper()
+		eventually(t, "the trigger is gone", func() error {
+			so := &keda.ScaledObject{}
+			if a.get("web-deployment", so); len(so.Spec.Triggers) != 1 {
+				return fmt.Errorf("triggers %v", so.Spec.Triggers)
+			}
+			return nil
+		})
+	}
+	const text = "scale-to-zero owns ScaledObject web-deployment and has undone a change of spec.triggers. Set scale-to-zero/cooldown"
+	change(addCron)
+	if got := w.take(); !strings.HasPrefix(got, "scale-to-zero owns ScaledObject web-deployment and undoes this change of spec.triggers. ") {
+		t.Errorf("warned %q", got)
+	}
+	gone()
+	a.told("Service", "web", text)
+	a.told("ScaledObject", "web-deployment", text)
+	change(addCron)
+	gone()
+	change(func(so *keda.ScaledObject) { so.Spec.MaxReplicaCount = new(int32(7)) })
+	a.told("Service", "web", "has undone a change of spec.maxReplicaCount.")
+	if n := undone(); n != 2 {
+		t.Errorf("%d events for two different changes: %s", n, events(t, a.ns, "Service", "web"))
+	}
+	w.take()
+	change(func(so *keda.ScaledObject) { so.Annotations["autoscaling.keda.sh/force-activation"] = "true" })
+	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/max-replicas":"5"}}}`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "our own change", func() error {
+		so := &keda.ScaledObject{}
+		if a.get("web-deployment", so); *so.Spec.MaxReplicaCount != 5 || so.Annotations["autoscaling.keda.sh/force-activation"] == "" {
+			return fmt.Errorf("at most %d replicas, annotations %v", *so.Spec.MaxReplicaCount, so.Annotations)
+		}
+		return nil
+	})
+	if got := w.take(); got != "" || undone() != 2 {
+		t.Errorf("warned %q of what is theirs, or told of what is ours", got)
+	}
+}
+
+// TestNotReadyAddresses: pods that take requests before they are ready go on doing so, and are awake.
+func TestNotReadyAddresses(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 1)
+	a.ready("web", 0)
+	if err := a.patch(`{"spec":{"publishNotReadyAddresses":true}}`); err != nil {
+		t.Fatal(err)
+	}
+	a.label(`"true"`)
+	eventually(t, "the direct Service publishes them too", func() error {
+		direct := &corev1.Service{}
+		if err := kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-direct"}, direct); err != nil {
+			return err
+		}
+		if !direct.Spec.PublishNotReadyAddresses {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	a.directSlice(false)
+	a.told("Service", "web", "Kubernetes has not listed the pods of Service web-direct yet")
+	if err := a.intercepted(); err == nil {
+		t.Error("it is intercepted before its pods are known")
+	}
+	a.followTakeover()
+	a.scale(0)
+	a.told("Service", "web", " awake: no requests for 5m")
+	a.directSlice(false)
+	a.scale(1)
+	a.directSlice(true)
+	a.told("Service", "web", "Awake: Deployment/web takes requests before it is ready")
+	if err := a.patch(`{"spec":{"publishNotReadyAddresses":false}}`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the direct Service follows", func() error {
+		direct := &corev1.Service{}
+		if a.get("web-direct", direct); direct.Spec.PublishNotReadyAddresses {
+			return errors.New("it publishes them")
+		}
+		return nil
+	})
+	a.label("null")
+	a.ready("web", 1)
+	a.nativeSlice(true)
+	eventually(t, "it is given back", func() error { return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{}) })
+}
