@@ -76,6 +76,7 @@ func korean() *texts {
 			"PostStartHookError":         "앱의 컨테이너를 실행할 수 없습니다.",
 			"Unschedulable":              "앱을 실행할 수 있는 노드가 없습니다.",
 			"FailedCreate":               "쿠버네티스가 앱의 파드를 만들지 못하게 하고 있습니다.",
+			api.ReasonPaused:             "앱의 자동 확장이 일시 중지되어 있습니다.",
 		},
 		usual:   "준비되기까지 보통 %s쯤 걸립니다.",
 		late:    "평소(%s쯤)보다 오래 걸리고 있습니다.",

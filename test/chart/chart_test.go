@@ -332,7 +332,7 @@ func assertNarrow(t *testing.T, all []runtime.Object) {
 
 func TestWebhookNeverBlocks(t *testing.T) {
 	configs := only[*admissionv1.MutatingWebhookConfiguration](must4(t, values{}))
-	if len(configs) != 1 || len(configs[0].Webhooks) != 4 {
+	if len(configs) != 1 || len(configs[0].Webhooks) != 5 {
 		t.Fatalf("%d configurations", len(configs))
 	}
 	for _, w := range configs[0].Webhooks {
