@@ -170,17 +170,19 @@ func (r *WorkloadReconciler) ask(ctx context.Context, d *demand, s *discoveryv1.
 		return nil //nolint:nilerr // the ServiceReconciler rewrites it
 	}
 	d.settings = append(d.settings, settings)
+	if service.Spec.PublishNotReadyAddresses && !d.published {
+		direct, err := directSlices(ctx, r.client, service)
+		if err != nil {
+			return err
+		}
+		d.published = injector.HasReadyEndpoint(direct)
+	}
 	if !taken {
 		d.unsafe = true
 		return nil
 	}
 	d.open = d.open || s.Annotations[injector.FailOpenAnnotation] != ""
 	d.services = append(d.services, service)
-	if service.Spec.PublishNotReadyAddresses && !d.published {
-		direct, err := directSlices(ctx, r.client, service)
-		d.published = injector.HasReadyEndpoint(direct)
-		return err
-	}
 	return nil
 }
 

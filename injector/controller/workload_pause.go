@@ -70,7 +70,7 @@ func (r *WorkloadReconciler) tellPause(ctx context.Context, w workload, d demand
 	r.lives[key] = life
 	r.mu.Unlock()
 	switch {
-	case note == last, last == "" && p.NoWake && before != nil && before.Why == p.why():
+	case note == last && (note != "" || before == nil), last == "" && p.NoWake && before != nil && before.Why == p.why():
 	case note != "":
 		objects := d.objects(w)
 		if p.so != nil {
