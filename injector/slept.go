@@ -46,6 +46,8 @@ func (s Slept) Note(workload string) string {
 
 // ScaledBy returns the field manager that was the last to change the replica count of an object with these managed fields,
 // or nothing if none of them owns it. KeepReplicaOwners keeps what it needs.
+//
+// A count of zero that came through the scale subresource has no owner: the Scale object leaves it out.
 func ScaledBy(fields []metav1.ManagedFieldsEntry) string {
 	for _, m := range fields {
 		if m.Subresource == "scale" {
