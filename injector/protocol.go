@@ -1,6 +1,7 @@
 package injector
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -71,35 +72,38 @@ func serverSpeaksFirst(p corev1.ServicePort) bool {
 	return false
 }
 
-// protocols is what annotation protocol says.
-type protocols struct {
+const protocolsAllowed = "auto, http or tcp; for a port alone PORT=PROTOCOL, with its name or number, and commas between several, as in http,5432=tcp"
+
+// parseProtocols reads annotation protocol.
+func parseProtocols(value string) (portValues, bool) {
+	return parsePortValues(value, api.ProtocolAuto, api.ProtocolHTTP, api.ProtocolTCP)
+}
+
+// portValues is what an annotation says of ports.
+type portValues struct {
 	all   string            // of the ports that are not named
 	ports map[string]string // of those that are, by name or number
 }
 
-const protocolsAllowed = "auto, http or tcp; for a port alone PORT=PROTOCOL, with its name or number, and commas between several, as in http,5432=tcp"
-
-// parseProtocols reads the annotation's value: PROTOCOL for all ports, PORT=PROTOCOL for one, or several of these with
-// commas between, in which PROTOCOL alone is for the ports that are not named.
-func parseProtocols(value string) (_ protocols, ok bool) {
-	said := protocols{ports: map[string]string{}}
+// parsePortValues reads an annotation about ports: VALUE for all ports, PORT=VALUE for one, or several of these with commas
+// between, in which VALUE alone is for the ports that are not named.
+func parsePortValues(value string, allowed ...string) (_ portValues, ok bool) {
+	said := portValues{ports: map[string]string{}}
 	for entry := range strings.SplitSeq(value, ",") {
-		port, protocol, named := strings.Cut(strings.TrimSpace(entry), "=")
+		port, one, named := strings.Cut(strings.TrimSpace(entry), "=")
 		if !named {
-			port, protocol = "", port
+			port, one = "", port
 		}
-		switch protocol {
-		case api.ProtocolAuto, api.ProtocolHTTP, api.ProtocolTCP:
-		default:
-			return protocols{}, false
+		if !slices.Contains(allowed, one) {
+			return portValues{}, false
 		}
 		switch _, twice := said.ports[port]; {
 		case !named && said.all == "":
-			said.all = protocol
+			said.all = one
 		case named && !twice && isPort(port):
-			said.ports[port] = protocol
+			said.ports[port] = one
 		default:
-			return protocols{}, false
+			return portValues{}, false
 		}
 	}
 	return said, true
@@ -115,29 +119,35 @@ func isPort(s string) bool {
 }
 
 // of is what is said of a port; empty if nothing is.
-func (said protocols) of(p corev1.ServicePort) string {
-	if protocol, ok := said.ports[p.Name]; ok {
-		return protocol
+func (said portValues) of(p corev1.ServicePort) string {
+	if value, ok := said.ports[p.Name]; ok {
+		return value
 	}
-	if protocol, ok := said.ports[strconv.Itoa(int(p.Port))]; ok {
-		return protocol
+	if value, ok := said.ports[strconv.Itoa(int(p.Port))]; ok {
+		return value
 	}
 	return said.all
 }
 
-// CheckPorts says whether every port that the Service's own annotation protocol names is one of its ports, and named once:
-// an entry that is passed over is a setting that does nothing. A Namespace's annotation and an Ingress's are for several
-// Services, which need not all have the port. The error is one that the user must mend; a value that does not parse is
-// ParseSettings' to tell of.
+// CheckPorts says whether every port that the Service's own annotations protocol and proxy-protocol name is one of its ports,
+// and named once: an entry that is passed over is a setting that does nothing. A Namespace's annotation and an Ingress's are
+// for several Services, which need not all have the port. The error is one that the user must fix; a value that does not
+// parse is ParseSettings' to report.
 func CheckPorts(service *corev1.Service) error {
-	value := service.Annotations[Prefix+"protocol"]
-	said, _ := parseProtocols(value)
+	protocols, _ := parseProtocols(service.Annotations[Prefix+"protocol"])
+	proxied, _ := parseProxyProtocol(service.Annotations[Prefix+"proxy-protocol"])
+	return errors.Join(checkPorts(service, "protocol", protocols), checkPorts(service, "proxy-protocol", proxied))
+}
+
+// checkPorts is CheckPorts for one annotation.
+func checkPorts(service *corev1.Service, setting string, said portValues) error {
+	value := service.Annotations[Prefix+setting]
 	unknown := maps.Clone(said.ports)
 	for _, p := range service.Spec.Ports {
 		number := strconv.Itoa(int(p.Port))
 		_, byName := said.ports[p.Name]
 		if _, byNumber := said.ports[number]; byName && byNumber && p.Name != number {
-			return &SettingError{Key: "annotation " + Prefix + "protocol", Value: value, Allowed: fmt.Sprintf("%s and %s are one port; name it once", p.Name, number)}
+			return &SettingError{Key: "annotation " + Prefix + setting, Value: value, Allowed: fmt.Sprintf("%s and %s are one port; name it once", p.Name, number)}
 		}
 		delete(unknown, p.Name)
 		delete(unknown, number)
@@ -150,7 +160,7 @@ func CheckPorts(service *corev1.Service) error {
 		has[i] = portName(p)
 	}
 	return &SettingError{
-		Key: "annotation " + Prefix + "protocol", Value: value,
+		Key: "annotation " + Prefix + setting, Value: value,
 		Allowed: fmt.Sprintf("Service %s has no port %s; it has %s", service.Name, strings.Join(slices.Sorted(maps.Keys(unknown)), ", "), strings.Join(has, ", ")),
 	}
 }

@@ -27,15 +27,19 @@ func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen func(
 		// Kube-proxies see to it that a client keeps to one interceptor, and the interceptors that it keeps to one pod.
 		ClientAffinity: service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		WaitingPage:    s.WaitingPage,
+		AffinityCookie: s.AffinityCookie,
 	}
 	r.IgnorePaths, _ = parseIgnorePaths(s.IgnorePaths) // what does not parse was denied, or has skipped the Service
 	r.IgnoreAgents, r.CountKnownAgents, _ = parseIgnoreAgents(s.IgnoreAgents)
+	proxied, _ := parseProxyProtocol(s.ProxyProtocol)
 	for _, p := range service.Spec.Ports {
 		n, err := listen(p.Name)
 		if err != nil {
 			return r, err
 		}
-		r.Ports = append(r.Ports, api.Port{Name: p.Name, Port: p.Port, Listen: n, Protocol: protocol(p, s.Protocol)})
+		r.Ports = append(r.Ports, api.Port{
+			Name: p.Name, Port: p.Port, Listen: n, Protocol: protocol(p, s.Protocol), ProxyProtocol: proxied.of(p) == proxyProtocolV2,
+		})
 	}
 	return r, nil
 }

@@ -37,6 +37,10 @@ type Settings struct {
 	DirectLabels bool
 	// InternalServices has a Namespace's opt-in include Services that only other pods call.
 	InternalServices bool
+	// AffinityCookie is Routes.AffinityCookie.
+	AffinityCookie string
+	// ProxyProtocol says on which ports pods are sent a PROXY header, as parseProxyProtocol reads it; empty when it is not given.
+	ProxyProtocol string
 }
 
 // DefaultSettings are those of a Service without annotations.
@@ -92,6 +96,15 @@ func settings() map[string]setting {
 		"waiting-page": func(s *Settings, v string) (string, bool) {
 			s.WaitingPage = v
 			return "auto, always or never", slices.Contains([]string{api.PageAuto, api.PageAlways, api.PageNever}, v)
+		},
+		"affinity-cookie": func(s *Settings, v string) (string, bool) {
+			s.AffinityCookie = v
+			return "the name of the app's session cookie, such as JSESSIONID, at most 128 characters of a token of RFC 6265; or auto for a cookie of scale-to-zero's own", api.IsCookieName(v)
+		},
+		"proxy-protocol": func(s *Settings, v string) (string, bool) {
+			s.ProxyProtocol = v
+			_, ok := parseProxyProtocol(v)
+			return proxyProtocolAllowed, ok
 		},
 		"ignore-paths": func(s *Settings, v string) (string, bool) {
 			s.IgnorePaths = v

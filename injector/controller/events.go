@@ -36,9 +36,11 @@ const (
 	reasonRefused       = "WriteRefused"
 	reasonAccepted      = "WriteAccepted"
 	// The owner of a ScaledObject has paused it, or has changed what is ours.
-	reasonPaused  = "Paused"
-	reasonResumed = "Resumed"
-	reasonUndone  = "ScaledObjectReset"
+	reasonPaused        = "Paused"
+	reasonResumed       = "Resumed"
+	reasonUndone        = "ScaledObjectReset"
+	reasonAffinity      = "AffinityLost"
+	reasonClientAddress = "ClientAddress"
 )
 
 // storyteller writes events, a lasting state of a Service only once. It writes each as an object of its own: client-go's
@@ -86,13 +88,17 @@ func (s *storyteller) tell(ctx context.Context, eventType, reason, note string, 
 }
 
 func (s *storyteller) write(ctx context.Context, eventType, reason, note string, o client.Object) error {
+	return s.writeNamed(ctx, fmt.Sprintf("%s.%x", o.GetName(), s.now().UnixNano()), eventType, reason, note, o)
+}
+
+func (s *storyteller) writeNamed(ctx context.Context, name, eventType, reason, note string, o client.Object) error {
 	gvk, err := apiutil.GVKForObject(o, s.client.Scheme())
 	if err != nil {
 		return fmt.Errorf("naming the kind of %s: %w", client.ObjectKeyFromObject(o), err)
 	}
 	now := s.now()
 	return s.client.Create(ctx, &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: fmt.Sprintf("%s.%x", o.GetName(), now.UnixNano())},
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: name},
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(),
 		},

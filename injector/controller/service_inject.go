@@ -70,6 +70,7 @@ func (r *ServiceReconciler) inject(ctx context.Context, service *corev1.Service,
 		again.RequeueAfter = patience // no watch tells when one that is ready answers at last
 	}
 	if taken {
+		r.warnOfFront(ctx, service, *e, ingresses, routes, v)
 		return again, true, r.warn(ctx, service, *e, ingresses, v)
 	}
 	result, done, err = r.askWhenListed(ctx, service, *e, ingresses, routes, v)
@@ -319,6 +320,7 @@ func (r *ServiceReconciler) ask(ctx context.Context, service *corev1.Service, e 
 		note += fmt.Sprintf(" kubectl port-forward, logs and exec find no pods behind service/%s now: use %s.", service.Name, kubectlName(v.workload))
 	}
 	r.stories.tell(ctx, corev1.EventTypeNormal, reasonInjected, note+" Undo: "+undo, append(objects, v.object)...)
+	r.warnOfFront(ctx, service, e, ingresses, routes, v)
 	return ctrl.Result{}, true, r.warn(ctx, service, e, ingresses, v)
 }
 

@@ -64,6 +64,9 @@ type Routes struct {
 	HoldTimeout Duration `json:"holdTimeout"`
 	// ClientAffinity says that each client address keeps to one pod, as the Service's sessionAffinity ClientIP asks.
 	ClientAffinity bool `json:"clientAffinity,omitempty"`
+	// AffinityCookie names the app's session cookie that keeps a client at one pod. AffinityAuto uses only a cookie of the
+	// interceptors' own; empty uses no cookie.
+	AffinityCookie string `json:"affinityCookie,omitempty"`
 	// IgnorePaths are the paths of requests that neither wake nor count; one that ends in * stands for all that begin so.
 	IgnorePaths []string `json:"ignorePaths,omitempty"`
 	// IgnoreAgents are how the User-Agents of such requests begin, besides those of probes and scrapers that the interceptors
@@ -125,6 +128,8 @@ type Port struct {
 	// ServerFirst says that the app's server has turned out to speak first on a port of ProtocolAuto. The interceptors learn
 	// it; it is kept here for them.
 	ServerFirst bool `json:"serverFirst,omitempty"`
+	// ProxyProtocol says that each connection to a pod begins with a header of the PROXY protocol, version 2.
+	ProxyProtocol bool `json:"proxyProtocol,omitempty"`
 }
 
 // Encode returns r as the value of RoutesAnnotation.
@@ -172,6 +177,9 @@ func DecodeRoutes(value string) (Routes, error) {
 	case "", PageAuto, PageAlways, PageNever:
 	default:
 		return r, fmt.Errorf("decoding routes: waiting page is %q, want auto, always or never", r.WaitingPage)
+	}
+	if r.AffinityCookie != "" && !IsCookieName(r.AffinityCookie) {
+		return r, fmt.Errorf("decoding routes: affinity cookie is %q, which cannot be the name of a cookie", r.AffinityCookie)
 	}
 	for _, p := range r.IgnorePaths {
 		if !IsIgnorePath(p) {

@@ -52,6 +52,13 @@ func TestRoutesOfAnotherVersion(t *testing.T) {
 	if value, err := sticky.Encode(); err != nil || value != before+`,"clientAffinity":true}` {
 		t.Errorf("got %s, %v", value, err)
 	}
+	proxied := valid()
+	proxied.AffinityCookie, proxied.Ports[0].ProxyProtocol = "sid", true
+	if value, err := proxied.Encode(); err != nil || !strings.Contains(value, `"protocol":"auto","proxyProtocol":true}`) || !strings.Contains(value, `,"affinityCookie":"sid"`) {
+		t.Errorf("got %s, %v", value, err)
+	} else if got, err := DecodeRoutes(value); err != nil || !reflect.DeepEqual(got, proxied) {
+		t.Errorf("got %+v, %v", got, err)
+	}
 	ignoring := valid()
 	ignoring.IgnorePaths, ignoring.IgnoreAgents, ignoring.CountKnownAgents = []string{"/a*"}, []string{"*Acme"}, true
 	value, err := ignoring.Encode()
@@ -76,6 +83,7 @@ func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 		"no ports": {func(r *Routes) { r.Ports = nil }, "no ports"},
 		"listen":   {func(r *Routes) { r.Ports[0].Listen = 70000 }, "listens on 70000"},
 		"protocol": {func(r *Routes) { r.Ports[0].Protocol = "udp" }, `protocol "udp"`},
+		"cookie":   {func(r *Routes) { r.AffinityCookie = "a b" }, `affinity cookie is "a b"`},
 		"path":     {func(r *Routes) { r.IgnorePaths = []string{"/a", ""} }, `ignored path ""`},
 		"agent":    {func(r *Routes) { r.IgnoreAgents = []string{"*"} }, `ignored agent "*"`},
 	} {

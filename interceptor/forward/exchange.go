@@ -91,6 +91,7 @@ func (c *conn) attend() outcome {
 func (c *conn) begin() error {
 	c.status, c.broken = 0, false
 	c.begun.Store(false)
+	c.stick()
 	return c.prepare()
 }
 
@@ -129,6 +130,9 @@ func (c *conn) readSmallBody() {
 
 // connect returns a connection to pod for the request.
 func (c *conn) connect(pod *route.Endpoint) (*podConn, error) {
+	if c.route.ProxyProtocol() {
+		return takeFor(c.group.base, pod, endsOf(c.route, c.peer, c.client.LocalAddr()))
+	}
 	maxIdle := hotFor
 	switch {
 	case c.streams, c.broken:

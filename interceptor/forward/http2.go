@@ -108,6 +108,7 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 	defer early.end()
 	out := h.outgoing(in, &early)
 	visit := visitOf(out)
+	h.stick(in, &visit)
 	resp, err := h.sender.send(out, &visit)
 	early.end()
 	held := h.options.heldFor(&visit)
@@ -131,6 +132,7 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 	if held != "" {
 		header.Set(heldField, held)
 	}
+	h.addSticky(header, in, &visit, answeredBy(resp))
 	for name := range resp.Trailer {
 		header.Add("Trailer", name)
 	}

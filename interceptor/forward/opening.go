@@ -131,7 +131,7 @@ func (o *opening) connect(ctx context.Context) (*route.Endpoint, *sock, error) {
 				return nil, nil, err
 			}
 		}
-		up, err := dialPod(ctx, pod)
+		up, err := dialPod(ctx, pod, o.route, o.client)
 		if err == nil {
 			return pod, up, nil
 		}

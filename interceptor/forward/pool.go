@@ -29,6 +29,8 @@ type podConn struct {
 	pool *pool
 	// reused says that it has carried a request before.
 	reused bool
+	// single says that it carries one request: it began with a PROXY header.
+	single bool
 	// sent counts the bytes of the requests before the present one, all of which were answered.
 	sent int64
 	idle time.Duration // since when it is idle, by the engine's clock

@@ -117,12 +117,13 @@ func (c *conn) relayFinal(up *podConn, in *buffer) (outcome, error) {
 	keeps := c.answerLength+n == in.len() && !a.Close && (a.Minor == 1 || a.KeepAlive && !a.Chunked) // RFC 9112, 6.1
 	c.answered(a.Status)
 	events := !rest.ended() && c.listens(in.bytes())
+	sticky := c.stickyLine(in.bytes())
 	if rest.ended() && c.uploading == nil {
 		// Given back before the client can know that it has its answer, so that its next request finds it.
 		c.giveBack(up, keeps)
 		up = nil
 	}
-	err = c.writeAnswer(in, first, answerFields{plain: c.flow.plain, add: c.connectionField(ends) + c.heldLine()})
+	err = c.writeAnswer(in, first, answerFields{plain: c.flow.plain, add: c.connectionField(ends) + c.heldLine() + sticky})
 	c.engine.buffers.put(in)
 	switch {
 	case err != nil:
@@ -143,7 +144,7 @@ func (c *conn) giveBack(up *podConn, keeps bool) {
 	c.unwatch() // or up would be closed, while another request has it, if the client went now
 	c.upstream.Store(nil)
 	c.flow.src = nil
-	if keeps {
+	if keeps && !up.single {
 		up.pool.put(up, c.sent)
 	} else {
 		_ = up.Close()
@@ -229,7 +230,7 @@ func (c *conn) relaySwitch(up *podConn, in *buffer) (outcome, error) {
 	}
 	c.answered(c.answer.Status)
 	c.opened = c.tab()
-	if err := c.writeAnswer(in, in.bytes()[c.answerLength:], answerFields{upgrade: true, add: c.heldLine()}); err != nil {
+	if err := c.writeAnswer(in, in.bytes()[c.answerLength:], answerFields{upgrade: true, add: c.heldLine() + c.stickyLine(in.bytes())}); err != nil {
 		c.gone.Store(true)
 		return finished, err
 	}

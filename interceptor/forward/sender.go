@@ -39,7 +39,11 @@ func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, er
 			return nil, err
 		}
 		attempt := &attempt{pod: pod}
-		resp, err := attempt.send(s.transport, req)
+		transport := s.transport
+		if s.route.ProxyProtocol() {
+			transport = s.announcing(req)
+		}
+		resp, err := attempt.send(transport, req)
 		if err == nil {
 			return resp, nil
 		}

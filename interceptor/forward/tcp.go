@@ -15,14 +15,19 @@ import (
 // closed at once. The injector connects to every route before it publishes it, and so do load balancers.
 const probeGrace = 100 * time.Millisecond
 
-// dialPod returns a connection to pod. Without one the pod's use has ended.
-func dialPod(ctx context.Context, pod *route.Endpoint) (up *sock, err error) {
+// dialPod returns a connection to pod for client. Without one the pod's use has ended.
+func dialPod(ctx context.Context, pod *route.Endpoint, r *route.Route, client *sock) (up *sock, err error) {
 	defer func() {
 		if up == nil {
 			pod.Done()
 		}
 	}()
-	c, err := take(ctx, pod, 0)
+	var c *podConn
+	if r.ProxyProtocol() {
+		c, err = takeFor(ctx, pod, endsOf(r, remoteAddr(client), client.LocalAddr()))
+	} else {
+		c, err = take(ctx, pod, 0)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -112,7 +112,7 @@ func (o *Options) follow(ctx context.Context, r *route.Route, v *route.Visit, va
 		if err != nil {
 			break // whatever it is, the page asks again
 		}
-		ready = o.reach(ctx, pod)
+		ready = o.reach(ctx, r, pod)
 	}
 	now = wait(r.Start())
 	now.Ready = ready
@@ -124,9 +124,16 @@ func (o *Options) follow(ctx context.Context, r *route.Route, v *route.Visit, va
 
 // reach says whether pod can be reached, as it has to be before the page asks the app: not every app that is taken for ready
 // listens. The connection is for that request.
-func (o *Options) reach(ctx context.Context, pod *route.Endpoint) bool {
+func (o *Options) reach(ctx context.Context, r *route.Route, pod *route.Endpoint) bool {
 	defer pod.Done()
 	// The client that goes away must not make the pod suspect.
+	if r.ProxyProtocol() {
+		up, err := takeFor(context.WithoutCancel(ctx), pod, ends{})
+		if err == nil {
+			_ = up.Close()
+		}
+		return err == nil
+	}
 	up, err := take(context.WithoutCancel(ctx), pod, o.PodIdleTimeout)
 	if err != nil {
 		return false

@@ -6,11 +6,10 @@ import (
 	"net/netip"
 )
 
-// chooseFor takes the endpoint that is client's own: the one with the highest weight for it, and while that is suspect the
-// next. Every interceptor weighs alike without knowing of the others, and a pod that comes or goes takes or leaves its own
-// clients and moves nobody else's (rendezvous hashing). Retry is as for choose.
-func (s *snapshot) chooseFor(c clock, client netip.Addr) (_ *Endpoint, retry int64) {
-	hash := hashAddr(client)
+// chooseFor takes the endpoint that is a client's own by the hash of its address or session: the one with the highest weight for
+// it, and while that is suspect the next. Every interceptor weighs alike without knowing of the others, and a pod that comes
+// or goes takes or leaves its own clients and moves nobody else's (rendezvous hashing). Retry is as for choose.
+func (s *snapshot) chooseFor(c clock, hash uint64) (_ *Endpoint, retry int64) {
 	for {
 		var best *Endpoint
 		var most uint64

@@ -50,7 +50,7 @@ func (t *Table) apply(s Service) {
 }
 
 func (t *Table) newRoute(s Service, p api.Port) *Route {
-	p.Protocol = "" // it may change: see Route.Protocol
+	p.Protocol, p.ProxyProtocol = "", false // they may change: see Route.Protocol
 	return &Route{
 		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
 		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
@@ -77,7 +77,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 		target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout),
 		retiring: s.Routes.Retiring, affinity: s.Routes.ClientAffinity, sleepID: s.SleepID,
 		protocol: p.Protocol, waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), progress: s.Progress, progressAt: t.clock.now(),
-		gone: s.Routes.Gone, reach: s.Routes.Reach,
+		gone: s.Routes.Gone, reach: s.Routes.Reach, proxies: p.ProxyProtocol,
 	}
 	old := r.snap.Load()
 	same := old != nil && reflect.DeepEqual(old.progress, next.progress)
@@ -87,6 +87,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	target.setProgress(next.progress, next.progressAt)
 	next.ignored = ignores(&s.Routes, old)
 	next.endpoints = t.endpoints(r, old, s.Endpoints[r.Port.Name])
+	next.sticky = stickyFor(&s.Routes, old, next.endpoints)
 	if old == nil {
 		target.routes++
 	} else if old.target != target {
@@ -105,6 +106,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 func (s *snapshot) saysAs(old *snapshot) bool {
 	return old.target == s.target && old.holdTimeout == s.holdTimeout && old.retiring == s.retiring && old.affinity == s.affinity &&
 		old.protocol == s.protocol && old.waitingPage == s.waitingPage && old.ignored == s.ignored && old.gone == s.gone &&
+		old.proxies == s.proxies && old.sticky == s.sticky &&
 		old.sleepID == s.sleepID && slices.Equal(old.endpoints, s.endpoints) && reflect.DeepEqual(old.reach, s.reach)
 }
 

@@ -97,6 +97,10 @@ type Visit struct {
 	// Client is the address that has connected to us, whatever the request says of others. It decides about the pod where
 	// the Service's session affinity is ClientIP; the zero Addr goes to any.
 	Client netip.Addr
+	// Pin is the pod that the interceptors' own cookie names, and Session the hash of the app's session cookie; 0 is none.
+	// They count where the Route is Sticky.
+	Pin     PodID
+	Session uint64
 	// Patience is how long it is held at most, in all calls of Pick together: then the error is a StartingError. 0 is for as
 	// long as the route has everybody held, and the least is not at all.
 	Patience time.Duration
@@ -158,6 +162,9 @@ func (r *Route) Name() string { return r.Namespace + "/" + r.Service }
 
 // Protocol is what connections speak that are accepted from now on, one of api's Protocol constants.
 func (r *Route) Protocol() string { return r.snap.Load().protocol }
+
+// ProxyProtocol says that connections to pods that are opened from now on begin with a header of the PROXY protocol.
+func (r *Route) ProxyProtocol() bool { return r.snap.Load().proxies }
 
 // Progress is how far the start of the workload has come.
 func (r *Route) Progress() api.Progress { return r.snap.Load().progress }

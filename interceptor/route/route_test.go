@@ -489,7 +489,7 @@ func TestLoopHandover(t *testing.T) {
 
 // What each request allocates where a pod is ready: nothing.
 func TestWarmPathAllocations(t *testing.T) {
-	for name, s := range map[string]Service{"plain": web(pods(2)...), "affinity": sticky(pods(2)...)} {
+	for name, s := range map[string]Service{"plain": web(pods(2)...), "affinity": sticky(pods(2)...), "cookie": withCookie("sid", pods(2)...)} {
 		t.Run(name, func(t *testing.T) { assertNoAllocations(t, s) })
 	}
 }
@@ -499,7 +499,7 @@ func assertNoAllocations(t *testing.T, s Service) {
 	f := newFixture(0)
 	f.SetService(s)
 	r, ctx := f.route(10000), t.Context()
-	visit := Visit{Client: clients(1)[0]}
+	visit := Visit{Client: clients(1)[0], Session: 1}
 	if got := testing.AllocsPerRun(1000, func() {
 		release := r.Target().Begin()
 		defer release()

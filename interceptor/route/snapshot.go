@@ -78,8 +78,10 @@ type snapshot struct {
 	holdTimeout time.Duration
 	retiring    bool
 	affinity    bool // each client has a pod of its own
+	sticky      *Sticky
 	sleepID     string
 	protocol    string // one of api's
+	proxies     bool   // pods are sent a PROXY header
 	waitingPage string // another one
 	reach       *api.Reach
 	progress    api.Progress
@@ -89,7 +91,7 @@ type snapshot struct {
 	changed     chan struct{}
 }
 
-// choose takes the endpoint with the fewest pending requests, or with affinity the client's own. If there is none it says
+// choose takes the client's own endpoint, or without affinity the one with the fewest pending requests. If there is none it says
 // when a suspect one may be tried again by clock; 0 is not before the snapshot changes.
 func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 	n := len(s.endpoints)
@@ -102,8 +104,16 @@ func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 			return e, 0
 		}
 	}
+	if s.sticky != nil {
+		if e := s.choosePinned(c, v); e != nil {
+			return e, 0
+		}
+		if v.Session != 0 {
+			return s.chooseFor(c, v.Session)
+		}
+	}
 	if s.affinity && v.Client.IsValid() {
-		return s.chooseFor(c, v.Client)
+		return s.chooseFor(c, hashAddr(v.Client))
 	}
 	var best *Endpoint
 	least := int64(math.MaxInt64)

@@ -1,0 +1,16 @@
+package api
+
+import "strings"
+
+// AffinityAuto as Routes.AffinityCookie has the interceptors use a cookie of their own alone.
+const AffinityAuto = "auto"
+
+// maxCookieName bounds a cookie's name. Each request's cookies are compared with it.
+const maxCookieName = 128
+
+// IsCookieName reports whether name can be that of a cookie: a token (RFC 6265, 4.1.1).
+func IsCookieName(name string) bool {
+	return name != "" && len(name) <= maxCookieName && strings.IndexFunc(name, func(c rune) bool {
+		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, c)
+	}) < 0
+}
