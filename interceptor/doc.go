@@ -12,7 +12,8 @@
 //	                                                        │
 //	                                                        └────▶ peer: tell the other interceptors
 //
-// The engine reads HTTP/1.1 by http1, and HTTP/2 by net/http.
+// The engine reads HTTP/1.1 by http1, and HTTP/2 by net/http. What only the interceptors see and an app's owner should know,
+// such as who keeps it awake, notice tells in events.
 //
 // What the route slices and the pods' slices say comes from interceptor/kube by way of the interface Cluster. That is
 // the only package below this one that imports anything of Kubernetes. None of them imports injector, webhook or certs;

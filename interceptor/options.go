@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/notice"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
@@ -51,6 +52,8 @@ const AllHops = forward.AllHops
 // Options configure Run.
 type Options struct {
 	Cluster Cluster
+	// Notices publishes what owners of apps should know. Default nobody does.
+	Notices notice.Events
 	// PodName is this interceptor's name to its peers.
 	PodName string
 	// GRPCAddress is where KEDA and the peers call. Default ":9090".
@@ -81,7 +84,9 @@ type Options struct {
 	Registry *prometheus.Registry
 	Log      logr.Logger
 
-	assembled func(*interceptor) // for tests
+	// For tests:
+	assembled func(*interceptor)
+	minGaveUp time.Duration
 }
 
 func (o *Options) setDefaults() error {

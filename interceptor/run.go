@@ -11,6 +11,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/listen"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/metrics"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/notice"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/reach"
@@ -29,6 +30,7 @@ type interceptor struct {
 	scaler   *scaler.Server
 	peers    *peer.Pool
 	peerSide *peer.Server
+	reporter *notice.Reporter
 	health   *health
 }
 
@@ -56,6 +58,7 @@ func Run(ctx context.Context, o Options) error {
 	defer stopParts()
 	group, parts := errgroup.WithContext(parts)
 	group.Go(func() error { return o.Cluster.Watch(parts, sink{i.table, i.peers, i.pages}) })
+	group.Go(func() error { return i.reporter.Run(parts) })
 	group.Go(grpc.serve)
 	group.Go(healthServer.serve)
 	group.Go(func() error { return i.becomeReady(parts) })
@@ -97,9 +100,13 @@ func assemble(o Options) *interceptor {
 		Push: func(key route.Key) bool { return i.scaler.Poke(key) },
 	})
 	m := metrics.New(o.Registry, func() []*route.Target { return i.table.Targets() })
+	i.reporter = notice.NewReporter(notice.Options{
+		Events: o.Notices, Routes: func() []*route.Route { return i.table.Routes() }, Peers: i.peers.Count,
+	})
 	i.table = route.NewTable(route.TableOptions{
 		Listeners: i.manager, Waker: i.waker, RouteMetrics: m.Route, TargetMetrics: m.Target,
-		NewPool: i.engine.NewPool, Linger: o.Linger, Learned: func() { i.peerSide.Poke() }, Log: o.Log.WithName("route"),
+		NewPool: i.engine.NewPool, GaveUp: i.reporter.GaveUp, MinGaveUp: o.minGaveUp, Linger: o.Linger,
+		Learned: func() { i.peerSide.Poke() }, Log: o.Log.WithName("route"),
 		Unreachable: func(r *route.Route, err *route.UnreachableError) {
 			o.Cluster.Warn(scaler.Warning{
 				Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: r.Target().Workload(),

@@ -62,6 +62,7 @@ type conn struct {
 	rest       *buffer // what the upload read behind the body
 
 	visit        route.Visit
+	seen         route.Seen
 	ignored      bool // it neither wakes nor counts
 	quiet        bool // it comes from a tab that was left open: it waits, but neither wakes nor counts
 	listened     bool // its count has ended, since it only listens

@@ -31,6 +31,7 @@ const (
 // exchange has one request answered, and counts it if it counts.
 func (c *conn) exchange() outcome {
 	polls := c.polls()
+	c.seen = route.Seen{}
 	if c.ignored = !polls && c.ignores(); c.ignored {
 		c.route.Metrics.Ignored()
 		return c.attend()
@@ -49,6 +50,8 @@ func (c *conn) exchange() outcome {
 	if polls {
 		return c.poll()
 	}
+	c.seen = c.see()
+	defer c.seen.End()
 	return c.attend()
 }
 

@@ -108,7 +108,22 @@ func (o *opening) serve(ctx context.Context) error {
 			o.route.LearnServerFirst()
 		}
 	}
-	return o.engine.tunnel(ctx, o.client, up, o.early, newTalk(o.engine, o.route.Target(), !silent))
+	talk := newTalk(o.engine, o.route.Target(), !silent)
+	see := func() {
+		seen := o.route.See(&route.Sighting{Client: remoteAddr(o.client).Addr()})
+		talk.seen.Store(&seen)
+	}
+	if silent {
+		talk.clientSpoke = sync.OnceFunc(see) // a check that says nothing is no source
+	} else {
+		see()
+	}
+	defer func() {
+		if seen := talk.seen.Load(); seen != nil {
+			seen.End()
+		}
+	}()
+	return o.engine.tunnel(ctx, o.client, up, o.early, talk)
 }
 
 // connect waits for a pod and dials it.

@@ -85,6 +85,9 @@ func (c *conn) tunnelTab() error {
 			c.route.LeaveTab(c.opened, talk.silence())
 		}
 	}
+	seen := c.seen.Again()
+	defer seen.End()
+	talk.seen.Store(&seen)
 	return c.engine.tunnel(c.group.base, c.client, c.upstream.Load().sock, c.in.bytes(), talk)
 }
 
@@ -96,6 +99,7 @@ func (c *conn) copyEvents(rest *body) error {
 		c.route.Target().Listen()
 	}
 	talk := newTalk(c.engine, c.route.Target(), !c.quiet)
+	talk.seen.Store(&c.seen)
 	c.flow.waits = both{c, talk.of(false)}
 	defer func() { c.flow.waits = c }()
 	err := c.flow.copy(rest)

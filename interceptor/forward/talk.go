@@ -21,6 +21,8 @@ type talk struct {
 	spoke atomic.Bool
 	last  atomic.Int64
 	ended atomic.Bool // one of the sides has ended its direction
+	// seen is the connection among the route's sources; nil while it is not among them.
+	seen atomic.Pointer[route.Seen]
 	// clientSpoke is called when the client speaks, no more than once a tick, and podEnded when the app is the first to end
 	// its direction. Either may be nil.
 	clientSpoke, podEnded func()
@@ -78,4 +80,7 @@ func (t *touches) writing() {
 	}
 	t.last = now
 	t.talk.target.Touch()
+	if seen := t.talk.seen.Load(); seen != nil {
+		seen.Busy()
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/notice"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
@@ -33,10 +35,20 @@ type recorder struct {
 	queue   chan happened
 }
 
-// happened is what there is to tell, and when that was.
+// happened is what events are about, and when it was.
 type happened struct {
-	events []*corev1.Event
-	at     time.Time
+	story story
+	at    time.Time
+}
+
+// story is what two events tell: one on the Service, where its users look, and one on the workload.
+type story struct {
+	namespace, service, serviceUID string
+	workload                       api.Workload
+	eventType, reason, message     string
+	// id is the last part of the events' names. All interceptors that have the same to say have the same one, so that all
+	// but the first find their events written already.
+	id string
 }
 
 func newRecorder(client kubernetes.Interface, o Options) *recorder {
@@ -45,17 +57,37 @@ func newRecorder(client kubernetes.Interface, o Options) *recorder {
 
 // WakeRequested implements scaler.Events.
 func (c *Cluster) WakeRequested(w scaler.Wake) {
-	c.events.add(wakeEvents(w, c.options.PodName, time.Now()))
+	c.events.add(story{
+		namespace: w.Namespace, service: w.Service, serviceUID: w.ServiceUID, workload: w.Workload,
+		eventType: corev1.EventTypeNormal, reason: reason, message: w.Message, id: "wake-" + w.SleepID,
+	})
+}
+
+// Notice implements notice.Events.
+func (c *Cluster) Notice(n notice.Notice) {
+	eventType := corev1.EventTypeNormal
+	if n.Warning {
+		eventType = corev1.EventTypeWarning
+	}
+	c.events.add(story{
+		namespace: n.Namespace, service: n.Service, serviceUID: n.ServiceUID, workload: n.Workload,
+		eventType: eventType, reason: n.Reason, message: n.Message, id: n.ID,
+	})
 }
 
 // Warn implements scaler.Events.
-func (c *Cluster) Warn(w scaler.Warning) { c.events.add(warnings(w, c.options.PodName, time.Now())) }
+func (c *Cluster) Warn(w scaler.Warning) {
+	c.events.add(story{
+		namespace: w.Namespace, service: w.Service, serviceUID: w.ServiceUID, workload: w.Workload,
+		eventType: corev1.EventTypeWarning, reason: w.Reason, message: w.Message, id: w.ID,
+	})
+}
 
-func (r *recorder) add(events []*corev1.Event) {
+func (r *recorder) add(s story) {
 	select {
-	case r.queue <- happened{events, events[0].LastTimestamp.Time}:
+	case r.queue <- happened{s, time.Now()}:
 	default:
-		r.options.Log.V(1).Info("dropping an event, since too many wait", "namespace", events[0].Namespace, "name", events[0].Name)
+		r.options.Log.V(1).Info("dropping an event, since too many wait", "namespace", s.namespace, "service", s.service)
 	}
 }
 
@@ -86,7 +118,7 @@ func (r *recorder) run(ctx context.Context) {
 }
 
 func (r *recorder) writeAll(ctx context.Context, h happened) {
-	for _, event := range h.events {
+	for _, event := range h.story.events(r.options.PodName, h.at) {
 		r.write(ctx, event)
 	}
 }
@@ -100,38 +132,22 @@ func (r *recorder) write(ctx context.Context, event *corev1.Event) {
 	}
 }
 
-// wakeEvents returns the events about w: one on the Service, where its users look, and one on the workload. Their names
-// follow from the sleep that ends, so that of several interceptors that see the same wake all but the first find theirs
-// written already.
-func wakeEvents(w scaler.Wake, pod string, now time.Time) []*corev1.Event {
-	return eventsOf(scaler.Warning{
-		Namespace: w.Namespace, Service: w.Service, ServiceUID: w.ServiceUID, Workload: w.Workload,
-		Reason: reason, ID: "wake-" + w.SleepID, Message: w.Message,
-	}, corev1.EventTypeNormal, pod, now)
-}
-
-// warnings returns the same about w.
-func warnings(w scaler.Warning, pod string, now time.Time) []*corev1.Event {
-	return eventsOf(w, corev1.EventTypeWarning, pod, now)
-}
-
-func eventsOf(w scaler.Warning, eventType, pod string, now time.Time) []*corev1.Event {
+// events returns the events that pod writes.
+func (s *story) events(pod string, now time.Time) []*corev1.Event {
 	objects := []corev1.ObjectReference{
-		{APIVersion: "v1", Kind: "Service", Name: w.Service, UID: types.UID(w.ServiceUID)},
-		{APIVersion: w.Workload.APIVersion, Kind: w.Workload.Kind, Name: w.Workload.Name, UID: types.UID(w.Workload.UID)},
+		{APIVersion: "v1", Kind: "Service", Name: s.service, UID: types.UID(s.serviceUID)},
+		{APIVersion: s.workload.APIVersion, Kind: s.workload.Kind, Name: s.workload.Name, UID: types.UID(s.workload.UID)},
 	}
 	events := make([]*corev1.Event, 0, len(objects))
 	for _, object := range objects {
-		object.Namespace = w.Namespace
+		object.Namespace = s.namespace
 		kind := map[bool]string{true: "service", false: "workload"}[object.Kind == "Service"]
 		events = append(events, &corev1.Event{
-			ObjectMeta: metav1.ObjectMeta{
-				Namespace: w.Namespace, Name: object.Name + "." + kind + "-" + w.ID,
-			},
+			ObjectMeta:     metav1.ObjectMeta{Namespace: s.namespace, Name: object.Name + "." + kind + "-" + s.id},
 			InvolvedObject: object,
-			Type:           eventType,
-			Reason:         w.Reason,
-			Message:        w.Message,
+			Type:           s.eventType,
+			Reason:         s.reason,
+			Message:        s.message,
 			Source:         corev1.EventSource{Component: component, Host: pod},
 			// Clients of either API find what they show: kubectl get events goes by the last timestamp.
 			FirstTimestamp: metav1.NewTime(now),

@@ -54,7 +54,7 @@ func newServer(o Options, r *route.Route, accepted *atomic.Int64, log logr.Logge
 		options: o, route: r, log: log, listener: listener, accepted: accepted, handover: newHandover(listener.Addr()),
 		http1: o.Engine.NewGroup(ctx), ctx: ctx, cancel: cancel,
 	}
-	s.http2 = o.Engine.HTTP2Server(ctx, &counted{r, &s.streams, o.Engine.HTTP2Handler(r, false), o.Engine.HTTP2Handler(r, true)})
+	s.http2 = o.Engine.HTTP2Server(ctx, &counted{o.Engine, r, &s.streams, o.Engine.HTTP2Handler(r, false), o.Engine.HTTP2Handler(r, true)})
 	return s, nil
 }
 
@@ -253,6 +253,7 @@ func (s *server) logEnd(err error) {
 
 // counted counts the requests of HTTP/2, but for those that neither wake nor count.
 type counted struct {
+	engine           *forward.Engine
 	route            *route.Route
 	streams          *atomic.Int64
 	handler, ignored http.Handler
@@ -270,6 +271,8 @@ func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	release := c.route.Target().Begin()
 	defer release()
+	seen := c.engine.HTTP2See(c.route, r)
+	defer seen.End()
 	defer func() { c.route.Metrics.Answered(status.code) }()
 	c.handler.ServeHTTP(&status, r)
 }

@@ -52,6 +52,8 @@ func New(r prometheus.Registerer, targets func() []*route.Target) *Metrics {
 			"Requests that have arrived and are not answered yet.", []string{"namespace", "workload"}, nil),
 		held: prometheus.NewDesc(namespace+"_held_requests",
 			"Requests that wait for a pod.", []string{"namespace", "workload"}, nil),
+		awake: prometheus.NewDesc(namespace+"_awake_seconds",
+			"How long this interceptor has seen the workload with pods without a break; 0 while it has none.", []string{"namespace", "workload"}, nil),
 	})
 	return m
 }
@@ -101,14 +103,15 @@ func (m *targetMetrics) ColdStart(d time.Duration) { m.coldStart.Observe(d.Secon
 
 // pending reads the targets' counts when asked.
 type pending struct {
-	targets       func() []*route.Target
-	pending, held *prometheus.Desc
+	targets              func() []*route.Target
+	pending, held, awake *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
 func (p *pending) Describe(ch chan<- *prometheus.Desc) {
 	ch <- p.pending
 	ch <- p.held
+	ch <- p.awake
 }
 
 // Collect implements prometheus.Collector.
@@ -116,5 +119,10 @@ func (p *pending) Collect(ch chan<- prometheus.Metric) {
 	for _, t := range p.targets() {
 		ch <- prometheus.MustNewConstMetric(p.pending, prometheus.GaugeValue, float64(t.Pending()), t.Key.Namespace, t.Key.Workload)
 		ch <- prometheus.MustNewConstMetric(p.held, prometheus.GaugeValue, float64(t.Held()), t.Key.Namespace, t.Key.Workload)
+		awake := 0.0
+		if t.HasPods() {
+			awake = t.Up().Seconds()
+		}
+		ch <- prometheus.MustNewConstMetric(p.awake, prometheus.GaugeValue, awake, t.Key.Namespace, t.Key.Workload)
 	}
 }

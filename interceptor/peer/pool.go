@@ -94,6 +94,13 @@ func (p *Pool) Close() {
 	p.running.Wait()
 }
 
+// Count returns the number of peers.
+func (p *Pool) Count() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return len(p.peers)
+}
+
 // SetPeers says which other interceptors there are.
 func (p *Pool) SetPeers(peers []Peer) {
 	p.mu.Lock()

@@ -55,7 +55,8 @@ func (t *Table) newRoute(s Service, p api.Port) *Route {
 		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
 		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
 		clock:   t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld, maxHeldBytes: t.options.MaxHeldBytes,
-		memory: t.memory,
+		memory:  t.memory,
+		sources: newSources(t.clock), reportGaveUp: t.options.GaveUp, minGaveUp: t.options.MinGaveUp,
 	}
 }
 
@@ -86,6 +87,10 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	}
 	target.setProgress(next.progress, next.progressAt)
 	next.ignored = ignores(&s.Routes, old)
+	next.startID = s.SleepID
+	if old != nil && s.Pods > 0 {
+		next.startID = old.startID
+	}
 	next.endpoints = t.endpoints(r, old, s.Endpoints[r.Port.Name])
 	next.sticky = stickyFor(&s.Routes, old, next.endpoints)
 	if old == nil {
@@ -106,7 +111,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 func (s *snapshot) saysAs(old *snapshot) bool {
 	return old.target == s.target && old.holdTimeout == s.holdTimeout && old.retiring == s.retiring && old.affinity == s.affinity &&
 		old.protocol == s.protocol && old.waitingPage == s.waitingPage && old.ignored == s.ignored && old.gone == s.gone &&
-		old.proxies == s.proxies && old.sticky == s.sticky &&
+		old.proxies == s.proxies && old.sticky == s.sticky && old.startID == s.startID &&
 		old.sleepID == s.sleepID && slices.Equal(old.endpoints, s.endpoints) && reflect.DeepEqual(old.reach, s.reach)
 }
 

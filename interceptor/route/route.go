@@ -148,8 +148,12 @@ type Route struct {
 	// serverFirst says that the app's server has been seen to speak before its client.
 	serverFirst atomic.Bool
 	// tabbed are the clients of which connections are remembered; nil is none.
-	tabbed atomic.Pointer[map[uint64]struct{}]
-	memory *memory
+	tabbed       atomic.Pointer[map[uint64]struct{}]
+	memory       *memory
+	sources      *sources
+	quitters     quitters
+	reportGaveUp func(*Route, GaveUp) // may be nil
+	minGaveUp    time.Duration
 	// snap is written under Table.mu only.
 	snap atomic.Pointer[snapshot]
 
@@ -255,6 +259,9 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 			return nil, err
 		}
 		if err := r.await(ctx, s, timer, left, retry); err != nil {
+			if errors.Is(err, context.Canceled) && v.News == nil {
+				r.gaveUp(v)
+			}
 			return nil, err
 		}
 	}

@@ -80,6 +80,7 @@ type snapshot struct {
 	affinity    bool // each client has a pod of its own
 	sticky      *Sticky
 	sleepID     string
+	startID     string // the last sleepID without pods
 	protocol    string // one of api's
 	proxies     bool   // pods are sent a PROXY header
 	waitingPage string // another one

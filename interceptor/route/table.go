@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -69,12 +70,17 @@ type TableOptions struct {
 	Unreachable func(*Route, *UnreachableError)
 	// Learned is called when a route has learned what News tells the peers. It must not block. Default nothing.
 	Learned func()
-	Log     logr.Logger
+	// GaveUp is told of clients that give up while their requests are held. It must not block. Default nobody is.
+	GaveUp func(*Route, GaveUp)
+	// MinGaveUp is the shortest wait that is looked at: below it people lose patience at any time. Default 10 s.
+	MinGaveUp time.Duration
+	Log       logr.Logger
 }
 
 func (o *TableOptions) setDefaults() {
 	o.Linger = cmp.Or(o.Linger, 10*time.Second)
 	o.MaxHeld = cmp.Or(o.MaxHeld, 10000)
+	o.MinGaveUp = cmp.Or(o.MinGaveUp, 10*time.Second)
 	o.MaxHeldBytes = cmp.Or(o.MaxHeldBytes, 128<<20)
 	if o.Learned == nil {
 		o.Learned = func() {}
@@ -217,6 +223,13 @@ func (t *Table) Service(namespace, name string) (Service, bool) {
 	defer t.mu.Unlock()
 	s, known := t.services[serviceKey{namespace, name}]
 	return s, known
+}
+
+// Routes returns all routes, in no order.
+func (t *Table) Routes() []*Route {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.routes))
 }
 
 // InUse is how often the pods of all routes were picked without Done having been called yet. It is 0 when nothing runs.

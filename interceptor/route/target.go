@@ -125,6 +125,9 @@ func (t *Target) Idle() time.Duration {
 // Cooldown is how long the workload stays up after its last request.
 func (t *Target) Cooldown() time.Duration { return time.Duration(t.cooldown.Load()) }
 
+// Sleeps says that the workload is put to sleep when nobody visits it.
+func (t *Target) Sleeps() bool { return t.drowsy.Load() > 0 }
+
 // Ready says that a pod is ready.
 func (t *Target) Ready() bool { return t.ready.Load() > 0 }
 

@@ -8,10 +8,10 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// describe tells in one line who came and what for: "GET /login from 198.18.0.9 (curl/8.5)". All of it may be chosen by
+// Describe tells in one line who came and what for: "GET /login from 198.18.0.9 (curl/8.5)". All of it may be chosen by
 // an attacker, so that it is cut to less than 200 bytes and cleaned, and the query is left out because it may hold
 // secrets.
-func describe(v *route.Visit) string {
+func Describe(v *route.Visit) string {
 	var b strings.Builder
 	if v.Method == "" {
 		b.WriteString("a connection")

@@ -551,7 +551,7 @@ func TestDescribe(t *testing.T) {
 		"long in runes": {route.Visit{Method: "GET", Path: long, Remote: "192.0.2.1"}, "GET " + long[:70] + "... from 192.0.2.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := describe(&tc.visit); got != tc.want {
+			if got := Describe(&tc.visit); got != tc.want {
 				t.Errorf("\n got %q\nwant %q", got, tc.want)
 			}
 		})
@@ -562,7 +562,7 @@ func FuzzDescribe(f *testing.F) {
 	f.Add("GET", "/a?b", "192.0.2.1:80", "curl/8.5")
 	f.Add("\x00", "\xff\u202e", "fe80::1%eth0", strings.Repeat("x", 1000))
 	f.Fuzz(func(t *testing.T, method, path, remote, agent string) {
-		got := describe(&route.Visit{Method: method, Path: path, Remote: remote, Agent: agent})
+		got := Describe(&route.Visit{Method: method, Path: path, Remote: remote, Agent: agent})
 		if len(got) > 200 {
 			t.Errorf("%d bytes", len(got))
 		}

@@ -84,7 +84,7 @@ func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 	w.options.Log.Info("waking", "namespace", t.Key.Namespace, "workload", t.Key.Workload, "service", r.Service)
 	w.options.Events.WakeRequested(Wake{
 		Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: workload,
-		SleepID: r.SleepID(), Message: describe(v) + ": waking " + workload.String(),
+		SleepID: r.SleepID(), Message: Describe(v) + ": waking " + workload.String(),
 	})
 }
 

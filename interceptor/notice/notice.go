@@ -1,0 +1,257 @@
+// Package notice tells the owner of an app what only the interceptors see: who keeps the app awake, and that clients give up
+// before it is ready.
+package notice
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
+)
+
+const (
+	// minAwake and cooldowns are how long an app has to have been awake for a notice: the longer of minAwake and as many
+	// cool-downs.
+	minAwake  = 10 * time.Minute
+	cooldowns = 12
+	// every is how often a notice about one workload is repeated at most. Kubernetes forgets events after an hour.
+	every = time.Hour
+	// tick is how often the workloads are looked at.
+	tick = 30 * time.Second
+)
+
+// Reasons of the events.
+const (
+	KeptAwake     = "KeptAwake"
+	ClientsGaveUp = "ClientsGaveUp"
+)
+
+// Notice is an event about a Service and its workload.
+type Notice struct {
+	Namespace, Service, ServiceUID string
+	Workload                       api.Workload
+	Reason                         string
+	Warning                        bool
+	// ID is the same for all interceptors that have the same to say.
+	ID string
+	// Message is safe to show: bounded, printable, without query strings.
+	Message string
+}
+
+// Events publishes notices.
+type Events interface {
+	// Notice must not block.
+	Notice(Notice)
+}
+
+// Options configure a Reporter.
+type Options struct {
+	// Events publishes the notices; nil publishes none.
+	Events Events
+	// Routes returns all routes.
+	Routes func() []*route.Route
+	// Peers returns the number of the other interceptors.
+	Peers func() int
+}
+
+// Reporter looks after the workloads that do not sleep.
+type Reporter struct {
+	options Options
+	told    map[route.Key]time.Time // when a notice was given last
+}
+
+// NewReporter returns a Reporter.
+func NewReporter(o Options) *Reporter { return &Reporter{options: o, told: map[route.Key]time.Time{}} }
+
+// Run reports until ctx is done.
+func (r *Reporter) Run(ctx context.Context) error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			r.look(time.Now())
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// look reports the workloads that have been awake for long, because of requests here.
+func (r *Reporter) look(now time.Time) {
+	byTarget := map[*route.Target][]*route.Route{}
+	for _, one := range r.options.Routes() {
+		byTarget[one.Target()] = append(byTarget[one.Target()], one)
+	}
+	told := map[route.Key]time.Time{}
+	for target, routes := range byTarget {
+		last, known := r.told[target.Key]
+		switch {
+		case !target.HasPods():
+			for _, one := range routes {
+				one.TakeSources() // what woke it may be somebody else
+			}
+		case known && now.Sub(last) < every:
+			told[target.Key] = last
+		case target.Sleeps() && !target.Retiring() && target.Up() >= max(minAwake, cooldowns*target.Cooldown()) && target.Idle() < target.Cooldown():
+			told[target.Key] = now
+			r.report(target, routes, now)
+		}
+	}
+	r.told = told
+}
+
+// report says who has kept target awake: on the Service with the busiest source.
+func (r *Reporter) report(target *route.Target, routes []*route.Route, now time.Time) {
+	var all route.Sources
+	type from struct {
+		route.Source
+		route *route.Route
+	}
+	var each []from
+	for _, one := range routes {
+		s := one.TakeSources()
+		all.Period, all.All = max(all.Period, s.Period), all.All+s.All
+		for _, source := range s.Each {
+			each = append(each, from{source, one})
+		}
+	}
+	if len(each) == 0 {
+		return
+	}
+	slices.SortStableFunc(each, func(a, b from) int {
+		return cmp.Or(cmp.Compare(b.Requests+b.Busy, a.Requests+a.Busy), cmp.Compare(a.Last, b.Last))
+	})
+	latest := slices.MinFunc(each, func(a, b from) int { return cmp.Compare(a.Last, b.Last) })
+	owner := each[0].route
+	workload := target.Workload()
+	r.publish(Notice{
+		Namespace: owner.Namespace, Service: owner.Service, ServiceUID: owner.ServiceUID, Workload: workload,
+		Reason: KeptAwake, ID: "kept-awake-" + strconv.FormatInt(now.Unix()/int64(every/time.Second), 36),
+		Message: keptAwake(workload, target.Up(), all, each[0].Source, latest.Source, r.options.Peers()),
+	})
+}
+
+func (r *Reporter) publish(n Notice) {
+	if r.options.Events != nil {
+		r.options.Events.Notice(n)
+	}
+}
+
+// keptAwake is what the notice says.
+func keptAwake(w api.Workload, up time.Duration, all route.Sources, top, latest route.Source, peers int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s has not slept for %s. Last seen, %s ago: %s.", w, short(up), short(latest.Last), source(latest))
+	who := source(top)
+	if who == source(latest) {
+		who = "the same"
+	}
+	switch {
+	case top.Busy > top.Requests:
+		fmt.Fprintf(&b, " Busiest: %s, whose connection carried bytes", who)
+		if top.Open > 0 {
+			b.WriteString(" and is open")
+		}
+	default:
+		fmt.Fprintf(&b, " Most frequent: %s, %s of %s in %s", who, count(top.Requests), requests(all.All), short(all.Period))
+		if top.Requests > 1 {
+			fmt.Fprintf(&b, ", one every %s", short(all.Period/time.Duration(top.Requests)))
+		}
+		if top.Open > 0 {
+			fmt.Fprintf(&b, ", %d of them open now", top.Open)
+		}
+	}
+	if peers > 0 {
+		fmt.Fprintf(&b, " (as one of %d interceptors saw it)", peers+1)
+	}
+	b.WriteString(". ")
+	b.WriteString(advice(top))
+	return b.String()
+}
+
+// source tells a Source in one line.
+func source(s route.Source) string {
+	v := s.Visit
+	if s.More {
+		v.Path += "..."
+	}
+	return scaler.Describe(&v)
+}
+
+// advice says how not to count what a source sends.
+func advice(s route.Source) string {
+	if s.Visit.Method == "" {
+		return "A connection counts while bytes pass; have the client close it, or send less often than the cool-down"
+	}
+	path := s.Visit.Path
+	if s.More {
+		path = strings.TrimSuffix(path, "/") + "/*"
+	}
+	var ways []string
+	if api.IsIgnorePath(path) {
+		ways = append(ways, "scale-to-zero/ignore-paths: "+path)
+	}
+	agent, _, _ := strings.Cut(s.Visit.Agent, " ")
+	agent, _, _ = strings.Cut(agent, "/")
+	looks := s.Visit.Method == "GET" || s.Visit.Method == "HEAD" // an agent is not ignored for what else it does
+	if looks && api.IsIgnoreAgent(agent) && agent != "Mozilla" {
+		ways = append(ways, "scale-to-zero/ignore-user-agents: "+agent+"/")
+	}
+	if len(ways) == 0 {
+		return "Annotations scale-to-zero/ignore-paths and scale-to-zero/ignore-user-agents leave requests out"
+	}
+	return "If these are no visits, leave them out by annotation " + strings.Join(ways, " or ")
+}
+
+// GaveUp reports clients that gave up while their requests were held.
+func (r *Reporter) GaveUp(one *route.Route, g route.GaveUp) {
+	w := one.Target().Workload()
+	r.publish(Notice{
+		Namespace: one.Namespace, Service: one.Service, ServiceUID: one.ServiceUID, Workload: w,
+		Reason: ClientsGaveUp, Warning: true, ID: "gave-up-" + g.StartID,
+		Message: fmt.Sprintf("%d requests for Service %s gave up after about %s while %s was starting; they would have been held for %s. The last was %s. "+
+			"A time-out of %s of the client, or of a proxy before scale-to-zero, is too short for this app: raise it "+
+			"(ingress-nginx: nginx.ingress.kubernetes.io/proxy-read-timeout; AWS: idle_timeout.timeout_seconds of alb.ingress.kubernetes.io/load-balancer-attributes; "+
+			"GKE: timeoutSec of a BackendConfig; see README, \"Time-outs of proxies\")",
+			g.Clients, one.Service, short(g.After), w, short(g.HoldTimeout), scaler.Describe(&g.Last), short(g.After)),
+	})
+}
+
+// requests is a number of them.
+func requests(n int64) string {
+	if n == 1 {
+		return "1 request"
+	}
+	return count(n) + " requests"
+}
+
+// count is n with commas between thousands.
+func count(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// short is d, as precise as people want it.
+func short(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(time.Millisecond).String()
+	}
+	if d = d.Round(time.Second); d < time.Minute {
+		return d.String()
+	}
+	d = d.Round(time.Minute)
+	if h := d / time.Hour; h > 0 && d%time.Hour == 0 {
+		return fmt.Sprintf("%dh", h)
+	}
+	return strings.TrimSuffix(d.String(), "0s")
+}
