@@ -3,6 +3,7 @@ package interceptor
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -67,6 +68,7 @@ func TestClientsGiveUp(t *testing.T) {
 			c := connect(t, listen)
 			c.send("\x00\x01")
 			held()
+			_ = c.SetLinger(0) // who has spoken and closes in order may wait for an answer
 			_ = c.Close()
 		},
 	}
@@ -78,13 +80,13 @@ func TestClientsGiveUp(t *testing.T) {
 			n.set(unpublished(service(listen, api.ProtocolAuto)))
 			n.synced()
 			n.waitReady()
-			for range 3 {
+			// On a busy machine the waits differ; there are soon three of about the same length.
+			for end := time.Now().Add(5 * within); len(b.notices()) == 0 && time.Now().Before(end); {
 				give(t, listen, func() {
 					n.measures(`scale_to_zero_held_requests{namespace="shop",workload="Deployment/web"} 1`)
 				})
 				n.measures(`scale_to_zero_held_requests{namespace="shop",workload="Deployment/web"} 0`)
 			}
-			eventually(t, "a notice", func() bool { return len(b.notices()) > 0 })
 			got := b.notices()
 			if len(got) != 1 || got[0].Reason != notice.ClientsGaveUp || got[0].ID != "gave-up-s1" || got[0].ServiceUID != "u1" ||
 				strings.Contains(got[0].Message, "secret") || strings.Contains(got[0].Message, "POST /report from 127.0.0.1") != (protocol != "TCP") {
@@ -96,23 +98,19 @@ func TestClientsGiveUp(t *testing.T) {
 
 // Requests of all kinds are counted by their source, each once, and those that neither wake nor count are not.
 func TestSourcesOfRequests(t *testing.T) {
-	echo := upgraded(func(c *wireConn) {
+	p := newWirePod(t, func(c *wireConn) {
 		for {
-			b, err := c.r.ReadByte()
+			m, err := c.request()
 			if err != nil {
 				return
 			}
-			_, _ = c.Write([]byte{b})
-		}
-	})
-	p := newWirePod(t, func(c *wireConn) {
-		if b, err := c.r.Peek(5); err == nil && string(b) == "GET /" {
-			if b, err := c.r.Peek(7); err == nil && string(b) == "GET /ws" {
-				echo(c)
+			if m.path() == "/ws" {
+				c.send(switched)
+				_, _ = io.Copy(c, c.r)
 				return
 			}
+			c.send(ok("ok"))
 		}
-		always(ok("ok"))(c)
 	})
 	n, listen := serving(t, api.ProtocolAuto, p.addr)
 	ask := func(agent, more string) {
@@ -141,12 +139,14 @@ func TestSourcesOfRequests(t *testing.T) {
 		got = one.TakeSources()
 		for _, s := range got.Each {
 			lines[fmt.Sprintf("%s %s %s %s: %d, open %d", s.Visit.Method, s.Visit.Path, s.Visit.Remote, s.Visit.Agent, s.Requests, s.Open)] = true
-			if s.Visit.Path == "/ws" && s.Busy == 0 {
-				t.Errorf("no bytes were seen on %+v", s)
-			}
 		}
 	}
 	take()
+	for _, s := range got.Each {
+		if s.Visit.Path == "/ws" && s.Busy == 0 {
+			t.Errorf("no bytes were seen on %+v", s)
+		}
+	}
 	for _, want := range []string{
 		"GET /api/tick 127.0.0.1 script/1: 3, open 0", "GET /api/tick 192.0.2.7 script/1: 3, open 0", "GET /ws 127.0.0.1 : 1, open 1",
 	} {
