@@ -44,7 +44,7 @@ func TestWhatIsSentAgain(t *testing.T) {
 			if m := c.head(); m.status() != want {
 				t.Errorf("got %q, want %d", m.start, want)
 			}
-			if got := len(dies.requests()); !tc.again && got > 1 || got > 3 {
+			if got := len(dies.requests()); !tc.again && got > 1 || got > 2 {
 				t.Errorf("it was sent %d times", got)
 			}
 			_ = c.Close()

@@ -106,7 +106,7 @@ func (g *Group) Serve(tcp *net.TCPConn, peeked []byte, r *route.Route, known fun
 	switch c.serve(known) {
 	case upgraded:
 		return KindHTTP, nil, c.tunnel()
-	case finished, reusable:
+	default:
 	}
 	if c.other != KindUndecided {
 		return c.other, bytes.Clone(c.in.bytes()), nil
@@ -122,7 +122,15 @@ func (c *conn) serve(known func()) outcome {
 			c.served = true
 			known()
 		}
-		if o := c.exchange(); o != reusable {
+		switch o := c.exchange(); o { // behind which the request does not count any more
+		case reusable:
+		case lingering:
+			c.linger(untilEnd)
+			return finished
+		case rejected:
+			c.linger(maxRefused)
+			return finished
+		default:
 			return o
 		}
 		c.skipBlank()
@@ -362,12 +370,18 @@ func (c *conn) pick() (*route.Endpoint, error) {
 	return c.route.Pick(ctx, &c.visit)
 }
 
+// visitor is the address of the client behind the proxies that the request came through.
+func (c *conn) visitor() string {
+	hops := appendHops(nil, &c.req, c.in.bytes(), hop{c.remote, c.engine.options.TrustedHops}, c.req.Has(http1.XForwardedFor))
+	return lastHop(string(hops))
+}
+
 // describe fills visit in, for the time that it is held and for the event about a wake.
 func (c *conn) describe(visit *route.Visit) {
 	b := c.in.bytes()
 	path, _, _ := bytes.Cut(c.req.Target(b), []byte("?"))
 	visit.Method, visit.Path = string(c.req.Method(b)), string(path)
-	visit.Remote = visitor(&c.req, b, hop{c.remote, c.engine.options.TrustedHops})
+	visit.Remote = c.visitor()
 	visit.Agent = string(c.req.Value(b, http1.UserAgent))
 	visit.Bytes = int64(len(c.in.b)+cap(c.out)) + int64(cap(c.req.Fields))*fieldSize
 }

@@ -129,20 +129,33 @@ func (a answer) write(w http.ResponseWriter) {
 // grpcCode is the status of a call that could not be forwarded. Unavailable invites the client to try again, and so is
 // not for calls that the app has given up itself.
 func grpcCode(err error, a answer) codes.Code {
-	var stream xhttp2.StreamError
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	if errors.Is(err, context.DeadlineExceeded) {
 		return codes.DeadlineExceeded
-	case !errors.As(err, &stream):
-	case stream.Code == xhttp2.ErrCodeCancel:
-		return codes.Canceled
-	case stream.Code != xhttp2.ErrCodeRefusedStream:
-		return codes.Internal
+	}
+	var stream xhttp2.StreamError
+	if errors.As(err, &stream) {
+		return resetCode(stream.Code)
 	}
 	if a.status == StatusClientGone {
 		return codes.Canceled
 	}
 	return codes.Unavailable
+}
+
+// resetCode is what a gRPC client takes a reset of its stream for, by gRPC's own table.
+func resetCode(reset xhttp2.ErrCode) codes.Code {
+	switch reset {
+	case xhttp2.ErrCodeCancel:
+		return codes.Canceled
+	case xhttp2.ErrCodeRefusedStream:
+		return codes.Unavailable
+	case xhttp2.ErrCodeEnhanceYourCalm:
+		return codes.ResourceExhausted
+	case xhttp2.ErrCodeInadequateSecurity:
+		return codes.PermissionDenied
+	default:
+		return codes.Internal
+	}
 }
 
 func (a answer) contentType() string { return cmp.Or(a.kind, "text/plain; charset=utf-8") }

@@ -12,9 +12,9 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// maxResets is how many pods may break off before they answer until the client is told. Each such request may have been
-// what killed the pod, so that it must not be carried through all of them.
-const maxResets = 2
+// maxBroken is how many pods may break off before they answer for the request still to go to another one. The request
+// may be what killed them, so it must not be carried through all of them.
+const maxBroken = 1
 
 // maxSmallBody is the longest body that is sent together with the head, if all of it has come.
 const maxSmallBody = 16 << 10
@@ -23,9 +23,11 @@ const maxSmallBody = 16 << 10
 type outcome uint8
 
 const (
-	finished outcome = iota // it ends
-	reusable                // it takes another request
-	upgraded                // it carries bytes from now on
+	finished  outcome = iota // it ends
+	reusable                 // it takes another request
+	upgraded                 // it carries bytes from now on
+	lingering                // it ends once the client, which still sends, has had time to read the answer
+	rejected                 // likewise, but little of what it sends is read
 )
 
 // exchange has one request answered, and counts it if it counts.
@@ -63,7 +65,7 @@ func (c *conn) attend() outcome {
 	if err := c.awaitSettled(); err != nil {
 		return c.fail(err)
 	}
-	for resets := 0; ; {
+	for broken := 0; ; {
 		pod, err := c.pick()
 		if err != nil {
 			return c.fail(err)
@@ -85,7 +87,7 @@ func (c *conn) attend() outcome {
 		switch {
 		case err == nil:
 			return result
-		case !c.again(pod, up, err, &resets):
+		case !c.again(pod, up, err, &broken):
 			return c.fail(err)
 		}
 	}
@@ -146,15 +148,17 @@ func (c *conn) connect(pod *route.Endpoint) (*podConn, error) {
 	return take(c.group.base, pod, maxIdle)
 }
 
-// replayable says that carrying the request out twice does no more than doing it once (RFC 9110, 9.2.2), and that all of
-// it is still here.
+// replayable says that the request may be carried out twice, and that all of it is still here.
 func (c *conn) replayable() bool {
-	if c.streams {
-		return false
-	}
-	switch string(c.req.Method(c.in.bytes())) {
+	return !c.streams && !c.req.HasUpgrade && idempotent(c.req.Method(c.in.bytes()))
+}
+
+// idempotent says that carrying out a request with that method twice does no more than carrying it out once (RFC 9110,
+// 9.2.2).
+func idempotent[M ~string | ~[]byte](method M) bool {
+	switch string(method) {
 	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return !c.req.HasUpgrade
+		return true
 	}
 	return false
 }
@@ -186,19 +190,20 @@ func (c *conn) carry(up *podConn) (outcome, error) {
 	return finished, c.stopUpload(err)
 }
 
-// again decides whether the request may be sent once more, after err.
-func (c *conn) again(pod *route.Endpoint, up *podConn, err error, resets *int) bool {
+// again decides whether the request may be sent once more, after err. Broken counts the times that it may have reached
+// the app before.
+func (c *conn) again(pod *route.Endpoint, up *podConn, err error, broken *int) bool {
 	switch {
 	case c.gone.Load(), c.streams, c.begun.Load(), c.group.base.Err() != nil:
 		return false
 	case errors.Is(err, errStale):
 		return true
-	case c.undelivered:
-		return true
-	case !brokenOff(err) || !c.replayable() || *resets == maxResets:
+	case c.undelivered && errors.Is(err, io.EOF):
+		return true // the end would have acknowledged what had arrived before it, which a reset does not
+	case *broken == maxBroken, !c.undelivered && (!brokenOff(err) || !c.replayable()):
 		return false
 	}
-	*resets++
+	*broken++
 	c.broken = true
 	if !up.reused {
 		pod.Fail()
@@ -223,8 +228,7 @@ func (c *conn) fail(err error) outcome {
 	}
 	if _, bad := errors.AsType[http1.Malformed](err); bad {
 		c.respond(c.answerTo(err), false)
-		c.linger(maxRefused)
-		return finished
+		return rejected
 	}
 	return c.conclude(c.answerTo(err))
 }
@@ -237,8 +241,7 @@ func (c *conn) conclude(a answer) outcome {
 	case c.status == StatusClientGone:
 		return finished
 	case !keep:
-		c.linger(untilEnd)
-		return finished
+		return lingering
 	}
 	c.in.start += c.used
 	return reusable

@@ -113,9 +113,7 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 	early.end()
 	held := h.options.heldFor(&visit)
 	if err != nil {
-		if limit := grpcTimeout(in); limit > 0 && time.Since(began) >= limit {
-			err = context.DeadlineExceeded // the app has given up, which it says by no more than a reset
-		}
+		err = expired(in, began, err)
 		if held != "" {
 			w.Header().Set(heldField, held)
 		}
@@ -138,7 +136,8 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 	}
 	w.WriteHeader(resp.StatusCode)
 	if err := h.copyBody(w, resp); err != nil {
-		panic(http.ErrAbortHandler) // how a handler resets its stream
+		breakOff(w, in, resp, began, err)
+		return
 	}
 	for name, values := range resp.Trailer {
 		if !slices.Contains(header["Trailer"], name) {
@@ -146,6 +145,34 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 		}
 		header[name] = values
 	}
+}
+
+// expired returns err, or context.DeadlineExceeded if the app may have given up a gRPC call because its time is over, which
+// an app says by no more than a reset.
+func expired(in *http.Request, began time.Time, err error) error {
+	if limit := grpcTimeout(in); limit > 0 && time.Since(began) >= limit {
+		return context.DeadlineExceeded
+	}
+	return err
+}
+
+// breakOff ends an answer that the app has broken off. A gRPC call ends with the status that its client would have seen
+// without us; net/http can reset a stream with no other code than INTERNAL_ERROR.
+func breakOff(w http.ResponseWriter, in *http.Request, resp *http.Response, began time.Time, err error) {
+	var read readError
+	if !errors.As(err, &read) || in.Context().Err() != nil || !isGRPC(resp.Header) {
+		panic(http.ErrAbortHandler) // how a handler resets its stream
+	}
+	err = expired(in, began, err)
+	header := w.Header()
+	header[http.TrailerPrefix+"Grpc-Status"] = []string{strconv.Itoa(int(grpcCode(err, answerFor(err))))}
+	header[http.TrailerPrefix+"Grpc-Message"] = []string{"scale-to-zero: the app's pod broke off its answer."}
+}
+
+// isGRPC says that header is of a gRPC call, and not of gRPC-Web, which has its trailers in the body.
+func isGRPC(header http.Header) bool {
+	rest, ok := strings.CutPrefix(header.Get("Content-Type"), "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
 // copyBody passes on each piece as it comes, and the header before them. Where there are none the header goes with the
@@ -173,7 +200,7 @@ func (h *http2Handler) copyBody(w http.ResponseWriter, resp *http.Response) erro
 			return nil
 		}
 		if err != nil {
-			return err
+			return readError{err}
 		}
 	}
 }
@@ -229,7 +256,9 @@ func (h *http2) forwardedFor(in *http.Request) string {
 	var came []byte
 	if h.options.TrustedHops != 0 {
 		for _, v := range in.Header["X-Forwarded-For"] {
-			came = append(append(came, v...), ", "...)
+			if v != "" {
+				came = append(append(came, v...), ", "...)
+			}
 		}
 	}
 	if h.options.TrustedHops > 0 {

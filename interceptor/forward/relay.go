@@ -114,7 +114,7 @@ func (c *conn) relayFinal(up *podConn, in *buffer) (outcome, error) {
 		return finished, errAnswer{err.Error()}
 	}
 	ends := c.last || c.flow.plain || rest.left == untilEnd || c.group.draining.Load()
-	keeps := c.answerLength+n == in.len() && !a.Close && (a.Minor == 1 || a.KeepAlive && !a.Chunked) // RFC 9112, 6.1
+	keeps := rest.left != untilEnd && c.answerLength+n == in.len() && !a.Close && (a.Minor == 1 || a.KeepAlive && !a.Chunked) // RFC 9112, 6.1
 	c.answered(a.Status)
 	events := !rest.ended() && c.listens(in.bytes())
 	sticky := c.stickyLine(in.bytes())
@@ -169,8 +169,7 @@ func (c *conn) settle(up *podConn, err error, ends, keeps bool) outcome {
 		c.truncate(err)
 		return finished
 	case !sent, ends && c.in != nil && c.in.len() > 0:
-		c.linger(untilEnd)
-		return finished
+		return lingering
 	case ends:
 		return finished
 	}

@@ -120,9 +120,13 @@ func hasToken(list []byte, lower string) bool {
 // appendForwardedFor appends the field with the trusted hops of all that there are, and the one that the request came
 // from.
 func appendForwardedFor(dst []byte, r *http1.Request, b []byte, h hop, came bool) []byte {
-	dst = append(dst, "X-Forwarded-For: "...)
+	return append(appendHops(append(dst, "X-Forwarded-For: "...), r, b, h, came), "\r\n"...)
+}
+
+// appendHops appends the value of that field.
+func appendHops(dst []byte, r *http1.Request, b []byte, h hop, came bool) []byte {
 	if !came || h.trusted == 0 {
-		return append(append(dst, h.remote...), "\r\n"...)
+		return append(dst, h.remote...)
 	}
 	start := len(dst)
 	for _, f := range r.Fields {
@@ -133,7 +137,7 @@ func appendForwardedFor(dst []byte, r *http1.Request, b []byte, h hop, came bool
 	if h.trusted > 0 {
 		dst = append(dst[:start], lastEntries(dst[start:], h.trusted)...)
 	}
-	return append(append(dst, h.remote...), "\r\n"...)
+	return append(dst, h.remote...)
 }
 
 // lastEntries returns the last n entries of a list in which each is followed by a comma and a space.
@@ -149,19 +153,19 @@ func lastEntries(list []byte, n int) []byte {
 	return bytes.TrimLeft(list[len(rest)+1:], " ")
 }
 
-// visitor is the client behind the proxy that the request came from, if that says so: for the event about a wake.
-func visitor(r *http1.Request, b []byte, h hop) string {
-	came := ""
-	if h.trusted != 0 {
-		came = string(r.Value(b, http1.XForwardedFor))
+// lastHop is the client behind the proxy that a request came from, or who sent it if no proxy says: for the event about a
+// wake. Forwarded is X-Forwarded-For as it goes to the pod, which ends with the sender.
+func lastHop(forwarded string) string {
+	last := strings.LastIndexByte(forwarded, ',')
+	sender := strings.TrimSpace(forwarded[last+1:])
+	for rest := forwarded[:max(last, 0)]; rest != ""; {
+		comma := strings.LastIndexByte(rest, ',')
+		if hop := strings.TrimSpace(rest[comma+1:]); hop != "" {
+			return hop
+		}
+		rest = rest[:max(comma, 0)]
 	}
-	if comma := strings.LastIndexByte(came, ','); comma >= 0 {
-		came = came[comma+1:]
-	}
-	if came = strings.TrimSpace(came); came == "" {
-		return h.remote
-	}
-	return came
+	return sender
 }
 
 // answerFields is what becomes of an answer's fields about its connection.

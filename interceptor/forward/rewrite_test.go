@@ -2,6 +2,8 @@ package forward
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -227,22 +229,43 @@ func TestLastEntries(t *testing.T) {
 	}
 }
 
+// The visitor is the same by both versions of HTTP, whatever the lines and spaces of the field.
 func TestVisitor(t *testing.T) {
+	const peer = "10.0.0.1"
 	for name, tc := range map[string]struct {
-		came    string
+		came    []string
 		trusted int
 		want    string
 	}{
-		"directly":           {"", AllHops, "10.0.0.1"},
-		"by an ingress":      {"X-Forwarded-For: a\r\n", 1, "a"},
-		"forged before that": {"X-Forwarded-For: 6.6.6.6, a\r\n", 1, "a"},
-		"nobody is trusted":  {"X-Forwarded-For: a\r\n", 0, "10.0.0.1"},
-		"empty":              {"X-Forwarded-For: , \r\n", AllHops, "10.0.0.1"},
+		"directly":              {nil, AllHops, peer},
+		"by an ingress":         {[]string{"a"}, 1, "a"},
+		"forged before that":    {[]string{"6.6.6.6, a"}, 1, "a"},
+		"two lines":             {[]string{"10.0.0.2", "10.0.0.3"}, AllHops, "10.0.0.3"},
+		"two lines, one trust":  {[]string{"10.0.0.2", "10.0.0.3"}, 1, "10.0.0.3"},
+		"no space":              {[]string{"b,a"}, AllHops, "a"},
+		"much space":            {[]string{"b \t, \ta"}, AllHops, "a"},
+		"the last line empty":   {[]string{"a", ""}, AllHops, "a"},
+		"commas alone":          {[]string{"a, ,"}, AllHops, "a"},
+		"nobody is trusted":     {[]string{"a"}, 0, peer},
+		"empty":                 {[]string{" , "}, AllHops, peer},
+		"three lines, two hops": {[]string{"a", "b", "c"}, 2, "c"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			head := "GET / HTTP/1.1\r\nHost: h\r\n" + tc.came + "\r\n"
-			if got := visitor(parseRequest(t, head), []byte(head), hop{"10.0.0.1", tc.trusted}); got != tc.want {
-				t.Errorf("got %q", got)
+			lines := ""
+			in := httptest.NewRequest(http.MethodGet, "/", nil)
+			in.RemoteAddr = peer + ":1"
+			for _, value := range tc.came {
+				lines += "X-Forwarded-For: " + value + "\r\n"
+				in.Header.Add("X-Forwarded-For", strings.TrimSpace(value))
+			}
+			head := "GET / HTTP/1.1\r\nHost: h\r\n" + lines + "\r\n"
+			r, h := parseRequest(t, head), hop{peer, tc.trusted}
+			if got := lastHop(string(appendHops(nil, r, []byte(head), h, lines != ""))); got != tc.want {
+				t.Errorf("by HTTP/1.1 it is %q, want %q", got, tc.want)
+			}
+			h2 := &http2Handler{http2: &http2{options: Options{TrustedHops: tc.trusted}}}
+			if got := visitOf(h2.outgoing(in, &informational{})).Remote; got != tc.want {
+				t.Errorf("by HTTP/2 it is %q, want %q", got, tc.want)
 			}
 		})
 	}

@@ -13,7 +13,11 @@ func (c *conn) see() route.Seen {
 	b := c.in.bytes()
 	s := route.Sighting{Method: c.req.Method(b), Target: c.req.Target(b), Agent: c.req.Value(b, http1.UserAgent), Client: c.peer.Addr()}
 	if c.engine.options.TrustedHops != 0 {
-		s.Remote = lastEntry(c.req.Value(b, http1.XForwardedFor))
+		for _, f := range c.req.Fields {
+			if f.Name == http1.XForwardedFor && f.ValueEnd > f.ValueStart {
+				s.Remote = lastEntry(b[f.ValueStart:f.ValueEnd])
+			}
+		}
 	}
 	return c.route.See(&s)
 }
@@ -31,8 +35,12 @@ func (e *Engine) HTTP2See(r *route.Route, in *http.Request) route.Seen {
 		Method: append(method[:0], in.Method...), Target: append(target[:0], in.RequestURI...), Agent: append(agent[:0], in.UserAgent()...),
 		Client: addrOf(in).Addr(),
 	}
-	if came := in.Header["X-Forwarded-For"]; e.options.TrustedHops != 0 && len(came) > 0 {
-		s.Remote = lastEntry(append(remote[:0], came[0]...))
+	if e.options.TrustedHops != 0 {
+		for _, came := range in.Header["X-Forwarded-For"] {
+			if came != "" {
+				s.Remote = lastEntry(append(remote[:0], came...))
+			}
+		}
 	}
 	return r.See(&s)
 }

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -28,17 +29,19 @@ func (e *dialError) Unwrap() error { return e.err }
 // send returns the answer to req.
 func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, error) {
 	ctx := req.Context()
-	if !s.ignored && !replayable(req) {
+	twice := idempotent(req.Method)
+	body := newClientBody(req.Body, twice)
+	if !s.ignored && (!twice || body != nil) {
 		if err := s.route.Settle(ctx); err != nil {
 			return nil, err
 		}
 	}
-	for resets := 0; ; {
+	for broken := 0; ; {
 		pod, err := s.choose(req, visit)
 		if err != nil {
 			return nil, err
 		}
-		attempt := &attempt{pod: pod}
+		attempt := &attempt{pod: pod, body: body}
 		transport := s.transport
 		if s.route.ProxyProtocol() {
 			transport = s.announcing(req)
@@ -52,36 +55,28 @@ func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, er
 			return nil, err
 		case attempt.neverSent(err):
 			pod.Unreachable(err)
-		case replayable(req) && !attempt.answered.Load() && resets < maxResets && brokenOff(err):
-			resets++
-			pod.Fail()
+		case twice && body.complete() && !attempt.answered.Load() && broken < maxBroken && hasBroken(err):
+			broken++
+			if !attempt.reused.Load() {
+				pod.Fail()
+			}
 		default:
 			return nil, err
 		}
 	}
 }
 
-// replayable says that sending req twice does no more than sending it once, and that it can be sent twice.
-func replayable(req *http.Request) bool {
-	if req.Body != nil && req.Body != http.NoBody {
-		return false
-	}
-	switch req.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return true
-	}
-	return false
+// goAwayText is how net/http begins its error for a connection that the pod has closed after a GOAWAY. It has no type.
+const goAwayText = "http2: server sent GOAWAY and closed the connection"
+
+// hasBroken is brokenOff for a connection of HTTP/2.
+func hasBroken(err error) bool {
+	return brokenOff(err) || strings.HasPrefix(err.Error(), goAwayText)
 }
 
 // visitOf describes req as it goes out, for the event about a wake.
 func visitOf(req *http.Request) route.Visit {
-	remote := req.RemoteAddr
-	if came := req.Header["X-Forwarded-For"]; len(came) > 0 {
-		// rewrite has appended the peer; the proxy before us appended the one before it, most often the visitor.
-		if hops := strings.Split(came[0], ", "); len(hops) > 1 {
-			remote = hops[len(hops)-2]
-		}
-	}
+	remote := lastHop(req.Header.Get("X-Forwarded-For"))
 	path := req.URL.Path
 	if req.URL.Opaque != "" {
 		path = req.URL.Opaque
@@ -101,11 +96,21 @@ func visitOf(req *http.Request) route.Visit {
 	return v
 }
 
+// maxWritten is how often net/http may send a request by itself, which it does when a pod says that it has not processed
+// it. It would do so for minutes.
+const maxWritten = 2
+
+// errRefused is what became of a request that a pod has refused each time.
+var errRefused = errors.New("the pod refuses the request's stream")
+
 // attempt is one try to send a request to one pod.
 type attempt struct {
-	pod *route.Endpoint
+	pod  *route.Endpoint
+	body *clientBody // nil is none
 	// The transport sets these from its own goroutines.
-	connected, answered, bodyRead atomic.Bool
+	connected, reused, answered atomic.Bool
+	written                     atomic.Int32 // how often the request's header has left
+	cancel                      context.CancelCauseFunc
 }
 
 // send returns the pod's answer, whose body has to be closed. Without one the pod's use has ended.
@@ -115,29 +120,41 @@ func (a *attempt) send(transport *http.Transport, req *http.Request) (resp *http
 			a.pod.Done()
 		}
 	}()
-	resp, err = transport.RoundTrip(a.request(req))
+	out := a.request(req)
+	resp, err = transport.RoundTrip(out)
 	if err != nil {
+		if cause := context.Cause(out.Context()); errors.Is(cause, errRefused) {
+			err = cause
+		}
+		a.cancel(nil)
 		return nil, err
 	}
-	resp.Body = &countedBody{ReadCloser: resp.Body, pod: a.pod}
+	resp.Body = &countedBody{ReadCloser: resp.Body, pod: a.pod, cancel: a.cancel}
 	return resp, nil
 }
 
 // request returns req as it goes to the pod.
 func (a *attempt) request(req *http.Request) *http.Request {
 	trace := &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) {
+		GotConn: func(info httptrace.GotConnInfo) {
+			if a.written.Load() >= maxWritten {
+				a.cancel(errRefused)
+			}
 			a.connected.Store(true)
+			a.reused.Store(info.Reused)
 			a.pod.Succeed()
 		},
+		WroteHeaders:         func() { a.written.Add(1) },
 		GotFirstResponseByte: func() { a.answered.Store(true) },
 	}
-	out := req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
+	ctx, cancel := context.WithCancelCause(req.Context())
+	a.cancel = cancel
+	out := req.WithContext(httptrace.WithClientTrace(ctx, trace))
 	u := *req.URL
 	u.Host = a.pod.Addr
 	out.URL = &u
-	if out.Body != nil {
-		out.Body = &attemptBody{ReadCloser: req.Body, read: &a.bodyRead}
+	if a.body != nil {
+		out.Body, out.GetBody = a.body.next(), a.body.again
 	}
 	return out
 }
@@ -145,33 +162,21 @@ func (a *attempt) request(req *http.Request) *http.Request {
 // neverSent says that nothing of the request has left, so that it may go to another pod whatever it is.
 func (a *attempt) neverSent(err error) bool {
 	var dial *dialError
-	return errors.As(err, &dial) && !a.connected.Load() && !a.bodyRead.Load()
+	return errors.As(err, &dial) && !a.connected.Load() && a.body.complete()
 }
-
-// attemptBody keeps a transport that failed to connect from closing the client's body, which the next attempt needs.
-// net/http closes it when the handler returns.
-type attemptBody struct {
-	io.ReadCloser
-	read *atomic.Bool
-}
-
-func (b *attemptBody) Read(p []byte) (int, error) {
-	b.read.Store(true)
-	return b.ReadCloser.Read(p)
-}
-
-func (b *attemptBody) Close() error { return nil }
 
 // countedBody ends the pod's use when the answer has been read.
 type countedBody struct {
 	io.ReadCloser
-	pod  *route.Endpoint
-	done atomic.Bool
+	pod    *route.Endpoint
+	cancel context.CancelCauseFunc
+	done   atomic.Bool
 }
 
 func (b *countedBody) Close() error {
 	if b.done.CompareAndSwap(false, true) {
 		b.pod.Done()
 	}
+	defer b.cancel(nil)
 	return b.ReadCloser.Close()
 }

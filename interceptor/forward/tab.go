@@ -37,9 +37,7 @@ func (c *conn) tab() route.Tab {
 // clientHash tells the clients of a route apart: by the visitor's address and the User-Agent. A browser's cookies may
 // change while a tab is open.
 func (c *conn) clientHash() uint64 {
-	b := c.in.bytes()
-	who := visitor(&c.req, b, hop{c.remote, c.engine.options.TrustedHops})
-	return hash([]byte(who), c.req.Value(b, http1.UserAgent))
+	return hash([]byte(c.visitor()), c.req.Value(c.in.bytes(), http1.UserAgent))
 }
 
 // hash is FNV-1a of the parts. It has no seed, since all interceptors have to agree.

@@ -113,13 +113,30 @@ func (c *conn) finishUpload(up *podConn, keeps bool) bool {
 	}
 	if keeps {
 		c.enter(phaseHead)
-		<-u.done
-		c.takeRest()
+		c.awaitUpload(u, up)
 	} else {
 		_ = up.Close()
 		c.endUpload(u)
 	}
 	return u.err == nil
+}
+
+// awaitUpload waits for the end of the upload, or of the pod's connection, behind which nobody wants it any more.
+func (c *conn) awaitUpload(u *upload, up *podConn) {
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		defer Rescue(c.engine.options.Log, func() {})
+		if up.awaitGone(false) == nil {
+			_ = c.client.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection, whose reads end by themselves
+		}
+	}()
+	<-u.done
+	_ = up.SetReadDeadline(time.Unix(1, 0)) // so too
+	<-watched
+	_ = up.SetReadDeadline(time.Time{})
+	_ = c.client.SetReadDeadline(time.Time{})
+	c.takeRest()
 }
 
 // takeRest takes over from the upload what follows the body.

@@ -1,0 +1,114 @@
+package forward
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	xhttp2 "golang.org/x/net/http2"
+)
+
+// A body can be sent again as long as nothing is lost of it.
+func TestClientBodyAgain(t *testing.T) {
+	small, large := strings.Repeat("x", maxSmallBody), strings.Repeat("x", maxSmallBody+1)
+	for name, tc := range map[string]struct {
+		body  string
+		keep  bool
+		read  int // bytes that the first attempt reads, or all
+		again bool
+	}{
+		"nothing read":            {small, false, 0, true},
+		"read":                    {small, false, 5, false},
+		"read whole":              {small, false, -1, false},
+		"kept, not whole":         {small, true, 5, false},
+		"kept":                    {small, true, -1, true},
+		"kept, empty":             {"", true, -1, true},
+		"too large":               {large, true, -1, false},
+		"too large, nothing read": {large, true, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newClientBody(io.NopCloser(strings.NewReader(tc.body)), tc.keep)
+			first := b.next()
+			switch tc.read {
+			case 0:
+			case -1:
+				if got, err := io.ReadAll(first); string(got) != tc.body || err != nil {
+					t.Fatalf("got %d bytes, %v", len(got), err)
+				}
+			default:
+				_, _ = io.ReadFull(first, make([]byte, tc.read))
+			}
+			_ = first.Close()
+			if _, err := first.Read(make([]byte, 1)); err == nil {
+				t.Error("the first attempt reads on")
+			}
+			if b.complete() != tc.again {
+				t.Fatalf("complete is %v", !tc.again)
+			}
+			second, err := b.again()
+			if !tc.again {
+				if !errors.Is(err, errBodyUsed) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if got, err := io.ReadAll(second); string(got) != tc.body || err != nil {
+				t.Errorf("then got %d bytes, %v", len(got), err)
+			}
+		})
+	}
+	if b := newClientBody(nil, true); b != nil || !b.complete() {
+		t.Error("no body is not complete")
+	}
+}
+
+// Closing a body ends a read that waits for the client, whose body cannot be read again then.
+func TestClientBodyCloseEndsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, _ := io.Pipe()
+		b := newClientBody(from, true)
+		body := b.next()
+		done := make(chan error, 1)
+		go func() {
+			_, err := body.Read(make([]byte, 1))
+			done <- err
+		}()
+		synctest.Wait()
+		if err := body.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; err == nil {
+			t.Error("the read got something")
+		}
+		if b.complete() {
+			t.Error("the body is still complete")
+		}
+	})
+}
+
+// A gRPC client is told what it would make of the app's reset itself.
+func TestResetCode(t *testing.T) {
+	for code, want := range map[xhttp2.ErrCode]string{
+		xhttp2.ErrCodeNo: "Internal", xhttp2.ErrCodeProtocol: "Internal", xhttp2.ErrCodeInternal: "Internal",
+		xhttp2.ErrCodeRefusedStream: "Unavailable", xhttp2.ErrCodeCancel: "Canceled",
+		xhttp2.ErrCodeEnhanceYourCalm: "ResourceExhausted", xhttp2.ErrCodeInadequateSecurity: "PermissionDenied",
+	} {
+		if got := resetCode(code).String(); got != want {
+			t.Errorf("%v is %s, want %s", code, got, want)
+		}
+	}
+}
+
+func TestIsGRPC(t *testing.T) {
+	for value, want := range map[string]bool{
+		"application/grpc": true, "application/grpc+proto": true, "application/grpc;charset=utf-8": true,
+		"application/grpc-web": false, "application/grpc-web+proto": false, "text/html": false, "": false,
+	} {
+		if got := isGRPC(http.Header{"Content-Type": {value}}); got != want {
+			t.Errorf("%q is %v", value, got)
+		}
+	}
+}
