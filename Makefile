@@ -16,7 +16,7 @@ DRIVE ?=
 BENCH ?=
 
 # Go modules of the repository. What the tests need is kept out of what is shipped.
-MODULES := . test/cluster test/chart test/gitops test/h2spec test/browser
+MODULES := . test/cluster test/chart test/gitops test/h2spec test/conformance test/browser
 CLUSTER := go run -C $(CURDIR)/test/cluster .
 TOOL    := go tool -modfile=$(CURDIR)/tools/go.mod
 
@@ -106,6 +106,7 @@ unit: ## Unit tests, with the race detector for what is shipped
 	@# The charts are outside of its module, where a cached result would not notice their changes.
 	go test -C test/chart -count=1 -shuffle=on ./...
 	go test -C test/h2spec -shuffle=on ./...
+	go test -C test/conformance -shuffle=on ./...
 	$(call need,chromium,chromium)
 	go test -C test/browser -shuffle=on ./...
 
