@@ -69,3 +69,40 @@ func TestProtocolChanges(t *testing.T) {
 	old.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 	old.want(200, "fine")
 }
+
+// On a port of protocol auto HTTP never goes past the rules, however it begins and however late.
+func TestHTTPIsNeverBytes(t *testing.T) {
+	const fields = "Host: h\r\nX-Forwarded-For: forged\r\nConnection: close\r\n\r\n"
+	for name, tc := range map[string]struct {
+		pieces []string
+		late   bool // the first piece comes when the connection has been taken for silent
+		want   string
+	}{
+		"empty line first":   {[]string{"\r\nGET / HTTP/1.1\r\n" + fields}, false, "HTTP/1.1 200 "},
+		"empty LF first":     {[]string{"\nGET / HTTP/1.1\r\n" + fields}, false, "HTTP/1.1 200 "},
+		"lower case":         {[]string{"get / HTTP/1.1\r\n" + fields}, false, "HTTP/1.1 200 "},
+		"byte by byte":       {strings.Split("\r\nget / HTTP/1.1\r\n"+fields, ""), false, "HTTP/1.1 200 "},
+		"CONNECT":            {[]string{"CONNECT h:80 HTTP/1.1\r\n" + fields}, false, "HTTP/1.1 501 "},
+		"tabs":               {[]string{"get\t/\tHTTP/1.1\r\n" + fields}, false, "HTTP/1.1 400 "},
+		"after silence":      {[]string{"GET / HTTP/1.1\r\n" + fields}, true, "HTTP/1.1 200 "},
+		"odd, after silence": {[]string{"\r\nget / HTTP/1.1\r\n" + fields}, true, "HTTP/1.1 200 "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newWirePod(t, answering(func(m *message) string { return ok(m.value("X-Forwarded-For")) }))
+			n, listen := serving(t, api.ProtocolAuto, p.addr)
+			c := connect(t, listen)
+			if tc.late {
+				eventually(t, "taken for silent", func() bool { return len(p.accepted()) == 1 })
+			}
+			for _, piece := range tc.pieces {
+				c.send(piece)
+			}
+			m := c.answer()
+			if !strings.HasPrefix(m.start, tc.want) || m.status() == 200 && m.body != "forged, 127.0.0.1" {
+				t.Errorf("got %q with %q", m.start, m.body)
+			}
+			n.idle()
+		})
+	}
+}

@@ -149,10 +149,10 @@ func (c *conn) serve(known func()) outcome {
 // skipBlank takes away an empty line behind a request, which is not the beginning of another one, and reports whether there
 // was one and nothing else.
 func (c *conn) skipBlank() bool {
-	if c.in == nil || string(c.in.bytes()) != "\r\n" {
+	if c.in == nil || c.in.len() == 0 || http1.BlankLine(c.in.bytes()) != c.in.len() {
 		return false
 	}
-	c.in.start += len("\r\n")
+	c.in.start = c.in.end
 	return true
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -101,6 +102,10 @@ type http2Handler struct {
 func (h *http2Handler) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 	if polls(in) && h.options.Pages != nil {
 		h.poll(w, in)
+		return
+	}
+	if in.Method == http.MethodConnect {
+		respondHTTP2(w, in, http1.ConnectMethod)
 		return
 	}
 	began := time.Now()

@@ -30,6 +30,8 @@ type opening struct {
 	early []byte
 	// sniffs says that the protocol is still to be decided by who speaks first, and by what a client says that does.
 	sniffs bool
+	// watch sees that a client which has begun a line does not turn to HTTP; nil if it need not.
+	watch *sniffer
 }
 
 // ServeTCP carries tcp to a pod of r, byte by byte, and returns when both sides have ended or ctx has. It closes tcp.
@@ -38,33 +40,40 @@ type opening struct {
 // A connection whose client has spoken is a pending request until it has a pod; then only bytes count, since a pool of
 // idle connections must not keep an app up for ever. One whose client never speaks leaves no trace: it is a check.
 func (e *Engine) ServeTCP(ctx context.Context, tcp *net.TCPConn, peeked []byte, r *route.Route) error {
-	_, _, err := e.serveTCP(ctx, tcp, peeked, r, false)
+	_, _, err := e.open(ctx, tcp, &opening{route: r, early: peeked})
 	return err
 }
 
-// ServeSilent serves a connection whose protocol is not known and whose client is silent: it connects to a pod, and
-// whoever speaks first decides. If that is the client and it speaks HTTP, ServeSilent returns KindHTTP and what it has
-// read, and leaves the connection open. Else it is ServeTCP.
-func (e *Engine) ServeSilent(ctx context.Context, tcp *net.TCPConn, r *route.Route) (Kind, []byte, error) {
-	return e.serveTCP(ctx, tcp, nil, r, true)
+// ServeAuto is ServeTCP for a connection of which Peek has read peeked, which leaves open what it speaks. A silent client
+// is connected to a pod, and whoever speaks first decides. If that is the client and it speaks HTTP, ServeAuto returns
+// KindHTTP and what it has read, and leaves the connection open.
+//
+// A client that pauses within its first line has its bytes passed on. If they turn out to be HTTP then, the connection is
+// closed: the request would go past all rules.
+func (e *Engine) ServeAuto(ctx context.Context, tcp *net.TCPConn, peeked []byte, r *route.Route) (Kind, []byte, error) {
+	return e.open(ctx, tcp, &opening{route: r, early: peeked, sniffs: len(peeked) == 0, watch: watchFrom(peeked)})
 }
 
-func (e *Engine) serveTCP(ctx context.Context, tcp *net.TCPConn, early []byte, r *route.Route, sniffs bool) (Kind, []byte, error) {
+// open serves a connection, as ServeAuto says.
+func (e *Engine) open(ctx context.Context, tcp *net.TCPConn, o *opening) (Kind, []byte, error) {
 	client, err := e.newSock(tcp, true)
 	if err != nil {
 		_ = tcp.Close()
 		return KindTCP, nil, err
 	}
-	o := &opening{engine: e, client: client, route: r, early: early, sniffs: sniffs}
+	o.engine, o.client = e, client
 	err = o.serve(ctx)
 	if errors.Is(err, errSpoke) {
 		kind, peeked, failed := Peek(tcp, SniffTimeout)
-		if failed == nil && kind == KindHTTP {
+		switch {
+		case failed == nil && kind == KindHTTP:
 			return KindHTTP, peeked, nil
+		case failed == nil && kind == KindTCP:
+			return e.open(ctx, tcp, &opening{route: o.route, early: peeked})
+		case failed == nil:
+			return e.open(ctx, tcp, &opening{route: o.route, early: peeked, watch: watchFrom(peeked)})
 		}
-		if err = failed; err == nil {
-			return KindTCP, nil, e.ServeTCP(ctx, tcp, peeked, r)
-		}
+		err = failed
 	}
 	_ = tcp.Close()
 	return KindTCP, nil, err
@@ -109,6 +118,7 @@ func (o *opening) serve(ctx context.Context) error {
 		}
 	}
 	talk := newTalk(o.engine, o.route.Target(), !silent)
+	talk.watch = o.watch
 	see := func() {
 		seen := o.route.See(&route.Sighting{Client: remoteAddr(o.client).Addr()})
 		talk.seen.Store(&seen)

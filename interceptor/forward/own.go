@@ -93,6 +93,9 @@ func HTTP2Ignores(r *route.Route, in *http.Request) bool {
 	if polls(in) {
 		return false
 	}
+	if in.Method == http.MethodConnect {
+		return true // it is refused
+	}
 	var method [16]byte
 	var target, agent [256]byte // longer ones need the heap
 	return r.Ignores(append(method[:0], in.Method...), append(target[:0], in.RequestURI...), append(agent[:0], in.UserAgent()...))

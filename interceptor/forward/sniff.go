@@ -7,14 +7,16 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
 // SniffTimeout is how long a connection of protocol auto may stay silent until it is taken for one on which the server
 // speaks first.
 const SniffTimeout = 2 * time.Second
 
-// maxMethod is longer than any registered HTTP method.
-const maxMethod = 32
+// maxPeek is how much Peek reads of a connection that is still undecided.
+const maxPeek = 1 << 10
 
 // Kind is what the first bytes of a connection say.
 type Kind int
@@ -30,35 +32,94 @@ const (
 // Sniff tells HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection. What it says of
 // some bytes it says of any that begin with them, unless that is KindUndecided.
 //
-// HTTP/1 begins with a method, a space and a target. Other line protocols do too, nearly (memcached's "get key", NATS's
-// "CONNECT {"), so methods have to be upper case, as all are that anybody uses, and the target has to look like one: a
-// path, "*" or an http URL. HTTP/2's preface, "PRI * HTTP/2.0", fits that as well. CONNECT names an authority and is
-// left to the app, byte by byte.
+// HTTP is a line of a method and more words, one of which begins with "HTTP/" and a digit, whatever else is wrong with it:
+// an app may take it for a request, so that it must not go past us as bytes. Empty lines before it do not count. It is
+// decided before its end where the method is in upper case and the target is a path or an http URL, as nearly always.
+// So "GET /" is HTTP even without a version, as it was in HTTP/0.9. The method is a token, which the first byte of a
+// binary protocol or of JSON is not, and the first lines of other line protocols (memcached's "get key", Redis's "PING",
+// NATS's "CONNECT {") have no such word.
 func Sniff(b []byte) Kind {
-	for i, c := range b {
-		switch {
-		case c == ' ' && i > 0:
-			return sniffTarget(b[i+1:])
-		case i >= maxMethod, (c < 'A' || c > 'Z') && c != '-' && c != '_':
-			return KindTCP
-		}
-	}
-	return KindUndecided
+	var s sniffer
+	return s.feed(b)
 }
 
-func sniffTarget(b []byte) Kind {
-	const url = "http"
-	for i, c := range b {
-		switch {
-		case i == 0 && (c == '/' || c == '*'):
-			return KindHTTP
-		case c|0x20 != url[i]:
-			return KindTCP
-		case i == len(url)-1:
-			return KindHTTP
+// sniffer is Sniff for bytes that come one after the other.
+type sniffer struct {
+	kind    Kind
+	part    sniffPart
+	odd     bool // the method is not in upper case
+	matched int  // how much of the word that began last is as httpVersion or httpURL has it, or -1
+}
+
+// sniffPart is the part of the first line in which the next byte stands.
+type sniffPart uint8
+
+const (
+	sniffBlank  sniffPart = iota // before the line
+	sniffMethod                  // in its first word
+	sniffGap                     // behind that
+	sniffTarget                  // in its second word, which may still be httpURL
+	sniffRest                    // in any word after the first
+)
+
+const httpVersion, httpURL = "http/", "http"
+
+// feed goes on by b.
+func (s *sniffer) feed(b []byte) Kind {
+	for _, c := range b {
+		if s.kind != KindUndecided {
+			break
+		}
+		s.next(c)
+	}
+	return s.kind
+}
+
+func (s *sniffer) next(c byte) {
+	space := c == ' ' || c == '\t' || c == '\r'
+	switch {
+	case s.part == sniffBlank && (space || c == '\n'):
+		s.odd = s.odd || c == ' ' || c == '\t'
+	case c == '\n':
+		s.kind = KindTCP
+	case s.part == sniffBlank, s.part == sniffMethod && !space:
+		s.part = sniffMethod
+		s.odd = s.odd || (c < 'A' || c > 'Z') && c != '-' && c != '_'
+		if !http1.IsToken(c) {
+			s.kind = KindTCP
+		}
+	case s.part == sniffMethod:
+		s.part = sniffGap
+	case space && s.part == sniffGap:
+	case space:
+		s.part, s.matched = sniffRest, 0
+	default:
+		s.inWord(c)
+	}
+}
+
+// inWord takes a byte of a word behind the method.
+func (s *sniffer) inWord(c byte) {
+	if s.part == sniffGap {
+		if s.part = sniffTarget; !s.odd && c == '/' {
+			s.kind = KindHTTP
+			return
 		}
 	}
-	return KindUndecided
+	switch {
+	case s.matched < 0:
+	case s.matched == len(httpVersion):
+		if s.matched = -1; c >= '0' && c <= '9' {
+			s.kind = KindHTTP
+		}
+	case c == httpVersion[s.matched], s.matched < len(httpURL) && c|0x20 == httpVersion[s.matched]:
+		s.matched++
+		if s.part == sniffTarget && s.matched == len(httpURL) && !s.odd {
+			s.kind = KindHTTP
+		}
+	default:
+		s.matched = -1
+	}
 }
 
 // speaksOther tells what a connection speaks whose first bytes are no request: HTTP/2 by its preface, TLS by the type of
@@ -77,26 +138,29 @@ func speaksOther(b []byte) Kind {
 // ErrNoBytes is returned by Peek for a connection that was closed before anything came: a probe, and no visitor.
 var ErrNoBytes = errors.New("the connection was closed before its first byte")
 
-// Peek reads from conn until the bytes tell what it is or the time is over, which makes it KindTCP. The bytes have to
-// be given to whoever reads on.
+// Peek reads from conn until the bytes tell what it is, or until the time is over or they are too many, which leaves it
+// undecided. The bytes have to be given to whoever reads on.
 func Peek(conn net.Conn, timeout time.Duration) (Kind, []byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return KindTCP, nil, err
 	}
 	buf := make([]byte, 0, 64)
+	var sniffs sniffer
 	for {
 		n, err := conn.Read(buf[len(buf):cap(buf)])
+		kind := sniffs.feed(buf[len(buf) : len(buf)+n])
 		buf = buf[:len(buf)+n]
-		kind := Sniff(buf)
 		switch {
-		case kind != KindUndecided:
+		case kind != KindUndecided, len(buf) >= maxPeek, errors.Is(err, os.ErrDeadlineExceeded):
 			return kind, buf, conn.SetReadDeadline(time.Time{})
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF) && len(buf) > 0:
+		case errors.Is(err, io.EOF) && len(buf) > 0:
 			return KindTCP, buf, conn.SetReadDeadline(time.Time{})
 		case errors.Is(err, io.EOF):
 			return KindTCP, nil, ErrNoBytes
 		case err != nil:
 			return KindTCP, nil, err
+		case len(buf) == cap(buf):
+			buf = append(make([]byte, 0, maxPeek), buf...)
 		}
 	}
 }

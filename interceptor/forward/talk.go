@@ -26,6 +26,8 @@ type talk struct {
 	// clientSpoke is called when the client speaks, no more than once a tick, and podEnded when the app is the first to end
 	// its direction. Either may be nil.
 	clientSpoke, podEnded func()
+	// watch is opening's.
+	watch *sniffer
 }
 
 // newTalk begins. Spoke says that the client has spoken before.

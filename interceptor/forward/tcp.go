@@ -51,6 +51,9 @@ func (e *Engine) tunnel(ctx context.Context, client, up *sock, early []byte, tal
 			counting.writing()
 		}
 		_, err := dst.Write(early)
+		if err == nil && src == client && talk.watch != nil {
+			err = talk.watch.pass(dst, src, counting)
+		}
 		if err == nil {
 			f := flow{src: src, dst: dst, waits: counting}
 			err = f.copy(&body{left: untilEnd})

@@ -22,6 +22,9 @@ const lowered = "" +
 	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
 	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
+// IsToken says that c may stand in a token.
+func IsToken(c byte) bool { return lowered[c] != 0 }
+
 // indexControl returns the position of the first control byte in b from at on, HTAB and DEL included, or len(b). It
 // looks at eight bytes at a time, since nearly all that a head is made of is values.
 func indexControl(b []byte, at int) int {

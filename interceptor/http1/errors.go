@@ -11,6 +11,7 @@ const (
 	BadStartLine
 	BadMethod
 	BadTarget
+	ConnectMethod
 	BadVersion
 	BadStatus
 	BadFieldName
@@ -44,6 +45,7 @@ func (m Malformed) Error() string {
 		BadStartLine:             "the first line is not a method, a target and a version with one space between each",
 		BadMethod:                "the method is not a token",
 		BadTarget:                "the request target is neither a path, nor *, nor an absolute http URL, or has bytes that are not allowed in one",
+		ConnectMethod:            "CONNECT asks for a tunnel, which only a port of protocol tcp passes on",
 		BadVersion:               "the version is neither 1.1 nor 1.0",
 		BadStatus:                "the status is not a number of three digits",
 		BadFieldName:             "a header field's name is not a token with a colon right behind it",
@@ -80,7 +82,7 @@ func (m Malformed) Status() int {
 	switch m {
 	case BadVersion:
 		return http.StatusHTTPVersionNotSupported
-	case UnknownTransferEncoding:
+	case UnknownTransferEncoding, ConnectMethod:
 		return http.StatusNotImplemented
 	case HeadTooLarge, ConnectionTooLong, TrailerTooLarge:
 		return http.StatusRequestHeaderFieldsTooLarge

@@ -19,12 +19,12 @@ type Request struct {
 // Malformed; some of it may be known before the head is complete.
 func (r *Request) Parse(b []byte) (int, error) {
 	r.Skip = 0
-	for len(b) >= 2 && b[0] == '\r' && b[1] == '\n' {
-		if r.Skip == maxBlank*2 {
+	for lines := 0; BlankLine(b) > 0; lines++ {
+		if lines == maxBlank {
 			return 0, BadStartLine
 		}
-		r.Skip += 2
-		b = b[2:]
+		r.Skip += BlankLine(b)
+		b = b[BlankLine(b):]
 	}
 	if len(b) < 2 && (len(b) == 0 || b[0] == '\r') {
 		return 0, nil
@@ -41,6 +41,19 @@ func (r *Request) Parse(b []byte) (int, error) {
 		return 0, err
 	}
 	return at, nil
+}
+
+// BlankLine returns the length of the empty line that b begins with, or 0. As nobody sees those before a request, LF alone
+// ends them too.
+func BlankLine(b []byte) int {
+	switch {
+	case len(b) > 0 && b[0] == '\n':
+		return 1
+	case len(b) > 1 && b[0] == '\r' && b[1] == '\n':
+		return 2
+	default:
+		return 0
+	}
 }
 
 // Method returns the method from b, the buffer behind Skip.
@@ -72,6 +85,9 @@ func (r *Request) parseLine(b []byte) (int, error) {
 		return 0, err
 	}
 	r.Minor = minor
+	if string(r.Method(b)) == "CONNECT" {
+		return 0, ConnectMethod
+	}
 	if !validTarget(r.Target(b)) {
 		return 0, BadTarget
 	}

@@ -190,7 +190,7 @@ func (s *server) serve(conn *net.TCPConn, known func()) (goesOn bool) {
 // serveAuto serves a connection whose first bytes say what it speaks. A client that is silent for a while, or on a port
 // whose server is known to speak first, is connected to a pod meanwhile: whoever speaks first decides.
 func (s *server) serveAuto(conn *net.TCPConn, known func()) (goesOn bool) {
-	kind, peeked, err := forward.KindTCP, []byte(nil), error(nil)
+	kind, peeked, err := forward.KindUndecided, []byte(nil), error(nil)
 	if !s.route.ServerFirst() {
 		kind, peeked, err = forward.Peek(conn, forward.SniffTimeout)
 	}
@@ -198,9 +198,9 @@ func (s *server) serveAuto(conn *net.TCPConn, known func()) (goesOn bool) {
 		_ = conn.Close()
 		return false
 	}
-	if len(peeked) == 0 {
+	if kind == forward.KindUndecided {
 		known() // while the port closes, nobody waits for a silent client to speak HTTP/2
-		kind, peeked, err = s.options.Engine.ServeSilent(s.ctx, conn, s.route)
+		kind, peeked, err = s.options.Engine.ServeAuto(s.ctx, conn, peeked, s.route)
 		if kind != forward.KindHTTP {
 			s.logEnd(err)
 			return false
