@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bytes"
+	"net/http"
 	"strings"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
@@ -182,8 +183,8 @@ func appendResponse(dst []byte, r *http1.Response, b []byte, a answerFields) (_ 
 	for _, f := range r.Fields {
 		switch f.Name {
 		case http1.Connection, http1.Upgrade:
-			if a.upgrade {
-				continue
+			if a.upgrade || f.Name == http1.Upgrade && r.Status == http.StatusUpgradeRequired {
+				continue // it says what the client has to upgrade to
 			}
 		case http1.KeepAlive, http1.ProxyConnection, http1.ProxyAuthenticate:
 		case http1.TransferEncoding:

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
 func TestAppendResponse(t *testing.T) {
@@ -107,5 +109,18 @@ func TestSwitches(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 		})
+	}
+}
+
+// An answer that demands an upgrade says which.
+func TestUpgradeRequired(t *testing.T) {
+	head := "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\nConnection: upgrade\r\nX: 1\r\n\r\n"
+	var r http1.Response
+	if _, err := r.Parse([]byte(head)); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := appendResponse(nil, &r, []byte(head), answerFields{})
+	if want := "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\nX: 1\r\n\r\n"; string(got) != want {
+		t.Errorf("got %q", got)
 	}
 }

@@ -20,7 +20,6 @@ func badRequests() map[string]struct {
 		want Malformed
 	}{
 		"five empty lines":          {strings.Repeat("\r\n", 5) + line("GET / HTTP/1.1"), BadStartLine},
-		"LF alone before":           {"\n" + line("GET / HTTP/1.1"), BadMethod},
 		"CR alone before":           {"\r" + line("GET / HTTP/1.1"), BadMethod},
 		"CR, CR, LF before":         {"\r\r\n" + line("GET / HTTP/1.1"), BadMethod},
 		"space before":              {line(" GET / HTTP/1.1"), BadMethod},
@@ -41,7 +40,9 @@ func badRequests() map[string]struct {
 		"relative target":           {line("GET a HTTP/1.1"), BadTarget},
 		"query alone":               {line("GET ?a HTTP/1.1"), BadTarget},
 		"asterisk and more":         {line("GET *a HTTP/1.1"), BadTarget},
-		"authority":                 {line("CONNECT a:80 HTTP/1.1"), BadTarget},
+		"authority":                 {line("GET a:80 HTTP/1.1"), BadTarget},
+		"tunnel":                    {line("CONNECT a:80 HTTP/1.1"), ConnectMethod},
+		"tunnel to a path":          {line("CONNECT / HTTP/1.1"), ConnectMethod},
 		"scheme alone":              {line("GET http: HTTP/1.1"), BadTarget},
 		"scheme and slashes":        {line("GET http:// HTTP/1.1"), BadTarget},
 		"scheme without slashes":    {line("GET http:/a/b HTTP/1.1"), BadTarget},
@@ -151,6 +152,7 @@ func TestStatusOfMalformed(t *testing.T) {
 	special := map[Malformed]int{
 		BadVersion:              http.StatusHTTPVersionNotSupported,
 		UnknownTransferEncoding: http.StatusNotImplemented,
+		ConnectMethod:           http.StatusNotImplemented,
 		HeadTooLarge:            http.StatusRequestHeaderFieldsTooLarge,
 		ConnectionTooLong:       http.StatusRequestHeaderFieldsTooLarge,
 		TrailerTooLarge:         http.StatusRequestHeaderFieldsTooLarge,
