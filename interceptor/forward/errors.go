@@ -132,8 +132,7 @@ func grpcCode(err error, a answer) codes.Code {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return codes.DeadlineExceeded
 	}
-	var stream xhttp2.StreamError
-	if errors.As(err, &stream) {
+	if stream, ok := errors.AsType[xhttp2.StreamError](err); ok {
 		return resetCode(stream.Code)
 	}
 	if a.status == StatusClientGone {

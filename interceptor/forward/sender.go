@@ -46,7 +46,7 @@ func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, er
 		if s.route.ProxyProtocol() {
 			transport = s.announcing(req)
 		}
-		resp, err := attempt.send(transport, req)
+		resp, err := attempt.send(ctx, transport, req)
 		if err == nil {
 			return resp, nil
 		}
@@ -114,16 +114,16 @@ type attempt struct {
 }
 
 // send returns the pod's answer, whose body has to be closed. Without one the pod's use has ended.
-func (a *attempt) send(transport *http.Transport, req *http.Request) (resp *http.Response, err error) {
+func (a *attempt) send(ctx context.Context, transport *http.Transport, req *http.Request) (resp *http.Response, err error) {
 	defer func() {
 		if resp == nil {
 			a.pod.Done()
 		}
 	}()
-	out := a.request(req)
-	resp, err = transport.RoundTrip(out)
+	ctx, a.cancel = context.WithCancelCause(ctx)
+	resp, err = transport.RoundTrip(a.request(ctx, req))
 	if err != nil {
-		if cause := context.Cause(out.Context()); errors.Is(cause, errRefused) {
+		if cause := context.Cause(ctx); errors.Is(cause, errRefused) {
 			err = cause
 		}
 		a.cancel(nil)
@@ -134,7 +134,7 @@ func (a *attempt) send(transport *http.Transport, req *http.Request) (resp *http
 }
 
 // request returns req as it goes to the pod.
-func (a *attempt) request(req *http.Request) *http.Request {
+func (a *attempt) request(ctx context.Context, req *http.Request) *http.Request {
 	trace := &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
 			if a.written.Load() >= maxWritten {
@@ -147,8 +147,6 @@ func (a *attempt) request(req *http.Request) *http.Request {
 		WroteHeaders:         func() { a.written.Add(1) },
 		GotFirstResponseByte: func() { a.answered.Store(true) },
 	}
-	ctx, cancel := context.WithCancelCause(req.Context())
-	a.cancel = cancel
 	out := req.WithContext(httptrace.WithClientTrace(ctx, trace))
 	u := *req.URL
 	u.Host = a.pod.Addr

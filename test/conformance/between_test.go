@@ -51,7 +51,7 @@ func between(role, counts string, command []string) error {
 }
 
 func start(ctx context.Context, command []string, stdin io.Reader, stdout io.Writer) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // the test's own
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, os.Stderr
 	return cmd
@@ -162,6 +162,6 @@ func readMessage(r io.Reader) ([]byte, error) {
 }
 
 func writeMessage(w io.Writer, message []byte) error {
-	_, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(message))), message...)) //nolint:gosec // small
+	_, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(message))), message...))
 	return err
 }

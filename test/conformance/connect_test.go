@@ -67,7 +67,6 @@ func TestConnect(t *testing.T) {
 func build(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	//nolint:gosec // the folder is the test's
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "connectrpc.com/conformance/cmd/...").CombinedOutput(); err != nil {
 		t.Fatalf("building the suite: %v\n%s", err, out)
 	}
@@ -85,7 +84,7 @@ func (r run) suite(t *testing.T, tools string, through bool) {
 		args = append(args, os.Args[0])
 	}
 	args = append(args, filepath.Join(tools, r.command))
-	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "connectconformance"), args...) //nolint:gosec // so too
+	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "connectconformance"), args...)
 	if through {
 		cmd.Env = append(os.Environ(), roleVariable+"="+r.mode, countsVariable+"="+counts)
 	}

@@ -83,7 +83,7 @@ func (p *proxy) before(server string) (uint32, error) {
 		Namespace: "shop", Name: name, Pods: 1, Endpoints: map[string][]string{"http": {server}},
 		Routes: api.Routes{
 			Service: name, Workload: api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: name},
-			Ports:    []api.Port{{Name: "http", Port: 80, Listen: int32(port), Protocol: api.ProtocolAuto}}, //nolint:gosec // a port
+			Ports:    []api.Port{{Name: "http", Port: 80, Listen: int32(port), Protocol: api.ProtocolAuto}},
 			Cooldown: api.Duration(time.Hour), HoldTimeout: api.Duration(time.Minute),
 		},
 	}
@@ -139,7 +139,7 @@ func freePorts(n int) ([]uint32, error) {
 			return nil, err
 		}
 		defer l.Close()
-		ports = append(ports, uint32(l.Addr().(*net.TCPAddr).Port)) //nolint:gosec // a port
+		ports = append(ports, uint32(l.Addr().(*net.TCPAddr).Port))
 	}
 	return ports, nil
 }

@@ -77,7 +77,7 @@ func TestInterop(t *testing.T) {
 	cases := interopCases()
 	for name := range cases {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this program
+			cmd := exec.CommandContext(t.Context(), os.Args[0])
 			cmd.Env = append(os.Environ(), caseVariable+"="+name, fmt.Sprintf("%s=127.0.0.1:%d", addrVariable, port))
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
