@@ -75,9 +75,15 @@ fmt: ## Format all Go files
 	@for module in $(MODULES); do (cd $$module && $(TOOL) golangci-lint fmt --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: generate
-generate: ## Write generated code anew
+generate: ## Write generated code anew, and the licence header of files that lack it
 	$(call need,protoc,protobuf-compiler)
 	go generate ./...
+	@$(MAKE) headers
+
+.PHONY: headers
+headers: ## Write the licence header of files that lack it
+	@{ git grep -zL --untracked -e '^// SPDX-License-Identifier: Apache-2.0$$' -- '*.go' '*.proto' || true; } | \
+		xargs -0r sed -i '1i // Copyright The scale-to-zero authors\n// SPDX-License-Identifier: Apache-2.0\n'
 
 # What stands in the working tree, committed or not.
 snapshot = git ls-files -z --cached --others --exclude-standard | xargs -0 sha256sum 2>/dev/null | sort -k 2 || true
@@ -131,6 +137,7 @@ e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is s
 .PHONY: cluster-up
 cluster-up: ## Start the cluster with Traefik and cert-manager, and give it our images
 	@$(CLUSTER) up
+	@$(CLUSTER) helm3 version >/dev/null # builds it: `up` does without
 	@$(CLUSTER) traefik
 	@$(CLUSTER) cert-manager
 	@$(MAKE) cluster-images
