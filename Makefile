@@ -12,6 +12,9 @@ COUNT ?=
 FOR   ?=
 SEED  ?=
 DRIVE ?=
+# The cluster of `make demo`, by its context, and the command that gives its nodes an image archive.
+CONTEXT ?=
+LOAD    ?=
 # Flags of `make bench`; bin/bench -help lists them.
 BENCH ?=
 
@@ -46,8 +49,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: ## Show it: a cluster, an app somebody else deployed, one label
-	@go run ./test/demo
+demo: ## Show it: a cluster (yours: CONTEXT=kind-kind), an app somebody else deployed, one label
+	@DEMO_CONTEXT='$(CONTEXT)' DEMO_LOAD='$(LOAD)' go run ./test/demo
 
 .PHONY: build
 build: ## Build bin/scale-to-zero

@@ -1,5 +1,5 @@
-// Command demo shows what scale-to-zero does, for real: it boots a Kubernetes on this machine (test/cluster), deploys an
-// app from a chart that knows nothing of scale-to-zero, sets one label, and tells what can be seen. What it says was
+// Command demo shows what scale-to-zero does, for real: it boots a Kubernetes on this machine (test/cluster), or takes one
+// that the viewer names, deploys an app from a chart that knows nothing of scale-to-zero, sets one label, and tells what can be seen. What it says was
 // measured; what does not happen makes it fail.
 //
 // It uses the standard library alone, so that it begins to speak at once on a machine that has nothing built yet, and it
@@ -8,6 +8,8 @@
 //	main.go      start, end and interruption
 //	story.go     the steps from the label to the second sleep
 //	prepare.go   what the story needs: cluster, images, charts
+//	own.go       the viewer's own cluster in place of ours
+//	image.go     images of the two programs
 //	programs.go  running other programs
 //	objects.go   what kubectl answers
 //	browser.go   the visitor
@@ -22,15 +24,25 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 const usage = `Usage: go run ./test/demo
 
-Boots a Kubernetes on this machine, deploys an app, labels it, and shows how it falls asleep and wakes. It takes about
-15 minutes the first time and one minute later. The cluster stays until: go run -C test/cluster . down
+Deploys an app on Kubernetes, labels it, and shows how it falls asleep and wakes.
+
+On a cluster that you have, in about two minutes (it needs kubectl, helm and Go):
+
+  make demo CONTEXT=kind-kind
+
+On one of its own, which it builds and boots on this machine: about 8
+minutes on two cores the first time, one minute later. The cluster stays until: go run -C test/cluster . down
 
 Environment:
-  SCALE_TO_ZERO_CLUSTER  name of the cluster; each checkout has one of its own
+  DEMO_CONTEXT           context of your own cluster, of kind, k3d, minikube, MicroK8s, Docker Desktop, OrbStack or Rancher
+                         Desktop. The current context does not count. What the demo makes there is removed in the end.
+  DEMO_LOAD              for other clusters: the command that gives the image archive {} to the nodes
+  SCALE_TO_ZERO_CLUSTER  name of the demo's own cluster; each checkout has one
   NO_COLOR               no colours
 `
 
@@ -62,9 +74,10 @@ func run(ctx context.Context, args []string) int {
 		return 2
 	}
 	n := newNarrator(os.Stdout, os.Getenv)
-	err := checkMachine()
+	own := os.Getenv("DEMO_CONTEXT")
+	err := checkMachine(own != "")
 	if err == nil {
-		err = demo(ctx, n)
+		err = demo(ctx, n, own, os.Getenv("DEMO_LOAD"))
 	}
 	if err == nil {
 		return 0
@@ -83,28 +96,39 @@ func run(ctx context.Context, args []string) int {
 }
 
 // checkMachine says in one line what the cluster would say after a while.
-func checkMachine() error {
+func checkMachine(own bool) error {
+	if _, err := os.Stat("test/cluster/go.mod"); err != nil {
+		return errors.New("run it in the repository's root: go run ./test/demo")
+	}
+	if own {
+		return nil
+	}
 	if runtime.GOOS != "linux" {
 		return fmt.Errorf("the cluster needs Linux, and this is %s", runtime.GOOS)
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("the cluster needs root, for namespaces and mounts of its own")
 	}
-	if _, err := os.Stat("test/cluster/go.mod"); err != nil {
-		return errors.New("run it in the repository's root: go run ./test/demo")
-	}
 	return nil
 }
 
-func demo(ctx context.Context, n *narrator) error {
+func demo(ctx context.Context, n *narrator, own, load string) error {
 	n.title("scale-to-zero: one label, and an app sleeps until somebody visits it")
-	n.say("You will see it on a Kubernetes of your own, which runs on this machine in a network of its own. Building it " +
-		"takes about 15 minutes the first time and no time later; the story itself takes one. Ctrl-C stops it, and " +
-		"`make demo` starts it again.")
-	p := &preparation{narrator: n}
-	if err := p.run(ctx); err != nil {
+	if own == "" {
+		n.say("You will see it on a Kubernetes of your own, which runs on this machine in a network of its own. Building it " +
+			"takes some minutes the first time and no time later; the story itself takes one. `make demo CONTEXT=kind-kind` would " +
+			"show it on a cluster that you have. Ctrl-C stops it, and `make demo` starts it again.")
+	}
+	p := &preparation{narrator: n, context: own, load: load}
+	err := p.run(ctx)
+	if err == nil {
+		s := &story{narrator: n, cluster: p.cluster}
+		err = s.run(ctx)
+	}
+	if own == "" || p.cluster.arch == "" { // nothing was made
 		return err
 	}
-	s := &story{narrator: n, cluster: p.cluster}
-	return s.run(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute) // also after Ctrl-C
+	defer cancel()
+	return errors.Join(err, p.cluster.giveBack(ctx, n))
 }

@@ -9,11 +9,11 @@ import (
 const podsAsleep = `{"items": [
   {"kind": "Pod", "metadata": {"namespace": "scale-to-zero", "name": "scale-to-zero-interceptor-a"}, "status": {"podIP": "10.0.0.2"}},
   {"kind": "Pod", "metadata": {"namespace": "scale-to-zero", "name": "scale-to-zero-interceptor-b"}, "status": {"podIP": "10.0.0.3"}},
-  {"kind": "Pod", "metadata": {"namespace": "airflow", "name": "airflow-scheduler-x", "labels": {"component": "scheduler"}}, "status": {"podIP": "10.0.0.4"}}
+  {"kind": "Pod", "metadata": {"namespace": "airflow-demo", "name": "airflow-scheduler-x", "labels": {"component": "scheduler"}}, "status": {"podIP": "10.0.0.4"}}
 ]}`
 
 const podsAwake = `{"items": [
-  {"kind": "Pod", "metadata": {"namespace": "airflow", "name": "airflow-webserver-x", "labels": {"component": "webserver"}}, "status": {"podIP": "10.0.0.9"}}
+  {"kind": "Pod", "metadata": {"namespace": "airflow-demo", "name": "airflow-webserver-x", "labels": {"component": "webserver"}}, "status": {"podIP": "10.0.0.9"}}
 ]}`
 
 // objects returns what kubectl answers, with the Service's selector and the endpoints that are given.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -19,14 +20,33 @@ const (
 
 // preparation is everything before the story: what the viewer's cluster has already, except for scale-to-zero.
 type preparation struct {
-	narrator *narrator
-	cluster  cluster
+	narrator      *narrator
+	context, load string // of the viewer's own cluster, if it is to be that
 
+	cluster     cluster
 	tag, appTag string // of the images
 }
 
 func (p *preparation) run(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{p.boot, p.images, p.scaleToZero, p.app} {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	compiled := make(chan error, 1)
+	boot := p.boot
+	if p.context != "" {
+		boot = p.takeOwn
+	} else {
+		// Compiling goes on while the cluster boots, which mostly waits.
+		go func() { compiled <- p.compile(ctx, runtime.GOARCH) }()
+	}
+	if err := boot(ctx); err != nil {
+		return err
+	}
+	if p.context != "" {
+		go func() { compiled <- p.compile(ctx, p.cluster.arch) }()
+	}
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error { return p.images(ctx, compiled) }, p.scaleToZero, p.app,
+	} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -34,8 +54,15 @@ func (p *preparation) run(ctx context.Context) error {
 	return nil
 }
 
+func (p *preparation) takeOwn(ctx context.Context) (err error) {
+	p.narrator.heading("Your Kubernetes cluster")
+	p.cluster, err = ownCluster(ctx, p.narrator, p.context, p.load)
+	return err
+}
+
 func (p *preparation) boot(ctx context.Context) error {
 	p.narrator.heading("A Kubernetes cluster with KEDA")
+	p.cluster = cluster{load: []string{clusterProgram, "load", "{}"}, arch: runtime.GOARCH, keda: true}
 	done := p.narrator.progress("building test/cluster")
 	_, err := output(ctx, "go", "build", "-C", "test/cluster", "-buildvcs=false", "-o", filepath.Join("..", "..", clusterProgram), ".")
 	done()
@@ -46,32 +73,49 @@ func (p *preparation) boot(ctx context.Context) error {
 	return show(ctx, clusterProgram, "up")
 }
 
-// images builds both images and gives them to the cluster. They are named after what is in them, so that a change
-// restarts what runs, and no change does not.
-func (p *preparation) images(ctx context.Context) error {
-	began := time.Now()
-	done := p.narrator.progress("building the images of scale-to-zero and of the app")
-	defer done()
-	for _, image := range []struct {
-		source, binary, repository string
-		tag                        *string
-	}{
-		{".", "scale-to-zero", imageRepository, &p.tag},
-		{"./test/app", "app", appImageRepository, &p.appTag},
-	} {
-		file := filepath.Join("bin", "demo", image.binary)
-		// Static, since there is nothing else in the image.
-		_, err := output(ctx, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=demo", "-o", file, image.source)
+// An image is of one of our programs.
+type image struct {
+	source, binary, repository string
+	tag                        *string
+}
+
+func (p *preparation) ofPrograms() []image {
+	return []image{
+		{".", "bin/demo/scale-to-zero", imageRepository, &p.tag},
+		{"./test/app", "bin/demo/app", appImageRepository, &p.appTag},
+	}
+}
+
+// compile builds what goes into the images; static, since there is nothing else in them.
+func (p *preparation) compile(ctx context.Context, arch string) error {
+	for _, i := range p.ofPrograms() {
+		_, err := output(ctx, "env", "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "go", "build", "-trimpath", "-buildvcs=false",
+			"-ldflags", "-s -w -X main.version=demo", "-o", i.binary, i.source)
 		if err != nil {
 			return err
 		}
-		if *image.tag, err = contentTag(file); err != nil {
+	}
+	return nil
+}
+
+// images makes both images and gives them to the cluster. They are named after what is in them, so that a change restarts
+// what runs, and no change does not.
+func (p *preparation) images(ctx context.Context, compiled <-chan error) error {
+	began := time.Now()
+	done := p.narrator.progress("building the images of scale-to-zero and of the app")
+	defer done()
+	if err := <-compiled; err != nil {
+		return err
+	}
+	for _, i := range p.ofPrograms() {
+		var err error
+		if *i.tag, err = contentTag(i.binary); err != nil {
 			return err
 		}
-		if _, err := p.cluster.run(ctx, "image", image.repository+":"+*image.tag, file+".tar", file+":/"+image.binary); err != nil {
+		if err := writeImage(i.binary+".tar", i.repository+":"+*i.tag, p.cluster.arch, i.binary); err != nil {
 			return err
 		}
-		if _, err := p.cluster.run(ctx, "load", file+".tar"); err != nil {
+		if err := p.cluster.loadImage(ctx, i.binary+".tar"); err != nil {
 			return err
 		}
 	}
@@ -111,7 +155,12 @@ func (p *preparation) app(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if strings.TrimSpace(old) != "" {
+	if p.context != "" {
+		// What an interrupted demo has left is gone before the namespace may be used again.
+		if _, err := p.cluster.helm(ctx, "uninstall", "airflow", "-n", appNamespace, "--ignore-not-found", "--wait"); err != nil {
+			return err
+		}
+	} else if strings.TrimSpace(old) != "" {
 		n.command("kubectl", "delete", "namespace", appNamespace)
 		done := n.progress("removing the app of the last time")
 		_, err := p.cluster.kubectl(ctx, "delete", "namespace", appNamespace, "--timeout", "2m")

@@ -14,19 +14,41 @@ import (
 // clusterProgram is test/cluster, built once: `go run` would take its time at every look.
 const clusterProgram = "bin/demo/cluster"
 
-// A cluster is reached through its program, which finds the cluster by the checkout or by SCALE_TO_ZERO_CLUSTER.
-type cluster struct{}
+// A cluster is ours, which is reached through its program, and found by the checkout or by SCALE_TO_ZERO_CLUSTER; or the
+// viewer's own, if there is a context.
+type cluster struct {
+	context string
+	load    []string // gives the archive {} to the nodes
+	arch    string   // of the nodes
+	keda    bool
+}
 
 func (cluster) run(ctx context.Context, args ...string) (string, error) {
 	return output(ctx, append([]string{clusterProgram}, args...)...)
 }
 
 func (c cluster) kubectl(ctx context.Context, args ...string) (string, error) {
+	if c.context != "" {
+		return output(ctx, append([]string{"kubectl", "--context", c.context}, args...)...)
+	}
 	return c.run(ctx, append([]string{"kubectl"}, args...)...)
 }
 
 func (c cluster) helm(ctx context.Context, args ...string) (string, error) {
+	if c.context != "" {
+		return output(ctx, append([]string{"helm", "--kube-context", c.context}, args...)...)
+	}
 	return c.run(ctx, append([]string{"helm"}, args...)...)
+}
+
+// loadImage gives an archive to the nodes.
+func (c cluster) loadImage(ctx context.Context, archive string) error {
+	var command []string
+	for _, word := range c.load {
+		command = append(command, strings.ReplaceAll(word, "{}", archive))
+	}
+	_, err := output(ctx, command...)
+	return err
 }
 
 // output runs a program and returns its standard output. The error has what it wrote to standard error.

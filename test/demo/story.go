@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +12,7 @@ import (
 
 const (
 	ourNamespace = "scale-to-zero"
-	appNamespace = "airflow"
+	appNamespace = "airflow-demo"
 	appChart     = "test/demo/chart"
 	webserver    = "airflow-webserver" // its Service and its Deployment
 	cooldown     = "10s"
@@ -25,11 +26,17 @@ type story struct {
 	cluster  cluster
 	browser  browser
 
-	before     snapshot
-	quietSince time.Time // since then nobody has visited
+	before      snapshot
+	quietSince  time.Time // since then nobody has visited
+	stopForward func()
 }
 
 func (s *story) run(ctx context.Context) error {
+	defer func() {
+		if s.stopForward != nil {
+			s.stopForward()
+		}
+	}()
 	for _, step := range []func(context.Context) error{
 		s.beforeLabel, s.label, s.firstEvents, s.sleep, s.visit, s.sleepAgain, s.allEvents,
 	} {
@@ -37,7 +44,9 @@ func (s *story) run(ctx context.Context) error {
 			return err
 		}
 	}
-	s.playOn()
+	if s.cluster.context == "" {
+		s.playOn()
+	}
 	return nil
 }
 
@@ -90,12 +99,12 @@ func (s *story) label(ctx context.Context) error {
 	var after snapshot
 	took, err := n.await(ctx, condition{
 		step: "the Service is taken over", within: time.Minute,
-		want: "one more key in its selector, the interceptors as its endpoints, a ScaledObject and its HorizontalPodAutoscaler",
+		want: "one more key in its selector, the interceptors as its endpoints, with KEDA a ScaledObject and its HorizontalPodAutoscaler",
 		holds: func(ctx context.Context) (bool, string, error) {
 			var err error
 			after, err = s.look(ctx)
 			more, fewer := added(s.before.selector(), after.selector())
-			scaled := after.has("ScaledObject") && after.has("HorizontalPodAutoscaler")
+			scaled := !s.cluster.keda || (after.has("ScaledObject") && after.has("HorizontalPodAutoscaler"))
 			seen := fmt.Sprintf("selector %v, endpoints %v, objects %v", after.selector(), after.endpoints, after.names)
 			return slices.Equal(more, []string{sentinel + "=true"}) && len(fewer) == 0 && after.intercepted() && scaled, seen, err
 		},
@@ -218,9 +227,7 @@ func (s *story) deployments(ctx context.Context) error {
 func (s *story) visit(ctx context.Context) error {
 	n := s.narrator
 	n.heading("5. The first visit")
-	n.say("A port of this machine is led to the Service, as an Ingress would lead to it:")
-	n.blank()
-	if err := s.browser.open(ctx, n, s.cluster); err != nil {
+	if err := s.openBrowser(ctx); err != nil {
 		return err
 	}
 	n.blank()
@@ -246,6 +253,30 @@ func (s *story) visit(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// openBrowser gives the visitor a way to the Service.
+func (s *story) openBrowser(ctx context.Context) error {
+	n := s.narrator
+	if s.cluster.context == "" {
+		n.say("A port of this machine is led to the Service, as an Ingress would lead to it:")
+		n.blank()
+		return s.browser.open(ctx, n, s.cluster)
+	}
+	n.say("A port of this machine is led to one of the Service's endpoints, as an Ingress would lead to it:")
+	n.blank()
+	now, err := s.look(ctx)
+	if err != nil {
+		return err
+	}
+	if !now.intercepted() {
+		return &failure{"the Service is taken over", "interceptors as its endpoints", fmt.Sprint(now.endpoints)}
+	}
+	to := now.endpoints[0]
+	n.command("kubectl", "port-forward", "-n", to.namespace, "pod/"+to.pod, to.address[strings.LastIndex(to.address, ":"):])
+	s.browser.client = &http.Client{Transport: &http.Transport{}, Timeout: patience}
+	s.browser.port, s.stopForward, err = s.cluster.forward(ctx, to)
+	return err
 }
 
 func (s *story) sleepAgain(ctx context.Context) error {
@@ -304,8 +335,11 @@ func (s *story) events(ctx context.Context, due ...string) error {
 
 // look takes a snapshot.
 func (s *story) look(ctx context.Context) (snapshot, error) {
-	objects, err := s.cluster.kubectl(ctx, "get", "-n", appNamespace, "-o", "json",
-		"deployments,services,ingresses,endpointslices,scaledobjects,horizontalpodautoscalers")
+	kinds := "deployments,services,ingresses,endpointslices"
+	if s.cluster.keda {
+		kinds += ",scaledobjects,horizontalpodautoscalers"
+	}
+	objects, err := s.cluster.kubectl(ctx, "get", "-n", appNamespace, "-o", "json", kinds)
 	if err != nil {
 		return snapshot{}, err
 	}
