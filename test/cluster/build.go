@@ -11,8 +11,10 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,12 +25,27 @@ import (
 type program struct {
 	name    string
 	title   string
-	module  string // empty: ours, below the checkout
+	module  string // empty: ours
+	folder  string // of our module, below test/cluster
 	version string
 	sum     string // of our sources that go into it
-	pkg     string
+	pkg     string // in the module
 	ldflags string
 	flags   func(ctx context.Context, dir, work string) ([]string, error) // for `go build`, of what does not build as it is
+}
+
+// together says whether one run of `go build` makes both: they share what is compiled, and while one is linked, which
+// takes one processor, others are compiled.
+func (p program) together(q program) bool {
+	return p.module == q.module && p.folder == q.folder && (p.module == "" || p.version == q.version)
+}
+
+// output is what `go build` calls it.
+func (p program) output() string {
+	if p.pkg == "." {
+		return p.folder
+	}
+	return path.Base(p.pkg)
 }
 
 // dir is where the program is kept. All that it is made of is in the name, so nothing is ever overwritten by something
@@ -43,28 +60,29 @@ func (p program) dir() string {
 }
 
 func (c *cluster) programs() map[string]program {
-	keda := func(name string) program {
-		return program{
-			name: "keda-" + name, title: "KEDA " + name, module: "github.com/kedacore/keda/v2", version: kedaVersion, pkg: "./cmd/" + name,
-			ldflags: "-X github.com/kedacore/keda/v2/version.Version=" + kedaVersion,
-		}
-	}
 	helm := func(name, major, version string) program {
 		module := "helm.sh/helm/v" + major
-		flags := []string{"-X " + module + "/internal/version.version=" + version}
-		for _, pkg := range []string{"/pkg/chartutil", "/pkg/lint/rules"} { // of Helm 3, which else takes itself for one of Kubernetes 1.20
-			flags = append(flags, "-X "+module+pkg+".k8sVersionMajor=1", "-X "+module+pkg+".k8sVersionMinor="+kubernetesMinor)
-		}
-		return program{name: name, title: "Helm", module: module, version: version, pkg: "./cmd/helm", ldflags: strings.Join(flags, " ")}
+		return program{name: name, title: "Helm", version: version, ldflags: "-X " + module + "/internal/version.version=" + version}
+	}
+	inKube := func(p program, pkg string) program {
+		p.folder, p.sum, p.pkg = "kube", c.kubeSum, pkg
+		return p
+	}
+	keda := inKube(program{name: "keda", title: "KEDA", version: kedaVersion, ldflags: "-X " + kedaModule + "/version.Version=" + kedaVersion}, "./keda")
+	keda.sum, keda.flags = c.kedaSum(), c.kedaFlags
+	helm3 := helm("helm3", "3", helm3Version)
+	helm3.module, helm3.pkg = "helm.sh/helm/v3", "./cmd/helm"
+	for _, pkg := range []string{"/pkg/chartutil", "/pkg/lint/rules"} { // else it takes itself for one of Kubernetes 1.20
+		helm3.ldflags += " -X " + helm3.module + pkg + ".k8sVersionMajor=1 -X " + helm3.module + pkg + ".k8sVersionMinor=" + kubernetesMinor
 	}
 	all := map[string]program{}
 	for _, p := range []program{
-		{name: "hyperkube", title: "Kubernetes", version: kubernetesVersion, sum: c.kubeSum, pkg: "test/cluster/kube", ldflags: kubernetesLDFlags()},
-		{name: "pause", title: "pause", version: c.pauseSum, pkg: "test/cluster/pause"},
-		{name: "cert-manager", title: "cert-manager", version: certManagerVersion + "-" + c.certManagerSum, pkg: "test/cluster/certmanager"},
-		{name: "coredns", title: "CoreDNS", module: "github.com/coredns/coredns", version: corednsVersion, pkg: "."},
-		keda("operator"), keda("adapter"), keda("webhooks"),
-		helm("helm", "4", helmVersion), helm("helm3", "3", helm3Version),
+		inKube(program{name: "hyperkube", title: "Kubernetes", version: kubernetesVersion, ldflags: kubernetesLDFlags()}, "."),
+		inKube(program{name: "coredns", title: "CoreDNS", version: corednsVersion}, "./coredns"),
+		inKube(helm("helm", "4", helmVersion), "./helm"),
+		keda, helm3,
+		{name: "pause", title: "pause", version: c.pauseSum, folder: "pause", pkg: "."},
+		{name: "cert-manager", title: "cert-manager", version: certManagerVersion + "-" + c.certManagerSum, folder: "certmanager", pkg: "."},
 		{
 			name: "traefik", title: "Traefik", module: traefikModule, version: traefikVersion, sum: c.traefikSum, pkg: "./cmd/traefik",
 			ldflags: "-X " + traefikModule + "/pkg/version.Version=" + strings.TrimPrefix(traefikVersion, "v"), flags: c.traefikFlags,
@@ -108,21 +126,17 @@ func sumFiles(dir string) (string, error) {
 
 func (c *cluster) binary(name string) string { return c.cached("bin", c.programs()[name].dir(), name) }
 func (c *cluster) hyperkube() string         { return c.binary("hyperkube") }
-func (c *cluster) kedaManifests() string     { return c.cached("bin", "keda-"+kedaVersion, "keda.yaml") }
-
-func (c *cluster) imageFile(image bundledImage) string {
-	return filepath.Join(filepath.Dir(c.binary(image.binary)), image.binary+".tar")
+func (c *cluster) kedaManifests() string {
+	return filepath.Join(filepath.Dir(c.binary("keda")), "keda.yaml")
 }
 
-// build makes what is missing of the named programs, one after the other: each keeps all processors busy on its own.
+func (c *cluster) imageFile(image bundledImage) string {
+	return filepath.Join(filepath.Dir(c.binary(image.binary)), path.Base(image.dest)+".tar")
+}
+
+// build makes what is missing of the named programs.
 func (c *cluster) build(ctx context.Context, report *progress, names ...string) error {
-	var missing []string
-	for _, name := range names {
-		if !exists(c.binary(name)) {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) == 0 {
+	if len(c.missing(names)) == 0 {
 		return nil
 	}
 	if _, err := exec.LookPath("go"); err != nil {
@@ -133,52 +147,80 @@ func (c *cluster) build(ctx context.Context, report *progress, names ...string) 
 		return err
 	}
 	defer release()
-	for _, name := range missing {
-		if p := c.programs()[name]; !exists(c.binary(name)) { // somebody else may have built it while we waited
-			what := "building " + p.title + " " + p.version
-			if err := report.long(what, func() error { return c.compile(ctx, p) }); err != nil {
-				return fmt.Errorf("%s: %w", what, err)
+	missing := c.missing(names) // somebody else may have built some while we waited
+	for len(missing) > 0 {
+		var batch, rest []program
+		var titles []string
+		for _, p := range missing {
+			if p.together(missing[0]) {
+				batch, titles = append(batch, p), append(titles, p.title+" "+p.version)
+			} else {
+				rest = append(rest, p)
 			}
 		}
+		what := "building " + strings.Join(titles, ", ")
+		if err := report.long(what, func() error { return c.compile(ctx, batch) }); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		missing = rest
 	}
 	return nil
 }
 
-// compile builds under another name first: what has its final name is whole.
-func (c *cluster) compile(ctx context.Context, p program) error {
-	dir := filepath.Join(c.checkout, p.pkg)
-	pkg := "."
-	if p.module != "" {
-		unpacked, err := c.download(ctx, p.module, p.version)
+func (c *cluster) missing(names []string) []program {
+	var missing []program
+	for _, name := range names {
+		if !exists(c.binary(name)) {
+			missing = append(missing, c.programs()[name])
+		}
+	}
+	return missing
+}
+
+// compile builds programs of one module, in another folder first: what has its final name is whole.
+func (c *cluster) compile(ctx context.Context, programs []program) error {
+	dir := filepath.Join(c.checkout, "test", "cluster", programs[0].folder)
+	if module := programs[0].module; module != "" {
+		unpacked, err := c.download(ctx, module, programs[0].version)
 		if err != nil {
 			return err
 		}
-		dir, pkg = unpacked, p.pkg
+		dir = unpacked
 	}
-	out := c.binary(p.name)
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+	work, err := os.MkdirTemp("", "cluster-*")
+	if err != nil {
 		return err
 	}
-	unfinished := filepath.Join(filepath.Dir(out), ".unfinished-"+p.name)
-	defer os.Remove(unfinished)
-	args := []string{"build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o", unfinished}
-	if p.flags != nil {
-		work, err := os.MkdirTemp("", "cluster-*")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(work)
-		flags, err := p.flags(ctx, dir, work)
-		if err != nil {
-			return err
-		}
-		args = append(args, flags...)
+	defer os.RemoveAll(work)
+	unfinished := c.cached("bin", ".unfinished")
+	if err := errors.Join(os.RemoveAll(unfinished), os.MkdirAll(unfinished, 0o755)); err != nil {
+		return err
 	}
-	cmd := goCommand(ctx, dir, append(args, pkg)...)
+	defer os.RemoveAll(unfinished)
+	args, ldflags, pkgs := []string{"build", "-trimpath", "-o", unfinished + "/"}, "-s -w", []string(nil)
+	for _, p := range programs {
+		ldflags, pkgs = strings.TrimSpace(ldflags+" "+p.ldflags), append(pkgs, p.pkg)
+		if p.flags != nil {
+			flags, err := p.flags(ctx, dir, work)
+			if err != nil {
+				return err
+			}
+			args = append(args, flags...)
+		}
+	}
+	cmd := goCommand(ctx, dir, slices.Concat(args, []string{"-ldflags", ldflags}, pkgs)...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w:\n%s", err, lastLines(output, 15))
 	}
-	return os.Rename(unfinished, out)
+	for _, p := range programs {
+		if err := os.MkdirAll(filepath.Dir(c.binary(p.name)), 0o755); err != nil {
+			return err
+		}
+		if err := os.Rename(filepath.Join(unfinished, p.output()), c.binary(p.name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // download unpacks a module into Go's module cache and returns the folder.
@@ -225,11 +267,11 @@ func (c *cluster) buildAssets(ctx context.Context, report *progress) error {
 
 // buildCluster builds everything that `up` needs.
 func (c *cluster) buildCluster(ctx context.Context, report *progress, withKEDA bool) error {
-	names, images := []string{"hyperkube", "pause", "coredns"}, []bundledImage{pause()}
+	names, images := []string{"hyperkube", "coredns", "helm", "pause"}, []bundledImage{pause()}
 	if withKEDA {
-		names, images = append(names, "keda-operator", "keda-adapter", "keda-webhooks"), append(images, kedaImages()...)
+		names, images = append(names, "keda"), append(images, kedaImages()...)
 	}
-	if err := c.build(ctx, report, append(names, "helm", "helm3")...); err != nil {
+	if err := c.build(ctx, report, names...); err != nil {
 		return err
 	}
 	if err := c.writeImages(images...); err != nil || !withKEDA || exists(c.kedaManifests()) {

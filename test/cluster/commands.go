@@ -16,7 +16,7 @@ import (
 const rootHelp = `Boots a real Kubernetes ` + kubernetesVersion + ` with KEDA ` + kedaVersion + ` in a network namespace with no way out.
 
 Each checkout has a cluster of its own, named after its path; --name or SCALE_TO_ZERO_CLUSTER picks another. Everything
-is built once, from the Go module proxy (about 15 minutes on two cores), and kept in the user's cache folder. It needs
+is built once, from the Go module proxy (some minutes on two cores), and kept in the user's cache folder. It needs
 Linux, root, Go and Debian's apt-get. Traefik ` + traefikVersion + ` is built and installed only when asked for.
 
 Run it from the repository's root; relative paths are taken from there:
@@ -52,7 +52,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(upCommand(run), traefikCommand(run), downCommand(run), statusCommand(run), buildCommand(run), assetsCommand(run),
 		clientCommand(run, "kubectl", "kubectl, as the cluster's administrator"),
-		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version),
+		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version+", built when it is first called"),
 		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run), pauseCommand(run),
 		certManagerCommand(run))
 	return root
@@ -116,10 +116,7 @@ func buildCommand(run runner) *cobra.Command {
 			if err := c.checkMachine(); err != nil {
 				return err
 			}
-			if err := installPackages(ctx, report); err != nil {
-				return err
-			}
-			return c.buildCluster(ctx, report, !without)
+			return c.obtain(ctx, report, !without)
 		}),
 	}
 	cmd.Flags().BoolVar(&without, "without-keda", false, "leave KEDA out")
@@ -148,7 +145,7 @@ func clientCommand(run runner, name, short string) *cobra.Command {
 	return &cobra.Command{
 		Use: name + " …", Short: short, DisableFlagParsing: true,
 		Long: short + ". Runs inside the namespace with the arguments that follow.",
-		RunE: run(func(_ context.Context, c *cluster, args []string) error { return c.runClient(name, args) }),
+		RunE: run(func(ctx context.Context, c *cluster, args []string) error { return c.runClient(ctx, name, args) }),
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -110,8 +112,8 @@ func TestPatchKEDA(t *testing.T) {
 func TestProgramsAreKeptByVersion(t *testing.T) {
 	c := testCluster(t)
 	for name, want := range map[string]string{
-		"hyperkube": "kubernetes-" + kubernetesVersion + "-0123/hyperkube", "keda-operator": "keda-" + kedaVersion + "/keda-operator",
-		"helm": "helm-" + helmVersion + "/helm", "helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
+		"hyperkube": "kubernetes-" + kubernetesVersion + "-0123/hyperkube", "coredns": "coredns-" + corednsVersion + "-0123/coredns",
+		"keda": "keda-" + kedaVersion + "-" + c.kedaSum() + "/keda", "helm": "helm-" + helmVersion + "-0123/helm", "helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
 		"traefik":      "traefik-" + traefikVersion + "-89ab/traefik",
 		"cert-manager": "cert-manager-" + certManagerVersion + "-cdef/cert-manager",
 	} {
@@ -121,14 +123,44 @@ func TestProgramsAreKeptByVersion(t *testing.T) {
 	}
 }
 
-// The version in versions.go and the one that kube/go.mod builds are the same.
-func TestKubernetesVersion(t *testing.T) {
-	mod, err := os.ReadFile("kube/go.mod")
+// The versions in versions.go and those that kube/go.mod builds are the same.
+func TestKubeVersions(t *testing.T) {
+	file, err := filepath.Abs("kube/go.mod")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(mod), "k8s.io/kubernetes "+kubernetesVersion+"\n") || !strings.HasPrefix(kubernetesVersion, "v1."+kubernetesMinor+".") {
-		t.Errorf("kube/go.mod does not ask for %s", kubernetesVersion)
+	got, err := requirements(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for module, want := range map[string]string{
+		"k8s.io/kubernetes": kubernetesVersion, "github.com/coredns/coredns": corednsVersion, "helm.sh/helm/v4": helmVersion, kedaModule: kedaVersion,
+	} {
+		if got[module] != want {
+			t.Errorf("kube/go.mod asks for %s %s, want %s", module, got[module], want)
+		}
+	}
+	if !strings.HasPrefix(kubernetesVersion, "v1."+kubernetesMinor+".") {
+		t.Errorf("%s is not of 1.%s", kubernetesVersion, kubernetesMinor)
+	}
+}
+
+// CoreDNS has the plugins that the Corefile names, and no others.
+func TestCoreDNSPlugins(t *testing.T) {
+	source, err := os.ReadFile("kube/coredns/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var built, named []string
+	for _, match := range regexp.MustCompile(`coredns/plugin/(\w+)"`).FindAllSubmatch(source, -1) {
+		built = append(built, string(match[1]))
+	}
+	for _, match := range regexp.MustCompile(`(?m)^  (\w+)`).FindAllSubmatch(testCluster(t).corefile(), -1) {
+		named = append(named, string(match[1]))
+	}
+	slices.Sort(named)
+	if !slices.Equal(built, named) {
+		t.Errorf("built %v, named %v", built, named)
 	}
 }
 

@@ -9,7 +9,9 @@
 // clusters. Whoever wants to talk to the cluster enters the namespace: kubectl, helm, exec and forward do.
 //
 //	build     Kubernetes and etcd (one binary), CoreDNS, KEDA and Helm from the Go module proxy; containerd, runc and the
-//	          CNI plugins from Debian. Kept under their versions in the user's cache and shared by all clusters.
+//	          CNI plugins from Debian. Kept under their versions in the user's cache and shared by all clusters. What
+//	          the four have in common is compiled once: Kubernetes' libraries, in Kubernetes' versions (kube/). CoreDNS
+//	          has only the plugins that our Corefile names, and KEDA only a few of its scalers (kedabuild.go). build.go
 //	network   the namespace, the node's address, its sysctls                                     network.go
 //	identity  certificate authorities, certificates, kubeconfigs                                 pki.go
 //	plane     etcd → kube-apiserver → controller-manager and scheduler                           controlplane.go
@@ -34,5 +36,5 @@
 // This is a module of its own, so that nothing needed here shows up in the dependencies of what we ship. It must not
 // import the main module: it knows Kubernetes, KEDA, Traefik and cert-manager, not what runs on them. kube/ and certmanager/
 // are yet other modules, for the reasons given there; so is each folder of traefik/, which stand in for modules that
-// Traefik's build would not get (traefikbuild.go).
+// Traefik's build would not get (traefikbuild.go), and keda/, which stands in for what its build leaves out.
 package main

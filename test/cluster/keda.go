@@ -19,12 +19,13 @@ func pause() bundledImage {
 	return bundledImage{name: pauseImage, binary: "pause", dest: "/pause"}
 }
 
-// kedaImages have the paths that KEDA's own images have: its manifests name some of them.
+// kedaImages have the paths that KEDA's own images have: its manifests name them, and by them the one program knows what
+// to be.
 func kedaImages() []bundledImage {
 	return []bundledImage{
-		{name: "ghcr.io/kedacore/keda:" + kedaVersion, binary: "keda-operator", dest: "/keda"},
-		{name: "ghcr.io/kedacore/keda-metrics-apiserver:" + kedaVersion, binary: "keda-adapter", dest: "/keda-adapter"},
-		{name: "ghcr.io/kedacore/keda-admission-webhooks:" + kedaVersion, binary: "keda-webhooks", dest: "/keda-admission-webhooks"},
+		{name: "ghcr.io/kedacore/keda:" + kedaVersion, binary: "keda", dest: "/keda"},
+		{name: "ghcr.io/kedacore/keda-metrics-apiserver:" + kedaVersion, binary: "keda", dest: "/keda-adapter"},
+		{name: "ghcr.io/kedacore/keda-admission-webhooks:" + kedaVersion, binary: "keda", dest: "/keda-admission-webhooks"},
 	}
 }
 

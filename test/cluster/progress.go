@@ -14,7 +14,13 @@ import (
 type progress struct {
 	out      io.Writer
 	terminal bool
+	silent   bool // says when it begins and when it is done, and nothing between
 	began    time.Time
+}
+
+// aside is for what is done while something else is shown.
+func (p *progress) aside() *progress {
+	return &progress{out: p.out, terminal: p.terminal, silent: true, began: p.began}
 }
 
 func newProgress() *progress {
@@ -37,11 +43,15 @@ func (p *progress) long(what string, do func() error) error {
 	began := time.Now()
 	elapsed := func() time.Duration { return time.Since(began).Round(time.Second) }
 	interval := 30 * time.Second
-	if p.terminal {
+	switch {
+	case p.silent:
+		interval = time.Hour
+		fallthrough
+	case !p.terminal:
+		fmt.Fprintf(p.out, "%s …\n", what)
+	default:
 		interval = time.Second
 		fmt.Fprintf(p.out, "%s …", what)
-	} else {
-		fmt.Fprintf(p.out, "%s …\n", what)
 	}
 	done := make(chan error, 1)
 	go func() { done <- do() }()

@@ -30,10 +30,7 @@ func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error
 		fmt.Fprintf(report.out, "cluster %s is up already\n", c.name)
 		return nil
 	}
-	if err := installPackages(ctx, report); err != nil {
-		return err
-	}
-	if err := c.buildCluster(ctx, report, withKEDA); err != nil {
+	if err := c.obtain(ctx, report, withKEDA); err != nil {
 		return err
 	}
 	if err := c.boot(ctx, newProgress(), withKEDA); err != nil {
@@ -41,6 +38,25 @@ func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error
 	}
 	fmt.Printf("cluster %s is up: `kubectl get pods -A` looks at it, `load` gives it an image, `forward` opens a Service, `down` removes it\n", c.name)
 	return nil
+}
+
+// obtain installs and builds what is not there yet, at once: one waits for the network, the other for the processors.
+func (c *cluster) obtain(ctx context.Context, report *progress, withKEDA bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	installed := make(chan error, 1)
+	go func() {
+		err := installPackages(ctx, report.aside())
+		if err != nil {
+			cancel() // no need to build for minutes before saying so
+		}
+		installed <- err
+	}()
+	built := c.buildCluster(ctx, report, withKEDA)
+	if err := <-installed; err != nil {
+		return err
+	}
+	return built
 }
 
 // isUp asks everything that up waits for, so its answer is as good as having just booted.

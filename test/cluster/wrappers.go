@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -49,9 +50,12 @@ func (c *cluster) writeWrappers() error {
 	return nil
 }
 
-// runClient becomes kubectl or helm, inside the namespace.
-func (c *cluster) runClient(name string, args []string) error {
+// runClient becomes kubectl or helm, inside the namespace. Helm 3, which `up` does without, is built first if need be.
+func (c *cluster) runClient(ctx context.Context, name string, args []string) error {
 	if err := c.mustBeUp(); err != nil {
+		return err
+	}
+	if err := c.build(ctx, newProgress(), clients()[name]); err != nil {
 		return err
 	}
 	return c.execInNamespace(c.binary(clients()[name]), append([]string{name}, args...), replaceEnv(os.Environ(), c.environment()))

@@ -1,0 +1,7 @@
+// What the scalers that are kept use of the files that are not.
+
+package scalers
+
+import v2 "k8s.io/api/autoscaling/v2"
+
+const externalMetricType = v2.ExternalMetricSourceType
