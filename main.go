@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command scale-to-zero lets apps that are already deployed sleep at zero replicas and wakes them on the first request.
 // One binary has everything that runs in the cluster; see its --help.
 package main

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package certs gives the webhook its serving certificate, which all replicas share in one Secret. There are two sources
 // of it: by itself it needs no step of the user's, and writes and renews the Secret and tells the API server the CA; with
 // cert-manager it only reads what that writes.

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package injector turns an opted-in Service, Ingress or Namespace into everything that scale-to-zero needs around it.
 //
 // This root package is pure: it knows no client, no clock and no log. Given what was read from the API server it says

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package interceptor is the data path: it stands between a Service and its pods, counts requests, and wakes the
 // workload when one comes while it sleeps.
 //

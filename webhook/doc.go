@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package webhook is admission: the only writer of users' Services and Ingresses, and the guard of replica counts. Managed
 // fields are computed before admission runs, so that what it changes is attributed to nobody and never conflicts with the
 // chart's owner.

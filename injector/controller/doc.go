@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package controller reads what is there, asks the pure package injector what should be there, and applies the
 // difference. It has two reconcilers, and the label's way goes through them in this order:
 //

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package keda has the part of KEDA's ScaledObject (keda.sh/v1alpha1, as of KEDA 2.21) that the injector writes and
 // reads. KEDA's own Go module would more than double the module graph.
 package keda

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package api is what the control plane and the data path share, and all that they share: the schema of the
 // annotation by which the injector tells the interceptors their routes, and the protobufs by which interceptors
 // talk to KEDA (externalscaler.proto) and to each other (peer.proto).

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 package api
 
 // Trigger metadata of the ScaledObjects that the injector makes. KEDA hands it back to the interceptors as

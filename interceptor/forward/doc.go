@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package forward is the engine: it carries requests and connections from clients to pods. Which pod, and how long to
 // wait for one, is package route's business; how the bytes get there is this package's alone.
 //

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package http1 reads the heads and the framing of HTTP/1.1 messages (RFC 9112) in place: a Request or a Response is a
 // list of positions in the buffer that its bytes came in, so that a proxy can pass on nearly the same bytes, and
 // parsing allocates nothing once its list of fields has grown.

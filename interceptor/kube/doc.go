@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package kube is the data path's only knowledge of Kubernetes: it watches EndpointSlices, scales workloads and writes
 // events.
 //

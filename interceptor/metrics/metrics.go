@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package metrics is what the interceptor tells Prometheus. Its labels name Services and workloads, which the cluster's
 // users make, and nothing that comes with a request.
 package metrics

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package notice tells the owner of an app what only the interceptors see: who keeps the app awake, and that clients give up
 // before it is ready.
 package notice

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package page makes the page that a browser is shown while the app that it asked for starts, and the answers by which that
 // page follows the start. It knows nothing of how requests come or wait; whether one is a browser's that opens a page is
 // for IsNavigation to say.

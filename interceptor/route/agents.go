@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 package route
 
 // knownAgents are the User-Agents of what asks an app whether it is there, or how it is, and is nobody's visit: written as

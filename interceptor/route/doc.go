@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package route knows where requests may go: the routes (one port of one opted-in Service each), the workloads behind
 // them (targets) with their counts, and the pods that are ready. It counts, chooses, and holds.
 //

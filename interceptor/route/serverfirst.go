@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 package route
 
 // Which ports have a server that speaks first is remembered, so that later connections reach it without delay. A memory

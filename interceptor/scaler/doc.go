@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package scaler keeps workloads awake while they are needed: it answers KEDA's external scaler calls from the counts of
 // all interceptors, pushes to KEDA when a workload that sleeps gets a request, and scales by itself where KEDA does not
 // listen or does not act.

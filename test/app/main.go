@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command app stands in for somebody's web app in tests and in the demo: a server that takes its time to start and tells
 // what reached it, a client that tells what came back, and a process that does nothing.
 package main

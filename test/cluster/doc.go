@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command cluster boots a real Kubernetes with KEDA on one Linux machine, without a registry, a container engine or a
 // virtual machine, and takes it down again without a trace. It is what the end-to-end tests and the demo run on.
 //

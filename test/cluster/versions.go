@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 // What runs in the cluster. Changing a version here builds it next to the old one; `down` and `up` switch to it.

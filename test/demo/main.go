@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command demo shows what scale-to-zero does, for real: it boots a Kubernetes on this machine (test/cluster), or takes one
 // that the viewer names, deploys an app from a chart that knows nothing of scale-to-zero, sets one label, and tells what can be seen. What it says was
 // measured; what does not happen makes it fail.

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command drive looks for requests that get lost: it has apps fall asleep and wake over and over, or restarts every
 // interceptor over and over, sends requests at random moments around each edge, and checks every answer.
 //

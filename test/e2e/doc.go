@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package e2e tries scale-to-zero as its users do, in a real cluster with KEDA: charts are installed with Helm, Services
 // labelled with kubectl, requests sent from a pod, and events read. Every test has a namespace of its own.
 //

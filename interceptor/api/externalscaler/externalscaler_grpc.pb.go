@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // The wire contract of KEDA's external scalers (KEDA 2.21): names and numbers are KEDA's, so that its operator can call
 // the interceptors.
 

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // What interceptors tell each other. Each one subscribes to every other; a subscriber's view of a peer ends with the
 // stream, so that a dead interceptor's counts go when its connections do.
 

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command coldstart measures the stages of a cold start from outside: from the request to the scale patch, from there to
 // the pod's Ready, and from there to the first byte of the answer, as watches on the Deployment and its pods see them; and
 // of the last one how much went by until Kubernetes had the pod in an EndpointSlice, from which the interceptors know it. In

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command certmanager is what our tests need of cert-manager in one static binary: its own controllers for Issuers,
 // ClusterIssuers and Certificates, with a self-signed or a CA's issuer, and its cainjector for webhook configurations.
 // ACME and the like are left out, and so is its webhook, which only admits.

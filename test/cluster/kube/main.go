@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command hyperkube is Kubernetes in one static binary: every component of the control plane and of the node, kubectl
 // and etcd. It runs the one it is called as, so a symlink or argv[0] chooses; `hyperkube NAME …` works too.
 //

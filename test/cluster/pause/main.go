@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command pause is the first process of every pod: it holds the pod's namespaces open, reaps what is orphaned to it and
 // ends when told to.
 package main

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Azure Event Grid, to which this build of KEDA sends no events.
 
 package eventemitter

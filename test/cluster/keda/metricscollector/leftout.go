@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Metrics by OpenTelemetry, which KEDA has besides those for Prometheus and by default does not send. This build of it
 // never does.
 

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // The secret stores of clouds, none of which this build of KEDA can read.
 
 package resolver

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // What the scalers that are kept use of the files that are not.
 
 package scalers

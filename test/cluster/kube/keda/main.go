@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Command keda is KEDA's three programs in one. It runs the one it is called as.
 package main
 

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ext stands in for the nested module of Traefik that a product built on it fills with settings of its own. It is
 // not in the zip of Traefik's module.
 package ext

@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package auth stands in for the fork of go-http-auth that Traefik uses and that the module proxy does not have. It has
 // what Traefik's two middlewares for passwords call, and lets nobody in.
 package auth

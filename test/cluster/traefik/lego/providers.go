@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package dns is what Traefik is built with in place of the package providers/dns of go-acme/lego, which knows some two
 // hundred companies' interfaces: the module proxy does not have all of their libraries. This one knows none, so Traefik
 // can answer every ACME challenge but those in DNS.
