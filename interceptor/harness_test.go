@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 package interceptor
 
 import (
@@ -38,6 +41,7 @@ type fakeCluster struct {
 	wakes  []scaler.Wake
 	warned []scaler.Warning
 	asleep bool              // Scale finds no replicas
+	pods   int               // of the Service that was set last: what Replicas finds
 	onWake func(scaler.Wake) // called for each event
 }
 
@@ -64,10 +68,7 @@ func (c *fakeCluster) Scale(_ context.Context, namespace string, w api.Workload)
 func (c *fakeCluster) Replicas(context.Context, string, api.Workload) (int32, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.asleep {
-		return 0, nil
-	}
-	return 1, nil
+	return int32(c.pods), nil
 }
 
 func (c *fakeCluster) WakeRequested(w scaler.Wake) {
@@ -222,7 +223,14 @@ func (n *node) leaksNothing() {
 	}
 }
 
-func (n *node) set(s route.Service) { n.services <- func(sink Sink) { sink.SetService(s) } }
+func (n *node) set(s route.Service) {
+	n.services <- func(sink Sink) {
+		n.mu.Lock()
+		n.pods = s.Pods
+		n.mu.Unlock()
+		sink.SetService(s)
+	}
+}
 
 // applied waits until what was set holds.
 func (n *node) applied() {

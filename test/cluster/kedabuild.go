@@ -1,3 +1,6 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -133,6 +136,9 @@ func copySources(from, to string) error {
 		}
 		content, err := os.ReadFile(path)
 		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil { // from may be a file
 			return err
 		}
 		return os.WriteFile(target, content, 0o644)
