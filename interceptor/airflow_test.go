@@ -20,7 +20,7 @@ import (
 func TestTriesThatAreGivenUp(t *testing.T) {
 	const tries = 3
 	var started atomic.Int64
-	apiServer := pod(t, func(w http.ResponseWriter, r *http.Request) {
+	apiServer := pod(t, func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || r.Method != http.MethodPatch || string(body) != `{"pid":7}` {
 			t.Errorf("%s %q, %v", r.Method, body, err)

@@ -71,7 +71,7 @@ func (r *WorkloadReconciler) progress(ctx context.Context, w workload, d demand,
 	default:
 		s = s.begun(now)
 		// Nobody waits for what was scaled up by hand, so that the interceptors know of it by this alone.
-		if wait := s.untilLook(now); wait > 0 && !(s.looked.IsZero() && injector.ScaledByHand(w.ManagedFields)) {
+		if wait := s.untilLook(now); wait > 0 && (!s.looked.IsZero() || !injector.ScaledByHand(w.ManagedFields)) {
 			result.RequeueAfter = wait
 			break
 		}

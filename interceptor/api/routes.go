@@ -167,13 +167,8 @@ func DecodeRoutes(value string) (Routes, error) {
 		return r, errors.New("decoding routes: no ports")
 	}
 	for _, p := range r.Ports {
-		if p.Listen < 1 || p.Listen > 65535 {
-			return r, fmt.Errorf("decoding routes: port %q listens on %d, which is no port", p.Name, p.Listen)
-		}
-		switch p.Protocol {
-		case ProtocolAuto, ProtocolHTTP, ProtocolTCP:
-		default:
-			return r, fmt.Errorf("decoding routes: port %q has protocol %q, want auto, http or tcp", p.Name, p.Protocol)
+		if err := p.check(); err != nil {
+			return r, err
 		}
 	}
 	switch r.WaitingPage {
@@ -195,6 +190,18 @@ func DecodeRoutes(value string) (Routes, error) {
 		}
 	}
 	return r, nil
+}
+
+func (p Port) check() error {
+	if p.Listen < 1 || p.Listen > 65535 {
+		return fmt.Errorf("decoding routes: port %q listens on %d, which is no port", p.Name, p.Listen)
+	}
+	switch p.Protocol {
+	case ProtocolAuto, ProtocolHTTP, ProtocolTCP:
+		return nil
+	default:
+		return fmt.Errorf("decoding routes: port %q has protocol %q, want auto, http or tcp", p.Name, p.Protocol)
+	}
 }
 
 // Duration is a time.Duration that reads and writes itself as text ("5m0s"), so that a person can read the annotation.
