@@ -17,3 +17,12 @@ const (
 
 // MetricPendingRequests is the metric that the external scaler offers to KEDA.
 const MetricPendingRequests = "pending-requests"
+
+// MetricUse is for the injector and not offered to KEDA. The answer has one value each for MetricPendingRequests and these.
+const (
+	MetricUse = "use"
+	// MetricIdle is the time since the last request that is known of began or ended, in milliseconds.
+	MetricIdle = "idle-milliseconds"
+	// MetricCounted is for how long no request can have gone uncounted, in milliseconds.
+	MetricCounted = "counted-milliseconds"
+)

@@ -68,7 +68,7 @@ func (t *Table) target(s Service) *Target {
 	key := Key{Namespace: s.Namespace, Workload: s.Routes.Workload.String()}
 	target := t.targets[key]
 	if target == nil {
-		target = &Target{Key: key, clock: t.clock, metrics: t.options.TargetMetrics(key)}
+		target = &Target{Key: key, clock: t.clock, made: t.clock.now(), metrics: t.options.TargetMetrics(key)}
 		t.targets[key] = target
 	}
 	target.workload.Store(&s.Routes.Workload)

@@ -33,6 +33,7 @@ type Target struct {
 	Key Key
 
 	clock    clock
+	made     int64 // when it was made, by clock
 	workload atomic.Pointer[api.Workload]
 
 	// pending counts the requests that have arrived here and are not answered yet. Only Begin adds, and only the
@@ -124,6 +125,9 @@ func (t *Target) Idle() time.Duration {
 	}
 	return time.Duration(max(0, t.clock.now()-last))
 }
+
+// Known is the time since this process first had a route to it.
+func (t *Target) Known() time.Duration { return time.Duration(t.clock.now() - t.made) }
 
 // Cooldown is how long the workload stays up after its last request.
 func (t *Target) Cooldown() time.Duration { return time.Duration(t.cooldown.Load()) }

@@ -20,6 +20,12 @@ func (a *Activity) Pending(t *route.Target) int64 {
 	return t.Pending() + pending
 }
 
+// Idle is the time since the last request anywhere that is known of, and for how long no request can have gone uncounted.
+func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
+	_, idle = a.Peers.Total(t.Key)
+	return min(idle, t.Idle()), min(t.Known(), a.Peers.SinceLost())
+}
+
 // Active says whether the workload is to be up, where it may sleep after an idle time of quiet:
 //
 //	a request is pending anywhere, or the last one anywhere is younger than quiet          → yes

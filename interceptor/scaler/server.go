@@ -184,18 +184,23 @@ func (s *Server) GetMetricSpec(_ context.Context, ref *pb.ScaledObjectRef) (*pb.
 
 // GetMetrics implements the external scaler.
 func (s *Server) GetMetrics(_ context.Context, r *pb.GetMetricsRequest) (*pb.GetMetricsResponse, error) {
-	if r.GetMetricName() != api.MetricPendingRequests {
-		return nil, status.Errorf(codes.InvalidArgument, "metric %q is not known, only %q",
-			r.GetMetricName(), api.MetricPendingRequests)
+	if name := r.GetMetricName(); name != api.MetricPendingRequests && name != api.MetricUse {
+		return nil, status.Errorf(codes.InvalidArgument, "metric %q is not known, only %q and %q", name, api.MetricPendingRequests, api.MetricUse)
 	}
 	t, err := s.target(r.GetScaledObjectRef())
 	if err != nil {
 		return nil, err
 	}
-	pending := s.options.Activity.Pending(t)
-	return &pb.GetMetricsResponse{MetricValues: []*pb.MetricValue{{
-		MetricName: r.GetMetricName(), MetricValue: pending, MetricValueFloat: float64(pending),
-	}}}, nil
+	values := []*pb.MetricValue{metric(api.MetricPendingRequests, s.options.Activity.Pending(t))}
+	if r.GetMetricName() == api.MetricUse {
+		idle, counted := s.options.Activity.Idle(t)
+		values = append(values, metric(api.MetricIdle, idle.Milliseconds()), metric(api.MetricCounted, counted.Milliseconds()))
+	}
+	return &pb.GetMetricsResponse{MetricValues: values}, nil
+}
+
+func metric(name string, value int64) *pb.MetricValue {
+	return &pb.MetricValue{MetricName: name, MetricValue: value, MetricValueFloat: float64(value)}
 }
 
 // target finds what ref is about. The error for an unknown workload has KEDA leave it as it is: neither do we know that
