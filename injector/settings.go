@@ -214,3 +214,11 @@ func Short(d time.Duration) string {
 	}
 	return s
 }
+
+// Rounded makes a duration readable: to a tenth of a second under a minute, to the second above.
+func Rounded(d time.Duration) string {
+	if d < time.Minute {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return Short(d.Round(time.Second))
+}

@@ -7,11 +7,23 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
+
+// Use is what the interceptors know of the requests for a workload.
+type Use struct {
+	Pending int64
+	// Idle is the time since the last request that they know of.
+	Idle time.Duration
+	// Counted is for how long no request can have gone uncounted.
+	Counted time.Duration
+}
 
 // Slept is how a workload has come to have no replicas.
 type Slept struct {
@@ -22,29 +34,89 @@ type Slept struct {
 	// Ready says that a pod was ready since it was last scaled up.
 	Ready bool
 	// For is the time since that, or, if none was, since it was scaled up. 0 is not known.
-	For string
+	For time.Duration
+	// Use is nil if the interceptors have not answered.
+	Use *Use
 	// Cooldown is the idle time after which it sleeps.
 	Cooldown time.Duration
 	// ToKeep is what to do to keep it without replicas.
 	ToKeep string
 }
 
+// aMoment is more than it takes to notice that a workload has no replicas. A request that is more recent may have come after
+// it fell asleep.
+const aMoment = 5 * time.Second
+
 // Note tells it, in an event.
+//
+// The API server does not record who has scaled to zero through the scale subresource, as KEDA and `kubectl scale` do. So the
+// note only says what the idle time proves: KEDA never puts to sleep what has been idle for less than api.InactiveAfter.
 func (s Slept) Note(workload string) string {
 	switch {
 	case s.Paused != "":
 		return fmt.Sprintf("%s has gone to zero replicas: %s. Requests get 503 until that ends", workload, s.Paused)
 	case s.By != "" && !scalesForUs(s.By):
 		return fmt.Sprintf("%s was scaled to zero by %s, not for lack of requests. The next request wakes it. %s", workload, s.By, s.ToKeep)
-	case !s.Ready && s.For == "": // it may have been before anybody looked
-		return fmt.Sprintf("%s has gone to zero replicas: no pod was ready, and nobody waits for one. The next request starts it again", workload)
 	case !s.Ready:
-		return fmt.Sprintf("%s has gone to zero replicas: it never became ready in %s, and nobody waits for it. The next request starts it again", workload, s.For)
-	case s.For == "":
-		return fmt.Sprintf("%s has gone to zero replicas: no requests for %s; the next one wakes it", workload, Short(s.Cooldown))
-	default:
-		return fmt.Sprintf("%s has gone to zero replicas after %s awake: no requests for %s; the next one wakes it", workload, s.For, Short(s.Cooldown))
+		return s.neverReady(workload)
 	}
+	var awake string
+	if s.For > 0 {
+		awake = " after " + Rounded(s.For) + " awake"
+	}
+	enough := min(api.InactiveAfter(s.Cooldown), s.Cooldown)
+	idle := s.idle()
+	switch {
+	case s.quietFor() >= enough:
+		quiet := min(s.quietFor(), s.Cooldown).Truncate(time.Second)
+		return fmt.Sprintf("%s has gone to zero replicas%s: no requests for %s; the next one wakes it", workload, awake, Short(quiet))
+	case idle >= enough: // or not known
+		return fmt.Sprintf("%s has gone to zero replicas%s. The next request wakes it", workload, awake)
+	case s.Use != nil && (s.Use.Pending > 0 || s.Use.Idle < aMoment):
+		return fmt.Sprintf("%s has gone to zero replicas%s, in use until a moment ago. The next request wakes it. %s", workload, awake, s.ToKeep)
+	default:
+		return fmt.Sprintf("%s was scaled to zero%s, not for lack of requests: it had been idle for less than %s, and sleeps after %s. The next request wakes it. %s",
+			workload, awake, Short(idle.Truncate(time.Second)+time.Second), Short(s.Cooldown), s.ToKeep)
+	}
+}
+
+// neverReady is the note on a workload that no request has reached.
+func (s Slept) neverReady(workload string) string {
+	why := "no pod was ready" // one may have been before anybody looked
+	if s.For > 0 {
+		why = "it never became ready in " + Rounded(s.For)
+	}
+	switch {
+	case s.Use == nil || s.Use.Pending > 0:
+	case s.For > 0:
+		why += ", and nobody waits for it"
+	default:
+		why += ", and nobody waits for one"
+	}
+	return fmt.Sprintf("%s has gone to zero replicas: %s. The next request starts it again", workload, why)
+}
+
+// idle is the most that the idle clock can have shown. It runs from when the workload is ready.
+func (s Slept) idle() time.Duration {
+	idle := time.Duration(math.MaxInt64)
+	if s.Use != nil {
+		idle = s.Use.Idle
+		if s.Use.Pending > 0 {
+			idle = 0
+		}
+	}
+	if s.For > 0 {
+		idle = min(idle, s.For)
+	}
+	return idle
+}
+
+// quietFor is for how long there certainly was no request.
+func (s Slept) quietFor() time.Duration {
+	if s.Use == nil {
+		return 0
+	}
+	return min(s.idle(), s.Use.Counted)
 }
 
 // ScaledBy returns the field manager that was the last to change the replica count of an object with these managed fields,

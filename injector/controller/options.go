@@ -25,7 +25,7 @@ type Options struct {
 	PortLow, PortHigh int32
 	// AliasLinger is how long an alias Service stays when no Ingress names it any more. Default 30 s.
 	AliasLinger time.Duration
-	// Counts asks the interceptors what they count, where there is no KEDA to do it. Default over gRPC at ScalerAddress.
+	// Counts asks the interceptors what they count. Default over gRPC at ScalerAddress.
 	Counts Counts
 	// Learned follows what the interceptors learn. Default over gRPC at ScalerAddress.
 	Learned Learned

@@ -36,6 +36,8 @@ type Counts interface {
 	// Visited says whether a request has come within a time. It is true too where the interceptors have not counted for so
 	// long yet.
 	Visited(ctx context.Context, namespace string, w api.Workload, within time.Duration) (bool, error)
+	// Use says when it was last used.
+	Use(ctx context.Context, namespace string, w api.Workload) (injector.Use, error)
 }
 
 // scaleByCounts does KEDA's part where there is no KEDA: it puts an idle workload to sleep, and gives a busy one more
@@ -74,49 +76,69 @@ type scalerClient struct {
 
 // Count implements Counts.
 func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Workload) (bool, int64, error) {
-	client, err := c.connect()
-	if err != nil {
+	if err := c.connect(); err != nil {
 		return false, 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
-	ref := &pb.ScaledObjectRef{Name: w.Name, Namespace: namespace, ScalerMetadata: map[string]string{
-		api.MetadataWorkload: w.String(), api.MetadataTargetPendingRequests: strconv.Itoa(1),
-	}}
-	active, err := client.IsActive(ctx, ref)
+	active, err := c.client.IsActive(ctx, refOf(namespace, w))
 	if err != nil {
 		return false, 0, fmt.Errorf("asking whether %s is active: %w", w, err)
 	}
-	metrics, err := client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: ref, MetricName: api.MetricPendingRequests})
-	if err != nil {
-		return false, 0, fmt.Errorf("asking for the pending requests of %s: %w", w, err)
+	values, err := c.metrics(ctx, namespace, w, api.MetricPendingRequests)
+	return active.GetResult(), values[api.MetricPendingRequests], err
+}
+
+// Use implements Counts.
+func (c *scalerClient) Use(ctx context.Context, namespace string, w api.Workload) (injector.Use, error) {
+	if err := c.connect(); err != nil {
+		return injector.Use{}, err
 	}
-	var pending int64
-	for _, m := range metrics.GetMetricValues() {
-		pending += m.GetMetricValue()
-	}
-	return active.GetResult(), pending, nil
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	values, err := c.metrics(ctx, namespace, w, api.MetricUse)
+	return injector.Use{
+		Pending: values[api.MetricPendingRequests],
+		Idle:    time.Duration(values[api.MetricIdle]) * time.Millisecond,
+		Counted: time.Duration(values[api.MetricCounted]) * time.Millisecond,
+	}, err
 }
 
 // Visited implements Counts.
 func (c *scalerClient) Visited(ctx context.Context, namespace string, w api.Workload, within time.Duration) (bool, error) {
-	client, err := c.connect()
-	if err != nil {
+	if err := c.connect(); err != nil {
 		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
-	active, err := client.IsActive(ctx, &pb.ScaledObjectRef{Name: w.Name, Namespace: namespace, ScalerMetadata: map[string]string{
-		api.MetadataWorkload: w.String(), api.MetadataInactiveAfter: within.String(),
-	}})
+	ref := refOf(namespace, w)
+	ref.ScalerMetadata[api.MetadataInactiveAfter] = within.String()
+	active, err := c.client.IsActive(ctx, ref)
 	if err != nil {
 		return false, fmt.Errorf("asking whether %s was visited: %w", w, err)
 	}
 	return active.GetResult(), nil
 }
 
-// connect returns the client, which it makes once.
-func (c *scalerClient) connect() (pb.ExternalScalerClient, error) {
+func (c *scalerClient) metrics(ctx context.Context, namespace string, w api.Workload, name string) (map[string]int64, error) {
+	answer, err := c.client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: refOf(namespace, w), MetricName: name})
+	if err != nil {
+		return nil, fmt.Errorf("asking for %s of %s: %w", name, w, err)
+	}
+	values := map[string]int64{}
+	for _, m := range answer.GetMetricValues() {
+		values[m.GetMetricName()] = m.GetMetricValue()
+	}
+	return values, nil
+}
+
+func refOf(namespace string, w api.Workload) *pb.ScaledObjectRef {
+	return &pb.ScaledObjectRef{Name: w.Name, Namespace: namespace, ScalerMetadata: map[string]string{
+		api.MetadataWorkload: w.String(), api.MetadataTargetPendingRequests: strconv.Itoa(1),
+	}}
+}
+
+func (c *scalerClient) connect() error {
 	c.once.Do(func() {
 		var conn *grpc.ClientConn
 		conn, c.err = grpc.NewClient("dns:///"+c.address,
@@ -133,7 +155,7 @@ func (c *scalerClient) connect() (pb.ExternalScalerClient, error) {
 		}
 	})
 	if c.err != nil {
-		return nil, fmt.Errorf("connecting to the interceptors: %w", c.err)
+		return fmt.Errorf("connecting to the interceptors: %w", c.err)
 	}
-	return c.client, nil
+	return nil
 }

@@ -5,6 +5,7 @@ package controller
 
 import (
 	"context"
+	"math"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
 )
@@ -25,8 +27,15 @@ func (fakeScaler) IsActive(context.Context, *pb.ScaledObjectRef) (*pb.IsActiveRe
 	return &pb.IsActiveResponse{}, nil
 }
 
-func (fakeScaler) GetMetrics(context.Context, *pb.GetMetricsRequest) (*pb.GetMetricsResponse, error) {
-	return &pb.GetMetricsResponse{}, nil
+func (fakeScaler) GetMetrics(_ context.Context, r *pb.GetMetricsRequest) (*pb.GetMetricsResponse, error) {
+	if r.GetMetricName() != api.MetricUse {
+		return &pb.GetMetricsResponse{}, nil
+	}
+	return &pb.GetMetricsResponse{MetricValues: []*pb.MetricValue{
+		{MetricName: api.MetricPendingRequests, MetricValue: 3},
+		{MetricName: api.MetricIdle, MetricValue: 1500},
+		{MetricName: api.MetricCounted, MetricValue: time.Duration(math.MaxInt64).Milliseconds()},
+	}}, nil
 }
 
 // silencer can have the first connection fall silent, as one to a node that has gone; later ones work.
@@ -54,6 +63,29 @@ func (c silentConn) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	return c.Conn.Write(b)
+}
+
+func TestUse(t *testing.T) {
+	t.Parallel()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	pb.RegisterExternalScalerServer(server, fakeScaler{})
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(server.Stop)
+	c := &scalerClient{address: l.Addr().String()}
+	web := api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"}
+	got, err := c.Use(t.Context(), "shop", web)
+	want := injector.Use{Pending: 3, Idle: 1500 * time.Millisecond, Counted: time.Duration(math.MaxInt64).Truncate(time.Millisecond)}
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	server.Stop()
+	if _, err := c.Use(t.Context(), "shop", web); err == nil {
+		t.Error("an answer of nobody")
+	}
 }
 
 func TestCountLeavesSilentInterceptor(t *testing.T) {

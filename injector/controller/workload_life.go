@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
@@ -23,6 +24,8 @@ type life struct {
 	since         time.Time // of asleep, or of awake
 	woken         time.Time // when it last left sleep
 	uncounted     time.Time // when its traffic last went past the interceptors
+	bypassing     bool      // requests may go past the interceptors: a Service is not taken over yet, or has failed open
+	bypassed      time.Time // when that was last so
 	paused        string    // what was told last of a pause
 	within        int32     // its replica count when that was last within the limit; 0 if it has not been, or was asleep
 }
@@ -33,6 +36,31 @@ func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedNa
 	now := r.Now()
 	r.mu.Lock()
 	was, known := r.lives[key]
+	is := was.next(now, known, w, d)
+	r.lives[key] = is
+	r.mu.Unlock()
+	if !known || len(d.services) == 0 {
+		return false
+	}
+	objects := d.objects(w)
+	switch {
+	case is.asleep && !was.asleep:
+		note := r.slept(ctx, was, is, w, d, p).Note(w.Ref().String())
+		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAsleep, note, objects...)
+	case is.awake && !was.awake && !is.woken.IsZero():
+		ready := fmt.Sprintf("is ready (%d of %s)", w.ReadyReplicas, replicasText(w.Replicas))
+		if w.ReadyReplicas == 0 {
+			ready = "takes requests before it is ready, as a Service of it asks (publishNotReadyAddresses)"
+		}
+		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAwake,
+			fmt.Sprintf("%s %s, %s after it was scaled up", w.Ref(), ready, injector.Rounded(now.Sub(is.woken))), objects...)
+		return true
+	}
+	return false
+}
+
+// next is what is known after another look. Known says that there was one before.
+func (was life) next(now time.Time, known bool, w workload, d demand) life {
 	is := was
 	switch asleep, awake := w.Replicas == 0, w.Replicas > 0 && w.serves; {
 	case !known:
@@ -47,37 +75,31 @@ func (r *WorkloadReconciler) observe(ctx context.Context, key types.NamespacedNa
 	if known && is.awake && !was.awake {
 		is.since, is.seen = now, true
 	}
-	r.lives[key] = is
-	r.mu.Unlock()
-	if !known || len(d.services) == 0 {
-		return false
+	if is.bypassing = d.unsafe || d.open; is.bypassing || was.bypassing {
+		is.bypassed = now
 	}
-	objects := d.objects(w)
-	switch {
-	case is.asleep && !was.asleep:
-		note := was.slept(now, w, d, p).Note(w.Ref().String())
-		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAsleep, note, objects...)
-	case is.awake && !was.awake && !is.woken.IsZero():
-		ready := fmt.Sprintf("is ready (%d of %s)", w.ReadyReplicas, replicasText(w.Replicas))
-		if w.ReadyReplicas == 0 {
-			ready = "takes requests before it is ready, as a Service of it asks (publishNotReadyAddresses)"
-		}
-		r.stories.tell(ctx, corev1.EventTypeNormal, reasonAwake,
-			fmt.Sprintf("%s %s, %s after it was scaled up", w.Ref(), ready, rounded(now.Sub(is.woken))), objects...)
-		return true
-	}
-	return false
+	return is
 }
 
-// slept tells how the workload has fallen asleep of which this is known before.
-func (was life) slept(now time.Time, w workload, d demand, p pause) injector.Slept {
+// slept is how the workload has fallen asleep, of which was and is are known before and after.
+func (r *WorkloadReconciler) slept(ctx context.Context, was, is life, w workload, d demand, p pause) injector.Slept {
+	now := r.Now()
 	s := injector.Slept{By: injector.ScaledBy(w.ManagedFields), Paused: p.why(), Ready: was.awake, Cooldown: longest(d.settings)}
 	since := was.since
 	if !was.awake {
 		since = was.woken
 	}
 	if was.seen {
-		s.For = rounded(now.Sub(since))
+		s.For = now.Sub(since)
+	}
+	use, err := r.Counts.Use(ctx, w.Namespace, w.Ref())
+	if err != nil {
+		log.FromContext(ctx).Info("The interceptors do not say when an app was last used", "workload", w.Ref().String(), "error", err.Error())
+	} else {
+		if !is.bypassed.IsZero() {
+			use.Counted = min(use.Counted, now.Sub(is.bypassed))
+		}
+		s.Use = &use
 	}
 	if p.so != nil {
 		s.ToKeep = fmt.Sprintf("To keep it there: kubectl annotate scaledobject -n %s %s %s=0", p.so.Namespace, p.so.Name, keda.PausedReplicasAnnotation)

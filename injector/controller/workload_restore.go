@@ -182,11 +182,3 @@ func longest(settings []injector.Settings) time.Duration {
 	}
 	return d
 }
-
-// rounded makes a duration readable: to a tenth of a second under a minute, to the second above.
-func rounded(d time.Duration) string {
-	if d < time.Minute {
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return injector.Short(d.Round(time.Second))
-}

@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -106,16 +108,31 @@ func TestReplicasByHand(t *testing.T) {
 	a.progress("it starts", at(api.StageScheduling))
 }
 
-// TestScaledToZeroByHand is told as what it is where the API server records who did it. It does not for the scale
-// subresource, whose object leaves a count of zero out.
+// stopped is a clock that a test moves forward. That no two times are the same keeps the names of events apart.
+type stopped struct {
+	start time.Time
+	ahead atomic.Int64
+}
+
+func (c *stopped) now() time.Time {
+	return c.start.Add(time.Duration(c.ahead.Add(int64(time.Microsecond))))
+}
+func (c *stopped) forward(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// TestScaledToZeroByHand is told as what it is, where the API server records who did it, and where the interceptors know
+// better. It is not recorded for the scale subresource, whose object leaves a count of zero out.
 func TestScaledToZeroByHand(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
-	start(t, planeOptions{interceptors: &interceptors{}})
+	counts, c := &counts{}, &stopped{start: time.Now()}
+	control := planeOptions{interceptors: &interceptors{}, counts: counts, now: c.now}
+	p := start(t, control)
 	a := newApp(t, 1)
 	a.takenOver()
+	c.forward(time.Hour)
 	awake := 0
 	again := func() {
 		t.Helper()
+		a.ready("web", 0)
 		a.scaledSeen(1)
 		a.ready("web", 1)
 		awake++
@@ -126,15 +143,78 @@ func TestScaledToZeroByHand(t *testing.T) {
 			return nil
 		})
 	}
+	use := func(pending int64, idle time.Duration) *injector.Use {
+		return &injector.Use{Pending: pending, Idle: idle, Counted: 2 * time.Hour}
+	}
+	wakes := "The next request wakes it. To keep it there: kubectl annotate scaledobject -n " + a.ns + " web-deployment autoscaling.keda.sh/paused-replicas=0\n"
+	asleep := func(by string, use *injector.Use, text string) {
+		t.Helper()
+		counts.setUse(use)
+		a.scaleAs(by, 0)
+		a.told("Service", "web", "Asleep: Deployment/web "+text)
+		a.told("Deployment", "web", "Asleep: Deployment/web "+text)
+	}
 	if err := kube.Patch(t.Context(), a.deployment("web", 0), client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`)), client.FieldOwner("kubectl-edit")); err != nil {
 		t.Fatal(err)
 	}
-	a.told("Service", "web", "Asleep: Deployment/web was scaled to zero by kubectl-edit, not for lack of requests. The next request wakes it. To keep it there: kubectl annotate scaledobject -n "+
-		a.ns+" web-deployment autoscaling.keda.sh/paused-replicas=0")
-	a.ready("web", 0)
+	a.told("Service", "web", "Asleep: Deployment/web was scaled to zero by kubectl-edit, not for lack of requests. "+wakes)
 	again()
-	a.scale(0)
-	a.told("Service", "web", "awake: no requests for 5m; the next one wakes it")
+	c.forward(10 * time.Minute)
+	asleep("keda", use(0, 5*time.Minute), "has gone to zero replicas after 10m awake: no requests for 5m; the next one wakes it\n")
+	again()
+	c.forward(11 * time.Minute)
+	asleep("kubectl", use(1, 0), "has gone to zero replicas after 11m awake, in use until a moment ago. "+wakes)
+	again()
+	c.forward(12 * time.Minute)
+	asleep("kubectl", use(0, 40*time.Second), "was scaled to zero after 12m awake, not for lack of requests: it had been idle for less than 41s, and sleeps after 5m. "+wakes)
+	again()
+	c.forward(13 * time.Minute)
+	asleep("kubectl", use(0, time.Hour), "has gone to zero replicas after 13m awake: no requests for 5m; the next one wakes it\n")
+	again()
+	c.forward(20 * time.Second)
+	asleep("kubectl", use(0, time.Hour), "was scaled to zero after 20s awake, not for lack of requests: it had been idle for less than 21s, and sleeps after 5m. "+wakes)
+	again()
+	c.forward(14 * time.Minute)
+	asleep("kubectl", nil, "has gone to zero replicas after 14m awake. The next request wakes it\n")
+
+	again()
+	p.stop()
+	if err := kube.Delete(t.Context(), &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-deployment"}}); err != nil {
+		t.Fatal(err)
+	}
+	start(t, control) // which does not know for how long it has been awake
+	eventually(t, "it has seen the workload", a.scaled)
+	asleep("kubectl", use(0, 50*time.Second), "was scaled to zero, not for lack of requests: it had been idle for less than 51s, and sleeps after 5m. "+wakes)
+}
+
+// TestAsleepWithoutKEDA tells what the controller does itself from what is done by hand.
+func TestAsleepWithoutKEDA(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	withoutKEDA(t)
+	counts, c := &counts{active: true}, &stopped{start: time.Now()}
+	start(t, planeOptions{interceptors: &interceptors{}, counts: counts, now: c.now})
+	a := newApp(t, 1)
+	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"2s"}}}`); err != nil {
+		t.Fatal(err)
+	}
+	a.label(`"true"`)
+	a.followTakeover()
+	a.told("Service", "web", "Injected: ")
+	counts.setUse(&injector.Use{Idle: 2 * time.Second, Counted: time.Hour})
+	c.forward(time.Hour)
+	counts.set(false, 0, nil)
+	a.told("Service", "web", "Asleep: Deployment/web has gone to zero replicas: no requests for 2s; the next one wakes it\n")
+
+	counts.set(true, 0, nil)
+	counts.setUse(&injector.Use{Idle: time.Second, Pending: 1, Counted: time.Hour})
+	a.ready("web", 0)
+	a.scaledSeen(1)
+	a.ready("web", 1)
+	a.told("Service", "web", "Awake: ")
+	c.forward(time.Minute)
+	a.scaleAs("kubectl", 0)
+	a.told("Service", "web", "Asleep: Deployment/web has gone to zero replicas after 1m awake, in use until a moment ago. The next request wakes it. "+
+		"To keep it there, opt it out first (label scale-to-zero=false)\n")
 }
 
 // TestNeverAwake: what was never ready has not been awake.
@@ -327,7 +407,7 @@ func TestNotReadyAddresses(t *testing.T) {
 	}
 	a.followTakeover()
 	a.scale(0)
-	a.told("Service", "web", "no requests for 5m")
+	a.told("Service", "web", "Asleep: Deployment/web was scaled to zero after ")
 	a.directSlice(false)
 	a.scale(1)
 	a.directSlice(true)

@@ -31,6 +31,7 @@ type counts struct {
 	active  bool
 	pending int64
 	err     error
+	use     *injector.Use // nil if nobody knows
 }
 
 func (c *counts) Count(context.Context, string, api.Workload) (bool, int64, error) {
@@ -43,6 +44,21 @@ func (c *counts) Visited(context.Context, string, api.Workload, time.Duration) (
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.active, c.err
+}
+
+func (c *counts) Use(context.Context, string, api.Workload) (injector.Use, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.use == nil {
+		return injector.Use{}, errors.New("nobody answers")
+	}
+	return *c.use, nil
+}
+
+func (c *counts) setUse(use *injector.Use) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.use = use
 }
 
 func (c *counts) set(active bool, pending int64, err error) {

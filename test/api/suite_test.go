@@ -196,7 +196,7 @@ type planeOptions struct {
 	interceptors *interceptors
 	noAdmission  bool
 	deployment   string
-	counts       controller.Counts
+	counts       controller.Counts // nil for interceptors that do not answer
 	learned      controller.Learned
 	now          func() time.Time
 	as           *rest.Config // who the controllers are; nil for one who may do everything
@@ -208,6 +208,9 @@ func start(t *testing.T, o planeOptions) *plane {
 	cacheOptions, err := controller.CacheOptions()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.counts == nil {
+		o.counts = &counts{err: errors.New("nobody answers")}
 	}
 	install := env.WebhookInstallOptions
 	mgr, err := ctrl.NewManager(cmp.Or(o.as, env.Config), ctrl.Options{
