@@ -149,20 +149,20 @@ func KeepReplicaOwners(fields []metav1.ManagedFieldsEntry) []metav1.ManagedField
 		case m.Subresource == "scale":
 			kept = append(kept, metav1.ManagedFieldsEntry{Manager: m.Manager, Subresource: m.Subresource})
 		case ownsReplicas(m):
-			kept = append(kept, metav1.ManagedFieldsEntry{Manager: m.Manager, Time: m.Time, FieldsV1: &metav1.FieldsV1{Raw: []byte(scaled)}})
+			kept = append(kept, metav1.ManagedFieldsEntry{Manager: m.Manager, Time: m.Time, FieldsV1: metav1.NewFieldsV1(scaled)})
 		}
 	}
 	return kept
 }
 
 func ownsReplicas(m metav1.ManagedFieldsEntry) bool {
-	if m.Subresource != "" || m.FieldsV1 == nil || !bytes.Contains(m.FieldsV1.Raw, []byte(`"f:replicas"`)) {
+	if m.Subresource != "" || m.FieldsV1 == nil || !bytes.Contains(m.FieldsV1.GetRawBytes(), []byte(`"f:replicas"`)) {
 		return false
 	}
 	var owned struct {
 		Spec map[string]json.RawMessage `json:"f:spec"`
 	}
-	return json.Unmarshal(m.FieldsV1.Raw, &owned) == nil && owned.Spec["f:replicas"] != nil
+	return json.Unmarshal(m.FieldsV1.GetRawBytes(), &owned) == nil && owned.Spec["f:replicas"] != nil
 }
 
 // scalesForUs says whether a field manager scales by what the interceptors count: KEDA's operator, whose binary is named

@@ -98,7 +98,7 @@ func TestSleptSoon(t *testing.T) {
 func TestScaledBy(t *testing.T) {
 	at := func(s int64) *metav1.Time { return new(metav1.Unix(s, 0)) }
 	entry := func(manager string, when int64, fields string) metav1.ManagedFieldsEntry {
-		return metav1.ManagedFieldsEntry{Manager: manager, Time: at(when), FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+		return metav1.ManagedFieldsEntry{Manager: manager, Time: at(when), FieldsV1: metav1.NewFieldsV1(fields)}
 	}
 	const replicas, others = `{"f:spec":{"f:replicas":{},"f:template":{}}}`, `{"f:metadata":{"f:labels":{"f:f:replicas":{}}},"f:spec":{"f:template":{}}}`
 	status := entry("kube-controller-manager", 9, `{"f:status":{"f:replicas":{}}}`)
@@ -125,8 +125,8 @@ func TestScaledBy(t *testing.T) {
 				}
 			}
 			for _, m := range kept {
-				if m.FieldsV1 != nil && len(m.FieldsV1.Raw) > 40 {
-					t.Errorf("keeps %s", m.FieldsV1.Raw)
+				if m.FieldsV1 != nil && len(m.FieldsV1.GetRawBytes()) > 40 {
+					t.Errorf("keeps %s", m.FieldsV1.GetRawBytes())
 				}
 			}
 		})
