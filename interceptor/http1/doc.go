@@ -24,8 +24,8 @@
 //   - The size of a chunk is hexadecimal digits alone, its data ends in CRLF, and trailers are fields as above.
 //
 // What has passed goes out with the same bytes, so that an app that reads more generously reads the same. Answers of
-// apps are held to the same rules with what Repair mends, since old apps end their lines in LF and fold them: the
-// recipient of an answer has asked for one, so that it cannot be made to take one for two.
+// apps are held to the same rules with what Repair mends, since old apps end their lines in LF and fold them, and their
+// values may have control bytes other than NUL, CR and LF: the recipient of an answer has asked for one, so that it cannot be made to take one for two.
 //
 // It knows nothing of connections, imports nothing of this project and keeps no state but what it returns.
 package http1

@@ -185,7 +185,7 @@ const maxConnection = 512
 // are needed.
 func (h *Head) parse(b []byte, at int, answer bool) (int, error) {
 	h.FirstLine = at
-	at, err := h.parseFields(b, at)
+	at, err := h.parseFields(b, at, answer)
 	if err != nil || at == 0 {
 		return 0, err
 	}
@@ -197,7 +197,7 @@ func (h *Head) parse(b []byte, at int, answer bool) (int, error) {
 
 // parseFields reads fields from at to the empty line and returns the position behind that, or 0 if more bytes are
 // needed.
-func (h *Head) parseFields(b []byte, at int) (int, error) {
+func (h *Head) parseFields(b []byte, at int, answer bool) (int, error) {
 	h.Fields = h.Fields[:0]
 	for {
 		switch {
@@ -206,7 +206,7 @@ func (h *Head) parseFields(b []byte, at int) (int, error) {
 		case at >= len(b), b[at] == '\r' && at+1 == len(b):
 			return 0, nil
 		}
-		f, err := parseField(b, at)
+		f, err := parseField(b, at, answer)
 		if err != nil || f.End == 0 {
 			return 0, err
 		}
@@ -216,7 +216,7 @@ func (h *Head) parseFields(b []byte, at int) (int, error) {
 }
 
 // parseField reads the field that begins at at. Its End is 0 if more bytes are needed.
-func parseField(b []byte, at int) (Field, error) {
+func parseField(b []byte, at int, answer bool) (Field, error) {
 	start := at
 	var name fieldName
 	for at < len(b) && lowered[b[at]] != 0 {
@@ -234,7 +234,7 @@ func parseField(b []byte, at int) (Field, error) {
 	for at < len(b) && isSpace(b[at]) {
 		at++
 	}
-	end, err := lineEnd(b, at)
+	end, err := lineEnd(b, at, answer)
 	if err != nil || end == 0 {
 		return Field{}, err
 	}
@@ -260,8 +260,9 @@ func badName(first byte, length int, last byte) Malformed {
 	}
 }
 
-// lineEnd returns the position behind the CRLF that ends the text from at on, or 0 if more bytes are needed.
-func lineEnd(b []byte, at int) (int, error) {
+// lineEnd returns the position behind the CRLF that ends the text from at on, or 0 if more bytes are needed. The text of an
+// answer may have any control byte but NUL, as apps put terminals' escapes and worse there, and clients read them.
+func lineEnd(b []byte, at int, answer bool) (int, error) {
 	for {
 		at = indexControl(b, at)
 		switch {
@@ -273,6 +274,8 @@ func lineEnd(b []byte, at int) (int, error) {
 			return at + 2, nil
 		case b[at] == '\r', b[at] == '\n':
 			return 0, BadLineEnd
+		case answer && b[at] != 0:
+			at++
 		default:
 			return 0, BadFieldValue
 		}

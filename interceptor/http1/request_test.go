@@ -180,7 +180,7 @@ func TestNames(t *testing.T) {
 	}
 	for name, want := range all {
 		for _, written := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:]} {
-			f, err := parseField([]byte(written+": 1\r\n"), 0)
+			f, err := parseField([]byte(written+": 1\r\n"), 0, false)
 			if err != nil || f.Name != want || int(f.NameEnd) != len(name) {
 				t.Errorf("%.40s: got %+v, %v; want %d", written, f, err, want)
 			}

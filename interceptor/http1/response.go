@@ -59,7 +59,7 @@ func (r *Response) parseLine(b []byte) (int, error) {
 	if b[8] != ' ' || r.Status < 100 || b[12] != ' ' && b[12] != '\r' {
 		return 0, BadStatus
 	}
-	return lineEnd(b, len(shortest))
+	return lineEnd(b, len(shortest), true)
 }
 
 // Repair makes a head that Parse takes of one that it does not, where only its lines are at fault: ended by LF alone,

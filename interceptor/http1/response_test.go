@@ -42,6 +42,10 @@ func goodResponses() map[string]struct {
 		"keep-alive":                {with("Connection: keep-alive\r\nKeep-Alive: 5\r\n"), saying(-1, "K", "Connection=keep-alive", "Keep-Alive=5")},
 		"upgrade":                   {"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n", seen{First: "101 1.1", Host: "none", Length: -1, Flags: "UH", Fields: []string{"Connection=Upgrade", "Upgrade=a"}}},
 		"nominating":                {with("Connection: x\r\nX: y\r\n"), saying(-1, "N", "Connection=x", "X=y")},
+		"control in the reason":     {"HTTP/1.1 200 O\x1bK\x7f\r\n\r\n", first("200 1.1")},
+		"escapes in a value":        {with("A: \x1b[31mred\x1b[0m\r\n"), saying(-1, "", "A=\x1b[31mred\x1b[0m")},
+		"nothing but controls":      {with("A:\x01\x08\x0b\x0c\x1f\x7f\r\n"), saying(-1, "", "A=\x01\x08\x0b\x0c\x1f\x7f")},
+		"control beside a token":    {with("Connection: close\x01\r\n"), saying(-1, "N", "Connection=close\x01")},
 		"Host, which means nothing": {with("Host: a b\r\n"), seen{First: "200 1.1", Host: "a b", Length: -1, Fields: []string{"Host=a b"}}},
 	}
 }
@@ -78,7 +82,11 @@ func badResponses() map[string]struct {
 		"LF behind a field":         {with("A: b\n"), BadLineEnd},
 		"folded":                    {with("A: b\r\n c\r\n"), FoldedField},
 		"space before colon":        {with("A : b\r\n"), BadFieldName},
-		"control in a value":        {with("A: \x01\r\n"), BadFieldValue},
+		"NUL in a value":            {with("A: \x00\r\n"), BadFieldValue},
+		"CR in a value":             {with("A: \x1b\rb\r\n"), BadLineEnd},
+		"control in a name":         {with("A\x1b: b\r\n"), BadFieldName},
+		"control in a length":       {with("Content-Length: 5\x01\r\n"), BadContentLength},
+		"control in a coding":       {with("Transfer-Encoding: \x0bchunked\r\n"), BadTransferEncoding},
 		"length that is none":       {with("Content-Length: a\r\n"), BadContentLength},
 		"lengths in a list":         {with("Content-Length: 5, 5\r\n"), BadContentLength},
 		"two lengths":               {with("Content-Length: 5\r\nContent-Length: 6\r\n"), RepeatedContentLength},
