@@ -44,3 +44,18 @@ func TestControlsInAnAnswerPass(t *testing.T) {
 		})
 	}
 }
+
+// A client may offer protocols in several Upgrade fields, which are one list, and the app may choose any of them.
+func TestUpgradeOfferedInTwoFields(t *testing.T) {
+	const answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nframes"
+	for name, offer := range map[string]string{
+		"last": "Upgrade: acme/1\r\nUpgrade: websocket\r\n", "first": "Upgrade: websocket\r\nUpgrade: acme/1\r\n",
+		"of a list": "Upgrade: a, b\r\nUpgrade: c, websocket\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := answerOf(t, "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n"+offer+"\r\n", answer); got != answer {
+				t.Errorf("got %q, want %q", got, answer)
+			}
+		})
+	}
+}

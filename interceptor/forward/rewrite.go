@@ -77,8 +77,7 @@ func appendRequest(dst []byte, r *http1.Request, b []byte, h hop, host string) [
 		dst = append(dst, "TE: trailers\r\n"...)
 	}
 	if upgrade {
-		dst = append(dst, "Connection: Upgrade\r\nUpgrade: "...)
-		dst = append(append(dst, r.Value(b, http1.Upgrade)...), "\r\n"...)
+		dst = appendUpgrade(append(dst, "Connection: Upgrade\r\n"...), r, b)
 	}
 	return append(dst, "\r\n"...)
 }
@@ -95,18 +94,45 @@ func appendField(dst []byte, name, value string) []byte {
 	return append(append(append(append(dst, name...), ": "...), value...), "\r\n"...)
 }
 
-// upgrades says that r asks for an upgrade that is passed on. HTTP/2 is not among them (RFC 9113 has abolished that
-// upgrade): its requests would go past the counting, and past what a proxy before us thinks of them.
+// upgrades says that r asks for an upgrade that is passed on.
 func upgrades(r *http1.Request, b []byte) bool {
-	return r.HasUpgrade && r.UpgradeAllowed && r.Minor == 1 && !hasToken(r.Value(b, http1.Upgrade), "h2c")
+	found := false
+	if r.HasUpgrade && r.UpgradeAllowed && r.Minor == 1 {
+		r.Tokens(b, http1.Upgrade, func(t []byte) bool {
+			found = mayUpgradeTo(t)
+			return !found
+		})
+	}
+	return found
+}
+
+// mayUpgradeTo says that an upgrade to protocol is passed on. One to HTTP/2 is not (RFC 9113 has abolished it): its requests
+// would go past the counting, and past what a proxy before us thinks of them.
+func mayUpgradeTo(protocol []byte) bool { return !http1.EqualFold(protocol, "h2c") }
+
+// appendUpgrade appends one field with all protocols that an upgrade may be to.
+func appendUpgrade(dst []byte, r *http1.Request, b []byte) []byte {
+	separator := "Upgrade: "
+	r.Tokens(b, http1.Upgrade, func(t []byte) bool {
+		if mayUpgradeTo(t) {
+			dst = append(append(dst, separator...), t...)
+			separator = ", "
+		}
+		return true
+	})
+	return append(dst, "\r\n"...)
 }
 
 // switches says that an answer of status 101 switches to a protocol that the request has offered.
 func switches(r *http1.Request, asked []byte, a *http1.Response, answered []byte) bool {
-	offered := r.Value(asked, http1.Upgrade)
 	found := false
-	http1.Tokens(a.Value(answered, http1.Upgrade), func(t []byte) bool {
-		found = hasToken(offered, string(bytes.ToLower(t)))
+	a.Tokens(answered, http1.Upgrade, func(protocol []byte) bool {
+		lower := string(bytes.ToLower(protocol))
+		r.Tokens(asked, http1.Upgrade, func(t []byte) bool {
+			found = http1.EqualFold(t, lower)
+			return !found
+		})
+		found = found && mayUpgradeTo(protocol)
 		return false
 	})
 	return found && upgrades(r, asked)

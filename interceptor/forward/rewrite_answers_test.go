@@ -102,7 +102,15 @@ func TestSwitches(t *testing.T) {
 		"nothing was asked for":   {[]string{"A: b"}, "Upgrade: websocket", false},
 		"Upgrade alone was asked": {[]string{"Upgrade: websocket"}, "Upgrade: websocket", false},
 		"HTTP/2 was asked for":    {[]string{"Upgrade: h2c", asks}, "Upgrade: h2c", false},
-		"HTTP/2 was among it":     {[]string{"Upgrade: websocket, h2c", asks}, "Upgrade: websocket", false},
+		"HTTP/2 beside it":        {[]string{"Upgrade: h2c, websocket", asks}, "Upgrade: websocket", true},
+		"HTTP/2 of those":         {[]string{"Upgrade: h2c, websocket", asks}, "Upgrade: H2C", false},
+		"in the first field":      {[]string{"Upgrade: websocket", asks, "Upgrade: a/1"}, "Upgrade: websocket", true},
+		"in another field":        {[]string{"Upgrade: a/1", asks, "upgrade: b, websocket"}, "Upgrade: websocket", true},
+		"behind an empty field":   {[]string{"Upgrade:", asks, "Upgrade: websocket"}, "Upgrade: websocket", true},
+		"in no field":             {[]string{"Upgrade: a/1", asks, "Upgrade: b"}, "Upgrade: websocket", false},
+		"HTTP/2 in another field": {[]string{"Upgrade: h2c", asks, "Upgrade: websocket"}, "Upgrade: websocket", true},
+		"HTTP/2 of those fields":  {[]string{"Upgrade: h2c", asks, "Upgrade: websocket"}, "Upgrade: h2c", false},
+		"an answer of two fields": {[]string{"Upgrade: b", asks, "Upgrade: websocket"}, "Upgrade:\r\nUpgrade: websocket", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := lines(append([]string{"GET / HTTP/1.1", "Host: h"}, tc.asked...)...)

@@ -122,8 +122,21 @@ func TestAppendRequest(t *testing.T) {
 		},
 		"upgrade to HTTP/2": {
 			0,
-			[]string{"GET / HTTP/1.1", "Upgrade: a, H2C", "Host: h", "Connection: upgrade, http2-settings", "HTTP2-Settings: a"},
+			[]string{"GET / HTTP/1.1", "Upgrade: H2C", "Upgrade: h2c", "Host: h", "Connection: upgrade, http2-settings", "HTTP2-Settings: a"},
 			added("GET / HTTP/1.1", "Host: h"),
+		},
+		"upgrade in several fields": {
+			0,
+			[]string{"GET / HTTP/1.1", "Upgrade: a/1,b", "Host: h", "Upgrade:", "Connection: upgrade", "upgrade: WebSocket"},
+			append(added("GET / HTTP/1.1", "Host: h"), "Connection: Upgrade", "Upgrade: a/1, b, WebSocket"),
+		},
+		"upgrade beside HTTP/2": {
+			0,
+			[]string{"GET / HTTP/1.1", "Upgrade: a, H2C, b", "Host: h", "Connection: upgrade"},
+			append(added("GET / HTTP/1.1", "Host: h"), "Connection: Upgrade", "Upgrade: a, b"),
+		},
+		"upgrade to nothing": {
+			0, []string{"GET / HTTP/1.1", "Upgrade: ,", "Host: h", "Connection: upgrade"}, added("GET / HTTP/1.1", "Host: h"),
 		},
 		"second upgrade to HTTP/2": {
 			0,

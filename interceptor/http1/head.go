@@ -141,6 +141,23 @@ func (h *Head) Value(b []byte, n Name) []byte {
 	return b[f.ValueStart:f.ValueEnd]
 }
 
+// Tokens calls yield with each element of the list that all fields of that name are together (RFC 9110, 5.3), until yield
+// returns false.
+func (h *Head) Tokens(b []byte, n Name, yield func([]byte) bool) {
+	more := true
+	for _, f := range h.Fields {
+		if !more {
+			return
+		}
+		if f.Name == n {
+			Tokens(b[f.ValueStart:f.ValueEnd], func(t []byte) bool {
+				more = yield(t)
+				return more
+			})
+		}
+	}
+}
+
 func (h *Head) find(n Name) (Field, bool) {
 	for _, f := range h.Fields {
 		if f.Name == n {
@@ -153,15 +170,10 @@ func (h *Head) find(n Name) (Field, bool) {
 // IsNominated says that Connection names the field f of b.
 func (h *Head) IsNominated(b []byte, f Field) bool {
 	found := false
-	for _, c := range h.Fields {
-		if c.Name != Connection {
-			continue
-		}
-		Tokens(b[c.ValueStart:c.ValueEnd], func(token []byte) bool {
-			found = found || sameFold(token, b[f.Start:f.NameEnd])
-			return !found
-		})
-	}
+	h.Tokens(b, Connection, func(token []byte) bool {
+		found = sameFold(token, b[f.Start:f.NameEnd])
+		return !found
+	})
 	return found
 }
 
