@@ -250,6 +250,8 @@ func TestNotSmuggling(t *testing.T) {
 		"spaces around chunked":    post("Transfer-Encoding: \t chunked \t\r\n", chunks),
 		"chunk extension":          chunked("5;name=value\r\nhello\r\n0;last\r\n\r\n"),
 		"chunk extension in quote": chunked("5;name=\"a; b\\\" c\"\r\nhello\r\n0\r\n\r\n"),
+		"space after chunk sizes":  chunked("5 \r\nhello\r\n0\t\r\n\r\n"),
+		"space, then extension":    chunked("5 \t;a\r\nhello\r\n0 ;b\r\n\r\n"),
 		"chunk size with zeros":    chunked("0005\r\nhello\r\n000\r\n\r\n"),
 		"many chunks":              chunked("1\r\nh\r\n1\r\ne\r\n1\r\nl\r\n2\r\nlo\r\n0\r\n\r\n"),
 		"trailer":                  chunked("5\r\nhello\r\n0\r\nSum: 1\r\n\r\n"),

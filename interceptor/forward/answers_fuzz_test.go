@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
 // told is an answer as net/http reads it. Its body is what came before err.
@@ -48,15 +50,36 @@ func understoodOtherwise(b []byte, want told) bool {
 		return true // to net/http such a field is another one, or none
 	case want.err == nil:
 		return false
-	case strings.Contains(want.err.Error(), "invalid byte in chunk length"):
-		return regexp.MustCompile(`[0-9A-Fa-f][ \t]+;`).Match(b)
 	default: // more than one way to write one length; trailers that net/http does not announce; many extensions
 		return regexp.MustCompile("multiple Content-Length|bad trailer key|too much non-data").MatchString(want.err.Error())
 	}
 }
 
+// repaired returns an answer whose chunks end their lines in CRLF and have no space behind their sizes.
+func repaired(b []byte) []byte {
+	for at := 0; ; {
+		var r http1.Response
+		n, err := r.Parse(b[at:])
+		if err != nil {
+			head, length := http1.Repair(b[at:])
+			if m, err := r.Parse(head); length == 0 || err != nil || m != len(head) {
+				return b
+			}
+			n = length
+		}
+		at += n
+		switch {
+		case n == 0, r.Status == http.StatusSwitchingProtocols, r.Status >= http.StatusOK && (!r.Chunked || !r.HasBody()):
+			return b
+		case r.Status >= http.StatusOK:
+			out, rest := appendNormalized(bytes.Clone(b[:at]), b[at:], http1.Chunked{Lenient: true})
+			return append(out, rest...)
+		}
+	}
+}
+
 // FuzzAnswers has a pod answer with any bytes, in two parts, and end. What the client reads is what net/http reads of
-// the pod's bytes, or the beginning of it with an error at its end, or the engine's own answer that there was none.
+// the pod's bytes, with its chunks repaired, or the beginning of it with an error at its end, or the engine's own answer that there was none.
 func FuzzAnswers(f *testing.F) {
 	for _, seed := range answerSeeds() {
 		f.Add([]byte(seed), uint16(0))
@@ -87,7 +110,7 @@ func FuzzAnswers(f *testing.F) {
 			t.Fatal("the connection goes on")
 		}
 		_ = conn.Close()
-		got, want := readTold(io.MultiReader(bytes.NewReader(all), ended{err})), readTold(bytes.NewReader(b))
+		got, want := readTold(io.MultiReader(bytes.NewReader(all), ended{err})), readTold(bytes.NewReader(repaired(b)))
 		own := got.status == http.StatusBadGateway && strings.HasPrefix(got.body, "scale-to-zero: ")
 		switch {
 		case own, understoodOtherwise(b, want):
@@ -120,6 +143,7 @@ func answerSeeds() []string {
 		with("Content-Length: 5\r\n", "hello"), with("Content-Length: 5\r\n", "hel"), with("Content-Length: 5\r\n", "hello"+smuggled),
 		with("Transfer-Encoding: chunked\r\n", chunks), with("Transfer-Encoding: chunked\r\n", chunks[:12]),
 		with("Transfer-Encoding: chunked\r\n", "5\r\nhelloX\r\n0\r\n\r\n"), with("Transfer-Encoding: chunked\r\n", "5 \r\nhello\r\n0 \r\n\r\n"),
+		with("Transfer-Encoding: chunked\r\n", "5 ;a\nhello\n0\nA: b\n\n"+smuggled), with("A: \x1b[0m\x7f\r\nContent-Length: 2\r\n", "ok"),
 		with("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", chunks+smuggled), with("", "until the end"), with("Connection: close\r\n", ""),
 		with("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"), with("Content-Length: 5\r\nContent-Length: 6\r\n", "hello"),
 		with("Content-Length: 5\r\nContent-Length: 05\r\n", "hello"), with("Content-Length : 5\r\n", "hello"),

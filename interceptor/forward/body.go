@@ -22,14 +22,15 @@ func (b *body) ended() bool {
 	return b.left == 0
 }
 
-// take goes on by those of the bytes that belong to the body and returns them and how many they were. If plain, the
-// framing of chunks is taken out of what is returned, in place. The error is an http1.Malformed.
+// take goes on by those of the bytes that belong to the body and returns how many they are, and what is passed on: they
+// themselves, or chunks in their place that are well-formed, in other memory. If plain, the framing of chunks is taken out,
+// in place. The error is an http1.Malformed.
 func (b *body) take(came []byte, plain bool) (pass []byte, n int, err error) {
 	switch {
 	case b.chunked && plain:
 		return b.takePlain(came)
 	case b.chunked:
-		n, err = b.chunks.Feed(came)
+		return b.chunks.Feed(came)
 	case b.left == untilEnd:
 		n = len(came)
 	default:
@@ -42,11 +43,11 @@ func (b *body) take(came []byte, plain bool) (pass []byte, n int, err error) {
 func (b *body) takePlain(came []byte) (pass []byte, n int, err error) {
 	length := 0
 	for n < len(came) && !b.chunks.Done() {
-		m, data, err := b.chunks.Next(came[n:])
+		m, kind, err := b.chunks.Next(came[n:])
 		if err != nil {
 			return nil, n, err
 		}
-		if data {
+		if kind == http1.Data {
 			length += copy(came[length:], came[n:n+m])
 		}
 		n += m

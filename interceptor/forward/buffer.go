@@ -28,6 +28,20 @@ func (b *buffer) len() int { return b.end - b.start }
 // free is the room behind the bytes.
 func (b *buffer) free() []byte { return b.b[b.end:] }
 
+// replace puts p in the place of all bytes from the one at at on. P may be the first of those.
+func (b *buffer) replace(at int, p []byte) {
+	from := b.start + at
+	if need := from + len(p); need > len(b.b) {
+		larger := make([]byte, 2*need)
+		copy(larger, b.b[:from])
+		b.b = larger
+	}
+	b.end = from + len(p)
+	if len(p) > 0 && &p[0] != &b.b[from] {
+		copy(b.b[from:], p)
+	}
+}
+
 // buffers lends buffers of two sizes. Ones that have grown are not taken back.
 type buffers struct{ small, large sync.Pool }
 

@@ -79,11 +79,7 @@ func (c *conn) repair(in *buffer, bad error) (int, error) {
 	if err != nil || n != len(head) {
 		return 0, errAnswer{bad.Error()}
 	}
-	rest := append(head, in.bytes()[length:]...)
-	for len(in.b)-headroom < len(rest) {
-		in.b = make([]byte, 2*len(in.b))
-	}
-	in.start, in.end = headroom, headroom+copy(in.b[headroom:], rest)
+	in.replace(0, append(head, in.bytes()[length:]...))
 	return n, nil
 }
 
@@ -118,6 +114,7 @@ func (c *conn) relayFinal(up *podConn, in *buffer) (outcome, error) {
 	}
 	ends := c.last || c.flow.plain || rest.left == untilEnd || c.group.draining.Load()
 	keeps := rest.left != untilEnd && c.answerLength+n == in.len() && !a.Close && (a.Minor == 1 || a.KeepAlive && !a.Chunked) // RFC 9112, 6.1
+	in.replace(c.answerLength, first)
 	c.answered(a.Status)
 	events := !rest.ended() && c.listens(in.bytes())
 	sticky := c.stickyLine(in.bytes())

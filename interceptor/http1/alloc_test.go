@@ -34,7 +34,7 @@ func TestParsingAllocatesNothing(t *testing.T) {
 		"nominated":     func() { _ = request.IsNominated(get, Field{}) },
 		"chunks":        func() { chunksEnd(t, chunks) },
 		"one by one":    func() { chunksEndByBytes(t, chunks) },
-		"bad chunks":    func() { _, _ = (&Chunked{}).Feed(chunks[3:]) },
+		"bad chunks":    func() { _, _, _ = (&Chunked{}).Feed(chunks[3:]) },
 		"list of words": func() { Tokens(list, func([]byte) bool { return true }) },
 	} {
 		do() // the list of fields grows
@@ -52,7 +52,7 @@ func parses(t *testing.T, p parser, b []byte) {
 
 func chunksEnd(t *testing.T, b []byte) {
 	var c Chunked
-	if n, err := c.Feed(b); n != len(b) || err != nil || !c.Done() {
+	if _, n, err := c.Feed(b); n != len(b) || err != nil || !c.Done() {
 		t.Fatalf("got %d, %v", n, err)
 	}
 }
@@ -60,7 +60,7 @@ func chunksEnd(t *testing.T, b []byte) {
 func chunksEndByBytes(t *testing.T, b []byte) {
 	var c Chunked
 	for i := range b {
-		if n, err := c.Feed(b[i : i+1]); n != 1 || err != nil {
+		if _, n, err := c.Feed(b[i : i+1]); n != 1 || err != nil {
 			t.Fatalf("got %d, %v", n, err)
 		}
 	}
@@ -96,7 +96,7 @@ func BenchmarkChunked(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		var c Chunked
-		if n, err := c.Feed(body); n != len(body) || err != nil {
+		if _, n, err := c.Feed(body); n != len(body) || err != nil {
 			b.Fatal(n, err)
 		}
 	}

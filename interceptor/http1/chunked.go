@@ -19,7 +19,7 @@ type chunkState uint8
 
 const (
 	atSize         chunkState = iota // in the digits of a chunk's size
-	atPadding                        // in the space behind them
+	atPadding                        // in the space behind them (RFC 9112, 7.1.1)
 	atExtension                      // in extensions
 	atSizeLF                         // before the LF of that line
 	atData                           // in a chunk's data
@@ -33,10 +33,23 @@ const (
 	atEnd
 )
 
+// Kind is what the bytes of a chunked body are.
+type Kind uint8
+
+// The kinds.
+const (
+	Framing Kind = iota
+	Data
+	// Padding is space behind a chunk's size. It means nothing, and is not passed on: other readers refuse it.
+	Padding
+	// BareLF ends a line without a CR. It is passed on with one.
+	BareLF
+)
+
 // Chunked follows a chunked body. The zero value stands before the first chunk of a request's.
 type Chunked struct {
-	// Lenient allows what old apps send and no client does: space behind a chunk's size, and trailer fields that belong
-	// into the header.
+	// Lenient allows what apps send and no client does: lines that end in LF alone, control bytes in values, and trailer
+	// fields that belong into the header.
 	Lenient bool
 
 	state chunkState
@@ -64,48 +77,81 @@ func (c *Chunked) Skip(n int64) {
 	}
 }
 
-// Next goes on by as many bytes of b as are of one kind, data or framing, and returns their number and the kind. It is
-// 0 only if b is empty or the body has ended. The error is a Malformed.
-func (c *Chunked) Next(b []byte) (n int, data bool, err error) {
+// Next goes on by as many bytes of b as are of one kind, and returns their number and the kind. It is 0 only if b is empty
+// or the body has ended. The error is a Malformed.
+func (c *Chunked) Next(b []byte) (n int, kind Kind, err error) {
 	if c.state == atData && len(b) > 0 {
 		n = int(min(c.left, int64(len(b))))
 		c.Skip(int64(n))
-		return n, true, nil
+		return n, Data, nil
 	}
 	for n < len(b) && c.state != atEnd && c.state != atData {
+		kind := c.kind(b[n])
+		if kind != Framing && n > 0 {
+			break
+		}
 		if err := c.framing(b[n]); err != nil {
-			return n, false, err
+			return n, kind, err
 		}
 		n++
-	}
-	return n, false, nil
-}
-
-// Feed goes on by as many bytes of b as belong to the body and returns their number. The error is a Malformed.
-func (c *Chunked) Feed(b []byte) (int, error) {
-	at := 0
-	for at < len(b) && !c.Done() {
-		n, _, err := c.Next(b[at:])
-		at += n
-		if err != nil {
-			return at, err
+		if kind != Framing {
+			return n, kind, nil
 		}
 	}
-	return at, nil
+	return n, Framing, nil
+}
+
+// kind is that of a byte outside of data.
+func (c *Chunked) kind(b byte) Kind {
+	switch {
+	case b > ' ' || b == '\r':
+		return Framing
+	case isSpace(b) && (c.state == atSize || c.state == atPadding):
+		return Padding
+	case b == '\n' && c.state != atSizeLF && c.state != atDataLF && c.state != atTrailerLF && c.state != atEndLF:
+		return BareLF
+	default:
+		return Framing
+	}
+}
+
+// Feed goes on by as many bytes of b as belong to the body. It returns their number, and what they go on as: themselves, or,
+// where they have padding or bare LFs, a copy without them. The error is a Malformed.
+func (c *Chunked) Feed(b []byte) (pass []byte, n int, err error) {
+	same := true
+	for n < len(b) && !c.Done() {
+		m, kind, err := c.Next(b[n:])
+		if err != nil {
+			return nil, n + m, err
+		}
+		if same && (kind == Padding || kind == BareLF) {
+			same = false
+			pass = append(make([]byte, 0, len(b)+len(b)/8), b[:n]...)
+		}
+		switch {
+		case same, kind == Padding:
+		case kind == BareLF:
+			pass = append(pass, '\r', '\n')
+		default:
+			pass = append(pass, b[n:n+m]...)
+		}
+		n += m
+	}
+	if same {
+		pass = b[:n]
+	}
+	return pass, n, nil
 }
 
 func (c *Chunked) framing(b byte) error {
 	switch {
 	case c.state < atData:
 		return c.sizeLine(b)
-	case c.state == atDataCR:
-		if b != '\r' {
-			return BadChunkEnd
-		}
+	case c.state == atDataCR && b == '\r':
 		c.state = atDataLF
 		return nil
-	case c.state == atDataLF:
-		if b != '\n' {
+	case c.state <= atDataLF:
+		if b != '\n' || c.state == atDataCR && !c.Lenient {
 			return BadChunkEnd
 		}
 		c.state, c.count, c.left = atSize, 0, 0
@@ -121,11 +167,7 @@ func (c *Chunked) sizeLine(b byte) error {
 		if b != '\n' {
 			return BadLineEnd
 		}
-		c.state, c.count = atData, 0
-		c.extra += min(c.left, extraFraming)
-		if c.left == 0 {
-			c.state = atTrailer
-		}
+		c.endSizeLine()
 		return nil
 	}
 	if c.state == atSize {
@@ -149,18 +191,37 @@ func (c *Chunked) sizeLine(b byte) error {
 	switch {
 	case b == '\r':
 		c.state = atSizeLF
+	case b == '\n' && c.Lenient:
+		c.endSizeLine()
 	case c.state == atExtension:
-		if b < ' ' && b != '\t' || b == 0x7f {
+		if !c.mayHave(b) {
 			return BadChunkLine
 		}
 	case b == ';':
 		c.state = atExtension
-	case isSpace(b) && c.Lenient:
+	case isSpace(b):
 		c.state = atPadding
 	default:
 		return BadChunkSize
 	}
 	return nil
+}
+
+// endSizeLine goes on behind the line with a chunk's size.
+func (c *Chunked) endSizeLine() {
+	c.state, c.count = atData, 0
+	c.extra += min(c.left, extraFraming)
+	if c.left == 0 {
+		c.state = atTrailer
+	}
+}
+
+// mayHave says that b, which ends no line, may stand in a value.
+func (c *Chunked) mayHave(b byte) bool {
+	if c.Lenient {
+		return b != 0
+	}
+	return (b >= ' ' || b == '\t') && b != 0x7f
 }
 
 // trailer takes a byte of what follows the last chunk.
@@ -172,6 +233,10 @@ func (c *Chunked) trailer(b byte) error {
 	case atTrailer:
 		if b == '\r' {
 			c.state = atEndLF
+			return nil
+		}
+		if b == '\n' && c.Lenient {
+			c.state = atEnd
 			return nil
 		}
 		if lowered[b] == 0 {
@@ -192,11 +257,14 @@ func (c *Chunked) trailer(b byte) error {
 			c.name.add(b)
 		}
 	case atTrailerValue:
-		if b == '\r' {
+		switch {
+		case b == '\r':
 			c.state = atTrailerLF
-		} else if b == '\n' {
+		case b == '\n' && c.Lenient:
+			c.state = atTrailer
+		case b == '\n':
 			return BadLineEnd
-		} else if b < ' ' && b != '\t' || b == 0x7f {
+		case !c.mayHave(b):
 			return BadFieldValue
 		}
 	default: // atTrailerLF, atEndLF

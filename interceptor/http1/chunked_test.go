@@ -18,8 +18,8 @@ func feeding(c *Chunked, b []byte, next func(left int) int) (data []byte, used i
 	for used < len(b) && !c.Done() {
 		piece := b[used:][:min(max(next(len(b)-used), 1), len(b)-used)]
 		for len(piece) > 0 && !c.Done() {
-			n, isData, err := c.Next(piece)
-			if isData {
+			n, kind, err := c.Next(piece)
+			if kind == Data {
 				data = append(data, piece[:n]...)
 			}
 			used += n
@@ -56,6 +56,9 @@ func goodChunks() map[string]struct{ body, data string } {
 		"long data in one":        {"4000\r\n" + strings.Repeat("y", 0x4000) + "\r\n0\r\n\r\n", strings.Repeat("y", 0x4000)},
 		"byte by byte for long":   {strings.Repeat("1\r\nz\r\n", 30000) + "0\r\n\r\n", strings.Repeat("z", 30000)},
 		"trailer nearly known":    {"0\r\nContent-Lengths: 1\r\nTransfer_Encoding: 2\r\n\r\n", ""},
+		"space behind the size":   {"5 \r\nhello\r\n0 \r\n\r\n", "hello"},
+		"spaces behind the size":  {"5 \t  \r\nhello\r\n0\t\r\n\r\n", "hello"},
+		"space before extension":  {"5 ;a\r\nhello\r\n0\t \t; b = c \r\n\r\n", "hello"},
 		"two bytes at the end CR": {"2\r\n\r\n\r\n0\r\n\r\n", "\r\n"},
 	}
 }
@@ -85,26 +88,28 @@ func badChunks() map[string]struct {
 		"underscore":                {"1_0\r\n", 1, BadChunkSize, true},
 		"16 digits":                 {"0000000000000005\r\n", 15, BadChunkSize, true},
 		"size that wraps":           {"10000000000000005\r\n", 15, BadChunkSize, true},
-		"space behind the size":     {"5 \r\nhello\r\n0\r\n\r\n", 1, BadChunkSize, false},
-		"tab behind the size":       {"5\t\r\nhello\r\n0\r\n\r\n", 1, BadChunkSize, false},
-		"space before extension":    {"5 ;a\r\nhello\r\n0\r\n\r\n", 1, BadChunkSize, false},
-		"two sizes":                 {"5 5\r\nhello\r\n", 1, BadChunkSize, false},
-		"LF behind the size":        {"5\nhello\r\n", 1, BadChunkSize, true},
+		"two sizes":                 {"5 5\r\nhello\r\n", 2, BadChunkSize, true},
+		"vertical tab":              {"5\x0b\r\nhello\r\n", 1, BadChunkSize, true},
+		"endless space":             {"5" + strings.Repeat(" ", maxChunkLine), maxChunkLine, ChunkLineTooLong, true},
+		"LF behind the size":        {"5\nhello\r\n", 1, BadChunkSize, false},
+		"LF behind space":           {"5 \nhello\r\n", 2, BadChunkSize, false},
+		"CR behind space":           {"5 \rhello\r\n", 3, BadLineEnd, true},
 		"CR behind the size":        {"5\rhello\r\n", 2, BadLineEnd, true},
 		"CR CR LF":                  {"5\r\r\nhello\r\n", 2, BadLineEnd, true},
-		"LF in an extension":        {"5;a\nhello\r\n", 3, BadChunkLine, true},
+		"LF in an extension":        {"5;a\nhello\r\n", 3, BadChunkLine, false},
 		"CR in an extension":        {"5;a\rb\r\nhello\r\n", 4, BadLineEnd, true},
 		"NUL in an extension":       {"5;\x00\r\nhello\r\n", 2, BadChunkLine, true},
-		"DEL in an extension":       {"5;\x7f\r\nhello\r\n", 2, BadChunkLine, true},
+		"DEL in an extension":       {"5;\x7f\r\nhello\r\n", 2, BadChunkLine, false},
 		"data too long":             {"2\r\nabc\r\n", 5, BadChunkEnd, true},
-		"data too short":            {"3\r\nab\r\n0\r\n\r\n", 6, BadChunkEnd, true},
-		"LF behind data":            {"1\r\na\n0\r\n\r\n", 4, BadChunkEnd, true},
+		"data too short":            {"4\r\nab\r\n0\r\n\r\n", 7, BadChunkEnd, true},
+		"data too short by one":     {"3\r\nab\r\n0\r\n\r\n", 6, BadChunkEnd, false}, // "ab\r", and an LF
+		"LF behind data":            {"1\r\na\n0\r\n\r\n", 4, BadChunkEnd, false},
 		"CR behind data":            {"1\r\na\r0\r\n\r\n", 5, BadChunkEnd, true},
 		"size right behind data":    {"1\r\na0\r\n\r\n", 4, BadChunkEnd, true},
-		"LF as the end":             {"0\r\n\n", 3, BadLineEnd, true},
+		"LF as the end":             {"0\r\n\n", 3, BadLineEnd, false},
 		"CR and no LF as the end":   {"0\r\n\rGET", 4, BadLineEnd, true},
 		"another chunk after 0":     {"0\r\n5\r\nhello\r\n", 4, BadFieldName, true},
-		"trailer with LF":           {"0\r\nA: b\n\r\n", 7, BadLineEnd, true},
+		"trailer with LF":           {"0\r\nA: b\n\r\n", 7, BadLineEnd, false},
 		"trailer with CR":           {"0\r\nA: b\rc\r\n", 8, BadLineEnd, true},
 		"trailer folded":            {"0\r\nA: b\r\n c\r\n\r\n", 9, FoldedField, true},
 		"first trailer folded":      {"0\r\n A: b\r\n\r\n", 3, FoldedField, true},
@@ -112,7 +117,7 @@ func badChunks() map[string]struct {
 		"trailer without colon":     {"0\r\nA\r\n\r\n", 4, BadFieldName, true},
 		"trailer with space":        {"0\r\nA : b\r\n\r\n", 4, BadFieldName, true},
 		"trailer with NUL":          {"0\r\nA: \x00\r\n\r\n", 6, BadFieldValue, true},
-		"trailer with DEL":          {"0\r\nA: \x7f\r\n\r\n", 6, BadFieldValue, true},
+		"trailer with DEL":          {"0\r\nA: \x7f\r\n\r\n", 6, BadFieldValue, false},
 		"trailer of the length":     {"0\r\nContent-Length: 1\r\n\r\n", 17, BadTrailer, false},
 		"trailer of the coding":     {"0\r\nA: b\r\ntransfer-ENCODING: x\r\n\r\n", 26, BadTrailer, false},
 		"trailer of the host":       {"0\r\nHost: x\r\n\r\n", 7, BadTrailer, false},
@@ -141,11 +146,11 @@ func TestChunked(t *testing.T) {
 					}
 				}
 				c := Chunked{Lenient: lenient}
-				if n, err := c.Feed(b); n != len(tc.body) || err != nil || !c.Done() {
+				if _, n, err := c.Feed(b); n != len(tc.body) || err != nil || !c.Done() {
 					t.Errorf("feeding used %d of %d, %v", n, len(tc.body), err)
 				}
-				if n, data, err := c.Next(b); n != 0 || data || err != nil {
-					t.Errorf("behind the end: %d, %v, %v", n, data, err)
+				if n, _, err := c.Next(b); n != 0 || err != nil {
+					t.Errorf("behind the end: %d, %v", n, err)
 				}
 			})
 		}
@@ -162,7 +167,7 @@ func TestBadChunks(t *testing.T) {
 				}
 			}
 			_, _, err := feeding(&Chunked{Lenient: true}, []byte(tc.body), whole)
-			if (err != nil) != tc.lenient && name != "two sizes" {
+			if (err != nil) != tc.lenient {
 				t.Errorf("leniently: got %v", err)
 			}
 		})
@@ -171,10 +176,14 @@ func TestBadChunks(t *testing.T) {
 
 func TestLenient(t *testing.T) {
 	for name, tc := range map[string]struct{ body, data string }{
-		"space":                  {"5 \r\nhello\r\n0 \r\n\r\n", "hello"},
-		"many spaces and tabs":   {"5 \t  \r\nhello\r\n0\t\r\n\r\n", "hello"},
-		"space before extension": {"5 ; a\r\nhello\r\n0\r\n\r\n", "hello"},
-		"trailer of the length":  {"0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", ""},
+		"LF":                    {"5\nhello\n0\n\n", "hello"},
+		"LF behind space":       {"5 \nhello\n0\t\n\n", "hello"},
+		"LF behind extensions":  {"5;a\nhello\n0 ;\n\n", "hello"},
+		"LF behind trailers":    {"0\nA: b\nC:\nD: e\r\n\n", ""},
+		"LF now and then":       {"2\nhe\r\n3\r\nllo\n0\r\nA: b\n\r\n", "hello"},
+		"data of LF":            {"1\n\n\n2\n\r\n\n0\n\n", "\n\r\n"},
+		"controls":              {"5;\x1b\x01\x7f\r\nhello\r\n0\r\nA: \x1b[0m\x7f\r\n\r\n", "hello"},
+		"trailer of the length": {"0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := Chunked{Lenient: true}
@@ -184,10 +193,38 @@ func TestLenient(t *testing.T) {
 			}
 		})
 	}
-	c := Chunked{Lenient: true}
-	if _, err := c.Feed([]byte("5 5\r\nhello\r\n")); !errors.Is(err, BadChunkSize) {
-		t.Errorf("two sizes: got %v", err)
+}
+
+// What goes on is well-formed to whoever reads it by the letter: no space behind a size, and CRLF behind each line. What is
+// well-formed already goes on as it is.
+func TestFeedNormalizes(t *testing.T) {
+	for name, tc := range map[string]struct{ body, want string }{
+		"well-formed":            {"5;a = b \r\nhello\r\n0\r\nA: b\r\n\r\n", "5;a = b \r\nhello\r\n0\r\nA: b\r\n\r\n"},
+		"space":                  {"5 \r\nhello\r\n0\t \r\n\r\n", "5\r\nhello\r\n0\r\n\r\n"},
+		"space before extension": {"5 \t;a\r\nhello\r\n0 ;\r\n\r\n", "5;a\r\nhello\r\n0;\r\n\r\n"},
+		"LF":                     {"5\nhe\n o\n0\n\n", "5\r\nhe\n o\r\n0\r\n\r\n"},
+		"LF and more":            {"1 \n\n\n0 ;a\nA: b\n\n", "1\r\n\n\r\n0;a\r\nA: b\r\n\r\n"},
+		"LF now and then":        {"1\r\na\n0\r\nA: b\n\r\n", "1\r\na\r\n0\r\nA: b\r\n\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for at := range len(tc.body) + 1 {
+				c := Chunked{Lenient: true}
+				first, n, err := c.Feed([]byte(tc.body[:at]))
+				second, m, err2 := c.Feed([]byte(tc.body[at:]))
+				if got := string(first) + string(second); got != tc.want || err != nil || err2 != nil || n+m != len(tc.body) {
+					t.Fatalf("cut at %d: got %q, %d, %v, %v", at, got, n+m, err, err2)
+				}
+			}
+		})
 	}
+	t.Run("as it is", func(t *testing.T) {
+		var c Chunked
+		b := []byte("5;a\r\nhello\r\n0\r\n\r\nnext")
+		pass, n, err := c.Feed(b)
+		if err != nil || n != len(b)-len("next") || len(pass) != n || &pass[0] != &b[0] {
+			t.Errorf("got %q, %d, %v", pass, n, err)
+		}
+	})
 }
 
 // Extensions, with the CR of their line, may have as many bytes as the data, and some more.
@@ -204,7 +241,7 @@ func TestExtensionsInProportion(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var c Chunked
-			_, err := c.Feed(bytes.Repeat([]byte(tc.chunk), 10000))
+			_, _, err := c.Feed(bytes.Repeat([]byte(tc.chunk), 10000))
 			if tc.fits && err != nil || !tc.fits && !errors.Is(err, ChunkLineTooLong) {
 				t.Errorf("got %v", err)
 			}
@@ -216,7 +253,7 @@ func TestLeftAndSkip(t *testing.T) {
 	var c Chunked
 	feed := func(b string) {
 		t.Helper()
-		if n, err := c.Feed([]byte(b)); n != len(b) || err != nil {
+		if _, n, err := c.Feed([]byte(b)); n != len(b) || err != nil {
 			t.Fatalf("feeding %q: %d, %v", b, n, err)
 		}
 	}

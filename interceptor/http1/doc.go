@@ -21,11 +21,12 @@
 //   - The length is given by one Content-Length of digits alone, or by one Transfer-Encoding that is "chunked", or the
 //     message has no body. Both, or either one twice, is an error even if they agree.
 //   - A request of HTTP/1.1 has one Host. One of HTTP/1.0 has no Transfer-Encoding.
-//   - The size of a chunk is hexadecimal digits alone, its data ends in CRLF, and trailers are fields as above.
+//   - The size of a chunk is hexadecimal digits, its data ends in CRLF, and trailers are fields as above. Space behind a size
+//     is allowed, and is not passed on.
 //
-// What has passed goes out with the same bytes, so that an app that reads more generously reads the same. Answers of
+// What has passed goes out with the same bytes but for that, so that an app that reads more generously reads the same. Answers of
 // apps are held to the same rules with what Repair mends, since old apps end their lines in LF and fold them, and their
-// values may have control bytes other than NUL, CR and LF: the recipient of an answer has asked for one, so that it cannot be made to take one for two.
+// values may have control bytes other than NUL, CR and LF. Lines of their chunks that end in LF are passed on with CRLF. The recipient of an answer has asked for one, so that it cannot be made to take one for two.
 //
 // It knows nothing of connections, imports nothing of this project and keeps no state but what it returns.
 package http1
