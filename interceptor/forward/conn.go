@@ -213,6 +213,8 @@ func (c *conn) next() bool {
 			switch {
 			case err != nil:
 				return c.refuse(err)
+			case n > c.engine.options.Limits.MaxHeaderBytes:
+				return c.refuse(http1.HeadTooLarge)
 			case n > 0:
 				c.in.start += c.req.Skip
 				c.headLength = n
@@ -220,7 +222,7 @@ func (c *conn) next() bool {
 				return c.enter(phaseHeld)
 			}
 		}
-		if c.in != nil && c.in.len() > c.engine.options.Limits.MaxHeaderBytes {
+		if c.in != nil && c.in.len()-c.req.Skip > c.engine.options.Limits.MaxHeaderBytes {
 			return c.refuse(http1.HeadTooLarge)
 		}
 		if c.in != nil {

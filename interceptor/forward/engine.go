@@ -20,8 +20,11 @@ import (
 type Limits struct {
 	// MaxConnections is how many connections one route may have open. Default 10000.
 	MaxConnections int
-	// MaxHeaderBytes is how long the first line and the header of a request, or of an answer, may be together. Default
-	// 64 KiB.
+	// MaxHeaderBytes is how long the first line and the header of a request may be together, with the line ends and the
+	// empty line. A request of HTTP/2 is counted as RFC 9113 (6.5.2) does: the names and values of its fields, and 32 bytes
+	// for each. Default 64 KiB.
+	//
+	// An answer's may be as long, or maxAnswerHead if that is longer.
 	MaxHeaderBytes int
 	// ReadHeaderTimeout is how long a client may take to send them, for its first request from when it has connected.
 	// Default 30 s.
@@ -34,6 +37,11 @@ type Limits struct {
 	// Default 1 min.
 	WriteTimeout time.Duration
 }
+
+// maxAnswerHead is how long the first line and the header of an answer may be together, however little clients may send.
+const maxAnswerHead = 256 << 10
+
+func (l *Limits) answerHead() int { return max(maxAnswerHead, l.MaxHeaderBytes) }
 
 // SetDefaults puts the defaults in the place of zeros.
 func (l *Limits) SetDefaults() {

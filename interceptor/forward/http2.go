@@ -35,6 +35,10 @@ const maxStreams = 2000
 // before they have been told another number.
 const streamBuffer = 64 << 10
 
+// headerSlack is how many bytes net/http takes more of a header than it is told to, by HTTP/2: what ten fields are counted with
+// besides their names and values.
+const headerSlack = 10 * 32
+
 // http2 carries requests of HTTP/2 without TLS, by net/http. What came so goes on so, since that client knew that the
 // app speaks it.
 type http2 struct {
@@ -53,10 +57,11 @@ func newHTTP2(o Options, dialer *net.Dialer) *http2 {
 			}
 			return conn, nil
 		},
-		DisableCompression: true,
-		IdleConnTimeout:    o.PodIdleTimeout,
-		Protocols:          new(http.Protocols),
-		HTTP2:              &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+		DisableCompression:     true,
+		IdleConnTimeout:        o.PodIdleTimeout,
+		MaxResponseHeaderBytes: int64(o.Limits.answerHead() - headerSlack),
+		Protocols:              new(http.Protocols),
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 	}
 	t.Protocols.SetUnencryptedHTTP2(true)
 	return &http2{
@@ -73,7 +78,7 @@ func (e *Engine) HTTP2Server(ctx context.Context, handler http.Handler) *http.Se
 		Handler:           aborting{handler, e.options.Log},
 		ReadHeaderTimeout: l.ReadHeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
-		MaxHeaderBytes:    l.MaxHeaderBytes,
+		MaxHeaderBytes:    max(1, l.MaxHeaderBytes-headerSlack),
 		Protocols:         new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxStreams, WriteByteTimeout: l.WriteTimeout, MaxReceiveBufferPerStream: streamBuffer,

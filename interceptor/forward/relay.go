@@ -40,20 +40,27 @@ func (c *conn) relay(up *podConn, in *buffer) (outcome, error) {
 
 // readAnswer parses the head of an answer from in, and reads until it is complete.
 func (c *conn) readAnswer(up *podConn, in *buffer) (*buffer, error) {
+	limit := c.engine.options.Limits.answerHead()
+	parsed, seen := 0, 0 // as next has them
 	for {
-		n, err := c.answer.Parse(in.bytes())
-		if err != nil {
-			if n, err = c.repair(in, err); err != nil {
-				return in, err
+		n := 0
+		if mayBeComplete(in.bytes(), parsed, seen) {
+			parsed = in.len()
+			var err error
+			if n, err = c.answer.Parse(in.bytes()); err != nil {
+				if n, err = c.repair(in, err); err != nil {
+					return in, err
+				}
 			}
 		}
-		if n > 0 {
+		switch {
+		case n > limit, n == 0 && in.len() > limit:
+			return in, errAnswer{http1.HeadTooLarge.Error()}
+		case n > 0:
 			c.answerLength = n
 			return in, nil
 		}
-		if in.len() > c.engine.options.Limits.MaxHeaderBytes {
-			return in, errAnswer{http1.HeadTooLarge.Error()}
-		}
+		seen = in.len()
 		if len(in.free()) == 0 {
 			in = up.buffers.grow(in)
 		}
