@@ -257,16 +257,7 @@ func (c *Chunked) trailer(b byte) error {
 			c.name.add(b)
 		}
 	case atTrailerValue:
-		switch {
-		case b == '\r':
-			c.state = atTrailerLF
-		case b == '\n' && c.Lenient:
-			c.state = atTrailer
-		case b == '\n':
-			return BadLineEnd
-		case !c.mayHave(b):
-			return BadFieldValue
-		}
+		return c.trailerValue(b)
 	default: // atTrailerLF, atEndLF
 		if b != '\n' {
 			return BadLineEnd
@@ -276,6 +267,21 @@ func (c *Chunked) trailer(b byte) error {
 			return nil
 		}
 		c.state = atTrailer
+	}
+	return nil
+}
+
+// trailerValue takes a byte of a trailer field's value, or the beginning of its line's end.
+func (c *Chunked) trailerValue(b byte) error {
+	switch {
+	case b == '\r':
+		c.state = atTrailerLF
+	case b == '\n' && c.Lenient:
+		c.state = atTrailer
+	case b == '\n':
+		return BadLineEnd
+	case !c.mayHave(b):
+		return BadFieldValue
 	}
 	return nil
 }
