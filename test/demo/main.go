@@ -34,12 +34,12 @@ const usage = `Usage: go run ./test/demo
 
 Deploys an app on Kubernetes, labels it, and shows how it falls asleep and wakes.
 
-On a cluster that you have, in about two minutes (it needs kubectl, helm and Go):
+On a cluster that you have, without building one (it needs kubectl, helm and Go):
 
   make demo CONTEXT=kind-kind
 
-On one of its own, which it builds and boots on this machine: about 8
-minutes on two cores the first time, one minute later. The cluster stays until: go run -C test/cluster . down
+On one of its own, which it builds and boots on this machine: up to a quarter of an
+hour the first time, one minute later. The cluster stays until: go run -C test/cluster . down
 
 Environment:
   DEMO_CONTEXT           context of your own cluster, of kind, k3d, minikube, MicroK8s, Docker Desktop, OrbStack or Rancher
