@@ -70,6 +70,12 @@ func (p *proxy) Scale(context.Context, string, api.Workload) (bool, error) { ret
 // WakeRequested implements interceptor.Cluster.
 func (p *proxy) WakeRequested(scaler.Wake) {}
 
+// Replicas implements interceptor.Cluster.
+func (p *proxy) Replicas(context.Context, string, api.Workload) (int32, error) { return 1, nil }
+
+// Warn implements interceptor.Cluster.
+func (p *proxy) Warn(scaler.Warning) {}
+
 // before returns the port of the interceptor that leads to a server, and listens.
 func (p *proxy) before(server string) (uint32, error) {
 	p.mu.Lock()
