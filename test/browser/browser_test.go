@@ -50,8 +50,8 @@ func (c *cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 func (c *cluster) Scale(context.Context, string, api.Workload) (bool, error) { return false, nil }
 
 func (c *cluster) Replicas(context.Context, string, api.Workload) (int32, error) { return 1, nil }
-func (c *cluster) WakeRequested(scaler.Wake)                                 {}
-func (c *cluster) Warn(scaler.Warning)                                       {}
+func (c *cluster) WakeRequested(scaler.Wake)                                     {}
+func (c *cluster) Warn(scaler.Warning)                                           {}
 
 // app is one that sleeps behind an interceptor.
 type app struct {

@@ -10,7 +10,6 @@ import (
 	"errors"
 
 	"github.com/go-logr/logr"
-
 	eventingv1alpha1 "github.com/kedacore/keda/v2/apis/eventing/v1alpha1"
 	kedav1alpha1 "github.com/kedacore/keda/v2/apis/keda/v1alpha1"
 )
