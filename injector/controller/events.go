@@ -111,8 +111,8 @@ func (s *storyteller) writeNamed(ctx context.Context, name, eventType, reason, n
 	})
 }
 
-// tellOnce is tell, unless the same was the last thing told of the Service by tellOnce for that reason. The event is written
-// on the objects of also, too.
+// tellOnce emits an event on the Service and on also, unless it repeats the last note that tellOnce emitted on that Service
+// for that reason.
 func (s *storyteller) tellOnce(ctx context.Context, eventType, reason, note string, service *corev1.Service, also ...client.Object) {
 	key := told{client.ObjectKeyFromObject(service), reason}
 	s.mu.Lock()

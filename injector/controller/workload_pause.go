@@ -46,7 +46,7 @@ func (p pause) progress(w workload) *api.Pause {
 	return &api.Pause{Why: p.why(), Asleep: w.Replicas == 0}
 }
 
-// note is what an event tells of it; empty if nothing is paused.
+// note is the message of the event about the pause. It is empty if nothing is paused.
 func (p pause) note(w workload) string {
 	what := "neither wakes it nor puts it to sleep. Requests get 503 with this while it has no replicas"
 	switch {
@@ -61,8 +61,8 @@ func (p pause) note(w workload) string {
 		p.so.Name, w.Ref(), p, what, p.so.Namespace, p.so.Name, strings.Join(p.By, "- "))
 }
 
-// tellPause tells of a pause when it begins, changes or ends. Before is what the route slices said: another controller may
-// have told it.
+// tellPause emits an event when a pause begins, changes or ends. Before is the pause in the route slices: a controller that
+// ran earlier has already reported that one.
 func (r *WorkloadReconciler) tellPause(ctx context.Context, w workload, d demand, p pause, before *api.Pause) {
 	key := key(w.Namespace, w.Ref())
 	note := p.note(w)

@@ -25,8 +25,9 @@
 //     is allowed, and is not passed on.
 //
 // What has passed goes out with the same bytes but for that, so that an app that reads more generously reads the same. Answers of
-// apps are held to the same rules with what Repair mends, since old apps end their lines in LF and fold them, and their
-// values may have control bytes other than NUL, CR and LF. Lines of their chunks that end in LF are passed on with CRLF. The recipient of an answer has asked for one, so that it cannot be made to take one for two.
+// apps follow the same rules, with three exceptions. Repair fixes lines that are folded or end in LF, which old apps still
+// write. Values may have control bytes other than NUL, CR and LF. Lines of chunks that end in LF go out with CRLF. This is
+// safe because the recipient has asked for one answer, and cannot be made to take one for two.
 //
 // It knows nothing of connections, imports nothing of this project and keeps no state but what it returns.
 package http1

@@ -73,7 +73,7 @@ type TableOptions struct {
 	Unreachable func(*Route, *UnreachableError)
 	// Learned is called when a route has learned what News tells the peers. It must not block. Default nothing.
 	Learned func()
-	// GaveUp is told of clients that give up while their requests are held. It must not block. Default nobody is.
+	// GaveUp is called when clients give up while their requests are held. It must not block. Default none.
 	GaveUp func(*Route, GaveUp)
 	// MinGaveUp is the shortest wait that is looked at: below it people lose patience at any time. Default 10 s.
 	MinGaveUp time.Duration

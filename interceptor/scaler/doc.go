@@ -44,7 +44,7 @@ type Wake struct {
 	Message string
 }
 
-// Warning is what another event tells of an app.
+// Warning is an event about an app that its owner should act on.
 type Warning struct {
 	Namespace, Service, ServiceUID string
 	Workload                       api.Workload
