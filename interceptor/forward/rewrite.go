@@ -208,12 +208,17 @@ type answerFields struct {
 // appendResponse appends the head of r in b as it goes to the client, and reports whether it is the same.
 func appendResponse(dst []byte, r *http1.Response, b []byte, a answerFields) (_ []byte, same bool) {
 	same = a.add == ""
+	demands := false // an upgrade
 	var from int32
 	for _, f := range r.Fields {
 		switch f.Name {
 		case http1.Connection, http1.Upgrade:
-			if a.upgrade || f.Name == http1.Upgrade && r.Status == http.StatusUpgradeRequired {
-				continue // it says what the client has to upgrade to
+			if a.upgrade {
+				continue
+			}
+			if f.Name == http1.Upgrade && r.Status == http.StatusUpgradeRequired {
+				demands = true
+				continue
 			}
 		case http1.KeepAlive, http1.ProxyConnection, http1.ProxyAuthenticate:
 		case http1.TransferEncoding:
@@ -236,5 +241,8 @@ func appendResponse(dst []byte, r *http1.Response, b []byte, a answerFields) (_ 
 		from = f.End
 	}
 	dst = append(dst, b[from:headEnd(&r.Head)]...)
+	if demands { // RFC 9110, 7.8: whoever sends Upgrade names it in Connection
+		dst, same = append(dst, "Connection: Upgrade\r\n"...), false
+	}
 	return append(append(dst, a.add...), "\r\n"...), same
 }

@@ -131,7 +131,7 @@ func TestUpgradeRequired(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _ := appendResponse(nil, &r, []byte(head), answerFields{})
-	if want := "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\nX: 1\r\n\r\n"; string(got) != want {
+	if want := "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\nX: 1\r\nConnection: Upgrade\r\n\r\n"; string(got) != want {
 		t.Errorf("got %q", got)
 	}
 }
