@@ -60,6 +60,9 @@ func (t *Target) setPods(pods, ready int32, expected bool) {
 	}
 	if pods == 0 && ready == 0 {
 		s.ready.Store(0)
+		if hadPods {
+			t.emptied.Add(1)
+		}
 	}
 	t.pods.Store(pods)
 	t.ready.Store(ready)

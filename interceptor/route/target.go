@@ -54,6 +54,7 @@ type Target struct {
 	ready    atomic.Int32 // ready endpoints over all routes
 	pods     atomic.Int32 // endpoints over all routes, ready or not
 	up       atomic.Int64 // when the first of the pods that there are was seen, by clock
+	emptied  atomic.Int64 // how often the last pod has gone
 	retiring atomic.Bool  // a route of it is being given back
 	paused   atomic.Bool  // its owner does not want it to be woken
 
@@ -143,6 +144,9 @@ func (t *Target) HasPods() bool { return t.pods.Load() > 0 }
 
 // Up is the time since this process first saw the workload with a pod, since it last had none.
 func (t *Target) Up() time.Duration { return time.Duration(t.clock.now() - t.up.Load()) }
+
+// Emptied is how often the workload's last pod has gone. A wake from before that is over.
+func (t *Target) Emptied() int64 { return t.emptied.Load() }
 
 // Paused says that the owner of the workload does not want it to be woken.
 func (t *Target) Paused() bool { return t.paused.Load() }

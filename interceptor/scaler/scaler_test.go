@@ -195,12 +195,18 @@ func awake(s *route.Service) {
 }
 
 func TestPusher(t *testing.T) {
-	type look struct{ active, waiting, hasPods, edge bool }
-	idle, busy, waits, starts := look{}, look{active: true}, look{active: true, waiting: true}, look{active: true, waiting: true, hasPods: true}
+	type look struct {
+		sight
+		edge bool
+	}
+	idle, busy := look{}, look{sight: sight{active: true}}
+	waits, starts := look{sight: sight{active: true, waiting: true}}, look{sight: sight{active: true, waiting: true, hasPods: true}}
 	edge := func(l look) look {
 		l.edge = true
 		return l
 	}
+	again := waits
+	again.emptied = 1
 	for name, tc := range map[string]struct {
 		looks []look
 		want  string // what is pushed at each: + for true, - for false, . for nothing
@@ -210,17 +216,18 @@ func TestPusher(t *testing.T) {
 		"each change":                       {[]look{edge(idle), busy, idle}, "-+-"},
 		"at the edge, then with ticks only": {[]look{edge(idle), edge(waits), edge(waits), waits}, "-+.+"},
 		"at the edge although still active": {[]look{edge(busy), edge(waits)}, "++"},
-		"waiting is active":                 {[]look{{waiting: true, edge: true}}, "+"},
+		"waiting is active":                 {[]look{{sight{waiting: true}, true}}, "+"},
 		"ever more rarely":                  {slices.Repeat([]look{waits}, 66), "++.+...+.......+...............+...............................+.."},
 		"not when it has taken":             {[]look{edge(waits), starts, starts, starts, waits}, "+...+"},
 		"soon again when pods have gone":    {[]look{waits, waits, waits, waits, starts, waits}, "++.+.+"},
 		"often again for the next wake":     {[]look{waits, waits, waits, waits, busy, waits, waits}, "++.+.++"},
+		"pods came and went unseen":         {[]look{waits, waits, waits, edge(again), again}, "++.++"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := ""
 			p := pusher{send: func(active bool) error { got += map[bool]string{true: "+", false: "-"}[active]; return nil }}
 			for i, l := range tc.looks {
-				if err := p.look(l.active, l.waiting, l.hasPods, l.edge); err != nil {
+				if err := p.look(l.sight, l.edge); err != nil {
 					t.Fatal(err)
 				}
 				if len(got) == i {
@@ -481,6 +488,54 @@ func TestWakerWakesAgain(t *testing.T) {
 		}
 		if len(events.wakes) != 3 || workloads.scales.Load() != 3 {
 			t.Errorf("%d events, %d scales", len(events.wakes), workloads.scales.Load())
+		}
+	})
+}
+
+// A wake is over when a pod is ready. If the workload is scaled to zero right after that, by hand, nothing brings it back but
+// the next request, for which KEDA has its time again.
+func TestWakerEndsWithTheFirstPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		workloads, events := &fakeWorkloads{}, &fakeEvents{}
+		pushes := atomic.Int64{}
+		w := NewWaker(WakerOptions{
+			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(),
+			Push: func(route.Key) bool { pushes.Add(1); return true },
+		})
+		defer w.Close()
+		table, l := newTable(w)
+		table.SetService(service())
+		visit := func() (done chan struct{}) {
+			done = make(chan struct{})
+			go func() {
+				defer close(done)
+				release := l.route.Target().Begin()
+				defer release()
+				if e, err := l.route.Pick(t.Context(), &route.Visit{}); err == nil {
+					e.Done()
+				}
+			}()
+			synctest.Wait()
+			return done
+		}
+		for range 3 { // each time before the loop of the last wake has ended
+			before := pushes.Load()
+			done := visit()
+			if pushes.Load() == before {
+				t.Error("the push waits for a tick")
+			}
+			advance(1200 * time.Millisecond)
+			table.SetService(service("10.0.0.1:80"))
+			<-done
+			table.SetService(service())
+			advance(300 * time.Millisecond)
+		}
+		advance(time.Minute)
+		if n := workloads.scales.Load(); n != 0 {
+			t.Errorf("scaled up %d times for nobody", n)
+		}
+		if len(events.wakes) != 3 {
+			t.Errorf("%d wakes", len(events.wakes))
 		}
 	})
 }

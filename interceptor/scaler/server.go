@@ -118,8 +118,11 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 			if err != nil {
 				return err
 			}
-			active := s.options.Activity.Active(t, quiet) && s.options.Activity.InSight(t)
-			if err := push.look(active, s.options.Activity.Waiting(t), t.HasPods(), edge); err != nil {
+			now := sight{
+				active:  s.options.Activity.Active(t, quiet) && s.options.Activity.InSight(t),
+				waiting: s.options.Activity.Waiting(t), hasPods: t.HasPods(), emptied: t.Emptied(),
+			}
+			if err := push.look(now, edge); err != nil {
 				return err
 			}
 		}
@@ -136,37 +139,43 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 	}
 }
 
-// pusher decides what goes out on a stream: the state at first and whenever it changes; `true` as well when requests
-// begin to wait, and ever more rarely while they do and no pod has come of it. Each push costs KEDA a status patch, of which
-// it makes 20 a second for all that it scales.
+// sight is what a look at a workload has found.
+type sight struct {
+	active, waiting, hasPods bool
+	emptied                  int64 // as Target.Emptied
+}
+
+// pusher decides what to send on a stream: the state at first and whenever it changes; `true` also when requests begin to
+// wait, and ever more rarely while they wait and there is no pod. Each push costs KEDA a status patch, of which it makes 20 a
+// second for all that it scales.
 type pusher struct {
-	send            func(active bool) error
-	begun           bool
-	active, waiting bool // as they were at the last look
-	ticks, gap      int  // since the last push of `true`, and until the next
+	send       func(active bool) error
+	begun      bool
+	last       sight
+	ticks, gap int // since the last push of `true`, and until the next
 }
 
 // look is called for every tick, and with edge set when something is said to have happened.
-func (p *pusher) look(active, waiting, hasPods, edge bool) error {
-	active = active || waiting
-	push := !p.begun || active != p.active
+func (p *pusher) look(now sight, edge bool) error {
+	now.active = now.active || now.waiting
+	push := !p.begun || now.active != p.last.active
 	switch {
-	case !waiting:
-	case !p.waiting:
+	case !now.waiting:
+	case !p.last.waiting, now.emptied != p.last.emptied: // pods that came and went since the last look have ended the wake
 		push, p.ticks, p.gap = true, 0, 1
 	case edge:
-	case hasPods:
+	case now.hasPods:
 		p.ticks, p.gap = 0, 1 // should they go again, it is a wake like a new one
 	default:
 		if p.ticks++; p.ticks >= p.gap {
 			push, p.ticks, p.gap = true, 0, 2*p.gap
 		}
 	}
-	p.begun, p.active, p.waiting = true, active, waiting
+	p.begun, p.last = true, now
 	if !push {
 		return nil
 	}
-	return p.send(active)
+	return p.send(now.active)
 }
 
 // GetMetricSpec implements the external scaler.

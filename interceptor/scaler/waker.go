@@ -79,6 +79,8 @@ func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 			w.loops.Go(func() { w.loop(r, t) })
 		}
 		w.mu.Unlock()
+	} else if begun {
+		w.push(t) // the loop of an earlier wake does so only at its next tick
 	}
 	if !begun {
 		return
@@ -91,15 +93,20 @@ func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 	})
 }
 
+// push has KEDA's streams look at the workload, here and at the peers, and reports whether KEDA listens at all.
+func (w *Waker) push(t *route.Target) (listens bool) {
+	pushed := w.options.Push(t.Key)
+	w.options.Peers.Poke(t.Key)
+	return pushed || w.options.Peers.KEDAStream(t.Key)
+}
+
 // loop does what it takes for as long as requests wait for t, the first of them at r. KEDA's streams repeat their push by
-// themselves.
+// themselves. A wake ends with the first ready pod: if the pods go again, by hand perhaps, it must not bring them back.
 func (w *Waker) loop(r *route.Route, t *route.Target) {
-	began := time.Now()
+	began, emptied := time.Now(), t.Emptied()
 	var direct backoff
 	for {
-		pushed := w.options.Push(t.Key)
-		w.options.Peers.Poke(t.Key)
-		listens := pushed || w.options.Peers.KEDAStream(t.Key)
+		listens := w.push(t)
 		if !t.Paused() && (!listens || time.Since(began) >= w.options.Patience) && direct.due(time.Now()) {
 			w.scale(r, t, listens)
 		}
@@ -108,7 +115,10 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 			return
 		case <-time.After(w.options.Repeat):
 		}
-		if t.Held() > 0 || !t.Ready() && t.Idle() < w.options.Linger {
+		if now := t.Emptied(); now != emptied {
+			began, emptied, direct = time.Now(), now, backoff{}
+		}
+		if t.Held() > 0 || t.Waking() > 0 && t.Idle() < w.options.Linger {
 			continue
 		}
 		if !t.Ready() {
