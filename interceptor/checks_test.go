@@ -30,7 +30,7 @@ func (n *node) idleFor() time.Duration {
 func (n *node) remembers(listen int32) {
 	i := <-n.parts
 	n.parts <- i
-	i.table.Learn(route.News{ServerFirst: []int32{listen}})
+	i.memory.Learn(route.News{ServerFirst: []int32{listen}})
 }
 
 // reads reads as many bytes as want has, and compares.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/listen"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/metrics"
@@ -28,6 +29,8 @@ type interceptor struct {
 	engine   *forward.Engine
 	pages    *page.Pages
 	manager  *listen.Manager
+	hub      *counts.Hub
+	memory   *route.Memory
 	table    *route.Table
 	waker    *scaler.Waker
 	scaler   *scaler.Server
@@ -68,7 +71,7 @@ func Run(ctx context.Context, o Options) error {
 	// A part that breaks begins the shutdown like ctx does.
 	select {
 	case <-ctx.Done():
-		o.Log.Info("shutting down")
+		o.Log.Info("Shutting down")
 	case <-parts.Done():
 	}
 	i.shutdown(parts)
@@ -81,7 +84,7 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// assemble makes the parts and connects them; nothing runs yet.
+// assemble makes the parts and connects them, each with those made before it; nothing runs yet.
 func assemble(o Options) *interceptor {
 	i := &interceptor{options: o, health: &health{}, pages: page.New(o.Log.WithName("page"))}
 	i.engine = forward.NewEngine(forward.Options{
@@ -92,41 +95,39 @@ func assemble(o Options) *interceptor {
 		Host: o.ListenHost, Engine: i.engine, MaxConnections: int64(o.Limits.MaxConnections),
 		DrainTimeout: o.DrainTimeout, Log: o.Log.WithName("listen"),
 	})
+	i.hub = counts.NewHub()
+	i.memory = route.NewMemory(i.hub)
 	i.peers = peer.NewPool(peer.PoolOptions{
-		Name: o.PodName, Dial: o.PeerAddress, Log: o.Log.WithName("peer"),
-		Changed: func(key route.Key) { i.scaler.Poke(key) },
-		Learn:   func(n route.News) { i.table.Learn(n) },
+		Name: o.PodName, Dial: o.PeerAddress, Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),
 	})
-	view := peersView{i.peers, func() { i.peerSide.Poke() }}
 	i.waker = scaler.NewWaker(scaler.WakerOptions{
-		Workloads: o.Cluster, Events: o.Cluster, Peers: view, Log: o.Log.WithName("waker"),
-		Push: func(key route.Key) bool { return i.scaler.Poke(key) },
+		Workloads: o.Cluster, Events: o.Cluster, Peers: i.peers, Hub: i.hub, Log: o.Log.WithName("waker"),
 	})
-	m := metrics.New(o.Registry, func() []*route.Target { return i.table.Targets() })
-	i.reporter = notice.NewReporter(notice.Options{
-		Events: o.Notices, Routes: func() []*route.Route { return i.table.Routes() }, Peers: i.peers.Count,
-	})
+	m := metrics.New(o.Registry)
 	i.table = route.NewTable(route.TableOptions{
 		Listeners: i.manager, Waker: i.waker, RouteMetrics: m.Route, TargetMetrics: m.Target,
-		NewPool: i.engine.NewPool, GaveUp: i.reporter.GaveUp, MinGaveUp: o.minGaveUp, Linger: o.Linger,
-		Learned: func() { i.peerSide.Poke() }, Log: o.Log.WithName("route"),
-		Unreachable: func(r *route.Route, err *route.UnreachableError) {
-			o.Cluster.Warn(scaler.Warning{
-				Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: r.Target().Workload(),
-				Reason: "PodsUnreachable", ID: "unreachable-" + r.SleepID(), Message: err.Error(),
-			})
-		},
+		Hub: i.hub, Memory: i.memory, NewPool: i.engine.NewPool, Linger: o.Linger, Log: o.Log.WithName("route"),
+		GaveUp: notice.GaveUp(o.Notices), MinGaveUp: o.minGaveUp, Unreachable: unreachable(o.Cluster),
 	})
+	m.Watch(i.table.Targets)
+	i.reporter = notice.NewReporter(notice.Options{Events: o.Notices, Routes: i.table.Routes, Peers: i.peers.Count})
 	i.scaler = scaler.NewServer(scaler.ServerOptions{
-		Target:        i.table.Target,
-		Activity:      &scaler.Activity{Peers: view},
-		Replicas:      o.Cluster.Replicas,
-		StreamChanged: func(route.Key) { i.peerSide.Poke() },
+		Target: i.table.Target, Activity: &scaler.Activity{Peers: i.peers}, Replicas: o.Cluster.Replicas, Hub: i.hub,
 	})
 	i.peerSide = peer.NewServer(peer.ServerOptions{
-		Targets: i.table.Targets, KEDAStream: i.scaler.HasStream, News: i.table.News, Log: o.Log.WithName("peer"),
+		Targets: i.table.Targets, Target: i.table.Target, Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),
 	})
 	return i
+}
+
+// unreachable reports ready pods that cannot be connected to.
+func unreachable(events scaler.Events) func(*route.Route, *route.UnreachableError) {
+	return func(r *route.Route, err *route.UnreachableError) {
+		events.Warn(scaler.Warning{
+			Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: r.Target().Workload(),
+			Reason: "PodsUnreachable", ID: "unreachable-" + r.SleepID(), Message: err.Error(),
+		})
+	}
 }
 
 // becomeReady reports ready once all routes that there were at the start have been applied and opened.
@@ -138,7 +139,7 @@ func (i *interceptor) becomeReady(ctx context.Context) error {
 		return err
 	}
 	i.health.ready.Store(true)
-	i.options.Log.Info("ready", "targets", len(i.table.Targets()))
+	i.options.Log.Info("Ready", "targets", len(i.table.Targets()))
 	return nil
 }
 
@@ -199,11 +200,3 @@ type sink struct {
 func (s sink) SetTheme(namespace, source string) { s.pages.SetTheme(namespace, source) }
 
 func (s sink) SetPeers(peers []peer.Peer) { s.peers.SetPeers(peers) }
-
-// peersView is the peers as the scaler sees them.
-type peersView struct {
-	*peer.Pool
-	poke func()
-}
-
-func (v peersView) Poke(route.Key) { v.poke() }

@@ -20,7 +20,7 @@ import (
 func (n *node) knows(listen int32) bool {
 	i := <-n.parts
 	n.parts <- i
-	news, _ := i.table.News(0)
+	news, _ := i.memory.News(0)
 	return slices.Contains(news.ServerFirst, listen)
 }
 

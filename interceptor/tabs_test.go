@@ -202,7 +202,7 @@ func TestForgottenTabAtAnother(t *testing.T) {
 	i := <-other.parts
 	other.parts <- i
 	eventually(t, "the other one knows", func() bool {
-		news, _ := i.table.News(0)
+		news, _ := i.memory.News(0)
 		return len(news.Tabs) == 1 && news.Tabs[0].Listen == port && !news.Tabs[0].Forgotten
 	})
 }

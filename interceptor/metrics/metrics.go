@@ -22,10 +22,11 @@ type Metrics struct {
 	held      *prometheus.HistogramVec
 	wakes     *prometheus.CounterVec
 	coldStart *prometheus.HistogramVec
+	registry  prometheus.Registerer
 }
 
-// New registers the collectors. Targets returns all targets, whose pending requests are read when Prometheus asks.
-func New(r prometheus.Registerer, targets func() []*route.Target) *Metrics {
+// New registers the collectors.
+func New(r prometheus.Registerer) *Metrics {
 	seconds := []float64{.1, .25, .5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600}
 	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -49,7 +50,14 @@ func New(r prometheus.Registerer, targets func() []*route.Target) *Metrics {
 			Help: "Time from the request that woke a workload to its first ready pod.",
 		}, []string{"namespace", "workload"}),
 	}
-	r.MustRegister(m.requests, m.ignored, m.held, m.wakes, m.coldStart, &pending{
+	m.registry = r
+	r.MustRegister(m.requests, m.ignored, m.held, m.wakes, m.coldStart)
+	return m
+}
+
+// Watch reports the counts of all targets, which are read when Prometheus asks.
+func (m *Metrics) Watch(targets func() []*route.Target) {
+	m.registry.MustRegister(&pending{
 		targets: targets,
 		pending: prometheus.NewDesc(namespace+"_pending_requests",
 			"Requests that have arrived and are not answered yet.", []string{"namespace", "workload"}, nil),
@@ -58,7 +66,6 @@ func New(r prometheus.Registerer, targets func() []*route.Target) *Metrics {
 		awake: prometheus.NewDesc(namespace+"_awake_seconds",
 			"How long this interceptor has seen the workload with pods without a break; 0 while it has none.", []string{"namespace", "workload"}, nil),
 	})
-	return m
 }
 
 // Route returns the observer of a Service's requests.

@@ -135,16 +135,16 @@ func (r *Reporter) report(target *route.Target, routes []*route.Route, now time.
 	latest := slices.MinFunc(each, func(a, b from) int { return cmp.Compare(a.Last, b.Last) })
 	owner := each[0].route
 	workload := target.Workload()
-	r.publish(Notice{
+	publish(r.options.Events, Notice{
 		Namespace: owner.Namespace, Service: owner.Service, ServiceUID: owner.ServiceUID, Workload: workload,
 		Reason: KeptAwake, ID: "kept-awake-" + strconv.FormatInt(now.Unix()/int64(every/time.Second), 36),
 		Message: keptAwake(workload, target.Up(), all, each[0].Source, latest.Source, r.options.Peers()),
 	})
 }
 
-func (r *Reporter) publish(n Notice) {
-	if r.options.Events != nil {
-		r.options.Events.Notice(n)
+func publish(events Events, n Notice) {
+	if events != nil {
+		events.Notice(n)
 	}
 }
 
@@ -213,18 +213,24 @@ func advice(s route.Source) string {
 	return "If these are no visits, leave them out by annotation " + strings.Join(ways, " or ")
 }
 
-// GaveUp reports clients that gave up while their requests were held.
-func (r *Reporter) GaveUp(one *route.Route, g route.GaveUp) {
-	w := one.Target().Workload()
-	r.publish(Notice{
-		Namespace: one.Namespace, Service: one.Service, ServiceUID: one.ServiceUID, Workload: w,
-		Reason: ClientsGaveUp, Warning: true, ID: "gave-up-" + g.StartID,
-		Message: fmt.Sprintf("%d requests for Service %s gave up after about %s while %s was starting; they would have been held for %s. The last was %s. "+
-			"A time-out of %s of the client, or of a proxy before scale-to-zero, is too short for this app: raise it "+
-			"(ingress-nginx: nginx.ingress.kubernetes.io/proxy-read-timeout; AWS: idle_timeout.timeout_seconds of alb.ingress.kubernetes.io/load-balancer-attributes; "+
-			"GKE: timeoutSec of a BackendConfig; see README, \"Time-outs of proxies\")",
-			g.Clients, one.Service, short(g.After), w, short(g.HoldTimeout), scaler.Describe(&g.Last), short(g.After)),
-	})
+// GaveUp returns what reports clients that gave up while their requests were held. Events may be nil.
+func GaveUp(events Events) func(*route.Route, route.GaveUp) {
+	return func(one *route.Route, g route.GaveUp) {
+		w := one.Target().Workload()
+		publish(events, Notice{
+			Namespace: one.Namespace, Service: one.Service, ServiceUID: one.ServiceUID, Workload: w,
+			Reason: ClientsGaveUp, Warning: true, ID: "gave-up-" + g.StartID, Message: gaveUp(one.Service, w, g),
+		})
+	}
+}
+
+// gaveUp is what such a notice says.
+func gaveUp(service string, w api.Workload, g route.GaveUp) string {
+	return fmt.Sprintf("%d requests for Service %s gave up after about %s while %s was starting; they would have been held for %s. The last was %s. "+
+		"A time-out of %s of the client, or of a proxy before scale-to-zero, is too short for this app: raise it "+
+		"(ingress-nginx: nginx.ingress.kubernetes.io/proxy-read-timeout; AWS: idle_timeout.timeout_seconds of alb.ingress.kubernetes.io/load-balancer-attributes; "+
+		"GKE: timeoutSec of a BackendConfig; see README, \"Time-outs of proxies\")",
+		g.Clients, service, short(g.After), w, short(g.HoldTimeout), scaler.Describe(&g.Last), short(g.After))
 }
 
 // requests is a number of them.

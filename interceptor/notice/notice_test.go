@@ -232,7 +232,7 @@ func TestMessagesAreSafe(t *testing.T) {
 		w := newWorld(t, 5)
 		r := w.set("web", 5*time.Minute, true, nil)
 		ask(r, 61*time.Minute, time.Minute, "GET", "/\x01\u202e"+strings.Repeat("é", 400), strings.Repeat("\x1b[31m", 400))
-		NewReporter(Options{Events: w}).GaveUp(r, route.GaveUp{
+		GaveUp(w)(r, route.GaveUp{
 			Clients: 3, After: time.Minute, HoldTimeout: 5 * time.Minute, StartID: "s1",
 			Last: route.Visit{Method: "GET", Path: "/a?secret\n" + strings.Repeat("x", 900), Agent: strings.Repeat("y", 900)},
 		})

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -33,33 +33,43 @@ type fakeListeners struct{}
 func (fakeListeners) Open(*route.Route)  {}
 func (fakeListeners) Close(*route.Route) {}
 
-// table has a target for each name.
-func table(names ...string) *route.Table {
-	t := route.NewTable(route.TableOptions{
-		Listeners: fakeListeners{}, Log: logr.Discard(),
+// side is what a Server is about: a table with a target for each name, whose counts the hub knows.
+type side struct {
+	*route.Table
+	hub *counts.Hub
+}
+
+func newSide(names ...string) *side {
+	hub := counts.NewHub()
+	s := &side{hub: hub, Table: route.NewTable(route.TableOptions{
+		Listeners: fakeListeners{}, Hub: hub, Log: logr.Discard(),
 		RouteMetrics:  func(string, string) route.Metrics { return fakeMetrics{} },
 		TargetMetrics: func(route.Key) route.TargetMetrics { return fakeMetrics{} },
-	})
+	})}
 	for i, name := range names {
-		t.SetService(route.Service{Namespace: "shop", Name: name, Routes: api.Routes{
+		s.SetService(route.Service{Namespace: "shop", Name: name, Routes: api.Routes{
 			Service: name, Workload: api.Workload{Kind: "Deployment", Name: name},
 			Ports:    []api.Port{{Listen: int32(10000 + i), Protocol: api.ProtocolAuto}},
 			Cooldown: api.Duration(time.Minute), HoldTimeout: api.Duration(time.Minute),
 		}})
 	}
-	return t
+	return s
+}
+
+func (s *side) options(interval time.Duration) ServerOptions {
+	return ServerOptions{Targets: s.Targets, Target: s.Target, Hub: s.hub, Interval: interval, Log: logr.Discard()}
 }
 
 func key(name string) route.Key { return route.Key{Namespace: "shop", Workload: "Deployment/" + name} }
 
 func TestChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := table("a", "b")
-		keda := map[route.Key]bool{}
-		d := differ{sent: map[route.Key]sent{}}
+		side := newSide("a", "b")
+		o := side.options(0)
+		d := newDiffer(&o, side.hub.FollowAll())
 		changes := func() string {
 			got := ""
-			for _, c := range d.changes(table.Targets(), func(k route.Key) bool { return keda[k] }, time.Now()) {
+			for _, c := range d.changes(time.Now()) {
 				idle := fmt.Sprint(c.GetIdleMilliseconds())
 				if c.GetIdleMilliseconds() == forgotten {
 					idle = "never"
@@ -74,11 +84,11 @@ func TestChanges(t *testing.T) {
 				t.Errorf("%s: got %q, want %q", what, got, want)
 			}
 		}
-		if got := len(d.changes(table.Targets(), func(route.Key) bool { return false }, time.Now())); got != 2 {
+		if got := len(d.changes(time.Now())); got != 2 {
 			t.Errorf("%d at first, want all", got)
 		}
 		want("nothing new", "")
-		release := table.Target(key("a")).Begin()
+		release := side.Target(key("a")).Begin()
 		want("begun", "Deployment/a pending=1 idle=0 keda=false;")
 		want("told", "")
 		advance(500 * time.Millisecond)
@@ -90,20 +100,34 @@ func TestChanges(t *testing.T) {
 		want("ended", "Deployment/a pending=0 idle=30 keda=false;")
 		advance(time.Hour)
 		want("idle", "")
-		keda[key("b")] = true
+		if len(d.due) != 0 {
+			t.Errorf("%v are looked at although nothing happens", d.due)
+		}
+		stream := side.hub.Follow(key("b"))
 		want("stream", "Deployment/b pending=0 idle=never keda=true;")
-		table.RemoveService("shop", "a")
+		stream.Close()
+		want("its end", "Deployment/b pending=0 idle=never keda=false;")
+		release = side.Target(key("a")).Begin()
+		side.RemoveService("shop", "a")
 		advance(time.Minute)
-		want("removed", "Deployment/a pending=0 idle=never keda=false;")
+		want("removed", "Deployment/a pending=1 idle=0 keda=false;")
+		release()
+		want("ended behind its routes", "Deployment/a pending=0 idle=never keda=false;")
+		side.SetService(route.Service{Namespace: "shop", Name: "c", Routes: api.Routes{
+			Workload: api.Workload{Kind: "Deployment", Name: "c"}, Ports: []api.Port{{Listen: 10002}},
+		}})
+		want("new", "Deployment/c pending=0 idle=never keda=false;")
+		quiet := side.Target(key("c")).BeginQuiet()
+		want("a silent connection", "Deployment/c pending=1 idle=0 keda=false;")
+		quiet()
+		want("its end", "Deployment/c pending=0 idle=never keda=false;")
 	})
 }
 
 // serve runs a Server and returns where and how to stop it.
-func serve(t *testing.T, addr string, table *route.Table, keda *atomic.Bool) (*Server, string, *grpc.Server) {
+func serve(t *testing.T, addr string, side *side) (string, *grpc.Server) {
 	t.Helper()
-	s := NewServer(ServerOptions{
-		Targets: table.Targets, KEDAStream: func(route.Key) bool { return keda.Load() }, Interval: 20 * time.Millisecond, Log: logr.Discard(),
-	})
+	s := NewServer(side.options(20 * time.Millisecond))
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +136,7 @@ func serve(t *testing.T, addr string, table *route.Table, keda *atomic.Bool) (*S
 	pb.RegisterPeerServer(g, s)
 	go func() { _ = g.Serve(l) }()
 	t.Cleanup(g.Stop)
-	return s, l.Addr().String(), g
+	return l.Addr().String(), g
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -128,11 +152,12 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 func TestPool(t *testing.T) {
-	table, keda := table("a"), &atomic.Bool{}
-	_, addr, first := serve(t, "127.0.0.1:0", table, keda)
-	var changed atomic.Int64
+	side := newSide("a")
+	addr, first := serve(t, "127.0.0.1:0", side)
+	hub := counts.NewHub()
+	stream := hub.Follow(key("a"))
 	p := NewPool(PoolOptions{
-		Name: "me", Dial: func(Peer) string { return addr }, Changed: func(route.Key) { changed.Add(1) },
+		Name: "me", Dial: func(Peer) string { return addr }, Hub: hub,
 		MinRetry: 10 * time.Millisecond, MaxRetry: 50 * time.Millisecond, Log: logr.Discard(),
 	})
 	defer p.Close()
@@ -142,15 +167,17 @@ func TestPool(t *testing.T) {
 	total := func(want int64) func() bool {
 		return func() bool { got, _ := p.Total(key("a")); return got == want }
 	}
-	release := table.Target(key("a")).Begin()
+	release := side.Target(key("a")).Begin()
 	eventually(t, "pending", total(1))
 	if _, idle := p.Total(key("a")); idle > time.Minute {
 		t.Errorf("idle %s", idle)
 	}
-	if changed.Load() == 0 {
-		t.Error("nobody was told")
+	select {
+	case <-stream.Now():
+	default:
+		t.Error("who follows the workload here was not told")
 	}
-	keda.Store(true)
+	defer side.hub.Follow(key("a")).Close()
 	eventually(t, "KEDA's stream", func() bool { return p.KEDAStream(key("a")) })
 	if p.SinceLost() != never {
 		t.Error("lost before anything was")
@@ -161,34 +188,29 @@ func TestPool(t *testing.T) {
 	if p.KEDAStream(key("a")) || p.SinceLost() > time.Minute {
 		t.Errorf("the peer's state outlived it")
 	}
-	s, _, _ := serve(t, addr, table, keda)
+	serve(t, addr, side)
 	eventually(t, "pending again", total(1))
 	release()
-	s.Poke()
+	side.hub.Flush()
 	eventually(t, "ended", total(0))
 
+	lost := p.SinceLost()
 	p.SetPeers(nil)
-	eventually(t, "unsubscribed", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.subscribers) == 0
-	})
+	eventually(t, "unsubscribed", func() bool { return p.SinceLost() < lost })
 }
 
 // An edge does not wait for the next gathering.
-func TestPokeSendsAtOnce(t *testing.T) {
-	table := table("a")
-	s := NewServer(ServerOptions{
-		Targets: table.Targets, KEDAStream: func(route.Key) bool { return false }, Interval: time.Hour, Log: logr.Discard(),
-	})
+func TestFlushSendsAtOnce(t *testing.T) {
+	side := newSide("a")
+	s := NewServer(side.options(time.Hour))
 	out := &fakeStream{ctx: t.Context(), sent: make(chan *pb.Counts)}
 	done := make(chan error, 1)
 	go func() { done <- s.Watch(&pb.WatchRequest{}, out) }()
 	if got := <-out.sent; len(got.GetWorkloads()) != 1 {
 		t.Errorf("at first %v", got)
 	}
-	defer table.Target(key("a")).Begin()()
-	s.Poke()
+	defer side.Target(key("a")).Begin()()
+	side.hub.Flush()
 	if got := <-out.sent; got.GetWorkloads()[0].GetPending() != 1 {
 		t.Errorf("then %v", got)
 	}

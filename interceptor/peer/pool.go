@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -37,10 +38,10 @@ type PoolOptions struct {
 	Name string
 	// Dial returns the address (ip:port) to dial for a peer.
 	Dial func(Peer) string
-	// Changed is called when a peer's stream brought something about a workload.
-	Changed func(route.Key)
-	// Learn is called with what a peer's routes have learned. Default nothing.
-	Learn func(route.News)
+	// Hub has those look who follow a workload of which a peer has said something.
+	Hub *counts.Hub
+	// Memory learns what the peers' routes have learned. Default nothing does.
+	Memory *route.Memory
 	// MinRetry and MaxRetry bound the wait before a lost peer is tried again. Default 100 ms and 5 s.
 	MinRetry, MaxRetry time.Duration
 	Log                logr.Logger
@@ -49,8 +50,8 @@ type PoolOptions struct {
 func (o *PoolOptions) setDefaults() {
 	o.MinRetry = cmp.Or(o.MinRetry, 100*time.Millisecond)
 	o.MaxRetry = cmp.Or(o.MaxRetry, 5*time.Second)
-	if o.Learn == nil {
-		o.Learn = func(route.News) {}
+	if o.Memory == nil {
+		o.Memory = route.NewMemory(o.Hub)
 	}
 }
 
@@ -180,7 +181,7 @@ func (p *Pool) follow(ctx context.Context, peer *follower) {
 			MinConnectTimeout: 2 * time.Second,
 		}))
 	if err != nil {
-		p.options.Log.Error(err, "dialing peer", "peer", peer.Name)
+		p.options.Log.Error(err, "Dialing a peer failed", "peer", peer.Name)
 		return
 	}
 	defer func() { _ = conn.Close() }()
@@ -191,7 +192,7 @@ func (p *Pool) follow(ctx context.Context, peer *follower) {
 		if ctx.Err() != nil {
 			return
 		}
-		p.options.Log.V(1).Info("peer's stream ended", "peer", peer.Name, "error", fmt.Sprint(err))
+		p.options.Log.V(1).Info("A peer's stream has ended", "peer", peer.Name, "error", fmt.Sprint(err))
 		if heard {
 			wait = p.options.MinRetry
 		}
@@ -213,19 +214,19 @@ func (p *Pool) subscribe(ctx context.Context, conn *grpc.ClientConn, peer *follo
 		return false, fmt.Errorf("subscribing: %w", err)
 	}
 	for {
-		counts, err := stream.Recv()
+		message, err := stream.Recv()
 		if err != nil {
 			return heard, fmt.Errorf("receiving: %w", err)
 		}
 		if !heard {
-			p.options.Log.V(1).Info("following peer", "peer", peer.Name)
+			p.options.Log.V(1).Info("Following a peer", "peer", peer.Name)
 		}
 		heard = true
-		p.take(peer, counts)
+		p.take(peer, message)
 	}
 }
 
-func (p *Pool) take(peer *follower, counts *pb.Counts) {
+func (p *Pool) take(peer *follower, message *pb.Counts) {
 	now := time.Now()
 	p.mu.Lock()
 	of := p.counts[peer]
@@ -233,7 +234,7 @@ func (p *Pool) take(peer *follower, counts *pb.Counts) {
 		of = map[route.Key]count{}
 		p.counts[peer] = of
 	}
-	for _, w := range counts.GetWorkloads() {
+	for _, w := range message.GetWorkloads() {
 		key := route.Key{Namespace: w.GetNamespace(), Workload: w.GetWorkload()}
 		c := count{pending: w.GetPending(), keda: w.GetKedaStream()}
 		if ms := w.GetIdleMilliseconds(); ms >= 0 && ms < forgotten {
@@ -246,9 +247,9 @@ func (p *Pool) take(peer *follower, counts *pb.Counts) {
 		of[key] = c
 	}
 	p.mu.Unlock()
-	p.options.Learn(newsOf(counts))
-	for _, w := range counts.GetWorkloads() {
-		p.options.Changed(route.Key{Namespace: w.GetNamespace(), Workload: w.GetWorkload()})
+	p.options.Memory.Learn(newsOf(message))
+	for _, w := range message.GetWorkloads() {
+		p.options.Hub.Poke(route.Key{Namespace: w.GetNamespace(), Workload: w.GetWorkload()})
 	}
 }
 
@@ -262,6 +263,6 @@ func (p *Pool) drop(peer *follower, heard bool) {
 	}
 	p.mu.Unlock()
 	for key := range keys {
-		p.options.Changed(key)
+		p.options.Hub.Poke(key)
 	}
 }

@@ -12,17 +12,19 @@ import (
 	"github.com/go-logr/logr"
 
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
 // ServerOptions configure a Server.
 type ServerOptions struct {
-	// Targets returns all targets.
+	// Targets returns all targets, and Target one; nil if there is none.
 	Targets func() []*route.Target
-	// KEDAStream says whether KEDA's stream for a workload is open here.
-	KEDAStream func(route.Key) bool
-	// News returns what the routes have learned since a version, and the version that it is. Default nothing.
-	News func(since uint64) (route.News, uint64)
+	Target  func(route.Key) *route.Target
+	// Hub says which of them have changed, and for which KEDA's stream is open here.
+	Hub *counts.Hub
+	// Memory is what the routes have learned. Default nothing.
+	Memory *route.Memory
 	// Interval is how often changes are gathered and sent. Default 200 ms.
 	Interval time.Duration
 	Log      logr.Logger
@@ -35,58 +37,35 @@ type Server struct {
 	options ServerOptions
 	done    chan struct{}
 	close   sync.Once
-
-	// mu protects subscribers, each of which is poked to look at once.
-	mu          sync.Mutex
-	subscribers map[chan struct{}]struct{}
 }
 
 // NewServer returns a Server.
 func NewServer(o ServerOptions) *Server {
 	o.Interval = cmp.Or(o.Interval, 200*time.Millisecond)
-	if o.News == nil {
-		o.News = func(uint64) (route.News, uint64) { return route.News{}, 0 }
+	if o.Memory == nil {
+		o.Memory = route.NewMemory(o.Hub)
 	}
-	return &Server{options: o, done: make(chan struct{}), subscribers: map[chan struct{}]struct{}{}}
+	return &Server{options: o, done: make(chan struct{})}
 }
 
 // Close ends all streams.
 func (s *Server) Close() { s.close.Do(func() { close(s.done) }) }
 
-// Poke sends what has changed at once.
-func (s *Server) Poke() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for poke := range s.subscribers {
-		select {
-		case poke <- struct{}{}:
-		default: // it is about to look
-		}
-	}
-}
-
 // Watch implements the peer protocol.
 func (s *Server) Watch(r *pb.WatchRequest, out pb.Peer_WatchServer) error {
-	s.options.Log.V(1).Info("peer subscribed", "peer", r.GetSubscriber())
-	poke := make(chan struct{}, 1)
-	s.mu.Lock()
-	s.subscribers[poke] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.subscribers, poke)
-		s.mu.Unlock()
-	}()
+	s.options.Log.V(1).Info("A peer has subscribed", "peer", r.GetSubscriber())
+	follower := s.options.Hub.FollowAll()
+	defer follower.Close()
 	tick := time.NewTicker(s.options.Interval)
 	defer tick.Stop()
-	seen := differ{sent: map[route.Key]sent{}}
+	seen := newDiffer(&s.options, follower)
 	var told uint64
 	for first := true; ; first = false {
 		var counts []*pb.WorkloadCount
 		if !r.GetOnlyLearned() {
-			counts = seen.changes(s.options.Targets(), s.options.KEDAStream, time.Now())
+			counts = seen.changes(time.Now())
 		}
-		news, version := s.options.News(told)
+		news, version := s.options.Memory.News(told)
 		if first || len(counts) > 0 || version != told {
 			if err := out.Send(message(counts, news)); err != nil {
 				return err
@@ -94,7 +73,7 @@ func (s *Server) Watch(r *pb.WatchRequest, out pb.Peer_WatchServer) error {
 			told = version
 		}
 		select {
-		case <-poke:
+		case <-follower.Now():
 		case <-tick.C:
 		case <-s.done:
 			return nil
@@ -105,7 +84,22 @@ func (s *Server) Watch(r *pb.WatchRequest, out pb.Peer_WatchServer) error {
 }
 
 // differ finds what a subscriber has not been told yet.
-type differ struct{ sent map[route.Key]sent }
+type differ struct {
+	options  *ServerOptions
+	follower *counts.Follower
+	sent     map[route.Key]sent
+	// due are the workloads to look at. One stays due while requests of it are pending, or its last one is to be told.
+	due map[route.Key]struct{}
+}
+
+// newDiffer returns a differ whose subscriber has been told nothing.
+func newDiffer(o *ServerOptions, f *counts.Follower) *differ {
+	d := &differ{options: o, follower: f, sent: map[route.Key]sent{}, due: map[route.Key]struct{}{}}
+	for _, t := range o.Targets() {
+		d.due[t.Key] = struct{}{}
+	}
+	return d
+}
 
 // sent is what was told last of a workload.
 type sent struct {
@@ -116,34 +110,47 @@ type sent struct {
 }
 
 // changes returns what has changed. That only the last request is newer is told no more than once a second.
-func (d *differ) changes(targets []*route.Target, keda func(route.Key) bool, now time.Time) []*pb.WorkloadCount {
-	var out []*pb.WorkloadCount
-	present := make(map[route.Key]struct{}, len(targets))
-	for _, t := range targets {
-		present[t.Key] = struct{}{}
-		idle := t.Idle()
-		next := sent{pending: t.Pending(), keda: keda(t.Key), at: now}
-		if idle != math.MaxInt64 {
-			next.last = now.Add(-idle)
-		}
-		old, known := d.sent[t.Key]
-		newer := next.last.Sub(old.last) > time.Millisecond && now.Sub(old.at) >= time.Second
-		if known && old.pending == next.pending && old.keda == next.keda && !newer {
-			continue
-		}
-		d.sent[t.Key] = next
-		out = append(out, &pb.WorkloadCount{
-			Namespace: t.Key.Namespace, Workload: t.Key.Workload, Pending: next.pending,
-			IdleMilliseconds: idle.Milliseconds(), KedaStream: next.keda,
-		})
+func (d *differ) changes(now time.Time) []*pb.WorkloadCount {
+	for _, key := range d.follower.Take() {
+		d.due[key] = struct{}{}
 	}
-	for key := range d.sent {
-		if _, ok := present[key]; !ok {
-			delete(d.sent, key)
-			out = append(out, &pb.WorkloadCount{Namespace: key.Namespace, Workload: key.Workload, IdleMilliseconds: forgotten})
+	var out []*pb.WorkloadCount
+	for key := range d.due {
+		count, due := d.change(key, now)
+		if count != nil {
+			out = append(out, count)
+		}
+		if !due {
+			delete(d.due, key)
 		}
 	}
 	return out
+}
+
+// change returns what is to be told of a workload, nil if nothing is, and whether it is to be looked at again.
+func (d *differ) change(key route.Key, now time.Time) (_ *pb.WorkloadCount, due bool) {
+	old, known := d.sent[key]
+	t := d.options.Target(key)
+	if t == nil {
+		if !known {
+			return nil, false
+		}
+		delete(d.sent, key)
+		return &pb.WorkloadCount{Namespace: key.Namespace, Workload: key.Workload, IdleMilliseconds: forgotten}, false
+	}
+	pending, idle := t.Look()
+	next := sent{pending: pending, keda: d.options.Hub.Followed(key), at: now}
+	if idle != math.MaxInt64 {
+		next.last = now.Add(-idle)
+	}
+	newer := next.last.Sub(old.last) > time.Millisecond
+	if known && old.pending == next.pending && old.keda == next.keda && (!newer || now.Sub(old.at) < time.Second) {
+		return nil, newer || pending > 0
+	}
+	d.sent[key] = next
+	return &pb.WorkloadCount{
+		Namespace: key.Namespace, Workload: key.Workload, Pending: pending, IdleMilliseconds: idle.Milliseconds(), KedaStream: next.keda,
+	}, pending > 0
 }
 
 // forgotten is an idle time longer than any cool-down.

@@ -18,7 +18,7 @@ func (t *Table) apply(s Service) {
 	for _, p := range s.Routes.Ports {
 		key := keyOf(s, p)
 		if p.ServerFirst {
-			t.memory.learn(News{ServerFirst: []int32{p.Listen}})
+			t.memory.Learn(News{ServerFirst: []int32{p.Listen}})
 		}
 		if owner, taken := t.ports[p.Listen]; taken && owner != key {
 			if _, told := t.waiting[key]; !told {
@@ -54,21 +54,24 @@ func (t *Table) apply(s Service) {
 
 func (t *Table) newRoute(s Service, p api.Port) *Route {
 	p.Protocol, p.ProxyProtocol = "", false // they may change: see Route.Protocol
-	return &Route{
+	r := &Route{
 		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
 		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
 		clock:   t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld, maxHeldBytes: t.options.MaxHeldBytes,
-		memory:  t.memory,
-		sources: newSources(t.clock), reportGaveUp: t.options.GaveUp, minGaveUp: t.options.MinGaveUp,
+		memory:       t.memory,
+		reportGaveUp: t.options.GaveUp, minGaveUp: t.options.MinGaveUp,
 	}
+	r.since.Store(t.clock.now())
+	return r
 }
 
 // target returns the target of s, a new one if need be.
 func (t *Table) target(s Service) *Target {
-	key := Key{Namespace: s.Namespace, Workload: s.Routes.Workload.String()}
+	key := s.target()
 	target := t.targets[key]
 	if target == nil {
-		target = &Target{Key: key, clock: t.clock, made: t.clock.now(), metrics: t.options.TargetMetrics(key)}
+		target = &Target{Key: key, clock: t.clock, made: t.clock.now(), metrics: t.options.TargetMetrics(key), hub: t.options.Hub}
+		t.options.Hub.Changed(key)
 		t.targets[key] = target
 	}
 	target.workload.Store(&s.Routes.Workload)
@@ -78,10 +81,12 @@ func (t *Table) target(s Service) *Target {
 // update publishes a new snapshot of r if anything in it is new.
 func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	next := &snapshot{
-		target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout),
-		retiring: s.Routes.Retiring, affinity: s.Routes.ClientAffinity, sleepID: s.SleepID,
-		protocol: p.Protocol, waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), progress: s.Progress, progressAt: t.clock.now(),
-		gone: s.Routes.Gone, reach: s.Routes.Reach, proxies: p.ProxyProtocol,
+		rules: rules{
+			target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout), retiring: s.Routes.Retiring, gone: s.Routes.Gone,
+			affinity: s.Routes.ClientAffinity, sleepID: s.SleepID, startID: s.SleepID, protocol: p.Protocol, proxies: p.ProxyProtocol,
+			waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), ignored: ignores(&s.Routes, r.snap.Load()),
+		},
+		progress: s.Progress, progressAt: t.clock.now(), reach: s.Routes.Reach,
 	}
 	old := r.snap.Load()
 	same := old != nil && reflect.DeepEqual(old.progress, next.progress)
@@ -89,8 +94,6 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 		next.progressAt = old.progressAt
 	}
 	target.setProgress(next.progress, next.progressAt)
-	next.ignored = ignores(&s.Routes, old)
-	next.startID = s.SleepID
 	if old != nil && s.Pods > 0 {
 		next.startID = old.startID
 	}
@@ -102,20 +105,12 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 		old.target.routes--
 		target.routes++
 	}
-	if !same || !next.saysAs(old) {
+	if !same || next.rules != old.rules || !slices.Equal(next.endpoints, old.endpoints) || !reflect.DeepEqual(next.reach, old.reach) {
 		r.publish(next)
 	}
 	if old != nil && old.target != target {
 		t.refresh(old.target)
 	}
-}
-
-// saysAs says that s differs from old in nothing but the progress, which the caller compares.
-func (s *snapshot) saysAs(old *snapshot) bool {
-	return old.target == s.target && old.holdTimeout == s.holdTimeout && old.retiring == s.retiring && old.affinity == s.affinity &&
-		old.protocol == s.protocol && old.waitingPage == s.waitingPage && old.ignored == s.ignored && old.gone == s.gone &&
-		old.proxies == s.proxies && old.sticky == s.sticky && old.startID == s.startID &&
-		old.sleepID == s.sleepID && slices.Equal(old.endpoints, s.endpoints) && reflect.DeepEqual(old.reach, s.reach)
 }
 
 // endpoints returns those at addrs, which stay the same objects if they were in old, and lets the others of old go. An
@@ -187,18 +182,14 @@ func (t *Table) republish(r *Route) {
 // workload finds its count again when it comes back meanwhile.
 func (t *Table) refresh(target *Target) {
 	if target.routes == 0 {
-		if target.Pending() == 0 {
-			delete(t.targets, target.Key)
-		}
+		t.drop(target)
 		return
 	}
 	var cooldown, hold time.Duration
 	var ready, pods int
 	retiring, neverSleeps, paused, expected := false, false, false, false
-	for _, s := range t.services {
-		if s.Namespace != target.Key.Namespace || s.Routes.Workload.String() != target.Key.Workload {
-			continue
-		}
+	for key := range t.owners[target.Key] {
+		s := t.services[key]
 		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
 		hold = max(hold, time.Duration(s.Routes.HoldTimeout))
 		retiring = retiring || s.Routes.Retiring

@@ -6,6 +6,8 @@ package route
 import (
 	"sync"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 )
 
 const (
@@ -42,12 +44,11 @@ type News struct {
 	Tabs        []TabNews
 }
 
-// memory is what the routes of an interceptor have learned about connections, and share with its peers. It holds nothing
+// Memory is what the routes of an interceptor have learned about connections, and share with its peers. It holds nothing
 // that would be wrong to lose.
-type memory struct {
+type Memory struct {
 	clock clock
-	// changed tells the peers' side that there is something new; it must not block.
-	changed func()
+	hub   *counts.Hub // is told when the peers are to hear something
 
 	mu sync.Mutex // protects all below
 	// version counts the changes; what is new since a version has a higher one.
@@ -63,15 +64,16 @@ type tabState struct {
 	version   uint64
 }
 
-func newMemory(c clock, changed func()) *memory {
-	return &memory{
-		clock: c, changed: changed,
+// NewMemory returns an empty Memory. The hub's followers look at once when there is something new.
+func NewMemory(hub *counts.Hub) *Memory {
+	return &Memory{
+		clock: newClock(), hub: hub,
 		serverFirst: map[int32]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{},
 	}
 }
 
 // add connects a route with what is known of its port already: a peer may have learned it before the route was seen.
-func (m *memory) add(r *Route) {
+func (m *Memory) add(r *Route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.routes[r.Port.Listen] = r
@@ -82,7 +84,7 @@ func (m *memory) add(r *Route) {
 }
 
 // remove forgets a route, whose port another one may get.
-func (m *memory) remove(r *Route) {
+func (m *Memory) remove(r *Route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.routes, r.Port.Listen)
@@ -90,8 +92,8 @@ func (m *memory) remove(r *Route) {
 	delete(m.tabs, r.Port.Listen)
 }
 
-// news returns what is new since a version, and the version that it is.
-func (m *memory) news(since uint64) (News, uint64) {
+// News returns what is new since a version, and the version that it is.
+func (m *Memory) News(since uint64) (News, uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var n News
@@ -114,8 +116,8 @@ func (m *memory) news(since uint64) (News, uint64) {
 	return n, m.version
 }
 
-// learn takes in what a peer says. What is known better already stays.
-func (m *memory) learn(n News) {
+// Learn takes in what a peer says. What is known better already stays.
+func (m *Memory) Learn(n News) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, listen := range n.ServerFirst {
@@ -133,7 +135,7 @@ func (m *memory) learn(n News) {
 }
 
 // setServerFirst reports whether that is new. The caller holds mu.
-func (m *memory) setServerFirst(listen int32) bool {
+func (m *Memory) setServerFirst(listen int32) bool {
 	if r := m.routes[listen]; r != nil {
 		r.serverFirst.Store(true)
 	}
@@ -146,7 +148,7 @@ func (m *memory) setServerFirst(listen int32) bool {
 }
 
 // set remembers a tab. The caller holds mu.
-func (m *memory) set(listen int32, tab Tab, at int64, forgotten bool) {
+func (m *Memory) set(listen int32, tab Tab, at int64, forgotten bool) {
 	tabs := m.tabs[listen]
 	if tabs == nil {
 		tabs = map[Tab]*tabState{}
@@ -159,7 +161,7 @@ func (m *memory) set(listen int32, tab Tab, at int64, forgotten bool) {
 }
 
 // trim drops what is too old, and what was seen longest ago if there is too much. The caller holds mu.
-func (m *memory) trim(tabs map[Tab]*tabState) {
+func (m *Memory) trim(tabs map[Tab]*tabState) {
 	now := m.clock.now()
 	for tab, s := range tabs {
 		if now-s.at > int64(tabFor) {
@@ -179,7 +181,7 @@ func (m *memory) trim(tabs map[Tab]*tabState) {
 }
 
 // index renews what the requests of a route look at without a lock. The caller holds mu.
-func (m *memory) index(listen int32) {
+func (m *Memory) index(listen int32) {
 	r := m.routes[listen]
 	if r == nil {
 		return

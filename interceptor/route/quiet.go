@@ -11,7 +11,11 @@ import "sync"
 func (t *Target) BeginQuiet() (release func()) {
 	t.pending.Add(1)
 	t.unsettle(t.clock.now())
-	return sync.OnceFunc(func() { t.pending.Add(-1) })
+	t.note()
+	return sync.OnceFunc(func() {
+		t.pending.Add(-1)
+		t.note()
+	})
 }
 
 // unsettle notes that a request has come when the workload may just have been told to sleep.
@@ -35,4 +39,5 @@ func (r *Route) Drowsy() bool { return r.Target().drowsyAt(r.clock.now()) }
 func (t *Target) Listen() {
 	t.Touch()
 	t.pending.Add(-1)
+	t.note()
 }

@@ -151,9 +151,12 @@ type Route struct {
 	// serverFirst says that the app's server has been seen to speak before its client.
 	serverFirst atomic.Bool
 	// tabbed are the clients of which connections are remembered; nil is none.
-	tabbed       atomic.Pointer[map[uint64]struct{}]
-	memory       *memory
-	sources      *sources
+	tabbed atomic.Pointer[map[uint64]struct{}]
+	memory *Memory
+	// sources are made for the first request: most of ten thousand routes never see one. Since is when the present period of
+	// their counts began, by clock.
+	sources      atomic.Pointer[sources]
+	since        atomic.Int64
 	quitters     quitters
 	reportGaveUp func(*Route, GaveUp) // may be nil
 	minGaveUp    time.Duration

@@ -82,7 +82,7 @@ func web(addrs ...string) Service {
 func TestCountIsWhatIsPending(t *testing.T) {
 	f := newFixture(0)
 	f.SetService(web("10.0.0.1:80"))
-	target := f.Target(Key{"shop", "Deployment/web"})
+	target := f.Target(Key{Namespace: "shop", Workload: "Deployment/web"})
 	var open []func()
 	for range 10000 {
 		if len(open) == 0 || rand.IntN(2) == 0 {

@@ -17,11 +17,5 @@ func (r *Route) LearnServerFirst() {
 	r.memory.mu.Lock()
 	r.memory.setServerFirst(r.Port.Listen)
 	r.memory.mu.Unlock()
-	r.memory.changed()
+	r.memory.hub.Flush()
 }
-
-// News returns what the routes have learned since a version, and the version that it is.
-func (t *Table) News(since uint64) (News, uint64) { return t.memory.news(since) }
-
-// Learn takes in what a peer's routes have learned.
-func (t *Table) Learn(n News) { t.memory.learn(n) }

@@ -76,23 +76,29 @@ func (e *Endpoint) Succeed() {
 
 // snapshot is what a route's requests go by. It does not change: a new one takes its place, and changed is closed.
 type snapshot struct {
+	rules
+	endpoints  []*Endpoint
+	reach      *api.Reach
+	progress   api.Progress
+	progressAt int64 // since when that is known, by clock
+	changed    chan struct{}
+}
+
+// rules are what can be compared as a whole: another value of any field is news to those who wait. The pointers are to what
+// stays the same object as long as it says the same.
+type rules struct {
 	target      *Target
-	endpoints   []*Endpoint
 	holdTimeout time.Duration
 	retiring    bool
 	affinity    bool // each client has a pod of its own
 	sticky      *Sticky
+	ignored     *ignored
 	sleepID     string
 	startID     string // the last sleepID without pods
-	protocol    string // one of api's
+	protocol    string // one of api's Protocol constants
 	proxies     bool   // pods are sent a PROXY header
-	waitingPage string // another one
-	reach       *api.Reach
-	progress    api.Progress
-	progressAt  int64  // since when that is known, by clock
+	waitingPage string // one of api's Page constants
 	gone        string // why no pod will come any more; empty while one may
-	ignored     *ignored
-	changed     chan struct{}
 }
 
 // choose takes the client's own endpoint, or without affinity the one with the fewest pending requests. If there is none it says

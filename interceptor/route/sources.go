@@ -34,7 +34,6 @@ type sources struct {
 	clock clock
 	seed  maphash.Seed
 
-	since atomic.Int64 // when the counts began, by clock
 	all   atomic.Int64 // requests, of whichever source
 	keys  [maxSources]atomic.Uint64
 	slots [maxSources]slot
@@ -82,7 +81,14 @@ type Seen struct {
 }
 
 // See counts a request by its source. The caller must call End once it is over.
-func (r *Route) See(s *Sighting) Seen { return r.sources.see(s) }
+func (r *Route) See(s *Sighting) Seen {
+	known := r.sources.Load()
+	if known == nil {
+		r.sources.CompareAndSwap(nil, newSources(r.clock))
+		known = r.sources.Load()
+	}
+	return known.see(s)
+}
 
 func (s *sources) see(v *Sighting) Seen {
 	s.all.Add(1)
@@ -233,11 +239,15 @@ type Sources struct {
 
 // TakeSources returns the sources of the period that ends now, and begins a new one.
 func (r *Route) TakeSources() Sources {
-	s := r.sources
+	now := r.clock.now()
+	out := Sources{Period: time.Duration(now - r.since.Swap(now))}
+	s := r.sources.Load()
+	if s == nil {
+		return out
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.clock.now()
-	out := Sources{Period: time.Duration(now - s.since.Swap(now)), All: s.all.Swap(0)}
+	out.All = s.all.Swap(0)
 	for at := range s.keys {
 		e := &s.slots[at]
 		count, busy := e.count.Swap(0)-e.inherited, e.busy.Swap(0)
@@ -261,7 +271,5 @@ func (r *Route) TakeSources() Sources {
 }
 
 func newSources(c clock) *sources {
-	s := &sources{clock: c, seed: maphash.MakeSeed()}
-	s.since.Store(c.now())
-	return s
+	return &sources{clock: c, seed: maphash.MakeSeed()}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 )
 
 // Service is all that the watch of Kubernetes knows of one opted-in Service.
@@ -71,8 +72,10 @@ type TableOptions struct {
 	NewPool func(addr string) io.Closer
 	// Unreachable is called when a ready pod of a route has been out of reach for long, and must not block. Default none.
 	Unreachable func(*Route, *UnreachableError)
-	// Learned is called when a route has learned what News tells the peers. It must not block. Default nothing.
-	Learned func()
+	// Hub is told when the counts of a target change. Default one that nobody follows.
+	Hub *counts.Hub
+	// Memory is what routes have learned about connections, here and at the peers. Default an empty one.
+	Memory *Memory
 	// GaveUp is called when clients give up while their requests are held. It must not block. Default none.
 	GaveUp func(*Route, GaveUp)
 	// MinGaveUp is the shortest wait that is looked at: below it people lose patience at any time. Default 10 s.
@@ -85,8 +88,11 @@ func (o *TableOptions) setDefaults() {
 	o.MaxHeld = cmp.Or(o.MaxHeld, 10000)
 	o.MinGaveUp = cmp.Or(o.MinGaveUp, 10*time.Second)
 	o.MaxHeldBytes = cmp.Or(o.MaxHeldBytes, 128<<20)
-	if o.Learned == nil {
-		o.Learned = func() {}
+	if o.Hub == nil {
+		o.Hub = counts.NewHub()
+	}
+	if o.Memory == nil {
+		o.Memory = NewMemory(o.Hub)
 	}
 }
 
@@ -102,20 +108,31 @@ func keyOf(s Service, p api.Port) routeKey {
 
 type serviceKey struct{ namespace, service string }
 
+func (s *Service) key() serviceKey { return serviceKey{s.Namespace, s.Name} }
+
+// target names the workload of s.
+func (s *Service) target() Key {
+	return Key{Namespace: s.Namespace, Workload: s.Routes.Workload.String()}
+}
+
 // Table has all routes and targets.
 type Table struct {
 	options TableOptions
 	clock   clock
-	memory  *memory
+	memory  *Memory
 	synced  chan struct{}
 
 	// mu protects all below and serializes the writing of snapshots. No request takes it, except one that found a
 	// suspect pod to answer again.
 	mu       sync.Mutex
 	services map[serviceKey]Service
-	routes   map[routeKey]*Route
-	ports    map[int32]routeKey
-	targets  map[Key]*Target
+	// published is how many of them send traffic to this interceptor.
+	published int
+	routes    map[routeKey]*Route
+	ports     map[int32]routeKey
+	targets   map[Key]*Target
+	// owners are the Services of each workload.
+	owners map[Key]map[serviceKey]struct{}
 	// waiting are the routes whose port another one has.
 	waiting map[routeKey]struct{}
 	// left are the pools that unlock is to close.
@@ -126,16 +143,16 @@ type Table struct {
 // NewTable returns an empty Table.
 func NewTable(o TableOptions) *Table {
 	o.setDefaults()
-	c := clock{base: time.Now()}
 	return &Table{
 		options:  o,
-		clock:    c,
-		memory:   newMemory(c, o.Learned),
+		clock:    newClock(),
+		memory:   o.Memory,
 		synced:   make(chan struct{}),
 		services: map[serviceKey]Service{},
 		routes:   map[routeKey]*Route{},
 		ports:    map[int32]routeKey{},
 		targets:  map[Key]*Target{},
+		owners:   map[Key]map[serviceKey]struct{}{},
 		waiting:  map[routeKey]struct{}{},
 	}
 }
@@ -147,12 +164,12 @@ func (t *Table) SetService(s Service) {
 	if t.closed {
 		return
 	}
-	key := serviceKey{s.Namespace, s.Name}
-	old, known := t.services[key]
-	t.services[key] = s
+	old, known := t.services[s.key()]
 	if known {
+		t.disown(old)
 		t.dropMissing(old, s)
 	}
+	t.own(s)
 	t.apply(s)
 	if target := t.target(s); !known && target.counted() {
 		// The workload had requests here before, and then perhaps others that went straight to its pods: that it is idle
@@ -171,8 +188,34 @@ func (t *Table) RemoveService(namespace, name string) {
 	if !known || t.closed {
 		return
 	}
-	delete(t.services, key)
+	t.disown(old)
 	t.dropMissing(old, Service{Namespace: namespace, Name: name})
+}
+
+// own takes s in. The caller holds mu.
+func (t *Table) own(s Service) {
+	key := s.target()
+	if t.owners[key] == nil {
+		t.owners[key] = map[serviceKey]struct{}{}
+	}
+	t.owners[key][s.key()] = struct{}{}
+	t.services[s.key()] = s
+	if s.Published {
+		t.published++
+	}
+}
+
+// disown is the opposite of own. The caller holds mu.
+func (t *Table) disown(s Service) {
+	key := s.target()
+	delete(t.owners[key], s.key())
+	if len(t.owners[key]) == 0 {
+		delete(t.owners, key)
+	}
+	delete(t.services, s.key())
+	if s.Published {
+		t.published--
+	}
 }
 
 // Synced implements Sink.
@@ -202,7 +245,22 @@ func (t *Table) IsSynced() bool {
 func (t *Table) Target(key Key) *Target {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.targets[key]
+	target := t.targets[key]
+	if target == nil || t.drop(target) {
+		return nil
+	}
+	return target
+}
+
+// drop forgets a target that has outlived its routes for the requests that still ran, once these have ended, and reports
+// whether it has. The caller holds mu.
+func (t *Table) drop(target *Target) bool {
+	if target.routes > 0 || target.Pending() > 0 {
+		return false
+	}
+	delete(t.targets, target.Key)
+	t.options.Hub.Changed(target.Key)
+	return true
 }
 
 // Targets returns all targets, in no order.
@@ -210,12 +268,10 @@ func (t *Table) Targets() []*Target {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	all := make([]*Target, 0, len(t.targets))
-	for key, target := range t.targets {
-		if target.routes == 0 && target.Pending() == 0 {
-			delete(t.targets, key) // it outlived its routes for the requests that still ran
-			continue
+	for _, target := range t.targets {
+		if !t.drop(target) {
+			all = append(all, target)
 		}
-		all = append(all, target)
 	}
 	return all
 }
@@ -252,12 +308,7 @@ func (t *Table) InUse() int64 {
 func (t *Table) Published() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, s := range t.services {
-		if s.Published {
-			return true
-		}
-	}
-	return false
+	return t.published > 0
 }
 
 // Close stops the timers of lingering routes and closes the pools of all pods; nothing changes afterwards.
@@ -317,8 +368,8 @@ func (t *Table) expire(key routeKey, r *Route) {
 	t.options.Listeners.Close(r)
 	t.leave(r.snap.Load().endpoints...)
 	waiting := make([]Service, 0, 1)
-	for _, s := range t.services {
-		if slices.ContainsFunc(s.Routes.Ports, func(p api.Port) bool { return p.Listen == key.listen }) {
+	for other := range t.waiting {
+		if s, ok := t.services[serviceKey{other.namespace, other.service}]; ok && other.listen == key.listen {
 			waiting = append(waiting, s)
 		}
 	}

@@ -33,7 +33,7 @@ func (r *Route) LeaveTab(tab Tab, silence time.Duration) {
 	m.mu.Lock()
 	m.set(r.Port.Listen, tab, m.clock.now(), false)
 	m.mu.Unlock()
-	m.changed()
+	m.hub.Flush()
 }
 
 // Returns says whether a request opens a remembered connection again.
@@ -55,10 +55,10 @@ func (r *Route) Returns(tab Tab) bool {
 	}
 	m.mu.Unlock()
 	if renewed {
-		m.changed()
+		m.hub.Flush()
 	}
 	// It may come just when the pods are about to end.
-	r.Target().unsettle(now)
+	r.Target().unsettle(r.clock.now())
 	return true
 }
 
@@ -75,5 +75,5 @@ func (r *Route) ForgetTabs(client uint64) {
 		}
 	}
 	m.mu.Unlock()
-	m.changed()
+	m.hub.Flush()
 }

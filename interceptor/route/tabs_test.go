@@ -95,11 +95,11 @@ func tell(t *testing.T, a, b *fixture, delay time.Duration) {
 	for range 10 {
 		before := [2]uint64{seenA, seenB}
 		var fromA, fromB News
-		fromA, seenA = a.News(seenA)
-		fromB, seenB = b.News(seenB)
+		fromA, seenA = a.memory.News(seenA)
+		fromB, seenB = b.memory.News(seenB)
 		advance(delay)
-		b.Learn(fromA)
-		a.Learn(fromB)
+		b.memory.Learn(fromA)
+		a.memory.Learn(fromB)
 		if before == [2]uint64{seenA, seenB} {
 			return
 		}

@@ -9,21 +9,19 @@ import (
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 )
 
 // Key names a workload in the cluster.
-type Key struct {
-	Namespace string
-	Workload  string // Kind/name, such as Deployment/web
-}
-
-func (k Key) String() string { return k.Namespace + "/" + k.Workload }
+type Key = counts.Key
 
 // never is the idle time of a target that has had no request since this process began.
 const never = time.Duration(math.MaxInt64)
 
-// clock counts time from the start of the process, monotonically.
+// clock counts time from when it was made, monotonically.
 type clock struct{ base time.Time }
+
+func newClock() clock { return clock{base: time.Now()} }
 
 // now is never 0, so that 0 can mean "not yet".
 func (c clock) now() int64 { return int64(time.Since(c.base)) + 1 }
@@ -61,7 +59,10 @@ type Target struct {
 	start starting
 
 	metrics TargetMetrics
-	routes  int // how many routes point here; protected by Table.mu
+	hub     *counts.Hub
+	// noted says that the hub has been told of a change, and nobody has looked since.
+	noted  atomic.Bool
+	routes int // how many routes point here; protected by Table.mu
 }
 
 // TargetMetrics observes what happens to a target.
@@ -84,6 +85,7 @@ func (t *Target) begin() (released bool) {
 	now := t.clock.now()
 	t.unsettle(now) // before last: who sees that sees this
 	t.last.Store(now)
+	t.note()
 	return false
 }
 
@@ -97,10 +99,28 @@ func (t *Target) end(released *bool) {
 		t.pending.Add(1) // a process that survives the panic must not count on with -1
 		panic("route: more requests were released than begun")
 	}
+	t.note()
 }
 
 // Touch says that something happened just now.
-func (t *Target) Touch() { t.last.Store(t.clock.now()) }
+func (t *Target) Touch() {
+	t.last.Store(t.clock.now())
+	t.note()
+}
+
+// note tells the hub that the counts have changed, unless it knows. It takes the hub's lock only for the first change after
+// somebody has looked.
+func (t *Target) note() {
+	if !t.noted.Load() && t.noted.CompareAndSwap(false, true) {
+		t.hub.Changed(t.Key)
+	}
+}
+
+// Look returns Pending and Idle, and has the hub told of the next change.
+func (t *Target) Look() (pending int64, idle time.Duration) {
+	t.noted.Store(false) // first: what changes from here on is told, and what changed before is seen
+	return t.Pending(), t.Idle()
+}
 
 // counted says that a request of it was counted here.
 func (t *Target) counted() bool { return t.last.Load() != 0 }

@@ -22,8 +22,6 @@ type Peers interface {
 	KEDAStream(route.Key) bool
 	// SinceLost is the time since a peer and its counts were lost.
 	SinceLost() time.Duration
-	// Poke sends the workload's counts to the peers at once.
-	Poke(route.Key)
 }
 
 // Workloads scales.

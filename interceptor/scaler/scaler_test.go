@@ -29,6 +29,7 @@ import (
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -41,7 +42,6 @@ type fakePeers struct {
 	idle    time.Duration
 	lost    time.Duration
 	keda    bool
-	pokes   int
 }
 
 func newFakePeers() *fakePeers { return &fakePeers{idle: never, lost: never} }
@@ -62,18 +62,6 @@ func (p *fakePeers) SinceLost() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.lost
-}
-
-func (p *fakePeers) Poke(route.Key) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.pokes++
-}
-
-func (p *fakePeers) poked() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.pokes
 }
 
 type fakeMetrics struct{}
@@ -109,6 +97,9 @@ func service(addrs ...string) route.Service {
 		},
 	}
 }
+
+// deployment is the workload of service.
+var deployment = route.Key{Namespace: "shop", Workload: "Deployment/web"}
 
 func TestActive(t *testing.T) {
 	const hour = time.Hour
@@ -277,7 +268,7 @@ func TestServerAnswersKEDA(t *testing.T) {
 	peers := newFakePeers()
 	peers.pending = 2
 	_, client := serve(t, ServerOptions{
-		Target: table.Target, Activity: &Activity{Peers: peers}, StreamChanged: func(route.Key) {},
+		Target: table.Target, Activity: &Activity{Peers: peers},
 	})
 	defer l.route.Target().Begin()()
 	known := ref(api.MetadataWorkload, "Deployment/web", api.MetadataTargetPendingRequests, "50")
@@ -327,17 +318,17 @@ func TestServerAnswersKEDA(t *testing.T) {
 // KEDA may open its stream before the route is known. It gets the state as soon as there is one, and io.EOF at the end.
 func TestStreamOfWhatIsNotKnownYet(t *testing.T) {
 	table, _ := newTable(nil)
-	changed := make(chan route.Key, 2)
+	hub := counts.NewHub()
+	all := hub.FollowAll()
 	s, client := serve(t, ServerOptions{
-		Target: table.Target, Activity: &Activity{Peers: newFakePeers()}, Repeat: 10 * time.Millisecond,
-		StreamChanged: func(k route.Key) { changed <- k },
+		Target: table.Target, Activity: &Activity{Peers: newFakePeers()}, Repeat: 10 * time.Millisecond, Hub: hub,
 	})
 	stream, err := client.StreamIsActive(t.Context(), ref(api.MetadataWorkload, "Deployment/web"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := <-changed
-	if !s.HasStream(key) || !s.Poke(key) {
+	<-all.Now()
+	if !hub.Followed(deployment) || !hub.Poke(deployment) || !slices.Equal(all.Take(), []route.Key{deployment}) {
 		t.Error("the stream is not known")
 	}
 	table.SetService(service("10.0.0.1:80"))
@@ -348,10 +339,31 @@ func TestStreamOfWhatIsNotKnownYet(t *testing.T) {
 	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("the end is %v, want io.EOF", err)
 	}
-	<-changed
-	if s.HasStream(key) || s.Poke(key) {
+	<-all.Now()
+	if hub.Followed(deployment) || hub.Poke(deployment) {
 		t.Error("the stream is still known")
 	}
+}
+
+// looks counts how often a follower is to look.
+func looks(t *testing.T, f *counts.Follower) *atomic.Int64 {
+	n, done, ended := &atomic.Int64{}, make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-f.Now():
+				n.Add(1)
+			case <-done:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(done)
+		<-ended
+	})
+	return n
 }
 
 type fakeWorkloads struct {
@@ -410,11 +422,13 @@ func TestWaker(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				workloads, events, peers := &fakeWorkloads{err: tc.err}, &fakeEvents{}, newFakePeers()
 				peers.keda = tc.peer
-				pushes := atomic.Int64{}
-				w := NewWaker(WakerOptions{
-					Workloads: workloads, Events: events, Peers: peers, Log: logr.Discard(),
-					Push: func(route.Key) bool { pushes.Add(1); return tc.push },
-				})
+				hub := counts.NewHub()
+				pushes := &atomic.Int64{}
+				if tc.push {
+					pushes = looks(t, hub.Follow(deployment))
+				}
+				pokes := looks(t, hub.FollowAll())
+				w := NewWaker(WakerOptions{Workloads: workloads, Events: events, Peers: peers, Log: logr.Discard(), Hub: hub})
 				defer w.Close()
 				table, l := newTable(w)
 				table.SetService(service())
@@ -430,8 +444,8 @@ func TestWaker(t *testing.T) {
 					})
 				}
 				synctest.Wait()
-				if pushes.Load() != 1 || peers.poked() != 1 {
-					t.Errorf("%d pushes and %d pokes at the edge", pushes.Load(), peers.poked())
+				if tc.push && pushes.Load() != 1 || pokes.Load() != 1 {
+					t.Errorf("%d pushes and %d pokes at the edge", pushes.Load(), pokes.Load())
 				}
 				advance(tc.after)
 				table.SetService(service("10.0.0.1:80"))
@@ -468,7 +482,7 @@ func TestWakerWakesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
 		w := NewWaker(WakerOptions{
-			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Push: func(route.Key) bool { return false },
+			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: counts.NewHub(),
 		})
 		defer w.Close()
 		table, l := newTable(w)
@@ -497,11 +511,9 @@ func TestWakerWakesAgain(t *testing.T) {
 func TestWakerEndsWithTheFirstPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
-		pushes := atomic.Int64{}
-		w := NewWaker(WakerOptions{
-			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(),
-			Push: func(route.Key) bool { pushes.Add(1); return true },
-		})
+		hub := counts.NewHub()
+		pushes := looks(t, hub.Follow(deployment))
+		w := NewWaker(WakerOptions{Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: hub})
 		defer w.Close()
 		table, l := newTable(w)
 		table.SetService(service())
@@ -545,7 +557,7 @@ func TestWakerAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
 		w := NewWaker(WakerOptions{
-			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Push: func(route.Key) bool { return false },
+			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: counts.NewHub(),
 		})
 		defer w.Close()
 		table, l := newTable(w)
@@ -569,7 +581,7 @@ func TestWakerLingers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
 		w := NewWaker(WakerOptions{
-			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Push: func(route.Key) bool { return false },
+			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: counts.NewHub(),
 		})
 		defer w.Close()
 		table, l := newTable(w)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -29,8 +30,8 @@ type ServerOptions struct {
 	Activity *Activity
 	// Replicas is how many replicas a workload is to have, as Workloads says.
 	Replicas func(ctx context.Context, namespace string, w api.Workload) (int32, error)
-	// StreamChanged is called when the first stream of a workload came or the last one went.
-	StreamChanged func(route.Key)
+	// Hub has the streams of KEDA: each follows its workload. Default one of its own.
+	Hub *counts.Hub
 	// Repeat is after what time `true` is pushed again while requests wait and there is no pod, since KEDA drops a push
 	// whose ScaledObject it has not prepared yet; then after twice that, and so on. Default 1 s.
 	Repeat time.Duration
@@ -41,7 +42,6 @@ type Server struct {
 	pb.UnimplementedExternalScalerServer // StreamMetricSpec stays unimplemented: targets change by the trigger's metadata
 
 	options ServerOptions
-	streams *streams
 	done    chan struct{}
 	close   sync.Once
 }
@@ -49,17 +49,14 @@ type Server struct {
 // NewServer returns a Server.
 func NewServer(o ServerOptions) *Server {
 	o.Repeat = cmp.Or(o.Repeat, time.Second)
-	return &Server{options: o, streams: newStreams(), done: make(chan struct{})}
+	if o.Hub == nil {
+		o.Hub = counts.NewHub()
+	}
+	return &Server{options: o, done: make(chan struct{})}
 }
 
 // Close ends all streams in the way that makes KEDA open another one soon.
 func (s *Server) Close() { s.close.Do(func() { close(s.done) }) }
-
-// Poke has the open streams of key look at it at once, and reports whether there are any.
-func (s *Server) Poke(key route.Key) bool { return s.streams.poke(key) }
-
-// HasStream says whether a stream is open for key.
-func (s *Server) HasStream(key route.Key) bool { return s.streams.has(key) }
 
 // IsActive implements the external scaler. KEDA asks every polling interval and puts the workload to sleep, after its
 // cool-down, when the answer is false.
@@ -103,12 +100,8 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 	if err != nil {
 		return err
 	}
-	st := s.streams.add(key)
-	s.options.StreamChanged(key)
-	defer func() {
-		s.streams.remove(key, st)
-		s.options.StreamChanged(key)
-	}()
+	follower := s.options.Hub.Follow(key)
+	defer follower.Close()
 	tick := time.NewTicker(s.options.Repeat)
 	defer tick.Stop()
 	push := pusher{send: func(active bool) error { return out.Send(&pb.IsActiveResponse{Result: active}) }}
@@ -127,7 +120,7 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 			}
 		}
 		select {
-		case <-st.poke:
+		case <-follower.Now():
 			edge = true
 		case <-tick.C:
 			edge = false

@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -152,7 +153,7 @@ func TestStreamWakesForNobody(t *testing.T) {
 	table.SetService(service())
 	peers := newFakePeers()
 	s, client := serve(t, ServerOptions{
-		Target: table.Target, Activity: &Activity{Peers: peers}, Repeat: 10 * time.Millisecond, StreamChanged: func(route.Key) {},
+		Target: table.Target, Activity: &Activity{Peers: peers}, Repeat: 10 * time.Millisecond,
 	})
 	defer s.Close()
 	stream, err := client.StreamIsActive(t.Context(), ref(api.MetadataWorkload, "Deployment/web"))
@@ -174,9 +175,9 @@ func TestStreamWakesForNobody(t *testing.T) {
 func TestWakerRespectsAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
-		w := NewWaker(WakerOptions{
-			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Push: func(route.Key) bool { return true },
-		})
+		hub := counts.NewHub()
+		defer hub.Follow(deployment).Close()
+		w := NewWaker(WakerOptions{Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: hub})
 		defer w.Close()
 		table, l := newTable(w)
 		table.SetService(service())

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -21,8 +22,8 @@ type WakerOptions struct {
 	Workloads Workloads
 	Events    Events
 	Peers     Peers
-	// Push has KEDA's streams that are open here look at the workload, and reports whether there are any.
-	Push func(route.Key) bool
+	// Hub has KEDA's streams that are open here, and the peers'.
+	Hub *counts.Hub
 	// Repeat is how often a waking workload is looked at again. Default 1 s.
 	Repeat time.Duration
 	// Patience is how long KEDA has for scaling until we do. Default 3 s.
@@ -86,7 +87,7 @@ func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 		return
 	}
 	workload := t.Workload()
-	w.options.Log.Info("waking", "namespace", t.Key.Namespace, "workload", t.Key.Workload, "service", r.Service)
+	w.options.Log.Info("Waking", "namespace", t.Key.Namespace, "workload", t.Key.Workload, "service", r.Service)
 	w.options.Events.WakeRequested(Wake{
 		Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: workload,
 		SleepID: r.SleepID(), Message: Describe(v) + ": waking " + workload.String(),
@@ -95,8 +96,8 @@ func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 
 // push has KEDA's streams look at the workload, here and at the peers, and reports whether KEDA listens at all.
 func (w *Waker) push(t *route.Target) (listens bool) {
-	pushed := w.options.Push(t.Key)
-	w.options.Peers.Poke(t.Key)
+	pushed := w.options.Hub.Poke(t.Key)
+	w.options.Hub.Flush()
 	return pushed || w.options.Peers.KEDAStream(t.Key)
 }
 
@@ -144,9 +145,9 @@ func (w *Waker) scale(r *route.Route, t *route.Target, kedaListens bool) {
 	}
 	switch {
 	case err != nil && w.ctx.Err() == nil:
-		log.Error(err, "scaling up directly")
+		log.Error(err, "Scaling up directly failed")
 	case scaled:
-		log.Info("scaled up directly")
+		log.Info("Scaled up directly")
 	}
 }
 

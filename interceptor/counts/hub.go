@@ -1,0 +1,150 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package counts connects those who count the requests of workloads with those who follow the counts: the peers' streams, which
+// follow all workloads, and KEDA's, which follow one each.
+//
+// It knows no counts itself. It says which of them have changed, so that a follower of ten thousand workloads looks at the few
+// that are in use. It imports nothing of this project.
+package counts
+
+import (
+	"maps"
+	"slices"
+	"sync"
+)
+
+// Key names a workload in the cluster.
+type Key struct {
+	Namespace string
+	Workload  string // Kind/name, such as Deployment/web
+}
+
+func (k Key) String() string { return k.Namespace + "/" + k.Workload }
+
+// Hub has the followers.
+type Hub struct {
+	mu   sync.Mutex // protects all below, and the followers' keys
+	all  map[*Follower]struct{}
+	each map[Key]map[*Follower]struct{}
+}
+
+// NewHub returns a Hub without followers.
+func NewHub() *Hub {
+	return &Hub{all: map[*Follower]struct{}{}, each: map[Key]map[*Follower]struct{}{}}
+}
+
+// Changed notes that a workload's counts have changed. Those who follow all workloads see it the next time that they look.
+func (h *Hub) Changed(key Key) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.changed(key)
+}
+
+func (h *Hub) changed(key Key) {
+	for f := range h.all {
+		f.keys[key] = struct{}{}
+	}
+}
+
+// Flush has those who follow all workloads look now.
+func (h *Hub) Flush() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.flush()
+}
+
+func (h *Hub) flush() {
+	for f := range h.all {
+		f.look()
+	}
+}
+
+// Poke has those who follow one workload look now, and reports whether there are any.
+func (h *Hub) Poke(key Key) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for f := range h.each[key] {
+		f.look()
+	}
+	return len(h.each[key]) > 0
+}
+
+// Followed reports whether anybody follows this one workload.
+func (h *Hub) Followed(key Key) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.each[key]) > 0
+}
+
+// Follow follows one workload until Close. Those who follow all are told at once, both times.
+func (h *Hub) Follow(key Key) *Follower {
+	f := &Follower{hub: h, now: make(chan struct{}, 1), key: key}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.each[key] == nil {
+		h.each[key] = map[*Follower]struct{}{}
+	}
+	h.each[key][f] = struct{}{}
+	h.changed(key)
+	h.flush()
+	return f
+}
+
+// FollowAll follows all workloads until Close. What there is at the beginning, the follower has to find out.
+func (h *Hub) FollowAll() *Follower {
+	f := &Follower{hub: h, now: make(chan struct{}, 1), keys: map[Key]struct{}{}}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all[f] = struct{}{}
+	return f
+}
+
+// Follower is one who follows.
+type Follower struct {
+	hub *Hub
+	now chan struct{}
+	key Key
+	// keys are the workloads whose counts have changed; nil for a follower of one. The hub's mu protects it.
+	keys map[Key]struct{}
+}
+
+// Now has an element when the follower is to look.
+func (f *Follower) Now() <-chan struct{} { return f.now }
+
+// Take returns the workloads that have changed since the last call, in no order.
+func (f *Follower) Take() []Key {
+	f.hub.mu.Lock()
+	defer f.hub.mu.Unlock()
+	if len(f.keys) == 0 {
+		return nil
+	}
+	keys := slices.Collect(maps.Keys(f.keys))
+	clear(f.keys)
+	return keys
+}
+
+// Close ends the following.
+func (f *Follower) Close() {
+	h := f.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if f.keys != nil {
+		delete(h.all, f)
+		return
+	}
+	delete(h.each[f.key], f)
+	if len(h.each[f.key]) == 0 {
+		delete(h.each, f.key)
+	}
+	h.changed(f.key)
+	h.flush()
+}
+
+// look has the follower look. The caller holds the hub's mu.
+func (f *Follower) look() {
+	select {
+	case f.now <- struct{}{}:
+	default: // it is about to
+	}
+}
