@@ -53,6 +53,15 @@ func (n *fieldName) name() Name {
 	return nameOf(n.lower[:n.length])
 }
 
+// NameOf returns the Name of a field by its name in any case.
+func NameOf(name string) Name {
+	var n fieldName
+	for i := range len(name) {
+		n.add(name[i])
+	}
+	return n.name()
+}
+
 // nameOf returns the Name of a field by its name in lower case.
 func nameOf(lower []byte) Name {
 	switch string(lower) {

@@ -1,0 +1,76 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import "github.com/scale-to-zero/scale-to-zero/interceptor/http1"
+
+// Body is what is still to come of a message's body. The zero value is no body.
+type Body struct {
+	// Left is the number of bytes; UntilEnd is all until the connection ends.
+	Left    int64
+	Chunked bool
+	Chunks  http1.Chunked
+}
+
+// UntilEnd is the Left of a body that ends with its connection.
+const UntilEnd = -1
+
+// Ended says that nothing of it is still to come.
+func (b *Body) Ended() bool {
+	if b.Chunked {
+		return b.Chunks.Done()
+	}
+	return b.Left == 0
+}
+
+// Take goes on by those of the bytes that belong to the body and returns how many they are, and what is passed on: they
+// themselves, or chunks in their place that are well-formed, in other memory. If plain, the framing of chunks is taken out,
+// in place. The error is an http1.Malformed.
+func (b *Body) Take(came []byte, plain bool) (pass []byte, n int, err error) {
+	switch {
+	case b.Chunked && plain:
+		return b.takePlain(came)
+	case b.Chunked:
+		return b.Chunks.Feed(came)
+	case b.Left == UntilEnd:
+		n = len(came)
+	default:
+		n = int(min(b.Left, int64(len(came))))
+		b.Left -= int64(n)
+	}
+	return came[:n], n, err
+}
+
+func (b *Body) takePlain(came []byte) (pass []byte, n int, err error) {
+	length := 0
+	for n < len(came) && !b.Chunks.Done() {
+		m, kind, err := b.Chunks.Next(came[n:])
+		if err != nil {
+			return nil, n, err
+		}
+		if kind == http1.Data {
+			length += copy(came[length:], came[n:n+m])
+		}
+		n += m
+	}
+	return came[:length], n, nil
+}
+
+// raw is how many bytes may be passed on next without being looked at, or UntilEnd.
+func (b *Body) raw() int64 {
+	if b.Chunked {
+		return b.Chunks.Left()
+	}
+	return b.Left
+}
+
+// skip goes on by n of those bytes.
+func (b *Body) skip(n int64) {
+	switch {
+	case b.Chunked:
+		b.Chunks.Skip(n)
+	case b.Left != UntilEnd:
+		b.Left -= n
+	}
+}

@@ -1,0 +1,15 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package wire knows connections and their bytes, and no requests: it reads without a buffer until something has come, looks
+// whether a connection is still good before it is used, moves large bodies within the kernel, and tells from the first bytes
+// what a connection speaks.
+//
+//	Sock     a TCP connection, also read and written by its descriptor   sock.go, rawio_linux.go, tcpinfo_linux.go
+//	Buffer   borrowed memory                                             buffer.go
+//	Body     where a message's body ends                                 body.go
+//	Flow     bytes from one Sock to another                              flow.go, splice_linux.go
+//	Sniffer  HTTP or not                                                 sniff.go
+//
+// It imports nothing of this project but http1, which knows chunks and tokens.
+package wire

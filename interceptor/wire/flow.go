@@ -1,0 +1,115 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"errors"
+	"io"
+)
+
+// Waits is told what a flow is about to wait for.
+type Waits interface {
+	Reading() // for its source to bring something
+	Writing() // for its destination to take it
+}
+
+// ReadError and WriteError tell at which end of a flow something went wrong.
+type (
+	ReadError  struct{ Err error }
+	WriteError struct{ Err error }
+)
+
+func (e ReadError) Error() string  { return e.Err.Error() }
+func (e ReadError) Unwrap() error  { return e.Err }
+func (e WriteError) Error() string { return e.Err.Error() }
+func (e WriteError) Unwrap() error { return e.Err }
+
+// NoWaits is told and does nothing.
+type NoWaits struct{}
+
+// Reading implements Waits.
+func (NoWaits) Reading() {}
+
+// Writing implements Waits.
+func (NoWaits) Writing() {}
+
+// Both tells two.
+type Both struct{ A, B Waits }
+
+// Reading implements Waits.
+func (w Both) Reading() {
+	w.A.Reading()
+	w.B.Reading()
+}
+
+// Writing implements Waits.
+func (w Both) Writing() {
+	w.A.Writing()
+	w.B.Writing()
+}
+
+// Flow carries bytes from one connection to another: small amounts through a buffer that it has only meanwhile, larger
+// ones within the kernel.
+type Flow struct {
+	Src, Dst *Sock
+	Waits    Waits
+	// Plain takes the framing of chunks out.
+	Plain bool
+	// Rest is what Src sent behind the end of the body. It is the caller's to put back.
+	Rest *Buffer
+	// bulk says that Src brings more at a time than a buffer holds.
+	bulk bool
+}
+
+// Copy carries all that is left of b. The error is a ReadError, which wraps io.ErrUnexpectedEOF where Src ended too
+// early and an http1.Malformed where it sent what is no body, or a WriteError.
+func (f *Flow) Copy(b *Body) error {
+	f.bulk = false
+	for !b.Ended() {
+		var err error
+		if f.bulk && !f.Plain && b.raw() != 0 {
+			err = f.moveBulk(b)
+		} else {
+			err = f.moveBuffer(b)
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF) && b.Left == UntilEnd:
+			b.Left = 0
+		case errors.Is(err, io.EOF):
+			return ReadError{io.ErrUnexpectedEOF}
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// moveBuffer carries what one read brings.
+func (f *Flow) moveBuffer(b *Body) error {
+	f.Waits.Reading()
+	in, err := f.Src.Await()
+	if err != nil {
+		return ReadError{err}
+	}
+	f.bulk = len(in.Free()) == 0
+	pass, n, err := b.Take(in.Bytes(), f.Plain)
+	if err != nil {
+		f.Src.buffers.Put(in)
+		return ReadError{err}
+	}
+	if len(pass) > 0 {
+		f.Waits.Writing()
+		_, err = f.Dst.Write(pass)
+	}
+	if in.start += n; in.Len() > 0 && err == nil {
+		f.Rest = in
+		return nil
+	}
+	f.Src.buffers.Put(in)
+	if err != nil {
+		return WriteError{err}
+	}
+	return nil
+}

@@ -1,0 +1,244 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
+)
+
+// SniffTimeout is how long a connection of protocol auto may stay silent until it is taken for one on which the server
+// speaks first.
+const SniffTimeout = 2 * time.Second
+
+// maxPeek is how much Peek reads of a connection that is still undecided.
+const maxPeek = 1 << 10
+
+// Kind is what the first bytes of a connection say.
+type Kind int
+
+// The kinds of connections.
+const (
+	KindUndecided Kind = iota // more bytes are needed
+	KindHTTP
+	KindTCP
+	KindHTTP2 // never Sniff's: it is left to whoever reads HTTP
+)
+
+// Sniff tells HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection. What it says of
+// some bytes it says of any that begin with them, unless that is KindUndecided.
+//
+// HTTP is a line of a method and more words, one of which begins with "HTTP/" and a digit, whatever else is wrong with it:
+// an app may take it for a request, so that it must not go past us as bytes. Empty lines before it do not count. It is
+// decided before its end where the method is in upper case and the target is a path or an http URL, as nearly always.
+// So "GET /" is HTTP even without a version, as it was in HTTP/0.9. The method is a token, which the first byte of a
+// binary protocol or of JSON is not, and the first lines of other line protocols (memcached's "get key", Redis's "PING",
+// NATS's "CONNECT {") have no such word.
+func Sniff(b []byte) Kind {
+	var s Sniffer
+	return s.Feed(b)
+}
+
+// Sniffer is Sniff for bytes that come one after the other.
+type Sniffer struct {
+	kind    Kind
+	part    sniffPart
+	odd     bool // the method is not in upper case
+	matched int  // how much of the word that began last is as httpVersion or httpURL has it, or -1
+}
+
+// sniffPart is the part of the first line in which the next byte stands.
+type sniffPart uint8
+
+const (
+	sniffBlank  sniffPart = iota // before the line
+	sniffMethod                  // in its first word
+	sniffGap                     // behind that
+	sniffTarget                  // in its second word, which may still be httpURL
+	sniffRest                    // in any word after the first
+)
+
+const httpVersion, httpURL = "http/", "http"
+
+// Feed goes on by b.
+func (s *Sniffer) Feed(b []byte) Kind {
+	for _, c := range b {
+		if s.kind != KindUndecided {
+			break
+		}
+		s.next(c)
+	}
+	return s.kind
+}
+
+func (s *Sniffer) next(c byte) {
+	space := c == ' ' || c == '\t' || c == '\r'
+	switch {
+	case s.part == sniffBlank && (space || c == '\n'):
+		s.odd = s.odd || c == ' ' || c == '\t'
+	case c == '\n':
+		s.kind = KindTCP
+	case s.part == sniffBlank, s.part == sniffMethod && !space:
+		s.part = sniffMethod
+		s.odd = s.odd || (c < 'A' || c > 'Z') && c != '-' && c != '_'
+		if !http1.IsToken(c) {
+			s.kind = KindTCP
+		}
+	case s.part == sniffMethod:
+		s.part = sniffGap
+	case space && s.part == sniffGap:
+	case space:
+		s.part, s.matched = sniffRest, 0
+	default:
+		s.inWord(c)
+	}
+}
+
+// inWord takes a byte of a word behind the method.
+func (s *Sniffer) inWord(c byte) {
+	if s.part == sniffGap {
+		if s.part = sniffTarget; !s.odd && c == '/' {
+			s.kind = KindHTTP
+			return
+		}
+	}
+	switch {
+	case s.matched < 0:
+	case s.matched == len(httpVersion):
+		if s.matched = -1; c >= '0' && c <= '9' {
+			s.kind = KindHTTP
+		}
+	case c == httpVersion[s.matched], s.matched < len(httpURL) && c|0x20 == httpVersion[s.matched]:
+		s.matched++
+		if s.part == sniffTarget && s.matched == len(httpURL) && !s.odd {
+			s.kind = KindHTTP
+		}
+	default:
+		s.matched = -1
+	}
+}
+
+// SpeaksOther tells what a connection speaks whose first bytes are no request: HTTP/2 by its preface, TLS by the type of
+// its first record, or KindUndecided.
+func SpeaksOther(b []byte) Kind {
+	switch {
+	case bytes.HasPrefix(b, []byte("PRI * HTTP/2.0\r\n")):
+		return KindHTTP2
+	case len(b) > 0 && b[0] == 0x16:
+		return KindTCP
+	default:
+		return KindUndecided
+	}
+}
+
+// ErrNoBytes is returned by Peek for a connection that was closed before anything came: a probe, and no visitor.
+var ErrNoBytes = errors.New("the connection was closed before its first byte")
+
+// Peek reads from conn until the bytes tell what it is, or until the time is over or they are too many, which leaves it
+// undecided. The bytes have to be given to whoever reads on.
+func Peek(conn net.Conn, timeout time.Duration) (Kind, []byte, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return KindTCP, nil, err
+	}
+	buf := make([]byte, 0, 64)
+	var sniffs Sniffer
+	for {
+		n, err := conn.Read(buf[len(buf):cap(buf)])
+		kind := sniffs.Feed(buf[len(buf) : len(buf)+n])
+		buf = buf[:len(buf)+n]
+		switch {
+		case kind != KindUndecided, len(buf) >= maxPeek, errors.Is(err, os.ErrDeadlineExceeded):
+			return kind, buf, conn.SetReadDeadline(time.Time{})
+		case errors.Is(err, io.EOF) && len(buf) > 0:
+			return KindTCP, buf, conn.SetReadDeadline(time.Time{})
+		case errors.Is(err, io.EOF):
+			return KindTCP, nil, ErrNoBytes
+		case err != nil:
+			return KindTCP, nil, err
+		case len(buf) == cap(buf):
+			buf = append(make([]byte, 0, maxPeek), buf...)
+		}
+	}
+}
+
+// PeekedConn is a connection whose first bytes were read already.
+type PeekedConn struct {
+	*net.TCPConn
+	peeked []byte
+}
+
+// NewPeekedConn returns conn with peeked before what is still to come.
+func NewPeekedConn(conn *net.TCPConn, peeked []byte) *PeekedConn {
+	return &PeekedConn{TCPConn: conn, peeked: peeked}
+}
+
+// Read implements net.Conn.
+func (c *PeekedConn) Read(p []byte) (int, error) {
+	if len(c.peeked) == 0 {
+		return c.TCPConn.Read(p)
+	}
+	n := copy(p, c.peeked)
+	if c.peeked = c.peeked[n:]; len(c.peeked) == 0 {
+		c.peeked = nil
+	}
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo, which the embedded connection would do without the peeked bytes.
+func (c *PeekedConn) WriteTo(w io.Writer) (int64, error) {
+	var n int64
+	if len(c.peeked) > 0 {
+		m, err := w.Write(c.peeked)
+		n, c.peeked = int64(m), nil
+		if err != nil {
+			return n, err
+		}
+	}
+	m, err := c.TCPConn.WriteTo(w)
+	return n + m, err
+}
+
+// ErrLateHTTP ends a connection whose client has begun a line that turns out to be HTTP after it was passed on.
+var ErrLateHTTP = errors.New("the client speaks HTTP on a connection that had to be taken for bytes")
+
+// Watch returns a Sniffer for what follows early; nil if there is no early.
+func Watch(early []byte) *Sniffer {
+	if len(early) == 0 {
+		return nil
+	}
+	s := &Sniffer{}
+	s.Feed(early)
+	return s
+}
+
+// Pass carries bytes from src to dst until it is sure that they are not HTTP.
+func (s *Sniffer) Pass(dst, src *Sock, w Waits) error {
+	for s.kind == KindUndecided {
+		w.Reading()
+		in, err := src.Await()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return ReadError{err}
+		}
+		if s.Feed(in.Bytes()) == KindHTTP {
+			src.buffers.Put(in)
+			return ReadError{ErrLateHTTP}
+		}
+		w.Writing()
+		_, err = dst.Write(in.Bytes())
+		src.buffers.Put(in)
+		if err != nil {
+			return WriteError{err}
+		}
+	}
+	return nil
+}
