@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/notice"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
@@ -50,7 +51,7 @@ func DefaultLimits() Limits {
 }
 
 // AllHops believes every entry of X-Forwarded-For.
-const AllHops = forward.AllHops
+const AllHops = headers.AllHops
 
 // Options configure Run.
 type Options struct {

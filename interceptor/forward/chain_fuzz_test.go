@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
@@ -231,7 +232,7 @@ type chain struct {
 func newChain(tb testing.TB) *chain {
 	tb.Helper()
 	pod := &strictPod{got: map[string][]framed{}}
-	return &chain{rig: newRig(tb, Options{Tick: time.Second, TrustedHops: AllHops}, newPod(tb, pod.script)), pod: pod}
+	return &chain{rig: newRig(tb, Options{Tick: time.Second, TrustedHops: headers.AllHops}, newPod(tb, pod.script)), pod: pod}
 }
 
 // run sends b as one connection, from an address of its own, and returns what came of it at the pod.

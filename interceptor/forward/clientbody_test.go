@@ -6,12 +6,9 @@ package forward
 import (
 	"errors"
 	"io"
-	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
-
-	xhttp2 "golang.org/x/net/http2"
 )
 
 // A body can be sent again as long as nothing is lost of it.
@@ -90,28 +87,4 @@ func TestClientBodyCloseEndsRead(t *testing.T) {
 			t.Error("the body is still complete")
 		}
 	})
-}
-
-// A gRPC client is told what it would make of the app's reset itself.
-func TestResetCode(t *testing.T) {
-	for code, want := range map[xhttp2.ErrCode]string{
-		xhttp2.ErrCodeNo: "Internal", xhttp2.ErrCodeProtocol: "Internal", xhttp2.ErrCodeInternal: "Internal",
-		xhttp2.ErrCodeRefusedStream: "Unavailable", xhttp2.ErrCodeCancel: "Canceled",
-		xhttp2.ErrCodeEnhanceYourCalm: "ResourceExhausted", xhttp2.ErrCodeInadequateSecurity: "PermissionDenied",
-	} {
-		if got := resetCode(code).String(); got != want {
-			t.Errorf("%v is %s, want %s", code, got, want)
-		}
-	}
-}
-
-func TestIsGRPC(t *testing.T) {
-	for value, want := range map[string]bool{
-		"application/grpc": true, "application/grpc+proto": true, "application/grpc;charset=utf-8": true,
-		"application/grpc-web": false, "application/grpc-web+proto": false, "text/html": false, "": false,
-	} {
-		if got := isGRPC(http.Header{"Content-Type": {value}}); got != want {
-			t.Errorf("%q is %v", value, got)
-		}
-	}
 }

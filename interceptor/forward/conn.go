@@ -9,13 +9,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
-	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
 // manyFields is how many fields a connection keeps room for while it is idle.
@@ -30,92 +28,62 @@ const lingerTime = 3 * time.Second
 // maxRefused is how much is taken of a client that has sent what is no request, so that it can read that.
 const maxRefused = 4 << 20
 
-// conn is a client's connection. One goroutine serves it, request by request; others only look at state and close.
+// conn is a client's connection of HTTP/1.1. One goroutine serves it, request by request; others only look at watch and close.
 type conn struct {
-	engine *Engine
-	group  *Group
-	route  *route.Route
-	client *sock
+	server *Server
+	client *wire.Sock
+	watch  watch
 	peer   netip.AddrPort
 	remote string // peer's address, for X-Forwarded-For
 
-	state    atomic.Uint64 // a state
-	upstream atomic.Pointer[podConn]
-	gone     atomic.Bool // the client went away while it was watched
-
-	begun atomic.Bool // some of the answer, or an informational one, has been written
-
-	mu                   sync.Mutex // protects both below
-	watchStop, watchDone chan struct{}
-
 	// in is what was read of the client and is not used yet; nil is nothing.
-	in *buffer
+	in     *wire.Buffer
+	flow   wire.Flow // to the client
+	served bool      // it has sent a request before
+	other  wire.Kind // what the connection turned out to speak instead
 
-	// Of the request that is served:
-	req        http1.Request
-	headLength int    // of req in in
-	used       int    // how much of in is the request
-	body       body   // what is still to come of its body
-	streams    bool   // something is
-	last       bool   // the client said that it sends no other request
-	isHead     bool   // its method is HEAD
-	out        []byte // the head as it goes out, with what there is of the body
-	sent       int    // the length of that
-	uploading  *upload
-	rest       *buffer // what the upload read behind the body
+	// Memory that the requests use one after the other:
+	req    http1.Request
+	answer http1.Response
+	out    []byte // a request's head as it goes out, with what there is of the body, or an answer's head
 
-	visit        route.Visit
-	seen         route.Seen
-	ignored      bool // it neither wakes nor counts
-	quiet        bool // it comes from a tab that was left open: it waits, but neither wakes nor counts
-	listened     bool // its count has ended, since it only listens
-	opened       route.Tab
-	answer       http1.Response
-	answerLength int  // of answer's head
-	status       int  // the answer's, 0 before there is one
-	broken       bool // a connection that had been used before broke off
-	undelivered  bool // nothing of the request has reached the app on the connection that broke off
-
-	pod    *route.Endpoint // which the request, or the upgraded connection, has
-	flow   flow            // to the client
-	other  Kind            // what the connection turned out to speak instead
-	served bool            // it has sent a request before
-	host   string          // the Service's name, for a request without one
+	now request1 // the request that is served
 }
 
-// Serve serves the requests of a connection, whose first bytes may have been read already, and closes it. If it turns out
-// not to speak HTTP/1.1, but KindHTTP2, or KindTCP because it is TLS, it is not closed, and what has been read of it is
-// returned. Known is called when that will not happen any more.
-func (g *Group) Serve(tcp *net.TCPConn, peeked []byte, r *route.Route, known func()) (Kind, []byte, error) {
-	s, err := g.engine.newSock(tcp, false)
+// newConn returns the connection tcp, of which early was read already.
+func (s *Server) newConn(tcp *net.TCPConn, early []byte) (*conn, error) {
+	client, err := wire.NewSock(tcp, s.engine.buffers, false)
 	if err != nil {
-		_ = tcp.Close()
-		return KindHTTP, nil, err
+		return nil, err
 	}
-	c := &conn{engine: g.engine, group: g, route: r, client: s, host: r.Service + "." + r.Namespace}
-	c.peer = remoteAddr(tcp)
+	c := &conn{server: s, client: client, peer: wire.RemoteAddr(tcp)}
 	c.remote = c.peer.Addr().String()
-	if len(peeked) > 0 {
-		c.in = g.engine.buffers.get(false)
-		c.in.end = copy(c.in.b, peeked) // Peek reads far less than a buffer holds
+	c.watch = watch{client: client, clock: &s.engine.clock, options: &s.engine.options, draining: &s.draining, log: s.log}
+	if len(early) > 0 {
+		c.in = s.engine.buffers.Get(false)
+		c.in.Extend(copy(c.in.Free(), early)) // Peek reads far less than a buffer holds
 	}
-	c.flow = flow{dst: s, waits: c}
-	s.progress = c.writing
-	c.enter(phaseNew)
-	g.engine.add(c)
-	defer g.engine.remove(c)
+	c.flow = wire.Flow{Dst: client, Waits: c}
+	client.Progress = c.Writing
+	c.watch.enter(phaseNew)
+	return c, nil
+}
+
+// run serves the connection and closes it, unless it turns out not to speak HTTP/1.1: then it returns the kind and what has been
+// read. Known is called when that will not happen any more.
+func (c *conn) run(known func()) (wire.Kind, []byte, error) {
+	c.server.add(c)
+	defer c.server.remove(c)
 	defer c.dropIn()
 	defer c.rescue()
-	switch c.serve(known) {
-	case upgraded:
-		return KindHTTP, nil, c.tunnel()
-	default:
+	if c.serve(known) == upgraded {
+		return wire.KindUndecided, nil, c.tunnel()
 	}
-	if c.other != KindUndecided {
-		return c.other, bytes.Clone(c.in.bytes()), nil
+	if c.other != wire.KindUndecided {
+		return c.other, bytes.Clone(c.in.Bytes()), nil
 	}
-	_ = tcp.Close()
-	return KindHTTP, nil, nil
+	_ = c.client.Close()
+	return wire.KindUndecided, nil, nil
 }
 
 // serve serves requests until the connection ends or is upgraded.
@@ -125,26 +93,27 @@ func (c *conn) serve(known func()) outcome {
 			c.served = true
 			known()
 		}
-		switch o := c.exchange(); o { // behind which the request does not count any more
+		c.now.call.serve(&c.now) // behind which the request does not count any more
+		switch c.now.outcome {
 		case reusable:
 		case lingering:
-			c.linger(untilEnd)
+			c.linger(wire.UntilEnd)
 			return finished
 		case rejected:
 			c.linger(maxRefused)
 			return finished
 		default:
-			return o
+			return c.now.outcome
 		}
 		c.skipBlank()
-		if c.in != nil && c.in.len() > 0 {
-			c.enter(phaseHead)
+		if c.in != nil && c.in.Len() > 0 {
+			c.watch.enter(phaseHead)
 			continue
 		}
-		if cap(c.out) > smallBuffer || cap(c.req.Fields) > manyFields || cap(c.answer.Fields) > manyFields {
+		if cap(c.out) > wire.SmallBuffer || cap(c.req.Fields) > manyFields || cap(c.answer.Fields) > manyFields {
 			c.out, c.req.Fields, c.answer.Fields = nil, nil, nil
 		}
-		c.enter(phaseIdle)
+		c.watch.enter(phaseIdle)
 	}
 	return finished
 }
@@ -152,27 +121,27 @@ func (c *conn) serve(known func()) outcome {
 // skipBlank takes away an empty line behind a request, which is not the beginning of another one, and reports whether there
 // was one and nothing else.
 func (c *conn) skipBlank() bool {
-	if c.in == nil || c.in.len() == 0 || http1.BlankLine(c.in.bytes()) != c.in.len() {
+	if c.in == nil || c.in.Len() == 0 || http1.BlankLine(c.in.Bytes()) != c.in.Len() {
 		return false
 	}
-	c.in.start = c.in.end
+	c.in.Skip(c.in.Len())
 	return true
 }
 
-// tunnel carries the bytes of an upgraded connection. It counts by them and no longer as a request, or does not.
-func (c *conn) tunnel() error {
-	defer c.leave()
-	c.client.progress = nil // in a tunnel nobody would leave phaseWrite again
-	c.enter(phaseTunnel)
-	return c.tunnelTab()
+// Reading implements wire.Waits for what goes to the client.
+func (c *conn) Reading() {
+	if u := c.now.uploading; u != nil && u.running.Load() {
+		c.watch.enter(phaseUpload)
+		if u.running.Load() {
+			return
+		}
+		// It has ended in between, and could not say so.
+	}
+	c.watch.enter(phaseAnswer)
 }
 
-// leave gives back the pod.
-func (c *conn) leave() {
-	pod := c.pod
-	c.pod = nil
-	pod.Done()
-}
+// Writing implements wire.Waits.
+func (c *conn) Writing() { c.watch.enter(phaseWrite) }
 
 // rescue is Rescue for a connection, in whatever state a panic has left it.
 func (c *conn) rescue() {
@@ -180,53 +149,52 @@ func (c *conn) rescue() {
 	if p == nil {
 		return
 	}
-	logPanic(c.engine.options.Log.WithValues("namespace", c.route.Namespace, "service", c.route.Service), p)
+	logPanic(c.server.log, p)
 	c.in = nil                // it may still be in use
 	_ = c.client.SetLinger(0) // an end in order would be the end of an answer without a length
 	_ = c.client.Close()
-	if up := c.upstream.Load(); up != nil {
-		_ = up.Close()
-	}
-	if c.pod != nil {
-		c.leave()
-	}
+	c.watch.closeUp()
+	c.now.leave()
 }
 
 func (c *conn) dropIn() {
 	if c.in != nil {
-		c.engine.buffers.put(c.in)
+		c.server.engine.buffers.Put(c.in)
 		c.in = nil
 	}
 }
 
 // next reads until there is the head of a request, and reports whether there is.
 func (c *conn) next() bool {
-	if c.in != nil && c.in.len() == 0 {
+	if c.in != nil && c.in.Len() == 0 {
 		c.dropIn()
 	}
-	c.visit, c.ignored, c.quiet, c.isHead = route.Visit{Client: c.peer.Addr()}, false, false, false
+	c.now = request1{
+		conn: c,
+		call: call{server: c.server, asked: asked1{c}, remote: c.remote, visit: route.Visit{Client: c.peer.Addr()}},
+	}
 	parsed, seen := 0, 0 // how much of in there was when it was parsed last, and when it was last looked at
 	for {
-		if c.in != nil && mayBeComplete(c.in.bytes(), parsed, seen) {
-			parsed = c.in.len()
-			n, err := c.req.Parse(c.in.bytes())
+		if c.in != nil && mayBeComplete(c.in.Bytes(), parsed, seen) {
+			parsed = c.in.Len()
+			n, err := c.req.Parse(c.in.Bytes())
 			switch {
 			case err != nil:
 				return c.refuse(err)
-			case n > c.engine.options.Limits.MaxHeaderBytes:
+			case n > c.server.engine.options.Limits.MaxHeaderBytes:
 				return c.refuse(http1.HeadTooLarge)
 			case n > 0:
-				c.in.start += c.req.Skip
-				c.headLength = n
-				c.isHead = string(c.req.Method(c.in.bytes())) == "HEAD"
-				return c.enter(phaseHeld)
+				c.in.Skip(c.req.Skip)
+				c.now.headLength = n
+				c.now.isHead = string(c.req.Method(c.in.Bytes())) == "HEAD"
+				return c.watch.enter(phaseHeld)
 			}
 		}
-		if c.in != nil && c.in.len()-c.req.Skip > c.engine.options.Limits.MaxHeaderBytes {
+		if c.in != nil && c.in.Len()-c.req.Skip > c.server.engine.options.Limits.MaxHeaderBytes {
 			return c.refuse(http1.HeadTooLarge)
 		}
 		if c.in != nil {
-			seen = c.in.len()
+			seen = c.in.Len()
 		}
 		if err := c.read(); err != nil {
 			return false
@@ -234,7 +202,7 @@ func (c *conn) next() bool {
 		if c.served && c.skipBlank() {
 			parsed, seen = 0, 0
 			c.dropIn()
-			c.enter(phaseIdle)
+			c.watch.enter(phaseIdle)
 		}
 	}
 }
@@ -254,24 +222,24 @@ func (c *conn) read() error {
 	if c.in == nil {
 		// Looked at after the phase was entered, while Drain looks at the phase after it has said so: one of the two
 		// sees the other.
-		if c.group.draining.Load() && state(c.state.Load()).phase() == phaseIdle {
+		if c.server.draining.Load() && c.watch.phase() == phaseIdle {
 			return io.EOF
 		}
-		in, err := c.client.await()
+		in, err := c.client.Await()
 		if err != nil {
 			return err
 		}
 		c.in = in
-		if !c.enter(phaseHead) {
+		if !c.watch.enter(phaseHead) {
 			return net.ErrClosed
 		}
 		return nil
 	}
-	if len(c.in.free()) == 0 {
-		c.in = c.engine.buffers.grow(c.in)
+	if len(c.in.Free()) == 0 {
+		c.in = c.server.engine.buffers.Grow(c.in)
 	}
-	n, err := c.client.Read(c.in.free())
-	c.in.end += n
+	n, err := c.client.Read(c.in.Free())
+	c.in.Extend(n)
 	if n > 0 {
 		return nil
 	}
@@ -281,112 +249,71 @@ func (c *conn) read() error {
 // refuse answers a request that is not one. What follows it cannot be told from it, so that the connection ends.
 func (c *conn) refuse(err error) bool {
 	if !c.served {
-		if c.other = speaksOther(c.in.bytes()); c.other != KindUndecided {
+		if c.other = wire.SpeaksOther(c.in.Bytes()); c.other != wire.KindUndecided {
 			return false
 		}
 	}
-	c.enter(phaseWrite)
-	c.respond(c.answerTo(err), false)
+	c.watch.enter(phaseWrite)
+	c.now.respond(c.now.answerTo(err), false)
 	c.linger(maxRefused)
 	return false
 }
 
-// answerTo is what the client is told about err.
-func (c *conn) answerTo(err error) answer {
-	o := &c.engine.options
-	held := o.heldFor(&c.visit)
-	a, ok := o.pageFor(c.route, &c.visit, err, c.value)
-	if !ok {
-		a = answerFor(err)
-	}
-	a.fields = append(a.fields, ownFields(err, held)...)
-	return a
-}
-
-// respond answers for an app that does not.
-func (c *conn) respond(a answer, keep bool) {
-	c.answered(a.status)
-	if a.status == StatusClientGone {
-		return
-	}
-	c.out = appendAnswer(c.out[:0], a, !keep, c.isHead)
-	c.enter(phaseWrite)
-	_, _ = c.client.Write(c.out) // the client may be gone, and there is nobody else to tell
-}
-
 // linger lets the client read the answer before the connection ends: closing it while bytes of the client's come would
-// reset it, and the answer with it. No more than limit bytes are taken for that, or any number untilEnd.
+// reset it, and the answer with it. No more than limit bytes are taken for that, or any number wire.UntilEnd.
 func (c *conn) linger(limit int) {
-	c.enter(phaseHead)
-	patience := lingerTime
-	if c.group.base.Err() != nil {
-		patience = cutGrace
+	c.watch.enter(phaseHead)
+	within := lingerTime
+	if c.server.base.Err() != nil {
+		within = cutGrace
 	}
-	if c.client.CloseWrite() != nil || c.client.SetReadDeadline(time.Now().Add(patience)) != nil {
+	if c.client.CloseWrite() != nil || c.client.SetReadDeadline(time.Now().Add(within)) != nil {
 		return
 	}
 	c.dropIn()
-	b := c.engine.buffers.get(true)
-	defer c.engine.buffers.put(b)
-	for limit == untilEnd || limit > 0 {
-		n, err := c.client.Read(b.free())
+	b := c.server.engine.buffers.Get(true)
+	defer c.server.engine.buffers.Put(b)
+	for limit == wire.UntilEnd || limit > 0 {
+		n, err := c.client.Read(b.Free())
 		if err != nil {
 			return
 		}
-		if limit != untilEnd {
+		if limit != wire.UntilEnd {
 			limit = max(0, limit-n)
 		}
 	}
 }
 
-// awaitSettled has a request wait that must not be sent twice, where the app may just be falling asleep.
-func (c *conn) awaitSettled() error {
-	if c.ignored || c.route.Settled() || c.replayable() {
-		return nil
-	}
-	c.enter(phaseHeld)
-	ctx, cancel := context.WithCancelCause(c.group.base)
+// hold implements holder.
+func (c *conn) hold(wait func(context.Context) error) error {
+	c.watch.enter(phaseHeld)
+	ctx, cancel := context.WithCancelCause(c.server.base)
 	defer cancel(nil)
-	c.watchNow(func() { cancel(context.Canceled) })
-	defer c.unwatch()
-	return c.route.Settle(ctx)
+	c.watch.watchNow(func() { cancel(context.Canceled) })
+	defer c.watch.unwatch()
+	return wait(ctx)
 }
 
-// pick chooses a pod, and holds the request until there is one.
-func (c *conn) pick() (*route.Endpoint, error) {
-	if pod := c.route.TryPick(&c.visit); pod != nil {
-		return pod, nil
+// tunnel carries the bytes of an upgraded connection. It counts by them and no longer as a request, or does not. It is
+// remembered if the app cuts it by going to sleep.
+func (c *conn) tunnel() error {
+	x := &c.now
+	defer x.leave()
+	c.client.Progress = nil // in a tunnel nobody would leave phaseWrite again
+	c.watch.enter(phaseTunnel)
+	target := c.server.route.Target()
+	if x.kind == ignored {
+		target = nil
 	}
-	c.enter(phaseHeld)
-	if c.ignored {
-		return c.route.PickReady(c.group.base, &c.visit)
+	talk := newTalk(c.server.engine, target, x.kind != reconnect)
+	talk.clientSpoke = func() { c.server.route.ForgetTabs(x.opened.Client) } // typed into, say
+	talk.podEnded = func() {
+		if x.kind != ignored && c.server.base.Err() == nil {
+			c.server.route.LeaveTab(x.opened, talk.silence())
+		}
 	}
-	ctx, cancel := context.WithCancelCause(c.group.base)
-	defer cancel(nil)
-	c.watchNow(func() { cancel(context.Canceled) })
-	defer c.unwatch()
-	if c.visit.Method == "" {
-		c.describe(&c.visit)
-		c.visit.Quiet = c.quiet
-		c.visit.Patience = c.engine.options.patience(c.route, page.Request{
-			Method: c.visit.Method, Target: string(c.req.Target(c.in.bytes())), Host: c.value("host"), HasBody: c.req.Length > 0 || c.req.Chunked, HasUpgrade: c.req.HasUpgrade, Value: c.value,
-		})
-	}
-	return c.route.Pick(ctx, &c.visit)
-}
-
-// visitor is the address of the client behind the proxies that the request came through.
-func (c *conn) visitor() string {
-	hops := appendHops(nil, &c.req, c.in.bytes(), hop{c.remote, c.engine.options.TrustedHops}, c.req.Has(http1.XForwardedFor))
-	return lastHop(string(hops))
-}
-
-// describe fills visit in, for the time that it is held and for the event about a wake.
-func (c *conn) describe(visit *route.Visit) {
-	b := c.in.bytes()
-	path, _, _ := bytes.Cut(c.req.Target(b), []byte("?"))
-	visit.Method, visit.Path = string(c.req.Method(b)), string(path)
-	visit.Remote = c.visitor()
-	visit.Agent = string(c.req.Value(b, http1.UserAgent))
-	visit.Bytes = int64(len(c.in.b)+cap(c.out)) + int64(cap(c.req.Fields))*fieldSize
+	seen := x.seen.Again()
+	defer seen.End()
+	talk.seen.Store(&seen)
+	return c.server.tunnel(c.client, c.watch.up.Load().Sock, c.in.Bytes(), talk)
 }

@@ -5,15 +5,18 @@ package forward
 
 import (
 	"cmp"
-	"context"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/answers"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
 // Limits bound what clients may take of one interceptor. A field that is 0 has its default.
@@ -33,7 +36,7 @@ type Limits struct {
 	// before us keep theirs (nginx: 60 s), so that it is they who close them, and no request meets a connection that we
 	// have just closed. Default 5 min.
 	IdleTimeout time.Duration
-	// WriteTimeout is how long a client may take nothing of its answer; a slow one that takes a little is not cut.
+	// WriteTimeout is after how long without reading any of its answer a client is cut; a slow one that reads a little is not.
 	// Default 1 min.
 	WriteTimeout time.Duration
 }
@@ -52,15 +55,12 @@ func (l *Limits) SetDefaults() {
 	l.WriteTimeout = cmp.Or(l.WriteTimeout, time.Minute)
 }
 
-// AllHops is the Options.TrustedHops that believes everybody.
-const AllHops = -1
-
 // Options configure an Engine.
 type Options struct {
 	Limits Limits
 	// TrustedHops is how many proxies before this one are believed about whom they speak for: that many of the last
-	// entries of X-Forwarded-For are passed on. With 0 no X-Forwarded field is. AllHops, which has to be said, is
-	// everybody.
+	// entries of X-Forwarded-For are passed on. With 0 no X-Forwarded field is. headers.AllHops, which has to be
+	// said, believes all.
 	TrustedHops int
 	// HideHeld leaves out of answers how long their requests were held.
 	HideHeld bool
@@ -89,13 +89,13 @@ func (o *Options) setDefaults() {
 	o.Tick = cmp.Or(o.Tick, 250*time.Millisecond)
 }
 
-// Engine carries requests and connections to pods. One goroutine looks after the time-outs of all of them; it ends with
-// Close.
+// Engine carries requests and connections to pods, for the Servers of all routes. One goroutine looks after the time-outs of all
+// of them; it ends with Close.
 type Engine struct {
 	options Options
+	answers answers.Maker
 	dialer  net.Dialer
-	buffers *buffers
-	pipes   pipes
+	buffers *wire.Buffers
 	http2   *http2
 
 	base  time.Time
@@ -103,18 +103,18 @@ type Engine struct {
 	done  chan struct{}
 	ended chan struct{}
 
-	mu    sync.Mutex // protects all below
-	conns map[*conn]struct{}
-	pools map[*pool]struct{}
+	mu      sync.Mutex // protects all below
+	servers map[*Server]struct{}
+	pools   map[*pool]struct{}
 }
 
 // NewEngine returns an Engine.
 func NewEngine(o Options) *Engine {
 	o.setDefaults()
 	e := &Engine{
-		options: o, buffers: newBuffers(), base: time.Now(),
-		dialer: net.Dialer{Timeout: o.DialTimeout, KeepAlive: 30 * time.Second},
-		conns:  map[*conn]struct{}{}, pools: map[*pool]struct{}{},
+		options: o, answers: answers.Maker{Pages: o.Pages, HideHeld: o.HideHeld}, buffers: wire.NewBuffers(), base: time.Now(),
+		dialer:  net.Dialer{Timeout: o.DialTimeout, KeepAlive: 30 * time.Second},
+		servers: map[*Server]struct{}{}, pools: map[*pool]struct{}{},
 		done: make(chan struct{}), ended: make(chan struct{}),
 	}
 	e.http2 = newHTTP2(o, &e.dialer)
@@ -146,7 +146,7 @@ func (e *Engine) tick() {
 			return
 		}
 		e.clock.Store(int64(time.Since(e.base)))
-		e.lookAfter()
+		e.look()
 		if ticks%8 == 0 {
 			for _, p := range e.allPools() {
 				p.expire(e.options.PodIdleTimeout)
@@ -158,62 +158,15 @@ func (e *Engine) tick() {
 func (e *Engine) allPools() []*pool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	pools := make([]*pool, 0, len(e.pools))
-	for p := range e.pools {
-		pools = append(pools, p)
-	}
-	return pools
+	return slices.Collect(maps.Keys(e.pools))
 }
 
-// lookAfter ends what has lasted too long, and watches the clients of requests that are not answered at once.
-func (e *Engine) lookAfter() {
+// look ends what has lasted too long, and has the clients of requests watched that are not answered at once.
+func (e *Engine) look() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	for c := range e.conns {
-		c.lookAfter()
-	}
-}
-
-func (e *Engine) add(c *conn) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.conns[c] = struct{}{}
-}
-
-func (e *Engine) remove(c *conn) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.conns, c)
-}
-
-// Group is the HTTP/1.1 connections of one route, which end together.
-type Group struct {
-	engine *Engine
-	// base is done when what still runs is to be cut.
-	base context.Context
-	// draining says that no connection is to be used for another request.
-	draining atomic.Bool
-}
-
-// NewGroup returns a Group whose requests stop waiting for a pod when ctx is done.
-func (e *Engine) NewGroup(ctx context.Context) *Group { return &Group{engine: e, base: ctx} }
-
-// Drain closes the connections without a request and lets the others end with the one that they have. One that has just
-// been opened is given some time for its first request.
-func (g *Group) Drain() {
-	g.draining.Store(true)
-	g.each((*conn).closeIdle)
-}
-
-// Cut ends the requests that are still under way. The context that the Group was made with is to be done before.
-func (g *Group) Cut() { g.each((*conn).cut) }
-
-func (g *Group) each(do func(*conn)) {
-	g.engine.mu.Lock()
-	defer g.engine.mu.Unlock()
-	for c := range g.engine.conns {
-		if c.group == g {
-			do(c)
-		}
+	servers := slices.Collect(maps.Keys(e.servers))
+	e.mu.Unlock()
+	for _, s := range servers {
+		s.each((*watch).look)
 	}
 }

@@ -113,7 +113,7 @@ func TestMaxAnswerHead(t *testing.T) {
 // informed of the limit.
 func TestMaxHeaderBytesOfHTTP2(t *testing.T) {
 	for _, limit := range []int{1 << 10, 8 << 10, 64 << 10} {
-		s := newEngine(t, Options{Tick: tick, Limits: Limits{MaxHeaderBytes: limit}}).HTTP2Server(t.Context(),
+		s := newEngine(t, Options{Tick: tick, Limits: Limits{MaxHeaderBytes: limit}}).http2.server(t.Context(),
 			http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		l := listen(t)
 		served := make(chan struct{})

@@ -9,6 +9,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
 )
 
 func TestGRPCTimeout(t *testing.T) {
@@ -45,14 +47,12 @@ func TestGRPCTimeout(t *testing.T) {
 func TestHeldBytesOfHTTP2(t *testing.T) {
 	for length, want := range map[int64]int64{-1: streamBuffer, 0: 0, 5: 5, 1 << 30: streamBuffer} {
 		r := httptest.NewRequest(http.MethodPost, "/", http.NoBody)
-		if r.ContentLength = length; length == 0 {
-			r.Body = nil // as outgoing has it
-		}
-		if got := visitOf(r).Bytes; got != want {
+		r.ContentLength = length
+		if got := sizeOf(r); got != want {
 			t.Errorf("a body of %d counts as %d, want %d", length, got, want)
 		}
 	}
-	if s := newEngine(t, still()).HTTP2Server(t.Context(), nil); s.HTTP2.MaxReceiveBufferPerStream != streamBuffer {
+	if s := newEngine(t, still()).http2.server(t.Context(), nil); s.HTTP2.MaxReceiveBufferPerStream != streamBuffer {
 		t.Error("net/http reads another number of bytes")
 	}
 }
@@ -65,10 +65,10 @@ func TestOutgoing(t *testing.T) {
 		came    header
 		want    header
 	}{
-		"nothing came": {AllHops, header{}, header{
+		"nothing came": {headers.AllHops, header{}, header{
 			"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "example.com", "X-Forwarded-Proto": "http", "User-Agent": "",
 		}},
-		"all are trusted": {AllHops, header{"X-Forwarded-For": "1, 2", "X-Forwarded-Host": "h", "X-Forwarded-Proto": "https"}, header{
+		"all are trusted": {headers.AllHops, header{"X-Forwarded-For": "1, 2", "X-Forwarded-Host": "h", "X-Forwarded-Proto": "https"}, header{
 			"X-Forwarded-For": "1, 2, 192.0.2.1", "X-Forwarded-Host": "h", "X-Forwarded-Proto": "https",
 		}},
 		"one is": {1, header{"X-Forwarded-For": "1, 2", "X-Forwarded-Host": "h", "X-Forwarded-Proto": "https"}, header{
@@ -77,7 +77,7 @@ func TestOutgoing(t *testing.T) {
 		"none is": {0, header{"X-Forwarded-For": "1, 2", "X-Forwarded-Host": "h", "X-Forwarded-Proto": "https"}, header{
 			"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "example.com", "X-Forwarded-Proto": "http",
 		}},
-		"others stay": {AllHops, header{"Forwarded": "for=x", "Te": "trailers", "User-Agent": "u"}, header{
+		"others stay": {headers.AllHops, header{"Forwarded": "for=x", "Te": "trailers", "User-Agent": "u"}, header{
 			"Forwarded": "for=x", "Te": "trailers", "User-Agent": "u",
 		}},
 	} {
@@ -87,8 +87,8 @@ func TestOutgoing(t *testing.T) {
 			for k, v := range tc.came {
 				in.Header[k] = []string{v}
 			}
-			h := &http2Handler{http2: &http2{options: Options{TrustedHops: tc.trusted}}}
-			out := h.outgoing(in, &informational{})
+			s := newStream(&Server{engine: &Engine{options: Options{TrustedHops: tc.trusted}}}, nil, in)
+			out := s.outgoing(&s.early)
 			for k, want := range tc.want {
 				if got := out.Header.Get(k); got != want {
 					t.Errorf("%s is %q, want %q", k, got, want)

@@ -51,7 +51,7 @@ func TestInformationalToNobody(t *testing.T) {
 	}
 	serve(app, func() error { return app.Serve(pods) })
 	r := newRig(t, Options{}, pods.Addr().String())
-	server := r.HTTP2Server(t.Context(), r.HTTP2Handler(r.route, false))
+	server := r.http2.server(t.Context(), http.HandlerFunc(r.server.serveStream))
 	listener := listen(t)
 	serve(server, func() error { return server.Serve(listener) })
 	transport := &http.Transport{Protocols: both}

@@ -6,104 +6,107 @@ package forward
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// quietFor is how long a connection to a pod counts as pending while its client has not said anything. It bridges the
-// moment between the greeting of a server that speaks first and the client's answer.
-const quietFor = time.Second
+const (
+	// probeGrace is how long a connection to a workload that sleeps may take to prove that it is no probe, by not being
+	// closed at once. The injector connects to every route before it publishes it, and so do load balancers.
+	probeGrace = 100 * time.Millisecond
+	// quietFor is how long a connection to a pod counts as pending while its client has not said anything. It bridges the
+	// moment between the greeting of a server that speaks first and the client's answer.
+	quietFor = time.Second
+)
 
 // errSpoke ends the opening of a connection whose client has spoken, so that its protocol can be decided by that.
 var errSpoke = errors.New("the client has spoken")
 
-// opening is a connection that has no pod yet, or one on which nobody has spoken yet.
+// opening is a connection of bytes that has no pod yet, or one on which nobody has spoken yet.
 type opening struct {
-	engine *Engine
-	client *sock
-	route  *route.Route
+	call
+	client *wire.Sock
 	// early is what was read of the client already.
 	early []byte
 	// sniffs says that the protocol is still to be decided by who speaks first, and by what a client says that does.
 	sniffs bool
 	// watch sees that a client which has begun a line does not turn to HTTP; nil if it need not.
-	watch *sniffer
+	watch *wire.Sniffer
+
+	pod *route.Endpoint
+	up  *podConn
 }
 
-// ServeTCP carries tcp to a pod of r, byte by byte, and returns when both sides have ended or ctx has. It closes tcp.
-// Peeked is what was read of it already. The app may be the first to speak.
+// serveBytes carries tcp to a pod, byte by byte, and returns when both sides have ended or everything is cut. It closes tcp.
+// Early is what was read of it already. The app may be the first to speak.
 //
 // A connection whose client has spoken is a pending request until it has a pod; then only bytes count, since a pool of
 // idle connections must not keep an app up for ever. One whose client never speaks leaves no trace: it is a check.
-func (e *Engine) ServeTCP(ctx context.Context, tcp *net.TCPConn, peeked []byte, r *route.Route) error {
-	_, _, err := e.open(ctx, tcp, &opening{route: r, early: peeked})
+func (s *Server) serveBytes(tcp *net.TCPConn, early []byte) error {
+	_, _, err := s.open(tcp, &opening{early: early})
 	return err
 }
 
-// ServeAuto is ServeTCP for a connection of which Peek has read peeked, which leaves open what it speaks. A silent client
-// is connected to a pod, and whoever speaks first decides. If that is the client and it speaks HTTP, ServeAuto returns
-// KindHTTP and what it has read, and leaves the connection open.
+// serveUndecided is serveBytes for a connection of which early was read, which leaves open what it speaks. A silent client
+// is connected to a pod, and whoever speaks first decides. If that is the client and it speaks HTTP, serveUndecided returns
+// wire.KindHTTP and what it has read, and leaves the connection open.
 //
 // A client that pauses within its first line has its bytes passed on. If they turn out to be HTTP then, the connection is
 // closed: the request would go past all rules.
-func (e *Engine) ServeAuto(ctx context.Context, tcp *net.TCPConn, peeked []byte, r *route.Route) (Kind, []byte, error) {
-	return e.open(ctx, tcp, &opening{route: r, early: peeked, sniffs: len(peeked) == 0, watch: watchFrom(peeked)})
+func (s *Server) serveUndecided(tcp *net.TCPConn, early []byte) (wire.Kind, []byte, error) {
+	return s.open(tcp, &opening{early: early, sniffs: len(early) == 0, watch: wire.Watch(early)})
 }
 
-// open serves a connection, as ServeAuto says.
-func (e *Engine) open(ctx context.Context, tcp *net.TCPConn, o *opening) (Kind, []byte, error) {
-	client, err := e.newSock(tcp, true)
+// open serves a connection, as serveUndecided says.
+func (s *Server) open(tcp *net.TCPConn, o *opening) (wire.Kind, []byte, error) {
+	client, err := wire.NewSock(tcp, s.engine.buffers, true)
 	if err != nil {
 		_ = tcp.Close()
-		return KindTCP, nil, err
+		return wire.KindTCP, nil, err
 	}
-	o.engine, o.client = e, client
-	err = o.serve(ctx)
+	peer := wire.RemoteAddr(client)
+	o.client = client
+	o.call = call{server: s, remote: peer.Addr().String(), visit: route.Visit{Remote: peer.String(), Client: peer.Addr()}}
+	err = o.carry()
 	if errors.Is(err, errSpoke) {
-		kind, peeked, failed := Peek(tcp, SniffTimeout)
+		kind, early, failed := wire.Peek(tcp, wire.SniffTimeout)
 		switch {
-		case failed == nil && kind == KindHTTP:
-			return KindHTTP, peeked, nil
-		case failed == nil && kind == KindTCP:
-			return e.open(ctx, tcp, &opening{route: o.route, early: peeked})
+		case failed == nil && kind == wire.KindHTTP:
+			return wire.KindHTTP, early, nil
+		case failed == nil && kind == wire.KindTCP:
+			return s.open(tcp, &opening{early: early})
 		case failed == nil:
-			return e.open(ctx, tcp, &opening{route: o.route, early: peeked, watch: watchFrom(peeked)})
+			return s.open(tcp, &opening{early: early, watch: wire.Watch(early)})
 		}
 		err = failed
 	}
 	_ = tcp.Close()
-	return KindTCP, nil, err
+	return wire.KindTCP, nil, err
 }
 
-// serve carries the connection. It does not close it. The error is errSpoke if the client has spoken where that decides.
-func (o *opening) serve(ctx context.Context) error {
-	if o.sniffs && o.client.hasSaid() {
+// carry carries the connection. It does not close it. The error is errSpoke if the client has spoken where that decides.
+func (o *opening) carry() error {
+	if o.sniffs && o.client.HasSpokenNow() {
 		return errSpoke
 	}
 	silent := len(o.early) == 0
 	// Load balancers connect and close, and so does the injector before it publishes a route. Where that would do harm, a
 	// silent client gets a moment to prove that it is none of them.
-	if silent && (!o.route.HasEndpoint() || o.route.Drowsy()) && o.client.closedWithin(probeGrace) {
-		return ErrNoBytes
+	if silent && (!o.server.route.HasEndpoint() || o.server.route.Drowsy()) && o.client.ClosedWithin(probeGrace) {
+		return wire.ErrNoBytes
 	}
-	begin := o.route.Target().Begin
-	if silent {
-		begin = o.route.Target().BeginQuiet
-	}
-	release := sync.OnceFunc(begin())
+	release := o.countBytes(silent)
 	defer release()
-	pod, up, err := o.connect(ctx)
-	if err != nil {
+	if err := o.attempt(o, true); err != nil {
 		return err
 	}
-	defer pod.Done()
+	up := o.up
+	defer o.pod.Done()
 	defer up.Close()
 	if silent {
 		quiet := time.AfterFunc(quietFor, release)
@@ -113,17 +116,17 @@ func (o *opening) serve(ctx context.Context) error {
 	}
 	connected := time.Now()
 	if o.sniffs {
-		if o.clientSpeaksFirst(ctx, up) {
+		if o.clientSpeaksFirst(up) {
 			return errSpoke
 		}
-		if time.Since(connected) < greetingFor && up.hasSaid() {
-			o.route.LearnServerFirst()
+		if time.Since(connected) < greetingFor && up.HasSpokenNow() {
+			o.server.route.LearnServerFirst()
 		}
 	}
-	talk := newTalk(o.engine, o.route.Target(), !silent)
+	talk := newTalk(o.server.engine, o.server.route.Target(), !silent)
 	talk.watch = o.watch
 	see := func() {
-		seen := o.route.See(&route.Sighting{Client: remoteAddr(o.client).Addr()})
+		seen := o.server.route.See(&route.Sighting{Client: o.visit.Client})
 		talk.seen.Store(&seen)
 	}
 	if silent {
@@ -136,56 +139,46 @@ func (o *opening) serve(ctx context.Context) error {
 			seen.End()
 		}
 	}()
-	return o.engine.tunnel(ctx, o.client, up, o.early, talk)
+	return o.server.tunnel(o.client, up.Sock, o.early, talk)
 }
 
-// connect waits for a pod and dials it.
-func (o *opening) connect(ctx context.Context) (*route.Endpoint, *sock, error) {
-	peer := remoteAddr(o.client)
-	visit := route.Visit{Remote: peer.String(), Client: peer.Addr()}
-	if !o.route.Settled() {
-		if err := o.whileThere(ctx, o.route.Settle); err != nil {
-			return nil, nil, err
+// try implements attempter.
+func (o *opening) try(pod *route.Endpoint) (_ failure, err error) {
+	connected := false
+	defer func() {
+		if !connected {
+			pod.Done()
 		}
+	}()
+	s := o.server
+	if s.route.ProxyProtocol() {
+		o.up, err = takeFor(s.base, pod, endsOf(s.route, wire.RemoteAddr(o.client), o.client.LocalAddr()))
+	} else {
+		o.up, err = take(s.base, pod, 0)
 	}
-	for {
-		pod := o.route.TryPick(&visit)
-		if pod == nil {
-			err := o.whileThere(ctx, func(ctx context.Context) (err error) {
-				pod, err = o.route.Pick(ctx, &visit)
-				return err
-			})
-			if err != nil {
-				return nil, nil, err
-			}
-		}
-		up, err := dialPod(ctx, pod, o.route, o.client)
-		if err == nil {
-			return pod, up, nil
-		}
-		if ctx.Err() != nil {
-			return nil, nil, fmt.Errorf("dialing a pod: %w", err)
-		}
+	if err != nil {
+		return failure{unsent: true, over: s.base.Err() != nil}, err
 	}
+	connected = true
+	o.pod = pod
+	return failure{}, nil
 }
 
-// whileThere calls wait with a context that ends with the client, and with errSpoke as its cause if the client speaks
+// hold implements holder. The context ends with the client, and with errSpoke as its cause if the client speaks
 // where that decides.
-func (o *opening) whileThere(ctx context.Context, wait func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (o *opening) hold(wait func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(o.server.base)
 	defer cancel(nil)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		defer Rescue(o.engine.options.Log, func() { cancel(errRescued) })
+		defer Rescue(o.server.log, func() { cancel(errRescued) })
 		if cause := o.ends(); cause != nil {
 			cancel(cause)
 		}
 	}()
 	err := wait(ctx)
-	o.client.interrupt()
-	<-watched
-	o.client.goOn()
+	o.client.InterruptUntil(watched)
 	return err
 }
 
@@ -193,7 +186,7 @@ func (o *opening) whileThere(ctx context.Context, wait func(context.Context) err
 // where it was interrupted. A client that has spoken and then ended its direction waits for its answer.
 func (o *opening) ends() error {
 	if o.sniffs {
-		n, err := o.client.peekOne()
+		n, err := o.client.PeekOne()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
@@ -204,9 +197,9 @@ func (o *opening) ends() error {
 		}
 	}
 	spoke := len(o.early) > 0
-	err := o.client.awaitGone(spoke)
-	if err == nil && !spoke && o.client.hasSpoken() {
-		err = o.client.awaitGone(true)
+	err := o.client.AwaitGone(spoke)
+	if err == nil && !spoke && o.client.HasSpoken() {
+		err = o.client.AwaitGone(true)
 	}
 	if err == nil {
 		return context.Canceled
@@ -216,8 +209,8 @@ func (o *opening) ends() error {
 
 // clientSpeaksFirst waits until either side has spoken or ended, and reports whether the client has. Both may have: then
 // what the client says decides, since it has not waited for the server.
-func (o *opening) clientSpeaksFirst(ctx context.Context, up *sock) bool {
-	stop := context.AfterFunc(ctx, func() {
+func (o *opening) clientSpeaksFirst(up *podConn) bool {
+	stop := context.AfterFunc(o.server.base, func() {
 		_ = o.client.Close()
 		_ = up.Close()
 	})
@@ -225,30 +218,13 @@ func (o *opening) clientSpeaksFirst(ctx context.Context, up *sock) bool {
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
-		defer Rescue(o.engine.options.Log, o.client.interrupt)
-		if _, err := up.peekOne(); !errors.Is(err, os.ErrDeadlineExceeded) {
-			o.client.interrupt()
+		defer Rescue(o.server.log, o.client.Interrupt)
+		if _, err := up.PeekOne(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			o.client.Interrupt()
 		}
 	}()
-	_, err := o.client.peekOne()
-	up.interrupt()
-	<-heard
-	up.goOn()
-	o.client.goOn()
-	return !errors.Is(err, os.ErrDeadlineExceeded) || o.client.hasSaid()
-}
-
-// interrupt ends the reads that are under way, and those to come until goOn. Both fail only on a closed connection, whose
-// reads end by themselves.
-func (s *sock) interrupt() { _ = s.SetReadDeadline(time.Unix(1, 0)) }
-
-func (s *sock) goOn() { _ = s.SetReadDeadline(time.Time{}) }
-
-// hasSaid says whether there is something to read now, other than the end.
-func (s *sock) hasSaid() (said bool) {
-	_ = s.raw.Control(func(fd uintptr) { // fails only on a closed connection
-		n, _, err := unix.Recvfrom(int(fd), s.peek[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		said = err == nil && n > 0
-	})
-	return said
+	_, err := o.client.PeekOne()
+	up.InterruptUntil(heard)
+	o.client.Resume()
+	return !errors.Is(err, os.ErrDeadlineExceeded) || o.client.HasSpokenNow()
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
 // hotFor is how long after its last answer a connection may take a request that must not be sent twice. Servers close
@@ -28,7 +29,7 @@ var errUnreachable = errors.New("the pod could not be reached a moment ago")
 
 // podConn is a connection to a pod.
 type podConn struct {
-	*sock
+	*wire.Sock
 	pool *pool
 	// reused says that it has carried a request before.
 	reused bool
@@ -41,7 +42,7 @@ type podConn struct {
 
 // deliverable returns whether any of what was sent since the last answer may have reached the app.
 func (p *podConn) deliverable() bool {
-	n, known := p.delivered()
+	n, known := p.Delivered()
 	return !known || n > p.sent
 }
 
@@ -148,12 +149,12 @@ func (p *pool) dial(ctx context.Context) (*podConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.engine.newSock(conn.(*net.TCPConn), true)
+	s, err := wire.NewSock(conn.(*net.TCPConn), p.engine.buffers, true)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	return &podConn{sock: s, pool: p}, nil
+	return &podConn{Sock: s, pool: p}, nil
 }
 
 // Close implements io.Closer.

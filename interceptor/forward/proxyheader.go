@@ -5,48 +5,18 @@ package forward
 
 import (
 	"context"
-	"encoding/binary"
 	"net"
 	"net/http"
 	"net/netip"
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
 // Where a route asks for it, each connection to a pod begins with a header of the PROXY protocol, version 2, which carries the
 // client's address. Such a connection is the client's alone: one of TCP for as long as it lasts, and one of HTTP for one
 // request, since a kept connection could not say that the next request comes from another client.
-//
-// https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt, section 2.2
-
-const (
-	proxySignature = "\r\n\r\n\x00\r\nQUIT\n"
-
-	proxyLocal = 0x20 // version 2, LOCAL: a connection of ours, without a client
-	proxyProxy = 0x21 // version 2, PROXY
-
-	proxyUnspecified = 0x00
-	proxyTCP4        = 0x11
-	proxyTCP6        = 0x21
-)
-
-// appendProxyHeader appends the header for a connection from source to destination. Where these are not two addresses of one
-// IP family it says that the connection is of our own, so that the pod goes by the address that it sees.
-func appendProxyHeader(dst []byte, source, destination netip.AddrPort) []byte {
-	dst = append(dst, proxySignature...)
-	from, to := source.Addr().Unmap().WithZone(""), destination.Addr().Unmap().WithZone("")
-	switch {
-	case from.Is4() && to.Is4():
-		dst = append(dst, proxyProxy, proxyTCP4, 0, 12)
-	case from.Is6() && to.Is6():
-		dst = append(dst, proxyProxy, proxyTCP6, 0, 36)
-	default:
-		return append(dst, proxyLocal, proxyUnspecified, 0, 0)
-	}
-	dst = append(append(dst, from.AsSlice()...), to.AsSlice()...)
-	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(dst, source.Port()), destination.Port())
-}
 
 // ends are the two ends of a client's connection to us. The zero value stands for a connection of our own.
 type ends struct{ client, local netip.AddrPort }
@@ -63,7 +33,7 @@ func endsOf(r *route.Route, client netip.AddrPort, local net.Addr) ends {
 
 // announce sends the header on a connection that has just been opened. The kernel takes so few bytes at once.
 func announce(c net.Conn, e ends) error {
-	_, err := c.Write(appendProxyHeader(make([]byte, 0, 64), e.client, e.local))
+	_, err := c.Write(wire.AppendProxyHeader(make([]byte, 0, 64), e.client, e.local))
 	return err
 }
 
@@ -83,12 +53,13 @@ func takeFor(ctx context.Context, pod *route.Endpoint, e ends) (*podConn, error)
 }
 
 // announcing returns a transport of HTTP/2 for one request, whose connection begins with the header.
-func (s *sender) announcing(r *http.Request) *http.Transport {
-	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	e := endsOf(s.route, addrOf(r), local)
+func (s *stream) announcing() *http.Transport {
+	local, _ := s.in.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	e := endsOf(s.server.route, addrOf(s.in), local)
+	shared := s.server.engine.http2.transport
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := s.transport.DialContext(ctx, network, addr)
+			conn, err := shared.DialContext(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
@@ -100,7 +71,7 @@ func (s *sender) announcing(r *http.Request) *http.Transport {
 		},
 		DisableCompression: true,
 		IdleConnTimeout:    time.Second, // nobody uses the transport again
-		Protocols:          s.transport.Protocols,
-		HTTP2:              s.transport.HTTP2,
+		Protocols:          shared.Protocols,
+		HTTP2:              shared.HTTP2,
 	}
 }

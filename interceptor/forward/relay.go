@@ -8,65 +8,75 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/answers"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// errAnswer wraps what is wrong with an answer, so that it is not taken for something wrong with the request.
-type errAnswer struct{ why string }
+// relay passes the answer to a request of HTTP/1.1 on, which comes on up.
+type relay struct {
+	*request1
+	up *podConn
+}
 
-func (e errAnswer) Error() string { return "the app's answer is not HTTP: " + e.why }
+func unreadable(why string) error { return &answers.UnreadableError{Why: why} }
 
 // relay passes the answer on, of which in is the beginning. An error means that none of it was.
-func (c *conn) relay(up *podConn, in *buffer) (outcome, error) {
+func (x *request1) relay(up *podConn, in *wire.Buffer) (outcome, error) {
+	r := relay{x, up}
 	for {
-		more, err := c.readAnswer(up, in)
+		more, err := r.readHead(in)
 		in = more
 		if err != nil {
-			up.buffers.put(in)
+			r.drop(in)
 			return finished, err
 		}
 		switch {
-		case c.answer.Status == http.StatusSwitchingProtocols:
-			return c.relaySwitch(up, in)
-		case c.answer.Status >= http.StatusOK:
-			return c.relayFinal(up, in)
+		case x.answer.Status == http.StatusSwitchingProtocols:
+			return r.switching(in)
+		case x.answer.Status >= http.StatusOK:
+			return r.final(in)
 		}
-		if err := c.inform(in); err != nil {
-			up.buffers.put(in)
+		if err := r.inform(in); err != nil {
+			r.drop(in)
 			return finished, err
 		}
 	}
 }
 
-// readAnswer parses the head of an answer from in, and reads until it is complete.
-func (c *conn) readAnswer(up *podConn, in *buffer) (*buffer, error) {
-	limit := c.engine.options.Limits.answerHead()
+func (r relay) drop(in *wire.Buffer) { r.conn.server.engine.buffers.Put(in) }
+
+// readHead parses the head of an answer from in, and reads until it is complete.
+func (r relay) readHead(in *wire.Buffer) (*wire.Buffer, error) {
+	engine := r.conn.server.engine
+	limit := engine.options.Limits.answerHead()
 	parsed, seen := 0, 0 // as next has them
 	for {
 		n := 0
-		if mayBeComplete(in.bytes(), parsed, seen) {
-			parsed = in.len()
+		if mayBeComplete(in.Bytes(), parsed, seen) {
+			parsed = in.Len()
 			var err error
-			if n, err = c.answer.Parse(in.bytes()); err != nil {
-				if n, err = c.repair(in, err); err != nil {
+			if n, err = r.answer.Parse(in.Bytes()); err != nil {
+				if n, err = r.repair(in, err); err != nil {
 					return in, err
 				}
 			}
 		}
 		switch {
-		case n > limit, n == 0 && in.len() > limit:
-			return in, errAnswer{http1.HeadTooLarge.Error()}
+		case n > limit, n == 0 && in.Len() > limit:
+			return in, unreadable(http1.HeadTooLarge.Error())
 		case n > 0:
-			c.answerLength = n
+			r.answerLength = n
 			return in, nil
 		}
-		seen = in.len()
-		if len(in.free()) == 0 {
-			in = up.buffers.grow(in)
+		seen = in.Len()
+		if len(in.Free()) == 0 {
+			in = engine.buffers.Grow(in)
 		}
-		c.reading()
-		got, err := up.Read(in.free())
-		in.end += got
+		r.Reading()
+		got, err := r.up.Read(in.Free())
+		in.Extend(got)
 		if got == 0 && err != nil {
 			return in, err
 		}
@@ -74,172 +84,229 @@ func (c *conn) readAnswer(up *podConn, in *buffer) (*buffer, error) {
 }
 
 // repair makes the best of a head that is not quite one. It returns 0 if that is not complete.
-func (c *conn) repair(in *buffer, bad error) (int, error) {
-	if !bytes.HasPrefix(in.bytes(), []byte("HTTP/")) {
-		return 0, errAnswer{bad.Error()} // what does not even begin like an answer may never end
+func (r relay) repair(in *wire.Buffer, bad error) (int, error) {
+	if !bytes.HasPrefix(in.Bytes(), []byte("HTTP/")) {
+		return 0, unreadable(bad.Error()) // what does not even begin like an answer may never end
 	}
-	head, length := http1.Repair(in.bytes())
+	head, length := http1.Repair(in.Bytes())
 	if length == 0 {
 		return 0, nil
 	}
-	n, err := c.answer.Parse(head)
+	n, err := r.answer.Parse(head)
 	if err != nil || n != len(head) {
-		return 0, errAnswer{bad.Error()}
+		return 0, unreadable(bad.Error())
 	}
-	in.replace(0, append(head, in.bytes()[length:]...))
+	in.Replace(0, append(head, in.Bytes()[length:]...))
 	return n, nil
 }
 
 // inform passes an informational answer on, which another one follows.
-func (c *conn) inform(in *buffer) error {
-	if c.req.Minor == 1 {
-		if err := c.writeAnswer(in, nil, answerFields{}); err != nil {
-			c.gone.Store(true)
+func (r relay) inform(in *wire.Buffer) error {
+	if r.req.Minor == 1 {
+		if err := r.write(in, nil, headers.Answer{}); err != nil {
+			r.watch.gone.Store(true)
 			return err
 		}
 	}
-	in.start += c.answerLength
+	in.Skip(r.answerLength)
 	return nil
 }
 
-// relayFinal passes on the last answer to the request, and then decides what becomes of both connections.
-func (c *conn) relayFinal(up *podConn, in *buffer) (outcome, error) {
-	a := &c.answer
-	rest := body{left: a.Length, chunked: a.Chunked}
-	rest.chunks.Lenient = true
+// final passes on the last answer to the request, and then decides what becomes of both connections.
+func (r relay) final(in *wire.Buffer) (outcome, error) {
+	a, c := &r.answer, r.conn
+	rest := wire.Body{Left: a.Length, Chunked: a.Chunked}
+	rest.Chunks.Lenient = true
 	switch {
-	case c.isHead, !a.HasBody():
-		rest = body{}
+	case r.isHead, !a.HasBody():
+		rest = wire.Body{}
 	case a.Chunked:
-		rest.left = 0 // it is the chunks that tell the end
+		rest.Left = 0 // it is the chunks that tell the end
 	}
-	c.flow.src, c.flow.plain = up.sock, rest.chunked && c.req.Minor == 0
-	first, n, err := rest.take(in.bytes()[c.answerLength:], c.flow.plain)
+	c.flow.Src, c.flow.Plain = r.up.Sock, rest.Chunked && r.req.Minor == 0
+	first, n, err := rest.Take(in.Bytes()[r.answerLength:], c.flow.Plain)
 	if err != nil {
-		up.buffers.put(in)
-		return finished, errAnswer{err.Error()}
+		r.drop(in)
+		return finished, unreadable(err.Error())
 	}
-	ends := c.last || c.flow.plain || rest.left == untilEnd || c.group.draining.Load()
-	keeps := rest.left != untilEnd && c.answerLength+n == in.len() && !a.Close && (a.Minor == 1 || a.KeepAlive && !a.Chunked) // RFC 9112, 6.1
-	in.replace(c.answerLength, first)
-	c.answered(a.Status)
-	events := !rest.ended() && c.listens(in.bytes())
-	sticky := c.stickyLine(in.bytes())
-	if rest.ended() && c.uploading == nil {
+	fate := headFacts{
+		last: r.last, draining: c.server.draining.Load(), plain: c.flow.Plain, untilEnd: rest.Left == wire.UntilEnd,
+		surplus: r.answerLength+n != in.Len(), podCloses: a.Close, podKeeps: a.Minor == 1 || a.KeepAlive,
+		chunksOf10: a.Minor == 0 && a.Chunked,
+	}.fate()
+	in.Replace(r.answerLength, first)
+	r.answered(a.Status)
+	events := !rest.Ended() && r.listens(in.Bytes())
+	sticky := r.stickyLine(in.Bytes())
+	given := rest.Ended() && r.uploading == nil
+	if given {
 		// Given back before the client can know that it has its answer, so that its next request finds it.
-		c.giveBack(up, keeps)
-		up = nil
+		r.giveBack(fate.keepsPod(bodyFacts{}))
 	}
-	err = c.writeAnswer(in, first, answerFields{plain: c.flow.plain, add: c.connectionField(ends) + c.heldLine() + sticky})
-	c.engine.buffers.put(in)
+	err = r.write(in, first, headers.Answer{Plain: c.flow.Plain, Add: r.connectionLine(fate) + r.heldLine() + sticky})
+	r.drop(in)
 	switch {
 	case err != nil:
 	case events:
-		err = c.copyEvents(&rest)
+		err = r.copyEvents(&rest)
 	default:
-		err = c.flow.copy(&rest)
+		err = c.flow.Copy(&rest)
 	}
-	if c.flow.rest != nil {
-		c.engine.buffers.put(c.flow.rest)
-		c.flow.rest, keeps = nil, false
-	}
-	return c.settle(up, err, ends, keeps && err == nil), nil
+	return r.settle(fate, given, err), nil
 }
 
-// giveBack ends the use of a pod's connection. Keeps says that it can be used again.
-func (c *conn) giveBack(up *podConn, keeps bool) {
-	c.unwatch() // or up would be closed, while another request has it, if the client went now
-	c.upstream.Store(nil)
-	c.flow.src = nil
-	if keeps && !up.single {
-		up.pool.put(up, c.sent)
+// settle ends the use of the pod's connection, unless it is given back already, and decides what becomes of the client's, when
+// err has come of passing the answer on.
+func (r relay) settle(f fate, given bool, err error) outcome {
+	c := r.conn
+	facts := bodyFacts{failed: err != nil, surplus: c.flow.Rest != nil, streamed: r.uploading != nil}
+	if c.flow.Rest != nil {
+		r.drop(c.flow.Rest)
+		c.flow.Rest = nil
+	}
+	if given {
+		c.in.Skip(r.used)
 	} else {
-		_ = up.Close()
+		r.watch.unwatch()
+		facts.unsent = !r.finishUpload(r.up, f.pod && !facts.failed && !facts.surplus)
+		r.giveBack(f.keepsPod(facts))
 	}
+	if err != nil {
+		r.truncate(err)
+	}
+	facts.more = c.in != nil && c.in.Len() > 0
+	return f.outcome(facts)
 }
 
-// settle decides what becomes of the client's connection when err has come of passing the answer on, and of the pod's if
-// it is not given back yet. Ends says that the client was told that its connection ends, keeps that the pod's can be
-// used again.
-func (c *conn) settle(up *podConn, err error, ends, keeps bool) outcome {
-	sent := true
-	if up != nil {
-		streamed := c.uploading != nil
-		c.unwatch()
-		sent = c.finishUpload(up, keeps)
-		c.giveBack(up, keeps && sent && !streamed)
+// giveBack ends the use of the pod's connection. Keeps says that it can be used again.
+func (r relay) giveBack(keeps bool) {
+	r.watch.unwatch() // or up would be closed, while another request has it, if the client went now
+	r.watch.up.Store(nil)
+	r.conn.flow.Src = nil
+	if keeps && !r.up.single {
+		r.up.pool.put(r.up, r.sent)
 	} else {
-		c.in.start += c.used
+		_ = r.up.Close()
 	}
-	switch {
-	case err != nil:
-		c.truncate(err)
-		return finished
-	case !sent, ends && c.in != nil && c.in.len() > 0:
-		return lingering
-	case ends:
-		return finished
-	}
-	return reusable
 }
 
-// connectionField is what the answer says of the client's connection.
-func (c *conn) connectionField(ends bool) string {
+// connectionLine is what the answer says of the client's connection.
+func (r relay) connectionLine(f fate) string {
 	switch {
-	case ends && c.req.Minor == 1:
+	case !f.client && r.req.Minor == 1:
 		return "Connection: close\r\n"
-	case !ends && c.req.Minor == 0:
+	case f.client && r.req.Minor == 0:
 		return "Connection: keep-alive\r\n"
 	default:
 		return ""
 	}
 }
 
-// writeAnswer writes the answer's head as it goes to the client, and what follows it in the same buffer.
-func (c *conn) writeAnswer(in *buffer, first []byte, fields answerFields) error {
-	c.unwatch() // which may write too
-	c.begun.Store(true)
-	c.enter(phaseWrite)
-	at := in.start + c.answerLength
-	b := in.b[in.start:at]
-	b[len("HTTP/1.")] = '1' // we speak 1.1, whatever the app does
-	// What was in out is not needed any more: an answer has come.
-	head, same := appendResponse(c.out[:0], &c.answer, b, fields)
-	c.out = head
-	start := in.start
-	if !same {
-		if start = at - len(head); start < 0 {
-			if _, err := c.client.Write(head); err != nil {
-				return err
+// heldLine is the line about the request's wait, which most have not had.
+func (r relay) heldLine() string {
+	held := r.conn.server.engine.answers.HeldFor(&r.visit)
+	if held == "" {
+		return ""
+	}
+	return answers.HeldField + ": " + held + "\r\n"
+}
+
+// stickyLine is the line of the answer in b that sets our cookie, if it is to be set.
+func (r relay) stickyLine(b []byte) string {
+	s := r.conn.server.route.Sticky()
+	if s == nil || r.kind == ignored {
+		return ""
+	}
+	var session []byte
+	issued := false
+	for _, f := range r.answer.Fields {
+		if f.Name == http1.Other && http1.EqualFold(b[f.Start:f.NameEnd], "set-cookie") {
+			if attributes, ok := issues(s, b[f.ValueStart:f.ValueEnd]); ok {
+				session, issued = attributes, true
 			}
-			start = at
-		} else {
-			copy(in.b[start:], head)
 		}
 	}
-	_, err := c.client.Write(in.b[start : at+len(first)])
+	value := r.setCookie(s, r.pod, session, issued)
+	if value == "" {
+		return ""
+	}
+	return "Set-Cookie: " + value + "\r\n"
+}
+
+// listens says that the answer whose head is in b is a stream of events, for a client that has asked for one.
+func (r relay) listens(b []byte) bool {
+	if r.answer.Status != http.StatusOK || !r.opensTab() {
+		return false
+	}
+	for _, f := range r.answer.Fields {
+		if http1.EqualFold(b[f.Start:f.NameEnd], "content-type") {
+			return r.hears(r.answer.Status, string(b[f.ValueStart:f.ValueEnd]))
+		}
+	}
+	return false
+}
+
+// copyEvents passes on the rest of an answer that is a stream of events.
+func (r relay) copyEvents(rest *wire.Body) error {
+	flow := &r.conn.flow
+	talk := r.hear()
+	flow.Waits = wire.Both{A: r.conn, B: talk.of(false)}
+	defer func() { flow.Waits = r.conn }()
+	err := flow.Copy(rest)
+	if _, gone := errors.AsType[wire.WriteError](err); !gone && !r.watch.gone.Load() && r.conn.server.base.Err() == nil {
+		r.heard(talk)
+	}
+	return err
+}
+
+// write writes the answer's head as it goes to the client, and what follows it in the same buffer.
+func (r relay) write(in *wire.Buffer, first []byte, fields headers.Answer) error {
+	c := r.conn
+	c.watch.unwatch() // which may write too
+	c.watch.begun.Store(true)
+	c.watch.enter(phaseWrite)
+	b := in.Bytes()[:r.answerLength]
+	b[len("HTTP/1.")] = '1' // we speak 1.1, whatever the app does
+	// What was in out is not needed any more: an answer has come.
+	head, same := headers.AppendAnswer(c.out[:0], &c.answer, b, fields)
+	c.out = head
+	if same {
+		_, err := c.client.Write(in.Bytes()[:r.answerLength+len(first)])
+		return err
+	}
+	if in.SetHead(r.answerLength, head) {
+		_, err := c.client.Write(in.Bytes()[:len(head)+len(first)])
+		r.answerLength = len(head)
+		return err
+	}
+	if _, err := c.client.Write(head); err != nil {
+		return err
+	}
+	_, err := c.client.Write(in.Bytes()[r.answerLength : r.answerLength+len(first)])
 	return err
 }
 
 // truncate makes sure that the client does not take what it got for the whole answer.
-func (c *conn) truncate(err error) {
-	if _, ok := errors.AsType[readError](err); ok {
-		_ = c.client.SetLinger(0) // the end of the connection would be the end of an answer without a length
+func (r relay) truncate(err error) {
+	if _, ok := errors.AsType[wire.ReadError](err); ok {
+		_ = r.client.SetLinger(0) // the end of the connection would be the end of an answer without a length
 	}
 }
 
-// relaySwitch passes on that the app switches protocols.
-func (c *conn) relaySwitch(up *podConn, in *buffer) (outcome, error) {
-	defer up.buffers.put(in)
-	if c.streams || !switches(&c.req, c.in.bytes(), &c.answer, in.bytes()) {
-		return finished, errAnswer{"it switches to a protocol that the request did not ask for"}
+// switching passes on that the app switches protocols.
+func (r relay) switching(in *wire.Buffer) (outcome, error) {
+	defer r.drop(in)
+	c := r.conn
+	if r.streams || !headers.Switches(&c.req, c.in.Bytes(), &c.answer, in.Bytes()) {
+		return finished, unreadable("it switches to a protocol that the request did not ask for")
 	}
-	c.answered(c.answer.Status)
-	c.opened = c.tab()
-	if err := c.writeAnswer(in, in.bytes()[c.answerLength:], answerFields{upgrade: true, add: c.heldLine() + c.stickyLine(in.bytes())}); err != nil {
-		c.gone.Store(true)
+	r.answered(c.answer.Status)
+	r.opened = r.tab()
+	add := r.heldLine() + r.stickyLine(in.Bytes())
+	if err := r.write(in, in.Bytes()[r.answerLength:], headers.Answer{Upgrade: true, Add: add}); err != nil {
+		r.watch.gone.Store(true)
 		return finished, err
 	}
-	c.in.start += c.used
+	c.in.Skip(r.used)
 	return upgraded, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/go-logr/logr/funcr"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
 // logged is a log.
@@ -62,7 +63,7 @@ func TestRescueConnection(t *testing.T) {
 					}
 					go func() {
 						defer conn.Close()
-						b := make([]byte, largeBuffer)
+						b := make([]byte, wire.LargeBuffer)
 						if n, _ := conn.Read(b); n > 0 {
 							_, _ = conn.Write([]byte(tc.pod))
 						}
@@ -81,11 +82,7 @@ func TestRescueConnection(t *testing.T) {
 			if got := c.ends(); strings.Contains(got, "200") {
 				t.Errorf("there is no fault: the client got %q", got)
 			}
-			eventually(t, "the connection is forgotten", func() bool {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				return len(r.Engine.conns) == 1
-			})
+			eventually(t, "the connection is forgotten", func() bool { return r.connections() == 1 })
 			log.one(t, "a fault of the test")
 			pod := r.route.TryPick(&route.Visit{})
 			pod.Done()
@@ -130,11 +127,13 @@ func TestRescuePod(t *testing.T) {
 			if err != nil {
 				r.tb.Fatal(err)
 			}
-			_ = r.ServeTCP(context.Background(), theirs, []byte("x"), r.route)
+			_ = r.server.serveBytes(theirs, []byte("x"))
 		},
 		"sending by HTTP/2": func(r *rig, _ *route.Endpoint) {
-			s := sender{options: &r.options, route: r.route} // without a transport
-			_, _ = s.send(httptest.NewRequest(http.MethodGet, "/", nil), &route.Visit{})
+			whole := r.http2
+			defer func() { r.http2 = whole }()
+			r.http2 = nil // without a transport
+			newStream(r.server, httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)).attend()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -152,7 +151,6 @@ func TestRescuePod(t *testing.T) {
 // The client does not take what it got for the whole answer.
 func TestRescueCutsTheAnswer(t *testing.T) {
 	c, theirs := newConn(t, still())
-	c.route = newRig(t, still()).route
 	func() {
 		defer c.rescue()
 		_, _ = c.client.Write([]byte("HTTP/1.1 200 OK\r\n\r\nhalf of"))
@@ -171,9 +169,11 @@ func TestRescueUpload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &upload{done: make(chan struct{}), err: errRescued}
+	c := &conn{server: newServer(t, e, &route.Route{})} // without a client
+	c.now = request1{conn: c, body: wire.Body{Left: 1}}
+	u := &upload{x: &c.now, up: up, done: make(chan struct{}), err: errRescued}
 	u.running.Store(true)
-	(&conn{engine: e, body: body{left: 1}}).runUpload(u, up) // without a client
+	u.run()
 	<-u.done
 	if !errors.Is(u.err, errRescued) || u.running.Load() {
 		t.Errorf("it ended with %v, running is %v", u.err, u.running.Load())
@@ -195,9 +195,9 @@ func TestRescueStream(t *testing.T) {
 				t.Errorf("got panic %v", err)
 			}
 		}()
-		e.HTTP2Server(t.Context(), h).Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+		e.http2.server(t.Context(), h).Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 	}
-	aborts(&http2Handler{e.http2, nil})
+	aborts(http.HandlerFunc((&Server{engine: e}).serveStream)) // without a route
 	log.one(t, "nil pointer")
 	aborts(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		panic(http.ErrAbortHandler)

@@ -5,7 +5,6 @@ package forward
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
 // within is how long tests wait for what should happen soon. It is long because the machine may be busy.
@@ -57,7 +57,7 @@ type rig struct {
 	tb       testing.TB
 	table    *route.Table
 	route    *route.Route
-	group    *Group
+	server   *Server
 	answered answered
 	listener *net.TCPListener
 	conns    sync.WaitGroup
@@ -71,6 +71,17 @@ func newEngine(tb testing.TB, o Options) *Engine {
 	e := NewEngine(o)
 	tb.Cleanup(e.Close)
 	return e
+}
+
+// newServer returns a server that ends with the test.
+func newServer(tb testing.TB, e *Engine, r *route.Route) *Server {
+	tb.Helper()
+	s := e.NewServer(r)
+	tb.Cleanup(func() {
+		s.Cut()
+		s.Drain()
+	})
+	return s
 }
 
 // newRig starts an engine for pods at these addresses.
@@ -93,13 +104,11 @@ func newRig(tb testing.TB, o Options, pods ...string) *rig {
 	})
 	r.route = got.route
 	r.listener = listen(tb)
-	ctx, cancel := context.WithCancel(context.Background())
-	r.group = r.NewGroup(ctx)
+	r.server = newServer(tb, r.Engine, r.route)
 	go r.accept()
 	tb.Cleanup(func() {
 		_ = r.listener.Close()
-		cancel()
-		r.group.Cut()
+		r.server.Cut()
 		r.conns.Wait()
 		r.table.Close()
 	})
@@ -116,7 +125,7 @@ func (r *rig) accept() {
 			_ = conn.SetWriteBuffer(int(n))
 		}
 		r.conns.Go(func() {
-			if _, other, _ := r.group.Serve(conn, nil, r.route, func() {}); other != nil {
+			if kind, _, _ := r.server.serveHTTP(conn, nil, func() {}); kind != wire.KindUndecided {
 				_ = conn.Close()
 			}
 		})
@@ -130,16 +139,23 @@ func (r *rig) dial() *client {
 	return &client{TCPConn: conn, t: r.tb, r: bufio.NewReader(conn)}
 }
 
+// connections is how many connections of clients the server has.
+func (r *rig) connections() int {
+	r.server.mu.Lock()
+	defer r.server.mu.Unlock()
+	return len(r.server.conns)
+}
+
 // only is the one connection of a client that the engine has.
 func (r *rig) only() *conn {
 	r.tb.Helper()
 	var c *conn
 	eventually(r.tb, "serving one connection", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for c = range r.Engine.conns {
+		r.server.mu.Lock()
+		defer r.server.mu.Unlock()
+		for c = range r.server.conns {
 		}
-		return len(r.Engine.conns) == 1
+		return len(r.server.conns) == 1
 	})
 	return c
 }
@@ -253,7 +269,7 @@ func newPod(tb testing.TB, script func(*net.TCPConn, *bufio.Reader)) string {
 }
 
 // newSockPair returns two ends of one connection: ours, and the other side's.
-func newSockPair(tb testing.TB, e *Engine, large bool) (*sock, *net.TCPConn) {
+func newSockPair(tb testing.TB, e *Engine, large bool) (*wire.Sock, *net.TCPConn) {
 	tb.Helper()
 	l := listen(tb)
 	theirs := dial(tb, l.Addr().String())
@@ -262,7 +278,7 @@ func newSockPair(tb testing.TB, e *Engine, large bool) (*sock, *net.TCPConn) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = ours.Close() })
-	s, err := e.newSock(ours, large)
+	s, err := wire.NewSock(ours, e.buffers, large)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -5,10 +5,7 @@ package forward
 
 import (
 	"bytes"
-	"net/http"
-	"strings"
 
-	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
@@ -78,77 +75,4 @@ func issues(s *route.Sticky, field []byte) (attributes []byte, ok bool) {
 	}
 	name, _, ok := bytes.Cut(field[:end], []byte("="))
 	return field[end:], ok && string(bytes.Trim(name, " \t")) == s.Session
-}
-
-// stick reads the request's cookies.
-func (c *conn) stick() {
-	s := c.route.Sticky()
-	if s == nil {
-		return
-	}
-	b := c.in.bytes()
-	for _, f := range c.req.Fields {
-		if f.Name == http1.Other && http1.EqualFold(b[f.Start:f.NameEnd], "cookie") {
-			readCookies(s, &c.visit, b[f.ValueStart:f.ValueEnd])
-		}
-	}
-}
-
-// stickyLine is the line of the answer in b that sets our cookie, if it is to be set.
-func (c *conn) stickyLine(b []byte) string {
-	s := c.route.Sticky()
-	if s == nil || c.ignored {
-		return ""
-	}
-	var session []byte
-	issued := false
-	for _, f := range c.answer.Fields {
-		if f.Name == http1.Other && http1.EqualFold(b[f.Start:f.NameEnd], "set-cookie") {
-			if attributes, ok := issues(s, b[f.ValueStart:f.ValueEnd]); ok {
-				session, issued = attributes, true
-			}
-		}
-	}
-	https := c.engine.options.TrustedHops != 0 && http1.EqualFold(c.req.Value(c.in.bytes(), http1.XForwardedProto), "https")
-	value := setCookie(s, &c.visit, c.pod, session, issued, https)
-	if value == "" {
-		return ""
-	}
-	return "Set-Cookie: " + value + "\r\n"
-}
-
-// stick reads the cookies of a request of HTTP/2.
-func (h *http2Handler) stick(in *http.Request, v *route.Visit) {
-	if s := h.sender.route.Sticky(); s != nil {
-		for _, field := range in.Header["Cookie"] {
-			readCookies(s, v, []byte(field))
-		}
-	}
-}
-
-// addSticky adds the field that sets our cookie to the answer of a pod, if it is to be set.
-func (h *http2Handler) addSticky(answer http.Header, in *http.Request, v *route.Visit, pod *route.Endpoint) {
-	s := h.sender.route.Sticky()
-	if s == nil || h.sender.ignored || pod == nil {
-		return
-	}
-	var session []byte
-	issued := false
-	for _, field := range answer["Set-Cookie"] {
-		if attributes, ok := issues(s, []byte(field)); ok {
-			session, issued = attributes, true
-		}
-	}
-	https := h.options.TrustedHops != 0 && strings.EqualFold(in.Header.Get("X-Forwarded-Proto"), "https")
-	if value := setCookie(s, v, pod, session, issued, https); value != "" {
-		answer.Add("Set-Cookie", value)
-	}
-}
-
-// answeredBy is the pod whose answer resp is.
-func answeredBy(resp *http.Response) *route.Endpoint {
-	if body, ok := resp.Body.(*countedBody); ok {
-		return body.pod
-	}
-	return nil
 }

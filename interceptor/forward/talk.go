@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
 // greetingFor is how long what a server says to a silent client is taken for a greeting, which a check reads before it
@@ -30,7 +31,7 @@ type talk struct {
 	// its direction. Either may be nil.
 	clientSpoke, podEnded func()
 	// watch is opening's.
-	watch *sniffer
+	watch *wire.Sniffer
 }
 
 // newTalk begins. Spoke says that the client has spoken before.
@@ -42,9 +43,9 @@ func newTalk(e *Engine, target *route.Target, spoke bool) *talk {
 }
 
 // of counts the bytes that one of the sides sends.
-func (t *talk) of(client bool) waits {
+func (t *talk) of(client bool) wire.Waits {
 	if t.target == nil {
-		return noWaits{}
+		return wire.NoWaits{}
 	}
 	return &touches{talk: t, client: client, last: -1}
 }
@@ -66,9 +67,11 @@ type touches struct {
 	last   time.Duration
 }
 
-func (t *touches) reading() {}
+// Reading implements wire.Waits.
+func (t *touches) Reading() {}
 
-func (t *touches) writing() {
+// Writing implements wire.Waits.
+func (t *touches) Writing() {
 	now := t.talk.engine.now()
 	if now == t.last {
 		return

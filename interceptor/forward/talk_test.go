@@ -7,6 +7,8 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
 // What a server says to a silent client counts only once it is no greeting any more, or the client has spoken. Each tick
@@ -16,7 +18,7 @@ func TestTalk(t *testing.T) {
 	target := r.route.Target()
 	at := func(d time.Duration) { r.clock.Store(int64(d)) }
 	var spoken int
-	begin := func() (*talk, waits, waits) {
+	begin := func() (*talk, wire.Waits, wire.Waits) {
 		k := newTalk(r.Engine, target, false)
 		k.clientSpoke = func() { spoken++ }
 		return k, k.of(true), k.of(false)
@@ -24,14 +26,14 @@ func TestTalk(t *testing.T) {
 
 	at(0)
 	k, client, server := begin()
-	server.writing()
+	server.Writing()
 	at(greetingFor - 1)
-	server.writing()
+	server.Writing()
 	if target.Idle() != math.MaxInt64 || k.silence() != 0 {
 		t.Errorf("a greeting counts: idle for %s, silent for %s", target.Idle(), k.silence())
 	}
 	at(greetingFor)
-	server.writing()
+	server.Writing()
 	if target.Idle() == math.MaxInt64 {
 		t.Error("what is listened to for long does not count")
 	}
@@ -39,8 +41,8 @@ func TestTalk(t *testing.T) {
 	if k.silence() != time.Minute || spoken != 0 {
 		t.Errorf("silent for %s, and the client spoke %d times", k.silence(), spoken)
 	}
-	client.writing()
-	client.writing()
+	client.Writing()
+	client.Writing()
 	if k.silence() != 0 || spoken != 1 {
 		t.Errorf("silent for %s, and the client spoke %d times", k.silence(), spoken)
 	}
@@ -48,11 +50,11 @@ func TestTalk(t *testing.T) {
 	r = newRig(t, still(), "127.0.0.1:1")
 	target = r.route.Target()
 	_, client, server = begin()
-	server.writing()
+	server.Writing()
 	if target.Idle() != math.MaxInt64 {
 		t.Error("a greeting counts")
 	}
-	client.writing()
+	client.Writing()
 	if target.Idle() == math.MaxInt64 {
 		t.Error("a client that speaks does not count")
 	}

@@ -140,12 +140,12 @@ func TestBodyThatComesAfterItsAnswer(t *testing.T) {
 	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", length)
 	c.reads(okay)
 	served := r.only()
-	eventually(t, "only the body is missing", func() bool { return served.is().phase() == phaseHead })
+	eventually(t, "only the body is missing", func() bool { return served.watch.is().phase() == phaseHead })
 	for range length {
 		r.pass(40 * time.Second)
 		c.send("x")
 		<-got
-		served.lookAfter()
+		served.watch.look()
 		if served.closed() {
 			t.Fatal("it was cut")
 		}
@@ -249,7 +249,7 @@ func TestTunnelIsNoAnswer(t *testing.T) {
 	if n, err := io.CopyN(io.Discard, c.r, pieces*size); err != nil {
 		t.Fatal(n, err)
 	}
-	if got := r.only().is().phase(); got != phaseTunnel {
+	if got := r.only().watch.is().phase(); got != phaseTunnel {
 		t.Errorf("it is in phase %d", got)
 	}
 }
@@ -261,14 +261,14 @@ func TestEmptyLineBehindARequest(t *testing.T) {
 	for _, blank := range []string{"\r\n", ""} {
 		c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi%s", blank)
 		c.reads(okay)
-		eventually(t, "idle", func() bool { return r.only().is().phase() == phaseIdle })
+		eventually(t, "idle", func() bool { return r.only().watch.is().phase() == phaseIdle })
 	}
 	c.send("\r\n")
 	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 	c.reads(okay)
-	eventually(t, "idle", func() bool { return r.only().is().phase() == phaseIdle })
+	eventually(t, "idle", func() bool { return r.only().watch.is().phase() == phaseIdle })
 	c.send("\r\n\r")
-	eventually(t, "no longer", func() bool { return r.only().is().phase() == phaseHead })
+	eventually(t, "no longer", func() bool { return r.only().watch.is().phase() == phaseHead })
 }
 
 // What an answer of ours looks like does not depend on what follows the request.
@@ -352,15 +352,15 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	c := r.dial()
 	c.send(get)
 	conn := r.only()
-	eventually(t, "writing", func() bool { return conn.is().phase() == phaseWrite && conn.engine.now()-conn.is().since() > 2*tick })
+	eventually(t, "writing", func() bool {
+		return conn.watch.is().phase() == phaseWrite && conn.server.engine.now()-conn.watch.is().since() > 2*tick
+	})
 	runtime.ReadMemStats(&after)
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 8<<20 {
 		t.Errorf("%d bytes are held for it", grown)
 	}
 	eventually(t, "cut", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return len(r.Engine.conns) == 0
+		return r.connections() == 0
 	})
 	if n := sent.Load(); n > kernel {
 		t.Errorf("%d bytes were taken of the app", n)
@@ -422,7 +422,8 @@ func TestDrain(t *testing.T) {
 	idle.reads(empty)
 	busy.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
 	<-asked
-	r.group.Drain()
+	r.server.draining.Store(true)
+	r.server.each((*watch).closeIdle)
 	if got := idle.ends(); got != "" {
 		t.Errorf("the idle one got %q", got)
 	}

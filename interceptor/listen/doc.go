@@ -1,6 +1,6 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package listen opens the port of each route and hands what arrives there to the forwarding engine: it sniffs, bounds the
-// number of connections, and lets requests finish when a route or the whole interceptor ends.
+// Package listen opens the port of each route and gives the connections that arrive there to the route's forward.Server. It bounds
+// their number, and drains when a route or the whole interceptor ends.
 package listen

@@ -21,9 +21,9 @@ type Options struct {
 	// Host is the address that routes listen on. Default all addresses.
 	Host   string
 	Engine *forward.Engine
-	// MaxConnections is how many connections of clients one route may have. Default 10000.
+	// MaxConnections is how many connections of clients one route may have.
 	MaxConnections int64
-	// DrainTimeout is how long a closed route's requests and connections may go on. Default 30 s.
+	// DrainTimeout is how long a closed route's requests and connections may go on.
 	DrainTimeout time.Duration
 	// Retry is how long to wait until a port that could not be opened is tried again. Default 1 s.
 	Retry time.Duration
@@ -31,8 +31,6 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() {
-	o.MaxConnections = cmp.Or(o.MaxConnections, 10000)
-	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
 	o.Retry = cmp.Or(o.Retry, time.Second)
 }
 
@@ -134,7 +132,7 @@ func (m *Manager) waitTaken() {
 	for {
 		n, err := unsent(m.ports) // nobody opens a port any more
 		if err != nil {
-			m.options.Log.Error(err, "not waiting for what clients have yet to take")
+			m.options.Log.Error(err, "Not waiting for what clients have yet to take")
 		}
 		if n == 0 {
 			return
@@ -142,7 +140,7 @@ func (m *Manager) waitTaken() {
 		select {
 		case <-tick.C:
 		case <-m.cut:
-			m.options.Log.Info("leaving clients that did not take their answers in time", "connections", n)
+			m.options.Log.Info("Leaving clients that did not take their answers in time", "connections", n)
 			return
 		}
 	}
@@ -165,13 +163,13 @@ func (m *Manager) serve(r *route.Route, e *entry) {
 		s, err := newServer(m.options, r, &m.accepted, log)
 		if err == nil {
 			m.opened(r.Port.Listen)
-			log.V(1).Info("opened route")
+			log.V(1).Info("Opened route")
 			tried()
 			s.run(e.stop, m.cut)
-			log.V(1).Info("closed route")
+			log.V(1).Info("Closed route")
 			return
 		}
-		log.Error(err, "opening route; it is unavailable here until this succeeds")
+		log.Error(err, "Opening route failed; it is unavailable here until this succeeds")
 		tried()
 		select {
 		case <-e.stop:

@@ -4,12 +4,13 @@
 package forward
 
 import (
-	"context"
 	"errors"
 	"net"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
 func TestStateHoldsAll(t *testing.T) {
@@ -32,34 +33,41 @@ func TestStateHoldsAll(t *testing.T) {
 	}
 }
 
-// newConn returns a connection that nothing serves, and the client's end of it.
+// newConn returns a connection that nobody serves, and the client's end of it.
 func newConn(t *testing.T, o Options) (*conn, *net.TCPConn) {
 	t.Helper()
-	e := newEngine(t, o)
-	s, theirs := newSockPair(t, e, false)
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
-	return &conn{engine: e, group: e.NewGroup(ctx), client: s}, theirs
+	l := listen(t)
+	theirs := dial(t, l.Addr().String())
+	ours, err := l.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ours.Close() })
+	c, err := newServer(t, newEngine(t, o), &route.Route{Namespace: "shop", Service: "web"}).newConn(ours, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, theirs
 }
 
-func (c *conn) is() state { return state(c.state.Load()) }
+func (w *watch) is() state { return state(w.state.Load()) }
 
 func (c *conn) closed() bool { return errors.Is(c.client.SetDeadline(time.Time{}), net.ErrClosed) }
 
 func TestEnter(t *testing.T) {
 	c, _ := newConn(t, still())
-	c.engine.pass(time.Minute)
-	c.state.Store(watchedBit)
-	if !c.enter(phaseWrite) || c.is() != newState(phaseWrite, time.Minute, watchedBit) {
-		t.Errorf("got %b", c.is())
+	c.server.engine.pass(time.Minute)
+	c.watch.state.Store(watchedBit)
+	if !c.watch.enter(phaseWrite) || c.watch.is() != newState(phaseWrite, time.Minute, watchedBit) {
+		t.Errorf("got %b", c.watch.is())
 	}
-	c.state.Store(uint64(newState(phaseClosed, 0, 0)))
-	if c.enter(phaseHead) || c.is().phase() != phaseClosed {
+	c.watch.state.Store(uint64(newState(phaseClosed, 0, 0)))
+	if c.watch.enter(phaseHead) || c.watch.is().phase() != phaseClosed {
 		t.Error("a connection that was closed as idle has begun a request")
 	}
 }
 
-func TestLookAfter(t *testing.T) {
+func TestLook(t *testing.T) {
 	limits := Limits{IdleTimeout: 40 * time.Second, ReadHeaderTimeout: 20 * time.Second, WriteTimeout: 30 * time.Second}
 	const long = 24 * time.Hour
 	for name, tc := range map[string]struct {
@@ -87,13 +95,13 @@ func TestLookAfter(t *testing.T) {
 			o := still()
 			o.Limits = limits
 			c, _ := newConn(t, o)
-			c.engine.pass(time.Second)
-			c.enter(tc.phase)
-			c.group.draining.Store(tc.draining)
-			c.engine.pass(tc.age)
-			c.lookAfter()
-			watched := c.is().watched()
-			c.unwatch()
+			c.server.engine.pass(time.Second)
+			c.watch.enter(tc.phase)
+			c.server.draining.Store(tc.draining)
+			c.server.engine.pass(tc.age)
+			c.watch.look()
+			watched := c.watch.is().watched()
+			c.watch.unwatch()
 			if got := c.closed(); got != tc.want || watched != (tc.phase == phaseAnswer) {
 				t.Errorf("closed %v, watched %v", got, watched)
 			}
@@ -104,10 +112,10 @@ func TestLookAfter(t *testing.T) {
 func TestCloseIdleClosesOnlyWhatIsIdle(t *testing.T) {
 	for p := range phaseClosed {
 		c, _ := newConn(t, still())
-		c.enter(p)
-		c.closeIdle()
-		if got := c.closed(); got != (p == phaseIdle) || got != (c.is().phase() == phaseClosed) {
-			t.Errorf("phase %d: closed %v, then phase %d", p, got, c.is().phase())
+		c.watch.enter(p)
+		c.watch.closeIdle()
+		if got := c.closed(); got != (p == phaseIdle) || got != (c.watch.is().phase() == phaseClosed) {
+			t.Errorf("phase %d: closed %v, then phase %d", p, got, c.watch.is().phase())
 		}
 	}
 }
@@ -115,11 +123,11 @@ func TestCloseIdleClosesOnlyWhatIsIdle(t *testing.T) {
 // A request that begins at the very moment in which the connection is closed as idle is one or the other.
 func TestCloseInsteadOfAnOlderState(t *testing.T) {
 	c, _ := newConn(t, still())
-	c.enter(phaseIdle)
-	before := c.is()
-	c.enter(phaseHead)
-	c.closeInstead(before)
-	if c.closed() || c.is().phase() != phaseHead {
+	c.watch.enter(phaseIdle)
+	before := c.watch.is()
+	c.watch.enter(phaseHead)
+	c.watch.closeInstead(before)
+	if c.closed() || c.watch.is().phase() != phaseHead {
 		t.Error("it was closed under a request")
 	}
 }
@@ -127,9 +135,9 @@ func TestCloseInsteadOfAnOlderState(t *testing.T) {
 func TestWatchSeesTheClientGo(t *testing.T) {
 	c, theirs := newConn(t, still())
 	gone := make(chan struct{})
-	c.enter(phaseHeld)
-	c.watchNow(func() { close(gone) })
-	if !c.is().watched() {
+	c.watch.enter(phaseHeld)
+	c.watch.watchNow(func() { close(gone) })
+	if !c.watch.is().watched() {
 		t.Error("it does not say that it is watched")
 	}
 	_ = theirs.Close()
@@ -138,27 +146,27 @@ func TestWatchSeesTheClientGo(t *testing.T) {
 	case <-time.After(within):
 		t.Fatal("nobody noticed")
 	}
-	c.unwatch()
-	if c.is().watched() {
+	c.watch.unwatch()
+	if c.watch.is().watched() {
 		t.Error("it still says that it is watched")
 	}
 }
 
 func TestUnwatchEndsTheWatching(t *testing.T) {
 	c, theirs := newConn(t, still())
-	c.unwatch() // nothing
+	c.watch.unwatch() // nothing
 	var gone atomic.Bool
 	for range 100 {
-		c.enter(phaseHeld)
-		c.watchNow(func() { gone.Store(true) })
-		c.unwatch()
+		c.watch.enter(phaseHeld)
+		c.watch.watchNow(func() { gone.Store(true) })
+		c.watch.unwatch()
 	}
 	if _, err := theirs.Write([]byte("next")); err != nil {
 		t.Fatal(err)
 	}
 	// The client can be read again.
-	in, err := c.client.await()
-	if err != nil || string(in.bytes()) != "next" || gone.Load() || c.is().phase() != phaseHeld {
+	in, err := c.client.Await()
+	if err != nil || string(in.Bytes()) != "next" || gone.Load() || c.watch.is().phase() != phaseHeld {
 		t.Errorf("got %v, gone %v", err, gone.Load())
 	}
 }
@@ -167,32 +175,32 @@ func TestUnwatchEndsTheWatching(t *testing.T) {
 func TestWatchAndUnwatchAtOnce(t *testing.T) {
 	c, theirs := newConn(t, still())
 	for range 500 {
-		c.enter(phaseAnswer)
+		c.watch.enter(phaseAnswer)
 		watching := make(chan struct{})
 		go func() {
 			defer close(watching)
-			c.watchFrom(c.is())
+			c.watch.watchFrom(c.watch.is())
 		}()
-		c.enter(phaseWrite)
-		c.unwatch()
+		c.watch.enter(phaseWrite)
+		c.watch.unwatch()
 		<-watching
-		c.unwatch() // had it begun after the answer, and had nobody entered another phase
+		c.watch.unwatch() // had it begun after the answer, and had nobody entered another phase
 	}
 	if _, err := theirs.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.client.await(); err != nil || c.gone.Load() {
-		t.Errorf("got %v, gone %v", err, c.gone.Load())
+	if _, err := c.client.Await(); err != nil || c.watch.gone.Load() {
+		t.Errorf("got %v, gone %v", err, c.watch.gone.Load())
 	}
 }
 
 func TestWatchFromAnOlderState(t *testing.T) {
 	c, _ := newConn(t, still())
-	c.enter(phaseAnswer)
-	before := c.is()
-	c.enter(phaseWrite)
-	c.watchFrom(before)
-	if c.is().watched() || c.watchDone != nil {
+	c.watch.enter(phaseAnswer)
+	before := c.watch.is()
+	c.watch.enter(phaseWrite)
+	c.watch.watchFrom(before)
+	if c.watch.is().watched() || c.watch.done != nil {
 		t.Error("it is watched although the answer has come")
 	}
 }
@@ -200,11 +208,11 @@ func TestWatchFromAnOlderState(t *testing.T) {
 func TestAbandonClosesThePods(t *testing.T) {
 	r := newPoolRig(t, still())
 	c, _ := newConn(t, still())
-	c.abandon() // without one
+	c.watch.abandon() // without one
 	up, theirs := r.open()
-	c.upstream.Store(up)
-	c.abandon()
-	if !c.gone.Load() {
+	c.watch.up.Store(up)
+	c.watch.abandon()
+	if !c.watch.gone.Load() {
 		t.Error("the client is not gone")
 	}
 	r.wantClosed("the pod's connection", up, theirs)
@@ -214,14 +222,14 @@ func TestCut(t *testing.T) {
 	r := newPoolRig(t, still())
 	c, theirs := newConn(t, still())
 	up, atUp := r.open()
-	c.upstream.Store(up)
-	c.cut()
+	c.watch.up.Store(up)
+	c.watch.cut()
 	r.wantClosed("the pod's connection", up, atUp)
 	// The client has a moment for what comes of it.
 	if _, err := c.client.Write([]byte("bye")); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.client.await(); err == nil {
+	if _, err := c.client.Await(); err == nil {
 		t.Error("reading the client goes on")
 	}
 	b := make([]byte, 3)
@@ -237,22 +245,22 @@ func TestReadingAndWriting(t *testing.T) {
 		do   func()
 		want phase
 	}{
-		"reading": {c.reading, phaseAnswer},
+		"reading": {c.Reading, phaseAnswer},
 		"reading beside an upload": {func() {
-			c.uploading = u
+			c.now.uploading = u
 			u.running.Store(true)
-			c.reading()
+			c.Reading()
 		}, phaseUpload},
 		"reading after an upload": {func() {
-			c.uploading = u
+			c.now.uploading = u
 			u.running.Store(false)
-			c.reading()
+			c.Reading()
 		}, phaseAnswer},
-		"writing": {c.writing, phaseWrite},
+		"writing": {c.Writing, phaseWrite},
 	} {
-		c.uploading = nil
+		c.now.uploading = nil
 		tc.do()
-		if got := c.is().phase(); got != tc.want {
+		if got := c.watch.is().phase(); got != tc.want {
 			t.Errorf("%s: phase %d, want %d", name, got, tc.want)
 		}
 	}

@@ -1,7 +1,7 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-package listen
+package forward
 
 import (
 	"net"

@@ -13,15 +13,8 @@ import (
 	"sync/atomic"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
-
-// sender sends the requests of one route: it picks a pod, and goes to another one where that is safe.
-type sender struct {
-	options   *Options
-	transport *http.Transport
-	route     *route.Route
-	ignored   bool // they neither wake nor count
-}
 
 // dialError says that a pod could not be reached at all, so that nothing of the request was sent.
 type dialError struct{ err error }
@@ -29,74 +22,41 @@ type dialError struct{ err error }
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
-// send returns the answer to req.
-func (s *sender) send(req *http.Request, visit *route.Visit) (*http.Response, error) {
-	ctx := req.Context()
-	twice := idempotent(req.Method)
-	body := newClientBody(req.Body, twice)
-	if !s.ignored && (!twice || body != nil) {
-		if err := s.route.Settle(ctx); err != nil {
-			return nil, err
+// try implements attempter.
+func (s *stream) try(pod *route.Endpoint) (failure, error) {
+	s.pod = pod
+	defer func() {
+		if s.resp == nil {
+			pod.Done()
 		}
+	}()
+	ctx := s.in.Context()
+	transport := s.server.engine.http2.transport
+	if s.server.route.ProxyProtocol() {
+		transport = s.announcing()
 	}
-	for broken := 0; ; {
-		pod, err := s.choose(req, visit)
-		if err != nil {
-			return nil, err
-		}
-		attempt := &attempt{pod: pod, body: body}
-		transport := s.transport
-		if s.route.ProxyProtocol() {
-			transport = s.announcing(req)
-		}
-		resp, err := attempt.send(ctx, transport, req)
-		if err == nil {
-			return resp, nil
-		}
-		switch {
-		case ctx.Err() != nil:
-			return nil, err
-		case attempt.neverSent(err):
-			pod.Unreachable(err)
-		case twice && body.complete() && !attempt.answered.Load() && broken < maxBroken && hasBroken(err):
-			broken++
-			if !attempt.reused.Load() {
-				pod.Fail()
-			}
-		default:
-			return nil, err
-		}
+	a := &attempt2{pod: pod, body: s.body}
+	resp, err := a.send(ctx, transport, s.out)
+	if err == nil {
+		s.resp = resp
+		return failure{}, nil
 	}
+	unsent := a.neverSent(err)
+	if unsent && ctx.Err() == nil {
+		pod.Unreachable(err)
+	}
+	return failure{
+		over: ctx.Err() != nil, answered: a.answered.Load(), incomplete: !s.body.complete(), unsent: unsent,
+		brokenOff: hasBroken(err), idempotent: s.twice, reused: a.reused.Load(),
+	}, err
 }
 
 // goAwayText is how net/http begins its error for a connection that the pod has closed after a GOAWAY. It has no type.
 const goAwayText = "http2: server sent GOAWAY and closed the connection"
 
-// hasBroken is brokenOff for a connection of HTTP/2.
+// hasBroken is wire.BrokenOff for a connection of HTTP/2.
 func hasBroken(err error) bool {
-	return brokenOff(err) || strings.HasPrefix(err.Error(), goAwayText)
-}
-
-// visitOf describes req as it goes out, for the event about a wake.
-func visitOf(req *http.Request) route.Visit {
-	remote := lastHop(req.Header.Get("X-Forwarded-For"))
-	path := req.URL.Path
-	if req.URL.Opaque != "" {
-		path = req.URL.Opaque
-	}
-	v := route.Visit{Client: addrOf(req).Addr(), Method: req.Method, Path: path, Remote: remote, Agent: req.Header.Get("User-Agent")}
-	if req.Body != nil {
-		v.Bytes = streamBuffer
-		if req.ContentLength > 0 {
-			v.Bytes = min(v.Bytes, req.ContentLength)
-		}
-	}
-	for name, values := range req.Header {
-		for _, value := range values {
-			v.Bytes += int64(len(name) + len(value))
-		}
-	}
-	return v
+	return wire.BrokenOff(err) || strings.HasPrefix(err.Error(), goAwayText)
 }
 
 // maxWritten is how often net/http may send a request by itself, which it does when a pod says that it has not processed
@@ -106,8 +66,8 @@ const maxWritten = 2
 // errRefused is what became of a request that a pod has refused each time.
 var errRefused = errors.New("the pod refuses the request's stream")
 
-// attempt is one try to send a request to one pod.
-type attempt struct {
+// attempt2 is one try to send a request of HTTP/2 to one pod.
+type attempt2 struct {
 	pod  *route.Endpoint
 	body *clientBody // nil is none
 	// The transport sets these from its own goroutines.
@@ -116,15 +76,10 @@ type attempt struct {
 	cancel                      context.CancelCauseFunc
 }
 
-// send returns the pod's answer, whose body has to be closed. Without one the pod's use has ended.
-func (a *attempt) send(ctx context.Context, transport *http.Transport, req *http.Request) (resp *http.Response, err error) {
-	defer func() {
-		if resp == nil {
-			a.pod.Done()
-		}
-	}()
+// send returns the pod's answer, whose body has to be closed: that ends the pod's use.
+func (a *attempt2) send(ctx context.Context, transport *http.Transport, req *http.Request) (*http.Response, error) {
 	ctx, a.cancel = context.WithCancelCause(ctx)
-	resp, err = transport.RoundTrip(a.request(ctx, req))
+	resp, err := transport.RoundTrip(a.request(ctx, req))
 	if err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errRefused) {
 			err = cause
@@ -137,7 +92,7 @@ func (a *attempt) send(ctx context.Context, transport *http.Transport, req *http
 }
 
 // request returns req as it goes to the pod.
-func (a *attempt) request(ctx context.Context, req *http.Request) *http.Request {
+func (a *attempt2) request(ctx context.Context, req *http.Request) *http.Request {
 	trace := &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
 			if a.written.Load() >= maxWritten {
@@ -161,7 +116,7 @@ func (a *attempt) request(ctx context.Context, req *http.Request) *http.Request 
 }
 
 // neverSent says that nothing of the request has left, so that it may go to another pod whatever it is.
-func (a *attempt) neverSent(err error) bool {
+func (a *attempt2) neverSent(err error) bool {
 	var dial *dialError
 	return errors.As(err, &dial) && !a.connected.Load() && a.body.complete()
 }

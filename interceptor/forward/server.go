@@ -1,0 +1,217 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package forward
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/answers"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
+)
+
+// Server serves the connections of one route, whatever they speak. Drain ends it.
+type Server struct {
+	engine *Engine
+	route  *route.Route
+	log    logr.Logger
+	host   string // the Service's name, for a request without one
+
+	// base is done when what still runs is to be cut; cancel does so.
+	base   context.Context
+	cancel context.CancelCauseFunc
+	// draining says that no connection is to be used for another request.
+	draining atomic.Bool
+
+	// http2 serves the connections that turned out to speak HTTP/2, which handover takes to it.
+	http2    *http.Server
+	handover *handover
+	serving  sync.WaitGroup // http2
+	streams  atomic.Int64   // requests of HTTP/2 that are under way
+
+	running sync.WaitGroup // connections that are not HTTP/2's
+	unknown sync.WaitGroup // those of which it is not known yet whether they are
+
+	mu    sync.Mutex // protects conns
+	conns map[*conn]struct{}
+}
+
+// NewServer returns a Server for r.
+func (e *Engine) NewServer(r *route.Route) *Server {
+	s := &Server{
+		engine: e, route: r, host: r.Service + "." + r.Namespace, conns: map[*conn]struct{}{},
+		log:      e.options.Log.WithValues("namespace", r.Namespace, "service", r.Service, "port", r.Port.Port),
+		handover: newHandover(&net.TCPAddr{Port: int(r.Port.Listen)}),
+	}
+	s.base, s.cancel = context.WithCancelCause(context.Background())
+	s.http2 = e.http2.server(s.base, http.HandlerFunc(s.serveStream))
+	s.serving.Go(s.serveHTTP2)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.servers[s] = struct{}{}
+	return s
+}
+
+func (s *Server) serveHTTP2() {
+	err := s.http2.Serve(s.handover)
+	if err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		s.log.Error(err, "Serving HTTP/2 has ended")
+	}
+}
+
+// Serve serves a connection, closes it, and then calls closed. It does not wait for that.
+func (s *Server) Serve(tcp *net.TCPConn, closed func()) {
+	s.unknown.Add(1)
+	s.running.Go(func() {
+		known := sync.OnceFunc(s.unknown.Done)
+		defer known()
+		goesOn := false
+		defer func() {
+			if !goesOn {
+				closed()
+			}
+		}()
+		defer Rescue(s.log, func() { _ = tcp.Close() })
+		goesOn = s.dispatch(tcp, known, closed)
+	})
+}
+
+// dispatch finds out what a connection speaks, and has it carried. It calls known when that is not HTTP/2, and else reports that
+// net/http goes on with it, which calls closed.
+func (s *Server) dispatch(tcp *net.TCPConn, known, closed func()) (goesOn bool) {
+	kind, early, err := s.sniff(tcp, known)
+	if kind == wire.KindHTTP {
+		kind, early, err = s.serveHTTP(tcp, early, known)
+	}
+	switch kind {
+	case wire.KindHTTP2:
+		s.handover.give(&openConn{PeekedConn: wire.NewPeekedConn(tcp, early), closed: sync.OnceFunc(closed)})
+		return true
+	case wire.KindTCP:
+		known()
+		err = s.serveBytes(tcp, early)
+	default: // it has ended
+	}
+	if err != nil {
+		s.log.V(1).Info("A connection has ended", "error", err.Error())
+	}
+	return false
+}
+
+// sniff finds out whether a connection speaks HTTP, by what the route says, or by the first bytes, which it returns. A client
+// that is silent for a while, or on a port whose server is known to speak first, is connected to a pod meanwhile: whoever speaks
+// first decides. The kind is wire.KindUndecided for a connection that has ended.
+func (s *Server) sniff(tcp *net.TCPConn, known func()) (kind wire.Kind, early []byte, err error) {
+	switch s.route.Protocol() {
+	case api.ProtocolHTTP:
+		return wire.KindHTTP, nil, nil
+	case api.ProtocolTCP:
+		return wire.KindTCP, nil, nil
+	}
+	if !s.route.ServerFirst() {
+		kind, early, err = wire.Peek(tcp, wire.SniffTimeout)
+	}
+	if err != nil || len(early) == 0 && s.draining.Load() {
+		_ = tcp.Close()
+		return wire.KindUndecided, nil, nil //nolint:nilerr // a probe, or a client that has left
+	}
+	if kind != wire.KindUndecided {
+		return kind, early, nil
+	}
+	known() // while the port closes, nobody waits for a silent client to speak HTTP/2
+	kind, early, err = s.serveUndecided(tcp, early)
+	if kind != wire.KindHTTP {
+		kind = wire.KindUndecided
+	}
+	return kind, early, err
+}
+
+// serveHTTP serves a connection of HTTP/1.1. If it turns out to speak something else, it returns that and what was read.
+func (s *Server) serveHTTP(tcp *net.TCPConn, early []byte, known func()) (wire.Kind, []byte, error) {
+	c, err := s.newConn(tcp, early)
+	if err != nil {
+		_ = tcp.Close()
+		return wire.KindUndecided, nil, err
+	}
+	return c.run(known)
+}
+
+// openConn tells when it is closed.
+type openConn struct {
+	*wire.PeekedConn
+	closed func()
+}
+
+// Close implements net.Conn.
+func (c *openConn) Close() error {
+	c.closed()
+	return c.PeekedConn.Close()
+}
+
+// Drain lets all that runs end, and returns when it has. No connection may be given to Serve meanwhile.
+//
+//  1. Idle keep-alive connections are closed; answers from now on say "Connection: close". Requests finish. A connection that has
+//     just been opened is given some time for its first request.
+//  2. TCP connections and upgraded ones are waited for just as long.
+//  3. What is left when Cut is called is cut: what waits for a pod is told so, and the connections to pods are closed.
+func (s *Server) Drain() {
+	s.draining.Store(true)
+	s.each((*watch).closeIdle)
+	s.unknown.Wait() // a server that shuts down takes no connection any more
+	if err := s.http2.Shutdown(s.base); err != nil {
+		s.log.Info("Cutting connections that did not end in time")
+		_ = s.http2.Close()
+	}
+	s.waitStreams()
+	s.running.Wait()
+	s.serving.Wait()
+	s.cancel(answers.ErrDraining)
+	s.engine.mu.Lock()
+	defer s.engine.mu.Unlock()
+	delete(s.engine.servers, s)
+}
+
+// Cut ends what is still under way, so that Drain returns soon.
+func (s *Server) Cut() {
+	s.cancel(answers.ErrDraining)
+	s.each((*watch).cut)
+}
+
+// waitStreams waits for the handlers of requests whose connections have been closed. Their contexts are done.
+func (s *Server) waitStreams() {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.streams.Load() > 0 {
+		<-tick.C
+	}
+}
+
+func (s *Server) add(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = struct{}{}
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+func (s *Server) each(do func(*watch)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		do(&c.watch)
+	}
+}

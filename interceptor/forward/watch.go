@@ -1,0 +1,279 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package forward
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+)
+
+// phase is what a client's connection waits for.
+type phase uint64
+
+const (
+	// phaseNew waits for the first request.
+	phaseNew phase = iota
+	// phaseIdle waits for another one.
+	phaseIdle
+	// phaseHead waits for the rest of a request's head, or of a body whose answer is complete.
+	phaseHead
+	// phaseAnswer waits for the pod.
+	phaseAnswer
+	// phaseUpload waits for the pod too, while another goroutine reads the client.
+	phaseUpload
+	// phaseWrite waits for the client to take some of its answer.
+	phaseWrite
+	// phaseHeld waits for there to be a pod, or for a connection to one.
+	phaseHeld
+	// phaseTunnel carries the bytes of an upgraded connection.
+	phaseTunnel
+	// phaseClosed was closed while it was idle.
+	phaseClosed
+
+	phaseBits = 4
+	phaseMask = 1<<phaseBits - 1
+	// watchedBit says that a goroutine looks whether the client is still there.
+	watchedBit = 1 << phaseBits
+	timeShift  = phaseBits + 1
+)
+
+// state is a phase, since when it lasts, and whether the client is watched, in one word: the goroutine that serves the
+// connection writes it several times for each request, and the engine's reads it now and then.
+type state uint64
+
+func newState(p phase, since time.Duration, watched state) state {
+	return state(p) | watched&watchedBit | state(since/time.Millisecond)<<timeShift //nolint:gosec // never negative
+}
+
+func (s state) phase() phase { return phase(s & phaseMask) }
+
+func (s state) watched() bool { return s&watchedBit != 0 }
+
+func (s state) since() time.Duration { return time.Duration(s>>timeShift) * time.Millisecond }
+
+const (
+	// newGrace is how long a connection that has just been opened may take for its first request while the server drains.
+	newGrace = 2 * time.Second
+	// halfClosedGrace is how long a client that has ended its direction with its last request may wait for the answer before it
+	// is asked whether it is there.
+	halfClosedGrace = time.Second
+	// cutGrace is how long a client that is cut may take to read why.
+	cutGrace = time.Second
+)
+
+// watched is a client's connection as a watch needs it. *wire.Sock is one.
+type watched interface {
+	io.WriteCloser
+	SetDeadline(time.Time) error
+	AwaitGone(half bool) error
+	HasReset() bool
+	Interrupt()
+	InterruptUntil(<-chan struct{})
+}
+
+// watch knows what a client's connection waits for and since when. The goroutine that serves the connection enters one phase
+// after the other; the engine's looks at them with each tick, closes the connection where one takes too long, and has a client
+// watched whose answer takes longer, so that its going away ends the request. It knows no requests.
+type watch struct {
+	client   watched
+	clock    *atomic.Int64 // the engine's
+	options  *Options
+	draining *atomic.Bool // the server's
+	log      logr.Logger
+
+	state atomic.Uint64           // a state
+	up    atomic.Pointer[podConn] // the connection to the pod that has the request
+	gone  atomic.Bool             // the client went away while it was watched
+	begun atomic.Bool             // some of the answer, or an informational one, has been written
+
+	// last says that the client sends no other request, and informs that it understands informational answers. They are written
+	// before the client is watched.
+	last, informs bool
+
+	mu         sync.Mutex // protects both below
+	stop, done chan struct{}
+}
+
+func (w *watch) now() time.Duration { return time.Duration(w.clock.Load()) }
+
+// request begins another request.
+func (w *watch) request(last, informs bool) {
+	w.last, w.informs = last, informs
+	w.begun.Store(false)
+}
+
+// phase is what the connection waits for.
+func (w *watch) phase() phase { return state(w.state.Load()).phase() }
+
+// enter begins a phase. It is false if the connection has been closed as idle.
+func (w *watch) enter(p phase) bool {
+	for {
+		old := w.state.Load()
+		if state(old).phase() == phaseClosed {
+			return false
+		}
+		if w.state.CompareAndSwap(old, uint64(newState(p, w.now(), state(old)))) {
+			return true
+		}
+	}
+}
+
+// advance begins the phase to, unless the connection is in another one than from.
+func (w *watch) advance(from, to phase) {
+	if s := state(w.state.Load()); s.phase() == from {
+		w.state.CompareAndSwap(uint64(s), uint64(newState(to, w.now(), s)))
+	}
+}
+
+// look is called with each tick of the engine.
+func (w *watch) look() {
+	s := state(w.state.Load())
+	age := w.now() - s.since()
+	limits := &w.options.Limits
+	switch s.phase() {
+	case phaseNew:
+		if age >= limits.ReadHeaderTimeout || w.draining.Load() && age >= newGrace {
+			w.closeInstead(s)
+		}
+	case phaseIdle:
+		if age >= limits.IdleTimeout {
+			w.closeInstead(s)
+		}
+	case phaseHead:
+		if age >= limits.ReadHeaderTimeout {
+			_ = w.client.Close()
+		}
+	case phaseWrite:
+		if age >= limits.WriteTimeout {
+			_ = w.client.Close()
+		}
+	case phaseAnswer:
+		if age >= w.options.Tick && !s.watched() {
+			w.watchFrom(s)
+		}
+	case phaseUpload:
+		// The upload may be waiting for the app to take what it has read of the client.
+		if age >= w.options.Tick && w.client.HasReset() {
+			w.abandon()
+		}
+	default:
+	}
+}
+
+// closeInstead closes the connection if it still waits for a request.
+func (w *watch) closeInstead(s state) {
+	if w.state.CompareAndSwap(uint64(s), uint64(newState(phaseClosed, 0, s))) {
+		_ = w.client.Close()
+	}
+}
+
+// closeIdle closes the connection if it waits for another request.
+func (w *watch) closeIdle() {
+	if s := state(w.state.Load()); s.phase() == phaseIdle {
+		w.closeInstead(s)
+	}
+}
+
+// cut ends the request under way: its pod's connection is closed, and the client has a moment to read what comes of it.
+func (w *watch) cut() {
+	w.closeUp()
+	_ = w.client.SetDeadline(time.Now().Add(cutGrace)) // fails only where it is closed
+}
+
+// abandon gives up the request because its client has gone.
+func (w *watch) abandon() {
+	w.gone.Store(true)
+	w.closeUp()
+}
+
+func (w *watch) closeUp() {
+	if up := w.up.Load(); up != nil {
+		_ = up.Close()
+	}
+}
+
+// watchFrom begins to watch the client if the connection is still in state s.
+func (w *watch) watchFrom(s state) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.state.CompareAndSwap(uint64(s), uint64(s|watchedBit)) {
+		w.start(w.abandon)
+	}
+}
+
+// watchNow begins to watch the client, and calls gone when it has gone.
+func (w *watch) watchNow(gone func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		old := w.state.Load()
+		if w.state.CompareAndSwap(old, old|watchedBit) {
+			break
+		}
+	}
+	w.start(gone)
+}
+
+func (w *watch) start(gone func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	w.stop, w.done = stop, done
+	go func() {
+		defer close(done)
+		defer Rescue(w.log, func() {})
+		if w.hasGone(stop) {
+			gone()
+		}
+	}()
+}
+
+// hasGone waits until the client has gone, or the watching is to end.
+//
+// A client that ends its direction has gone, as browsers and proxies go, unless it has said that this is its last
+// request: then it may have no more to say and wait for the answer. TCP tells the two apart only when something is sent:
+// a client that has gone resets the connection. So such a client gets an informational answer, which any client of HTTP/1.1
+// has to skip (RFC 9110, 15.2), if the real one is not there soon.
+func (w *watch) hasGone(stop <-chan struct{}) bool {
+	if w.client.AwaitGone(false) != nil {
+		return false
+	}
+	if !w.last {
+		return true
+	}
+	if !w.begun.Load() && w.informs {
+		select {
+		case <-stop:
+			return false
+		case <-time.After(halfClosedGrace):
+		}
+		_, _ = w.client.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) // an error is what is waited for
+	}
+	return w.client.AwaitGone(true) == nil
+}
+
+// unwatch ends the watching, so that the client can be read again, and returns when it has ended. It leaves phaseAnswer
+// with that, or the engine could begin to watch right after.
+func (w *watch) unwatch() {
+	var old state
+	for {
+		old = state(w.state.Load())
+		if p := old.phase(); p == phaseClosed || p != phaseAnswer && !old.watched() {
+			return
+		}
+		if w.state.CompareAndSwap(uint64(old), uint64(newState(phaseHeld, w.now(), 0))) {
+			break
+		}
+	}
+	if !old.watched() {
+		return
+	}
+	w.mu.Lock()
+	stop, done := w.stop, w.done
+	w.mu.Unlock()
+	close(stop)
+	w.client.InterruptUntil(done)
+}
