@@ -23,7 +23,7 @@ func (t *Table) apply(s Service) {
 		if owner, taken := t.ports[p.Listen]; taken && owner != key {
 			if _, told := t.waiting[key]; !told {
 				t.waiting[key] = struct{}{}
-				t.options.Log.Error(nil, "two routes claim one port; the first keeps it", "port", p.Listen,
+				t.options.Log.Error(nil, "Two routes claim one port; the first keeps it", "port", p.Listen,
 					"namespace", s.Namespace, "service", s.Name,
 					"ownerNamespace", owner.namespace, "owner", owner.service)
 			}
@@ -57,8 +57,8 @@ func (t *Table) newRoute(s Service, p api.Port) *Route {
 	r := &Route{
 		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
 		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
-		clock:   t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld, maxHeldBytes: t.options.MaxHeldBytes,
-		memory:       t.memory,
+		learned: learned{memory: t.memory, listen: p.Listen}, sightings: sightings{clock: t.clock},
+		clock: t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld, maxHeldBytes: t.options.MaxHeldBytes,
 		reportGaveUp: t.options.GaveUp, minGaveUp: t.options.MinGaveUp,
 	}
 	r.since.Store(t.clock.now())
@@ -70,7 +70,10 @@ func (t *Table) target(s Service) *Target {
 	key := s.target()
 	target := t.targets[key]
 	if target == nil {
-		target = &Target{Key: key, clock: t.clock, made: t.clock.now(), metrics: t.options.TargetMetrics(key), hub: t.options.Hub}
+		target = &Target{
+			Key: key, clock: t.clock, made: t.clock.now(), metrics: t.options.TargetMetrics(key), hub: t.options.Hub,
+			wake: wake{clock: t.clock}, podCount: podCount{clock: t.clock}, starting: starting{clock: t.clock},
+		}
 		t.options.Hub.Changed(key)
 		t.targets[key] = target
 	}
@@ -142,7 +145,10 @@ func (t *Table) endpoints(r *Route, old *snapshot, addrs []string) []*Endpoint {
 }
 
 func (t *Table) newEndpoint(r *Route, addr string) *Endpoint {
-	e := &Endpoint{Addr: addr, clock: t.clock, hash: hashText(addr), recovered: func() { t.republish(r) }, lost: func() { t.reportUnreachable(r) }}
+	e := &Endpoint{
+		Addr: addr, clock: t.clock, hash: hashText(addr),
+		recovered: func() { t.republish(r) }, lost: func() { reportUnreachable(r, t.options.Unreachable) },
+	}
 	if t.options.NewPool != nil {
 		e.Pool = t.options.NewPool(addr)
 	}
@@ -165,7 +171,7 @@ func (t *Table) unlock() {
 	t.mu.Unlock()
 	for _, pool := range left {
 		if err := pool.Close(); err != nil {
-			t.options.Log.V(1).Info("closing the connections to a pod failed", "error", err.Error())
+			t.options.Log.V(1).Info("Closing the connections to a pod failed", "error", err.Error())
 		}
 	}
 }
@@ -204,7 +210,7 @@ func (t *Table) refresh(target *Target) {
 	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
 		target.cooldown.Store(int64(cooldown))
 		target.drowsy.Store(int64(api.InactiveAfter(cooldown)))
-		target.start.given.Store(int64(api.StartTime(hold)))
+		target.given.Store(int64(api.StartTime(hold)))
 	}
 	if neverSleeps {
 		target.drowsy.Store(0)

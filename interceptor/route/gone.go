@@ -36,12 +36,6 @@ func (s *snapshot) failure(r *Route) api.Progress {
 	}
 }
 
-// mayWake says that a request may wake the workload: neither it nor the Service is gone, and its owner has not paused it.
-func (r *Route) mayWake() bool {
-	s := r.snap.Load()
-	return !s.retiring && s.gone == "" && !s.paused()
-}
-
 // abandonLater fails the requests that r holds once it is certain that its Service is gone. The caller holds mu.
 func (t *Table) abandonLater(key routeKey, r *Route) {
 	if r.Retiring() { // announced, and the workload had its time to come back

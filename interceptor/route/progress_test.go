@@ -38,7 +38,7 @@ func TestStartFails(t *testing.T) {
 		starting.Pods, starting.Progress.Stage = 1, api.StagePulling
 		f.SetService(starting)
 		synctest.Wait()
-		if p := r.Progress(); r.Held() != 2 || p.Stage != api.StagePulling {
+		if p := r.snap.Load().progress; r.Held() != 2 || p.Stage != api.StagePulling {
 			t.Errorf("%d held, progress %+v", r.Held(), p)
 		}
 		f.SetService(failing(1))

@@ -28,7 +28,7 @@ func (t *Target) unsettle(now int64) {
 // drowsyAt says that the last request was so long ago that the workload may have been told to sleep.
 func (t *Target) drowsyAt(now int64) bool {
 	drowsy := t.drowsy.Load()
-	return drowsy > 0 && now-max(t.last.Load(), t.start.ready.Load()) >= drowsy
+	return drowsy > 0 && now-max(t.last.Load(), t.readyAt.Load()) >= drowsy
 }
 
 // Drowsy says that for the workload of r, as far as this interceptor knows.

@@ -90,8 +90,9 @@ type Start struct {
 	Elapsed time.Duration
 }
 
-// patience is how long such a request waits for a ready pod that refuses: it may be one that has just begun to end.
-const patience = time.Second
+// refusedGrace is how long a request that wakes nobody waits for a ready pod that refuses: it may be one that has just begun to
+// end.
+const refusedGrace = time.Second
 
 // Visit is what is known of a request: for the event about the wake that it causes, where all of it may have been chosen by
 // an attacker, and for the choice of its pod.
@@ -143,26 +144,18 @@ type Route struct {
 	Port                           api.Port
 	Metrics                        Metrics
 
+	view
+	learned
+	sightings
+
 	clock                 clock
 	waker                 Waker
 	maxHeld, maxHeldBytes int64
 	held, heldBytes       atomic.Int64
 	reported              atomic.Int64 // when a pod out of reach was last reported, by clock
-	// serverFirst says that the app's server has been seen to speak before its client.
-	serverFirst atomic.Bool
-	// tabbed are the clients of which connections are remembered; nil is none.
-	tabbed atomic.Pointer[map[uint64]struct{}]
-	memory *Memory
-	// sources are made for the first request: most of ten thousand routes never see one. Since is when the present period of
-	// their counts began, by clock.
-	sources      atomic.Pointer[sources]
-	since        atomic.Int64
-	quitters     quitters
-	reportGaveUp func(*Route, GaveUp) // may be nil
-	minGaveUp    time.Duration
-	// snap is written under Table.mu only.
-	snap atomic.Pointer[snapshot]
-
+	quitters              quitters
+	reportGaveUp          func(*Route, GaveUp) // may be nil
+	minGaveUp             time.Duration
 	// gone ends the linger, and abandoned the hope that the Service comes back; protected by Table.mu.
 	gone, abandoned *time.Timer
 }
@@ -170,38 +163,11 @@ type Route struct {
 // Name is namespace/service.
 func (r *Route) Name() string { return r.Namespace + "/" + r.Service }
 
-// Protocol is what connections speak that are accepted from now on, one of api's Protocol constants.
-func (r *Route) Protocol() string { return r.snap.Load().protocol }
-
-// ProxyProtocol says that connections to pods that are opened from now on begin with a header of the PROXY protocol.
-func (r *Route) ProxyProtocol() bool { return r.snap.Load().proxies }
-
-// Progress is how far the start of the workload has come.
-func (r *Route) Progress() api.Progress { return r.snap.Load().progress }
-
-// Start is that, for those who wait.
+// Start is how far the start of the workload has come, for those who wait.
 func (r *Route) Start() Start { return r.snap.Load().start(r) }
-
-// WaitingPage says who is shown a page while it waits, as one of api's Page constants.
-func (r *Route) WaitingPage() string { return r.snap.Load().waitingPage }
-
-// Reach is how browsers come to the Service; nil is not known.
-func (r *Route) Reach() *api.Reach { return r.snap.Load().reach }
-
-// Target is the workload behind the route.
-func (r *Route) Target() *Target { return r.snap.Load().target }
-
-// Retiring says that the Service is being given back: its workload is not to be woken.
-func (r *Route) Retiring() bool { return r.snap.Load().retiring }
-
-// SleepID names the sleep from which a request wakes the workload; every interceptor has the same name for it.
-func (r *Route) SleepID() string { return r.snap.Load().sleepID }
 
 // Held is the number of requests that wait for a pod of this route.
 func (r *Route) Held() int64 { return r.held.Load() }
-
-// HasEndpoint says that a pod is ready.
-func (r *Route) HasEndpoint() bool { return len(r.snap.Load().endpoints) > 0 }
 
 // TryPick chooses the pod for a request, or none if it would have to wait. The caller must call the endpoint's Done.
 func (r *Route) TryPick(v *Visit) *Endpoint {
@@ -324,7 +290,7 @@ func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if v.Began.IsZero() {
 		v.Began = time.Now()
 	}
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(refusedGrace)
 	defer timer.Stop()
 	for {
 		s := r.snap.Load()
@@ -342,20 +308,12 @@ func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
 			e.pending.Add(1)
 			return e, nil
 		}
-		left := patience - time.Since(v.Began)
+		left := refusedGrace - time.Since(v.Began)
 		if left <= 0 {
 			return nil, &DownError{Service: r.Name(), Target: s.target.Key}
 		}
 		if err := r.await(ctx, s, timer, left, retry); err != nil {
 			return nil, err
 		}
-	}
-}
-
-// publish puts s in the place of the present snapshot and wakes those who wait for that. The caller holds Table.mu.
-func (r *Route) publish(s *snapshot) {
-	s.changed = make(chan struct{})
-	if old := r.snap.Swap(s); old != nil {
-		close(old.changed)
 	}
 }

@@ -41,6 +41,14 @@ type sources struct {
 	mu sync.Mutex // serializes the adding of sources, and protects the fields of slots that say so
 }
 
+// sightings are the sources of a route's requests. They are made for the first request: most of ten thousand routes never see
+// one.
+type sightings struct {
+	clock   clock
+	sources atomic.Pointer[sources]
+	since   atomic.Int64 // when the present period of the counts began, by clock
+}
+
 // slot is one source. It is not given to another one while any of its requests is open.
 type slot struct {
 	count, busy, last atomic.Int64
@@ -81,7 +89,7 @@ type Seen struct {
 }
 
 // See counts a request by its source. The caller must call End once it is over.
-func (r *Route) See(s *Sighting) Seen {
+func (r *sightings) See(s *Sighting) Seen {
 	known := r.sources.Load()
 	if known == nil {
 		r.sources.CompareAndSwap(nil, newSources(r.clock))
@@ -238,7 +246,7 @@ type Sources struct {
 }
 
 // TakeSources returns the sources of the period that ends now, and begins a new one.
-func (r *Route) TakeSources() Sources {
+func (r *sightings) TakeSources() Sources {
 	now := r.clock.now()
 	out := Sources{Period: time.Duration(now - r.since.Swap(now))}
 	s := r.sources.Load()

@@ -12,17 +12,18 @@ import (
 
 // starting is what a target knows of the start that its workload is in, or of the last one. All times are by clock.
 type starting struct {
+	clock clock
 	// began is 0 while no start is under way. A start begins with a wake, with the first pod, or with the injector's word
 	// that there is to be one. When the last pod goes, that may be the beginning of a start, as in a rollout, or of a sleep:
 	// then the time is negative, and the next sign of a start begins it anew.
-	began  atomic.Int64
-	ready  atomic.Int64 // when a pod was ready for the first time since there last was none; 0 if none has been
-	failed atomic.Int64 // until when it is known that the workload cannot start; 0 if it can
-	given  atomic.Int64 // for how long a start counts as use
+	began   atomic.Int64
+	readyAt atomic.Int64 // when a pod was ready for the first time since there last was none; 0 if none has been
+	failed  atomic.Int64 // until when it is known that the workload cannot start; 0 if it can
+	given   atomic.Int64 // for how long a start counts as use
 }
 
-// begin begins a start unless one is under way.
-func (s *starting) begin(now int64) {
+// startAt begins a start unless one is under way.
+func (s *starting) startAt(now int64) {
 	for began := s.began.Load(); began <= 0 && !s.began.CompareAndSwap(began, now); began = s.began.Load() {
 	}
 }
@@ -37,8 +38,8 @@ func (s *starting) since() (began int64, ok bool) {
 // The caller holds Table.mu.
 func (t *Target) setPods(pods, ready int32, expected bool) {
 	now := t.clock.now()
-	s := &t.start
-	hadPods, wasReady := t.pods.Load() > 0, t.ready.Load() > 0
+	s := &t.starting
+	hadPods, wasReady := t.HasPods(), t.Ready()
 	if !hadPods {
 		t.up.Store(now)
 	}
@@ -47,10 +48,10 @@ func (t *Target) setPods(pods, ready int32, expected bool) {
 		if began, ok := s.since(); ok && t.last.Load() >= began {
 			t.Touch() // who came during the start may come again: the idle clock runs from its end
 		}
-		s.ready.CompareAndSwap(0, now)
+		s.readyAt.CompareAndSwap(0, now)
 		s.began.Store(0)
 	case expected, pods > 0 && (wasReady || !hadPods):
-		s.begin(now)
+		s.startAt(now)
 	case pods == 0 && (wasReady || hadPods):
 		s.began.Store(-now)
 	case pods == 0:
@@ -59,12 +60,12 @@ func (t *Target) setPods(pods, ready int32, expected bool) {
 		}
 	}
 	if pods == 0 && ready == 0 {
-		s.ready.Store(0)
+		s.readyAt.Store(0)
 		if hadPods {
 			t.emptied.Add(1)
 		}
 	}
-	t.pods.Store(pods)
+	t.listed.Store(pods)
 	t.ready.Store(ready)
 	if ready > 0 {
 		t.awake()
@@ -74,30 +75,30 @@ func (t *Target) setPods(pods, ready int32, expected bool) {
 // Starting says that the workload is in a start that is given its time: it is not to be put to sleep, although nobody may
 // wait for it any more. One that cannot start may sleep, and so may one that takes longer than api.StartTime. Without a pod
 // it may also have fallen asleep a moment ago.
-func (t *Target) Starting() bool {
-	began, ok := t.start.since()
-	now := t.clock.now()
-	return ok && now-began < t.start.given.Load() && now >= t.start.failed.Load()
+func (s *starting) Starting() bool {
+	began, ok := s.since()
+	now := s.clock.now()
+	return ok && now-began < s.given.Load() && now >= s.failed.Load()
 }
 
 // FellAsleep says that the workload has been found without replicas: what may have been the beginning of a start was none.
-func (t *Target) FellAsleep() { t.start.began.Store(0) }
+func (s *starting) FellAsleep() { s.began.Store(0) }
 
 // ReadyFor is the time since this process first saw the workload with a ready pod, since it last had no pod, or never.
 // Nobody counted its requests before.
-func (t *Target) ReadyFor() time.Duration {
-	since := t.start.ready.Load()
+func (s *starting) ReadyFor() time.Duration {
+	since := s.readyAt.Load()
 	if since == 0 {
 		return never
 	}
-	return time.Duration(t.clock.now() - since)
+	return time.Duration(s.clock.now() - since)
 }
 
 // setProgress takes in what the injector says of the start. At is when that came, by clock.
-func (t *Target) setProgress(p api.Progress, at int64) {
+func (s *starting) setProgress(p api.Progress, at int64) {
 	failed := int64(0)
 	if p.Failing != "" {
 		failed = at + int64(api.FailingFor)
 	}
-	t.start.failed.Store(failed)
+	s.failed.Store(failed)
 }

@@ -117,9 +117,6 @@ func HashSession(value []byte) uint64 {
 	return max(mix(h), 1)
 }
 
-// Sticky returns how cookies keep clients at their pods; nil if they do not.
-func (r *Route) Sticky() *Sticky { return r.snap.Load().sticky }
-
 // choosePinned returns the pod that v's cookie names. While that pod is suspect it returns none, except to the first
 // visitor after the suspicion, who finds out whether the pod is back.
 func (s *snapshot) choosePinned(c clock, v *Visit) *Endpoint {

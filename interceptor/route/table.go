@@ -5,7 +5,6 @@ package route
 
 import (
 	"cmp"
-	"context"
 	"io"
 	"maps"
 	"slices"
@@ -120,7 +119,7 @@ type Table struct {
 	options TableOptions
 	clock   clock
 	memory  *Memory
-	synced  chan struct{}
+	syncing
 
 	// mu protects all below and serializes the writing of snapshots. No request takes it, except one that found a
 	// suspect pod to answer again.
@@ -147,7 +146,7 @@ func NewTable(o TableOptions) *Table {
 		options:  o,
 		clock:    newClock(),
 		memory:   o.Memory,
-		synced:   make(chan struct{}),
+		syncing:  syncing{make(chan struct{})},
 		services: map[serviceKey]Service{},
 		routes:   map[routeKey]*Route{},
 		ports:    map[int32]routeKey{},
@@ -215,29 +214,6 @@ func (t *Table) disown(s Service) {
 	delete(t.services, s.key())
 	if s.Published {
 		t.published--
-	}
-}
-
-// Synced implements Sink.
-func (t *Table) Synced() { close(t.synced) }
-
-// WaitSynced waits until Synced was called.
-func (t *Table) WaitSynced(ctx context.Context) error {
-	select {
-	case <-t.synced:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// IsSynced says whether Synced was called.
-func (t *Table) IsSynced() bool {
-	select {
-	case <-t.synced:
-		return true
-	default:
-		return false
 	}
 }
 

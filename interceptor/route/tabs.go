@@ -10,11 +10,11 @@ import "time"
 // ended, is remembered by its client and its place. While its client does nothing else, its reconnects are not a visit.
 
 // HasTabs says whether any connection is remembered. It costs nearly nothing.
-func (r *Route) HasTabs() bool { return r.tabbed.Load() != nil }
+func (l *learned) HasTabs() bool { return l.tabbed.Load() != nil }
 
 // HasTabsOf says whether any connection of that client is remembered.
-func (r *Route) HasTabsOf(client uint64) bool {
-	clients := r.tabbed.Load()
+func (l *learned) HasTabsOf(client uint64) bool {
+	clients := l.tabbed.Load()
 	if clients == nil {
 		return false
 	}
@@ -63,15 +63,15 @@ func (r *Route) Returns(tab Tab) bool {
 }
 
 // ForgetTabs forgets the connections of a client that does something else: somebody is there.
-func (r *Route) ForgetTabs(client uint64) {
-	if !r.HasTabsOf(client) {
+func (l *learned) ForgetTabs(client uint64) {
+	if !l.HasTabsOf(client) {
 		return
 	}
-	m := r.memory
+	m := l.memory
 	m.mu.Lock()
-	for tab, s := range m.tabs[r.Port.Listen] {
+	for tab, s := range m.tabs[l.listen] {
 		if tab.Client == client && !s.forgotten {
-			m.set(r.Port.Listen, tab, m.clock.now(), true)
+			m.set(l.listen, tab, m.clock.now(), true)
 		}
 	}
 	m.mu.Unlock()

@@ -37,26 +37,18 @@ type Target struct {
 	// pending counts the requests that have arrived here and are not answered yet. Only Begin adds, and only the
 	// function that it returned takes away again.
 	pending atomic.Int64
-	// held counts those of them that wait for a pod.
-	held atomic.Int64
 	// last is when the last request began or ended here by clock; 0 is never.
 	last atomic.Int64
-	// woken is when the wake under way began by clock; 0 while none is. It ends with the first ready pod.
-	woken atomic.Int64
-	// wakeLoop says that the waker has a loop running for this target.
-	wakeLoop atomic.Bool
+
+	wake
+	podCount
+	starting
 
 	cooldown atomic.Int64 // the longest of the routes'
 	drowsy   atomic.Int64 // the idle time after which it may be told to sleep; 0 is never
 	settled  atomic.Int64 // until when by clock it may turn out that it was told so; 0 is not at all
-	ready    atomic.Int32 // ready endpoints over all routes
-	pods     atomic.Int32 // endpoints over all routes, ready or not
-	up       atomic.Int64 // when the first of the pods that there are was seen, by clock
-	emptied  atomic.Int64 // how often the last pod has gone
 	retiring atomic.Bool  // a route of it is being given back
 	paused   atomic.Bool  // its owner does not want it to be woken
-
-	start starting
 
 	metrics TargetMetrics
 	hub     *counts.Hub
@@ -131,9 +123,6 @@ func (t *Target) Workload() api.Workload { return *t.workload.Load() }
 // Pending is the number of requests at this interceptor that have arrived and are not answered yet.
 func (t *Target) Pending() int64 { return t.pending.Load() }
 
-// Held is the number of requests at this interceptor that wait for a pod.
-func (t *Target) Held() int64 { return t.held.Load() }
-
 // Idle is the time since the last request began or ended here, and 0 while one is pending.
 func (t *Target) Idle() time.Duration {
 	// Pending is read after last: a request that ends between the two has renewed last, and one that begins is seen.
@@ -156,61 +145,8 @@ func (t *Target) Cooldown() time.Duration { return time.Duration(t.cooldown.Load
 // Sleeps says that the workload is put to sleep when nobody visits it.
 func (t *Target) Sleeps() bool { return t.drowsy.Load() > 0 }
 
-// Ready says that a pod is ready.
-func (t *Target) Ready() bool { return t.ready.Load() > 0 }
-
-// HasPods says that there is a pod at all, ready or not: the workload is not asleep.
-func (t *Target) HasPods() bool { return t.pods.Load() > 0 }
-
-// Up is the time since this process first saw the workload with a pod, since it last had none.
-func (t *Target) Up() time.Duration { return time.Duration(t.clock.now() - t.up.Load()) }
-
-// Emptied is how often the workload's last pod has gone. A wake from before that is over.
-func (t *Target) Emptied() int64 { return t.emptied.Load() }
-
 // Paused says that the owner of the workload does not want it to be woken.
 func (t *Target) Paused() bool { return t.paused.Load() }
 
 // Retiring says that a route of the workload is being given back, so that it must be neither woken nor put to sleep.
 func (t *Target) Retiring() bool { return t.retiring.Load() }
-
-// BeginWake reports whether the caller begins a wake: true for the first caller since the workload fell asleep, and
-// false where somebody else, perhaps another interceptor, has woken it already.
-func (t *Target) BeginWake() bool {
-	now := t.clock.now()
-	if t.Ready() || t.HasPods() || !t.woken.CompareAndSwap(0, now) {
-		return false
-	}
-	t.start.begin(now)
-	t.metrics.Woken()
-	return true
-}
-
-// Waking is how long the wake under way takes already, if it was seen to begin here, and else 0.
-func (t *Target) Waking() time.Duration {
-	began := t.woken.Load()
-	if began == 0 {
-		return 0
-	}
-	return time.Duration(t.clock.now() - began)
-}
-
-// AbandonWake forgets a wake that has come to nothing, so that the next request begins another one.
-func (t *Target) AbandonWake() { t.woken.Store(0) }
-
-// StartLoop reports whether the caller is to run the wake loop of this target; it then has to call StopLoop.
-func (t *Target) StartLoop() bool { return t.wakeLoop.CompareAndSwap(false, true) }
-
-// StopLoop ends the wake loop and reports whether that is final. It is not when a request began to wait meanwhile and
-// saw the loop still running: then the caller goes on.
-func (t *Target) StopLoop() bool {
-	t.wakeLoop.Store(false)
-	return t.held.Load() == 0 || !t.StartLoop()
-}
-
-// awake ends the wake under way, if there is one.
-func (t *Target) awake() {
-	if began := t.woken.Swap(0); began != 0 {
-		t.metrics.ColdStart(time.Duration(t.clock.now() - began))
-	}
-}
