@@ -50,6 +50,9 @@ func DefaultLimits() Limits {
 	return l
 }
 
+// DefaultDrainTimeout is Options.DrainTimeout where nothing else is said.
+const DefaultDrainTimeout = time.Minute
+
 // AllHops believes every entry of X-Forwarded-For.
 const AllHops = headers.AllHops
 
@@ -65,11 +68,11 @@ type Options struct {
 	// HealthAddress has /healthz, /readyz and /metrics. Default ":8081".
 	HealthAddress string
 	// DrainTimeout bounds the shutdown: the time until no traffic comes any more and the time for what runs then.
-	// Default 30 s.
+	// Default DefaultDrainTimeout.
 	DrainTimeout time.Duration
 	// ListenHost is the address that routes listen on. Default all addresses.
 	ListenHost string
-	// Linger is how long removed routes go on accepting for the sake of kube-proxies that are late. Default 10 s.
+	// Linger is how long removed routes go on accepting for the sake of kube-proxies that are late. Default route.TableOptions' own.
 	// UnpublishedLinger is how long no new connection has to have come to an interceptor that is to end, once it is
 	// unpublished: a node where kube-proxy is late goes on sending them. Default 2 s.
 	Linger, UnpublishedLinger time.Duration
@@ -80,17 +83,15 @@ type Options struct {
 	TrustedHops *int
 	// HideHeld leaves out of answers how long their requests were held, which Scale-To-Zero-Held says else.
 	HideHeld bool
-	// PageGrace is how long a browser that opens a page waits until it is shown ours. Default 1 s.
+	// PageGrace is how long a browser that opens a page waits until it is shown ours. Default forward.Options' own.
 	PageGrace time.Duration
 	// PeerAddress returns the address to dial for a peer. Default its IP and GRPCAddress's port.
 	PeerAddress func(peer.Peer) string
 	// Registry takes the metrics. Default a new one.
 	Registry *prometheus.Registry
-	Log      logr.Logger
-
-	// For tests:
-	assembled func(*interceptor)
-	minGaveUp time.Duration
+	// MinGaveUp is the shortest wait behind which a client that leaves counts as having given up. Default route.TableOptions' own.
+	MinGaveUp time.Duration
+	Log       logr.Logger
 }
 
 func (o *Options) setDefaults() error {
@@ -99,8 +100,7 @@ func (o *Options) setDefaults() error {
 	}
 	o.GRPCAddress = cmp.Or(o.GRPCAddress, ":9090")
 	o.HealthAddress = cmp.Or(o.HealthAddress, ":8081")
-	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
-	o.Linger = cmp.Or(o.Linger, 10*time.Second)
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, DefaultDrainTimeout)
 	o.UnpublishedLinger = cmp.Or(o.UnpublishedLinger, 2*time.Second)
 	o.Limits.SetDefaults()
 	o.TrustedHops = cmp.Or(o.TrustedHops, new(AllHops))

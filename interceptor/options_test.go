@@ -20,7 +20,7 @@ func TestOptionsDefaults(t *testing.T) {
 		"one hop":         {Options{TrustedHops: new(1)}, DefaultLimits(), 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.options.Cluster = newFakeCluster()
+			tc.options.Cluster = struct{ Cluster }{}
 			if err := tc.options.setDefaults(); err != nil {
 				t.Fatal(err)
 			}

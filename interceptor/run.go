@@ -46,9 +46,6 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	i := assemble(o)
-	if o.assembled != nil {
-		o.assembled(i)
-	}
 	grpc, err := newGRPC(ctx, o.GRPCAddress, i.scaler, i.peerSide, reach.NewServer(reach.Options{Service: i.table.Service}))
 	if err != nil {
 		return err
@@ -107,7 +104,7 @@ func assemble(o Options) *interceptor {
 	i.table = route.NewTable(route.TableOptions{
 		Listeners: i.manager, Waker: i.waker, RouteMetrics: m.Route, TargetMetrics: m.Target,
 		Hub: i.hub, Memory: i.memory, NewPool: i.engine.NewPool, Linger: o.Linger, Log: o.Log.WithName("route"),
-		GaveUp: notice.GaveUp(o.Notices), MinGaveUp: o.minGaveUp, Unreachable: unreachable(o.Cluster),
+		GaveUp: notice.GaveUp(o.Notices), MinGaveUp: o.MinGaveUp, Unreachable: unreachable(o.Cluster),
 	})
 	m.Watch(i.table.Targets)
 	i.reporter = notice.NewReporter(notice.Options{Events: o.Notices, Routes: i.table.Routes, Peers: i.peers.Count})
@@ -193,10 +190,8 @@ func (i *interceptor) waitForQuiet(parts context.Context, limit time.Time) {
 // sink hands what the watch sees to those it is for.
 type sink struct {
 	*route.Table
-	peers *peer.Pool
+	*peer.Pool
 	pages *page.Pages
 }
 
 func (s sink) SetTheme(namespace, source string) { s.pages.SetTheme(namespace, source) }
-
-func (s sink) SetPeers(peers []peer.Peer) { s.peers.SetPeers(peers) }

@@ -1,0 +1,168 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/notice"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// board keeps notices.
+type board struct {
+	mu   sync.Mutex // protects seen
+	seen []notice.Notice
+}
+
+func (b *board) Notice(n notice.Notice) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.seen = append(b.seen, n)
+}
+
+func (b *board) notices() []notice.Notice {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]notice.Notice(nil), b.seen...)
+}
+
+// Clients that give up on held requests are noticed, whatever they speak.
+func TestClientsGiveUp(t *testing.T) {
+	giveUp := map[string]func(t *testing.T, listen int32, held func()){
+		"HTTP/1.1": func(t *testing.T, listen int32, held func()) {
+			c := connect(t, listen)
+			c.send("POST /report?secret=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
+			held()
+			_ = c.Close()
+		},
+		"HTTP/2": func(t *testing.T, listen int32, held func()) {
+			transport := &http.Transport{Protocols: new(http.Protocols)}
+			transport.Protocols.SetUnencryptedHTTP2(true)
+			defer transport.CloseIdleConnections()
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, url(listen, "/report?secret=1"), nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if resp, err := (&http.Client{Transport: transport}).Do(req); err == nil {
+					_ = resp.Body.Close()
+					t.Error("the app has answered")
+				}
+			}()
+			held()
+			cancel()
+			<-done
+		},
+		"TCP": func(t *testing.T, listen int32, held func()) {
+			c := connect(t, listen)
+			c.send("\x00\x01")
+			held()
+			_ = c.SetLinger(0) // who has spoken and closes in order may wait for an answer
+			_ = c.Close()
+		},
+	}
+	for protocol, give := range giveUp {
+		t.Run(protocol, func(t *testing.T) {
+			b := &board{}
+			n := start(t, "a", nil, func(o *interceptor.Options) { o.Notices, o.MinGaveUp = b, time.Millisecond })
+			listen := freePort(t)
+			n.set(unpublished(service(listen, api.ProtocolAuto)))
+			n.synced()
+			n.waitReady()
+			// On a busy machine the waits differ; there are soon three of about the same length.
+			for end := time.Now().Add(5 * within); len(b.notices()) == 0 && time.Now().Before(end); {
+				give(t, listen, func() {
+					n.measures(`scale_to_zero_held_requests{namespace="shop",workload="Deployment/web"} 1`)
+				})
+				n.measures(`scale_to_zero_held_requests{namespace="shop",workload="Deployment/web"} 0`)
+			}
+			got := b.notices()
+			if len(got) != 1 || got[0].Reason != notice.ClientsGaveUp || got[0].ID != "gave-up-s1" || got[0].ServiceUID != "u1" ||
+				strings.Contains(got[0].Message, "secret") || strings.Contains(got[0].Message, "POST /report from 127.0.0.1") != (protocol != "TCP") {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// Requests of all kinds are counted by their source, each once, and those that neither wake nor count are not.
+func TestSourcesOfRequests(t *testing.T) {
+	p := newWirePod(t, func(c *wireConn) {
+		for {
+			m, err := c.request()
+			if err != nil {
+				return
+			}
+			if m.path() == "/ws" {
+				c.send(switched)
+				_, _ = io.Copy(c, c.r)
+				return
+			}
+			c.send(ok("ok"))
+		}
+	})
+	n, listen := serving(t, api.ProtocolAuto, p.addr)
+	ask := func(agent, more string) {
+		c := connect(t, listen)
+		for range 3 {
+			c.send("GET /api/tick?secret HTTP/1.1\r\nHost: h\r\nUser-Agent: " + agent + "\r\n" + more + "\r\n")
+			c.want(200, "ok")
+		}
+		_ = c.Close()
+	}
+	ask("script/1", "")
+	ask("script/1", "X-Forwarded-For: 203.0.113.9, 192.0.2.7\r\n")
+	ask("kube-probe/1.37", "")
+	ws := switches(t, listen)
+	ws.send("a")
+	ws.reads("a")
+	i := n.seen()
+	var one *route.Route
+	for _, r := range i.Routes() {
+		one = r
+	}
+	var got route.Sources
+	lines := map[string]bool{}
+	take := func() {
+		got = one.TakeSources()
+		for _, s := range got.Each {
+			lines[fmt.Sprintf("%s %s %s %s: %d, open %d", s.Visit.Method, s.Visit.Path, s.Visit.Remote, s.Visit.Agent, s.Requests, s.Open)] = true
+		}
+	}
+	take()
+	for _, s := range got.Each {
+		if s.Visit.Path == "/ws" && s.Busy == 0 {
+			t.Errorf("no bytes were seen on %+v", s)
+		}
+	}
+	for _, want := range []string{
+		"GET /api/tick 127.0.0.1 script/1: 3, open 0", "GET /api/tick 192.0.2.7 script/1: 3, open 0", "GET /ws 127.0.0.1 : 1, open 1",
+	} {
+		if !lines[want] {
+			t.Errorf("%q is not among %v", want, lines)
+		}
+	}
+	if got.All != 7 || len(got.Each) != 3 {
+		t.Errorf("%d requests of %v", got.All, lines)
+	}
+	_ = ws.Close()
+	eventually(t, "closed", func() bool {
+		take()
+		return lines["GET /ws 127.0.0.1 : 0, open 0"] || len(got.Each) == 0
+	})
+}
