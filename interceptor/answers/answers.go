@@ -132,7 +132,8 @@ func (a *Answer) all() []Field {
 	if kind == "" {
 		kind = "text/plain; charset=utf-8"
 	}
-	fields := append(make([]Field, 0, 8), Field{"Content-Type", kind}, Field{"Cache-Control", "no-store"}, Field{"X-Content-Type-Options", "nosniff"})
+	fields := append(make([]Field, 0, 8),
+		Field{"Content-Type", kind}, Field{"Cache-Control", "no-store"}, Field{"X-Content-Type-Options", "nosniff"})
 	if a.RetryAfter > 0 {
 		fields = append(fields, Field{"Retry-After", strconv.Itoa(a.RetryAfter)})
 	}

@@ -114,6 +114,6 @@ func addrOf(r *http.Request) netip.AddrPort {
 type logWriter struct{ log logr.Logger }
 
 func (w logWriter) Write(b []byte) (int, error) {
-	w.log.V(1).Info("serving HTTP/2", "message", strings.TrimSpace(string(b)))
+	w.log.V(1).Info("Serving HTTP/2", "message", strings.TrimSpace(string(b)))
 	return len(b), nil
 }

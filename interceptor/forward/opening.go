@@ -152,9 +152,9 @@ func (o *opening) try(pod *route.Endpoint) (_ failure, err error) {
 	}()
 	s := o.server
 	if s.route.ProxyProtocol() {
-		o.up, err = takeFor(s.base, pod, endsOf(s.route, wire.RemoteAddr(o.client), o.client.LocalAddr()))
+		o.up, err = connectFor(s.base, pod, endsOf(s.route, wire.RemoteAddr(o.client), o.client.LocalAddr()))
 	} else {
-		o.up, err = take(s.base, pod, 0)
+		o.up, err = connect(s.base, pod, 0)
 	}
 	if err != nil {
 		return failure{unsent: true, over: s.base.Err() != nil}, err

@@ -109,9 +109,9 @@ func (p *pool) put(c *podConn, sent int) {
 	}
 }
 
-// take returns a connection to pod: an idle one that was used no longer ago than maxIdle, or else a new one, as which 0
+// connect returns a connection to pod: an idle one that was used no longer ago than maxIdle, or else a new one, as which 0
 // always gets. The error says that pod could not be reached; it has been told.
-func take(ctx context.Context, pod *route.Endpoint, maxIdle time.Duration) (*podConn, error) {
+func connect(ctx context.Context, pod *route.Endpoint, maxIdle time.Duration) (*podConn, error) {
 	p := pod.Pool.(*pool)
 	if c := p.get(maxIdle); c != nil {
 		pod.Succeed()

@@ -37,9 +37,9 @@ func announce(c net.Conn, e ends) error {
 	return err
 }
 
-// takeFor is take for a connection that is to begin with the header.
-func takeFor(ctx context.Context, pod *route.Endpoint, e ends) (*podConn, error) {
-	up, err := take(ctx, pod, 0)
+// connectFor is connect for a connection that is to begin with the header.
+func connectFor(ctx context.Context, pod *route.Endpoint, e ends) (*podConn, error) {
+	up, err := connect(ctx, pod, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,7 @@ func (r relay) final(in *wire.Buffer) (outcome, error) {
 		rest.Left = 0 // it is the chunks that tell the end
 	}
 	c.flow.Src, c.flow.Plain = r.up.Sock, rest.Chunked && r.req.Minor == 0
-	first, n, err := rest.Take(in.Bytes()[r.answerLength:], c.flow.Plain)
+	first, n, err := rest.Consume(in.Bytes()[r.answerLength:], c.flow.Plain)
 	if err != nil {
 		r.drop(in)
 		return finished, unreadable(err.Error())

@@ -92,7 +92,7 @@ func (x *request1) prepare() error {
 		x.readSmallBody()
 	}
 	b := x.in.Bytes()
-	first, n, err := x.body.Take(b[x.headLength:], false)
+	first, n, err := x.body.Consume(b[x.headLength:], false)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (x *request1) readSmallBody() {
 func (x *request1) connect(pod *route.Endpoint) (*podConn, error) {
 	s := x.conn.server
 	if s.route.ProxyProtocol() {
-		return takeFor(s.base, pod, endsOf(s.route, x.peer, x.client.LocalAddr()))
+		return connectFor(s.base, pod, endsOf(s.route, x.peer, x.client.LocalAddr()))
 	}
 	maxIdle := hotFor
 	switch {
@@ -129,7 +129,7 @@ func (x *request1) connect(pod *route.Endpoint) (*podConn, error) {
 	case x.replayable():
 		maxIdle = s.engine.options.PodIdleTimeout
 	}
-	return take(s.base, pod, maxIdle)
+	return connect(s.base, pod, maxIdle)
 }
 
 // replayable says that the request may be carried out twice, and that all of it is still here.

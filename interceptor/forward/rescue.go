@@ -46,5 +46,6 @@ func (a aborting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func logPanic(log logr.Logger, p any) {
-	log.Error(fmt.Errorf("panic: %v", p), "A fault of the interceptor has ended one connection; please report it", "stack", string(debug.Stack()))
+	log.Error(fmt.Errorf("panic: %v", p), "A fault of the interceptor has ended one connection; please report it",
+		"stack", string(debug.Stack()))
 }

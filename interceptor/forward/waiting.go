@@ -90,13 +90,13 @@ func (s *Server) reach(ctx context.Context, pod *route.Endpoint) bool {
 	defer pod.Done()
 	// The client that goes away must not make the pod suspect.
 	if s.route.ProxyProtocol() {
-		up, err := takeFor(context.WithoutCancel(ctx), pod, ends{})
+		up, err := connectFor(context.WithoutCancel(ctx), pod, ends{})
 		if err == nil {
 			_ = up.Close()
 		}
 		return err == nil
 	}
-	up, err := take(context.WithoutCancel(ctx), pod, s.engine.options.PodIdleTimeout)
+	up, err := connect(context.WithoutCancel(ctx), pod, s.engine.options.PodIdleTimeout)
 	if err != nil {
 		return false
 	}

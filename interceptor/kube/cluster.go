@@ -142,12 +142,12 @@ func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (
 	if err != nil || replicas > 0 {
 		return false, refusal(err)
 	}
-	patch := []byte(`{"spec":{"replicas":1}}`)
+	patch, o := []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{FieldManager: fieldManager}
 	switch w.String() {
 	case "Deployment/" + w.Name:
-		_, err = c.client.AppsV1().Deployments(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "scale")
+		_, err = c.client.AppsV1().Deployments(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, o, "scale")
 	case "StatefulSet/" + w.Name:
-		_, err = c.client.AppsV1().StatefulSets(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "scale")
+		_, err = c.client.AppsV1().StatefulSets(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, o, "scale")
 	default:
 		var custom dynamic.ResourceInterface
 		if custom, err = c.custom(namespace, w); err == nil {

@@ -90,7 +90,7 @@ func (r *recorder) add(s story) {
 	select {
 	case r.queue <- happened{s, time.Now()}:
 	default:
-		r.options.Log.V(1).Info("dropping an event, since too many wait", "namespace", s.namespace, "service", s.service)
+		r.options.Log.V(1).Info("Dropping an event, since too many wait", "namespace", s.namespace, "service", s.service)
 	}
 }
 
@@ -113,7 +113,7 @@ func (r *recorder) run(ctx context.Context) {
 	}
 	for range len(r.queue) {
 		if out.Err() != nil {
-			r.options.Log.Info("ending without having written all events about wakes", "left", len(r.queue))
+			r.options.Log.Info("Ending without having written all events about wakes", "left", len(r.queue))
 			return
 		}
 		r.writeAll(out, <-r.queue)
@@ -131,7 +131,7 @@ func (r *recorder) write(ctx context.Context, event *corev1.Event) {
 	defer cancel()
 	_, err := r.client.CoreV1().Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		r.options.Log.Error(err, "writing event", "namespace", event.Namespace, "name", event.Name)
+		r.options.Log.Error(err, "Writing an event failed", "namespace", event.Namespace, "name", event.Name)
 	}
 }
 

@@ -69,7 +69,7 @@ func (s *themes) Update(obj any) error {
 		return nil
 	}
 	if source == "" {
-		s.log.Info("a waiting page's ConfigMap has no template", "namespace", m.Namespace, "name", themeName, "key", themeKey)
+		s.log.Info("A waiting page's ConfigMap has no template", "namespace", m.Namespace, "name", themeName, "key", themeKey)
 	}
 	s.told[m.Namespace] = sum
 	s.sink.SetTheme(m.Namespace, source)

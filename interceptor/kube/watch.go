@@ -230,7 +230,7 @@ func (s *store) tellRoute(service name) {
 	for _, sl := range own {
 		var r api.Routes
 		if r, err = api.DecodeRoutes(sl.routes); err != nil {
-			s.log.Error(err, "leaving out a route slice", "namespace", service.namespace, "service", service.name)
+			s.log.Error(err, "Leaving out a route slice", "namespace", service.namespace, "service", service.name)
 			continue
 		}
 		if len(valid) == 0 {
@@ -256,7 +256,7 @@ func (s *store) tellRoute(service name) {
 func (s *store) combined(routes api.Routes, own []slice, direct name) route.Service {
 	progress, err := api.DecodeProgress(own[0].progress)
 	if err != nil {
-		s.log.Error(err, "not telling how far a start has come", "namespace", direct.namespace, "service", routes.Service)
+		s.log.Error(err, "Not reporting how far a start has come", "namespace", direct.namespace, "service", routes.Service)
 	}
 	all := combine(routes, own, s.of(roleName{api.RoleDirect, direct}))
 	all.Progress = progress

@@ -64,7 +64,8 @@ func (m *Metrics) Watch(targets func() []*route.Target) {
 		held: prometheus.NewDesc(namespace+"_held_requests",
 			"Requests that wait for a pod.", []string{"namespace", "workload"}, nil),
 		awake: prometheus.NewDesc(namespace+"_awake_seconds",
-			"How long this interceptor has seen the workload with pods without a break; 0 while it has none.", []string{"namespace", "workload"}, nil),
+			"How long this interceptor has seen the workload with pods without a break; 0 while it has none.",
+			[]string{"namespace", "workload"}, nil),
 	})
 }
 

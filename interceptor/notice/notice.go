@@ -103,7 +103,8 @@ func (r *Reporter) look(now time.Time) {
 			}
 		case known && now.Sub(last) < every:
 			told[target.Key] = last
-		case target.Sleeps() && !target.Retiring() && target.Up() >= max(minAwake, cooldowns*target.Cooldown()) && target.Idle() < target.Cooldown():
+		case !target.Sleeps(), target.Retiring(), target.Up() < max(minAwake, cooldowns*target.Cooldown()), target.Idle() >= target.Cooldown():
+		default:
 			told[target.Key] = now
 			r.report(target, routes, now)
 		}
@@ -226,9 +227,10 @@ func GaveUp(events Events) func(*route.Route, route.GaveUp) {
 
 // gaveUp is what such a notice says.
 func gaveUp(service string, w api.Workload, g route.GaveUp) string {
-	return fmt.Sprintf("%d requests for Service %s gave up after about %s while %s was starting; they would have been held for %s. The last was %s. "+
-		"A time-out of %s of the client, or of a proxy before scale-to-zero, is too short for this app: raise it "+
-		"(ingress-nginx: nginx.ingress.kubernetes.io/proxy-read-timeout; AWS: idle_timeout.timeout_seconds of alb.ingress.kubernetes.io/load-balancer-attributes; "+
+	return fmt.Sprintf("%d requests for Service %s gave up after about %s while %s was starting; they would have been held for %s. "+
+		"The last was %s. A time-out of %s of the client, or of a proxy before scale-to-zero, is too short for this app: raise it "+
+		"(ingress-nginx: nginx.ingress.kubernetes.io/proxy-read-timeout; "+
+		"AWS: idle_timeout.timeout_seconds of alb.ingress.kubernetes.io/load-balancer-attributes; "+
 		"GKE: timeoutSec of a BackendConfig; see README, \"Time-outs of proxies\")",
 		g.Clients, service, short(g.After), w, short(g.HoldTimeout), scaler.Describe(&g.Last), short(g.After))
 }

@@ -112,7 +112,7 @@ func (p *Pages) Render(w Wait, acceptLanguage string) Document {
 	p.mu.RUnlock()
 	body, err := execute(theme, v)
 	if err != nil && !errors.Is(err, errNoTheme) {
-		p.log.V(1).Info("making a waiting page of a theme failed", "namespace", w.Namespace, "error", err.Error())
+		p.log.V(1).Info("Making a waiting page from a theme failed", "namespace", w.Namespace, "error", err.Error())
 	}
 	if err != nil {
 		body, err = execute(p.builtin, v)

@@ -29,7 +29,7 @@ func (p *Pages) SetTheme(namespace, source string) {
 	if source != "" {
 		var err error
 		if theme, err = p.parse(namespace, source); err != nil {
-			p.log.Info("refusing a waiting page's template; the built-in page is used", "namespace", namespace, "reason", err.Error())
+			p.log.Info("Refusing a waiting page's template; the built-in page is used", "namespace", namespace, "reason", err.Error())
 		}
 	}
 	p.mu.Lock()

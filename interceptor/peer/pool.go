@@ -222,11 +222,11 @@ func (p *Pool) subscribe(ctx context.Context, conn *grpc.ClientConn, peer *follo
 			p.options.Log.V(1).Info("Following a peer", "peer", peer.Name)
 		}
 		heard = true
-		p.take(peer, message)
+		p.apply(peer, message)
 	}
 }
 
-func (p *Pool) take(peer *follower, message *pb.Counts) {
+func (p *Pool) apply(peer *follower, message *pb.Counts) {
 	now := time.Now()
 	p.mu.Lock()
 	of := p.counts[peer]

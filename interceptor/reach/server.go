@@ -76,7 +76,7 @@ func (s *Server) Pods(ctx context.Context, r *pb.PodsRequest) (*pb.PodsResponse,
 	for i, p := range service.Routes.Ports {
 		pods := slices.Clone(service.Endpoints[p.Name])
 		out.Ports = append(out.Ports, &pb.Port{Name: p.Name, Ready: int32(len(pods))})  //nolint:gosec // no Service has so many
-		rand.Shuffle(len(pods), func(a, b int) { pods[a], pods[b] = pods[b], pods[a] }) //nolint:gosec // so that each has its turn; it is no secret
+		rand.Shuffle(len(pods), func(a, b int) { pods[a], pods[b] = pods[b], pods[a] }) //nolint:gosec // it is no secret
 		tries[i] = make([]try, min(len(pods), maxPods))
 		for n := range tries[i] {
 			dials.Go(func() error {

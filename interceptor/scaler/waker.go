@@ -26,8 +26,8 @@ type WakerOptions struct {
 	Hub *counts.Hub
 	// Repeat is how often a waking workload is looked at again. Default 1 s.
 	Repeat time.Duration
-	// Patience is how long KEDA has for scaling until we do. Default 3 s.
-	Patience time.Duration
+	// KEDAGrace is how long KEDA has for scaling until we do. Default 3 s.
+	KEDAGrace time.Duration
 	// Linger is how long a wake goes on for which no request waits any more. A waiting page without JavaScript comes again
 	// every 2 s. Default 5 s.
 	Linger time.Duration
@@ -38,7 +38,7 @@ type WakerOptions struct {
 
 func (o *WakerOptions) setDefaults() {
 	o.Repeat = cmp.Or(o.Repeat, time.Second)
-	o.Patience = cmp.Or(o.Patience, 3*time.Second)
+	o.KEDAGrace = cmp.Or(o.KEDAGrace, 3*time.Second)
 	o.Linger = cmp.Or(o.Linger, 5*time.Second)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 }
@@ -108,7 +108,7 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 	var direct backoff
 	for {
 		listens := w.push(t)
-		if !t.Paused() && (!listens || time.Since(began) >= w.options.Patience) && direct.due(time.Now()) {
+		if !t.Paused() && (!listens || time.Since(began) >= w.options.KEDAGrace) && direct.due(time.Now()) {
 			w.scale(r, t, listens)
 		}
 		select {

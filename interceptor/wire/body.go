@@ -24,13 +24,13 @@ func (b *Body) Ended() bool {
 	return b.Left == 0
 }
 
-// Take goes on by those of the bytes that belong to the body and returns how many they are, and what is passed on: they
+// Consume goes on by those of the bytes that belong to the body and returns how many they are, and what is passed on: they
 // themselves, or chunks in their place that are well-formed, in other memory. If plain, the framing of chunks is taken out,
 // in place. The error is an http1.Malformed.
-func (b *Body) Take(came []byte, plain bool) (pass []byte, n int, err error) {
+func (b *Body) Consume(came []byte, plain bool) (pass []byte, n int, err error) {
 	switch {
 	case b.Chunked && plain:
-		return b.takePlain(came)
+		return b.consumePlain(came)
 	case b.Chunked:
 		return b.Chunks.Feed(came)
 	case b.Left == UntilEnd:
@@ -42,7 +42,7 @@ func (b *Body) Take(came []byte, plain bool) (pass []byte, n int, err error) {
 	return came[:n], n, err
 }
 
-func (b *Body) takePlain(came []byte) (pass []byte, n int, err error) {
+func (b *Body) consumePlain(came []byte) (pass []byte, n int, err error) {
 	length := 0
 	for n < len(came) && !b.Chunks.Done() {
 		m, kind, err := b.Chunks.Next(came[n:])

@@ -40,7 +40,7 @@ func TestBodyTakes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := tc.body
-			pass, n, err := b.Take([]byte(tc.came), tc.plain)
+			pass, n, err := b.Consume([]byte(tc.came), tc.plain)
 			if err != nil || string(pass) != tc.pass || n != tc.used || b.Ended() != tc.ended {
 				t.Errorf("got %q, %d, %v; ended %v", pass, n, err, b.Ended())
 			}
@@ -51,7 +51,7 @@ func TestBodyTakes(t *testing.T) {
 func TestBodyTakesNoBadChunks(t *testing.T) {
 	for _, plain := range []bool{false, true} {
 		b := chunkedBody()
-		if _, n, err := b.Take([]byte("1\r\nab"), plain); n != 4 || !errors.Is(err, http1.BadChunkEnd) {
+		if _, n, err := b.Consume([]byte("1\r\nab"), plain); n != 4 || !errors.Is(err, http1.BadChunkEnd) {
 			t.Errorf("plain %v: got %d, %v", plain, n, err)
 		}
 	}
@@ -65,7 +65,7 @@ func TestPlainInPieces(t *testing.T) {
 	for range 500 {
 		b, got := chunkedBody(), ""
 		for rest := []byte(chunks + "next"); !b.Ended(); {
-			pass, n, err := b.Take(bytes.Clone(rest[:1+r.IntN(len(rest))]), true)
+			pass, n, err := b.Consume(bytes.Clone(rest[:1+r.IntN(len(rest))]), true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,11 +97,11 @@ func TestBodyRawAndSkip(t *testing.T) {
 	if chunks.raw() != 0 {
 		t.Errorf("%d bytes of a chunk without a size", chunks.raw())
 	}
-	if _, _, err := chunks.Take([]byte("10\r\nab"), false); err != nil || chunks.raw() != 14 {
+	if _, _, err := chunks.Consume([]byte("10\r\nab"), false); err != nil || chunks.raw() != 14 {
 		t.Fatalf("%d left, %v", chunks.raw(), err)
 	}
 	chunks.skip(14)
-	if _, n, err := chunks.Take([]byte("\r\n0\r\n\r\n"), false); err != nil || n != 7 || !chunks.Ended() {
+	if _, n, err := chunks.Consume([]byte("\r\n0\r\n\r\n"), false); err != nil || n != 7 || !chunks.Ended() {
 		t.Errorf("used %d, %v", n, err)
 	}
 }

@@ -94,7 +94,7 @@ func (f *Flow) moveBuffer(b *Body) error {
 		return ReadError{err}
 	}
 	f.bulk = len(in.Free()) == 0
-	pass, n, err := b.Take(in.Bytes(), f.Plain)
+	pass, n, err := b.Consume(in.Bytes(), f.Plain)
 	if err != nil {
 		f.Src.buffers.Put(in)
 		return ReadError{err}

@@ -21,8 +21,8 @@ const (
 	proxyTCP6        = 0x21
 )
 
-// AppendProxyHeader appends the header of the PROXY protocol, version 2, for a connection from source to destination. Where these are not two addresses of one
-// IP family it says that the connection is of our own, so that the pod goes by the address that it sees.
+// AppendProxyHeader appends the header of the PROXY protocol, version 2, for a connection from source to destination. Where these
+// are not two addresses of one IP family it says that the connection is our own, so that the pod goes by the address that it sees.
 func AppendProxyHeader(dst []byte, source, destination netip.AddrPort) []byte {
 	dst = append(dst, proxySignature...)
 	from, to := source.Addr().Unmap().WithZone(""), destination.Addr().Unmap().WithZone("")
