@@ -194,7 +194,7 @@ func (t *Table) refresh(target *Target) {
 	var cooldown, hold time.Duration
 	var ready, pods int
 	retiring, neverSleeps, paused, expected := false, false, false, false
-	for key := range t.owners[target.Key] {
+	for _, key := range t.owners[target.Key] {
 		s := t.services[key]
 		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
 		hold = max(hold, time.Duration(s.Routes.HoldTimeout))

@@ -186,6 +186,10 @@ func (m *Memory) index(listen int32) {
 	if r == nil {
 		return
 	}
+	if len(m.tabs[listen]) == 0 {
+		r.tabbed.Store(nil)
+		return
+	}
 	clients := map[uint64]struct{}{}
 	for tab, s := range m.tabs[listen] {
 		if !s.forgotten {

@@ -131,7 +131,7 @@ type Table struct {
 	ports     map[int32]routeKey
 	targets   map[Key]*Target
 	// owners are the Services of each workload.
-	owners map[Key]map[serviceKey]struct{}
+	owners map[Key][]serviceKey
 	// waiting are the routes whose port another one has.
 	waiting map[routeKey]struct{}
 	// left are the pools that unlock is to close.
@@ -151,7 +151,7 @@ func NewTable(o TableOptions) *Table {
 		routes:   map[routeKey]*Route{},
 		ports:    map[int32]routeKey{},
 		targets:  map[Key]*Target{},
-		owners:   map[Key]map[serviceKey]struct{}{},
+		owners:   map[Key][]serviceKey{},
 		waiting:  map[routeKey]struct{}{},
 	}
 }
@@ -194,10 +194,7 @@ func (t *Table) RemoveService(namespace, name string) {
 // own takes s in. The caller holds mu.
 func (t *Table) own(s Service) {
 	key := s.target()
-	if t.owners[key] == nil {
-		t.owners[key] = map[serviceKey]struct{}{}
-	}
-	t.owners[key][s.key()] = struct{}{}
+	t.owners[key] = append(t.owners[key], s.key())
 	t.services[s.key()] = s
 	if s.Published {
 		t.published++
@@ -207,8 +204,9 @@ func (t *Table) own(s Service) {
 // disown is the opposite of own. The caller holds mu.
 func (t *Table) disown(s Service) {
 	key := s.target()
-	delete(t.owners[key], s.key())
-	if len(t.owners[key]) == 0 {
+	if rest := slices.DeleteFunc(t.owners[key], func(other serviceKey) bool { return other == s.key() }); len(rest) > 0 {
+		t.owners[key] = rest
+	} else {
 		delete(t.owners, key)
 	}
 	delete(t.services, s.key())
