@@ -36,7 +36,7 @@ func (s *stream) try(pod *route.Endpoint) (failure, error) {
 		transport = s.announcing()
 	}
 	a := &attempt2{pod: pod, body: s.body}
-	resp, err := a.send(ctx, transport, s.out)
+	resp, err := a.send(ctx, transport, s.out) //nolint:bodyclose // passOn closes it
 	if err == nil {
 		s.resp = resp
 		return failure{}, nil

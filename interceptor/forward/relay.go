@@ -182,7 +182,7 @@ func (r relay) settle(f fate, given bool, err error) outcome {
 func (r relay) giveBack(keeps bool) {
 	r.watch.unwatch() // or up would be closed, while another request has it, if the client went now
 	r.watch.up.Store(nil)
-	r.conn.flow.Src = nil
+	r.flow.Src = nil
 	if keeps && !r.up.single {
 		r.up.pool.put(r.up, r.sent)
 	} else {
@@ -248,7 +248,7 @@ func (r relay) listens(b []byte) bool {
 
 // copyEvents passes on the rest of an answer that is a stream of events.
 func (r relay) copyEvents(rest *wire.Body) error {
-	flow := &r.conn.flow
+	flow := &r.flow
 	talk := r.hear()
 	flow.Waits = wire.Both{A: r.conn, B: talk.of(false)}
 	defer func() { flow.Waits = r.conn }()

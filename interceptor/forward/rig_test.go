@@ -268,23 +268,6 @@ func newPod(tb testing.TB, script func(*net.TCPConn, *bufio.Reader)) string {
 	return l.Addr().String()
 }
 
-// newSockPair returns two ends of one connection: ours, and the other side's.
-func newSockPair(tb testing.TB, e *Engine, large bool) (*wire.Sock, *net.TCPConn) {
-	tb.Helper()
-	l := listen(tb)
-	theirs := dial(tb, l.Addr().String())
-	ours, err := l.AcceptTCP()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = ours.Close() })
-	s, err := wire.NewSock(ours, e.buffers, large)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return s, theirs
-}
-
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	tick := time.NewTicker(time.Millisecond)

@@ -16,7 +16,9 @@ type Waits interface {
 
 // ReadError and WriteError tell at which end of a flow something went wrong.
 type (
-	ReadError  struct{ Err error }
+	// ReadError is of the source.
+	ReadError struct{ Err error }
+	// WriteError is of the destination.
 	WriteError struct{ Err error }
 )
 

@@ -16,8 +16,8 @@ func write(fd uintptr, b []byte) (int, syscall.Errno) { return call(syscall.SYS_
 
 func call(number, fd uintptr, b []byte) (int, syscall.Errno) {
 	for {
-		first := unsafe.Pointer(unsafe.SliceData(b))
-		n, _, errno := syscall.RawSyscall(number, fd, uintptr(first), uintptr(len(b))) //nolint:gosec // as package syscall does
+		first := unsafe.Pointer(unsafe.SliceData(b)) //nolint:gosec // as package syscall does
+		n, _, errno := syscall.RawSyscall(number, fd, uintptr(first), uintptr(len(b)))
 		if errno == 0 {
 			return int(n), 0
 		}
