@@ -27,8 +27,8 @@ type Sink interface {
 	route.Sink
 	// SetPeers says which other interceptors there are.
 	SetPeers([]peer.Peer)
-	// SetTheme says what the waiting pages of a namespace's apps are made of: page.Pages tells more. Another goroutine than
-	// that of the rest may call it.
+	// SetTheme says what the waiting pages of a namespace's apps are made of: see page.Pages. It may be called by
+	// another goroutine than the rest.
 	SetTheme(namespace, source string)
 }
 
@@ -36,7 +36,7 @@ type Sink interface {
 type Cluster interface {
 	scaler.Workloads
 	scaler.Events
-	// Watch tells sink what there is, and then what changes, until ctx is done.
+	// Watch reports to sink what there is, and then what changes, until ctx is done.
 	Watch(ctx context.Context, sink Sink) error
 }
 
@@ -59,7 +59,7 @@ const AllHops = headers.AllHops
 // Options configure Run.
 type Options struct {
 	Cluster Cluster
-	// Notices publishes what owners of apps should know. Default nobody does.
+	// Notices publishes what owners of apps should know. Default nothing is published.
 	Notices notice.Events
 	// PodName is this interceptor's name to its peers.
 	PodName string
@@ -79,7 +79,7 @@ type Options struct {
 	// Limits bound what clients may take. Each has its own default.
 	Limits Limits
 	// TrustedHops is how many entries at the end of X-Forwarded-For are believed: one for each proxy before us. With 0 all
-	// that such headers say of who came before us is dropped. Default AllHops.
+	// that such headers say of the way before us is dropped. Default AllHops.
 	TrustedHops *int
 	// HideHeld leaves out of answers how long their requests were held, which Scale-To-Zero-Held says else.
 	HideHeld bool

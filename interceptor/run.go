@@ -140,7 +140,7 @@ func (i *interceptor) becomeReady(ctx context.Context) error {
 	return nil
 }
 
-// shutdown ends the data path in the only order in which nobody notices:
+// shutdown ends the data path in the only order in which no client notices:
 //
 //  1. Readiness fails, so that the injector takes this interceptor out of the route slices.
 //  2. Everything goes on, new connections included, until no route slice names this interceptor any more, and longer

@@ -58,7 +58,7 @@ func (g *grpcServer) serve() error {
 	return nil
 }
 
-// stop lets running calls end; the streams have been told to.
+// stop lets running calls end; the streams are ending already.
 func (g *grpcServer) stop() {
 	timer := time.AfterFunc(stopTimeout, g.server.Stop)
 	defer timer.Stop()

@@ -16,7 +16,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// ClientGone is the status that is counted for a request whose client went away before the answer; nobody receives it.
+// ClientGone is the status that is counted for a request whose client went away before the answer; no client receives it.
 const ClientGone = 499
 
 const (
@@ -41,7 +41,7 @@ func (e *UnreadableError) Error() string { return "the app's answer is not HTTP:
 // Field is one that an answer gets from us.
 type Field struct{ Name, Value string }
 
-// Answer is what a client is told.
+// Answer is what a client receives from us.
 type Answer struct {
 	Status     int
 	RetryAfter int // seconds; 0 is no such field

@@ -30,7 +30,7 @@ func Write(w http.ResponseWriter, a Answer) {
 	}
 	w.WriteHeader(a.Status)
 	if a.Text != "" {
-		_, _ = io.WriteString(w, a.Text+"\n") // the client may be gone, and there is nobody else to tell
+		_, _ = io.WriteString(w, a.Text+"\n") // it fails only if the client is gone
 	}
 }
 
@@ -60,7 +60,7 @@ func writeGRPC(w http.ResponseWriter, a Answer, err error) {
 }
 
 // writeHealthy answers gRPC's health check for an app that sleeps: that it serves, as a plain probe is answered 200, since a
-// load balancer that takes it for broken would send it nobody who wakes it.
+// load balancer that considers it broken would send it no request that wakes it.
 func writeHealthy(w http.ResponseWriter) {
 	message, err := proto.Marshal(&grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING})
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// PollField tells a poll of the waiting page. Its value is what the page knows, as page.Wait.State, a comma, and for how many
+// PollField marks a poll of the waiting page. Its value is what the page knows, as page.Wait.State, a comma, and for how many
 // seconds it has waited.
 const PollField = "Scale-To-Zero-Wait"
 
@@ -38,7 +38,7 @@ func (m *Maker) For(r *route.Route, v *route.Visit, err error, value func(name s
 	return a
 }
 
-// HeldFor is what HeldField says of a visit; empty if it was not held, or nobody wants to know.
+// HeldFor is what HeldField says of a visit; empty if it was not held, or the answer is not to say so.
 func (m *Maker) HeldFor(v *route.Visit) string {
 	if v.Held == 0 || m.HideHeld {
 		return ""
@@ -78,7 +78,7 @@ func (m *Maker) Report(w page.Wait, language string) Answer {
 	}
 }
 
-// WaitFor is what is known of a start for somebody who has waited for so long.
+// WaitFor is what is known of a start, for a client that has waited for so long.
 func WaitFor(r *route.Route, start route.Start, waited time.Duration) page.Wait {
 	return page.Wait{Namespace: r.Namespace, App: r.Service, Progress: start.Progress, Elapsed: max(start.Elapsed, waited)}
 }

@@ -12,7 +12,7 @@ const (
 	minAgentLength = 3
 )
 
-// IsIgnorePath says whether p can be one of Routes.IgnorePaths. That of all paths cannot: nobody could wake the app.
+// IsIgnorePath says whether p can be one of Routes.IgnorePaths. `/*` cannot: nothing could wake the app.
 func IsIgnorePath(p string) bool {
 	path := strings.TrimSuffix(p, "*")
 	return strings.HasPrefix(path, "/") && p != "/*" && len(p) <= maxIgnoreLength &&

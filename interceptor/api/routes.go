@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package api is what the control plane and the data path share, and all that they share: the schema of the
-// annotation by which the injector tells the interceptors their routes, and the protobufs by which interceptors
+// annotation by which the injector gives the interceptors their routes, and the protobufs by which interceptors
 // talk to KEDA (externalscaler.proto) and to each other (peer.proto).
 //
 // It imports nothing of this project and nothing of Kubernetes.
@@ -33,7 +33,7 @@ const (
 // interceptors listen: the slice's own ports say only what is published at the moment.
 const RoutesAnnotation = "scale-to-zero/routes"
 
-// Protocols that a Port can be told to speak.
+// Protocols of a Port.
 const (
 	ProtocolAuto = "auto" // look at the first bytes
 	ProtocolHTTP = "http" // HTTP/1.1, HTTP/2 without TLS, and upgrades
@@ -61,7 +61,7 @@ type Routes struct {
 	Ports []Port `json:"ports"`
 	// Cooldown is how long the workload stays up after its last request.
 	Cooldown Duration `json:"cooldown"`
-	// NeverSleeps says that the workload is asked to keep replicas when nobody visits it.
+	// NeverSleeps says that the workload is to keep replicas when it has no visits.
 	NeverSleeps bool `json:"neverSleeps,omitempty"`
 	// HoldTimeout is the longest that a request is held for a pod.
 	HoldTimeout Duration `json:"holdTimeout"`

@@ -10,7 +10,7 @@ const (
 	MetadataWorkload = "workload"
 	// MetadataTargetPendingRequests is how many pending requests one replica is worth: a positive integer.
 	MetadataTargetPendingRequests = "targetPendingRequests"
-	// MetadataInactiveAfter is after what idle time KEDA is to be told that the workload is inactive, as a Go duration; the
+	// MetadataInactiveAfter is the idle time after which KEDA is to learn that the workload is inactive, as a Go duration; the
 	// workload's cool-down if it is missing. It is a little less, since KEDA then waits a little.
 	MetadataInactiveAfter = "inactiveAfter"
 )

@@ -1,10 +1,10 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package counts connects those who count the requests of workloads with those who follow the counts: the peers' streams, which
+// Package counts connects what counts the requests of workloads with what follows the counts: the peers' streams, which
 // follow all workloads, and KEDA's, which follow one each.
 //
-// It knows no counts itself. It says which of them have changed, so that a follower of ten thousand workloads looks at the few
+// It knows no counts itself. It only says which have changed, so that a follower of ten thousand workloads looks at the few
 // that are in use. It imports nothing of this project.
 package counts
 
@@ -34,7 +34,7 @@ func NewHub() *Hub {
 	return &Hub{all: map[*Follower]struct{}{}, each: map[Key]map[*Follower]struct{}{}}
 }
 
-// Changed notes that a workload's counts have changed. Those who follow all workloads see it the next time that they look.
+// Changed notes that a workload's counts have changed. The followers of all workloads see it the next time that they look.
 func (h *Hub) Changed(key Key) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -47,7 +47,7 @@ func (h *Hub) changed(key Key) {
 	}
 }
 
-// Flush has those who follow all workloads look now.
+// Flush has the followers of all workloads look now.
 func (h *Hub) Flush() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -60,7 +60,7 @@ func (h *Hub) flush() {
 	}
 }
 
-// Poke has those who follow one workload look now, and reports whether there are any.
+// Poke has the followers of one workload look now, and reports whether there are any.
 func (h *Hub) Poke(key Key) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -70,14 +70,14 @@ func (h *Hub) Poke(key Key) bool {
 	return len(h.each[key]) > 0
 }
 
-// Followed reports whether anybody follows this one workload.
+// Followed reports whether this one workload has a follower.
 func (h *Hub) Followed(key Key) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.each[key]) > 0
 }
 
-// Follow follows one workload until Close. Those who follow all are told at once, both times.
+// Follow follows one workload until Close. Those that follow all look at once, both times.
 func (h *Hub) Follow(key Key) *Follower {
 	f := &Follower{hub: h, now: make(chan struct{}, 1), key: key}
 	h.mu.Lock()
@@ -100,7 +100,7 @@ func (h *Hub) FollowAll() *Follower {
 	return f
 }
 
-// Follower is one who follows.
+// Follower follows one workload, or all.
 type Follower struct {
 	hub *Hub
 	now chan struct{}

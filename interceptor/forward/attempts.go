@@ -28,7 +28,7 @@ func idempotent[M ~string | ~[]byte](method M) bool {
 
 // holder lets a request wait.
 type holder interface {
-	// hold calls wait with a context that ends when nobody waits any more: the client has gone, or everything is cut.
+	// hold calls wait with a context that ends when the wait is in vain: the client has gone, or everything is cut.
 	hold(wait func(context.Context) error) error
 }
 

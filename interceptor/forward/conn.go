@@ -246,7 +246,7 @@ func (c *conn) read() error {
 	return err
 }
 
-// refuse answers a request that is not one. What follows it cannot be told from it, so that the connection ends.
+// refuse answers a request that is not one. Where it ends cannot be known, so that the connection does.
 func (c *conn) refuse(err error) bool {
 	if !c.served {
 		if c.other = wire.SpeaksOther(c.in.Bytes()); c.other != wire.KindUndecided {
@@ -299,7 +299,7 @@ func (c *conn) hold(wait func(context.Context) error) error {
 func (c *conn) tunnel() error {
 	x := &c.now
 	defer x.leave()
-	c.client.Progress = nil // in a tunnel nobody would leave phaseWrite again
+	c.client.Progress = nil // in a tunnel phaseWrite would never be left again
 	c.watch.enter(phaseTunnel)
 	target := c.server.route.Target()
 	if x.kind == ignored {

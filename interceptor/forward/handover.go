@@ -20,7 +20,7 @@ func newHandover(addr net.Addr) *handover {
 	return &handover{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// give passes conn on, or closes it if nobody accepts any more.
+// give passes conn on, or closes it if it is accepted no more.
 func (h *handover) give(conn net.Conn) {
 	select {
 	case h.conns <- conn:

@@ -25,10 +25,10 @@ import (
 const maxStreams = 2000
 
 // streamBuffer is how many bytes of a request's body net/http reads before anybody asks for them. It is what clients may send
-// before they have been told another number.
+// before they know another number.
 const streamBuffer = 64 << 10
 
-// headerSlack is how many bytes net/http takes more of a header than it is told to, by HTTP/2: what ten fields are counted with
+// headerSlack is how many bytes more than the limit net/http accepts of a header, by HTTP/2: what ten fields are counted with
 // besides their names and values.
 const headerSlack = 10 * 32
 

@@ -27,7 +27,7 @@ const (
 // errSpoke ends the opening of a connection whose client has spoken, so that its protocol can be decided by that.
 var errSpoke = errors.New("the client has spoken")
 
-// opening is a connection of bytes that has no pod yet, or one on which nobody has spoken yet.
+// opening is a connection of bytes that has no pod yet, or one on which neither side has spoken yet.
 type opening struct {
 	call
 	client *wire.Sock
@@ -53,7 +53,7 @@ func (s *Server) serveBytes(tcp *net.TCPConn, early []byte) error {
 }
 
 // serveUndecided is serveBytes for a connection of which early was read, which leaves open what it speaks. A silent client
-// is connected to a pod, and whoever speaks first decides. If that is the client and it speaks HTTP, serveUndecided returns
+// is connected to a pod, and the side that speaks first decides. If that is the client and it speaks HTTP, serveUndecided returns
 // wire.KindHTTP and what it has read, and leaves the connection open.
 //
 // A client that pauses within its first line has its bytes passed on. If they turn out to be HTTP then, the connection is

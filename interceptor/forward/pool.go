@@ -109,8 +109,8 @@ func (p *pool) put(c *podConn, sent int) {
 	}
 }
 
-// connect returns a connection to pod: an idle one that was used no longer ago than maxIdle, or else a new one, as which 0
-// always gets. The error says that pod could not be reached; it has been told.
+// connect returns a connection to pod: an idle one that was used no longer ago than maxIdle, otherwise a new one; maxIdle 0
+// always dials. The error says that pod could not be reached, which the pod knows by then.
 func connect(ctx context.Context, pod *route.Endpoint, maxIdle time.Duration) (*podConn, error) {
 	p := pod.Pool.(*pool)
 	if c := p.get(maxIdle); c != nil {
@@ -125,9 +125,9 @@ func connect(ctx context.Context, pod *route.Endpoint, maxIdle time.Duration) (*
 		return nil, context.Cause(ctx)
 	}
 	if pod.Failures() > failures {
-		return nil, errUnreachable // somebody has found out; not everybody has to
+		return nil, errUnreachable // one request has found out; not all have to
 	}
-	if c := p.get(maxIdle); c != nil { // somebody has been answered
+	if c := p.get(maxIdle); c != nil { // a request has been answered
 		pod.Succeed()
 		return c, nil
 	}

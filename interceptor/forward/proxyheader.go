@@ -70,7 +70,7 @@ func (s *stream) announcing() *http.Transport {
 			return conn, nil
 		},
 		DisableCompression: true,
-		IdleConnTimeout:    time.Second, // nobody uses the transport again
+		IdleConnTimeout:    time.Second, // the transport is not used again
 		Protocols:          shared.Protocols,
 		HTTP2:              shared.HTTP2,
 	}

@@ -121,7 +121,7 @@ func (r relay) final(in *wire.Buffer) (outcome, error) {
 	case r.isHead, !a.HasBody():
 		rest = wire.Body{}
 	case a.Chunked:
-		rest.Left = 0 // it is the chunks that tell the end
+		rest.Left = 0 // the chunks show the end
 	}
 	c.flow.Src, c.flow.Plain = r.up.Sock, rest.Chunked && r.req.Minor == 0
 	first, n, err := rest.Consume(in.Bytes()[r.answerLength:], c.flow.Plain)

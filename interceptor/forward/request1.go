@@ -141,7 +141,7 @@ func (x *request1) replayable() bool {
 func (x *request1) carry(up *podConn) (outcome, error) {
 	x.watch.up.Store(up)
 	if x.watch.gone.Load() || x.conn.server.base.Err() != nil {
-		_ = up.Close() // whoever said so did not see this connection yet
+		_ = up.Close() // the cut did not see this connection yet
 	}
 	var in *wire.Buffer
 	var err error
@@ -193,7 +193,7 @@ func (x *request1) conclude(a answers.Answer) outcome {
 	return reusable
 }
 
-// answerTo is what the client is told about err.
+// answerTo is our answer to err.
 func (x *request1) answerTo(err error) answers.Answer {
 	s := x.conn.server
 	return s.engine.answers.For(s.route, &x.visit, err, x.asked.value)
@@ -207,7 +207,7 @@ func (x *request1) respond(a answers.Answer, keep bool) {
 	}
 	x.out = answers.Append(x.out[:0], a, !keep, x.isHead)
 	x.watch.enter(phaseWrite)
-	_, _ = x.client.Write(x.out) // the client may be gone, and there is nobody else to tell
+	_, _ = x.client.Write(x.out) // it fails only if the client is gone
 }
 
 // poll implements exchange.

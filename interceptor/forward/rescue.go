@@ -15,8 +15,8 @@ import (
 // errRescued is what became of something that a panic has ended.
 var errRescued = errors.New("a fault of the interceptor ended this")
 
-// Rescue keeps a panic in what serves one connection from ending all others with it. It is to be deferred by whoever runs
-// that; it logs the panic and calls end, which ends what the panic has left behind.
+// Rescue keeps a panic in what serves one connection from ending all others with it. The function that runs that defers
+// it; it logs the panic and calls end, which ends what the panic has left behind.
 func Rescue(log logr.Logger, end func()) {
 	if p := recover(); p != nil {
 		logPanic(log, p)

@@ -128,7 +128,7 @@ func (s *Server) sniff(tcp *net.TCPConn, known func()) (kind wire.Kind, early []
 	if kind != wire.KindUndecided {
 		return kind, early, nil
 	}
-	known() // while the port closes, nobody waits for a silent client to speak HTTP/2
+	known() // while the port closes, a silent client is not waited for to speak HTTP/2
 	kind, early, err = s.serveUndecided(tcp, early)
 	if kind != wire.KindHTTP {
 		kind = wire.KindUndecided
@@ -146,7 +146,7 @@ func (s *Server) serveHTTP(tcp *net.TCPConn, early []byte, known func()) (wire.K
 	return c.run(known)
 }
 
-// openConn tells when it is closed.
+// openConn calls closed when it is closed.
 type openConn struct {
 	*wire.PeekedConn
 	closed func()
@@ -163,7 +163,7 @@ func (c *openConn) Close() error {
 //  1. Idle keep-alive connections are closed; answers from now on say "Connection: close". Requests finish. A connection that has
 //     just been opened is given some time for its first request.
 //  2. TCP connections and upgraded ones are waited for just as long.
-//  3. What is left when Cut is called is cut: what waits for a pod is told so, and the connections to pods are closed.
+//  3. What is left when Cut is called is cut: what waits for a pod gets an error, and the connections to pods are closed.
 func (s *Server) Drain() {
 	s.draining.Store(true)
 	s.each((*watch).closeIdle)

@@ -29,7 +29,7 @@ func (c *call) tab() route.Tab {
 	return route.Tab{Client: c.clientHash(), Place: hash(path, []byte(kind))}
 }
 
-// clientHash tells the clients of a route apart: by the visitor's address and the User-Agent. A browser's cookies may
+// clientHash distinguishes the clients of a route: by the visitor's address and the User-Agent. A browser's cookies may
 // change while a tab is open.
 func (c *call) clientHash() uint64 { return hash([]byte(c.visitor()), c.asked.agent()) }
 
@@ -47,7 +47,7 @@ func hash(parts ...[]byte) uint64 {
 }
 
 // reconnects says that the request comes from a tab that was left open: it opens again what the app has cut by going to
-// sleep, and its client has asked for nothing else since. Any other request of that client shows that somebody is there.
+// sleep, and its client has asked for nothing else since. Any other request of that client shows that its user is there.
 func (c *call) reconnects() bool {
 	r := c.server.route
 	if !r.HasTabs() {

@@ -57,10 +57,10 @@ func (t *talk) end(client bool) {
 	}
 }
 
-// silence is for how long nobody has said anything.
+// silence is for how long neither side has said anything.
 func (t *talk) silence() time.Duration { return t.engine.now() - time.Duration(t.last.Load()) }
 
-// touches tells the target that bytes come from one side, no more than once a tick.
+// touches touches the target when bytes come from one side, no more than once a tick.
 type touches struct {
 	talk   *talk
 	client bool

@@ -108,7 +108,7 @@ func (u *upload) end() {
 	u.takeRest()
 }
 
-// await waits for the end of the upload, or of the pod's connection, behind which nobody wants it any more.
+// await waits for the end of the upload, or of the pod's connection, behind which it is of no use.
 func (u *upload) await() {
 	client := u.x.client
 	watched := make(chan struct{})

@@ -45,7 +45,7 @@ func (c *call) follow(h holder) (answers.Answer, error) {
 	r, v := c.server.route, &c.visit
 	c.describe()
 	knows, seconds, _ := strings.Cut(c.asked.value("scale-to-zero-wait"), ",")
-	before, _ := strconv.ParseInt(seconds, 10, 16) // what is no number is 0, and one that is wrong harms nobody else
+	before, _ := strconv.ParseInt(seconds, 10, 16) // no number is 0, and a wrong one harms no other client
 	v.Began = time.Now()
 	wait := func(start route.Start) page.Wait {
 		return answers.WaitFor(r, start, time.Duration(before)*time.Second+time.Since(v.Began))

@@ -234,7 +234,7 @@ func (w *watch) start(gone func()) {
 // hasGone waits until the client has gone, or the watching is to end.
 //
 // A client that ends its direction has gone, as browsers and proxies go, unless it has said that this is its last
-// request: then it may have no more to say and wait for the answer. TCP tells the two apart only when something is sent:
+// request: then it may have no more to say and wait for the answer. TCP shows the difference only when something is sent:
 // a client that has gone resets the connection. So such a client gets an informational answer, which any client of HTTP/1.1
 // has to skip (RFC 9110, 15.2), if the real one is not there soon.
 func (w *watch) hasGone(stop <-chan struct{}) bool {

@@ -9,7 +9,7 @@ import "github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 type fate uint8
 
 const (
-	passes    fate = iota // whatever Connection says: it tells where the message ends, or whom it is for
+	passes    fate = iota // whatever Connection says: it says where the message ends, or whom it is for
 	nominable             // passes unless Connection names it
 	ends                  // it speaks of one connection
 	renewed               // we write it anew

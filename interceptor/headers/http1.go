@@ -165,7 +165,7 @@ func AppendAnswer(dst []byte, r *http1.Response, b []byte, a Answer) (_ []byte, 
 		from = f.End
 	}
 	dst = append(dst, b[from:headEnd(&r.Head)]...)
-	if demands { // RFC 9110, 7.8: whoever sends Upgrade names it in Connection
+	if demands { // RFC 9110, 7.8: the sender of Upgrade names it in Connection
 		dst, same = append(dst, "Connection: Upgrade\r\n"...), false
 	}
 	return append(append(dst, a.Add...), "\r\n"...), same

@@ -9,7 +9,7 @@
 //
 // The start line; of every field its name, value and end; and the meaning of those that say where a message ends and
 // what becomes of its connection: Content-Length, Transfer-Encoding, Connection, Upgrade, Expect and Host. A chunked
-// body is followed byte by byte by Chunked, which finds its end and tells its data from its framing.
+// body is followed byte by byte by Chunked, which finds its end and separates its data from its framing.
 //
 // # Why that is safe
 //

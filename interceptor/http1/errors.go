@@ -45,9 +45,10 @@ const (
 // answer could be of use.
 func (m Malformed) Error() string {
 	texts := [...]string{
-		BadStartLine:             "the first line is not a method, a target and a version with one space between each",
-		BadMethod:                "the method is not a token",
-		BadTarget:                "the request target is neither a path, nor *, nor an absolute http URL, or has bytes that are not allowed in one",
+		BadStartLine: "the first line is not a method, a target and a version with one space between each",
+		BadMethod:    "the method is not a token",
+		BadTarget: "the request target is neither a path, nor *, nor an absolute http URL, " +
+			"or has bytes that are not allowed in one",
 		ConnectMethod:            "CONNECT asks for a tunnel, which only a port of protocol tcp passes on",
 		BadVersion:               "the version is neither 1.1 nor 1.0",
 		BadStatus:                "the status is not a number of three digits",

@@ -269,7 +269,7 @@ func parseField(b []byte, at int, answer bool) (Field, error) {
 	}, nil
 }
 
-// badName tells what is wrong with a field whose name ends after length bytes at the byte last.
+// badName says what is wrong with a field whose name ends after length bytes at the byte last.
 func badName(first byte, length int, last byte) Malformed {
 	switch {
 	case length == 0 && isSpace(first):
@@ -344,7 +344,7 @@ func (h *Head) interpret(b []byte, answer bool) error {
 	return nil
 }
 
-// badEncoding tells a coding that we do not know from what is no list of codings.
+// badEncoding distinguishes a coding that we do not know from what is no list of codings.
 func badEncoding(value []byte) Malformed {
 	chunked, bad := 0, len(value) == 0
 	Tokens(value, func(t []byte) bool {

@@ -46,7 +46,7 @@ func (r *Request) Parse(b []byte) (int, error) {
 	return at, nil
 }
 
-// BlankLine returns the length of the empty line that b begins with, or 0. As nobody sees those before a request, LF alone
+// BlankLine returns the length of the empty line that b begins with, or 0. As those before a request go no further, LF alone
 // ends them too.
 func BlankLine(b []byte) int {
 	switch {
@@ -106,7 +106,7 @@ func parseLineEnd(b []byte) (minor, n int, _ error) {
 		}
 		return 0, 0, nil
 	}
-	if b[8] != '\r' || b[9] != '\n' { // first, since fewer bytes may have told that already
+	if b[8] != '\r' || b[9] != '\n' { // first, since fewer bytes may have shown that already
 		return 0, 0, BadStartLine
 	}
 	minor, err := parseVersion(b)

@@ -64,7 +64,7 @@ func (r *Response) parseLine(b []byte) (int, error) {
 
 // Repair makes a head that Parse takes of one that it does not, where only its lines are at fault: ended by LF alone,
 // folded, or with space before a colon. It returns the head anew and the length of the old one, or 0 if that is not
-// complete. The result may still be one that Parse refuses: a fold behind the first line stays one, since nobody can tell
+// complete. The result may still be one that Parse refuses: a fold behind the first line stays one, since it cannot be known
 // what it belongs to (RFC 9112, 2.2).
 func Repair(b []byte) (head []byte, length int) {
 	for at, lines := 0, 0; ; lines++ {

@@ -26,7 +26,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
-// fieldManager is the controllers' too: they tell by it who has scaled a workload.
+// fieldManager is the controllers' too: it shows them who has scaled a workload.
 const fieldManager = "scale-to-zero"
 
 // Options configure a Cluster.
@@ -135,7 +135,7 @@ func (c *Cluster) replicas(ctx context.Context, namespace string, w api.Workload
 	return scale.Spec.Replicas, nil
 }
 
-// Scale implements scaler.Workloads. That somebody else scales at the same moment is harmless: it is patched from 0 to
+// Scale implements scaler.Workloads. Another client that scales at the same moment is harmless: it is patched from 0 to
 // 1 only.
 func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (bool, error) {
 	replicas, err := c.Replicas(ctx, namespace, w)

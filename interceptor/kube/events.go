@@ -24,7 +24,7 @@ const (
 	// maxQueued is how many events may wait to be written; more are dropped.
 	maxQueued    = 1024
 	writeTimeout = 10 * time.Second
-	// writeDelay is how long an event waits to be written. What it tells of is a start, which needs the API server more.
+	// writeDelay is how long an event waits to be written. It is about a start, which needs the API server more.
 	writeDelay = 500 * time.Millisecond
 	// flushTimeout bounds the writing of those that still wait at the end.
 	flushTimeout = 2 * time.Second
@@ -44,7 +44,7 @@ type happened struct {
 	at    time.Time
 }
 
-// story is what two events tell: one on the Service, where its users look, and one on the workload.
+// story is what two events say: one on the Service, where its users look, and one on the workload.
 type story struct {
 	namespace, service, serviceUID string
 	workload                       api.Workload

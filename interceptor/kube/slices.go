@@ -44,7 +44,7 @@ type endpoint struct {
 	pod  string // its name; empty if the slice does not say
 }
 
-// digest takes from es what is kept. Self tells an interceptor's own endpoint.
+// digest returns what is kept of es. Self identifies an interceptor's own endpoint.
 func digest(es *discoveryv1.EndpointSlice, self Options) slice {
 	s := slice{
 		role:    es.Labels[api.RoleLabel],
@@ -121,7 +121,7 @@ func peers(es *discoveryv1.EndpointSlice, self Options) []peer.Peer {
 	return all
 }
 
-// combine makes what the data path is told of one opted-in Service out of its route slices, of which there is one for
+// combine makes what the data path knows of one opted-in Service out of its route slices, of which there is one for
 // each IP family, and the slices of its direct Service.
 func combine(routes api.Routes, own, direct []slice) route.Service {
 	s := route.Service{

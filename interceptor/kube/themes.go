@@ -26,7 +26,7 @@ const (
 	themeKey = "page.html"
 )
 
-// watchThemes tells sink of the themes of all namespaces until ctx is done. Nothing waits for them: a watch that is refused
+// watchThemes reports the themes of all namespaces to sink until ctx is done. Nothing waits for them: a watch that is refused
 // is tried again, and meanwhile there are none.
 func (c *Cluster) watchThemes(ctx context.Context, sink interceptor.Sink) {
 	maps := c.client.CoreV1().ConfigMaps(metav1.NamespaceAll)
@@ -47,7 +47,7 @@ func (c *Cluster) watchThemes(ctx context.Context, sink interceptor.Sink) {
 	reflector.RunWithContext(ctx)
 }
 
-// themes is where the reflector puts ConfigMaps. It keeps nothing of them but what tells a theme from its next version.
+// themes is where the reflector puts ConfigMaps. It keeps nothing of them but what distinguishes a theme from its next version.
 type themes struct {
 	sink interceptor.Sink
 	log  logr.Logger

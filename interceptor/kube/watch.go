@@ -166,7 +166,7 @@ func (s *store) remove(n name) map[roleName]struct{} {
 	return concerned
 }
 
-// tellAll tells the sink about all that changed, older Services first, since the older one of two that claim a port
+// tellAll reports all that changed to the sink, older Services first, since the older one of two that claim a port
 // gets it.
 func (s *store) tellAll(changed map[roleName]struct{}) {
 	keys := slices.Collect(maps.Keys(changed))

@@ -125,12 +125,12 @@ func (m *Manager) Shutdown(timeout time.Duration) {
 
 // waitTaken waits until clients have taken what was written to connections that are closed now. The kernel goes on sending it
 // without us, but not without our pod's network: that ends with us, and a client that reads slowly would miss the end of its
-// answer and not even be told.
+// answer without any error.
 func (m *Manager) waitTaken() {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		n, err := unsent(m.ports) // nobody opens a port any more
+		n, err := unsent(m.ports) // no port is opened any more
 		if err != nil {
 			m.options.Log.Error(err, "Not waiting for what clients have yet to take")
 		}

@@ -1,7 +1,7 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package metrics is what the interceptor tells Prometheus. Its labels name Services and workloads, which the cluster's
+// Package metrics is what the interceptor exposes to Prometheus. Its labels name Services and workloads, which the cluster's
 // users make, and nothing that comes with a request.
 package metrics
 
@@ -31,7 +31,7 @@ func New(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "requests_total",
-			Help: "HTTP requests that have been answered, by the class of the status; none is for those broken off before one.",
+			Help: "HTTP requests answered, by status class; \"none\" are those broken off before an answer.",
 		}, []string{"namespace", "service", "code"}),
 		ignored: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "ignored_requests_total",

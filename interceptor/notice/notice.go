@@ -1,7 +1,7 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package notice tells the owner of an app what only the interceptors see: who keeps the app awake, and that clients give up
+// Package notice reports to the owner of an app what only the interceptors see: who keeps the app awake, and that clients give up
 // before it is ready.
 package notice
 
@@ -99,7 +99,7 @@ func (r *Reporter) look(now time.Time) {
 		switch {
 		case !target.HasPods():
 			for _, one := range routes {
-				one.TakeSources() // what woke it may be somebody else
+				one.TakeSources() // another source may have woken it
 			}
 		case known && now.Sub(last) < every:
 			told[target.Key] = last
@@ -112,7 +112,7 @@ func (r *Reporter) look(now time.Time) {
 	r.told = told
 }
 
-// report says who has kept target awake: on the Service with the busiest source.
+// report publishes what has kept target awake, on the Service with the busiest source.
 func (r *Reporter) report(target *route.Target, routes []*route.Route, now time.Time) {
 	var all route.Sources
 	type from struct {
@@ -180,7 +180,7 @@ func keptAwake(w api.Workload, up time.Duration, all route.Sources, top, latest 
 	return b.String()
 }
 
-// source tells a Source in one line.
+// source describes a Source in one line.
 func source(s route.Source) string {
 	v := s.Visit
 	if s.More {

@@ -5,7 +5,7 @@ package page
 
 import "strings"
 
-// Request is what tells a browser that opens a page from everybody else.
+// Request is what distinguishes a browser that opens a page from other clients.
 type Request struct {
 	Method string
 	// Target is the path with its query, or the whole URL, and Host the host as the client names it.
@@ -17,9 +17,9 @@ type Request struct {
 }
 
 // IsNavigation says that r opens a page in a window, tab or frame, so that an HTML page is a good answer whatever was asked
-// for. In doubt it does not: who waits gets what it asked for.
+// for. In doubt it does not: the client gets what it asked for.
 //
-// Browsers say what they do by Sec-Fetch-Mode and -Dest, but not to plain http. There they tell it by Accept alone: only
+// Browsers say what they do by Sec-Fetch-Mode and -Dest, but not to plain http. There only Accept shows it: only
 // who opens a page names HTML, which the fetches of scripts do not by themselves.
 func IsNavigation(r Request) bool {
 	if r.Method != "GET" || r.HasBody || r.HasUpgrade {
@@ -30,7 +30,7 @@ func IsNavigation(r Request) bool {
 			return false
 		}
 	}
-	// A page that is fetched or rendered in advance is one that nobody looks at yet.
+	// A page that is fetched or rendered in advance is not looked at yet.
 	if strings.Contains(r.Value("sec-purpose")+r.Value("purpose"), "prefetch") {
 		return false
 	}

@@ -13,7 +13,7 @@ import (
 
 // A program in the cluster may send a browser's headers on with a request of its own: nginx's auth_request, Traefik's
 // ForwardAuth, a backend for a frontend. It takes the waiting page for the answer of the app and fails its visitor. Two
-// things tell such a request from a browser's: what the authentication of an ingress controller adds to it, and how it
+// things distinguish such a request from a browser's: what the authentication of an ingress controller adds to it, and how it
 // came. A browser comes through a proxy that says so and passes its Host on, or straight to a load balancer or node port;
 // a program in the cluster asks for the Service by a name that only the cluster knows.
 

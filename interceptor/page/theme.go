@@ -74,7 +74,7 @@ func (p *Pages) parse(namespace, source string) (*template.Template, error) {
 	return t, nil
 }
 
-// checker refuses what a theme has no need of: all that loops, defines or calls, since whoever has written it may want the
+// checker refuses what a theme has no need of: all that loops, defines or calls, since its author may want the
 // interceptor's time and memory. What is left takes no longer than there are nodes, for text is never joined.
 type checker struct{ nodes int }
 

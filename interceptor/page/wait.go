@@ -12,7 +12,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Wait is what is known of a start that somebody waits for.
+// Wait is what is known of a start that a client waits for.
 type Wait struct {
 	Namespace, App string
 	// Progress is how far it has come. Its Failing is empty unless that holds now.
@@ -26,7 +26,7 @@ type Wait struct {
 // Failing says that the app cannot start as things are.
 func (w *Wait) Failing() bool { return w.Progress.Failing != "" }
 
-// Usual is how long the last starts took, as it is told: the median, rounded up. It is 0 if none is known.
+// Usual is how long the last starts took, as the page says it: the median, rounded up. It is 0 if none is known.
 func (w *Wait) Usual() time.Duration {
 	if len(w.Progress.Starts) == 0 {
 		return 0
@@ -54,7 +54,7 @@ func (w *Wait) UntilLate() time.Duration {
 	return max(0, w.Usual()-w.Elapsed)
 }
 
-// State names what the page shows. Who knows it by that name need not be told again.
+// State names what the page shows. A page that shows it already needs no news.
 func (w *Wait) State() string {
 	h := fnv.New64a()
 	for _, s := range []string{w.Progress.Stage, w.Progress.Failing, w.Progress.Reason, w.Usual().String(), strconv.FormatBool(w.Late())} {

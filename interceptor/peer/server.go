@@ -83,16 +83,16 @@ func (s *Server) Watch(r *pb.WatchRequest, out pb.Peer_WatchServer) error {
 	}
 }
 
-// differ finds what a subscriber has not been told yet.
+// differ finds what a subscriber does not know yet.
 type differ struct {
 	options  *ServerOptions
 	follower *counts.Follower
 	sent     map[route.Key]sent
-	// due are the workloads to look at. One stays due while requests of it are pending, or its last one is to be told.
+	// due are the workloads to look at. One stays due while requests of it are pending, or its last one is still to be sent.
 	due map[route.Key]struct{}
 }
 
-// newDiffer returns a differ whose subscriber has been told nothing.
+// newDiffer returns a differ whose subscriber knows nothing.
 func newDiffer(o *ServerOptions, f *counts.Follower) *differ {
 	d := &differ{options: o, follower: f, sent: map[route.Key]sent{}, due: map[route.Key]struct{}{}}
 	for _, t := range o.Targets() {
@@ -101,7 +101,7 @@ func newDiffer(o *ServerOptions, f *counts.Follower) *differ {
 	return d
 }
 
-// sent is what was told last of a workload.
+// sent is what was sent last about a workload.
 type sent struct {
 	pending int64
 	keda    bool
@@ -109,7 +109,7 @@ type sent struct {
 	at      time.Time
 }
 
-// changes returns what has changed. That only the last request is newer is told no more than once a second.
+// changes returns what has changed. That only the last request is newer is sent no more than once a second.
 func (d *differ) changes(now time.Time) []*pb.WorkloadCount {
 	for _, key := range d.follower.Take() {
 		d.due[key] = struct{}{}
@@ -127,7 +127,7 @@ func (d *differ) changes(now time.Time) []*pb.WorkloadCount {
 	return out
 }
 
-// change returns what is to be told of a workload, nil if nothing is, and whether it is to be looked at again.
+// change returns what to send about a workload, nil if nothing, and whether it is to be looked at again.
 func (d *differ) change(key route.Key, now time.Time) (_ *pb.WorkloadCount, due bool) {
 	old, known := d.sent[key]
 	t := d.options.Target(key)

@@ -11,7 +11,7 @@ import (
 
 // chooseFor takes the endpoint that is a client's own by the hash of its address or session: the one with the highest weight for
 // it, and while that is suspect the next. Every interceptor weighs alike without knowing of the others, and a pod that comes
-// or goes takes or leaves its own clients and moves nobody else's (rendezvous hashing). Retry is as for choose.
+// or goes takes or leaves its own clients and moves no others (rendezvous hashing). Retry is as for choose.
 func (s *snapshot) chooseFor(c clock, hash uint64) (_ *Endpoint, retry int64) {
 	for {
 		var best *Endpoint
@@ -28,7 +28,7 @@ func (s *snapshot) chooseFor(c clock, hash uint64) (_ *Endpoint, retry int64) {
 				best, most, suspicion = e, w, until
 			}
 		}
-		// One whose suspicion is over is for the first who finds that out. Who comes second looks again, and finds it
+		// One whose suspicion is over goes to the first request that finds that out. The second looks again, and finds it
 		// suspect once more or recovered.
 		if best == nil || suspicion == 0 || best.suspect.CompareAndSwap(suspicion, now+int64(probeFor)) {
 			return best, retry

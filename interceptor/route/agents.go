@@ -3,7 +3,7 @@
 
 package route
 
-// knownAgents are the User-Agents of what asks an app whether it is there, or how it is, and is nobody's visit: written as
+// knownAgents are the User-Agents of probes and scrapers, whose requests are not visits: written as
 // in Routes.IgnoreAgents. What only begins with its name is asked for at the beginning alone; what pretends to be a browser
 // (it begins with Mozilla, and then names itself) as a word.
 //

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// manyGaveUp is how many clients have to give up after the same time for that to be somebody's time-out.
+	// manyGaveUp is how many clients have to give up after the same time for that to be a time-out of theirs or of a proxy.
 	manyGaveUp = 3
 	// alike is how far apart waits of the same length may be.
 	alike = 2 * time.Second

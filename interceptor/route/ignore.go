@@ -14,7 +14,7 @@ import (
 // HealthCheck is the path of gRPC's health check, which probes call by POST.
 const HealthCheck = "/grpc.health.v1.Health/Check"
 
-// ignored tells the requests that neither wake nor count. It does not change, and asking it allocates nothing.
+// ignored decides which requests neither wake nor count. It does not change, and asking it allocates nothing.
 type ignored struct {
 	// What it was made of:
 	paths, agents []string

@@ -15,15 +15,15 @@ const (
 	tabsPerRoute = 256
 	// tabFor is how long one is remembered after its client was last seen. A client that comes later is a visitor.
 	tabFor = 15 * time.Minute
-	// renewTab is how much later a client was seen again for the peers to be told.
+	// renewTab is how much later a client has to be seen again for the peers to hear of it.
 	renewTab = time.Minute
-	// hops is more than what it takes a peer to tell: what it says is newer only by more than that.
+	// hops is longer than news takes to reach a peer: a report is newer only if it is newer by more than that.
 	hops = 5 * time.Second
 )
 
 // Tab names a long-lived connection of a client, such as the WebSocket of a browser's tab, by hashes.
 type Tab struct {
-	// Client is who has it, and Place what it was opened for.
+	// Client is the client that has it, and Place what it was opened for.
 	Client, Place uint64
 }
 
@@ -37,7 +37,7 @@ type TabNews struct {
 	Forgotten bool
 }
 
-// News is what the peers have not been told yet.
+// News is what the peers do not know yet.
 type News struct {
 	// ServerFirst are ports of routes whose servers are known to speak first.
 	ServerFirst []int32
@@ -48,7 +48,7 @@ type News struct {
 // that would be wrong to lose.
 type Memory struct {
 	clock clock
-	hub   *counts.Hub // is told when the peers are to hear something
+	hub   *counts.Hub // has the peers' streams look when there is news
 
 	mu sync.Mutex // protects all below
 	// version counts the changes; what is new since a version has a higher one.

@@ -18,14 +18,14 @@ func (t *Target) BeginQuiet() (release func()) {
 	})
 }
 
-// unsettle notes that a request has come when the workload may just have been told to sleep.
+// unsettle notes that a request has come when the workload may just have been scaled to zero.
 func (t *Target) unsettle(now int64) {
 	if t.drowsyAt(now) {
 		t.settled.Store(now + int64(settleFor))
 	}
 }
 
-// drowsyAt says that the last request was so long ago that the workload may have been told to sleep.
+// drowsyAt says that the last request was so long ago that the workload may have been scaled to zero.
 func (t *Target) drowsyAt(now int64) bool {
 	drowsy := t.drowsy.Load()
 	return drowsy > 0 && now-max(t.last.Load(), t.readyAt.Load()) >= drowsy

@@ -29,7 +29,7 @@ func (e *HoldTimeoutError) Error() string {
 		e.Target.Workload, e.Service, e.Waited.Round(time.Millisecond))
 }
 
-// AsleepError is returned for a request that wakes nobody while no pod is ready to answer it.
+// AsleepError is returned for a request that does not wake the workload while no pod is ready to answer it.
 type AsleepError struct {
 	Target Key
 	// Starting says that there is a pod already.
@@ -45,7 +45,7 @@ func (e *AsleepError) Error() string {
 	return e.Target.Workload + " is asleep"
 }
 
-// DownError is returned for a request that wakes nobody where pods are up and yet none answers: not for sleep.
+// DownError is returned for a request that does not wake the workload where pods are up and yet none answers: that is no sleep.
 type DownError struct {
 	Service string // namespace/name
 	Target  Key
@@ -71,7 +71,7 @@ func (e *StartFailedError) Error() string {
 	return fmt.Sprintf("%s (for service %s) cannot start: %s", e.Target.Workload, e.Service, e.Progress.Failing)
 }
 
-// StartingError is returned for a visit whose patience is over, or that was to be told what is new.
+// StartingError is returned for a visit whose patience is over, or whose News says that there are any.
 type StartingError struct {
 	Service string // namespace/name
 	Target  Key
@@ -90,8 +90,7 @@ type Start struct {
 	Elapsed time.Duration
 }
 
-// refusedGrace is how long a request that wakes nobody waits for a ready pod that refuses: it may be one that has just begun to
-// end.
+// refusedGrace is how long a request that does not wake waits for a ready pod that refuses: the pod may just have begun to end.
 const refusedGrace = time.Second
 
 // Visit is what is known of a request: for the event about the wake that it causes, where all of it may have been chosen by
@@ -117,12 +116,12 @@ type Visit struct {
 	Held time.Duration
 	// Bytes is the memory that the request takes while it is held.
 	Bytes int64
-	// Quiet says that it waits for others to wake the workload: it neither wakes nor counts. If nobody does in time, the
+	// Quiet says that it waits for others to wake the workload: it neither wakes nor counts. If none does in time, the
 	// error is an AsleepError.
 	Quiet bool
 }
 
-// Waker is told of requests that wait for a pod.
+// Waker wakes workloads for the requests that wait for a pod.
 type Waker interface {
 	// Wake is called once for each request that begins to wait and must not block.
 	Wake(r *Route, t *Target, v *Visit)
@@ -203,7 +202,7 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	defer func() {
 		held := max(time.Since(began), 1) // what was held was not held for nothing
 		v.Held += held
-		if v.News == nil && !v.Quiet { // who follows a start asks again and again
+		if v.News == nil && !v.Quiet { // a poll comes again and again
 			r.Metrics.Held(held)
 		}
 	}()
@@ -282,7 +281,7 @@ func (r *Route) await(ctx context.Context, s *snapshot, timer *time.Timer, left 
 
 // PickReady is Pick for a request that neither wakes nor counts: it is not held. Where no pod is ready the error is an
 // AsleepError, or a DownError if the workload has had pods for longer than a request would be held: that is not sleep, and
-// who looks after the app has to see it. A ready pod that refuses is given a moment, and then the error is a DownError too.
+// and monitoring has to see it. A ready pod that refuses is given a moment, and then the error is a DownError too.
 func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if e := r.TryPick(v); e != nil {
 		return e, nil

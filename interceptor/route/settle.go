@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// settleFor is how long a request that must not be sent twice waits where the workload may just have been told to sleep: long
+// settleFor is how long a request that must not be sent twice waits where the workload may just have been scaled to zero: long
 // enough for Kubernetes to list its pods as ending.
 const settleFor = time.Second
 
-// A request that comes when nobody has asked for so long that KEDA may have decided on the sleep already finds pods that are
+// A request that comes after such a long silence that KEDA may have decided on the sleep already finds pods that are
 // listed and about to end. Some close their port at once, and with it connections that they have not accepted yet; whether
 // one was accepted and read cannot be known, so that a POST could be neither sent again nor answered. Such a request waits
 // until that is decided: either the pods end, and it is held for the next one, or it has kept the workload awake.

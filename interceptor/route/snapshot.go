@@ -27,7 +27,7 @@ const (
 type Endpoint struct {
 	Addr string // ip:port
 	// Pool is what TableOptions.NewPool made for this pod and route; nil if there is no NewPool. It is closed, once, when
-	// the pod has left the route or the route is gone. Who picked the pod before may still use it then and later: what
+	// the pod has left the route or the route is gone. Requests that picked the pod before may still use it then and later: what
 	// runs must go on, but nothing is to be kept in it any more.
 	Pool io.Closer
 
@@ -35,12 +35,12 @@ type Endpoint struct {
 	hash     uint64 // of Addr
 	pending  atomic.Int64
 	failures atomic.Int32
-	// suspect is until when requests avoid this pod by clock; 0 is no suspicion. Whoever finds the time over takes
+	// suspect is until when requests avoid this pod by clock; 0 is no suspicion. The request that finds the time over takes
 	// the pod for probeFor by compare-and-swap, and the others go on waiting for what comes of it.
 	suspect atomic.Int64
 	// unreached is why it could not be connected to the last time; nil if it could.
 	unreached atomic.Pointer[unreached]
-	// recovered tells the route that the pod answers again, and lost that it has been out of reach for long.
+	// recovered is called when the pod answers again, and lost when it has been out of reach for long.
 	recovered, lost func()
 }
 

@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	// maxSources is how many sources of requests a route tells apart. Where there are more, the rarest make room.
+	// maxSources is how many sources of requests a route distinguishes. Where there are more, the rarest make room.
 	maxSources = 16
 	// What is kept of a source at most, in bytes.
 	maxSourceMethod = 16
 	maxSourceText   = 64
-	// maxSegments is how many segments of a path tell sources apart: what comes behind them is often an ID.
+	// maxSegments is how many segments of a path distinguish sources: what comes behind them is often an ID.
 	maxSegments = 2
 )
 
@@ -81,7 +81,7 @@ type Sighting struct {
 	Client netip.Addr
 }
 
-// Seen is a request that has been counted. The zero value is one that was not told apart.
+// Seen is a request that has been counted. The zero value is one whose source is not known.
 type Seen struct {
 	sources *sources
 	key     uint64
@@ -240,7 +240,7 @@ type Source struct {
 // Sources are those of a period, the busiest first.
 type Sources struct {
 	Period time.Duration
-	// All counts the requests of the period, whether or not their sources are told apart.
+	// All counts the requests of the period, whether or not their sources are known.
 	All  int64
 	Each []Source
 }

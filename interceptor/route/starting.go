@@ -46,7 +46,7 @@ func (t *Target) setPods(pods, ready int32, expected bool) {
 	switch {
 	case ready > 0:
 		if began, ok := s.since(); ok && t.last.Load() >= began {
-			t.Touch() // who came during the start may come again: the idle clock runs from its end
+			t.Touch() // a visitor of the start may come again: the idle clock runs from its end
 		}
 		s.readyAt.CompareAndSwap(0, now)
 		s.began.Store(0)
@@ -72,8 +72,8 @@ func (t *Target) setPods(pods, ready int32, expected bool) {
 	}
 }
 
-// Starting says that the workload is in a start that is given its time: it is not to be put to sleep, although nobody may
-// wait for it any more. One that cannot start may sleep, and so may one that takes longer than api.StartTime. Without a pod
+// Starting says that the workload is in a start that is given its time: it is not to be put to sleep, even if no
+// request waits for it any more. One that cannot start may sleep, and so may one that takes longer than api.StartTime. Without a pod
 // it may also have fallen asleep a moment ago.
 func (s *starting) Starting() bool {
 	began, ok := s.since()

@@ -71,7 +71,7 @@ type TableOptions struct {
 	NewPool func(addr string) io.Closer
 	// Unreachable is called when a ready pod of a route has been out of reach for long, and must not block. Default none.
 	Unreachable func(*Route, *UnreachableError)
-	// Hub is told when the counts of a target change. Default one that nobody follows.
+	// Hub hears of each change of a target's counts. Default one without followers.
 	Hub *counts.Hub
 	// Memory is what routes have learned about connections, here and at the peers. Default an empty one.
 	Memory *Memory

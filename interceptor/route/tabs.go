@@ -5,7 +5,7 @@ package route
 
 import "time"
 
-// A tab that somebody left open reconnects whenever it is cut off, also when that is because the app went to sleep, and
+// A tab that was left open reconnects whenever it is cut off, also when that is because the app went to sleep, and
 // would wake it again and again. So a connection that was silent for as long as the app may be idle, and that the app
 // ended, is remembered by its client and its place. While its client does nothing else, its reconnects are not a visit.
 
@@ -62,7 +62,7 @@ func (r *Route) Returns(tab Tab) bool {
 	return true
 }
 
-// ForgetTabs forgets the connections of a client that does something else: somebody is there.
+// ForgetTabs forgets the connections of a client that does something else: its user is there.
 func (l *learned) ForgetTabs(client uint64) {
 	if !l.HasTabsOf(client) {
 		return

@@ -45,14 +45,14 @@ type Target struct {
 	starting
 
 	cooldown atomic.Int64 // the longest of the routes'
-	drowsy   atomic.Int64 // the idle time after which it may be told to sleep; 0 is never
-	settled  atomic.Int64 // until when by clock it may turn out that it was told so; 0 is not at all
+	drowsy   atomic.Int64 // the idle time after which it may be scaled to zero; 0 is never
+	settled  atomic.Int64 // until when by clock it may turn out that it was; 0 is not at all
 	retiring atomic.Bool  // a route of it is being given back
 	paused   atomic.Bool  // its owner does not want it to be woken
 
 	metrics TargetMetrics
 	hub     *counts.Hub
-	// noted says that the hub has been told of a change, and nobody has looked since.
+	// noted says that the hub knows of a change that no follower has looked at.
 	noted  atomic.Bool
 	routes int // how many routes point here; protected by Table.mu
 }
@@ -75,7 +75,7 @@ func (t *Target) Begin() (release func()) {
 func (t *Target) begin() (released bool) {
 	t.pending.Add(1)
 	now := t.clock.now()
-	t.unsettle(now) // before last: who sees that sees this
+	t.unsettle(now) // before last: a reader that sees that sees this
 	t.last.Store(now)
 	t.note()
 	return false
@@ -100,17 +100,17 @@ func (t *Target) Touch() {
 	t.note()
 }
 
-// note tells the hub that the counts have changed, unless it knows. It takes the hub's lock only for the first change after
-// somebody has looked.
+// note reports to the hub that the counts have changed, unless it knows. It takes the hub's lock only for the first change after
+// a follower has looked.
 func (t *Target) note() {
 	if !t.noted.Load() && t.noted.CompareAndSwap(false, true) {
 		t.hub.Changed(t.Key)
 	}
 }
 
-// Look returns Pending and Idle, and has the hub told of the next change.
+// Look returns Pending and Idle, and has the next change reported to the hub.
 func (t *Target) Look() (pending int64, idle time.Duration) {
-	t.noted.Store(false) // first: what changes from here on is told, and what changed before is seen
+	t.noted.Store(false) // first: what changes from here on is reported, and what changed before is seen
 	return t.Pending(), t.Idle()
 }
 
@@ -142,7 +142,7 @@ func (t *Target) Known() time.Duration { return time.Duration(t.clock.now() - t.
 // Cooldown is how long the workload stays up after its last request.
 func (t *Target) Cooldown() time.Duration { return time.Duration(t.cooldown.Load()) }
 
-// Sleeps says that the workload is put to sleep when nobody visits it.
+// Sleeps says that the workload is put to sleep when it has no visits.
 func (t *Target) Sleeps() bool { return t.drowsy.Load() > 0 }
 
 // Paused says that the owner of the workload does not want it to be woken.

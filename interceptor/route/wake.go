@@ -45,7 +45,7 @@ func (w *wake) StopLoop() bool {
 }
 
 // BeginWake reports whether the caller begins a wake: true for the first caller since the workload fell asleep, and
-// false where somebody else, perhaps another interceptor, has woken it already.
+// false where another request, perhaps at another interceptor, has woken it already.
 func (t *Target) BeginWake() bool {
 	now := t.clock.now()
 	if t.Ready() || t.HasPods() || !t.woken.CompareAndSwap(0, now) {

@@ -30,15 +30,15 @@ func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
 //
 //	a request is pending anywhere, or the last one anywhere is younger than quiet          → yes
 //	the Service is being given back                                                       → yes, the injector decides
-//	it is starting, and may still take the time                                           → yes, whoever waits or has left
+//	it is starting, and may still take the time                                           → yes, even if nobody waits any more
 //	counting began more recently, by our start, by take-over or because the first pod
 //	  was ready, or counts were lost by a peer's end, and the workload has pods           → yes, it may be in use
 //	  and it has none                                                                     → no: to call it active would
 //	                                                                                        wake every app that sleeps
 //	otherwise                                                                             → no
 //
-// Where no pod is in sight that may be the word on an app that was in use, or starting, until it was scaled to zero: whoever
-// would wake it by that word has to make sure, as InSight says.
+// Without a pod in sight that may be an app that was in use, or starting, until it was scaled to zero: before it is woken for
+// that, InSight has to agree.
 func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	pending, idle := a.Peers.Total(t.Key)
 	switch {
@@ -51,7 +51,7 @@ func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	}
 }
 
-// InSight says that to call the workload active cannot wake it for nobody: it has a pod, somebody waits for one, or the
+// InSight says that calling the workload active cannot wake it in vain: it has a pod, a request waits for one, or the
 // injector brings it up.
 func (a *Activity) InSight(t *route.Target) bool {
 	return t.HasPods() || t.Retiring() || !t.Paused() && a.Pending(t) > 0

@@ -11,7 +11,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// Describe tells in one line who came and what for: "GET /login from 198.18.0.9 (curl/8.5)". All of it may be chosen by
+// Describe says in one line who came and what for: "GET /login from 198.18.0.9 (curl/8.5)". All of it may be chosen by
 // an attacker, so that it is cut to less than 200 bytes and cleaned, and the query is left out because it may hold
 // secrets.
 func Describe(v *route.Visit) string {

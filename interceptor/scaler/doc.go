@@ -32,7 +32,7 @@ type Workloads interface {
 	Scale(ctx context.Context, namespace string, w api.Workload) (scaled bool, err error)
 }
 
-// Wake is what the event about a wake tells.
+// Wake is what the event about a wake says.
 type Wake struct {
 	Namespace, Service, ServiceUID string
 	Workload                       api.Workload

@@ -77,7 +77,7 @@ func (s *Server) IsActive(ctx context.Context, ref *pb.ScaledObjectRef) (*pb.IsA
 }
 
 // hasReplicas asks the API server whether a workload of which no pod is in sight is to have one. KEDA wakes what is called
-// active, so that an app that was scaled to zero by hand, or whose visitor has left, would come up again for nobody; one
+// active, so that an app that was scaled to zero by hand, or whose visitor has left, would come up again in vain; one
 // whose pod waits for a node or a volume would be put to sleep before it has an address. It is rarely asked: for an app that
 // was in use a moment ago. When it cannot be known the counts decide.
 func (s *Server) hasReplicas(ctx context.Context, t *route.Target) bool {
@@ -228,7 +228,7 @@ func keyOf(ref *pb.ScaledObjectRef) (route.Key, error) {
 	return key, nil
 }
 
-// quietOf is the idle time after which KEDA wants to be told that t is inactive.
+// quietOf is the idle time after which KEDA wants to hear that t is inactive.
 func quietOf(ref *pb.ScaledObjectRef, t *route.Target) (time.Duration, error) {
 	value, ok := ref.GetScalerMetadata()[api.MetadataInactiveAfter]
 	if !ok {

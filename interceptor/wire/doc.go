@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package wire knows connections and their bytes, and no requests: it reads without a buffer until something has come, looks
-// whether a connection is still good before it is used, moves large bodies within the kernel, and tells from the first bytes
+// whether a connection is still good before it is used, moves large bodies within the kernel, and sees from the first bytes
 // what a connection speaks.
 //
 //	Sock     a TCP connection, also read and written by its descriptor   sock.go, rawio_linux.go, tcpinfo_linux.go

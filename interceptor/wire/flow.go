@@ -8,13 +8,13 @@ import (
 	"io"
 )
 
-// Waits is told what a flow is about to wait for.
+// Waits hears what a flow is about to wait for.
 type Waits interface {
 	Reading() // for its source to bring something
 	Writing() // for its destination to take it
 }
 
-// ReadError and WriteError tell at which end of a flow something went wrong.
+// ReadError and WriteError say at which end of a flow something went wrong.
 type (
 	// ReadError is of the source.
 	ReadError struct{ Err error }
@@ -27,7 +27,7 @@ func (e ReadError) Unwrap() error  { return e.Err }
 func (e WriteError) Error() string { return e.Err.Error() }
 func (e WriteError) Unwrap() error { return e.Err }
 
-// NoWaits is told and does nothing.
+// NoWaits does nothing.
 type NoWaits struct{}
 
 // Reading implements Waits.
@@ -36,7 +36,7 @@ func (NoWaits) Reading() {}
 // Writing implements Waits.
 func (NoWaits) Writing() {}
 
-// Both tells two.
+// Both passes it on to two.
 type Both struct{ A, B Waits }
 
 // Reading implements Waits.

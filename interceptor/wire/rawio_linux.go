@@ -8,7 +8,7 @@ import (
 	"unsafe"
 )
 
-// read and write read and write a descriptor that does not block. They do not tell Go's scheduler: it would prepare for
+// read and write read and write a descriptor that does not block. They bypass Go's scheduler: it would prepare for
 // a call that lasts, and take the processor away from one that is merely interrupted, for a call that never waits.
 func read(fd uintptr, b []byte) (int, syscall.Errno) { return call(syscall.SYS_READ, fd, b) }
 

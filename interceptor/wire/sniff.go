@@ -29,10 +29,10 @@ const (
 	KindUndecided Kind = iota // more bytes are needed
 	KindHTTP
 	KindTCP
-	KindHTTP2 // never Sniff's: it is left to whoever reads HTTP
+	KindHTTP2 // never Sniff's: the reader of HTTP finds it
 )
 
-// Sniff tells HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection. What it says of
+// Sniff distinguishes HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection. What it says of
 // some bytes it says of any that begin with them, unless that is KindUndecided.
 //
 // HTTP is a line of a method and more words, one of which begins with "HTTP/" and a digit, whatever else is wrong with it:
@@ -125,7 +125,7 @@ func (s *Sniffer) inWord(c byte) {
 	}
 }
 
-// SpeaksOther tells what a connection speaks whose first bytes are no request: HTTP/2 by its preface, TLS by the type of
+// SpeaksOther says what a connection speaks whose first bytes are no request: HTTP/2 by its preface, TLS by the type of
 // its first record, or KindUndecided.
 func SpeaksOther(b []byte) Kind {
 	switch {
@@ -141,8 +141,8 @@ func SpeaksOther(b []byte) Kind {
 // ErrNoBytes is returned by Peek for a connection that was closed before anything came: a probe, and no visitor.
 var ErrNoBytes = errors.New("the connection was closed before its first byte")
 
-// Peek reads from conn until the bytes tell what it is, or until the time is over or they are too many, which leaves it
-// undecided. The bytes have to be given to whoever reads on.
+// Peek reads from conn until the bytes show what it is, or until the time is over or they are too many, which leaves it
+// undecided. The bytes have to be given to the next reader.
 func Peek(conn net.Conn, timeout time.Duration) (Kind, []byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return KindTCP, nil, err

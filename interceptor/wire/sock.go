@@ -206,7 +206,7 @@ func (s *Sock) TryRead(b *Buffer) int {
 // AwaitGone waits until the other side has gone, whether or not all that it sent is read. With half it is not gone as
 // long as it has closed only its own direction, and may still read.
 func (s *Sock) AwaitGone(half bool) error {
-	var events int16 // POLLHUP and POLLERR are always told
+	var events int16 // POLLHUP and POLLERR are always reported
 	if !half {
 		events = pollHalfClosed
 	}
@@ -259,8 +259,8 @@ func (s *Sock) Interrupt() { _ = s.SetReadDeadline(time.Unix(1, 0)) }
 // Resume lets reads wait again.
 func (s *Sock) Resume() { _ = s.SetReadDeadline(time.Time{}) }
 
-// InterruptUntil ends the reads that are under way, waits until done is closed, which is when who reads has noticed, and lets
-// reads wait again.
+// InterruptUntil ends the reads that are under way, waits until done is closed, as the reader has to do when it notices, and
+// lets reads wait again.
 func (s *Sock) InterruptUntil(done <-chan struct{}) {
 	s.Interrupt()
 	<-done

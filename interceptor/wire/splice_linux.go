@@ -25,7 +25,7 @@ const (
 // pipes lends the pipes through which the kernel moves bytes.
 type pipes struct{ pool sync.Pool }
 
-// pipe is empty while nobody has it.
+// pipe is empty while it is not lent.
 type pipe struct {
 	r, w int
 

@@ -5,14 +5,14 @@ package wire
 
 import "golang.org/x/sys/unix"
 
-// pollHalfClosed is told by poll for a connection whose other side has ended its direction.
+// pollHalfClosed is poll's event for a connection whose other side has ended its direction.
 const pollHalfClosed = unix.POLLRDHUP
 
 // Delivered returns how many bytes of what was sent on s its other side's kernel has acknowledged, or false if that
 // cannot be known. Bytes that were never acknowledged never reached the app, so that a request of which that is true can
 // be sent again, whatever it is.
 //
-// Linux counts the SYN of who opened the connection, as we have, among the bytes (tcp_info.tcpi_bytes_acked is 1 once it
+// Linux counts the SYN of the side that opened the connection, which we are, among the bytes (tcp_info.tcpi_bytes_acked is 1 once it
 // is established).
 func (s *Sock) Delivered() (int64, bool) {
 	var info *unix.TCPInfo
