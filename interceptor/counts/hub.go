@@ -43,6 +43,9 @@ func (h *Hub) Changed(key Key) {
 
 func (h *Hub) changed(key Key) {
 	for f := range h.all {
+		if len(f.keys) == 0 {
+			signal(f.some)
+		}
 		f.keys[key] = struct{}{}
 	}
 }
@@ -56,7 +59,7 @@ func (h *Hub) Flush() {
 
 func (h *Hub) flush() {
 	for f := range h.all {
-		f.look()
+		signal(f.now)
 	}
 }
 
@@ -65,7 +68,7 @@ func (h *Hub) Poke(key Key) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for f := range h.each[key] {
-		f.look()
+		signal(f.now)
 	}
 	return len(h.each[key]) > 0
 }
@@ -93,7 +96,7 @@ func (h *Hub) Follow(key Key) *Follower {
 
 // FollowAll follows all workloads until Close. What there is at the beginning, the follower has to find out.
 func (h *Hub) FollowAll() *Follower {
-	f := &Follower{hub: h, now: make(chan struct{}, 1), keys: map[Key]struct{}{}}
+	f := &Follower{hub: h, now: make(chan struct{}, 1), some: make(chan struct{}, 1), keys: map[Key]struct{}{}}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.all[f] = struct{}{}
@@ -102,15 +105,18 @@ func (h *Hub) FollowAll() *Follower {
 
 // Follower follows one workload, or all.
 type Follower struct {
-	hub *Hub
-	now chan struct{}
-	key Key
+	hub       *Hub
+	now, some chan struct{}
+	key       Key
 	// keys are the workloads whose counts have changed; nil for a follower of one. The hub's mu protects it.
 	keys map[Key]struct{}
 }
 
 // Now has an element when the follower is to look.
 func (f *Follower) Now() <-chan struct{} { return f.now }
+
+// Some has an element when Take may return something, which can wait a little for more. A follower of one has none.
+func (f *Follower) Some() <-chan struct{} { return f.some }
 
 // Take returns the workloads that have changed since the last call, in no order.
 func (f *Follower) Take() []Key {
@@ -141,10 +147,9 @@ func (f *Follower) Close() {
 	h.flush()
 }
 
-// look has the follower look. The caller holds the hub's mu.
-func (f *Follower) look() {
+func signal(c chan struct{}) {
 	select {
-	case f.now <- struct{}{}:
-	default: // it is about to
+	case c <- struct{}{}:
+	default: // the follower is about to look
 	}
 }

@@ -10,6 +10,16 @@ import (
 
 var web, db = Key{"shop", "Deployment/web"}, Key{"shop", "StatefulSet/db"}
 
+// some says whether a follower hears that there is something, and takes that back.
+func some(f *Follower) bool {
+	select {
+	case <-f.Some():
+		return true
+	default:
+		return false
+	}
+}
+
 // looks says whether a follower is to look, and takes that back.
 func looks(f *Follower) bool {
 	select {
@@ -30,16 +40,19 @@ func TestFollowAll(t *testing.T) {
 	h.Changed(web)
 	h.Changed(web)
 	h.Changed(db)
-	if looks(f) {
-		t.Error("a change that can wait did not wait")
+	if looks(f) || !some(f) || some(f) {
+		t.Error("a change that can wait did not wait, or the follower has not heard of it, once")
 	}
 	got := f.Take()
 	slices.SortFunc(got, func(a, b Key) int { return slices.Compare([]string{a.String()}, []string{b.String()}) })
 	if !slices.Equal(got, []Key{web, db}) {
 		t.Errorf("got %v", got)
 	}
-	if got := f.Take(); got != nil {
+	if got := f.Take(); got != nil || some(f) {
 		t.Errorf("got %v twice", got)
+	}
+	if h.Changed(db); !some(f) || len(f.Take()) != 1 {
+		t.Error("what changes after that is not told")
 	}
 	h.Flush()
 	h.Flush()

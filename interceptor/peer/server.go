@@ -5,6 +5,7 @@ package peer
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"sync"
 	"time"
@@ -56,29 +57,51 @@ func (s *Server) Watch(r *pb.WatchRequest, out pb.Peer_WatchServer) error {
 	s.options.Log.V(1).Info("A peer has subscribed", "peer", r.GetSubscriber())
 	follower := s.options.Hub.FollowAll()
 	defer follower.Close()
-	tick := time.NewTicker(s.options.Interval)
-	defer tick.Stop()
+	// While nothing changes there is nothing to wake up for.
+	timer := time.NewTimer(s.options.Interval)
+	defer timer.Stop()
 	seen := newDiffer(&s.options, follower)
 	var told uint64
 	for first := true; ; first = false {
-		var counts []*pb.WorkloadCount
+		var changed []*pb.WorkloadCount
 		if !r.GetOnlyLearned() {
-			counts = seen.changes(time.Now())
+			changed = seen.changes(time.Now())
 		}
 		news, version := s.options.Memory.News(told)
-		if first || len(counts) > 0 || version != told {
-			if err := out.Send(message(counts, news)); err != nil {
+		if first || len(changed) > 0 || version != told {
+			if err := out.Send(message(changed, news)); err != nil {
 				return err
 			}
 			told = version
 		}
+		if !s.await(out.Context(), follower, timer, !r.GetOnlyLearned() && len(seen.due) > 0) {
+			return nil
+		}
+	}
+}
+
+// await waits until a subscriber is to be sent what has changed: at once where that matters, and else when changes have been
+// gathered for the interval. Due says that there is something to look at again. It is false when the stream ends.
+func (s *Server) await(ctx context.Context, f *counts.Follower, timer *time.Timer, due bool) bool {
+	timer.Stop()
+	some := f.Some()
+	if due {
+		timer.Reset(s.options.Interval)
+		some = nil
+	}
+	for {
 		select {
-		case <-follower.Now():
-		case <-tick.C:
+		case <-some:
+			timer.Reset(s.options.Interval)
+			some = nil
+		case <-f.Now():
+			return true
+		case <-timer.C:
+			return true
 		case <-s.done:
-			return nil
-		case <-out.Context().Done():
-			return nil
+			return false
+		case <-ctx.Done():
+			return false
 		}
 	}
 }
