@@ -126,9 +126,7 @@ func TestForgottenTab(t *testing.T) {
 			visitor := connect(t, listen)
 			visitor.send("GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: visitor\r\n\r\n")
 			n.holds(1)
-			if len(n.events()) != 1 {
-				t.Fatalf("woken by %v", n.events())
-			}
+			n.wokenOnce()
 			a.awake()
 			visitor.want(200, "fine")
 			if m := tab.head(); !strings.HasPrefix(m.start, tc.status) {

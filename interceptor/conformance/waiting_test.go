@@ -94,9 +94,7 @@ func TestWaitingPage(t *testing.T) {
 		heldFor(t, m.value("Scale-To-Zero-Held"), 50*time.Millisecond)
 	}
 	n.holds(1)
-	if len(n.events()) != 1 {
-		t.Errorf("woken by %v", n.events())
-	}
+	n.wokenOnce()
 	n.sets(&s, func() { s.Endpoints = map[string][]string{"http": {app}} })
 	fetch.want(200, "fine")
 	c.send(opens)

@@ -312,3 +312,12 @@ func (n *node) holds(count int) {
 		return held == int64(count)
 	})
 }
+
+// wokenOnce waits until the first request has woken the app: it is held a moment before. No other one wakes it.
+func (n *node) wokenOnce() {
+	n.t.Helper()
+	eventually(n.t, "woken", func() bool { return len(n.events()) > 0 })
+	if got := n.events(); len(got) != 1 {
+		n.t.Errorf("woken by %v", got)
+	}
+}

@@ -194,8 +194,8 @@ func (t *Table) refresh(target *Target) {
 	var cooldown, hold time.Duration
 	var ready, pods int
 	retiring, neverSleeps, paused, expected := false, false, false, false
-	for _, key := range t.owners[target.Key] {
-		s := t.services[key]
+	for _, key := range t.services.of[target.Key] {
+		s := t.services.all[key]
 		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
 		hold = max(hold, time.Duration(s.Routes.HoldTimeout))
 		retiring = retiring || s.Routes.Retiring

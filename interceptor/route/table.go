@@ -114,6 +114,35 @@ func (s *Service) target() Key {
 	return Key{Namespace: s.Namespace, Workload: s.Routes.Workload.String()}
 }
 
+// serviceIndex has the Services that the watch knows, by name and by workload.
+type serviceIndex struct {
+	all map[serviceKey]Service
+	of  map[Key][]serviceKey
+	// published is how many of them send traffic to this interceptor.
+	published int
+}
+
+func (i *serviceIndex) add(s Service) {
+	i.all[s.key()] = s
+	i.of[s.target()] = append(i.of[s.target()], s.key())
+	if s.Published {
+		i.published++
+	}
+}
+
+func (i *serviceIndex) remove(s Service) {
+	delete(i.all, s.key())
+	target := s.target()
+	if rest := slices.DeleteFunc(i.of[target], func(other serviceKey) bool { return other == s.key() }); len(rest) > 0 {
+		i.of[target] = rest
+	} else {
+		delete(i.of, target)
+	}
+	if s.Published {
+		i.published--
+	}
+}
+
 // Table has all routes and targets.
 type Table struct {
 	options TableOptions
@@ -124,14 +153,10 @@ type Table struct {
 	// mu protects all below and serializes the writing of snapshots. No request takes it, except one that found a
 	// suspect pod to answer again.
 	mu       sync.Mutex
-	services map[serviceKey]Service
-	// published is how many of them send traffic to this interceptor.
-	published int
-	routes    map[routeKey]*Route
-	ports     map[int32]routeKey
-	targets   map[Key]*Target
-	// owners are the Services of each workload.
-	owners map[Key][]serviceKey
+	services serviceIndex
+	routes   map[routeKey]*Route
+	ports    map[int32]routeKey
+	targets  map[Key]*Target
 	// waiting are the routes whose port another one has.
 	waiting map[routeKey]struct{}
 	// left are the pools that unlock is to close.
@@ -147,11 +172,10 @@ func NewTable(o TableOptions) *Table {
 		clock:    newClock(),
 		memory:   o.Memory,
 		syncing:  syncing{make(chan struct{})},
-		services: map[serviceKey]Service{},
+		services: serviceIndex{all: map[serviceKey]Service{}, of: map[Key][]serviceKey{}},
 		routes:   map[routeKey]*Route{},
 		ports:    map[int32]routeKey{},
 		targets:  map[Key]*Target{},
-		owners:   map[Key][]serviceKey{},
 		waiting:  map[routeKey]struct{}{},
 	}
 }
@@ -163,12 +187,12 @@ func (t *Table) SetService(s Service) {
 	if t.closed {
 		return
 	}
-	old, known := t.services[s.key()]
+	old, known := t.services.all[s.key()]
 	if known {
-		t.disown(old)
+		t.services.remove(old)
 		t.dropMissing(old, s)
 	}
-	t.own(s)
+	t.services.add(s)
 	t.apply(s)
 	if target := t.target(s); !known && target.counted() {
 		// The workload had requests here before, and then perhaps others that went straight to its pods: that it is idle
@@ -183,36 +207,12 @@ func (t *Table) RemoveService(namespace, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := serviceKey{namespace, name}
-	old, known := t.services[key]
+	old, known := t.services.all[key]
 	if !known || t.closed {
 		return
 	}
-	t.disown(old)
+	t.services.remove(old)
 	t.dropMissing(old, Service{Namespace: namespace, Name: name})
-}
-
-// own takes s in. The caller holds mu.
-func (t *Table) own(s Service) {
-	key := s.target()
-	t.owners[key] = append(t.owners[key], s.key())
-	t.services[s.key()] = s
-	if s.Published {
-		t.published++
-	}
-}
-
-// disown is the opposite of own. The caller holds mu.
-func (t *Table) disown(s Service) {
-	key := s.target()
-	if rest := slices.DeleteFunc(t.owners[key], func(other serviceKey) bool { return other == s.key() }); len(rest) > 0 {
-		t.owners[key] = rest
-	} else {
-		delete(t.owners, key)
-	}
-	delete(t.services, s.key())
-	if s.Published {
-		t.published--
-	}
 }
 
 // Target returns the target named key, nil if there is none.
@@ -254,7 +254,7 @@ func (t *Table) Targets() []*Target {
 func (t *Table) Service(namespace, name string) (Service, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s, known := t.services[serviceKey{namespace, name}]
+	s, known := t.services.all[serviceKey{namespace, name}]
 	return s, known
 }
 
@@ -282,7 +282,7 @@ func (t *Table) InUse() int64 {
 func (t *Table) Published() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.published > 0
+	return t.services.published > 0
 }
 
 // Close stops the timers of lingering routes and closes the pools of all pods; nothing changes afterwards.
@@ -343,7 +343,7 @@ func (t *Table) expire(key routeKey, r *Route) {
 	t.leave(r.snap.Load().endpoints...)
 	waiting := make([]Service, 0, 1)
 	for other := range t.waiting {
-		if s, ok := t.services[serviceKey{other.namespace, other.service}]; ok && other.listen == key.listen {
+		if s, ok := t.services.all[serviceKey{other.namespace, other.service}]; ok && other.listen == key.listen {
 			waiting = append(waiting, s)
 		}
 	}
