@@ -183,7 +183,7 @@ func TestWritersAgree(t *testing.T) {
 		&route.AsleepError{}, &route.AsleepError{Starting: true}, &route.AsleepError{Quiet: true}, &route.DownError{Service: "shop/web"},
 		&route.StartingError{Service: "shop/web"}, route.ErrTooManyHeld, http1.ConnectMethod, io.EOF,
 	} {
-		a := new(Maker).For(nil, &route.Visit{Held: 1500 * time.Millisecond}, err, nil)
+		a := new(Maker).For(nil, &route.Visit{Wait: route.Wait{Held: 1500 * time.Millisecond}}, err, nil)
 		w := httptest.NewRecorder()
 		Write(w, a)
 		by1, read := http.ReadResponse(bufio.NewReader(bytes.NewReader(Append(nil, a, false, false))), nil)
@@ -200,7 +200,7 @@ func TestWritersAgree(t *testing.T) {
 		}
 	}
 	m := Maker{HideHeld: true}
-	if a := m.For(nil, &route.Visit{Held: time.Second}, io.EOF, nil); len(a.Fields) != 0 {
+	if a := m.For(nil, &route.Visit{Wait: route.Wait{Held: time.Second}}, io.EOF, nil); len(a.Fields) != 0 {
 		t.Errorf("it says %v", a.Fields)
 	}
 }
@@ -263,7 +263,7 @@ func TestPage(t *testing.T) {
 		"too many are held": {route.ErrTooManyHeld, time.Second, "", 5},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := m.For(pageRoute(t, api.Progress{}), &route.Visit{Patience: tc.patience}, tc.err, value)
+			a := m.For(pageRoute(t, api.Progress{}), &route.Visit{Wait: route.Wait{Patience: tc.patience}}, tc.err, value)
 			state := ""
 			for _, f := range a.Fields {
 				if f.Name == StateField {

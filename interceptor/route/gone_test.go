@@ -137,7 +137,7 @@ func TestGoneIsNews(t *testing.T) {
 		r := f.route(10000)
 		got := make(chan error, 1)
 		go func() {
-			_, err := r.Pick(t.Context(), &Visit{News: func(s Start) bool { return s.Progress.Failing != "" }})
+			_, err := r.Pick(t.Context(), &Visit{Wait: Wait{News: func(s Start) bool { return s.Progress.Failing != "" }}})
 			got <- err
 		}()
 		synctest.Wait()

@@ -98,7 +98,7 @@ func TestPatience(t *testing.T) {
 		r := f.route(10000)
 		var starting *StartingError
 		began := time.Now()
-		for _, v := range []*Visit{{Patience: 1}, {Patience: 2 * time.Second}} {
+		for _, v := range []*Visit{{Wait: Wait{Patience: 1}}, {Wait: Wait{Patience: 2 * time.Second}}} {
 			if _, err := r.Pick(t.Context(), v); !errors.As(err, &starting) || starting.Service != "shop/web" || v.Held < v.Patience {
 				t.Errorf("got %v after %s", err, v.Held)
 			}
@@ -111,7 +111,7 @@ func TestPatience(t *testing.T) {
 		}
 		// What is longer than everybody is held ends like that.
 		var timeout *HoldTimeoutError
-		if _, err := r.Pick(t.Context(), &Visit{Patience: time.Hour}); !errors.As(err, &timeout) {
+		if _, err := r.Pick(t.Context(), &Visit{Wait: Wait{Patience: time.Hour}}); !errors.As(err, &timeout) {
 			t.Errorf("got %v", err)
 		}
 
@@ -119,9 +119,9 @@ func TestPatience(t *testing.T) {
 			before := r.Start().Progress
 			got := make(chan error, 1)
 			go func() {
-				_, err := r.Pick(t.Context(), &Visit{News: func(s Start) bool {
+				_, err := r.Pick(t.Context(), &Visit{Wait: Wait{News: func(s Start) bool {
 					return s.Progress.Stage != before.Stage || s.Progress.Failing != before.Failing
-				}})
+				}}})
 				got <- err
 			}()
 			synctest.Wait()

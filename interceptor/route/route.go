@@ -93,8 +93,8 @@ type Start struct {
 // refusedGrace is how long a request that does not wake waits for a ready pod that refuses: the pod may just have begun to end.
 const refusedGrace = time.Second
 
-// Visit is what is known of a request: for the event about the wake that it causes, where all of it may have been chosen by
-// an attacker, and for the choice of its pod.
+// Visit describes a request: for the event about the wake that it causes, where all of it may have been chosen by an attacker, and
+// for the choice of its pod.
 type Visit struct {
 	Method, Path, Remote, Agent string // Method is empty for a TCP connection
 	// Client is the address that has connected to us, whatever the request says of others. It decides about the pod where
@@ -104,21 +104,26 @@ type Visit struct {
 	// They count where the Route is Sticky.
 	Pin     PodID
 	Session uint64
-	// Patience is how long it is held at most, in all calls of Pick together: then the error is a StartingError. 0 is for as
-	// long as the route has everybody held, and the least is not at all.
+	Wait
+}
+
+// Wait is how a visit waits for a pod, and how long it has waited, in all calls of Pick together.
+type Wait struct {
+	// Patience is how long it is held at most: then the error is a StartingError. 0 is for as long as the route holds requests,
+	// and the least is not at all.
 	Patience time.Duration
-	// News ends the wait of a visit that follows a start with a StartingError as soon as it says that there are any. If the
-	// start fails, that is news like others.
+	// News is for a visit that follows a start: it is called for each state of it, and when it returns true the wait ends with a
+	// StartingError. If the start fails, that is news like others.
 	News func(Start) bool
-	// Began is when the request arrived, for the time that it may be held. Pick sets it at the first wait.
-	Began time.Time
-	// Held is how long Pick has waited for a pod, in all its calls for this visit; 0 if it did not have to.
-	Held time.Duration
 	// Bytes is the memory that the request takes while it is held.
 	Bytes int64
 	// Quiet says that it waits for others to wake the workload: it neither wakes nor counts. If none does in time, the
 	// error is an AsleepError.
 	Quiet bool
+	// Began is when the request arrived, for the time that it may be held. Pick sets it at the first wait.
+	Began time.Time
+	// Held is how long Pick has waited for a pod; 0 if it did not have to.
+	Held time.Duration
 }
 
 // Waker wakes workloads for the requests that wait for a pod.

@@ -285,7 +285,7 @@ func TestHold(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
 			hold := func(bytes int64) error {
-				_, err := f.route(10000).Pick(ctx, &Visit{Bytes: bytes})
+				_, err := f.route(10000).Pick(ctx, &Visit{Wait: Wait{Bytes: bytes}})
 				return err
 			}
 			all.Go(func() { _ = hold(100 << 20) })

@@ -158,7 +158,7 @@ func TestQuiet(t *testing.T) {
 		pick := func() <-chan error {
 			got := make(chan error, 1)
 			go func() {
-				e, err := r.Pick(t.Context(), &Visit{Quiet: true})
+				e, err := r.Pick(t.Context(), &Visit{Wait: Wait{Quiet: true}})
 				if e != nil {
 					e.Done()
 				}
