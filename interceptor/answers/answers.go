@@ -121,8 +121,8 @@ func own(err error) []Field {
 	}
 }
 
-// Held is what HeldField says of a wait.
-func Held(d time.Duration) string {
+// held is what HeldField says of a wait.
+func held(d time.Duration) string {
 	return strconv.FormatFloat(d.Round(time.Millisecond).Seconds(), 'f', 3, 64) + "s"
 }
 

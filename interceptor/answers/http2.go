@@ -54,7 +54,7 @@ func writeGRPC(w http.ResponseWriter, a Answer, err error) {
 		h.Set(f.Name, f.Value)
 	}
 	h.Set("Content-Type", grpcType)
-	h.Set("Grpc-Status", strconv.Itoa(int(GRPCCode(err, a))))
+	h.Set("Grpc-Status", strconv.Itoa(int(grpcCode(err, a))))
 	h.Set("Grpc-Message", strings.TrimPrefix(a.Text, "# "))
 	w.WriteHeader(http.StatusOK)
 }
@@ -82,7 +82,7 @@ func EndGRPC(w http.ResponseWriter, answered http.Header, err error) bool {
 		return false
 	}
 	h := w.Header()
-	h[http.TrailerPrefix+"Grpc-Status"] = []string{strconv.Itoa(int(GRPCCode(err, For(err))))}
+	h[http.TrailerPrefix+"Grpc-Status"] = []string{strconv.Itoa(int(grpcCode(err, For(err))))}
 	h[http.TrailerPrefix+"Grpc-Message"] = []string{"scale-to-zero: the app's pod broke off its answer."}
 	return true
 }
@@ -93,9 +93,9 @@ func isGRPC(header http.Header) bool {
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
-// GRPCCode is the status of a call that could not be forwarded, for err and the answer to it. Unavailable invites the client to
+// grpcCode is the status of a call that could not be forwarded, for err and the answer to it. Unavailable invites the client to
 // try again, and so is not for calls that the app has given up itself.
-func GRPCCode(err error, a Answer) codes.Code {
+func grpcCode(err error, a Answer) codes.Code {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return codes.DeadlineExceeded
 	}

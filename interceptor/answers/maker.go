@@ -43,7 +43,7 @@ func (m *Maker) HeldFor(v *route.Visit) string {
 	if v.Held == 0 || m.HideHeld {
 		return ""
 	}
-	return Held(v.Held)
+	return held(v.Held)
 }
 
 // page is the page for a visit with patience, if err is what it can show.

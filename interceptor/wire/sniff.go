@@ -29,10 +29,10 @@ const (
 	KindUndecided Kind = iota // more bytes are needed
 	KindHTTP
 	KindTCP
-	KindHTTP2 // never Sniff's: the reader of HTTP finds it
+	KindHTTP2 // never a Sniffer's: the reader of HTTP finds it
 )
 
-// Sniff distinguishes HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection. What it says of
+// Sniffer distinguishes HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection. What it says of
 // some bytes it says of any that begin with them, unless that is KindUndecided.
 //
 // HTTP is a line of a method and more words, one of which begins with "HTTP/" and a digit, whatever else is wrong with it:
@@ -40,13 +40,7 @@ const (
 // decided before its end where the method is in upper case and the target is a path or an http URL, as nearly always.
 // So "GET /" is HTTP even without a version, as it was in HTTP/0.9. The method is a token, which the first byte of a
 // binary protocol or of JSON is not, and the first lines of other line protocols (memcached's "get key", Redis's "PING",
-// NATS's "CONNECT {") have no such word.
-func Sniff(b []byte) Kind {
-	var s Sniffer
-	return s.Feed(b)
-}
-
-// Sniffer is Sniff for bytes that come one after the other.
+// NATS's "CONNECT {") have no such word. The bytes may come in pieces.
 type Sniffer struct {
 	kind    Kind
 	part    sniffPart

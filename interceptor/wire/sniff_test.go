@@ -15,6 +15,12 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
+// sniff is what a Sniffer says of b.
+func sniff(b []byte) Kind {
+	var s Sniffer
+	return s.Feed(b)
+}
+
 func TestSniff(t *testing.T) {
 	for name, tc := range map[string]struct {
 		bytes string
@@ -86,7 +92,7 @@ func TestSniff(t *testing.T) {
 		"jdwp":                     {"JDWP-Handshake", KindUndecided},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Sniff([]byte(tc.bytes)); got != tc.want {
+			if got := sniff([]byte(tc.bytes)); got != tc.want {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
@@ -105,7 +111,7 @@ func FuzzSniff(f *testing.F) {
 		decided := KindUndecided
 		var s Sniffer
 		for i := range len(b) + 1 {
-			got := Sniff(b[:i])
+			got := sniff(b[:i])
 			if decided != KindUndecided && got != decided {
 				t.Fatalf("%q is %v, and %q is %v", b[:i-1], decided, b[:i], got)
 			}
