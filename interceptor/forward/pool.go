@@ -112,7 +112,10 @@ func (p *pool) put(c *podConn, sent int) {
 // connect returns a connection to pod: an idle one that was used no longer ago than maxIdle, otherwise a new one; maxIdle 0
 // always dials. The error says that pod could not be reached, which the pod knows by then.
 func connect(ctx context.Context, pod *route.Endpoint, maxIdle time.Duration) (*podConn, error) {
-	p := pod.Pool.(*pool)
+	p, ok := pod.Pool.(*pool)
+	if !ok {
+		panic("forward: the table was made without the engine's NewPool")
+	}
 	if c := p.get(maxIdle); c != nil {
 		pod.Succeed()
 		return c, nil

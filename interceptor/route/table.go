@@ -67,7 +67,7 @@ type TableOptions struct {
 	// MaxHeldBytes is how many bytes they may take together. Default 128 MiB: ten thousand small ones.
 	MaxHeldBytes int64
 	// NewPool makes what the forwarding keeps for a pod of one route, such as its idle connections: Endpoint.Pool. It must
-	// neither block nor call the Table. Default none.
+	// neither block nor call the Table. Package forward carries to pods with a pool of its own Engine only. Default none.
 	NewPool func(addr string) io.Closer
 	// Unreachable is called when a ready pod of a route has been out of reach for long, and must not block. Default none.
 	Unreachable func(*Route, *UnreachableError)
