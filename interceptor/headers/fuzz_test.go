@@ -43,6 +43,7 @@ func FuzzVersionsAgree(f *testing.F) {
 	f.Add("Host: h\r\nX-Forwarded-For: ,\r\nX-Forwarded-For:\r\nX-Forwarded-For: a,\r\n", 2)
 	f.Add("Host: h\r\nProxy-Authorization: x\r\nTE: gzip, trailers\r\nKeep-Alive: 5\r\nHTTP2-Settings: a\r\nUpgrade: b\r\n", 0)
 	f.Add("Host: h\r\nCookie: a\r\nCookie: b\r\nVia: 1.1 x\r\nUser-Agent: u\r\nTrailer: x\r\nExpect: 100-continue\r\n", AllHops)
+	f.Add("Host:\r\n", AllHops)
 	f.Add("Host: h\r\nConnection: x-own, upgrade\r\nX-Own: 1\r\nUpgrade: websocket\r\n", AllHops)
 	f.Fuzz(func(t *testing.T, fields string, hops int) {
 		if hops < AllHops || hops > 10 {

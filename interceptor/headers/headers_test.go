@@ -312,7 +312,7 @@ func TestRequestOfHTTP2(t *testing.T) {
 	if len(in["X-Forwarded-For"]) != 1 || in.Get("X-Forwarded-For") != "1, 2" {
 		t.Error("what came was changed")
 	}
-	want := http.Header{"X-Forwarded-For": {"10.0.0.1"}, "X-Forwarded-Proto": {"http"}}
+	want := http.Header{"X-Forwarded-For": {"10.0.0.1"}, "X-Forwarded-Host": {""}, "X-Forwarded-Proto": {"http"}}
 	if diff := cmp.Diff(want, Request(nil, "", Way{Remote: "10.0.0.1"})); diff != "" {
 		t.Errorf("without an authority: %s", diff)
 	}

@@ -31,7 +31,7 @@ func Request(in http.Header, host string, w Way) http.Header {
 		}
 	}
 	out[forwardedFor] = []string{w.hops(in)}
-	if _, named := out["X-Forwarded-Host"]; !named && host != "" {
+	if _, named := out["X-Forwarded-Host"]; !named {
 		out["X-Forwarded-Host"] = []string{host}
 	}
 	if _, known := out["X-Forwarded-Proto"]; !known {
