@@ -81,7 +81,7 @@ type Routes struct {
 	WaitingPage string `json:"waitingPage,omitempty"`
 	// Reach is how browsers come to the Service; nil is not known.
 	Reach *Reach `json:"reach,omitempty"`
-	// Retiring says that the Service is being given back: requests are still served, but the workload is no longer
+	// Retiring says that the Service is being restored: requests are still served, but the workload is no longer
 	// woken or put to sleep for them, since the injector restores it by itself.
 	Retiring bool `json:"retiring,omitempty"`
 	// Gone says that no pod will come any more, and why, for visitors to read. Requests that are held for one fail at once.

@@ -73,7 +73,7 @@ func (x *request1) try(pod *route.Endpoint) (failure, error) {
 	}, err
 }
 
-// leave gives back the pod.
+// leave ends the use of the pod.
 func (x *request1) leave() {
 	if pod := x.pod; pod != nil {
 		x.pod = nil

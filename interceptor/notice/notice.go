@@ -64,10 +64,10 @@ type Options struct {
 	Peers func() int
 }
 
-// Reporter looks after the workloads that do not sleep.
+// Reporter reports the workloads that do not sleep.
 type Reporter struct {
 	options Options
-	told    map[route.Key]time.Time // when a notice was given last
+	told    map[route.Key]time.Time // when a notice was published last
 }
 
 // NewReporter returns a Reporter.

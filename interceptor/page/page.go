@@ -130,7 +130,7 @@ func (p *Pages) view(w *Wait, t *texts) *View {
 	}
 	var b bytes.Buffer
 	if err := p.live.Execute(&b, v); err != nil {
-		panic("page: the script fails: " + err.Error()) // so does this
+		panic("page: the script fails: " + err.Error()) // it is ours, and a test runs it
 	}
 	v.Live = template.HTML(bytes.TrimSpace(b.Bytes())) //nolint:gosec // html/template has made it
 	return v

@@ -41,7 +41,7 @@ func (p *Pages) SetTheme(namespace, source string) {
 	p.themes[namespace] = theme
 }
 
-// parse returns the theme if it is none that can do harm, and shows the page at work in any case.
+// parse returns the theme if it can do no harm and its page works at every state of a start.
 func (p *Pages) parse(namespace, source string) (*template.Template, error) {
 	if len(source) > maxTheme {
 		return nil, fmt.Errorf("it has %d bytes; allowed are %d", len(source), maxTheme)

@@ -1,7 +1,7 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package reach reports to the injector whether this interceptor can connect to an app's pods, before the app is taken over: a
+// Package reach reports to the injector whether this interceptor can connect to an app's pods, before the app is injected: a
 // NetworkPolicy or a service mesh may let in its callers of today and not us.
 package reach
 

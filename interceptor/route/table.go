@@ -195,9 +195,9 @@ func (t *Table) SetService(s Service) {
 	t.services.add(s)
 	t.apply(s)
 	if target := t.target(s); !known && target.counted() {
-		// The workload had requests here before, and then perhaps others that went straight to its pods: that it is idle
-		// cannot be known yet. Nor can whether it has pods, which are listed a little later; it does not sleep, since it
-		// was given back in between.
+		// The workload had requests here before, and perhaps others since that went straight to its pods: it cannot be
+		// called idle yet. Nor is it known whether it has pods, which are listed a little later; it does not sleep, since it
+		// was restored in between.
 		target.Touch()
 	}
 }

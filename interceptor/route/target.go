@@ -47,7 +47,7 @@ type Target struct {
 	cooldown atomic.Int64 // the longest of the routes'
 	drowsy   atomic.Int64 // the idle time after which it may be scaled to zero; 0 is never
 	settled  atomic.Int64 // until when by clock it may turn out that it was; 0 is not at all
-	retiring atomic.Bool  // a route of it is being given back
+	retiring atomic.Bool  // a route of it is being restored
 	paused   atomic.Bool  // its owner does not want it to be woken
 
 	metrics TargetMetrics
@@ -148,5 +148,5 @@ func (t *Target) Sleeps() bool { return t.drowsy.Load() > 0 }
 // Paused says that the owner of the workload does not want it to be woken.
 func (t *Target) Paused() bool { return t.paused.Load() }
 
-// Retiring says that a route of the workload is being given back, so that it must be neither woken nor put to sleep.
+// Retiring says that a route of the workload is being restored, so that it must be neither woken nor put to sleep.
 func (t *Target) Retiring() bool { return t.retiring.Load() }

@@ -30,7 +30,7 @@ func (v *view) Reach() *api.Reach { return v.snap.Load().reach }
 // Target is the workload behind the route.
 func (v *view) Target() *Target { return v.snap.Load().target }
 
-// Retiring says that the Service is being given back: its workload is not to be woken.
+// Retiring says that the Service is being restored: its workload is not to be woken.
 func (v *view) Retiring() bool { return v.snap.Load().retiring }
 
 // SleepID names the sleep from which a request wakes the workload; every interceptor has the same name for it.

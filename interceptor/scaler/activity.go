@@ -29,9 +29,9 @@ func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
 // Active says whether the workload is to be up, where it may sleep after an idle time of quiet:
 //
 //	a request is pending anywhere, or the last one anywhere is younger than quiet          → yes
-//	the Service is being given back                                                       → yes, the injector decides
+//	the Service is being restored                                                         → yes, the injector decides
 //	it is starting, and may still take the time                                           → yes, even if nobody waits any more
-//	counting began more recently, by our start, by take-over or because the first pod
+//	counting began more recently, by our start, by injection or because the first pod
 //	  was ready, or counts were lost by a peer's end, and the workload has pods           → yes, it may be in use
 //	  and it has none                                                                     → no: to call it active would
 //	                                                                                        wake every app that sleeps
