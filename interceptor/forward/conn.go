@@ -143,7 +143,7 @@ func (c *conn) Reading() {
 // Writing implements wire.Waits.
 func (c *conn) Writing() { c.watch.enter(phaseWrite) }
 
-// rescue is Rescue for a connection, in whatever state a panic has left it.
+// rescue is the function rescue for a connection, in whatever state a panic has left it.
 func (c *conn) rescue() {
 	p := recover()
 	if p == nil {

@@ -172,7 +172,7 @@ func (o *opening) hold(wait func(context.Context) error) error {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		defer Rescue(o.server.log, func() { cancel(errRescued) })
+		defer rescue(o.server.log, func() { cancel(errRescued) })
 		if cause := o.ends(); cause != nil {
 			cancel(cause)
 		}
@@ -218,7 +218,7 @@ func (o *opening) clientSpeaksFirst(up *podConn) bool {
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
-		defer Rescue(o.server.log, o.client.Interrupt)
+		defer rescue(o.server.log, o.client.Interrupt)
 		if _, err := up.PeekOne(); !errors.Is(err, os.ErrDeadlineExceeded) {
 			o.client.Interrupt()
 		}

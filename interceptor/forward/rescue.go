@@ -15,16 +15,16 @@ import (
 // errRescued is what became of something that a panic has ended.
 var errRescued = errors.New("a fault of the interceptor ended this")
 
-// Rescue keeps a panic in what serves one connection from ending all others with it. The function that runs that defers
+// rescue keeps a panic in what serves one connection from ending all others with it. The function that runs that defers
 // it; it logs the panic and calls end, which ends what the panic has left behind.
-func Rescue(log logr.Logger, end func()) {
+func rescue(log logr.Logger, end func()) {
 	if p := recover(); p != nil {
 		logPanic(log, p)
 		end()
 	}
 }
 
-// aborting is Rescue for a handler of net/http, whose server ends the stream.
+// aborting is the function rescue for a handler of net/http, whose server ends the stream.
 type aborting struct {
 	handler http.Handler
 	log     logr.Logger

@@ -81,7 +81,7 @@ func (s *Server) Serve(tcp *net.TCPConn, closed func()) {
 				closed()
 			}
 		}()
-		defer Rescue(s.log, func() { _ = tcp.Close() })
+		defer rescue(s.log, func() { _ = tcp.Close() })
 		goesOn = s.dispatch(tcp, known, closed)
 	})
 }

@@ -45,7 +45,7 @@ func (s *Server) tunnel(client, up *wire.Sock, early []byte, talk *talk) error {
 	go func() {
 		err := errRescued
 		defer func() { sent <- err }()
-		defer Rescue(s.log, shut)
+		defer rescue(s.log, shut)
 		err = half(up, client, early)
 	}()
 	return errors.Join(half(client, up, nil), <-sent)

@@ -49,7 +49,7 @@ func (x *request1) sendStreaming(up *podConn) (*wire.Buffer, error) {
 func (u *upload) run() {
 	x := u.x
 	defer close(u.done)
-	defer Rescue(x.conn.server.log, func() {
+	defer rescue(x.conn.server.log, func() {
 		u.running.Store(false)
 		_ = u.up.Close()
 	})
@@ -114,7 +114,7 @@ func (u *upload) await() {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		defer Rescue(u.x.conn.server.log, func() {})
+		defer rescue(u.x.conn.server.log, func() {})
 		if u.up.AwaitGone(false) == nil {
 			client.Interrupt()
 		}

@@ -224,7 +224,7 @@ func (w *watch) start(gone func()) {
 	w.stop, w.done = stop, done
 	go func() {
 		defer close(done)
-		defer Rescue(w.log, func() {})
+		defer rescue(w.log, func() {})
 		if w.hasGone(stop) {
 			gone()
 		}

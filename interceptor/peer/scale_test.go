@@ -18,7 +18,7 @@ import (
 // few and many are numbers of apps, and maxRatio is how much more it may cost to load many of them.
 const few, many, maxRatio = 1000, 8000, 10
 
-const rounds = 10
+const rounds = 5
 
 // load returns a side with so many apps, of which so many are in each namespace.
 func load(apps, inEach int) *side {
