@@ -1,4 +1,4 @@
-# `make` lists what there is. Caches are in the user's cache folder, what is built is in bin/.
+# `make` lists the targets. Caches are in the user's cache folder; build results are in bin/.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -7,24 +7,24 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE   ?= scale-to-zero:$(VERSION)
 FUZZTIME ?= 30s
-# What ends `make drive-edges` and `make drive-restarts`, and what they draw from; DRIVE takes more flags of theirs.
+# When `make drive-edges` and `make drive-restarts` end, and their random seed; DRIVE takes further flags.
 COUNT ?=
 FOR   ?=
 SEED  ?=
 DRIVE ?=
-# The cluster of `make demo`, by its context, and the command that gives its nodes an image archive.
+# The context of the cluster for `make demo`, and the command that loads an image archive into its nodes.
 CONTEXT ?=
 LOAD    ?=
-# Flags of `make bench`; bin/bench -help lists them.
+# Flags for `make bench`; bin/bench -help lists them.
 BENCH ?=
 
-# Go modules of the repository. What the tests need is kept out of what is shipped.
+# The repository's Go modules. They keep the tests' dependencies out of the product.
 MODULES := . test/cluster test/chart test/gitops test/h2spec test/conformance test/browser
 CLUSTER := go run -C $(CURDIR)/test/cluster .
 TOOL    := go tool -modfile=$(CURDIR)/tools/go.mod
 
-# What the end-to-end tests are told. With KUBECONFIG set they run on your cluster, and the images have to be where it
-# pulls from; without Traefik there, set E2E_TRAEFIK to nothing.
+# Settings of the end-to-end tests. With KUBECONFIG set they run on your cluster, which must be able to find the two images;
+# if it has no Traefik, set E2E_TRAEFIK to nothing.
 E2E_CHART     ?= $(CURDIR)/config/chart
 E2E_APP_CHART ?= $(CURDIR)/test/demo/chart
 E2E_IMAGE     ?= scale-to-zero.test/scale-to-zero:dev
@@ -49,7 +49,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: ## Show it: a cluster (yours: CONTEXT=kind-kind), an app somebody else deployed, one label
+demo: ## See it work, in a new cluster or in yours (CONTEXT=kind-kind)
 	@DEMO_CONTEXT='$(CONTEXT)' DEMO_LOAD='$(LOAD)' go run ./test/demo
 
 .PHONY: build
@@ -63,9 +63,9 @@ image: ## Build the container image IMAGE with docker, podman or buildah
 	$$engine build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
 
 .PHONY: test
-test: ## Everything: lint, verify, unit, api, e2e; KEEP=1 leaves the cluster up
-	@for stage in lint verify unit api e2e; do $(MAKE) $$stage; done
-	@printf '\n== All of it passed\n'
+test: ## Everything: lint, verify, unit, fuzz-short, api, e2e, vulncheck; KEEP=1 keeps the cluster
+	@for stage in lint verify unit fuzz-short api e2e vulncheck-online; do $(MAKE) $$stage; done
+	@printf '\n== Everything passed\n'
 
 .PHONY: lint
 lint: ## Run the linters
@@ -78,17 +78,17 @@ fmt: ## Format all Go files
 	@for module in $(MODULES); do (cd $$module && $(TOOL) golangci-lint fmt --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: generate
-generate: ## Write generated code anew, and the licence header of files that lack it
+generate: ## Regenerate code, and add missing licence headers
 	$(call need,protoc,protobuf-compiler)
 	go generate ./...
 	@$(MAKE) headers
 
 .PHONY: headers
-headers: ## Write the licence header of files that lack it
+headers: ## Add missing licence headers
 	@{ git grep -zL --untracked -e '^// SPDX-License-Identifier: Apache-2.0$$' -- '*.go' '*.proto' || true; } | \
 		xargs -0r sed -i '1i // Copyright The scale-to-zero authors\n// SPDX-License-Identifier: Apache-2.0\n'
 
-# What stands in the working tree, committed or not.
+# Checksums of the working tree, committed or not.
 snapshot = git ls-files -z --cached --others --exclude-standard | xargs -0 sha256sum 2>/dev/null | sort -k 2 || true
 
 .PHONY: verify
@@ -97,7 +97,7 @@ verify: ## Check that generated code, formatting and go.mod files are up to date
 	@before=$$($(snapshot)); $(MAKE) generate; after=$$($(snapshot)); \
 	if [ "$$before" != "$$after" ]; then \
 		diff <(echo "$$before") <(echo "$$after") | awk '{print $$3}' | sort -u; \
-		echo "make generate changed these files: commit them as they are now"; exit 1; \
+		echo "make generate changed these files: commit the changes"; exit 1; \
 	fi
 	@for module in $(MODULES); do \
 		(cd $$module && $(TOOL) golangci-lint fmt --diff --config $(CURDIR)/.golangci.yml ./...) || \
@@ -106,13 +106,13 @@ verify: ## Check that generated code, formatting and go.mod files are up to date
 	done
 
 .PHONY: unit
-unit: ## Unit tests, with the race detector for what is shipped
+unit: ## Unit tests, with the race detector for the product
 	$(call heading,Unit tests)
 	$(call need,gcc,gcc libc6-dev)
-	@# In two steps, so that packages that cannot be listed are an error and not left out.
+	@# In two steps, so that a package that cannot be listed is an error and not left out.
 	packages=$$(go list ./...); go test -race -shuffle=on $$(grep -vE '/test/(api|e2e)(/|$$)' <<<"$$packages")
 	go test -C test/cluster -shuffle=on ./...
-	@# The charts are outside of its module, where a cached result would not notice their changes.
+	@# The charts are outside this module: a cached result would not notice changes to them.
 	go test -C test/chart -count=1 -shuffle=on ./...
 	go test -C test/h2spec -shuffle=on ./...
 	go test -C test/conformance -shuffle=on ./...
@@ -120,7 +120,7 @@ unit: ## Unit tests, with the race detector for what is shipped
 	go test -C test/browser -shuffle=on ./...
 
 .PHONY: api
-api: ## Tests against a real API server, with the race detector for what is shipped
+api: ## Tests against a real API server, with the race detector for the product
 	$(call heading,API server tests)
 	$(call need,gcc,gcc libc6-dev)
 	@assets=$$($(CLUSTER) assets); export KUBEBUILDER_ASSETS=$$assets; \
@@ -129,7 +129,7 @@ api: ## Tests against a real API server, with the race detector for what is ship
 	wait $$gitops && [ -z "$${failed:-}" ]
 
 .PHONY: e2e
-e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is set
+e2e: ## End-to-end tests in a new cluster, or in yours if KUBECONFIG is set
 	$(call heading,End-to-end tests)
 	@if [ -n "$${KUBECONFIG:-}" ]; then E2E_PAUSE= go test -count=1 -timeout 30m ./test/e2e/...; exit; fi; \
 	if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; \
@@ -138,18 +138,21 @@ e2e: ## End-to-end tests in a cluster of our own, or in yours if KUBECONFIG is s
 	$(CLUSTER) exec go test -count=1 -timeout 30m ./test/e2e/...
 
 .PHONY: cluster-up
-cluster-up: ## Start the cluster with Traefik and cert-manager, and give it our images
+cluster-up: ## Start the cluster with Traefik and cert-manager, and load our images
 	@$(CLUSTER) up
-	@$(CLUSTER) helm3 version >/dev/null # builds it: `up` does without
+	@$(CLUSTER) helm3 version >/dev/null # builds it; `up` does not need it
 	@$(CLUSTER) traefik
 	@$(CLUSTER) cert-manager
 	@$(MAKE) cluster-images
 
-.PHONY: cluster-images
-cluster-images: build
+.PHONY: image-archives
+image-archives: build ## Build bin/scale-to-zero.tar and bin/app.tar, the images of the end-to-end tests, without an engine
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/app ./test/app
 	@$(CLUSTER) image $(E2E_IMAGE) bin/scale-to-zero.tar bin/scale-to-zero:/scale-to-zero
 	@$(CLUSTER) image $(E2E_APP_IMAGE) bin/app.tar bin/app:/app
+
+.PHONY: cluster-images
+cluster-images: image-archives
 	@$(CLUSTER) load bin/scale-to-zero.tar bin/app.tar
 
 .PHONY: cluster-down
@@ -157,11 +160,11 @@ cluster-down: ## Remove the cluster
 	@$(CLUSTER) down
 
 .PHONY: drive-edges
-drive-edges: ## Look for lost requests: sleep and wake COUNT times (1000), or FOR=10m, from SEED
+drive-edges: ## Look for lost requests: sleep and wake COUNT times (1000), or FOR=10m, with SEED
 	@$(MAKE) drive DRIVE="edges $(drive-flags)"
 
 .PHONY: drive-restarts
-drive-restarts: ## Look for lost requests: restart all interceptors COUNT times (50), or FOR=10m, from SEED
+drive-restarts: ## Look for lost requests: restart all interceptors COUNT times (50), or FOR=10m, with SEED
 	@$(MAKE) drive DRIVE="restarts $(drive-flags)"
 
 drive-flags = $(COUNT:%=-count %) $(FOR:%=-for %) $(SEED:%=-seed %) $(DRIVE)
@@ -176,7 +179,7 @@ drive:
 	@if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; $(CLUSTER) exec $(CURDIR)/bin/drive $(DRIVE) -image $(E2E_APP_IMAGE)
 
 .PHONY: bench
-bench: ## Compare with nginx, HAProxy and ReverseProxy: 5 minutes, or BENCH=-quick; fails on ratios alone
+bench: ## Compare with nginx, HAProxy and ReverseProxy (5 minutes, or BENCH=-quick); fails only on ratios
 	$(call need,nginx,nginx-light)
 	$(call need,haproxy,haproxy)
 	$(call need,wrk,wrk)
@@ -184,16 +187,32 @@ bench: ## Compare with nginx, HAProxy and ReverseProxy: 5 minutes, or BENCH=-qui
 	bin/bench $(BENCH)
 
 .PHONY: fuzz
-fuzz: ## Fuzz everything that is fuzzed, FUZZTIME each (30s)
+fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	@grep -rHoP --include='*_test.go' '^func \KFuzz\w+' --exclude-dir=bin . | sort | while IFS=: read -r file name; do \
 		echo "$$name in $$(dirname $$file)"; \
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
 	done
 
+.PHONY: fuzz-short
+fuzz-short: ## Run every fuzz target for 10s
+	$(call heading,Fuzzing)
+	@$(MAKE) fuzz FUZZTIME=10s
+
 .PHONY: vulncheck
-vulncheck: ## Look for known vulnerabilities in what is shipped
+vulncheck: ## Look for known vulnerabilities in the product
 	$(TOOL) govulncheck ./...
 
+# For `make test`, which must not depend on a database that may be out of reach.
+.PHONY: vulncheck-online
+vulncheck-online:
+	$(call heading,Known vulnerabilities)
+	@failed=; report=$$($(TOOL) govulncheck ./... 2>&1) || failed=1; \
+	if [ -n "$$failed" ] && grep -q 'fetching vulnerabilities' <<<"$$report"; then \
+		echo "Not checked: the vulnerability database cannot be reached"; \
+	else \
+		echo "$$report"; [ -z "$$failed" ]; \
+	fi
+
 .PHONY: clean
-clean: ## Remove what was built
+clean: ## Remove build results
 	rm -rf bin
