@@ -48,13 +48,13 @@ func TestThemes(t *testing.T) {
 	}
 }
 
-// The README's example is none that is refused.
-func TestThemeOfTheREADME(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+// The documentation's example is not refused.
+func TestThemeOfTheDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/waiting-page.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, source, found := strings.Cut(string(readme), "page.html: |\n")
+	_, source, found := strings.Cut(string(text), "page.html: |\n")
 	source, _, ends := strings.Cut(source, "</html>")
 	pages, log := logged(t)
 	pages.SetTheme("shop", source)
