@@ -13,7 +13,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor"
 )
 
-// limitFlags bound what clients may take of an interceptor, and say which of the proxies before it are believed.
+// limitFlags bound what clients may use of an interceptor, and say how many proxies in front of it are trusted.
 type limitFlags struct {
 	interceptor.Limits
 
@@ -22,15 +22,20 @@ type limitFlags struct {
 
 func (l *limitFlags) add(f *pflag.FlagSet) {
 	d := interceptor.DefaultLimits()
-	f.IntVar(&l.MaxConnections, "max-connections-per-route", d.MaxConnections, "how many connections to one port of one Service may be open at this interceptor")
-	f.IntVar(&l.MaxHeaderBytes, "max-header-bytes", d.MaxHeaderBytes, "how long a request's line and header may be together")
+	f.IntVar(&l.MaxConnections, "max-connections-per-route", d.MaxConnections,
+		"how many connections to one port of one Service may be open at this interceptor")
+	f.IntVar(&l.MaxHeaderBytes, "max-header-bytes", d.MaxHeaderBytes,
+		"maximum size of a request's line and header together; a longer one gets a 431")
 	f.DurationVar(&l.ReadHeaderTimeout, "read-header-timeout", d.ReadHeaderTimeout, "how long a client may take to send a request's header")
-	f.DurationVar(&l.IdleTimeout, "idle-timeout", d.IdleTimeout, "how long a client's connection is kept open without a request; longer than the proxies before us keep theirs")
-	f.DurationVar(&l.WriteTimeout, "write-timeout", d.WriteTimeout, "how long a client may take nothing of its answer")
-	f.IntVar(&l.trustedHops, "trusted-hops", interceptor.AllHops, "how many entries at the end of X-Forwarded-For are believed, one for each proxy before us; 0 drops every X-Forwarded header that comes, -1 believes all")
+	f.DurationVar(&l.IdleTimeout, "idle-timeout", d.IdleTimeout,
+		"how long a client's connection stays open without a request; keep it longer than the proxies in front keep theirs")
+	f.DurationVar(&l.WriteTimeout, "write-timeout", d.WriteTimeout,
+		"close the connection of a client that has not read any of its response for this long")
+	f.IntVar(&l.trustedHops, "trusted-hops", interceptor.AllHops,
+		"entries at the end of X-Forwarded-For to trust, one for each proxy in front; 0 drops incoming X-Forwarded headers, -1 trusts all")
 }
 
-// check says which flags cannot be used, and what can.
+// check names the flags whose values are not allowed, and what is.
 func (l *limitFlags) check() error {
 	return errors.Join(
 		between("max-connections-per-route", l.MaxConnections, 1, 1_000_000),

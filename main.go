@@ -1,8 +1,8 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command scale-to-zero lets apps that are already deployed sleep at zero replicas and wakes them on the first request.
-// One binary has everything that runs in the cluster; see its --help.
+// Command scale-to-zero puts apps that are already deployed to sleep at zero replicas and wakes them on the first request.
+// One binary contains everything that runs in the cluster; see its --help.
 package main
 
 import (
@@ -46,15 +46,22 @@ import (
 // version is set by the linker.
 var version = ""
 
-// leaseName is that of the Lease by which the controllers choose the one that works.
+// leaseName is the name of the Lease that the controllers use for leader election.
 const leaseName = "scale-to-zero-controller"
+
+// Defaults that two commands share. They are the names that the chart gives to a release called scale-to-zero.
+const (
+	defaultDeployment         = "scale-to-zero-controller"
+	defaultCertSecret         = "scale-to-zero-webhook-cert"
+	defaultInterceptorService = "scale-to-zero-interceptor"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "scale-to-zero:", err)
-		os.Exit(1) //nolint:gocritic // the signal handler need not be undone
+		os.Exit(1) // nothing needs the deferred stop any more
 	}
 }
 
@@ -62,14 +69,14 @@ func main() {
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "scale-to-zero",
-		Short: "Let apps that are already deployed sleep while nobody visits, and wake them on the first request",
-		Long: `Let apps that are already deployed sleep while nobody visits, and wake them on the first request.
+		Short: "Put idle apps to sleep at zero replicas, and wake them on the first request",
+		Long: `Put idle apps to sleep at zero replicas, and wake them on the first request.
 
-These commands run in the cluster, where the Helm chart starts them. To let an app sleep, label its Service:
+These commands run in the cluster; the Helm chart starts them. To put an app to sleep while nobody uses it, label its Service:
 
     kubectl label service NAME scale-to-zero=true
 
-Every flag can be given in the environment too: --log-level is SCALE_TO_ZERO_LOG_LEVEL.`,
+Every flag can also be set in the environment: --log-level is SCALE_TO_ZERO_LOG_LEVEL. The command line takes precedence.`,
 		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) },
 	}
@@ -81,7 +88,7 @@ Every flag can be given in the environment too: --log-level is SCALE_TO_ZERO_LOG
 	return root
 }
 
-// fromEnvironment gives every flag that is not on the command line its value from the environment, if it has one there.
+// fromEnvironment sets every flag that is not on the command line from the environment, if it is there.
 func fromEnvironment(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -107,18 +114,18 @@ func versionText() string {
 	return "unknown"
 }
 
-// common are the flags of every command.
+// common are the flags that every command has.
 type common struct {
 	namespace, logLevel, logFormat string
 }
 
 func (c *common) add(f *pflag.FlagSet) {
-	f.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace in which scale-to-zero runs (default: $POD_NAMESPACE)")
-	f.StringVar(&c.logLevel, "log-level", "info", "how much to log: info or debug")
-	f.StringVar(&c.logFormat, "log-format", "json", "how to log: json or text")
+	f.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that scale-to-zero runs in (default: $POD_NAMESPACE)")
+	f.StringVar(&c.logLevel, "log-level", "info", "log level: info or debug")
+	f.StringVar(&c.logFormat, "log-format", "json", "log format: json or text")
 }
 
-// start checks the common flags, and sets logging and the connection to the API server up.
+// start checks the common flags, and sets up logging and the connection to the API server.
 func (c *common) start(component string) (logr.Logger, *rest.Config, error) {
 	level := zapcore.InfoLevel
 	switch c.logLevel {
@@ -134,7 +141,7 @@ func (c *common) start(component string) (logr.Logger, *rest.Config, error) {
 		return logr.Logger{}, nil, fmt.Errorf("--log-format is %q; allowed are json and text", c.logFormat)
 	}
 	if c.namespace == "" {
-		return logr.Logger{}, nil, errors.New("--namespace is empty, and so is $POD_NAMESPACE; give the namespace in which scale-to-zero runs")
+		return logr.Logger{}, nil, errors.New("--namespace is empty, and so is $POD_NAMESPACE; set one to the namespace of scale-to-zero")
 	}
 	logger := zap.New(zap.UseDevMode(c.logFormat == "text"), zap.Level(level), zap.StacktraceLevel(zapcore.PanicLevel))
 	ctrl.SetLogger(logger)
@@ -164,23 +171,29 @@ func controllerCommand() *cobra.Command {
 	var f controllerFlags
 	cmd := &cobra.Command{
 		Use: "controller", Args: cobra.NoArgs,
-		Short: "Take opted-in Services over: admission webhook, controllers and certificates",
+		Short: "Redirect opted-in Services to the interceptors: admission webhook, controllers and certificates",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
 	f.add(flags)
 	flags.IntVar(&f.webhookPort, "webhook-port", 9443, "port of the admission webhook")
-	flags.StringVar(&f.webhookService, "webhook-service", "scale-to-zero-webhook", "the webhook's Service, for its certificate")
-	flags.StringVar(&f.webhookConfiguration, "webhook-configuration", "scale-to-zero", "MutatingWebhookConfiguration that gets the certificate's CA, with --certs-mode=self")
-	flags.StringVar(&f.certsMode, "certs-mode", string(certs.ModeSelf), "who makes the webhook's certificate: self, or cert-manager, whose Secret is then only read")
-	flags.StringVar(&f.certSecret, "cert-secret", "scale-to-zero-webhook-cert", "Secret in which the certificate is kept")
-	flags.StringVar(&f.interceptorService, "interceptor-service", "scale-to-zero-interceptor", "the interceptors' headless Service")
-	flags.StringVar(&f.scalerAddress, "scaler-address", "", "host:port at which KEDA finds the interceptors (default: port 9090 of the interceptors' Service)")
-	flags.StringVar(&f.deployment, "controller-deployment", "scale-to-zero-controller", "the controllers' own Deployment, which the restore command calls on")
-	flags.StringVar(&f.portRange, "port-range", "10000-29999", "interceptor ports to give out, one for each port of an opted-in Service")
-	flags.StringVar(&f.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 for none")
+	flags.StringVar(&f.webhookService, "webhook-service", "scale-to-zero-webhook",
+		"Service of the admission webhook; the certificate is valid for its name")
+	flags.StringVar(&f.webhookConfiguration, "webhook-configuration", "scale-to-zero",
+		"MutatingWebhookConfiguration whose caBundle is kept up to date with --certs-mode=self")
+	flags.StringVar(&f.certsMode, "certs-mode", string(certs.ModeSelf),
+		"what creates and renews the webhook's certificate: self, or cert-manager (then the Secret is only read)")
+	flags.StringVar(&f.certSecret, "cert-secret", defaultCertSecret, "Secret that holds the webhook's certificate")
+	flags.StringVar(&f.interceptorService, "interceptor-service", defaultInterceptorService, "headless Service of the interceptors")
+	flags.StringVar(&f.scalerAddress, "scaler-address", "",
+		"host:port at which KEDA reaches the interceptors (default: port 9090 of --interceptor-service)")
+	flags.StringVar(&f.deployment, "controller-deployment", defaultDeployment,
+		"Deployment of the controllers, through which the restore command asks them to restore every app")
+	flags.StringVar(&f.portRange, "port-range", "10000-29999",
+		"range of ports the interceptors listen on, one for each port of each opted-in Service")
+	flags.StringVar(&f.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 disables it")
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
-	flags.BoolVar(&f.leaderElection, "leader-election", true, "let one of several replicas work at a time")
+	flags.BoolVar(&f.leaderElection, "leader-election", true, "elect a leader among the replicas")
 	return cmd
 }
 
@@ -243,7 +256,7 @@ func (f *controllerFlags) manager(config *rest.Config, certificate *certs.Manage
 	if err != nil {
 		return nil, err
 	}
-	// Taking an app over is a handful of writes; the default of 20 a second would make a labelled namespace wait.
+	// Injecting an app takes a handful of writes; at the default of 20 a second a labelled namespace would have to wait.
 	config.QPS, config.Burst = 100, 200
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Cache: cacheOptions,
@@ -252,7 +265,7 @@ func (f *controllerFlags) manager(config *rest.Config, certificate *certs.Manage
 		LeaderElection:                f.leaderElection,
 		LeaderElectionID:              leaseName,
 		LeaderElectionNamespace:       f.namespace,
-		LeaderElectionReleaseOnCancel: true, // nothing is done after Start returns
+		LeaderElectionReleaseOnCancel: true, // safe: nothing runs after Start returns
 		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{Port: f.webhookPort, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
 			c.GetCertificate, c.MinVersion = certificate.GetCertificate, tls.VersionTLS13
 		}}}),
@@ -297,7 +310,7 @@ func interceptorCommand() *cobra.Command {
 	var f interceptorFlags
 	cmd := &cobra.Command{
 		Use: "interceptor", Args: cobra.NoArgs,
-		Short: "Take requests for opted-in Services: hold, wake, forward and count",
+		Short: "Proxy requests for opted-in Services: count, hold, wake and forward",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
@@ -305,12 +318,14 @@ func interceptorCommand() *cobra.Command {
 	f.limitFlags.add(flags)
 	flags.StringVar(&f.podName, "pod-name", os.Getenv("POD_NAME"), "name of this pod (default: $POD_NAME)")
 	flags.StringVar(&f.podIP, "pod-ip", os.Getenv("POD_IP"), "IP address of this pod (default: $POD_IP)")
-	flags.StringVar(&f.service, "interceptor-service", "scale-to-zero-interceptor", "the interceptors' headless Service, to find the other ones")
-	flags.StringVar(&f.grpcAddress, "grpc-address", ":9090", "address for KEDA and for the other interceptors")
+	flags.StringVar(&f.service, "interceptor-service", defaultInterceptorService, "headless Service of the interceptors, to find the others")
+	flags.StringVar(&f.grpcAddress, "grpc-address", ":9090", "address for KEDA and the other interceptors")
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz, /readyz and /metrics")
-	flags.DurationVar(&f.drainTimeout, "drain-timeout", time.Minute, "how long requests may take to end when this interceptor is to stop")
-	flags.BoolVar(&f.heldHeader, "held-header", true, "say in the answer to a request that was held how long that was, as Scale-To-Zero-Held: 3.214s")
-	flags.DurationVar(&f.pageGrace, "waiting-page-grace", time.Second, "how long a browser that opens a page waits for an app that sleeps until it is shown the waiting page")
+	flags.DurationVar(&f.drainTimeout, "drain-timeout", time.Minute, "how long in-flight requests may take to finish during shutdown")
+	flags.BoolVar(&f.heldHeader, "held-header", true,
+		"say in the answer to a held request how long it was held, as Scale-To-Zero-Held: 3.214s")
+	flags.DurationVar(&f.pageGrace, "waiting-page-grace", time.Second,
+		"how long a browser that opens a page of a sleeping app is held before it sees the waiting page")
 	return cmd
 }
 
@@ -319,7 +334,7 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 		return err
 	}
 	if f.podName == "" || f.podIP == "" {
-		return errors.New("--pod-name or --pod-ip is empty, and so is $POD_NAME or $POD_IP; give both")
+		return errors.New("--pod-name or --pod-ip is empty, and so is $POD_NAME or $POD_IP; set both")
 	}
 	logger, config, err := f.start("interceptor")
 	if err != nil {
@@ -347,14 +362,15 @@ func restoreCommand() *cobra.Command {
 	var f restoreFlags
 	cmd := &cobra.Command{
 		Use: "restore", Args: cobra.NoArgs,
-		Short: "Give every app back, then stop the controllers: what `helm uninstall` does first",
+		Short: "Restore every app, then stop the controllers; `helm uninstall` runs this first",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	f.add(cmd.Flags())
-	cmd.Flags().StringVar(&f.deployment, "controller-deployment", "scale-to-zero-controller", "the controllers' Deployment")
-	cmd.Flags().StringVar(&f.certSecret, "cert-secret", "scale-to-zero-webhook-cert", "Secret of the webhook's certificate, which is deleted")
-	cmd.Flags().StringSliceVar(&f.certificates, "certificates", nil, "cert-manager's Certificates that are deleted, with the Secrets of the same names")
-	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take until every app's pods are ready")
+	cmd.Flags().StringVar(&f.deployment, "controller-deployment", defaultDeployment, "Deployment of the controllers")
+	cmd.Flags().StringVar(&f.certSecret, "cert-secret", defaultCertSecret, "Secret of the webhook's certificate; it is deleted")
+	cmd.Flags().StringSliceVar(&f.certificates, "certificates", nil,
+		"cert-manager Certificates to delete, together with the Secrets of the same names")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait until every app's pods are ready")
 	return cmd
 }
 
@@ -379,5 +395,5 @@ func (f *restoreFlags) run(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return certs.Remove(ctx, c, f.namespace, f.certificates) // while the controllers ran, it was theirs
+	return certs.Remove(ctx, c, f.namespace, f.certificates) // only now: the controllers were using it
 }

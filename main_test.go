@@ -51,14 +51,26 @@ func TestLimitFlags(t *testing.T) {
 			hops: 2,
 		},
 		"the environment": {env: [2]string{"SCALE_TO_ZERO_TRUSTED_HOPS", "0"}, limits: d, hops: 0},
-		"no connection":   {args: []string{"--max-connections-per-route=0"}, want: "--max-connections-per-route is 0; allowed is a whole number from 1 to 1000000"},
-		"no header":       {args: []string{"--max-header-bytes=1023"}, want: "--max-header-bytes is 1023; allowed is a whole number from 1024 to 1048576"},
-		"a large header":  {args: []string{"--max-header-bytes=1048577"}, want: "--max-header-bytes is 1048577;"},
-		"no time to read": {args: []string{"--read-header-timeout=1ms"}, want: "--read-header-timeout is 1ms; allowed is a duration from 1s to 1h0m0s"},
+		"no connection": {
+			args: []string{"--max-connections-per-route=0"},
+			want: "--max-connections-per-route is 0; allowed is a whole number from 1 to 1000000",
+		},
+		"no header": {
+			args: []string{"--max-header-bytes=1023"},
+			want: "--max-header-bytes is 1023; allowed is a whole number from 1024 to 1048576",
+		},
+		"a large header": {args: []string{"--max-header-bytes=1048577"}, want: "--max-header-bytes is 1048577;"},
+		"no time to read": {
+			args: []string{"--read-header-timeout=1ms"},
+			want: "--read-header-timeout is 1ms; allowed is a duration from 1s to 1h0m0s",
+		},
 		"a negative time": {args: []string{"--idle-timeout=-1m"}, want: "--idle-timeout is -1m0s; allowed is a duration from 1s to 24h0m0s"},
 		"no end":          {args: []string{"--write-timeout=0"}, want: "--write-timeout is 0s; allowed is a duration from 1s to 24h0m0s"},
 		"fewer than none": {args: []string{"--trusted-hops=-2"}, want: "--trusted-hops is -2; allowed is a whole number from -1 to 100"},
-		"two at a time":   {args: []string{"--trusted-hops=101", "--write-timeout=0"}, want: "--write-timeout is 0s; allowed is a duration from 1s to 24h0m0s, such as 30s or 5m\n--trusted-hops is 101"},
+		"two at a time": {
+			args: []string{"--trusted-hops=101", "--write-timeout=0"},
+			want: "--write-timeout is 0s; allowed is a duration from 1s to 24h0m0s, such as 30s or 5m\n--trusted-hops is 101",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tc.env[0] != "" {
@@ -87,18 +99,36 @@ func TestBadFlags(t *testing.T) {
 		env  [2]string
 		want string
 	}{
-		"a flag":            {args: []string{"controller", "--namespace=x", "--log-level=loud"}, want: `"loud"; allowed are info and debug`},
-		"the environment":   {args: []string{"controller", "--namespace=x"}, env: [2]string{"SCALE_TO_ZERO_LOG_FORMAT", "xml"}, want: `"xml"; allowed are json and text`},
-		"not even a number": {args: []string{"controller"}, env: [2]string{"SCALE_TO_ZERO_WEBHOOK_PORT", "x"}, want: "SCALE_TO_ZERO_WEBHOOK_PORT"},
+		"a flag": {args: []string{"controller", "--namespace=x", "--log-level=loud"}, want: `"loud"; allowed are info and debug`},
+		"the environment": {
+			args: []string{"controller", "--namespace=x"}, env: [2]string{"SCALE_TO_ZERO_LOG_FORMAT", "xml"},
+			want: `"xml"; allowed are json and text`,
+		},
+		"not even a number": {
+			args: []string{"controller"}, env: [2]string{"SCALE_TO_ZERO_WEBHOOK_PORT", "x"},
+			want: "SCALE_TO_ZERO_WEBHOOK_PORT",
+		},
 		"the flag goes first": {
 			args: []string{"restore", "--namespace=x", "--log-level=quiet"}, env: [2]string{"SCALE_TO_ZERO_LOG_LEVEL", "info"}, want: `"quiet"`,
 		},
-		"a mode":       {args: []string{"controller", "--namespace=x", "--certs-mode=certmanager"}, want: `--certs-mode is "certmanager"; allowed are self and cert-manager`},
+		"a mode": {
+			args: []string{"controller", "--namespace=x", "--certs-mode=certmanager"},
+			want: `--certs-mode is "certmanager"; allowed are self and cert-manager`,
+		},
 		"no namespace": {args: []string{"restore"}, env: [2]string{"POD_NAMESPACE", ""}, want: "--namespace is empty"},
-		"yes or no":    {args: []string{"interceptor"}, env: [2]string{"SCALE_TO_ZERO_HELD_HEADER", "perhaps"}, want: "SCALE_TO_ZERO_HELD_HEADER"},
-		"a number":     {args: []string{"interceptor", "--max-connections-per-route=0"}, want: `--max-connections-per-route is 0; allowed is a whole number from 1 to 1000000`},
-		"a duration":   {args: []string{"interceptor"}, env: [2]string{"SCALE_TO_ZERO_IDLE_TIMEOUT", "0"}, want: `--idle-timeout is 0s; allowed is a duration from 1s to 24h0m0s`},
-		"no pod":       {args: []string{"interceptor", "--namespace=x"}, want: "--pod-name or --pod-ip is empty"},
+		"yes or no": {
+			args: []string{"interceptor"}, env: [2]string{"SCALE_TO_ZERO_HELD_HEADER", "perhaps"},
+			want: "SCALE_TO_ZERO_HELD_HEADER",
+		},
+		"a number": {
+			args: []string{"interceptor", "--max-connections-per-route=0"},
+			want: `--max-connections-per-route is 0; allowed is a whole number from 1 to 1000000`,
+		},
+		"a duration": {
+			args: []string{"interceptor"}, env: [2]string{"SCALE_TO_ZERO_IDLE_TIMEOUT", "0"},
+			want: `--idle-timeout is 0s; allowed is a duration from 1s to 24h0m0s`,
+		},
+		"no pod": {args: []string{"interceptor", "--namespace=x"}, want: "--pod-name or --pod-ip is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tc.env[0] != "" {

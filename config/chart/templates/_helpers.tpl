@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* The release's name alone when it says what this is; suffixes of up to 12 characters must still fit a Service's 63. */}}
+{{/* The release's name alone if it contains the chart's. Leaves room for suffixes of 12 characters in a Service's 63. */}}
 {{- define "scale-to-zero.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- if .Values.fullnameOverride -}}
@@ -36,12 +36,12 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
-{{/* The Secret of the certificate. Each mode has its own, so that no two of their owners fight over one. */}}
+{{/* The Secret of the certificate. Each mode has its own, so that two owners never fight over one. */}}
 {{- define "scale-to-zero.certSecret" -}}
 {{- include "scale-to-zero.fullname" . }}-webhook-{{ ternary "tls" "cert" (eq .Values.certs.mode "cert-manager") }}
 {{- end -}}
 
-{{/* The restricted profile, for the pod and for its one container. */}}
+{{/* The restricted Pod Security profile, for the pod and for its one container. */}}
 {{- define "scale-to-zero.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -57,7 +57,7 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Where a component's pods may run. Takes (list $ "component"), the component being a key of the values too. */}}
+{{/* Where a component's pods may run. Takes (list $ "component"); the component is also a key of the values. */}}
 {{- define "scale-to-zero.scheduling" -}}
 {{- $root := index . 0 -}}
 {{- $values := index $root.Values (index . 1) -}}
@@ -86,7 +86,7 @@ affinity:
 {{- end }}
 {{- end -}}
 
-{{/* A process that hangs is restarted; one that is not ready is left out within seconds. Takes the readiness period. */}}
+{{/* Restarts a process that hangs, and takes one that is not ready out of service within seconds. Takes the readiness period. */}}
 {{- define "scale-to-zero.probes" -}}
 startupProbe:
   httpGet: {path: /healthz, port: health}
@@ -104,17 +104,17 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{/* What all webhooks have in common; PATH is to be replaced. */}}
+{{/* What all webhooks have in common; callers replace PATH. */}}
 {{- define "scale-to-zero.webhook" -}}
 admissionReviewVersions: [v1]
 clientConfig:
-  # The controller fills in caBundle, or cert-manager's cainjector.
+  # The controller or cert-manager's cainjector fills in caBundle.
   service:
     name: {{ include "scale-to-zero.fullname" . }}-webhook
     namespace: {{ .Release.Namespace }}
     path: PATH
     port: 443
-# An outage of the webhook is no outage of the cluster: without it an app stays as it was.
+# If the webhook is down, the cluster keeps working: an app stays as it was.
 failurePolicy: Ignore
 matchPolicy: Equivalent
 sideEffects: None
