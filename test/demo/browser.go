@@ -17,7 +17,7 @@ import (
 
 const (
 	firstPort, lastPort = 8080, 8099
-	patience            = time.Minute // of a visitor
+	visitTimeout        = time.Minute
 )
 
 // A browser visits the app through a port of this machine.
@@ -28,9 +28,9 @@ type browser struct {
 
 func (b *browser) url() string { return fmt.Sprintf("http://127.0.0.1:%d/", b.port) }
 
-// open forwards a port to the app's Service: the first that is free, or is forwarded there already.
+// open forwards the first port to the app's Service that is free or is already forwarded there.
 func (b *browser) open(ctx context.Context, n *narrator, c cluster) error {
-	b.client = &http.Client{Transport: &http.Transport{}, Timeout: patience}
+	b.client = &http.Client{Transport: &http.Transport{}, Timeout: visitTimeout}
 	target := appNamespace + "/" + webserver + ":8080"
 	var errs []error
 	for port := firstPort; port <= lastPort; port++ {
@@ -49,23 +49,23 @@ func (b *browser) open(ctx context.Context, n *narrator, c cluster) error {
 	return fmt.Errorf("opening a port from %d to %d: %w", firstPort, lastPort, errors.Join(errs[0], errs[len(errs)-1]))
 }
 
-// close ends the connection: as long as it lasts, somebody may be there.
+// close closes the connection: while it is open, the app may be in use.
 func (b *browser) close() { b.client.CloseIdleConnections() }
 
-// An answer is what a visitor got.
+// An answer is what a visitor gets.
 type answer struct {
 	status, line string
 	took         time.Duration
 }
 
-// visit requests the app's page, which has to be there.
+// visit requests the app's page, and fails if it gets anything else.
 func (b *browser) visit(ctx context.Context, n *narrator) (answer, error) {
-	defer n.progress("the request is on its way")()
+	defer n.progress("waiting for the answer")()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, b.url(), nil)
 	if err != nil {
 		return answer{}, err
 	}
-	request.Header.Set("User-Agent", "scale-to-zero-demo") // an event will name it
+	request.Header.Set("User-Agent", "scale-to-zero-demo") // an event names it
 	began := time.Now()
 	response, err := b.client.Do(request)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// writeImage writes an archive of an image, as `docker save` does, that holds one static binary and runs it as nobody.
+// writeImage writes an image archive as `docker save` does. The image contains one static binary, and runs it without
+// privileges.
 func writeImage(file, name, arch, binary string) error {
 	layer, err := writeLayer(binary)
 	if err != nil {
@@ -24,7 +25,9 @@ func writeImage(file, name, arch, binary string) error {
 	}
 	config, err := json.Marshal(map[string]any{
 		"architecture": arch, "os": "linux", "created": time.Unix(0, 0).UTC(),
-		"config": map[string]any{"User": "65532:65532", "WorkingDir": "/", "Env": []string{"PATH=/"}, "Entrypoint": []string{"/" + filepath.Base(binary)}},
+		"config": map[string]any{
+			"User": "65532:65532", "WorkingDir": "/", "Env": []string{"PATH=/"}, "Entrypoint": []string{"/" + filepath.Base(binary)},
+		},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + digest(layer)}},
 	})
 	if err != nil {

@@ -1,22 +1,22 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo shows what scale-to-zero does, for real: it boots a Kubernetes on this machine (test/cluster), or takes one
-// that the viewer names, deploys an app from a chart that knows nothing of scale-to-zero, sets one label, and tells what can be seen. What it says was
-// measured; what does not happen makes it fail.
+// Command demo shows scale-to-zero at work: it boots a Kubernetes on this machine (test/cluster), or uses one that the viewer
+// names, deploys an app from a chart that knows nothing of scale-to-zero, sets one label, and shows what happens. It measures
+// whatever it says, and fails if something does not happen.
 //
-// It uses the standard library alone, so that it begins to speak at once on a machine that has nothing built yet, and it
-// looks at the cluster through kubectl and helm, as its viewers would.
+// It uses only the standard library, so that it starts at once on a machine that has nothing built yet, and it looks at the
+// cluster through kubectl and helm, as its viewers would.
 //
 //	main.go      start, end and interruption
 //	story.go     the steps from the label to the second sleep
 //	prepare.go   what the story needs: cluster, images, charts
-//	own.go       the viewer's own cluster in place of ours
+//	own.go       the viewer's own cluster instead of ours
 //	image.go     images of the two programs
 //	programs.go  running other programs
 //	objects.go   what kubectl answers
 //	browser.go   the visitor
-//	narrator.go  what the viewer reads, wait.go while waiting
+//	narrator.go  what the viewer reads; wait.go: the same, while waiting
 package main
 
 import (
@@ -32,37 +32,38 @@ import (
 
 const usage = `Usage: go run ./test/demo
 
-Deploys an app on Kubernetes, labels it, and shows how it falls asleep and wakes.
+Deploys an app on Kubernetes, labels it, and shows how it falls asleep and wakes up.
 
-On a cluster that you have, without building one (it needs kubectl, helm and Go):
+On a cluster that you have (needs kubectl, helm and Go):
 
   make demo CONTEXT=kind-kind
 
-On one of its own, which it builds and boots on this machine: up to a quarter of an
-hour the first time, one minute later. The cluster stays until: go run -C test/cluster . down
+Otherwise it builds and boots a cluster on this machine: up to a quarter of an hour the first
+time, one minute after that. The cluster stays until: go run -C test/cluster . down
 
 Environment:
-  DEMO_CONTEXT           context of your own cluster, of kind, k3d, minikube, MicroK8s, Docker Desktop, OrbStack or Rancher
-                         Desktop. The current context does not count. What the demo makes there is removed in the end.
-  DEMO_LOAD              for other clusters: the command that gives the image archive {} to the nodes
-  SCALE_TO_ZERO_CLUSTER  name of the demo's own cluster; each checkout has one
-  NO_COLOR               no colours
+  DEMO_CONTEXT           context of your cluster: kind, k3d, minikube, MicroK8s, Docker Desktop, OrbStack or Rancher Desktop.
+                         The current context is not used. The demo removes what it creates there.
+  DEMO_LOAD              for other clusters: the command that loads the image archive {} into the nodes
+  SCALE_TO_ZERO_CLUSTER  name of the demo's own cluster (default: one for each checkout)
+  NO_COLOR               disables colours
 `
 
-// A failure is something that should have been seen and was not.
+// A failure is something that should have happened and did not.
 type failure struct {
 	step, want, got string
 }
 
 func (f *failure) Error() string {
-	return fmt.Sprintf("did not happen: %s\n  expected: %s\n  seen:     %s\n  look:     go run -C test/cluster . kubectl events -A", f.step, f.want, f.got)
+	return fmt.Sprintf("did not happen: %s\n  expected: %s\n  seen:     %s\n  look at:  go run -C test/cluster . kubectl events -A",
+		f.step, f.want, f.got)
 }
 
-const interrupted = 130 // as shells have it
+const interrupted = 130 // the exit code that shells use
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // who presses Ctrl-C twice means it
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
 	code := run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -87,7 +88,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	if ctx.Err() != nil {
 		n.blank()
-		n.say("Stopped. `make demo` starts over with the same cluster; `make cluster-down` removes it.")
+		n.say("Stopped. `make demo` starts again with the same cluster; `make cluster-down` removes it.")
 		return interrupted
 	}
 	if n.chapter != "" {
@@ -98,10 +99,10 @@ func run(ctx context.Context, args []string) int {
 	return 1
 }
 
-// checkMachine says in one line what the cluster would say after a while.
+// checkMachine says in one line what the cluster's program would say later.
 func checkMachine(own bool) error {
 	if _, err := os.Stat("test/cluster/go.mod"); err != nil {
-		return errors.New("run it in the repository's root: go run ./test/demo")
+		return errors.New("run it from the repository's root: go run ./test/demo")
 	}
 	if own {
 		return nil
@@ -110,7 +111,7 @@ func checkMachine(own bool) error {
 		return fmt.Errorf("the cluster needs Linux, and this is %s", runtime.GOOS)
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("the cluster needs root, for namespaces and mounts of its own")
+		return errors.New("the cluster needs root, for its namespaces and mounts")
 	}
 	return nil
 }
@@ -118,9 +119,9 @@ func checkMachine(own bool) error {
 func demo(ctx context.Context, n *narrator, own, load string) error {
 	n.title("scale-to-zero: one label, and an app sleeps until somebody visits it")
 	if own == "" {
-		n.say("You will see it on a Kubernetes of your own, which runs on this machine in a network of its own. Building it " +
-			"takes some minutes the first time and no time later; the story itself takes one. `make demo CONTEXT=kind-kind` would " +
-			"show it on a cluster that you have. Ctrl-C stops it, and `make demo` starts it again.")
+		n.say("The demo runs on a Kubernetes of its own, on this machine and in its own network. Building it takes up to a quarter " +
+			"of an hour the first time; after that the demo takes a minute. To use a cluster that you have, run " +
+			"`make demo CONTEXT=kind-kind`. Ctrl-C stops the demo, and `make demo` starts it again.")
 	}
 	p := &preparation{narrator: n, context: own, load: load}
 	err := p.run(ctx)
@@ -128,10 +129,10 @@ func demo(ctx context.Context, n *narrator, own, load string) error {
 		s := &story{narrator: n, cluster: p.cluster}
 		err = s.run(ctx)
 	}
-	if own == "" || p.cluster.arch == "" { // nothing was made
+	if own == "" || p.cluster.arch == "" { // nothing to remove
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute) // also after Ctrl-C
 	defer cancel()
-	return errors.Join(err, p.cluster.giveBack(ctx, n))
+	return errors.Join(err, p.cluster.cleanUp(ctx, n))
 }

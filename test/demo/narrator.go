@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	width  = 80 // of lines that are wrapped; a terminal has at least that
+	width  = 80 // of wrapped lines; terminals have at least that
 	indent = "  "
 )
 
@@ -26,10 +26,10 @@ const (
 	red   style = "31"
 )
 
-// A narrator prints what the viewer reads: commands as the viewer would type them, and what was seen, indented.
+// A narrator prints what the viewer reads: commands as the viewer would type them, and observations, indented.
 type narrator struct {
 	out      io.Writer
-	terminal bool // waiting may be shown
+	terminal bool // progress may be shown
 	colour   bool
 	chapter  string // the last heading
 }
@@ -39,7 +39,7 @@ func newNarrator(out *os.File, env func(string) string) *narrator {
 	return &narrator{out: out, terminal: terminal, colour: terminal && env("NO_COLOR") == ""}
 }
 
-// isTerminal takes every character device for one, except the one that everybody writes to.
+// isTerminal says whether f is a character device other than /dev/null.
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
@@ -79,7 +79,7 @@ func (n *narrator) say(text string) {
 	}
 }
 
-// command prints a command that is about to be run, with its arguments.
+// command prints a command that is about to run, with its arguments.
 func (n *narrator) command(args ...string) {
 	for i, line := range wrapCommand(args, width-len("$ ")) {
 		prefix := "$ "
@@ -97,7 +97,7 @@ func (n *narrator) saw(text string) {
 	}
 }
 
-// verbatim prints what a program has printed.
+// verbatim prints a program's output.
 func (n *narrator) verbatim(output string) {
 	for line := range strings.Lines(output) {
 		n.line(strings.TrimRight(indent+line, " \n"))
@@ -122,7 +122,7 @@ func (n *narrator) table(rows ...row) {
 	}
 }
 
-// layout turns a table into its lines, each a row of one cell. If no row has a mark, there is no room for one.
+// layout turns a table into lines, each a row of one cell. It leaves room for marks only if a row has one.
 func layout(rows []row, width int) []row {
 	var columns []int
 	marked := slices.ContainsFunc(rows, func(r row) bool { return r.mark != "" })
@@ -158,8 +158,8 @@ func pad(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
 }
 
-// wrap breaks text into lines of at most width characters, between words. A longer word has a line of its own, and text
-// that fits stays as it is.
+// wrap breaks text between words into lines of at most width characters. A longer word gets a line of its own, and text that
+// fits is unchanged.
 func wrap(text string, width int) []string {
 	if utf8.RuneCountInString(text) <= width {
 		return []string{text}
@@ -167,7 +167,7 @@ func wrap(text string, width int) []string {
 	return fill(strings.Fields(text), width, "")
 }
 
-// wrapCommand breaks a command into lines before its flags, so that a flag keeps its value. It may be pasted.
+// wrapCommand breaks a command into lines before its flags, so that a flag keeps its value. The result can be pasted.
 func wrapCommand(args []string, width int) []string {
 	command := strings.Join(args, " ")
 	if utf8.RuneCountInString(command) <= width {
@@ -184,8 +184,7 @@ func wrapCommand(args []string, width int) []string {
 	return fill(chunks, width-len("    \\"), ` \`)
 }
 
-// fill puts as many chunks on each line as fit, and a mark at the end of every line but the last. It returns at least
-// one line.
+// fill puts as many chunks on each line as fit, and mark at the end of every line but the last. It returns at least one line.
 func fill(chunks []string, width int, mark string) []string {
 	lines := []string{""}
 	for _, chunk := range chunks {

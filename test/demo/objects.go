@@ -13,20 +13,20 @@ import (
 	"time"
 )
 
-// sentinel is the selector key by which scale-to-zero takes a Service over.
+// sentinel is the selector key that scale-to-zero adds to a Service.
 const sentinel = "scale-to-zero/intercepted"
 
-// A snapshot is what there is in the app's namespace, as far as the story looks at it.
+// A snapshot is the part of the app's namespace that the story looks at.
 type snapshot struct {
-	names     []string // kind and name of all objects that were asked for
-	replicas  int      // that the web server's Deployment asks for
-	pods      int      // of the web server, on their way out or not
+	names     []string // kind and name of all objects
+	replicas  int      // in the web server's Deployment
+	pods      int      // of the web server, terminating or not
 	service   spec
 	ingress   spec
 	endpoints []endpoint // the ready ones behind the Service
 }
 
-// spec is an object's specification, whatever is in it.
+// spec is an object's specification.
 type spec map[string]any
 
 // without returns a copy that lacks a field.
@@ -57,21 +57,21 @@ func (s snapshot) selector() []string {
 	return pairs
 }
 
-// An endpoint is an address with the pod that has it.
+// An endpoint is an address and the pod that has it.
 type endpoint struct {
 	address, namespace, pod string
 }
 
 func (e endpoint) String() string { return e.namespace + "/" + e.pod }
 
-// intercepted says whether every ready endpoint of the Service is one of our pods, and there is one.
+// intercepted says whether the Service has ready endpoints, and all of them are interceptors.
 func (s snapshot) intercepted() bool {
 	return len(s.endpoints) > 0 && !slices.ContainsFunc(s.endpoints, func(e endpoint) bool {
 		return e.namespace != ourNamespace || !strings.Contains(e.pod, "interceptor")
 	})
 }
 
-// whoAnswers returns the Service's endpoints, each with the pod that it is.
+// whoAnswers describes the Service's endpoints, each with its pod.
 func (s snapshot) whoAnswers() []string {
 	var lines []string
 	for _, e := range s.endpoints {
@@ -85,7 +85,7 @@ func (s snapshot) has(kind string) bool {
 	return slices.ContainsFunc(s.names, func(name string) bool { return strings.HasPrefix(name, kind+" ") })
 }
 
-// object has the fields of all kinds that are looked at.
+// object has the fields of all kinds that the demo reads.
 type object struct {
 	Kind     string
 	Metadata struct {
@@ -178,13 +178,13 @@ func (o object) ready(pods map[string]endpoint) []endpoint {
 	return ready
 }
 
-// An event is one that scale-to-zero has written about the Service.
+// An event is one of scale-to-zero's about the Service.
 type event struct {
 	at              time.Time
 	reason, message string
 }
 
-// parseEvents reads `kubectl events -o json`, and leaves out what others have written.
+// parseEvents reads `kubectl events -o json`, and leaves out the events of others.
 func parseEvents(text string) ([]event, error) {
 	all, err := parseList(text)
 	if err != nil {
@@ -210,7 +210,7 @@ func reasons(events []event) []string {
 	return names
 }
 
-// added returns what is in after and not in before, and the other way round.
+// added returns what is only in after, and what is only in before.
 func added(before, after []string) (more, fewer []string) {
 	for _, a := range after {
 		if !slices.Contains(before, a) {

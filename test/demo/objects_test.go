@@ -12,11 +12,13 @@ import (
 const podsAsleep = `{"items": [
   {"kind": "Pod", "metadata": {"namespace": "scale-to-zero", "name": "scale-to-zero-interceptor-a"}, "status": {"podIP": "10.0.0.2"}},
   {"kind": "Pod", "metadata": {"namespace": "scale-to-zero", "name": "scale-to-zero-interceptor-b"}, "status": {"podIP": "10.0.0.3"}},
-  {"kind": "Pod", "metadata": {"namespace": "airflow-demo", "name": "airflow-scheduler-x", "labels": {"component": "scheduler"}}, "status": {"podIP": "10.0.0.4"}}
+  {"kind": "Pod", "metadata": {"namespace": "airflow-demo", "name": "airflow-scheduler-x", "labels": {"component": "scheduler"}},
+   "status": {"podIP": "10.0.0.4"}}
 ]}`
 
 const podsAwake = `{"items": [
-  {"kind": "Pod", "metadata": {"namespace": "airflow-demo", "name": "airflow-webserver-x", "labels": {"component": "webserver"}}, "status": {"podIP": "10.0.0.9"}}
+  {"kind": "Pod", "metadata": {"namespace": "airflow-demo", "name": "airflow-webserver-x", "labels": {"component": "webserver"}},
+   "status": {"podIP": "10.0.0.9"}}
 ]}`
 
 // objects returns what kubectl answers, with the Service's selector and the endpoints that are given.
@@ -55,7 +57,8 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("endpoints %q", got)
 	}
 	after := parse(t, objects(`{"tier": "airflow", "component": "webserver", "scale-to-zero/intercepted": "true"}`,
-		`{"addresses": ["10.0.0.3"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": true}}, {"addresses": ["10.0.0.9"], "conditions": {"ready": false}}`), podsAsleep)
+		`{"addresses": ["10.0.0.3"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
+		 {"addresses": ["10.0.0.9"], "conditions": {"ready": false}}`), podsAsleep)
 	if !after.intercepted() || after.pods != 0 || len(after.endpoints) != 2 || after.endpoints[0].pod != "scale-to-zero-interceptor-a" {
 		t.Errorf("%+v", after)
 	}
@@ -85,7 +88,9 @@ func TestIntercepted(t *testing.T) {
 }
 
 func TestBadAnswers(t *testing.T) {
-	for _, bad := range []string{"", "no", `{"items": [{"kind": "Deployment", "metadata": {"name": "airflow-webserver"}, "spec": {"replicas": "x"}}]}`} {
+	for _, bad := range []string{
+		"", "no", `{"items": [{"kind": "Deployment", "metadata": {"name": "airflow-webserver"}, "spec": {"replicas": "x"}}]}`,
+	} {
 		if _, err := parseSnapshot(bad, podsAwake); err == nil {
 			t.Errorf("%q is taken", bad)
 		}

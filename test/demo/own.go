@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// The viewer's own cluster is used only where its context is named, whatever context is the current one. The demo makes
-// two namespaces in it, refuses to touch one that it has not made, and removes both in the end.
+// The viewer's own cluster is used only if its context is named; the current context does not matter. The demo creates two
+// namespaces in it, refuses to touch one that it has not created, and removes both at the end.
 
-// madeByDemo is the label of the namespaces that may be removed.
+// madeByDemo is the label of the namespaces that the demo may remove.
 const madeByDemo = "scale-to-zero-demo"
 
-// loader returns the command that gives an image archive to the nodes of a cluster, by the context's name. The archive's
-// path comes where {} is.
+// loader returns the command that loads an image archive into the nodes of a cluster, by the context's name. {} stands for
+// the archive's path.
 func loader(kubeContext, given string) ([]string, error) {
 	if given != "" {
 		command := strings.Fields(given)
@@ -46,28 +46,29 @@ func loader(kubeContext, given string) ([]string, error) {
 	case slices.Contains([]string{"docker-desktop", "orbstack", "rancher-desktop"}, kubeContext):
 		return []string{"docker", "load", "--input", "{}"}, nil
 	}
-	return nil, fmt.Errorf("how do images get to the nodes of %s? Say it with LOAD, as in "+
+	return nil, fmt.Errorf("the demo does not know how to load images into the nodes of %s: set LOAD to the command, as in "+
 		"make demo CONTEXT=%s LOAD='sudo k3s ctr images import {}', where {} is an archive as `docker save` writes it", kubeContext, kubeContext)
 }
 
-// ownCluster looks at the cluster of a context, and finds a reason to leave it alone.
+// ownCluster inspects the cluster of a context. The error says why the demo leaves it alone.
 func ownCluster(ctx context.Context, n *narrator, kubeContext, load string) (cluster, error) {
 	c := cluster{context: kubeContext}
 	for _, tool := range []string{"kubectl", "helm"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return c, fmt.Errorf("%s is not in PATH, and the demo on your own cluster needs it", tool)
+			return c, fmt.Errorf("%s is not in PATH; the demo needs it on your own cluster", tool)
 		}
 	}
 	var err error
 	if c.load, err = loader(kubeContext, load); err != nil {
 		return c, err
 	}
-	server, err := output(ctx, "kubectl", "config", "view", "--minify", "--context", kubeContext, "-o", "jsonpath={.clusters[0].cluster.server}")
+	server, err := output(ctx, "kubectl", "config", "view", "--minify", "--context", kubeContext,
+		"-o", "jsonpath={.clusters[0].cluster.server}")
 	if err != nil {
 		return c, err
 	}
-	n.say(fmt.Sprintf("This is your cluster %s at %s. The demo makes the namespaces %s and %s in it, and the cluster-wide objects of "+
-		"the chart (roles, admission), and removes all of them in the end.", kubeContext, server, ourNamespace, appNamespace))
+	n.say(fmt.Sprintf("This is your cluster %s at %s. The demo creates the namespaces %s and %s in it, and the chart's cluster-wide "+
+		"objects (roles, admission), and removes them all at the end.", kubeContext, server, ourNamespace, appNamespace))
 	if c.arch, err = c.architecture(ctx); err != nil {
 		return c, err
 	}
@@ -79,7 +80,7 @@ func ownCluster(ctx context.Context, n *narrator, kubeContext, load string) (clu
 	return c, c.claim(ctx)
 }
 
-// architecture is that of the nodes, for which the images are built.
+// architecture returns the nodes' architecture, which the images are built for.
 func (c cluster) architecture(ctx context.Context) (string, error) {
 	out, err := c.kubectl(ctx, "get", "nodes", "-o", "json")
 	if err != nil {
@@ -101,12 +102,12 @@ func (c cluster) architecture(ctx context.Context) (string, error) {
 	}
 	slices.Sort(found)
 	if found = slices.Compact(found); len(found) != 1 {
-		return "", fmt.Errorf("the nodes are of architectures %v, and the demo builds its images for one", found)
+		return "", fmt.Errorf("the nodes have the architectures %v, and the demo builds its images for only one", found)
 	}
 	return found[0], nil
 }
 
-// claim makes the namespaces. It fails if there is one that the demo has not made, or another scale-to-zero.
+// claim creates the namespaces. It fails if one exists that the demo has not created, or if scale-to-zero is installed already.
 func (c cluster) claim(ctx context.Context) error {
 	others, err := c.kubectl(ctx, "get", "mutatingwebhookconfigurations", "-l", "app.kubernetes.io/name=scale-to-zero",
 		"-o", "jsonpath={.items[*].metadata.annotations.meta\\.helm\\.sh/release-namespace}")
@@ -120,7 +121,7 @@ func (c cluster) claim(ctx context.Context) error {
 		}
 		if strings.TrimSpace(out) == "" {
 			if namespace == ourNamespace && others != "" {
-				return fmt.Errorf("scale-to-zero is installed in this cluster already, in namespace %s: the demo leaves it alone", others)
+				return fmt.Errorf("scale-to-zero is already installed in this cluster, in namespace %s: the demo leaves it alone", others)
 			}
 			if _, err := c.kubectl(ctx, "create", "namespace", namespace); err != nil {
 				return err
@@ -135,14 +136,14 @@ func (c cluster) claim(ctx context.Context) error {
 			return fmt.Errorf("reading namespace %s: %w", namespace, err)
 		}
 		if there.Metadata.Labels[madeByDemo] != "true" {
-			return fmt.Errorf("namespace %s is there already, and is not the demo's (it has no label %s=true): the demo leaves it alone", namespace, madeByDemo)
+			return fmt.Errorf("namespace %s exists and is not the demo's (it has no label %s=true): the demo leaves it alone", namespace, madeByDemo)
 		}
 	}
 	return nil
 }
 
-// giveBack removes what the demo has made, in the order that gives the app back before scale-to-zero goes.
-func (c cluster) giveBack(ctx context.Context, n *narrator) error {
+// cleanUp removes what the demo has created: the app first, so that scale-to-zero is there to restore it.
+func (c cluster) cleanUp(ctx context.Context, n *narrator) error {
 	n.heading("Cleaning up")
 	var errs []error
 	for _, args := range [][]string{
@@ -163,8 +164,8 @@ func (c cluster) giveBack(ctx context.Context, n *narrator) error {
 	return errors.Join(errs...)
 }
 
-// forward opens a port of this machine to a port of a pod, until stop is called. kubectl can forward to a pod only: the
-// Service of an app that is taken over selects none.
+// forward opens a port of this machine to a port of a pod, until stop is called. kubectl has to forward to a pod: the
+// Service of an injected app selects none.
 func (c cluster) forward(ctx context.Context, to endpoint) (port int, stop func(), err error) {
 	_, podPort, _ := strings.Cut(to.address, ":")
 	ctx, cancel := context.WithCancel(ctx)
@@ -180,7 +181,7 @@ func (c cluster) forward(ctx context.Context, to endpoint) (port int, stop func(
 	}
 	stop = func() {
 		cancel()
-		_ = cmd.Wait() // it was told to end
+		_ = cmd.Wait() // it is being stopped
 	}
 	lines := bufio.NewScanner(out)
 	timer := time.AfterFunc(time.Minute, cancel)
@@ -188,7 +189,7 @@ func (c cluster) forward(ctx context.Context, to endpoint) (port int, stop func(
 	for lines.Scan() {
 		if match := regexp.MustCompile(`^Forwarding from 127\.0\.0\.1:(\d+) ->`).FindStringSubmatch(lines.Text()); match != nil {
 			go func() {
-				for lines.Scan() { // a full pipe would stop it
+				for lines.Scan() { // a full pipe would block it
 				}
 			}()
 			_, err := fmt.Sscan(match[1], &port)
@@ -196,5 +197,5 @@ func (c cluster) forward(ctx context.Context, to endpoint) (port int, stop func(
 		}
 	}
 	stop()
-	return 0, nil, fmt.Errorf("kubectl port-forward to %s has ended before it listened", to)
+	return 0, nil, fmt.Errorf("kubectl port-forward to %s ended before it listened", to)
 }

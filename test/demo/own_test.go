@@ -80,8 +80,11 @@ func TestClaim(t *testing.T) {
 			"get namespace " + ourNamespace: made, "get mutatingwebhookconfigurations": ourNamespace,
 		}, creates: []string{appNamespace}},
 		"somebody's namespace": {answers: map[string]string{"get namespace " + ourNamespace: theirs}, refuses: "not the demo's"},
-		"somebody's app":       {answers: map[string]string{"get namespace " + ourNamespace: made, "get namespace " + appNamespace: theirs}, refuses: "not the demo's"},
-		"installed elsewhere":  {answers: map[string]string{"get mutatingwebhookconfigurations": "platform"}, refuses: "in namespace platform"},
+		"somebody's app": {
+			answers: map[string]string{"get namespace " + ourNamespace: made, "get namespace " + appNamespace: theirs},
+			refuses: "not the demo's",
+		},
+		"installed elsewhere": {answers: map[string]string{"get mutatingwebhookconfigurations": "platform"}, refuses: "in namespace platform"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			calls := fakeKubectl(t, tc.answers)

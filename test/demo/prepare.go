@@ -21,10 +21,10 @@ const (
 	appImageRepository = "scale-to-zero.test/app"
 )
 
-// preparation is everything before the story: what the viewer's cluster has already, except for scale-to-zero.
+// preparation is everything before the story: a cluster, scale-to-zero, and an app.
 type preparation struct {
 	narrator      *narrator
-	context, load string // of the viewer's own cluster, if it is to be that
+	context, load string // of the viewer's own cluster, if that is to be used
 
 	cluster     cluster
 	tag, appTag string // of the images
@@ -38,7 +38,7 @@ func (p *preparation) run(ctx context.Context) error {
 	if p.context != "" {
 		boot = p.takeOwn
 	} else {
-		// Compiling goes on while the cluster boots, which mostly waits.
+		// Compile while the cluster boots: booting mostly waits.
 		go func() { compiled <- p.compile(ctx, runtime.GOARCH) }()
 	}
 	if err := boot(ctx); err != nil {
@@ -76,7 +76,7 @@ func (p *preparation) boot(ctx context.Context) error {
 	return show(ctx, clusterProgram, "up")
 }
 
-// An image is of one of our programs.
+// An image contains one of our programs.
 type image struct {
 	source, binary, repository string
 	tag                        *string
@@ -89,7 +89,7 @@ func (p *preparation) ofPrograms() []image {
 	}
 }
 
-// compile builds what goes into the images; static, since there is nothing else in them.
+// compile builds the programs in the images. They are static, since the images contain nothing else.
 func (p *preparation) compile(ctx context.Context, arch string) error {
 	for _, i := range p.ofPrograms() {
 		_, err := output(ctx, "env", "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "go", "build", "-trimpath", "-buildvcs=false",
@@ -101,8 +101,8 @@ func (p *preparation) compile(ctx context.Context, arch string) error {
 	return nil
 }
 
-// images makes both images and gives them to the cluster. They are named after what is in them, so that a change restarts
-// what runs, and no change does not.
+// images builds both images and loads them into the cluster. Their tags depend on their content, so that pods restart if
+// something has changed, and only then.
 func (p *preparation) images(ctx context.Context, compiled <-chan error) error {
 	began := time.Now()
 	done := p.narrator.progress("building the images of scale-to-zero and of the app")
@@ -127,7 +127,7 @@ func (p *preparation) images(ctx context.Context, compiled <-chan error) error {
 	return nil
 }
 
-// contentTag returns an image tag that follows from a file's content.
+// contentTag returns an image tag that depends on a file's content.
 func contentTag(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -147,42 +147,42 @@ func (p *preparation) scaleToZero(ctx context.Context) error {
 		"--set", "image.repository="+imageRepository, "--set", "image.tag="+p.tag, "--wait", "--timeout", "3m")
 }
 
-// app installs the app, as new.
+// app installs the app afresh.
 func (p *preparation) app(ctx context.Context) error {
 	n := p.narrator
 	n.heading("An app, deployed with somebody else's chart")
-	n.say("It is made like Airflow: a web server, which takes 3 s to start, and a scheduler. The chart knows nothing of " +
-		"scale-to-zero. For the demo an annotation says: sleep after 10 s without a request, not after 5 minutes.")
+	n.say("It resembles Airflow: a web server, which takes 3 s to start, and a scheduler. The chart knows nothing of " +
+		"scale-to-zero. For the demo, an annotation has the app sleep after 10 s without a request instead of 5 minutes.")
 	n.blank()
 	old, err := p.cluster.kubectl(ctx, "get", "namespace", appNamespace, "--ignore-not-found", "-o", "name")
 	if err != nil {
 		return err
 	}
 	if p.context != "" {
-		// What an interrupted demo has left is gone before the namespace may be used again.
+		// Remove what an interrupted demo has left before the namespace is used again.
 		if _, err := p.cluster.helm(ctx, "uninstall", "airflow", "-n", appNamespace, "--ignore-not-found", "--wait"); err != nil {
 			return err
 		}
 	} else if strings.TrimSpace(old) != "" {
 		n.command("kubectl", "delete", "namespace", appNamespace)
-		done := n.progress("removing the app of the last time")
+		done := n.progress("removing the previous app")
 		_, err := p.cluster.kubectl(ctx, "delete", "namespace", appNamespace, "--timeout", "2m")
 		done()
 		if err != nil {
 			return err
 		}
-		n.saw("The app of the last time is gone.")
+		n.saw("The previous app is gone.")
 	}
 	return p.install(ctx, "install", "airflow", appChart, "-n", appNamespace, "--create-namespace",
 		"--set", "image.repository="+appImageRepository, "--set", "image.tag="+p.appTag, "--set", "ingress.web.enabled=true",
 		"--set-string", "webserver.service.annotations.scale-to-zero/cooldown="+cooldown, "--wait", "--timeout", "2m")
 }
 
-// install runs Helm, and then says how long it took until everything was ready.
+// install runs Helm, and says how long it took until everything was ready.
 func (p *preparation) install(ctx context.Context, args ...string) error {
 	p.narrator.command(append([]string{"helm"}, args...)...)
 	began := time.Now()
-	done := p.narrator.progress("waiting until its pods are ready")
+	done := p.narrator.progress("waiting until the pods are ready")
 	_, err := p.cluster.helm(ctx, args...)
 	done()
 	if err == nil {
@@ -191,7 +191,7 @@ func (p *preparation) install(ctx context.Context, args ...string) error {
 	return err
 }
 
-// seconds writes a duration as people say it: 3.4 s, 7 ms.
+// seconds formats a duration for people: 3.4 s, 7 ms.
 func seconds(d time.Duration) string {
 	if d < 100*time.Millisecond {
 		return fmt.Sprintf("%.0f ms", max(1, d.Seconds()*1000))

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// clusterProgram is test/cluster, built once: `go run` would take its time at every look.
+// clusterProgram is test/cluster, built once: `go run` would be slow each time.
 const clusterProgram = "bin/demo/cluster"
 
-// A cluster is ours, which is reached through its program, and found by the checkout or by SCALE_TO_ZERO_CLUSTER; or the
-// viewer's own, if there is a context.
+// A cluster is the viewer's own, if it has a context. Otherwise it is ours, reached through clusterProgram, which finds it by
+// the checkout or by SCALE_TO_ZERO_CLUSTER.
 type cluster struct {
 	context string
-	load    []string // gives the archive {} to the nodes
+	load    []string // loads the archive {} into the nodes
 	arch    string   // of the nodes
 	keda    bool
 }
@@ -44,7 +44,7 @@ func (c cluster) helm(ctx context.Context, args ...string) (string, error) {
 	return c.run(ctx, append([]string{"helm"}, args...)...)
 }
 
-// loadImage gives an archive to the nodes.
+// loadImage loads an archive into the nodes.
 func (c cluster) loadImage(ctx context.Context, archive string) error {
 	var command []string
 	for _, word := range c.load {
@@ -54,7 +54,7 @@ func (c cluster) loadImage(ctx context.Context, archive string) error {
 	return err
 }
 
-// output runs a program and returns its standard output. The error has what it wrote to standard error.
+// output runs a program and returns its standard output. The error contains its standard error.
 func output(ctx context.Context, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := program(ctx, args...)
@@ -68,7 +68,7 @@ func output(ctx context.Context, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// show runs a program that speaks to the viewer itself.
+// show runs a program whose output the viewer sees.
 func show(ctx context.Context, args ...string) error {
 	cmd := program(ctx, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -76,13 +76,13 @@ func show(ctx context.Context, args ...string) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("running `%s`: %w; it has said why", strings.Join(args, " "), err)
+		return fmt.Errorf("running `%s`: %w; see its output above", strings.Join(args, " "), err)
 	}
 	return nil
 }
 
-// program puts every program in a process group of its own. A terminal's Ctrl-C then reaches it through us alone, and
-// once: what is told twice to stop does not clean up.
+// program puts every program in a process group of its own, so that a terminal's Ctrl-C reaches it only through us, and only
+// once: a program that is interrupted twice does not clean up.
 func program(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -19,18 +19,18 @@ const (
 	appChart     = "test/demo/chart"
 	webserver    = "airflow-webserver" // its Service and its Deployment
 	cooldown     = "10s"
-	// toSleep is how long falling asleep may take: the cool-down, KEDA's next look at it, and a slow machine.
+	// toSleep is how long falling asleep may take: the cool-down, KEDA's next poll, and a slow machine.
 	toSleep = 90 * time.Second
 )
 
-// A story is what happens to the app from the label on.
+// A story is what happens to the app, from the label on.
 type story struct {
 	narrator *narrator
 	cluster  cluster
 	browser  browser
 
 	before      snapshot
-	quietSince  time.Time // since then nobody has visited
+	quietSince  time.Time // of the last visit
 	stopForward func()
 }
 
@@ -70,14 +70,15 @@ func (s *story) beforeLabel(ctx context.Context) error {
 		titled("  selector", "", s.before.selector()), titled("  endpoints", "", s.before.whoAnswers()),
 	)...)
 	if s.before.replicas != 1 || len(s.before.endpoints) != 1 || s.before.intercepted() {
-		return &failure{"the app runs", "1 replica, behind the Service", fmt.Sprintf("%d replicas, endpoints %v", s.before.replicas, s.before.endpoints)}
+		seen := fmt.Sprintf("%d replicas, endpoints %v", s.before.replicas, s.before.endpoints)
+		return &failure{"the app runs", "1 replica, behind the Service", seen}
 	}
 	n.blank()
-	n.say("One pod, day and night, and the Service sends everybody to it.")
+	n.say("One pod runs day and night, and the Service sends every request to it.")
 	return nil
 }
 
-// titled returns a row for each value, the first with a title.
+// titled returns one row for each value, the first with a title.
 func titled(title, mark string, values []string) []row {
 	var rows []row
 	for _, value := range values {
@@ -87,11 +88,13 @@ func titled(title, mark string, values []string) []row {
 	return rows
 }
 
-// label sets the one Helm value, and compares what there is with what there was.
+// label sets the one Helm value, and compares the objects with those of before.
 func (s *story) label(ctx context.Context) error {
 	n := s.narrator
 	n.heading("2. The one Helm value")
-	args := []string{"upgrade", "airflow", appChart, "-n", appNamespace, "--reuse-values", "--set-string", "webserver.labels.scale-to-zero=true"}
+	args := []string{
+		"upgrade", "airflow", appChart, "-n", appNamespace, "--reuse-values", "--set-string", "webserver.labels.scale-to-zero=true",
+	}
 	n.command(append([]string{"helm"}, args...)...)
 	done := n.progress("upgrading")
 	_, err := s.cluster.helm(ctx, args...)
@@ -101,7 +104,7 @@ func (s *story) label(ctx context.Context) error {
 	}
 	var after snapshot
 	took, err := n.await(ctx, condition{
-		step: "the Service is taken over", within: time.Minute,
+		step: "traffic is redirected", within: time.Minute,
 		want: "one more key in its selector, the interceptors as its endpoints, with KEDA a ScaledObject and its HorizontalPodAutoscaler",
 		holds: func(ctx context.Context) (bool, string, error) {
 			var err error
@@ -116,7 +119,7 @@ func (s *story) label(ctx context.Context) error {
 		return err
 	}
 	s.quietSince = time.Now()
-	n.saw(fmt.Sprintf("Helm is done, and %s later the Service is taken over:", seconds(took)))
+	n.saw(fmt.Sprintf("Helm is done. %s later, the Service's traffic goes through scale-to-zero:", seconds(took)))
 	n.blank()
 	n.table(slices.Concat(
 		[]row{{cells: []string{"Service", webserver}}},
@@ -124,20 +127,20 @@ func (s *story) label(ctx context.Context) error {
 		titled("  endpoints", "-", s.before.whoAnswers()), titled("", "+", after.whoAnswers()),
 	)...)
 	n.blank()
-	n.say("No pod has that key, so Kubernetes lists none for the Service any more; scale-to-zero lists its interceptors " +
-		"instead. They pass every request on to the app, and hold it while the app sleeps.")
+	n.say("No pod has that key, so Kubernetes no longer lists any as the Service's endpoints; scale-to-zero lists its " +
+		"interceptors instead. They forward every request to the app, and hold it while the app sleeps.")
 	return s.compare(after)
 }
 
-// compare says what is new, and that nothing else has changed.
+// compare says what is new, and fails if anything else has changed.
 func (s *story) compare(after snapshot) error {
 	n := s.narrator
 	for _, c := range []struct {
 		what          string
 		before, after spec
 	}{
-		{"the Service stays as it was, but for its selector", s.before.service.without("selector"), after.service.without("selector")},
-		{"the Ingress stays as it was", s.before.ingress, after.ingress},
+		{"the Service keeps everything but its selector", s.before.service.without("selector"), after.service.without("selector")},
+		{"the Ingress stays the same", s.before.ingress, after.ingress},
 	} {
 		if len(c.before) == 0 || !c.before.equal(c.after) {
 			return &failure{c.what, c.before.String(), c.after.String()}
@@ -145,17 +148,17 @@ func (s *story) compare(after snapshot) error {
 	}
 	more, fewer := added(s.before.names, after.names)
 	if len(fewer) > 0 {
-		return &failure{"all objects of the app are still there", strings.Join(fewer, ", "), "not there"}
+		return &failure{"all of the app's objects still exist", strings.Join(fewer, ", "), "missing"}
 	}
 	n.blank()
-	n.say("Compared field by field with before: the Service's ports and address are the same, and so is the Ingress. (The " +
-		"chart puts the label on its pods, too, so Helm has replaced the pod.) New in the namespace:")
+	n.say("A field-by-field comparison shows that the Service's ports and address and the Ingress are unchanged. (The chart puts " +
+		"the label on its pods too, so Helm has replaced the pod.) New in the namespace:")
 	n.blank()
 	purposes := map[string]string{
-		"Service":                 "lists the app's pods, for the interceptors",
-		"EndpointSlice":           "the addresses behind the two Services",
-		"ScaledObject":            "has KEDA ask the interceptors if anybody is there",
-		"HorizontalPodAutoscaler": "KEDA's, for more than one replica",
+		"Service":                 "lists the app's pods for the interceptors",
+		"EndpointSlice":           "list the addresses behind the two Services",
+		"ScaledObject":            "makes KEDA ask the interceptors whether the app is in use",
+		"HorizontalPodAutoscaler": "KEDA's, for scaling beyond one replica",
 	}
 	var rows []row
 	for _, name := range more {
@@ -174,21 +177,21 @@ func (s *story) compare(after snapshot) error {
 }
 
 func (s *story) firstEvents(ctx context.Context) error {
-	s.narrator.heading("3. What it says about that")
+	s.narrator.heading("3. The events so far")
 	return s.events(ctx, "Injected")
 }
 
 func (s *story) sleep(ctx context.Context) error {
 	s.narrator.heading("4. Nobody visits")
-	if err := s.asleep(ctx, "it was taken over"); err != nil {
+	if err := s.asleep(ctx, "the label took effect"); err != nil {
 		return err
 	}
 	s.narrator.blank()
-	s.narrator.say("No process, no memory. The scheduler, which nobody has labelled, goes on.")
+	s.narrator.say("No process, no memory. The scheduler is not labelled and keeps running.")
 	return nil
 }
 
-// asleep waits until the app has no pod, and shows that. since is what quietSince was.
+// asleep waits until the app has no pod, and shows that. Since says what happened at quietSince.
 func (s *story) asleep(ctx context.Context, since string) error {
 	n := s.narrator
 	_, err := n.await(ctx, condition{
@@ -217,7 +220,7 @@ func (s *story) asleep(ctx context.Context, since string) error {
 	return s.deployments(ctx)
 }
 
-// deployments shows them as kubectl does.
+// deployments shows the Deployments as kubectl does.
 func (s *story) deployments(ctx context.Context) error {
 	args := []string{"get", "deployments", "-n", appNamespace}
 	s.narrator.command(append([]string{"kubectl"}, args...)...)
@@ -226,7 +229,7 @@ func (s *story) deployments(ctx context.Context) error {
 	return err
 }
 
-// visit sends two requests: one to the app that sleeps, one to the app that is awake.
+// visit sends two requests: one to the sleeping app, and one to the same app once it is awake.
 func (s *story) visit(ctx context.Context) error {
 	n := s.narrator
 	n.heading("5. The first visit")
@@ -239,8 +242,8 @@ func (s *story) visit(ctx context.Context) error {
 		s.quietSince = time.Now()
 	}()
 	for i, meaning := range []string{
-		"held while the app was scaled up and started, which alone takes 3 s",
-		"through the interceptor to a pod that is there",
+		"held while the app was scaled up and started; the start alone takes 3 s",
+		"through the interceptor to a running pod",
 	} {
 		n.command("curl", s.browser.url())
 		a, err := s.browser.visit(ctx, n)
@@ -251,33 +254,33 @@ func (s *story) visit(ctx context.Context) error {
 		n.saw(fmt.Sprintf("(%s after %s: %s)", a.status, seconds(a.took), meaning))
 		if i == 0 {
 			n.blank()
-			n.say("No error, no retry: the visitor has waited, and got the app's own answer. Once more:")
+			n.say("No error and no retry: the visitor waited, and got the app's own answer. Once more:")
 			n.blank()
 		}
 	}
 	return nil
 }
 
-// openBrowser gives the visitor a way to the Service.
+// openBrowser opens the visitor's way to the Service.
 func (s *story) openBrowser(ctx context.Context) error {
 	n := s.narrator
 	if s.cluster.context == "" {
-		n.say("A port of this machine is led to the Service, as an Ingress would lead to it:")
+		n.say("This forwards a port of this machine to the Service, as an Ingress would:")
 		n.blank()
 		return s.browser.open(ctx, n, s.cluster)
 	}
-	n.say("A port of this machine is led to one of the Service's endpoints, as an Ingress would lead to it:")
+	n.say("This forwards a port of this machine to one of the Service's endpoints, as an Ingress would:")
 	n.blank()
 	now, err := s.look(ctx)
 	if err != nil {
 		return err
 	}
 	if !now.intercepted() {
-		return &failure{"the Service is taken over", "interceptors as its endpoints", fmt.Sprint(now.endpoints)}
+		return &failure{"traffic is redirected", "interceptors as the Service's endpoints", fmt.Sprint(now.endpoints)}
 	}
 	to := now.endpoints[0]
 	n.command("kubectl", "port-forward", "-n", to.namespace, "pod/"+to.pod, to.address[strings.LastIndex(to.address, ":"):])
-	s.browser.client = &http.Client{Transport: &http.Transport{}, Timeout: patience}
+	s.browser.client = &http.Client{Transport: &http.Transport{}, Timeout: visitTimeout}
 	s.browser.port, s.stopForward, err = s.cluster.forward(ctx, to)
 	return err
 }
@@ -296,17 +299,17 @@ func (s *story) sleepAgain(ctx context.Context) error {
 		return err
 	}
 	n.blank()
-	n.say("Then nobody comes any more.")
+	n.say("After that there are no more visits.")
 	n.blank()
 	return s.asleep(ctx, "the last visit")
 }
 
 func (s *story) allEvents(ctx context.Context) error {
-	s.narrator.heading("7. The story in events")
+	s.narrator.heading("7. The whole story, in events")
 	return s.events(ctx, "Injected", "Asleep", "WakeRequested", "Awake", "Asleep")
 }
 
-// events shows the events on the Service, once there are those that are due.
+// events shows the events on the Service, once those that are due exist.
 func (s *story) events(ctx context.Context, due ...string) error {
 	n := s.narrator
 	args := []string{"events", "-n", appNamespace, "--for", "service/" + webserver}
@@ -355,12 +358,12 @@ func (s *story) look(ctx context.Context) (snapshot, error) {
 
 func (s *story) playOn() {
 	n := s.narrator
-	n.heading("8. Now you")
-	n.say("The app sleeps. Open it in a browser:")
+	n.heading("8. Try it yourself")
+	n.say("The app is asleep. Open it in a browser:")
 	n.blank()
 	n.line(indent + n.paint(bold, s.browser.url()))
 	n.blank()
-	n.say("The first line gives your shell the kubectl and helm of this cluster. Watch, and take the label off and on:")
+	n.say("The first line puts this cluster's kubectl and helm into your shell. Watch the app, and remove and set the label:")
 	n.blank()
 	n.line(n.paint(cyan, `$ eval "$(go run -C test/cluster . env)"`))
 	n.command("kubectl", "get", "pods", "-n", appNamespace, "--watch")
@@ -368,7 +371,7 @@ func (s *story) playOn() {
 	n.command("kubectl", "label", "service", "-n", appNamespace, webserver, "scale-to-zero-")
 	n.command("kubectl", "label", "service", "-n", appNamespace, webserver, "scale-to-zero=true")
 	n.blank()
-	n.say("When you have seen enough, this removes the cluster and leaves nothing running:")
+	n.say("When you are done, remove the cluster; nothing keeps running:")
 	n.blank()
 	n.command("go", "run", "-C", "test/cluster", ".", "down")
 }

@@ -12,8 +12,8 @@ import (
 
 const pollInterval = 200 * time.Millisecond
 
-// progress shows on a terminal that something takes its time, until the returned function is called. Elsewhere, where
-// every change would be a line, it shows nothing.
+// progress shows on a terminal that something takes a while, until the returned function is called. Elsewhere it shows
+// nothing, since every update would be a line.
 func (n *narrator) progress(what string) (done func()) {
 	if !n.terminal {
 		return func() {}
@@ -41,7 +41,7 @@ func (n *narrator) progress(what string) (done func()) {
 type condition struct {
 	step, want string
 	within     time.Duration
-	// holds says whether it does, and what was seen.
+	// holds says whether the condition holds, and what was seen.
 	holds func(context.Context) (holds bool, seen string, err error)
 }
 
