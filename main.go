@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -217,9 +218,17 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	reader, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
 	certificate, err := certs.New(certs.Options{
 		Mode: mode, Namespace: f.namespace, SecretName: f.certSecret, Service: f.webhookService, WebhookConfiguration: f.webhookConfiguration,
-		Client: clientset, Log: logger.WithName("certs"),
+		Deployment: f.deployment, Client: clientset, Reader: reader, Log: logger.WithName("certs"),
 	})
 	if err != nil {
 		return err
@@ -227,7 +236,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	if err := certificate.Ensure(ctx); err != nil {
 		return err
 	}
-	mgr, err := f.manager(config, certificate)
+	mgr, err := f.manager(config, scheme, certificate)
 	if err != nil {
 		return err
 	}
@@ -247,11 +256,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	return mgr.Start(ctx)
 }
 
-func (f *controllerFlags) manager(config *rest.Config, certificate *certs.Manager) (ctrl.Manager, error) {
-	scheme, err := newScheme()
-	if err != nil {
-		return nil, err
-	}
+func (f *controllerFlags) manager(config *rest.Config, scheme *runtime.Scheme, certificate *certs.Manager) (ctrl.Manager, error) {
 	cacheOptions, err := controller.CacheOptions()
 	if err != nil {
 		return nil, err
@@ -278,7 +283,8 @@ func (f *controllerFlags) manager(config *rest.Config, certificate *certs.Manage
 
 func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), keda.AddToScheme(scheme)); err != nil {
+	err := errors.Join(clientgoscheme.AddToScheme(scheme), keda.AddToScheme(scheme), certmanagerv1.AddToScheme(scheme))
+	if err != nil {
 		return nil, fmt.Errorf("registering types: %w", err)
 	}
 	return scheme, nil

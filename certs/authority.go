@@ -22,8 +22,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// What the Secret holds. The first certificate in keyBundle is the authority whose key is keyAuthorityKey; behind it
-// stand its predecessors until they expire.
+// The Secret's keys. The first certificate in keyBundle is the authority whose key is in keyAuthorityKey; its predecessors
+// follow until they expire.
 const (
 	keyLeaf         = corev1.TLSCertKey
 	keyLeafKey      = corev1.TLSPrivateKeyKey
@@ -34,15 +34,15 @@ const (
 const (
 	leafLife      = 90 * 24 * time.Hour
 	authorityLife = 5 * 365 * 24 * time.Hour
-	// authorityOverlap is how long before its end an authority gets a successor. It exceeds leafLife, so that the last
-	// leaf of the old authority is renewed in its normal course.
+	// authorityOverlap is how long before it expires an authority gets a successor. It exceeds leafLife, so that the last
+	// leaf of the old authority is renewed at its normal time.
 	authorityOverlap = 365 * 24 * time.Hour
-	// settle is for how long a new authority has been published before it signs what is served, so that every API
-	// server has it by then.
-	settle = time.Hour
-	// maxPredecessors bounds the bundle when a Secret is lost again and again.
+	// publishedFor is how long a new authority is published before it signs what is served, so that every API server has
+	// it by then.
+	publishedFor = time.Hour
+	// maxPredecessors bounds the bundle if the Secret is lost again and again.
 	maxPredecessors = 2
-	// skew is how far the clocks of this machine and of another one, such as an API server's, may be apart.
+	// skew is how far clocks may differ, for example between this machine and an API server.
 	skew = 5 * time.Minute
 
 	commonName      = "scale-to-zero webhook"
@@ -50,15 +50,15 @@ const (
 	keyType         = "PRIVATE KEY"
 )
 
-// identity is a parsed and verified Secret: everything in it fits together, though it may be due for renewal or over.
+// identity is a parsed and verified Secret: everything in it fits together, though it may be due for renewal or expired.
 type identity struct {
 	authorities  []*x509.Certificate // the signing one first, then its predecessors; never empty
 	authorityKey crypto.Signer       // of authorities[0]
-	leaf         *tls.Certificate    // nil if the Secret's cannot be used
+	leaf         *tls.Certificate    // nil if the Secret's leaf cannot be used
 	leafProblem  string              // why leaf is nil
 }
 
-// parseIdentity reads a Secret's data. The error says why it cannot go on as an authority.
+// parseIdentity reads a Secret's data. The error says why it cannot be used as an authority.
 func parseIdentity(data map[string][]byte, dnsNames []string, now time.Time) (*identity, error) {
 	authorities, err := parseAuthorities(data[keyBundle])
 	if err != nil {
@@ -94,7 +94,7 @@ func parseAuthorities(bundle []byte) ([]*x509.Certificate, error) {
 			return nil, fmt.Errorf("parsing certificate: %w", err)
 		}
 		if !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
-			return nil, fmt.Errorf("certificate %q is not one of an authority", cert.Subject)
+			return nil, fmt.Errorf("certificate %q is not an authority's", cert.Subject)
 		}
 		authorities = append(authorities, cert)
 	}
@@ -142,12 +142,12 @@ func parseLeaf(data map[string][]byte, authorities []*x509.Certificate, dnsNames
 	return &pair, nil
 }
 
-// newIdentity makes an authority and a leaf. Those of our authorities that are in trusted, the caBundle of the moment,
-// stay in the bundle, since another replica may go on serving a leaf of theirs for a while.
+// newIdentity creates an authority and a leaf. Our authorities in trusted, the current caBundle, stay in the bundle, since
+// another replica may still serve a leaf of theirs for a while.
 func newIdentity(trusted []byte, dnsNames []string, now time.Time) (*identity, error) {
 	predecessors, err := parseAuthorities(trusted)
 	if err != nil {
-		predecessors = nil // nobody could verify anything with it
+		predecessors = nil // nothing can be verified with it
 	}
 	predecessors = slices.DeleteFunc(predecessors, func(c *x509.Certificate) bool { return c.Subject.CommonName != commonName })
 	id, err := (&identity{authorities: predecessors}).withNewAuthority(now)
@@ -157,8 +157,8 @@ func newIdentity(trusted []byte, dnsNames []string, now time.Time) (*identity, e
 	return id.withNewLeaf(dnsNames, now)
 }
 
-// next returns what is due for id, and why, or nil if nothing is. published says that the API server has been told of
-// all of id's authorities.
+// next returns what has to replace id, and why, or nil if nothing is due. Published says whether the API server has all of
+// id's authorities.
 func (id *identity) next(dnsNames []string, published bool, now time.Time) (*identity, string, error) {
 	current := id.authorities[0]
 	switch {
@@ -166,15 +166,15 @@ func (id *identity) next(dnsNames []string, published bool, now time.Time) (*ide
 		next, err := id.withNewLeaf(dnsNames, now)
 		return next, id.leafProblem, err
 	case id.leaf.Leaf.CheckSignatureFrom(current) != nil:
-		// The key of the authority that signed it is gone. It is served until its successor can be.
-		if !published || now.Before(current.NotBefore.Add(skew+settle)) {
+		// The key of the authority that signed it is gone. It is served until its successor can be served.
+		if !published || now.Before(current.NotBefore.Add(skew+publishedFor)) {
 			return nil, "", nil
 		}
 		next, err := id.withNewLeaf(dnsNames, now)
 		return next, "the authority has a successor", err
 	case !now.Before(current.NotAfter.Add(-authorityOverlap)):
 		next, err := id.withNewAuthority(now)
-		return next, "the authority nears its end", err
+		return next, "the authority expires within a year", err
 	case !now.Before(renewal(id.leaf.Leaf)):
 		next, err := id.withNewLeaf(dnsNames, now)
 		return next, "the certificate is in the last third of its life", err
@@ -183,11 +183,11 @@ func (id *identity) next(dnsNames []string, published bool, now time.Time) (*ide
 	}
 }
 
-// due is when next has something to do, provided that it has not now and that everything is published.
+// due is when next will return something, provided that nothing is due now and everything is published.
 func (id *identity) due() time.Time {
 	current := id.authorities[0]
 	if id.leaf.Leaf.CheckSignatureFrom(current) != nil {
-		return current.NotBefore.Add(skew + settle)
+		return current.NotBefore.Add(skew + publishedFor)
 	}
 	leaf, authority := renewal(id.leaf.Leaf), current.NotAfter.Add(-authorityOverlap)
 	if authority.Before(leaf) {
@@ -196,7 +196,7 @@ func (id *identity) due() time.Time {
 	return leaf
 }
 
-// renewal is when two thirds of cert's life are over.
+// renewal is when two thirds of cert's lifetime are over.
 func renewal(cert *x509.Certificate) time.Time {
 	return cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / 3)
 }
@@ -212,7 +212,7 @@ func (id *identity) withNewAuthority(now time.Time) (*identity, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		// The number tells an authority from its predecessor, which verifiers look up by name.
+		// The number distinguishes an authority from its predecessor: verifiers look authorities up by name.
 		Subject:               pkix.Name{CommonName: commonName, SerialNumber: serial.Text(16)},
 		NotBefore:             now.Add(-skew),
 		NotAfter:              now.Add(authorityLife),

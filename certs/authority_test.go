@@ -43,7 +43,9 @@ func FuzzParseIdentity(f *testing.F) {
 // However close its authority is to its end, a leaf ends no later, and what is due comes to an end.
 func TestLeafNeverOutlivesItsAuthority(t *testing.T) {
 	names, begin := []string{testHost}, time.Now()
-	for _, left := range []time.Duration{time.Second, time.Minute, settle, 24 * time.Hour, leafLife - time.Hour, authorityOverlap, 2 * authorityOverlap} {
+	for _, left := range []time.Duration{
+		time.Second, time.Minute, publishedFor, 24 * time.Hour, leafLife - time.Hour, authorityOverlap, 2 * authorityOverlap,
+	} {
 		id, err := newIdentity(nil, names, begin)
 		if err != nil {
 			t.Fatal(err)

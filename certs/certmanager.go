@@ -17,65 +17,87 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// certManager is the source of ModeCertManager. It reads the Secret and writes nothing.
+// certManager is the source of ModeCertManager. It reads the Secret, and writes nothing but events.
 type certManager struct {
 	*Options
 
-	told string // what is wrong with the Secret, as last logged; empty while nothing is
+	// All are empty while the Secret has a certificate that can be served.
+	since           time.Time // when it had none for the first time
+	logged, emitted string    // why it has none, as the last log line and the last event say
 }
 
-// sync takes over what the Secret holds, if it can be served. If not, time alone mends nothing: a log line says once what
-// is wrong, and the watch tells of the next change.
+const (
+	// statusInterval is how often cert-manager's progress is read while the Secret has no certificate that can be served. The
+	// watch reports only changes of the Secret.
+	statusInterval = 10 * time.Second
+	// eventAfter is how long that has to last before it becomes an event: during an installation it is normal.
+	eventAfter = 30 * time.Second
+)
+
+// sync serves what the Secret contains. If that cannot be served, a log line and later an event say why, once for each
+// reason.
 func (c *certManager) sync(ctx context.Context, served *tls.Certificate) (*tls.Certificate, time.Time, error) {
-	never := time.Now().Add(c.Resync)
 	secret, err := c.Client.CoreV1().Secrets(c.Namespace).Get(ctx, c.SecretName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		if c.news("the secret does not exist") {
-			c.Log.Info("Waiting for cert-manager to write the webhook's certificate; `kubectl describe certificate` says what it is waiting for",
-				"secret", c.Namespace+"/"+c.SecretName, "serving", describe(served))
-		}
-		return nil, never, nil
+		return c.await(ctx, served, nil)
 	}
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("reading secret %s/%s: %w", c.Namespace, c.SecretName, err)
 	}
 	leaf, err := parseIssued(secret.Data, c.host(), time.Now())
 	if err != nil {
-		if c.news(err.Error()) {
-			c.Log.Error(err, "The webhook's certificate cannot be used, waiting for another one",
-				"secret", c.Namespace+"/"+c.SecretName, "serving", describe(served))
-		}
-		return nil, never, nil
+		return c.await(ctx, served, err)
 	}
-	c.told = ""
+	c.since, c.logged, c.emitted = time.Time{}, "", ""
 	if served == nil || !served.Leaf.Equal(leaf.Leaf) {
-		c.Log.Info("Serving the webhook's certificate of cert-manager",
+		c.Log.Info("Serving the webhook's certificate from cert-manager",
 			"secret", c.Namespace+"/"+c.SecretName, "notAfter", leaf.Leaf.NotAfter)
 	}
 	return leaf, leaf.Leaf.NotAfter, nil
 }
 
-// news says that problem has not been told yet, and takes it as told.
-func (c *certManager) news(problem string) bool {
-	known := c.told == problem
-	c.told = problem
-	return !known
+// await reports why the Secret has no certificate that can be served, and has sync called again soon. The problem is nil if
+// there is no Secret.
+func (c *certManager) await(ctx context.Context, served *tls.Certificate, problem error) (*tls.Certificate, time.Time, error) {
+	now := time.Now()
+	if c.since.IsZero() {
+		c.since = now
+	}
+	status, what := c.status(ctx), "it does not exist"
+	if problem != nil {
+		what = problem.Error()
+	}
+	why := what + ". " + status
+	if why != c.logged {
+		c.logged = why
+		about := []any{"secret", c.Namespace + "/" + c.SecretName, "certManager", status, "serving", describe(served)}
+		if problem == nil {
+			c.Log.Info("Waiting for cert-manager to issue the webhook's certificate", about...)
+		} else {
+			c.Log.Error(problem, "The webhook's certificate cannot be used; waiting for cert-manager to issue another", about...)
+		}
+	}
+	if why != c.emitted && now.Sub(c.since) >= eventAfter {
+		c.emitted = why
+		c.emit(ctx, why)
+	}
+	return nil, now.Add(statusInterval), nil
 }
 
-// describe is what a log line says of the certificate that is served meanwhile.
+// describe says what is served in the meantime.
 func describe(served *tls.Certificate) string {
 	if served == nil {
 		return "nothing"
 	}
-	return "the one before, which ends " + served.Leaf.NotAfter.Format(time.RFC3339)
+	return "the previous one, which expires at " + served.Leaf.NotAfter.Format(time.RFC3339)
 }
 
 func (c *certManager) informers() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{secretInformer(c.Options)}
 }
 
-// parseIssued returns the certificate in a Secret of cert-manager's, if an API server that has the Secret's CA for its
-// caBundle accepts it for host now. The error names the key that is wrong.
+// parseIssued returns the certificate in one of cert-manager's Secrets, if an API server whose caBundle is the Secret's CA
+// accepts it for host now. The error names the key that is wrong.
 func parseIssued(data map[string][]byte, host string, now time.Time) (*tls.Certificate, error) {
 	for _, key := range []string{keyLeaf, keyLeafKey, keyBundle} {
 		if len(bytes.TrimSpace(data[key])) == 0 {
@@ -88,7 +110,7 @@ func parseIssued(data map[string][]byte, host string, now time.Time) (*tls.Certi
 	}
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(data[keyBundle]) {
-		return nil, errors.New(keyBundle + " holds no certificate")
+		return nil, errors.New(keyBundle + " contains no certificate")
 	}
 	for _, der := range pair.Certificate[1:] {
 		intermediate, err := x509.ParseCertificate(der)
@@ -101,7 +123,7 @@ func parseIssued(data map[string][]byte, host string, now time.Time) (*tls.Certi
 		return nil, fmt.Errorf("%s expired at %s", keyLeaf, end.Format(time.RFC3339))
 	}
 	if begin := pair.Leaf.NotBefore; now.Before(begin) && !now.Add(skew).Before(begin) {
-		now = begin // it was made a moment ago, by a clock that is ahead of ours
+		now = begin // it was issued a moment ago, by a clock that is ahead of ours
 	}
 	_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, DNSName: host, CurrentTime: now})
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // issuer makes what an issuer of cert-manager's would. Its methods panic, so that a fuzz test can use it.
@@ -100,12 +101,13 @@ func (l *log) take() []string {
 	return lines
 }
 
-func (c *cluster) reader() (*Manager, *log) {
+// reader returns a Manager in a cluster where cert-manager has objects.
+func (c *cluster) reader(objects ...client.Object) (*Manager, *log) {
 	c.t.Helper()
 	l := &log{}
 	m, err := New(Options{
 		Mode: ModeCertManager, Namespace: testNamespace, SecretName: testSecret, Service: "webhook",
-		Client: c, Log: funcr.New(l.add, funcr.Options{}),
+		Client: c, Reader: certManagerWith(c.t, objects...), Log: funcr.New(l.add, funcr.Options{}),
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -131,7 +133,7 @@ func assertLine(t *testing.T, got []string, parts ...string) {
 	}
 	for _, part := range parts {
 		if !strings.Contains(got[0], part) {
-			t.Errorf("the log tells %s, want it to tell %q", got[0], part)
+			t.Errorf("the log says %s, want it to say %q", got[0], part)
 		}
 	}
 }
@@ -147,8 +149,8 @@ func TestParseMode(t *testing.T) {
 	}
 }
 
-// Before the Secret is there the pod is up and not ready, and has said why. It never writes anything, nor asks for
-// anything but the Secret: its role has no more.
+// Before the Secret exists, the pod is up and not ready, and has said why. It writes nothing, and of core Kubernetes it reads
+// nothing but the Secret: its role allows no more.
 func TestWaitsForCertManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, webhooks("x"))
@@ -166,7 +168,7 @@ func TestWaitsForCertManager(t *testing.T) {
 		if writes := slices.DeleteFunc(c.Actions(), func(a clienttesting.Action) bool {
 			return slices.Contains([]string{"get", "list", "watch"}, a.GetVerb()) && a.GetResource().Resource == "secrets"
 		}); len(writes) > 0 {
-			t.Errorf("it did %v", writes)
+			t.Errorf("unexpected calls: %v", writes)
 		}
 
 		data := newIssuer(nil).issue(testHost, leafLife)
@@ -175,7 +177,7 @@ func TestWaitsForCertManager(t *testing.T) {
 		if err := m.ReadyCheck(nil); err != nil {
 			t.Error(err)
 		}
-		assertLine(t, log.take(), "Serving the webhook's certificate", testNamespace+"/"+testSecret)
+		assertLine(t, log.take(), "Serving the webhook's certificate from cert-manager", testNamespace+"/"+testSecret)
 		if !serves(t, m).Equal(must(parseIssued(data, testHost, time.Now())).Leaf) {
 			t.Error("something else is served than what the secret holds")
 		}
@@ -207,7 +209,7 @@ func TestFollowsRenewals(t *testing.T) {
 			if !serves(t, m).Equal(serves(t, other)) {
 				t.Error("two replicas serve different certificates")
 			}
-			assertLine(t, log.take(), "Serving the webhook's certificate")
+			assertLine(t, log.take(), "Serving the webhook's certificate from cert-manager")
 		}
 		advance(leafLife)
 		if err := m.ReadyCheck(nil); err == nil {
@@ -251,18 +253,27 @@ func TestBadSecretOfCertManager(t *testing.T) {
 		change func(*corev1.Secret)
 		want   string
 	}{
-		"empty":          {func(s *corev1.Secret) { s.Data = nil }, "tls.crt is missing or empty"},
-		"no key":         {func(s *corev1.Secret) { delete(s.Data, keyLeafKey) }, "tls.key is missing or empty"},
-		"no CA":          {func(s *corev1.Secret) { s.Data[keyBundle] = nil }, "ca.crt is missing or empty"},
-		"garbled leaf":   {func(s *corev1.Secret) { s.Data[keyLeaf] = []byte("x") }, "reading tls.crt and tls.key: tls: failed to find any PEM data in certificate"},
-		"garbled key":    {func(s *corev1.Secret) { s.Data[keyLeafKey] = []byte("x") }, "reading tls.crt and tls.key: tls: failed to find any PEM data in key"},
-		"foreign key":    {func(s *corev1.Secret) { s.Data[keyLeafKey] = foreign[keyLeafKey] }, "private key does not match public key"},
-		"garbled CA":     {func(s *corev1.Secret) { s.Data[keyBundle] = []byte("x") }, "ca.crt holds no certificate"},
-		"foreign CA":     {func(s *corev1.Secret) { s.Data[keyBundle] = foreign[keyBundle] }, "verifying tls.crt with ca.crt"},
-		"another name":   {func(s *corev1.Secret) { s.Data = newIssuer(nil).issue("other.example.com", leafLife) }, "not " + testHost},
-		"expired":        {func(s *corev1.Secret) { s.Data = newIssuer(nil).issue(testHost, -time.Second) }, "tls.crt expired at"},
-		"no certificate": {func(s *corev1.Secret) { s.Data[keyLeaf] = append(s.Data[keyLeaf], badCertificate()...) }, "reading the chain in tls.crt"},
-		"gone":           {nil, "Waiting for cert-manager"},
+		"empty":  {func(s *corev1.Secret) { s.Data = nil }, "tls.crt is missing or empty"},
+		"no key": {func(s *corev1.Secret) { delete(s.Data, keyLeafKey) }, "tls.key is missing or empty"},
+		"no CA":  {func(s *corev1.Secret) { s.Data[keyBundle] = nil }, "ca.crt is missing or empty"},
+		"garbled leaf": {
+			func(s *corev1.Secret) { s.Data[keyLeaf] = []byte("x") },
+			"reading tls.crt and tls.key: tls: failed to find any PEM data in certificate",
+		},
+		"garbled key": {
+			func(s *corev1.Secret) { s.Data[keyLeafKey] = []byte("x") },
+			"reading tls.crt and tls.key: tls: failed to find any PEM data in key",
+		},
+		"foreign key":  {func(s *corev1.Secret) { s.Data[keyLeafKey] = foreign[keyLeafKey] }, "private key does not match public key"},
+		"garbled CA":   {func(s *corev1.Secret) { s.Data[keyBundle] = []byte("x") }, "ca.crt contains no certificate"},
+		"foreign CA":   {func(s *corev1.Secret) { s.Data[keyBundle] = foreign[keyBundle] }, "verifying tls.crt with ca.crt"},
+		"another name": {func(s *corev1.Secret) { s.Data = newIssuer(nil).issue("other.example.com", leafLife) }, "not " + testHost},
+		"expired":      {func(s *corev1.Secret) { s.Data = newIssuer(nil).issue(testHost, -time.Second) }, "tls.crt expired at"},
+		"no certificate": {
+			func(s *corev1.Secret) { s.Data[keyLeaf] = append(s.Data[keyLeaf], badCertificate()...) },
+			"reading the chain in tls.crt",
+		},
+		"gone": {nil, "Waiting for cert-manager"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -279,7 +290,7 @@ func TestBadSecretOfCertManager(t *testing.T) {
 					t.Fatal(err)
 				}
 				advance(time.Hour)
-				assertLine(t, log.take(), tc.want, testNamespace+"/"+testSecret, "the one before, which ends ")
+				assertLine(t, log.take(), tc.want, testNamespace+"/"+testSecret, "the previous one, which expires at ")
 				if !serves(t, m).Equal(before) || m.ReadyCheck(nil) != nil {
 					t.Error("the certificate of before is not served any more")
 				}
@@ -297,7 +308,7 @@ func TestBadSecretOfCertManager(t *testing.T) {
 					c.update(func(s *corev1.Secret) { s.Data = repaired })
 				}
 				synctest.Wait()
-				assertLine(t, log.take(), "Serving the webhook's certificate")
+				assertLine(t, log.take(), "Serving the webhook's certificate from cert-manager")
 				if serves(t, m).Equal(before) {
 					t.Error("what repairs it is not served")
 				}
@@ -344,7 +355,8 @@ func TestUnreachableSecretIsAnError(t *testing.T) {
 			return true, nil, errors.New("forbidden")
 		})
 		m, _ := c.reader()
-		if err := m.Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "reading secret "+testNamespace+"/"+testSecret+": forbidden") {
+		want := "reading secret " + testNamespace + "/" + testSecret + ": forbidden"
+		if err := m.Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -1,13 +1,14 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package certs gives the webhook its serving certificate, which all replicas share in one Secret. There are two sources
-// of it: by itself it needs no step of the user's, and writes and renews the Secret and tells the API server the CA; with
-// cert-manager it only reads what that writes.
+// Package certs provides the webhook's serving certificate, which all replicas share in one Secret. It has two sources:
+// self-managed, where the replicas write and renew the Secret and publish the CA to the API server, and cert-manager,
+// where they only read what cert-manager writes.
 //
-// manager.go serves a certificate and watches, whatever its source. self.go keeps the Secret and the webhook
-// configuration's caBundle in step, as authority.go says what a valid Secret holds and what is due next (pure: no client,
-// no clock). certmanager.go reads cert-manager's Secret, and remove.go has nothing of it stay behind.
+// manager.go serves a certificate and watches for changes, whatever the source. self.go keeps the Secret and the webhook
+// configuration's caBundle in step; authority.go, which is pure (no client, no clock), says what a valid Secret contains
+// and what is due next. certmanager.go reads cert-manager's Secret, and certmanager_status.go says why that is not there
+// yet. remove.go deletes what would be left behind.
 //
-// It may import client-go, controller-runtime and logr, and nothing of this project.
+// It may import client-go, controller-runtime, logr and cert-manager's API types, and nothing of this project.
 package certs

@@ -19,19 +19,20 @@ import (
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Mode is who makes the certificate.
+// Mode is who issues the certificate.
 type Mode string
 
 const (
-	// ModeSelf has the replicas keep a CA of their own, and write it to the webhook configuration.
+	// ModeSelf: the replicas keep their own CA, and write it to the webhook configuration.
 	ModeSelf Mode = "self"
-	// ModeCertManager serves what cert-manager writes to the Secret. Its cainjector tells the API server the CA.
+	// ModeCertManager: the replicas serve what cert-manager writes to the Secret; its cainjector writes the CA.
 	ModeCertManager Mode = "cert-manager"
 )
 
-// ParseMode refuses everything but the modes.
+// ParseMode returns the mode of that name.
 func ParseMode(s string) (Mode, error) {
 	switch m := Mode(s); m {
 	case ModeSelf, ModeCertManager:
@@ -41,24 +42,30 @@ func ParseMode(s string) (Mode, error) {
 	}
 }
 
-// Options says whose certificate is managed where.
+// Options configure a Manager.
 type Options struct {
-	// Mode is who makes the certificate. Defaults to ModeSelf.
+	// Mode is who issues the certificate. Defaults to ModeSelf.
 	Mode Mode
 	// Namespace is where the Secret and the Service are. Required.
 	Namespace string
-	// SecretName is the Secret that all replicas share. In ModeSelf it is created if it is not there. Required.
+	// SecretName is the Secret that all replicas share. In ModeSelf it is created if it does not exist. Required.
 	SecretName string
-	// Service is the webhook's Service, for which the certificate is valid. Required.
+	// Service is the webhook's Service; the certificate is valid for its name. Required.
 	Service string
-	// WebhookConfiguration is the MutatingWebhookConfiguration whose webhooks get the CA. Required in ModeSelf, not used
-	// in the other; it may come later.
+	// WebhookConfiguration is the MutatingWebhookConfiguration whose webhooks get the CA. It may be created later. Required
+	// in ModeSelf, unused otherwise.
 	WebhookConfiguration string
+	// Deployment is the controllers' Deployment, for an event about a certificate that does not arrive. Used in
+	// ModeCertManager; if empty there is no event.
+	Deployment string
 	// Client reads them, and in ModeSelf writes them. Required.
 	Client kubernetes.Interface
-	// Log is for what changes and what goes wrong. Defaults to one that discards everything.
+	// Reader reads cert-manager's Certificates and issuers, to say why a certificate does not arrive. Required in
+	// ModeCertManager.
+	Reader client.Reader
+	// Log gets changes and failures. Defaults to one that discards everything.
 	Log logr.Logger
-	// Resync is how often everything is looked at though nothing was seen to change. Defaults to 10 minutes.
+	// Resync is how often everything is checked although no change was seen. Defaults to 10 minutes.
 	Resync time.Duration
 	// Attempts is how often Ensure tries. Defaults to 10, which takes about half a minute.
 	Attempts int
@@ -79,19 +86,19 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// host is the name by which the API server calls the webhook.
+// host is the name that the API server calls the webhook by.
 func (o *Options) host() string { return o.Service + "." + o.Namespace + ".svc" }
 
-// A source is where the certificate comes from: what one mode does, and the other does not.
+// A source is where the certificate comes from: the part that differs between the modes.
 type source interface {
-	// sync does once what is to be done. It returns the certificate to serve from now on, or nil to go on with served,
-	// which is nil at first, and when there will be more to do. It is not called twice at a time.
+	// sync does everything that is due. It returns the certificate to serve from now on, or nil to keep served, which is
+	// nil at first, and when to call it again. It is never called concurrently.
 	sync(ctx context.Context, served *tls.Certificate) (leaf *tls.Certificate, due time.Time, err error)
-	// informers tell when it is worth calling sync before that.
+	// informers report when to call sync before that.
 	informers() []cache.SharedIndexInformer
 }
 
-// Manager serves a certificate out of a Secret, and follows what becomes of it. Every replica has one.
+// Manager serves the certificate in a Secret, and follows its renewals. Every replica has one.
 type Manager struct {
 	Options
 
@@ -99,16 +106,16 @@ type Manager struct {
 	leaf   atomic.Pointer[tls.Certificate] // what GetCertificate returns; written by sync alone
 }
 
-// Between two tries; doubled up to the longer one.
+// The pause between two attempts doubles from the shorter to the longer one.
 const (
 	shortestPause = 250 * time.Millisecond
 	longestPause  = 5 * time.Second
 )
 
-// shortestWait keeps Start from spinning whatever it is told.
+// shortestWait keeps Start from spinning, whatever sync returns.
 const shortestWait = time.Second
 
-// New returns a Manager that has done nothing yet.
+// New returns a Manager; Ensure and Start do the work.
 func New(o Options) (*Manager, error) {
 	o.setDefaults()
 	if _, err := ParseMode(string(o.Mode)); err != nil {
@@ -123,8 +130,8 @@ func New(o Options) (*Manager, error) {
 			return nil, fmt.Errorf("making a certificate manager: %s is required", name)
 		}
 	}
-	if o.Client == nil {
-		return nil, errors.New("making a certificate manager: Client is required")
+	if o.Client == nil || o.Mode == ModeCertManager && o.Reader == nil {
+		return nil, errors.New("making a certificate manager: Client is required, and with cert-manager Reader")
 	}
 	m := &Manager{Options: o}
 	if o.Mode == ModeCertManager {
@@ -135,8 +142,8 @@ func New(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// Ensure returns as soon as there is a certificate to serve, or nothing to do for one but to wait for cert-manager, which
-// Start does. It tries a bounded number of times.
+// Ensure blocks until there is a certificate to serve. With cert-manager it returns at once, and Start waits for the
+// certificate. It tries a bounded number of times.
 func (m *Manager) Ensure(ctx context.Context) error {
 	pause := shortestPause
 	for attempt := 1; ; attempt++ {
@@ -145,7 +152,7 @@ func (m *Manager) Ensure(ctx context.Context) error {
 			return nil
 		}
 		if m.leaf.Load() != nil {
-			// Start goes on with it.
+			// Start tries again.
 			m.Log.Error(err, "The API server does not know the webhook's CA yet")
 			return nil
 		}
@@ -159,7 +166,7 @@ func (m *Manager) Ensure(ctx context.Context) error {
 	}
 }
 
-// Start implements manager.Runnable. Until ctx is done it does what is due, and takes over what others renewed.
+// Start implements manager.Runnable. Until ctx is done, it renews what is due and serves what others have renewed.
 func (m *Manager) Start(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	stop, err := m.watch(ctx, changed)
@@ -172,7 +179,7 @@ func (m *Manager) Start(ctx context.Context) error {
 		due, err := m.sync(ctx)
 		next := max(min(time.Until(due), m.Resync), shortestWait)
 		if err != nil && ctx.Err() == nil {
-			m.Log.Error(err, "Keeping the webhook's certificate failed, trying again", "in", pause.String())
+			m.Log.Error(err, "Updating the webhook's certificate failed; trying again", "in", pause.String())
 			next = pause
 			pause = min(2*pause, longestPause)
 		} else {
@@ -208,7 +215,7 @@ func (m *Manager) ReadyCheck(*http.Request) error {
 	return nil
 }
 
-// sync does once what is to be done, and returns when there will be more.
+// sync does everything that is due, and returns when to call it again.
 func (m *Manager) sync(ctx context.Context) (time.Time, error) {
 	leaf, due, err := m.source.sync(ctx, m.leaf.Load())
 	if leaf != nil {
@@ -217,26 +224,26 @@ func (m *Manager) sync(ctx context.Context) (time.Time, error) {
 	return due, err
 }
 
-// secretInformer follows the one Secret.
+// secretInformer watches the Secret.
 func secretInformer(o *Options) cache.SharedIndexInformer {
 	return coreinformers.NewFilteredSecretInformer(o.Client, o.Namespace, 0, nil, only(o.SecretName))
 }
 
-// only restricts a list and a watch to one object, which is all that our roles allow.
+// only restricts a list and a watch to one object; our roles allow no more.
 func only(name string) func(*metav1.ListOptions) {
 	return func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	}
 }
 
-// watch sends to changed whenever something changes that concerns the source, until stop, which returns when the watches
-// have ended.
+// watch sends to changed whenever something changes that concerns the source. Its stop function ends the watches, and
+// returns when they have ended.
 func (m *Manager) watch(ctx context.Context, changed chan<- struct{}) (stop func(), err error) {
 	informers := m.source.informers()
 	notify := func() {
 		select {
 		case changed <- struct{}{}:
-		default: // one is waiting already
+		default: // one is pending already
 		}
 	}
 	for _, informer := range informers {
@@ -257,7 +264,7 @@ func (m *Manager) watch(ctx context.Context, changed chan<- struct{}) (stop func
 	return func() { cancel(); running.Wait() }, nil
 }
 
-// wait returns after d or when something is received, and false when ctx is done.
+// wait returns true after d or when something is received, and false when ctx is done.
 func wait(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -371,7 +371,7 @@ func TestBadSecretIsRegenerated(t *testing.T) {
 		"empty":             {func(s *corev1.Secret) { s.Data = nil }, "reading ca.crt: it is missing or empty"},
 		"garbled bundle":    {func(s *corev1.Secret) { s.Data[keyBundle] = []byte("x") }, "reading ca.crt: it is not PEM"},
 		"garbled CA key":    {func(s *corev1.Secret) { s.Data[keyAuthorityKey] = []byte("x") }, "reading ca.key: it is missing or not PEM"},
-		"leaf as authority": {func(s *corev1.Secret) { s.Data[keyBundle] = s.Data[keyLeaf] }, "is not one of an authority"},
+		"leaf as authority": {func(s *corev1.Secret) { s.Data[keyBundle] = s.Data[keyLeaf] }, "is not an authority's"},
 		"foreign CA key":    {func(s *corev1.Secret) { s.Data[keyAuthorityKey] = foreignData[keyAuthorityKey] }, "is not the key of the first"},
 		"garbled leaf":      {func(s *corev1.Secret) { s.Data[keyLeaf] = []byte("x") }, "reading tls.crt and tls.key"},
 		"foreign leaf key":  {func(s *corev1.Secret) { s.Data[keyLeafKey] = foreignData[keyLeafKey] }, "reading tls.crt and tls.key"},

@@ -7,22 +7,19 @@ import (
 	"context"
 	"fmt"
 
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Remove deletes cert-manager's Certificates of these names and the Secrets of the same names, those that are there:
-// cert-manager does not delete a Secret with its Certificate. All Certificates go first, or else it would write the
-// Secrets anew.
+// Remove deletes the cert-manager Certificates of these names and the Secrets of the same names, as far as they exist;
+// cert-manager does not delete a Secret with its Certificate. All Certificates are deleted before the first Secret, or
+// cert-manager would create the Secrets again.
 func Remove(ctx context.Context, c client.Client, namespace string, names []string) error {
 	for _, name := range names {
-		certificate := &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "cert-manager.io/v1", "kind": "Certificate",
-			"metadata": map[string]any{"namespace": namespace, "name": name},
-		}}
+		certificate := &certmanagerv1.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 		if err := c.Delete(ctx, certificate); client.IgnoreNotFound(err) != nil && !meta.IsNoMatchError(err) {
 			return fmt.Errorf("deleting certificate %s/%s: %w", namespace, name, err)
 		}

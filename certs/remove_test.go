@@ -10,12 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -23,11 +21,7 @@ import (
 
 func TestRemove(t *testing.T) {
 	certificate := func(name string) client.Object {
-		u := &unstructured.Unstructured{}
-		u.SetGroupVersionKind(schema.GroupVersionKind{Group: "cert-manager.io", Version: "v1", Kind: "Certificate"})
-		u.SetNamespace(testNamespace)
-		u.SetName(name)
-		return u
+		return &certmanagerv1.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: name}}
 	}
 	secret := func(name string) client.Object {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: name}}
@@ -43,16 +37,19 @@ func TestRemove(t *testing.T) {
 			objects: []client.Object{certificate("tls"), certificate("ca"), secret("tls"), secret("ca"), secret("other")},
 			want:    "Certificate/tls Certificate/ca Secret/tls Secret/ca",
 		},
-		"nothing there":        {want: "Certificate/tls Certificate/ca Secret/tls Secret/ca"},
-		"without cert-manager": {objects: []client.Object{secret("tls")}, fail: &meta.NoKindMatchError{}, want: "Certificate/tls Certificate/ca Secret/tls Secret/ca"},
-		"a failure":            {objects: []client.Object{secret("tls")}, fail: broken, want: "Certificate/tls", err: broken},
+		"nothing there": {want: "Certificate/tls Certificate/ca Secret/tls Secret/ca"},
+		"without cert-manager": {
+			objects: []client.Object{secret("tls")}, fail: &meta.NoKindMatchError{},
+			want: "Certificate/tls Certificate/ca Secret/tls Secret/ca",
+		},
+		"a failure": {objects: []client.Object{secret("tls")}, fail: broken, want: "Certificate/tls", err: broken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var deleted []string
-			c := fake.NewClientBuilder().WithScheme(clientgoscheme.Scheme).WithObjects(tc.objects...).WithInterceptorFuncs(interceptor.Funcs{
+			c := fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(tc.objects...).WithInterceptorFuncs(interceptor.Funcs{
 				Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
 					kind := "Secret"
-					if _, ok := o.(*unstructured.Unstructured); ok {
+					if _, ok := o.(*certmanagerv1.Certificate); ok {
 						kind = "Certificate"
 					}
 					deleted = append(deleted, kind+"/"+o.GetName())

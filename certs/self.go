@@ -20,8 +20,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// selfManaged is the source of ModeSelf. Replicas need no leader: each does what is due, and the Secret's resource
-// version decides whose write counts.
+// selfManaged is the source of ModeSelf. Replicas need no leader: each does what is due, and the Secret's resource version
+// decides which write wins.
 type selfManaged struct {
 	*Options
 
@@ -32,13 +32,13 @@ func newSelfManaged(o *Options) *selfManaged {
 	return &selfManaged{Options: o, dnsNames: []string{o.host(), o.host() + ".cluster.local"}}
 }
 
-// sync writes what is due, and publishes the CA before anything that it signed is served.
+// sync writes what is due, and publishes the CA before it serves anything that the CA has signed.
 func (s *selfManaged) sync(ctx context.Context, served *tls.Certificate) (*tls.Certificate, time.Time, error) {
 	config, err := s.webhookConfiguration(ctx)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	id, err := s.settle(ctx, config)
+	id, err := s.converge(ctx, config)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
@@ -46,10 +46,10 @@ func (s *selfManaged) sync(ctx context.Context, served *tls.Certificate) (*tls.C
 	if err != nil && served != nil && time.Now().Before(served.Leaf.NotAfter) {
 		return nil, id.due(), err
 	}
-	return id.leaf, id.due(), err // having nothing to serve would help nobody
+	return id.leaf, id.due(), err // serving nothing would be no better
 }
 
-// informers follow the Secret, and the webhook configuration, whose caBundle anybody may wipe.
+// informers watch the Secret, and the webhook configuration, whose caBundle others may overwrite.
 func (s *selfManaged) informers() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{
 		secretInformer(s.Options),
@@ -57,9 +57,9 @@ func (s *selfManaged) informers() []cache.SharedIndexInformer {
 	}
 }
 
-// settle returns what the Secret holds after everything that is due was done to it, by this replica or another.
-func (s *selfManaged) settle(ctx context.Context, config *admissionv1.MutatingWebhookConfiguration) (*identity, error) {
-	// Three changes can be due at once: all of it, then an authority, then a leaf. The rest is for lost races.
+// converge returns what the Secret contains once everything that is due was written, by this replica or another.
+func (s *selfManaged) converge(ctx context.Context, config *admissionv1.MutatingWebhookConfiguration) (*identity, error) {
+	// Up to three changes can be due: everything, then an authority, then a leaf. The other rounds are for lost races.
 	const rounds = 8
 	for range rounds {
 		secrets := s.Client.CoreV1().Secrets(s.Namespace)
@@ -82,7 +82,7 @@ func (s *selfManaged) settle(ctx context.Context, config *admissionv1.MutatingWe
 			s.Log.Info("Renewed the webhook's certificate", "secret", s.SecretName, "reason", reason,
 				"notAfter", next.leaf.Leaf.NotAfter, "authorityNotAfter", next.authorities[0].NotAfter)
 		case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err):
-			s.Log.V(1).Info("Another replica was first to write the webhook's certificate", "secret", s.SecretName)
+			s.Log.V(1).Info("Another replica has written the webhook's certificate first", "secret", s.SecretName)
 		default:
 			return nil, fmt.Errorf("writing secret %s/%s: %w", s.Namespace, s.SecretName, err)
 		}
@@ -90,7 +90,7 @@ func (s *selfManaged) settle(ctx context.Context, config *admissionv1.MutatingWe
 	return nil, fmt.Errorf("writing secret %s/%s: it changed each of %d times", s.Namespace, s.SecretName, rounds)
 }
 
-// plan returns what secret holds, and what it has to hold instead, if anything, and why.
+// plan returns what secret contains, and what it should contain instead, if anything, and why.
 func (s *selfManaged) plan(
 	secret *corev1.Secret, config *admissionv1.MutatingWebhookConfiguration, now time.Time,
 ) (current, next *identity, reason string, err error) {
@@ -107,7 +107,7 @@ func (s *selfManaged) plan(
 	return current, next, reason, err
 }
 
-// write creates the Secret if there was none, or else replaces what was read of it.
+// write creates the Secret if secret is nil, and otherwise updates it.
 func (s *selfManaged) write(ctx context.Context, secret *corev1.Secret, id *identity) error {
 	data, err := id.data()
 	if err != nil {
@@ -118,7 +118,7 @@ func (s *selfManaged) write(ctx context.Context, secret *corev1.Secret, id *iden
 		secret = secret.DeepCopy()
 		secret.Data = data
 		_, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
-		return err // settle tells conflicts from failures, and wraps those
+		return err // converge distinguishes conflicts from failures, and wraps failures
 	}
 	owners, err := s.owners(ctx)
 	if err != nil {
@@ -135,7 +135,7 @@ func (s *selfManaged) write(ctx context.Context, secret *corev1.Secret, id *iden
 	return err
 }
 
-// owners has the Secret go when the Service goes: an uninstallation knows nothing of the Secret.
+// owners makes the Service own the Secret, so that uninstalling the chart, which does not know the Secret, deletes it too.
 func (s *selfManaged) owners(ctx context.Context) ([]metav1.OwnerReference, error) {
 	service, err := s.Client.CoreV1().Services(s.Namespace).Get(ctx, s.Service, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -147,12 +147,12 @@ func (s *selfManaged) owners(ctx context.Context) ([]metav1.OwnerReference, erro
 	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: service.Name, UID: service.UID}}, nil
 }
 
-// webhookConfiguration returns nil if there is none.
+// webhookConfiguration returns nil if it does not exist.
 func (s *selfManaged) webhookConfiguration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, error) {
 	config, err := s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().
 		Get(ctx, s.WebhookConfiguration, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil, nil // there is nothing to publish to, which is no failure
+		return nil, nil // nothing to publish to; not a failure
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading webhook configuration %s: %w", s.WebhookConfiguration, err)
@@ -160,7 +160,7 @@ func (s *selfManaged) webhookConfiguration(ctx context.Context) (*admissionv1.Mu
 	return config, nil
 }
 
-// published says that every webhook of config, if there is one, is verified by bundle.
+// published says whether every webhook of config has bundle as its CA. It is true without a config.
 func published(config *admissionv1.MutatingWebhookConfiguration, bundle []byte) bool {
 	if config == nil {
 		return true
@@ -173,7 +173,7 @@ func published(config *admissionv1.MutatingWebhookConfiguration, bundle []byte) 
 	return true
 }
 
-// trusted is what the API server trusts at the moment.
+// trusted is the caBundle that the API server has at the moment.
 func trusted(config *admissionv1.MutatingWebhookConfiguration) []byte {
 	if config == nil || len(config.Webhooks) == 0 {
 		return nil
@@ -181,8 +181,8 @@ func trusted(config *admissionv1.MutatingWebhookConfiguration) []byte {
 	return config.Webhooks[0].ClientConfig.CABundle
 }
 
-// publish has the API server verify every webhook of config by bundle. It touches no other field, and fails if config
-// is no longer what was read.
+// publish writes bundle to every webhook of config. It changes no other field, and fails if config has changed since it was
+// read.
 func (s *selfManaged) publish(ctx context.Context, config *admissionv1.MutatingWebhookConfiguration, bundle []byte) error {
 	if published(config, bundle) {
 		return nil
@@ -191,7 +191,7 @@ func (s *selfManaged) publish(ctx context.Context, config *admissionv1.MutatingW
 		CABundle []byte `json:"caBundle"`
 	}
 	type webhook struct {
-		Name         string       `json:"name"` // by which the API server merges the list
+		Name         string       `json:"name"` // the merge key of the list
 		ClientConfig clientConfig `json:"clientConfig"`
 	}
 	webhooks := make([]webhook, 0, len(config.Webhooks))
@@ -210,6 +210,6 @@ func (s *selfManaged) publish(ctx context.Context, config *admissionv1.MutatingW
 	if err != nil {
 		return fmt.Errorf("patching the caBundle of webhook configuration %s: %w", config.Name, err)
 	}
-	s.Log.Info("Told the API server the CA of the webhook", "configuration", config.Name)
+	s.Log.Info("Published the webhook's CA to the API server", "configuration", config.Name)
 	return nil
 }

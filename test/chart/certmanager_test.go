@@ -147,7 +147,8 @@ func TestOwnIssuer(t *testing.T) {
 	}
 }
 
-// secretsAndConfigurations returns what a component may do with Secrets and webhook configurations, as "verb resource/name".
+// secretsAndConfigurations returns what a component may do with Secrets, webhook configurations and what cert-manager has for
+// them, as "verb resource/name".
 func secretsAndConfigurations(all []runtime.Object, component string) []string {
 	var out []string
 	add := func(rules []rbacv1.PolicyRule) {
@@ -157,7 +158,7 @@ func secretsAndConfigurations(all []runtime.Object, component string) []string {
 				names = []string{""} // any
 			}
 			for _, resource := range r.Resources {
-				if resource != "secrets" && resource != "mutatingwebhookconfigurations" && resource != "certificates" {
+				if !slices.Contains([]string{"secrets", "mutatingwebhookconfigurations", "certificates", "issuers", "clusterissuers"}, resource) {
 					continue
 				}
 				for _, verb := range r.Verbs {
@@ -182,10 +183,27 @@ func secretsAndConfigurations(all []runtime.Object, component string) []string {
 	return out
 }
 
+// With cert-manager the controllers may only read what they serve, and what says why they cannot serve it yet.
 func TestCertManagerTakesRightsAway(t *testing.T) {
-	want := []string{"get secrets/scale-to-zero-webhook-tls", "list secrets/scale-to-zero-webhook-tls", "watch secrets/scale-to-zero-webhook-tls"}
-	if got := secretsAndConfigurations(must4(t, withCertManager()), "controller"); !slices.Equal(got, want) {
-		t.Errorf("with cert-manager the controller may %v, want %v", got, want)
+	const tls = "scale-to-zero-webhook-tls"
+	read := []string{"get certificates/" + tls, "get secrets/" + tls, "list secrets/" + tls, "watch secrets/" + tls}
+	for name, tc := range map[string]struct {
+		issuerRef values
+		issuer    string // that the controllers may read
+	}{
+		"the chart's CA":       {values{}, "get issuers/scale-to-zero-webhook-ca"},
+		"an Issuer":            {values{"name": "ca"}, "get issuers/ca"},
+		"a ClusterIssuer":      {values{"name": "ca", "kind": "ClusterIssuer"}, "get clusterissuers/ca"},
+		"somebody else's kind": {values{"name": "ca", "kind": "Issuer", "group": "example.com"}, ""},
+	} {
+		want := read
+		if tc.issuer != "" {
+			want = slices.Sorted(slices.Values(append([]string{tc.issuer}, read...)))
+		}
+		all := must4(t, values{"certs": values{"mode": "cert-manager", "issuerRef": tc.issuerRef}})
+		if got := secretsAndConfigurations(all, "controller"); !slices.Equal(got, want) {
+			t.Errorf("%s: the controller may %v, want %v", name, got, want)
+		}
 	}
 	got := secretsAndConfigurations(must4(t, values{}), "controller")
 	for _, want := range []string{"create secrets/", "update secrets/scale-to-zero-webhook-cert", "patch mutatingwebhookconfigurations/scale-to-zero"} {

@@ -41,6 +41,17 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- include "scale-to-zero.fullname" . }}-webhook-{{ ternary "tls" "cert" (eq .Values.certs.mode "cert-manager") }}
 {{- end -}}
 
+{{/*
+The name of the certificate's issuer if it is cert-manager's own and of the kind given, or nothing. Takes (list $ "Kind").
+*/}}
+{{- define "scale-to-zero.issuer" -}}
+{{- $root := index . 0 -}}
+{{- $ref := default dict $root.Values.certs.issuerRef -}}
+{{- if and (eq (default "cert-manager.io" $ref.group) "cert-manager.io") (eq (default "Issuer" $ref.kind) (index . 1)) -}}
+{{- default (printf "%s-webhook-ca" (include "scale-to-zero.fullname" $root)) $ref.name -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The restricted Pod Security profile, for the pod and for its one container. */}}
 {{- define "scale-to-zero.podSecurity" -}}
 runAsNonRoot: true
