@@ -9,7 +9,7 @@ COPY . .
 ARG VERSION=dev TARGETOS TARGETARCH
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
     go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o /scale-to-zero .
-# The licences of what it is linked with, each in a folder named after its module.
+# The licences of the linked modules, each in a folder named after its module.
 RUN mkdir /licenses && cp LICENSE NOTICE /licenses && modules=$(go env GOMODCACHE) && \
     go list -deps -f '{{with .Module}}{{if not .Main}}{{.Dir}}{{end}}{{end}}' . | sort -u | while read -r dir; do \
         to=/licenses/${dir#"$modules"/} && mkdir -p "$to" && \

@@ -59,10 +59,11 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "scale-to-zero:", err)
-		os.Exit(1) // nothing needs the deferred stop any more
+		os.Exit(1)
 	}
 }
 

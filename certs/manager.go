@@ -26,9 +26,9 @@ import (
 type Mode string
 
 const (
-	// ModeSelf: the replicas keep their own CA, and write it to the webhook configuration.
+	// ModeSelf makes the replicas keep their own CA, and write it to the webhook configuration.
 	ModeSelf Mode = "self"
-	// ModeCertManager: the replicas serve what cert-manager writes to the Secret; its cainjector writes the CA.
+	// ModeCertManager makes the replicas serve what cert-manager writes to the Secret; its cainjector writes the CA.
 	ModeCertManager Mode = "cert-manager"
 )
 

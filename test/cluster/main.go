@@ -15,22 +15,22 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // who presses Ctrl-C twice means it
-	if err := execute(ctx); err != nil {
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
+	err := execute(ctx)
+	stop()
+	if err != nil {
 		if errors.Is(err, context.Canceled) {
-			err = errors.New("interrupted; `up` goes on from here, `down` cleans up")
+			err = errors.New("interrupted; `up` continues from here, `down` cleans up")
 		}
 		fmt.Fprintln(os.Stderr, "cluster:", err)
-		stop()
 		os.Exit(1)
 	}
 }
 
-// execute finds out which cluster is meant before cobra does anything: commands that pass all their arguments on do not
-// have theirs parsed.
+// execute prepares the environment and the working directory before cobra parses anything: cobra does not parse the arguments
+// of commands that pass them on.
 func execute(ctx context.Context) error {
-	// the programs of an administrator are not in everybody's PATH
+	// an administrator's programs are not in everybody's PATH
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 		return err
 	}
@@ -40,8 +40,8 @@ func execute(ctx context.Context) error {
 	return rootCommand().ExecuteContext(ctx) //nolint:contextcheck // cobra hands it to the commands
 }
 
-// leaveModule undoes what `go run -C test/cluster` does to the working directory: paths given from the repository's root
-// mean there, and so does what `exec` and helm run.
+// leaveModule undoes what `go run -C test/cluster` does to the working directory: relative paths start at the repository's
+// root, also in what exec and helm run.
 func leaveModule() error {
 	dir, err := os.Getwd()
 	if err != nil {

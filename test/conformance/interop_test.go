@@ -53,7 +53,7 @@ func interopCase(name, addr string) {
 	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1) //nolint:gocritic // the process is over
+		os.Exit(1)
 	}
 	defer conn.Close()
 	interopCases()[name](ctx, conn)

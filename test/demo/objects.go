@@ -29,10 +29,10 @@ type snapshot struct {
 // spec is an object's specification.
 type spec map[string]any
 
-// without returns a copy that lacks a field.
-func (s spec) without(field string) spec {
+// withoutSelector returns a copy that lacks the selector.
+func (s spec) withoutSelector() spec {
 	c := maps.Clone(s)
-	delete(c, field)
+	delete(c, "selector")
 	return c
 }
 

@@ -66,7 +66,7 @@ func TestSnapshot(t *testing.T) {
 	if !slices.Equal(more, []string{"scale-to-zero/intercepted=true"}) || len(fewer) != 0 {
 		t.Errorf("more %q, fewer %q", more, fewer)
 	}
-	if before.service.equal(after.service) || !before.service.without("selector").equal(after.service.without("selector")) {
+	if before.service.equal(after.service) || !before.service.withoutSelector().equal(after.service.withoutSelector()) {
 		t.Errorf("before %s, after %s", before.service, after.service)
 	}
 	if len(before.service["selector"].(map[string]any)) != 2 {
