@@ -62,7 +62,7 @@ func parseGet(args []string, stderr io.Writer) (getOptions, error) {
 	f.IntVar(&o.count, "n", 1, "how many requests")
 	f.IntVar(&o.concurrency, "c", 1, "how many at a time")
 	f.DurationVar(&o.timeout, "timeout", time.Minute, "for each request")
-	f.StringVar(&o.connect, "connect", "", "`host:port` to connect to, whatever the URL says, which still gives Host and TLS server name")
+	f.StringVar(&o.connect, "connect", "", "`host:port` to connect to instead of the URL's, which still determines Host and TLS server name")
 	f.StringVar(&o.ca, "ca", "", "trust the certificates of this `PEM` text, and no others")
 	if err := f.Parse(args); err != nil {
 		return o, fmt.Errorf("parsing flags: %w", err)

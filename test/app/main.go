@@ -1,8 +1,8 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command app stands in for somebody's web app in tests and in the demo: a server that takes its time to start and tells
-// what reached it, a client that tells what came back, and a process that does nothing.
+// Command app is the web app of the tests and the demo: a server that takes a while to start and reports what reached it, a
+// client that reports what came back, and a process that does nothing.
 package main
 
 import (
@@ -18,9 +18,9 @@ import (
 
 const usage = `Usage:
   app                   serve; environment: PORT (8080), START_DELAY (none), NAME (the host name),
-                        LEDGER (none; a URL that POST /once/ID tells of ID, and that refuses one it knows)
-  app get [flags] URL   request URL and print one line of JSON for each answer
-  app sleep             do nothing until told to stop
+                        LEDGER (none; a URL to which POST /once/ID reports ID, and which refuses a known ID)
+  app get [flags] URL   request URL, and print one line of JSON for each answer
+  app sleep             do nothing until stopped
   app version
 `
 
@@ -31,7 +31,7 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 1 for what failed, 2 for a command that makes no sense.
+// run returns the exit code: 1 for a failure, 2 for an invalid command.
 func run(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) int {
 	command := "serve"
 	if len(args) > 0 {
@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 	case "help", "-h", "--help":
 		_, err = io.WriteString(stdout, usage)
 	default:
-		fmt.Fprintf(stderr, "app: there is no command %q\n%s", command, usage)
+		fmt.Fprintf(stderr, "app: unknown command %q\n%s", command, usage)
 		return 2
 	}
 	if err != nil {

@@ -3,10 +3,10 @@
 
 //go:build linux
 
-// Command bench compares the interceptor with nginx, HAProxy and Go's ReverseProxy: CPU time a request, throughput,
-// latency at a fixed rate, large bodies, TCP, memory. All of them run on loopback before the same backend, with as many
-// threads each, and in turn, so that what else the machine does hits all alike. Goals are ratios to a reference that
-// was measured in the same run, never times.
+// Command bench compares the interceptor with nginx, HAProxy and Go's ReverseProxy: CPU time per request, throughput, latency
+// at a fixed rate, large bodies, TCP, memory. All of them run on loopback in front of the same backend, with the same number
+// of threads, and in turn, so that other load on the machine affects all alike. Goals are ratios to a reference that was
+// measured in the same run, never times.
 //
 //	bench [-quick] [-only REGEXP] [-rounds 5] [-duration 4s] [-connections 64] [-profile DIR] [-check] [-out DIR]
 //
@@ -27,7 +27,7 @@ import (
 	"time"
 )
 
-// errMissed says that all was measured and not all is as good as it should be.
+// errMissed says that everything was measured, and that a goal was missed.
 var errMissed = errors.New("a ratio is above its goal")
 
 func main() {
@@ -45,7 +45,7 @@ func main() {
 	}
 }
 
-// run does what args say: measure, or be one of the processes that a measurement needs.
+// run measures, or is one of the processes that a measurement needs.
 func run(ctx context.Context, args []string) error {
 	roles := map[string]func(context.Context, []string) error{
 		"backend": backend, "interceptor": serveInterceptor, "reverseproxy": serveReverseProxy,
@@ -79,19 +79,20 @@ func parseOptions(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each proxy is measured")
-	flags.DurationVar(&o.duration, "duration", 4*time.Second, "of one round of one proxy, in whole seconds")
-	flags.IntVar(&o.connections, "connections", 64, "connections that are kept open")
-	flags.IntVar(&o.cores, "cores", min(2, runtime.NumCPU()), "threads that each proxy gets")
-	only := flags.String("only", "", "measure only the figures whose names match")
-	flags.StringVar(&o.profile, "profile", "", "write CPU and allocation profiles of the interceptor to this folder, from rounds of their own")
-	flags.StringVar(&o.out, "out", "", "folder for results.json and report.html (default test/bench, or bin if the run is not a whole one)")
-	flags.BoolVar(&o.check, "check", false, "put a twin of each reference in our place: ratios should be 1, and show how much the machine lets them vary")
-	flags.BoolVar(&o.quick, "quick", false, "short rounds, to see that it works")
+	flags.DurationVar(&o.duration, "duration", 4*time.Second, "duration of one round of one proxy, in whole seconds")
+	flags.IntVar(&o.connections, "connections", 64, "number of open connections")
+	flags.IntVar(&o.cores, "cores", min(2, runtime.NumCPU()), "threads of each proxy")
+	only := flags.String("only", "", "measure only figures whose names match this regular expression")
+	flags.StringVar(&o.profile, "profile", "", "write CPU and allocation profiles of the interceptor to this folder, from separate rounds")
+	flags.StringVar(&o.out, "out", "", "folder for results.json and report.html (default test/bench, or bin for a partial run)")
+	flags.BoolVar(&o.check, "check", false,
+		"compare each reference with its twin: ratios should be 1, and show how much they vary on this machine")
+	flags.BoolVar(&o.quick, "quick", false, "short rounds, only to see that it works")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	if flags.NArg() > 0 {
-		return o, fmt.Errorf("parsing arguments: there is no %q", flags.Arg(0))
+		return o, fmt.Errorf("parsing arguments: unexpected argument %q", flags.Arg(0))
 	}
 	if o.quick {
 		o.rounds, o.duration = 2, time.Second
@@ -106,7 +107,7 @@ func parseOptions(args []string) (options, error) {
 	if o.out == "" {
 		o.out = filepath.Join("test", "bench")
 		if o.quick || o.check || *only != "" {
-			o.out = "bin" // a part does not replace the record of the whole
+			o.out = "bin" // a partial run does not replace the results of a complete one
 		}
 	}
 	return o, nil

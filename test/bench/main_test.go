@@ -27,7 +27,7 @@ func TestParseOptions(t *testing.T) {
 		"less than a second": {args: "-duration 500ms", err: "whole seconds"},
 		"parts of a second":  {args: "-duration 1500ms", err: "whole seconds"},
 		"bad expression":     {args: "-only (", err: "-only"},
-		"something else":     {args: "fast", err: `there is no "fast"`},
+		"something else":     {args: "fast", err: `unexpected argument "fast"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, err := parseOptions(strings.Fields(tc.args))

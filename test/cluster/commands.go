@@ -16,20 +16,20 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const rootHelp = `Boots a real Kubernetes ` + kubernetesVersion + ` with KEDA ` + kedaVersion + ` in a network namespace with no way out.
+const rootHelp = `Boots a real Kubernetes ` + kubernetesVersion + ` with KEDA ` + kedaVersion + ` in an isolated network namespace.
 
-Each checkout has a cluster of its own, named after its path; --name or SCALE_TO_ZERO_CLUSTER picks another. Everything
-is built once, from the Go module proxy (some minutes on two cores), and kept in the user's cache folder. It needs
-Linux, root, Go and Debian's apt-get. Traefik ` + traefikVersion + ` is built and installed only when asked for.
+Each checkout has its own cluster, named after its path; --name or SCALE_TO_ZERO_CLUSTER selects another. Everything is
+built once, from the Go module proxy (up to a quarter of an hour on two cores), and kept in the user's cache folder. It
+needs Linux, root, Go and Debian's apt-get. Traefik ` + traefikVersion + ` is built and installed only on request.
 
-Run it from the repository's root; relative paths are taken from there:
+Run it from the repository's root; relative paths start there:
 
   go run -C test/cluster . up
   go run -C test/cluster . traefik
   go run -C test/cluster . kubectl get pods -A
   go run -C test/cluster . down`
 
-// A command gets its cluster when it runs, since --name is only known then.
+// A command gets its cluster when it runs: --name is not known before.
 type command func(ctx context.Context, c *cluster, args []string) error
 
 func rootCommand() *cobra.Command {
@@ -39,7 +39,7 @@ func rootCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	name := root.PersistentFlags().String("name", os.Getenv("SCALE_TO_ZERO_CLUSTER"), "name of the cluster; given before the command")
+	name := root.PersistentFlags().String("name", os.Getenv("SCALE_TO_ZERO_CLUSTER"), "name of the cluster; goes before the command")
 	run := func(do command) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, args []string) error {
 			dir, err := os.Getwd()
@@ -54,8 +54,8 @@ func rootCommand() *cobra.Command {
 		}
 	}
 	root.AddCommand(upCommand(run), traefikCommand(run), downCommand(run), statusCommand(run), buildCommand(run), assetsCommand(run),
-		clientCommand(run, "kubectl", "kubectl, as the cluster's administrator"),
-		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version+", built when it is first called"),
+		clientCommand(run, "kubectl", "kubectl, as cluster administrator"),
+		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version+", built on first use"),
 		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run), pauseCommand(run),
 		certManagerCommand(run))
 	return root
@@ -66,24 +66,24 @@ type runner func(command) func(*cobra.Command, []string) error
 func upCommand(run runner) *cobra.Command {
 	var without bool
 	cmd := &cobra.Command{
-		Use: "up", Short: "Boot the cluster; returns at once if it is up, mends it if it is up in part", Args: cobra.NoArgs,
+		Use: "up", Short: "Boot the cluster, or what is missing of it", Args: cobra.NoArgs,
 		Long: "Boots the cluster, or what is missing of it, and returns when the node is Ready, DNS answers and KEDA is Available.\n" +
-			"Builds and installs first what is not there yet. A running cluster keeps its versions until `down`.",
+			"Builds and installs what is missing first. A running cluster keeps its versions until `down`.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
 			return c.up(ctx, newProgress(), !without)
 		}),
 	}
-	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only; a later up without this adds KEDA")
+	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only; `up` without this flag adds KEDA later")
 	return cmd
 }
 
 func traefikCommand(run runner) *cobra.Command {
 	return &cobra.Command{
-		Use: "traefik", Short: "Add Traefik and Gateway API to the cluster; returns at once if they are there", Args: cobra.NoArgs,
-		Long: "Adds Traefik " + traefikVersion + " to a cluster that is up, and returns when it is Available. It serves Ingresses of the class traefik\n" +
-			"and Gateways of the class traefik, behind the Service traefik/traefik: web is 80, websecure is 443 and its API is 8080. Gateway\n" +
-			"API's standard channel comes with it. The first time, it is built from the Go module proxy, which takes about 5 minutes on two cores. What\n" +
-			"the proxy does not have is left out: DNS providers for ACME, and the middlewares basicAuth and digestAuth let nobody in.",
+		Use: "traefik", Short: "Add Traefik and Gateway API to the cluster", Args: cobra.NoArgs,
+		Long: "Adds Traefik " + traefikVersion + " to a running cluster, and returns when it is Available. It serves Ingresses and Gateways\n" +
+			"of the class traefik behind the Service traefik/traefik: web is 80, websecure is 443 and its API is 8080. Gateway API's standard\n" +
+			"channel is included. The first time, Traefik is built from the Go module proxy, which takes about 5 minutes on two cores.\n" +
+			"What the proxy does not have is left out: DNS providers for ACME; the middlewares basicAuth and digestAuth refuse everybody.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
 			return c.addTraefik(ctx, newProgress())
 		}),
@@ -93,8 +93,8 @@ func traefikCommand(run runner) *cobra.Command {
 func downCommand(run runner) *cobra.Command {
 	return &cobra.Command{
 		Use: "down", Short: "Remove the cluster and everything in it", Args: cobra.NoArgs,
-		Long: "Removes the cluster with all its processes, mounts, cgroups, files and its network namespace, whatever state it is in.\n" +
-			"What was built stays in the cache.",
+		Long: "Removes the cluster with its processes, mounts, cgroups, files and network namespace, whatever state it is in.\n" +
+			"Build results stay in the cache.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
 			return c.down(ctx, newProgress())
 		}),
@@ -103,7 +103,7 @@ func downCommand(run runner) *cobra.Command {
 
 func statusCommand(run runner) *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "Show what runs; fails if the cluster is not usable", Args: cobra.NoArgs,
+		Use: "status", Short: "Show what is running; fails if the cluster is not usable", Args: cobra.NoArgs,
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
 			return c.status(ctx, os.Stdout)
 		}),
@@ -122,14 +122,15 @@ func buildCommand(run runner) *cobra.Command {
 			return c.obtain(ctx, report, !without)
 		}),
 	}
-	cmd.Flags().BoolVar(&without, "without-keda", false, "leave KEDA out")
+	cmd.Flags().BoolVar(&without, "without-keda", false, "without KEDA")
 	return cmd
 }
 
 func assetsCommand(run runner) *cobra.Command {
 	return &cobra.Command{
 		Use: "assets", Short: "Print a folder with etcd, kube-apiserver, kubectl, helm and helm3, for KUBEBUILDER_ASSETS", Args: cobra.NoArgs,
-		Long: "Prints the folder that envtest wants in KUBEBUILDER_ASSETS. Builds Kubernetes and Helm if they are not there; needs neither\nroot nor a cluster.",
+		Long: "Prints the folder that envtest needs in KUBEBUILDER_ASSETS. Builds Kubernetes and Helm if they are missing; needs neither\n" +
+			"root nor a cluster.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
 			if err := c.buildAssets(ctx, newProgress()); err != nil {
 				return err
@@ -143,11 +144,11 @@ func assetsCommand(run runner) *cobra.Command {
 	}
 }
 
-// clientCommand hands every argument on, --help included; `help kubectl` is ours.
+// clientCommand passes all arguments on, --help included; `help kubectl` shows our own help.
 func clientCommand(run runner, name, short string) *cobra.Command {
 	return &cobra.Command{
 		Use: name + " …", Short: short, DisableFlagParsing: true,
-		Long: short + ". Runs inside the namespace with the arguments that follow.",
+		Long: short + ". Runs inside the namespace, with the arguments that follow.",
 		RunE: run(func(ctx context.Context, c *cluster, args []string) error { return c.runClient(ctx, name, args) }),
 	}
 }
@@ -156,7 +157,7 @@ func execCommand(run runner) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "exec CMD…", Short: "Run a command inside the cluster's network namespace", Args: cobra.MinimumNArgs(1),
 		Long: "Runs a command inside the namespace, in the repository's root, with KUBECONFIG set and kubectl, helm and helm3 in PATH.\n" +
-			"Services are reached at their addresses. `go run` turns every exit code that is not 0 into 1.",
+			"It can reach Services at their addresses. `go run` turns every exit code other than 0 into 1.",
 		RunE: run(func(_ context.Context, c *cluster, args []string) error {
 			if err := c.mustBeUp(); err != nil {
 				return err
@@ -177,9 +178,9 @@ func execCommand(run runner) *cobra.Command {
 
 func envCommand(run runner) *cobra.Command {
 	return &cobra.Command{
-		Use: "env", Short: "Print what a script needs, as shell assignments", Args: cobra.NoArgs,
-		Long: "Prints shell assignments: eval \"$(go run -C test/cluster . env)\" puts kubectl, helm and helm3 in PATH, which enter the\n" +
-			"namespace by themselves. Other programs: nsenter --net=$SCALE_TO_ZERO_NETNS CMD…",
+		Use: "env", Short: "Print shell assignments for scripts", Args: cobra.NoArgs,
+		Long: "Prints shell assignments: eval \"$(go run -C test/cluster . env)\" puts kubectl, helm and helm3 into PATH; they enter the\n" +
+			"namespace themselves. For other programs, use nsenter --net=$SCALE_TO_ZERO_NETNS CMD…",
 		RunE: run(func(_ context.Context, c *cluster, _ []string) error {
 			if err := c.mustBeUp(); err != nil {
 				return err
@@ -199,8 +200,8 @@ func envCommand(run runner) *cobra.Command {
 
 func loadCommand(run runner) *cobra.Command {
 	return &cobra.Command{
-		Use: "load IMAGE.tar…", Short: "Give images to the node", Args: cobra.MinimumNArgs(1),
-		Long: "Gives images to the node, from tarballs as `image`, `docker save` and `crane pull` write them. There is no registry:\n" +
+		Use: "load IMAGE.tar…", Short: "Load images into the node", Args: cobra.MinimumNArgs(1),
+		Long: "Loads images into the node, from tarballs as `image`, `docker save` and `crane pull` write them. There is no registry:\n" +
 			"pods need imagePullPolicy IfNotPresent, which is the default unless the tag is latest.",
 		RunE: run(func(ctx context.Context, c *cluster, args []string) error { return c.load(ctx, args...) }),
 	}
@@ -208,9 +209,9 @@ func loadCommand(run runner) *cobra.Command {
 
 func imageCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "image NAME OUT.tar BINARY[:/dest] [ARG…]", Short: "Make an image of one static binary", Args: cobra.MinimumNArgs(3),
-		Long: "Writes an image with nothing in it but a static binary, /tmp and /etc/passwd, whose user is 65532. ARGs come before what the\n" +
-			"pod's args add. Build the binary with CGO_ENABLED=0.",
+		Use: "image NAME OUT.tar BINARY[:/dest] [ARG…]", Short: "Build an image of one static binary", Args: cobra.MinimumNArgs(3),
+		Long: "Writes an image that contains only a static binary, /tmp and /etc/passwd, and runs as user 65532. ARGs come before the pod's\n" +
+			"args. Build the binary with CGO_ENABLED=0.",
 		Example: "  image example.test/app:1 app.tar ./app:/app serve --verbose",
 		RunE: func(_ *cobra.Command, args []string) error {
 			spec, err := parseImageSpec(args[0], args[2], args[3:])
@@ -229,7 +230,7 @@ func forwardCommand(run runner) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "forward LOCALPORT NAMESPACE/SERVICE:PORT", Short: "Open a Service on this machine's loopback", Args: cobra.ExactArgs(2),
 		Long: "Listens on 127.0.0.1:LOCALPORT and connects to the Service's cluster IP inside the namespace, so that a browser on this\n" +
-			"machine reaches what runs there. PORT is a number or a name. Ends with Ctrl-C or with the cluster.",
+			"machine can reach it. PORT is a number or a name. Ends with Ctrl-C or with the cluster.",
 		RunE: run(func(ctx context.Context, c *cluster, args []string) error {
 			f, err := parseForwarding(args[0], args[1])
 			if err != nil {
@@ -245,20 +246,20 @@ func forwardCommand(run runner) *cobra.Command {
 			return err
 		}),
 	}
-	cmd.Flags().BoolVar(&background, "background", false, "return once it listens, and keep it running until down")
+	cmd.Flags().BoolVar(&background, "background", false, "return once it listens, and keep it running until `down`")
 	return cmd
 }
 
 func pauseCommand(run runner) *cobra.Command {
 	return &cobra.Command{
-		Use: "pause DAEMON DURATION", Short: "Stop a daemon for a while, as if it could not be reached", Args: cobra.ExactArgs(2),
-		Long: "Stops a process of the cluster, such as kube-apiserver or kubelet, and has it go on after DURATION or Ctrl-C. Who talks to it\n" +
-			"meanwhile gets no answer.",
+		Use: "pause DAEMON DURATION", Short: "Stop a daemon for a while, as if it were unreachable", Args: cobra.ExactArgs(2),
+		Long: "Stops one of the cluster's processes, such as kube-apiserver or kubelet, and continues it after DURATION or Ctrl-C. Until\n" +
+			"then its clients get no answer.",
 		Example: "  pause kube-apiserver 1m",
 		RunE: run(func(ctx context.Context, c *cluster, args []string) error {
 			duration, err := time.ParseDuration(args[1])
 			if err != nil || duration <= 0 {
-				return fmt.Errorf("DURATION is %q; allowed is one such as 30s or 1m", args[1])
+				return fmt.Errorf("DURATION is %q; allowed is a duration such as 30s or 1m", args[1])
 			}
 			id, err := c.running(args[0])
 			if err != nil {
@@ -278,13 +279,13 @@ func pauseCommand(run runner) *cobra.Command {
 func certManagerCommand(run runner) *cobra.Command {
 	return &cobra.Command{
 		Use: "cert-manager", Short: "Add cert-manager to the cluster", Args: cobra.NoArgs,
-		Long: "Adds cert-manager " + certManagerVersion + " to the cluster that is up, and returns when it is Available: its CRDs, its controllers for\n" +
-			"self-signed and CA issuers, and its cainjector. Builds it first if it is not there yet, in about 5 minutes.",
+		Long: "Adds cert-manager " + certManagerVersion + " to a running cluster, and returns when it is Available: its CRDs, its controllers\n" +
+			"for self-signed and CA issuers, and its cainjector. The first time it is built, which takes about 5 minutes.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error { return c.addCertManager(ctx, newProgress()) }),
 	}
 }
 
-// replaceEnv sets variables, once each: of a variable given twice, some programs take the first.
+// replaceEnv sets variables, once each: if a variable is there twice, some programs use the first.
 func replaceEnv(env, set []string) []string {
 	names := map[string]bool{}
 	for _, variable := range set {

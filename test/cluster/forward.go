@@ -29,12 +29,12 @@ type forwarding struct {
 func parseForwarding(local, target string) (forwarding, error) {
 	port, err := strconv.ParseUint(local, 10, 16)
 	if err != nil {
-		return forwarding{}, fmt.Errorf("%q is no port: give a number up to 65535, or 0 for any free one", local)
+		return forwarding{}, fmt.Errorf("%q is not a port: use a number up to 65535, or 0 for any free port", local)
 	}
 	service, servicePort, hasPort := strings.Cut(target, ":")
 	namespace, service, hasNamespace := strings.Cut(service, "/")
 	if !hasPort || !hasNamespace || namespace == "" || service == "" || servicePort == "" || strings.ContainsAny(service+servicePort, "/:") {
-		return forwarding{}, fmt.Errorf("%q is no target: write NAMESPACE/SERVICE:PORT", target)
+		return forwarding{}, fmt.Errorf("%q is not a target: use NAMESPACE/SERVICE:PORT", target)
 	}
 	return forwarding{localPort: int(port), namespace: namespace, service: service, port: servicePort}, nil
 }
@@ -196,7 +196,7 @@ func (c *cluster) forwardInBackground(ctx context.Context, f forwarding) error {
 			fmt.Println(f.forwardLine())
 			return nil
 		}
-		return fmt.Errorf("port %d is taken by another forward: %s", f.localPort, c.forwardTarget(name))
+		return fmt.Errorf("port %d is used by another forward: %s", f.localPort, c.forwardTarget(name))
 	}
 	return c.spawnForward(ctx, f, name)
 }

@@ -52,7 +52,7 @@ func (c *cluster) checkOwner() error {
 	if owner == "" || owner == c.path() {
 		return nil
 	}
-	return fmt.Errorf("cluster %s is in %s already, and names are for the whole machine: use another --name", c.name, owner)
+	return fmt.Errorf("cluster %s exists already, in %s, and names are unique on a machine: use another --name", c.name, owner)
 }
 
 // claims counts the clusters on this machine.

@@ -41,7 +41,7 @@ func parseImageSpec(image, binary string, args []string) (imageSpec, error) {
 	if i := strings.LastIndex(binary, ":"); i >= 0 {
 		spec.binary, spec.dest = binary[:i], binary[i+1:]
 		if !path.IsAbs(spec.dest) || path.Clean(spec.dest) != spec.dest || spec.dest == "/" {
-			return spec, fmt.Errorf("image: %q is no path in an image: write /name or /folder/name", spec.dest)
+			return spec, fmt.Errorf("image: %q is not a path in an image: use /name or /folder/name", spec.dest)
 		}
 	} else {
 		spec.dest = "/" + filepath.Base(binary)
@@ -96,7 +96,7 @@ func writeImage(spec imageSpec, out string) error {
 func checkStatic(binary []byte) error {
 	file, err := elf.NewFile(bytes.NewReader(binary))
 	if err != nil {
-		return errors.New("it is no program for Linux: build it with GOOS=linux")
+		return errors.New("it is not a program for Linux: build it with GOOS=linux")
 	}
 	for _, p := range file.Progs {
 		if p.Type == elf.PT_INTERP {

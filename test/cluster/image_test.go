@@ -141,7 +141,7 @@ func TestImageRefusesWhatCannotRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct{ binary, want string }{
-		"dynamic": {shell, "CGO_ENABLED=0"}, "script": {script, "no program"}, "missing": {script + "x", "no such file"},
+		"dynamic": {shell, "CGO_ENABLED=0"}, "script": {script, "not a program"}, "missing": {script + "x", "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

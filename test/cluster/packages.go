@@ -72,10 +72,10 @@ func (c *cluster) checkStateFolder() error {
 		return err
 	}
 	if fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
-		return fmt.Errorf("%s is on overlayfs, and containers cannot have another overlay on top: set XDG_CACHE_HOME to a folder on a disk or a tmpfs", c.cache)
+		return fmt.Errorf("%s is on overlayfs, which containers cannot overlay again: set XDG_CACHE_HOME to a folder on a disk or a tmpfs", c.cache)
 	}
 	if n := len(c.containerdSocket() + ".ttrpc"); n > 107 {
-		return fmt.Errorf("the path of %s is %d letters long, and a socket's may have 107: use a shorter --name or XDG_CACHE_HOME", c.containerdSocket(), n)
+		return fmt.Errorf("the path of %s has %d characters, and a socket's may have 107: use a shorter --name or XDG_CACHE_HOME", c.containerdSocket(), n)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func installPackages(ctx context.Context, report *progress) error {
 		return nil
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("%s missing, and this machine has no apt-get to install from Debian", strings.Join(missing, ", "))
+		return fmt.Errorf("%s missing, and this machine has no apt-get to install it", strings.Join(missing, ", "))
 	}
 	if err := report.long("installing "+strings.Join(missing, " "), func() error { return aptGet(ctx, missing) }); err != nil {
 		return fmt.Errorf("installing %s: %w", strings.Join(missing, ", "), err)

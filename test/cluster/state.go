@@ -37,7 +37,7 @@ func newCluster(name, dir string) (*cluster, error) {
 	}
 	c := &cluster{name: name, checkout: findCheckout(dir), cache: filepath.Join(cache, "scale-to-zero")}
 	if c.checkout == "" {
-		return nil, fmt.Errorf("%s is in no checkout of scale-to-zero: change into one", dir)
+		return nil, fmt.Errorf("%s is not in a checkout of scale-to-zero: change into one", dir)
 	}
 	if c.name == "" {
 		c.name = nameFor(c.checkout)

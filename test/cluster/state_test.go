@@ -37,7 +37,7 @@ func TestNewCluster(t *testing.T) {
 		"from the root":   {dir: checkout, want: "my-checkout-"},
 		"from deep below": {dir: filepath.Join(checkout, "test", "cluster"), want: "my-checkout-"},
 		"by name":         {name: "other", dir: checkout, want: "other"},
-		"outside":         {dir: "/", fails: "no checkout"},
+		"outside":         {dir: "/", fails: "not in a checkout"},
 		"path in a name":  {name: "../other", dir: checkout, fails: "cluster name"},
 		"too long a name": {name: strings.Repeat("x", 41), dir: checkout, fails: "cluster name"},
 	} {

@@ -13,7 +13,7 @@ import (
 
 var errNotUp = errors.New("the cluster is not up")
 
-// status prints what runs, and fails if the cluster cannot be worked with.
+// status prints what is running, and fails if the cluster cannot be used.
 func (c *cluster) status(ctx context.Context, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
@@ -47,7 +47,7 @@ func (c *cluster) status(ctx context.Context, out io.Writer) error {
 		}
 	}
 	if !complete || !ready {
-		return errors.New("the cluster is up in part only: `up` mends it, `down` removes it")
+		return errors.New("the cluster is only partly up: `up` completes it, `down` removes it")
 	}
 	return nil
 }

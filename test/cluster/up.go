@@ -15,7 +15,7 @@ func controlPlane() []string {
 }
 func nodeDaemons() []string { return []string{"containerd", "kubelet", "kube-proxy", "coredns"} }
 
-// up boots what is not there yet. Every stage can be repeated, so it also mends a cluster that is there in part, after
+// up boots what is not there yet. Every stage can be repeated, so it also completes a cluster that is only partly up, after
 // a crash of `up` itself or of any of its processes.
 func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error {
 	if err := c.checkMachine(); err != nil {
@@ -39,7 +39,7 @@ func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error
 	if err := c.boot(ctx, newProgress(), withKEDA); err != nil {
 		return err
 	}
-	fmt.Printf("cluster %s is up: `kubectl get pods -A` looks at it, `load` gives it an image, `forward` opens a Service, `down` removes it\n", c.name)
+	fmt.Printf("cluster %s is up: `kubectl get pods -A` shows its pods, `load` loads an image, `forward` opens a Service, `down` removes it\n", c.name)
 	return nil
 }
 

@@ -1,14 +1,14 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command drive looks for requests that get lost: it has apps fall asleep and wake over and over, or restarts every
-// interceptor over and over, sends requests at random moments around each edge, and checks every answer.
+// Command drive looks for lost requests: it makes apps fall asleep and wake over and over, or restarts every interceptor over
+// and over, sends requests at random moments around each edge, and checks every answer.
 //
 //	drive edges [-count 1000] [-for 10m] [-seed N] [-apps 6] [-calm] …
 //	drive restarts [-count 50] [-for 20m] [-seed N] …
 //
-// It has to run where the cluster IPs of Services can be reached, and where pods can reach it: in a pod, on a node, or
-// inside test/cluster's network. scale-to-zero has to be installed. It exits with 1 if anything was lost.
+// It has to run where it can reach the cluster IPs of Services and where pods can reach it: in a pod, on a node, or inside
+// test/cluster's network. scale-to-zero must be installed. It exits with 1 if anything was lost.
 package main
 
 import (
@@ -24,12 +24,12 @@ import (
 )
 
 const usage = `Usage:
-  drive edges [flags]      have apps fall asleep and wake, with requests around every edge
+  drive edges [flags]      make apps fall asleep and wake, with requests around every edge
   drive restarts [flags]   restart every interceptor under load, with WebSockets, downloads and events open
 Flags: drive edges -help, drive restarts -help
 `
 
-// options are what the flags say. A disturbance's duration is its mean interval; none is 0.
+// options are the flags' values. A disturbance's duration is its mean interval; 0 disables it.
 type options struct {
 	count    int
 	duration time.Duration
@@ -53,7 +53,7 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the exit code: 1 for what failed, 2 for a command that makes no sense.
+// run returns the exit code: 1 for a failure, 2 for an invalid command.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	o, err := parse(args[0], args[1:], stderr)
 	if err != nil {
-		return 2 // parse has said why
+		return 2 // parse has printed why
 	}
 	if err := drive(ctx, args[0], o, stdout); err != nil {
 		fmt.Fprintln(stderr, "drive:", err)
@@ -74,28 +74,30 @@ func parse(command string, args []string, stderr io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet(command, flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.IntVar(&o.count, "count", 0, "end after so many cycles, or rounds; 1000, or 50, unless -for is given")
+	f.IntVar(&o.count, "count", 0, "end after this many cycles (edges, default 1000 without -for) or rounds (restarts, 50)")
 	f.DurationVar(&o.duration, "for", 0, "end after this long")
-	f.Uint64Var(&o.seed, "seed", uint64(time.Now().Unix()), "what all that is random is drawn from")
-	f.StringVar(&o.context, "context", "", "context of the kubeconfig; its current one if empty")
+	f.Uint64Var(&o.seed, "seed", uint64(time.Now().Unix()), "seed of everything random")
+	f.StringVar(&o.context, "context", "", "context in the kubeconfig; if empty, the current one")
 	f.StringVar(&o.image, "image", "scale-to-zero.test/app:dev", "image of test/app")
 	f.StringVar(&o.product, "product", "scale-to-zero", "namespace of scale-to-zero")
-	f.DurationVar(&o.linger, "linger", 2*time.Second, "how long the apps go on after they were told to stop, in whole seconds; with 0 they close their port at once")
+	f.DurationVar(&o.linger, "linger", 2*time.Second,
+		"how long the apps continue after they are told to stop, in whole seconds; with 0 they close their port at once")
 	standard := 1000
 	switch command {
 	case "edges":
-		f.IntVar(&o.apps, "apps", 6, "how many apps cycle at the same time")
+		f.IntVar(&o.apps, "apps", 6, "number of apps that cycle at the same time")
 		f.StringVar(&o.keda, "keda", "keda", "namespace of KEDA")
-		f.BoolVar(&o.calm, "calm", false, "none of the disturbances below")
+		f.BoolVar(&o.calm, "calm", false, "disable the disturbances below")
 		f.DurationVar(&o.rollout, "rollout", 20*time.Second, "mean time between restarts of an app")
 		f.DurationVar(&o.killPods, "kill-pods", 20*time.Second, "mean time between deletions of an app's pods")
-		f.DurationVar(&o.scale, "scale", time.Minute, "mean time between an app's scaling out to 2 replicas and in again")
+		f.DurationVar(&o.scale, "scale", time.Minute, "mean time between scaling an app to 2 replicas and back")
 		f.DurationVar(&o.kedaRestart, "keda-restart", 4*time.Minute, "mean time between restarts of KEDA")
-		f.DurationVar(&o.failover, "controller-failover", 2*time.Minute, "mean time between ends of the leading controller")
+		f.DurationVar(&o.failover, "controller-failover", 2*time.Minute, "mean time between terminations of the leading controller")
 	case "restarts":
 		standard = 50
-		f.IntVar(&o.apps, "apps", 4, "how many apps; every second one stays awake, the others cycle")
-		f.DurationVar(&o.longest, "longest", 12*time.Second, "of WebSockets, downloads and events, which the interceptors' drain has to allow")
+		f.IntVar(&o.apps, "apps", 4, "number of apps; every second one stays awake, the others cycle")
+		f.DurationVar(&o.longest, "longest", 12*time.Second,
+			"longest WebSocket, download or event stream; the interceptors' drain time-out must allow it")
 	default:
 		fmt.Fprint(stderr, usage)
 		return o, errors.New("parsing arguments: no such command")
@@ -116,7 +118,7 @@ func parse(command string, args []string, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
-// drive runs a command on a world of its own, which it removes, and prints what came of it.
+// drive runs a command on a world of its own, which it removes, and prints the result.
 func drive(ctx context.Context, command string, o options, stdout io.Writer) (err error) {
 	fmt.Fprintf(stdout, "drive %s: seed %d\n", command, o.seed)
 	w, err := newWorld(ctx, o, stdout)
