@@ -183,15 +183,15 @@ func contains(all, part map[string]string) bool {
 // OptedInTogether says whether the Service may well have got its opt-in with a whole chart: another Service of the same
 // release, with other pods, has one too.
 func OptedInTogether(service *corev1.Service, all []corev1.Service) bool {
-	release := releaseOf(service)
+	release := ReleaseOf(service)
 	return release != "" && slices.ContainsFunc(all, func(other corev1.Service) bool {
 		optedIn, err := OptedIn(&other)
-		return err == nil && optedIn && other.Name != service.Name && releaseOf(&other) == release && !sharePods(service, &other)
+		return err == nil && optedIn && other.Name != service.Name && ReleaseOf(&other) == release && !sharePods(service, &other)
 	})
 }
 
-// releaseOf names what a Service was installed with; empty if it does not say.
-func releaseOf(service *corev1.Service) string {
+// ReleaseOf names the release that a Service was installed with; empty if it does not say.
+func ReleaseOf(service *corev1.Service) string {
 	for _, name := range []string{service.Labels["app.kubernetes.io/instance"], service.Annotations["meta.helm.sh/release-name"], service.Labels["release"]} {
 		if name != "" {
 			return name

@@ -48,10 +48,7 @@ func TestProxyProtocolSetting(t *testing.T) {
 			}
 			continue
 		}
-		routes, err := NewRoutes(service, s, api.Workload{}, func(string) (int32, error) { return 10000, nil })
-		if err != nil {
-			t.Fatal(err)
-		}
+		routes := NewRoutes(service, s, api.Workload{}, nil)
 		var proxied []string
 		for _, p := range routes.Ports {
 			if p.ProxyProtocol {

@@ -82,10 +82,8 @@ func TestIgnoredInRoutes(t *testing.T) {
 	}
 	s := service(func(s *corev1.Service) { s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80}} })
 	workload := api.Workload{Kind: "Deployment", Name: "web"}
-	got, err := NewRoutes(s, settings, workload, func(string) (int32, error) { return 10000, nil })
-	if err != nil {
-		t.Fatal(err)
-	}
+	listen := map[string]int32{"http": 10000}
+	got := NewRoutes(s, settings, workload, listen)
 	if !slices.Equal(got.IgnorePaths, []string{"/healthz", "/static/*"}) || !slices.Equal(got.IgnoreAgents, []string{"Acme-Monitor/"}) || !got.CountKnownAgents {
 		t.Errorf("got %+v", got)
 	}
@@ -97,10 +95,7 @@ func TestIgnoredInRoutes(t *testing.T) {
 		t.Error(err)
 	}
 	// Without them nothing is said, so that an upgrade changes no slice.
-	got, err = NewRoutes(s, DefaultSettings(), workload, func(string) (int32, error) { return 10000, nil })
-	if err != nil {
-		t.Fatal(err)
-	}
+	got = NewRoutes(s, DefaultSettings(), workload, listen)
 	if encoded, err = got.Encode(); err != nil || strings.Contains(encoded, "gnore") || strings.Contains(encoded, "nown") {
 		t.Errorf("got %s, %v", encoded, err)
 	}

@@ -16,9 +16,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// NewRoutes returns the routes of an opted-in Service. listen gives the interceptor port for a Service port by its name:
-// the one that it has already, or a new one.
-func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen func(portName string) (int32, error)) (api.Routes, error) {
+// NewRoutes returns the routes of an opted-in Service. listen are the interceptor ports by the names of the Service's ports.
+func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen map[string]int32) api.Routes {
 	r := api.Routes{
 		Service:     service.Name,
 		ServiceUID:  string(service.UID),
@@ -36,15 +35,18 @@ func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen func(
 	r.IgnoreAgents, r.CountKnownAgents, _ = parseIgnoreAgents(s.IgnoreAgents)
 	proxied, _ := parseProxyProtocol(s.ProxyProtocol)
 	for _, p := range service.Spec.Ports {
-		n, err := listen(p.Name)
-		if err != nil {
-			return r, err
-		}
 		r.Ports = append(r.Ports, api.Port{
-			Name: p.Name, Port: p.Port, Listen: n, Protocol: protocol(p, s.Protocol), ProxyProtocol: proxied.of(p) == proxyProtocolV2,
+			Name: p.Name, Port: p.Port, Listen: listen[p.Name],
+			Protocol: protocol(p, s.Protocol), ProxyProtocol: proxied.of(p) == proxyProtocolV2,
 		})
 	}
-	return r, nil
+	return r
+}
+
+// encodeRoutes is Encode for routes of ours, which consist of text and numbers and always encode.
+func encodeRoutes(routes api.Routes) string {
+	annotation, _ := routes.Encode()
+	return annotation
 }
 
 // Interceptor is one ready interceptor as a route slice lists it.
@@ -119,15 +121,8 @@ type Published struct {
 // RouteSlices returns the route slices of a Service, one for each address type of front, whose traffic they take: the
 // Service itself, or its alias Service. routes is what interceptors are to listen for, and published what traffic is sent
 // to: a subset, since it is made before it is used.
-func RouteSlices(front, service *corev1.Service, routes api.Routes, s Settings, published Published) ([]discoveryv1.EndpointSlice, error) {
-	annotation, err := routes.Encode()
-	if err != nil {
-		return nil, err
-	}
-	scaling, err := encodeScaling(s)
-	if err != nil {
-		return nil, err
-	}
+func RouteSlices(front, service *corev1.Service, routes api.Routes, s Settings, published Published) []discoveryv1.EndpointSlice {
+	annotation, scaling := encodeRoutes(routes), encodeScaling(s)
 	var out []discoveryv1.EndpointSlice
 	for _, family := range front.Spec.IPFamilies {
 		addressType := discoveryv1.AddressType(family)
@@ -147,7 +142,7 @@ func RouteSlices(front, service *corev1.Service, routes api.Routes, s Settings, 
 			Endpoints:   sliceEndpoints(addressType, published.Interceptors),
 		})
 	}
-	return out, nil
+	return out
 }
 
 // slicePorts are the published ports, with the appProtocol of the Service's own, which some ingress controllers read.

@@ -86,11 +86,8 @@ func TestNewRoutes(t *testing.T) {
 			{Name: "odd", Port: 83, AppProtocol: new("example.com/own")},
 		}
 	})
-	next := int32(10000)
-	got, err := NewRoutes(s, DefaultSettings(), api.Workload{Kind: "Deployment", Name: "web"}, func(string) (int32, error) { next++; return next, nil })
-	if err != nil {
-		t.Fatal(err)
-	}
+	listen := map[string]int32{"ui": 10001, "grpc": 10002, "tls": 10003, "odd": 10004}
+	got := NewRoutes(s, DefaultSettings(), api.Workload{Kind: "Deployment", Name: "web"}, listen)
 	want := []api.Port{
 		{Name: "ui", Port: 80, Listen: 10001, Protocol: "auto"},
 		{Name: "grpc", Port: 81, Listen: 10002, Protocol: "http"},
@@ -104,8 +101,8 @@ func TestNewRoutes(t *testing.T) {
 		t.Error("a Service without session affinity has it in its routes")
 	}
 	s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-	if got, err = NewRoutes(s, DefaultSettings(), got.Workload, func(string) (int32, error) { next++; return next, nil }); err != nil || !got.ClientAffinity {
-		t.Errorf("session affinity ClientIP is lost: %+v, %v", got, err)
+	if got = NewRoutes(s, DefaultSettings(), got.Workload, listen); !got.ClientAffinity {
+		t.Errorf("session affinity ClientIP is lost: %+v", got)
 	}
 	encoded, err := got.Encode()
 	if err != nil {
@@ -160,10 +157,7 @@ func TestRouteSlices(t *testing.T) {
 	asked := DefaultSettings()
 	asked.MinReplicas, asked.MaxReplicas, asked.TargetPendingRequests, asked.Cooldown = 1, 4, 7, time.Hour
 	routes.Cooldown = api.Duration(asked.Cooldown)
-	got, err := RouteSlices(s, s, routes, asked, Published{routes.Ports, []Interceptor{four, six}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := RouteSlices(s, s, routes, asked, Published{routes.Ports, []Interceptor{four, six}})
 	if back, err := ScalingSettings(&got[1], routes); err != nil || back != asked {
 		t.Errorf("the scaling settings come back as %+v, %v; want %+v", back, err, asked)
 	}
@@ -296,9 +290,9 @@ func TestAliasRouteSlices(t *testing.T) {
 	if alias.Spec.SessionAffinity != corev1.ServiceAffinityClientIP || alias.Spec.SessionAffinityConfig != affinity {
 		t.Errorf("the alias's session affinity is %q, %v", alias.Spec.SessionAffinity, alias.Spec.SessionAffinityConfig)
 	}
-	got, err := RouteSlices(alias, s, api.Routes{Service: "web"}, DefaultSettings(), Published{})
-	if err != nil || len(got) != 1 {
-		t.Fatal(err, len(got))
+	got := RouteSlices(alias, s, api.Routes{Service: "web"}, DefaultSettings(), Published{})
+	if len(got) != 1 {
+		t.Fatal(len(got))
 	}
 	if got[0].Labels[discoveryv1.LabelServiceName] != alias.Name || got[0].Labels[ServiceLabel] != "web" || got[0].Name == RouteSliceName("web", "IPv4") {
 		t.Errorf("slice %s, labels %v", got[0].Name, got[0].Labels)
@@ -393,11 +387,7 @@ func TestFailOpen(t *testing.T) {
 	two := discoveryv1.Endpoint{Addresses: []string{"10.1.0.2"}, Conditions: ending}
 	three := discoveryv1.Endpoint{Addresses: []string{"10.1.0.3"}, Conditions: ready}
 	slices := func() []discoveryv1.EndpointSlice {
-		got, err := RouteSlices(service(), service(), api.Routes{Service: "web"}, DefaultSettings(), Published{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
+		return RouteSlices(service(), service(), api.Routes{Service: "web"}, DefaultSettings(), Published{})
 	}
 	got := slices()
 	if !FailOpen(got, []discoveryv1.EndpointSlice{

@@ -30,12 +30,9 @@ type scalingRequest struct {
 	TargetPendingRequests int32 `json:"targetPendingRequests"`
 }
 
-func encodeScaling(s Settings) (string, error) {
-	b, err := json.Marshal(scalingRequest{s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests})
-	if err != nil {
-		return "", fmt.Errorf("encoding scaling: %w", err)
-	}
-	return string(b), nil
+func encodeScaling(s Settings) string {
+	b, _ := json.Marshal(scalingRequest{s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests}) // numbers always encode
+	return string(b)
 }
 
 // ScalingSettings reads from a route slice what its Service asks of the scaling of its workload; the other Settings are

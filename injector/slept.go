@@ -25,6 +25,9 @@ type Use struct {
 	Counted time.Duration
 }
 
+// within says whether a request may have come within a time: the interceptors may not have counted for so long yet.
+func (u Use) within(d time.Duration) bool { return u.Pending > 0 || u.Idle < d || u.Counted < d }
+
 // Slept is how a workload has come to have no replicas.
 type Slept struct {
 	// By is the field manager that has set the count, as ScaledBy returns it.

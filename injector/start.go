@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// schedulingPatience is how long a pod is unschedulable before that is certain: a cluster autoscaler looks every 10 s
+	// unschedulableAfter is how long a pod is unschedulable before that is certain: a cluster autoscaler looks every 10 s
 	// and then says so by an event.
-	schedulingPatience = 20 * time.Second
+	unschedulableAfter = 20 * time.Second
 	// doubt is for how long a failure has to last that may pass by itself: a Secret that is made a moment later, a quota
 	// that other pods leave.
 	doubt = 10 * time.Second
@@ -164,7 +164,7 @@ func unscheduled(pod *corev1.Pod, now time.Time) Start {
 	s := Start{Stage: api.StageScheduling, Pod: pod}
 	c := condition(pod, corev1.PodScheduled)
 	if c == nil || c.Status != corev1.ConditionFalse || c.Reason != corev1.PodReasonUnschedulable ||
-		pod.Status.NominatedNodeName != "" || now.Sub(c.LastTransitionTime.Time) < schedulingPatience {
+		pod.Status.NominatedNodeName != "" || now.Sub(c.LastTransitionTime.Time) < unschedulableAfter {
 		return s
 	}
 	for _, passing := range []string{"unbound immediate PersistentVolumeClaims", "not-ready", "uninitialized"} {

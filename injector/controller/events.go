@@ -5,12 +5,14 @@ package controller
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,135 +22,59 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// Reasons of the events that tell an app's story. WakeRequested comes from the interceptors.
-const (
-	reasonInjected  = "Injected"
-	reasonSkipped   = "InjectionSkipped"
-	reasonRestoring = "Restoring"
-	reasonRestored  = "Restored"
-	reasonAwake     = "Awake"
-	reasonAsleep    = "Asleep"
-	// An app cannot start, and its clients are told so.
-	reasonStartFailed = "StartFailed"
-	// Things to know while an app is taken over.
-	reasonNoInterceptor = "NoInterceptor"
-	reasonSiblings      = "ServiceNotOptedIn"
-	reasonForbidden     = "WorkloadForbidden"
-	reasonUnvisited     = "NoVisitorYet"
-	reasonAnnotation    = "AnnotationNotRewritten"
-	reasonRefused       = "WriteRefused"
-	reasonAccepted      = "WriteAccepted"
-	// The owner of a ScaledObject has paused it, or has changed what is ours.
-	reasonPaused        = "Paused"
-	reasonResumed       = "Resumed"
-	reasonUndone        = "ScaledObjectReset"
-	reasonAffinity      = "AffinityLost"
-	reasonClientAddress = "ClientAddress"
-)
-
-// storyteller writes events, a lasting state of a Service only once. It writes each as an object of its own: client-go's
-// recorders count an event with the reason of an earlier one as that one again, and keep the earlier one's note.
-type storyteller struct {
+// recorder emits events, and keeps which writes are refused. It writes each event as an object of its own: client-go's
+// recorder of events.k8s.io counts an event with the reason of an earlier one as that one again, and keeps the earlier note.
+//
+// +kubebuilder:rbac:groups="";events.k8s.io,resources=events,verbs=create;patch
+type recorder struct {
 	client client.Client
 	now    func() time.Time
 
-	mu       sync.Mutex // protects all below
-	last     map[told]string
-	waits    map[types.NamespacedName]waiting
+	mu       sync.Mutex // protects refusals
 	refusals map[types.NamespacedName]refusal
 }
 
-// waiting is what a Service waits for, and since when.
-type waiting struct {
-	reason string
-	since  time.Time
+func newRecorder(c client.Client, now func() time.Time) *recorder {
+	return &recorder{client: c, now: now, refusals: map[types.NamespacedName]refusal{}}
 }
 
-// told is what tellOnce has told: of which Service, and which kind of thing.
-type told struct {
-	service types.NamespacedName
-	reason  string
-}
-
-func newStoryteller(c client.Client, now func() time.Time) *storyteller {
-	return &storyteller{
-		client: c, now: now,
-		last: map[told]string{}, waits: map[types.NamespacedName]waiting{}, refusals: map[types.NamespacedName]refusal{},
-	}
-}
-
-// tell writes an event on each of the objects that is not nil. An event that cannot be written is logged: the story is
-// no reason to stop it.
-func (s *storyteller) tell(ctx context.Context, eventType, reason, note string, objects ...client.Object) {
-	for _, o := range objects {
-		if o == nil {
-			continue
-		}
-		if err := s.write(ctx, eventType, reason, note, o); err != nil {
-			log.FromContext(ctx).Error(err, "Writing an event", "reason", reason, "note", note)
+// emit writes the reports. An event that cannot be written is logged: nothing depends on it.
+func (r *recorder) emit(ctx context.Context, reports ...injector.Report) {
+	for _, report := range reports {
+		for _, o := range report.Objects {
+			err := r.write(ctx, report, o)
+			if err != nil && !(report.Lasting && apierrors.IsAlreadyExists(err)) {
+				log.FromContext(ctx).Error(err, "Writing an event", "reason", report.Reason, "note", report.Note)
+			}
 		}
 	}
 }
 
-func (s *storyteller) write(ctx context.Context, eventType, reason, note string, o client.Object) error {
-	return s.writeNamed(ctx, fmt.Sprintf("%s.%x", o.GetName(), s.now().UnixNano()), eventType, reason, note, o)
-}
-
-func (s *storyteller) writeNamed(ctx context.Context, name, eventType, reason, note string, o client.Object) error {
-	gvk, err := apiutil.GVKForObject(o, s.client.Scheme())
+func (r *recorder) write(ctx context.Context, report injector.Report, o client.Object) error {
+	gvk, err := apiutil.GVKForObject(o, r.client.Scheme())
 	if err != nil {
 		return fmt.Errorf("naming the kind of %s: %w", client.ObjectKeyFromObject(o), err)
 	}
-	now := s.now()
-	return s.client.Create(ctx, &corev1.Event{
+	now := r.now()
+	name := fmt.Sprintf("%s.%x", o.GetName(), now.UnixNano())
+	if report.Lasting {
+		sum := sha256.Sum256([]byte(string(o.GetUID()) + "\n" + report.Reason + "\n" + report.Note))
+		name = o.GetName() + "." + hex.EncodeToString(sum[:8])
+	}
+	return r.client.Create(ctx, &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: name},
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(),
 		},
-		Type: eventType, Reason: reason, Message: note,
+		Type: report.Type, Reason: report.Reason, Message: report.Note,
 		Source:         corev1.EventSource{Component: injector.ManagedBy},
 		FirstTimestamp: metav1.NewTime(now), LastTimestamp: metav1.NewTime(now), Count: 1,
 	})
 }
 
-// tellOnce emits an event on the Service and on also, unless it repeats the last note that tellOnce emitted on that Service
-// for that reason.
-func (s *storyteller) tellOnce(ctx context.Context, eventType, reason, note string, service *corev1.Service, also ...client.Object) {
-	key := told{client.ObjectKeyFromObject(service), reason}
-	s.mu.Lock()
-	known := s.last[key] == note
-	s.last[key] = note
-	s.mu.Unlock()
-	if !known {
-		s.tell(ctx, eventType, reason, note, append([]client.Object{service}, also...)...)
-	}
-}
-
-// ended says whether tellOnce has told something of the Service for that reason, and makes the next tellOnce tell.
-func (s *storyteller) ended(service types.NamespacedName, reason string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	key := told{service, reason}
-	_, known := s.last[key]
-	delete(s.last, key)
-	return known
-}
-
-// waited says for how long the Service has waited for one thing: since the first call with that reason.
-func (s *storyteller) waited(service types.NamespacedName, reason string) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.waits[service].reason != reason {
-		s.waits[service] = waiting{reason: reason, since: s.now()}
-	}
-	return s.now().Sub(s.waits[service].since)
-}
-
-// forget makes the next tellOnce of the Service tell, and what it waits for begin anew.
-func (s *storyteller) forget(service types.NamespacedName) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.waits, service)
-	delete(s.refusals, service)
-	maps.DeleteFunc(s.last, func(key told, _ string) bool { return key.service == service })
+// forget is for a Service or a workload that waits for no write any more.
+func (r *recorder) forget(about types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.refusals, about)
 }

@@ -6,7 +6,9 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -19,7 +21,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
 )
 
@@ -45,22 +46,22 @@ type learned struct {
 	serverFirst map[int32]bool
 }
 
-func newLearned(from Learned) *learned {
-	return &learned{from: from, changed: make(chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]), serverFirst: map[int32]bool{}}
+func newLearned(from Learned, c client.Reader) *learned {
+	return &learned{from: from, find: slicesWith(c), changed: make(chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]), serverFirst: map[int32]bool{}}
 }
 
 // Start implements manager.Runnable.
 func (l *learned) Start(ctx context.Context) error {
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		if err := l.from.Follow(ctx, func(ports []int32) { l.take(ctx, ports) }); err != nil && ctx.Err() == nil {
+		if err := l.from.Follow(ctx, func(ports []int32) { l.note(ctx, ports) }); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).V(1).Info("The interceptors cannot be followed", "error", err.Error())
 		}
 	}, relearn)
 	return nil
 }
 
-// take remembers ports, and has the Services looked at that they belong to.
-func (l *learned) take(ctx context.Context, ports []int32) {
+// note remembers ports, and has the Services reconciled that they belong to.
+func (l *learned) note(ctx context.Context, ports []int32) {
 	fresh := map[int32]bool{}
 	l.mu.Lock()
 	for _, p := range ports {
@@ -74,7 +75,7 @@ func (l *learned) take(ctx context.Context, ports []int32) {
 	}
 	found, err := l.find(ctx, fresh)
 	if err != nil {
-		log.FromContext(ctx).Error(err, "Leaving for later what the interceptors have learned")
+		log.FromContext(ctx).Error(err, "Finding the Services of ports on which a server speaks first")
 	}
 	for i := range found {
 		select {
@@ -84,19 +85,11 @@ func (l *learned) take(ctx context.Context, ports []int32) {
 	}
 }
 
-// apply writes into routes what is known of them, or was when before was written. A port that begins anew under another
-// number begins without.
-func (l *learned) apply(routes, before *api.Routes) {
-	known := map[int32]bool{}
-	for _, p := range before.Ports {
-		known[p.Listen] = p.ServerFirst
-	}
+// known returns the ports whose servers have turned out to speak first.
+func (l *learned) known() map[int32]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range routes.Ports {
-		p := &routes.Ports[i]
-		p.ServerFirst = p.Protocol == api.ProtocolAuto && (known[p.Listen] || l.serverFirst[p.Listen])
-	}
+	return maps.Clone(l.serverFirst)
 }
 
 // peerClient follows an interceptor as its peers do.
@@ -123,14 +116,17 @@ func (c peerClient) Follow(ctx context.Context, serverFirst func(ports []int32))
 	}
 }
 
-// slicesWith returns the route slices that have one of the ports.
-func (r *ServiceReconciler) slicesWith(ctx context.Context, ports map[int32]bool) ([]discoveryv1.EndpointSlice, error) {
-	var list discoveryv1.EndpointSliceList
-	if err := r.client.List(ctx, &list, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
-		return nil, fmt.Errorf("listing all route slices: %w", err)
+// slicesWith returns the route slices, of all namespaces, that have one of the ports.
+func slicesWith(c client.Reader) func(context.Context, map[int32]bool) ([]discoveryv1.EndpointSlice, error) {
+	return func(ctx context.Context, ports map[int32]bool) ([]discoveryv1.EndpointSlice, error) {
+		var out []discoveryv1.EndpointSlice
+		for _, port := range slices.Sorted(maps.Keys(ports)) {
+			var list discoveryv1.EndpointSliceList
+			if err := c.List(ctx, &list, client.MatchingFields{byListen: strconv.Itoa(int(port))}); err != nil {
+				return out, fmt.Errorf("listing the route slices with port %d: %w", port, err)
+			}
+			out = append(out, list.Items...)
+		}
+		return out, nil
 	}
-	return slices.DeleteFunc(list.Items, func(s discoveryv1.EndpointSlice) bool {
-		routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation])
-		return err != nil || !slices.ContainsFunc(routes.Ports, func(p api.Port) bool { return ports[p.Listen] })
-	}), nil
 }

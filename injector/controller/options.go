@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Options are what the controllers need to know of their surroundings.
+// Options are what the controllers depend on.
 type Options struct {
 	// Namespace is where scale-to-zero itself runs.
 	Namespace string
@@ -19,11 +19,12 @@ type Options struct {
 	// ScalerAddress is where KEDA finds the interceptors' external scaler: host:port.
 	ScalerAddress string
 	// Deployment is the controller's own Deployment in Namespace. Its annotation injector.RestoringAnnotation makes the
-	// controllers give every app back. Empty when there is none, as in tests.
+	// controllers restore every app. Empty when there is none, as in tests.
 	Deployment string
 	// PortLow and PortHigh bound the interceptor ports. Default 10000 and 29999.
 	PortLow, PortHigh int32
-	// AliasLinger is how long an alias Service stays when no Ingress names it any more. Default 30 s.
+	// AliasLinger is how long an alias Service stays after the last Ingress has left it. Default 30 s: ingress controllers
+	// take their time to notice, and some look at Ingresses and at EndpointSlices at different moments.
 	AliasLinger time.Duration
 	// Counts asks the interceptors what they count. Default over gRPC at ScalerAddress.
 	Counts Counts
@@ -40,7 +41,7 @@ type Options struct {
 func (o *Options) setDefaults() {
 	o.PortLow = cmp.Or(o.PortLow, 10000)
 	o.PortHigh = cmp.Or(o.PortHigh, 29999)
-	o.AliasLinger = cmp.Or(o.AliasLinger, aliasLinger)
+	o.AliasLinger = cmp.Or(o.AliasLinger, 30*time.Second)
 	if o.Counts == nil {
 		o.Counts = &scalerClient{address: o.ScalerAddress}
 	}

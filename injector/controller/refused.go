@@ -22,14 +22,14 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// A refused write is tried again after refusedMin, and ever more rarely up to refusedMax: no watch says that a quota has
+// A refused write is tried again after refusedMin, and ever more rarely up to refusedMax: no watch reports that a quota has
 // room again.
 const (
 	refusedMin = 5 * time.Second
 	refusedMax = time.Minute
 )
 
-// refusedWrite is a write that the API server does not take: a quota, a policy or a missing right forbids it.
+// refusedWrite is a write that the API server does not accept: a quota, a policy or a missing right forbids it.
 type refusedWrite struct {
 	injector.Refusal
 
@@ -44,7 +44,7 @@ func (e *refusedWrite) Unwrap() error { return e.err }
 // writer is a client whose refused writes are errors that wrap a *refusedWrite. It also notices when one is accepted again.
 type writer struct {
 	client.Client
-	stories *storyteller
+	events *recorder
 }
 
 func (w writer) Create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
@@ -63,20 +63,7 @@ func (w writer) Delete(ctx context.Context, o client.Object, opts ...client.Dele
 	return w.written("deleting", o, w.Client.Delete(ctx, o, opts...))
 }
 
-func (w writer) SubResource(name string) client.SubResourceClient {
-	return subresourceWriter{w.Client.SubResource(name), w}
-}
-
-// subresourceWriter is writer for the scale subresource, the only one that is written.
-type subresourceWriter struct {
-	client.SubResourceClient
-	writer writer
-}
-
-func (w subresourceWriter) Patch(ctx context.Context, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
-	return w.writer.written("scaling", o, w.SubResourceClient.Patch(ctx, o, patch, opts...))
-}
-
+// written turns the error of a write into a *refusedWrite if it is one.
 func (w writer) written(verb string, o client.Object, err error) error {
 	kind := fmt.Sprintf("%T", o)
 	if gvk, err := apiutil.GVKForObject(o, w.Scheme()); err == nil {
@@ -84,7 +71,7 @@ func (w writer) written(verb string, o client.Object, err error) error {
 	}
 	what := verb + " " + kind + " " + o.GetName()
 	if err == nil {
-		w.stories.accept(o.GetNamespace(), what)
+		w.events.accept(o.GetNamespace(), what)
 		return nil
 	}
 	if refusal, refused := injector.RefusalOf(err); refused {
@@ -93,73 +80,74 @@ func (w writer) written(verb string, o client.Object, err error) error {
 	return err
 }
 
-// refusal is the write for which a Service or a workload waits.
+// refusal is a write that a Service or a workload waits for.
 type refusal struct {
 	what     string
 	since    time.Time
 	accepted bool
 }
 
-// settle ends a reconcile of the Service or workload about. A refused write becomes an event on the objects, once, and is
-// tried again; that it was accepted at last is an event too. Other errors are returned.
+// finish ends a reconcile of the Service or workload about. A refused write becomes an event on the objects, once, and is
+// tried again; that it is accepted at last is an event too. Other errors are returned.
 //
-// The event of a Service that is not taken over for that reason has the reason of all those.
-func (s *storyteller) settle(ctx context.Context, about types.NamespacedName, reason, consequence string, result ctrl.Result, err error, objects ...client.Object) (ctrl.Result, error) {
-	var refused *refusedWrite
-	if !errors.As(err, &refused) {
-		if what := s.settled(about); what != "" && err == nil {
-			s.tell(ctx, corev1.EventTypeNormal, reasonAccepted, capital(what)+" is accepted now", objects...)
+// The event of a Service that is not taken over for that reason has the reason of all such events.
+func (r *recorder) finish(ctx context.Context, about types.NamespacedName, reason, consequence string, result ctrl.Result, err error, objects ...injector.Object) (ctrl.Result, error) {
+	refused, ok := errors.AsType[*refusedWrite](err)
+	if !ok {
+		if what := r.accepted(about); what != "" && err == nil {
+			r.emit(ctx, injector.Report{Type: corev1.EventTypeNormal, Reason: injector.ReasonAccepted, Note: capital(what) + " is accepted now", Objects: objects})
 		}
 		return result, err
 	}
 	if _, shared := refused.object.(*networkingv1.Ingress); shared {
 		objects = append(objects, refused.object) // its owner may be another
 	}
-	since, known := s.refuse(about, refused.what)
+	since, known := r.refuse(about, refused.what)
 	if !known {
 		log.FromContext(ctx).Info("A write is refused", "write", refused.what, "reason", refused.Why)
-		s.tell(ctx, corev1.EventTypeWarning, reason, fmt.Sprintf("%s: %s is refused: %s. %s; it is tried again until it is accepted",
-			consequence, refused.what, strings.TrimSuffix(refused.Why, "."), refused.Advice), objects...)
+		note := fmt.Sprintf("%s: %s is refused: %s. %s; it is tried again until it is accepted",
+			consequence, refused.what, strings.TrimSuffix(refused.Why, "."), refused.Advice)
+		r.emit(ctx, injector.Report{Type: corev1.EventTypeWarning, Reason: reason, Note: note, Objects: objects})
 	}
-	again := min(max(s.now().Sub(since)/2, refusedMin), refusedMax)
+	again := min(max(r.now().Sub(since)/2, refusedMin), refusedMax)
 	return ctrl.Result{RequeueAfter: wait.Jitter(again, 0.2)}, nil
 }
 
-// refuse remembers what is refused, and returns since when and whether that was known.
-func (s *storyteller) refuse(about types.NamespacedName, what string) (since time.Time, known bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, known := s.refusals[about]
-	if known = known && r.what == what; !known {
-		r = refusal{what: what, since: s.now()}
+// refuse notes what is refused, and returns since when and whether that was known.
+func (r *recorder) refuse(about types.NamespacedName, what string) (since time.Time, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	one, known := r.refusals[about]
+	if known = known && one.what == what; !known {
+		one = refusal{what: what, since: r.now()}
 	}
-	r.accepted = false
-	s.refusals[about] = r
-	return r.since, known
+	one.accepted = false
+	r.refusals[about] = one
+	return one.since, known
 }
 
-// accept notices a write that was refused before.
-func (s *storyteller) accept(namespace, what string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for about, r := range s.refusals {
-		if about.Namespace == namespace && r.what == what {
-			r.accepted = true
-			s.refusals[about] = r
+// accept notes that a write which was refused before is not.
+func (r *recorder) accept(namespace, what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for about, one := range r.refusals {
+		if about.Namespace == namespace && one.what == what {
+			one.accepted = true
+			r.refusals[about] = one
 		}
 	}
 }
 
-// settled returns the write of the Service or workload that was refused and has been accepted since, once.
-func (s *storyteller) settled(about types.NamespacedName) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.refusals[about]
-	if !r.accepted {
+// accepted returns the write of the Service or workload that was refused and has been accepted since, once.
+func (r *recorder) accepted(about types.NamespacedName) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	one := r.refusals[about]
+	if !one.accepted {
 		return ""
 	}
-	delete(s.refusals, about)
-	return r.what
+	delete(r.refusals, about)
+	return one.what
 }
 
 func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -24,6 +25,9 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
+
+// restoreLook is the pause between two looks of a command that waits until everything is restored.
+const restoreLook = 100 * time.Millisecond
 
 // RestoreOptions say what RestoreAll works on.
 type RestoreOptions struct {
@@ -75,15 +79,17 @@ func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 // say so: it does not count pods that are about to end, and one of those writes its Lease and Secret again if it sees
 // them deleted.
 func stop(ctx context.Context, c client.Client, own *appsv1.Deployment) error {
-	if err := scale(ctx, c, own, 0); err != nil {
-		return err
+	patch := client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`))
+	body := client.WithSubResourceBody(&autoscalingv1.Scale{})
+	if err := c.SubResource("scale").Patch(ctx, own, patch, body, client.FieldOwner(injector.ManagedBy)); err != nil {
+		return fmt.Errorf("scaling the controllers to zero: %w", err)
 	}
 	selector, err := metav1.LabelSelectorAsSelector(own.Spec.Selector)
 	if err != nil {
 		return fmt.Errorf("reading the selector of deployment %s/%s: %w", own.Namespace, own.Name, err)
 	}
 	var pods corev1.PodList
-	err = wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
+	err = wait.PollUntilContextCancel(ctx, restoreLook, true, func(ctx context.Context) (bool, error) {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(own), own); client.IgnoreNotFound(err) != nil {
 			return false, err
 		} else if err == nil && own.Status.ObservedGeneration < own.Generation {
@@ -101,7 +107,7 @@ func stop(ctx context.Context, c client.Client, own *appsv1.Deployment) error {
 func waitRestored(ctx context.Context, c client.Client, running bool, logger logr.Logger) error {
 	var left []string
 	told := time.Time{}
-	err := wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextCancel(ctx, restoreLook, true, func(ctx context.Context) (bool, error) {
 		now, err := remaining(ctx, c)
 		if err != nil {
 			return false, err

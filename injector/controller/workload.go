@@ -5,204 +5,216 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// kindRetry is how often it is looked for a kind that the API server does not know, or that we may not read.
-const kindRetry = 10 * time.Second
+// workloadReconciler has every workload scaled that a redirected Service leads to, restores it when none does any more, and
+// tells its story. Like serviceReconciler it observes, has injector.PlanWorkload plan, and carries the plan out. Its requests
+// are named as api.Workload.String says.
+//
+// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets,verbs=patch
+// +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=patch
+// +kubebuilder:rbac:groups=keda.sh,resources=scaledobjects,verbs=create;update;patch;delete
+type workloadReconciler struct {
+	client   writer
+	observer *workloadObserver
+	events   *recorder
+	now      func() time.Time
+	retries  workqueue.TypedRateLimiter[types.NamespacedName]
 
-// workload is what is scaled: what there is to know of it, and the object itself. object is nil if it is not there or on
-// its way out, or if it may not be read.
-type workload struct {
-	injector.Workload
-
-	object client.Object
-	// serves says that its pods take requests: one is ready, or a Service publishes them before they are.
-	serves bool
-	// forbidden is why it may not be read. It may well be there, and asleep.
-	forbidden injector.Skip
+	mu       sync.Mutex // protects memories
+	memories map[types.NamespacedName]injector.WorkloadMemory
 }
 
-// workloads reads them, whatever their kind.
-type workloads struct {
-	client client.Client // built-in kinds come from its cache, custom resources from the API server
-	// watchKind has both controllers notice changes of a kind that is not built in; it may be called often.
-	watchKind func(schema.GroupVersionKind) error
-
-	mu      sync.Mutex // protects watched
-	watched []schema.GroupVersionKind
-}
-
-// list returns all workloads of a namespace of built-in kinds, those that cannot be scaled included.
-func (ws *workloads) list(ctx context.Context, namespace string) ([]injector.Workload, error) {
-	var deployments appsv1.DeploymentList
-	var statefulSets appsv1.StatefulSetList
-	var daemonSets appsv1.DaemonSetList
-	var out []injector.Workload
-	for _, list := range []client.ObjectList{&deployments, &statefulSets, &daemonSets} {
-		if err := ws.client.List(ctx, list, client.InNamespace(namespace)); err != nil {
-			return nil, fmt.Errorf("listing workloads of namespace %s: %w", namespace, err)
-		}
-		err := meta.EachListItem(list, func(o runtime.Object) error {
-			if w, ok := injector.NewWorkload(o); ok && w.DeletionTimestamp.IsZero() {
-				out = append(out, w)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("reading workloads of namespace %s: %w", namespace, err)
-		}
-	}
-	return out, nil
-}
-
-// get returns the workload with that name, as api.Workload.String has written it.
-func (ws *workloads) get(ctx context.Context, namespace, ref string) (workload, error) {
-	kind, name, ok := injector.ParseWorkload(ref)
-	if !ok {
-		return workload{}, nil
-	}
-	if kind.Group != "" {
-		w, _, err := ws.custom(ctx, namespace, kind, name)
-		return w, err
-	}
-	object := newObject(kind.Kind)
-	if err := ws.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, object); apierrors.IsNotFound(err) {
-		return workload{}, nil
-	} else if err != nil {
-		return workload{}, fmt.Errorf("getting %s in namespace %s: %w", ref, namespace, err)
-	}
-	w, _ := injector.NewWorkload(object)
-	if !w.DeletionTimestamp.IsZero() {
-		return workload{}, nil
-	}
-	return workload{Workload: w, object: object}, nil
-}
-
-// custom returns a workload of a kind that is not built in. A Skip says why it cannot be read, or not be scaled.
-func (ws *workloads) custom(ctx context.Context, namespace string, kind schema.GroupKind, name string) (workload, injector.Skip, error) {
-	mapping, err := ws.client.RESTMapper().RESTMapping(kind)
-	if meta.IsNoMatchError(err) {
-		return workload{}, injector.Skip(fmt.Sprintf("the API server knows no kind %s, which annotation %sworkload names; it is taken over when there is one", kind, injector.Prefix)), nil
-	}
+// Reconcile brings one workload a step closer to where its Services' route slices want it.
+func (r *workloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	w, err := r.observer.workloads.get(ctx, req.Namespace, req.Name)
 	if err != nil {
-		return workload{}, "", fmt.Errorf("looking for kind %s: %w", kind, err)
+		return ctrl.Result{}, err
 	}
-	object, scale := &unstructured.Unstructured{}, newScale()
-	object.SetGroupVersionKind(mapping.GroupVersionKind)
-	object.SetNamespace(namespace)
-	object.SetName(name)
-	for _, read := range []func() error{
-		func() error { return ws.client.Get(ctx, client.ObjectKeyFromObject(object), object) },
-		func() error { return ws.client.SubResource("scale").Get(ctx, object, scale) },
-		func() error { return ws.watch(mapping.GroupVersionKind) },
-	} {
-		switch err := read(); {
-		case apierrors.IsForbidden(err):
-			skip := injector.Skip(fmt.Sprintf("scale-to-zero may not read and scale %s.%s; add it to the chart's value customWorkloads", mapping.Resource.Resource, kind.Group))
-			return workload{forbidden: skip}, skip, nil
-		case apierrors.IsNotFound(err) && object.GetUID() != "":
-			return workload{}, injector.Skip(fmt.Sprintf("%s has no scale subresource, so it cannot be scaled", kind)), nil
-		case apierrors.IsNotFound(err):
-			return workload{}, "", nil
-		case err != nil:
-			return workload{}, "", fmt.Errorf("getting %s/%s in namespace %s: %w", kind, name, namespace, err)
+	if w.Forbidden != "" {
+		return ctrl.Result{RequeueAfter: injector.KindRetry}, nil // no watch reports when it may be read again
+	}
+	if w.Object == nil {
+		r.forget(req.NamespacedName) // its ScaledObject goes with it, which it owns
+		return ctrl.Result{}, nil
+	}
+	o, plan, err := r.observer.plan(ctx, w, r.memory(req.NamespacedName))
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	err = r.execute(ctx, req.NamespacedName, o, plan)
+	result := ctrl.Result{RequeueAfter: plan.After}
+	if plan.Soon {
+		result.RequeueAfter = r.retries.When(req.NamespacedName)
+	} else {
+		r.retries.Forget(req.NamespacedName)
+	}
+	consequence := w.Workload.Ref().String() + " is not scaled as it should be"
+	return r.events.finish(ctx, req.NamespacedName, injector.ReasonRefused, consequence, result, err, o.Objects()...)
+}
+
+// execute carries a plan out, in its order.
+func (r *workloadReconciler) execute(ctx context.Context, key types.NamespacedName, o injector.WorkloadObservation, p injector.WorkloadPlan) error {
+	if p.Disown {
+		if err := r.disown(ctx, o.Object); err != nil {
+			return err
 		}
 	}
-	if object.GetDeletionTimestamp() != nil {
-		return workload{}, "", nil
+	o.Memory.Life = p.Life
+	r.remember(key, o.Memory)
+	r.events.emit(ctx, p.Story...)
+	for _, step := range []func() error{
+		func() error { return r.rememberCount(ctx, o, p) },
+		func() error { return r.writeScaledObject(ctx, p) },
+		func() error { return r.scale(ctx, o, p) },
+		func() error { return r.deleteScaledObject(ctx, p) },
+		func() error { return r.writeProgress(ctx, p) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
-	w := injector.Workload{APIVersion: mapping.GroupVersionKind.GroupVersion().String(), Kind: kind.Kind, Resource: mapping.Resource.Resource}
-	w.ObjectMeta = metav1.ObjectMeta{
-		Namespace: namespace, Name: name, UID: object.GetUID(), Annotations: object.GetAnnotations(), ManagedFields: object.GetManagedFields(),
+	r.events.emit(ctx, p.Reports...)
+	if p.Forget {
+		r.forget(key)
+	} else {
+		r.remember(key, p.Memory)
 	}
-	w.Replicas = int32(number(scale.Object, "spec", "replicas"))              //nolint:gosec // the API server has it as an int32
-	w.ReadyReplicas = int32(number(object.Object, "status", "readyReplicas")) //nolint:gosec // as above
-	w.Selector, _, _ = unstructured.NestedString(scale.Object, "status", "selector")
-	return workload{Workload: w, object: object}, "", nil
+	return nil
 }
 
-// number reads a number of an object that a JSON decoder has read, or 0.
-func number(object map[string]any, path ...string) int64 {
-	n, _, _ := unstructured.NestedInt64(object, path...)
-	return n
+func (r *workloadReconciler) memory(key types.NamespacedName) injector.WorkloadMemory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.memories[key]
 }
 
-func (ws *workloads) watch(kind schema.GroupVersionKind) error {
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	if slices.Contains(ws.watched, kind) {
+func (r *workloadReconciler) remember(key types.NamespacedName, m injector.WorkloadMemory) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.memories[key] = m
+}
+
+func (r *workloadReconciler) forget(key types.NamespacedName) {
+	r.mu.Lock()
+	delete(r.memories, key)
+	r.mu.Unlock()
+	r.events.forget(key)
+	r.retries.Forget(key)
+}
+
+// disown takes the ownership of spec.replicas from whoever wrote it through the scale subresource: KEDA, the HPA, the
+// interceptors and ourselves. Otherwise server-side apply, as Helm 4 and Flux use it, would refuse the next upgrade of a
+// chart that says `replicas: 1` with a conflict.
+func (r *workloadReconciler) disown(ctx context.Context, o client.Object) error {
+	now, ok := o.DeepCopyObject().(client.Object)
+	if !ok {
 		return nil
 	}
-	if err := ws.watchKind(kind); err != nil {
-		return fmt.Errorf("watching %s: %w", kind, err)
+	// The cache keeps only a part of the managed fields.
+	if err := r.observer.live.Get(ctx, client.ObjectKeyFromObject(o), now); err != nil {
+		return client.IgnoreNotFound(err)
 	}
-	ws.watched = append(ws.watched, kind)
-	return nil
-}
-
-func newObject(kind string) client.Object {
-	if kind == "StatefulSet" {
-		return &appsv1.StatefulSet{}
+	from := now.DeepCopyObject().(client.Object)
+	now.SetManagedFields(slices.DeleteFunc(now.GetManagedFields(), injector.ByScale))
+	err := r.client.Patch(ctx, now, client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) {
+		return nil // it has changed meanwhile; that change leads back here
 	}
-	return &appsv1.Deployment{}
-}
-
-// newScale returns a Scale for a custom resource's client.
-func newScale() *unstructured.Unstructured {
-	s := &unstructured.Unstructured{}
-	s.SetGroupVersionKind(autoscalingv1.SchemeGroupVersion.WithKind("Scale"))
-	return s
-}
-
-// scale sets a workload's replica count through its scale subresource, as `kubectl scale` does.
-func scale(ctx context.Context, c client.Client, object client.Object, n int32) error {
-	var body client.Object = &autoscalingv1.Scale{}
-	if _, custom := object.(*unstructured.Unstructured); custom {
-		body = newScale()
-	}
-	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n))
-	err := c.SubResource("scale").Patch(ctx, object, patch, client.WithSubResourceBody(body), client.FieldOwner(injector.ManagedBy))
 	if err != nil {
-		return fmt.Errorf("scaling %s to %d: %w", client.ObjectKeyFromObject(object), n, err)
+		return fmt.Errorf("taking the ownership of replicas from scalers of %s: %w", client.ObjectKeyFromObject(o), err)
 	}
 	return nil
 }
 
-// remember writes injector.ReplicasAnnotation to the workload, or takes it off when n is 0.
-func remember(ctx context.Context, c client.Client, w workload, n int32) error {
-	if injector.Remembered(w.Annotations) == n {
+// rememberCount writes injector.ReplicasAnnotation to the workload, or removes it.
+func (r *workloadReconciler) rememberCount(ctx context.Context, o injector.WorkloadObservation, p injector.WorkloadPlan) error {
+	if p.Remember == nil || injector.Remembered(o.Workload.Annotations) == *p.Remember {
 		return nil
 	}
 	value := "null"
-	if n > 0 {
-		value = fmt.Sprintf(`"%d"`, n)
+	if *p.Remember > 0 {
+		value = fmt.Sprintf(`"%d"`, *p.Remember)
 	}
 	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, injector.ReplicasAnnotation, value))
-	object := w.object.DeepCopyObject().(client.Object)
-	if err := c.Patch(ctx, object, patch, client.FieldOwner(injector.ManagedBy)); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("annotating %s of namespace %s: %w", w.Ref(), w.Namespace, err)
+	object := o.Object.DeepCopyObject().(client.Object)
+	if err := r.client.Patch(ctx, object, patch, client.FieldOwner(injector.ManagedBy)); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("annotating %s of namespace %s: %w", o.Workload.Ref(), o.Workload.Namespace, err)
 	}
 	return nil
 }
 
-// key is the name of a workload's request.
-func key(namespace string, ref fmt.Stringer) types.NamespacedName {
-	return types.NamespacedName{Namespace: namespace, Name: ref.String()}
+// writeScaledObject patches what differs: the parts that our type does not know stay as they are.
+func (r *workloadReconciler) writeScaledObject(ctx context.Context, p injector.WorkloadPlan) error {
+	if p.ScaledObject == nil {
+		return nil
+	}
+	from, to := p.ScaledObject.From, p.ScaledObject.To
+	if from == nil {
+		err := r.client.Create(ctx, to, client.FieldOwner(injector.ManagedBy))
+		if err != nil && !apierrors.IsAlreadyExists(err) { // one that has not reached the cache leads back here when it does
+			return fmt.Errorf("creating scaledobject %s: %w", client.ObjectKeyFromObject(to), err)
+		}
+		return nil
+	}
+	patch := client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{})
+	if err := r.client.Patch(ctx, to, patch, client.FieldOwner(injector.ManagedBy)); err != nil {
+		return fmt.Errorf("updating scaledobject %s: %w", client.ObjectKeyFromObject(to), err)
+	}
+	return nil
+}
+
+func (r *workloadReconciler) scale(ctx context.Context, o injector.WorkloadObservation, p injector.WorkloadPlan) error {
+	if p.Scale == nil {
+		return nil
+	}
+	log.FromContext(ctx).Info("Scaling", "from", o.Workload.Replicas, "to", *p.Scale)
+	err := r.client.written("scaling", o.Object, r.observer.workloads.scale(ctx, o.Workload, *p.Scale))
+	if err != nil {
+		return fmt.Errorf("scaling %s of namespace %s to %d: %w", o.Workload.Ref(), o.Workload.Namespace, *p.Scale, err)
+	}
+	return nil
+}
+
+func (r *workloadReconciler) deleteScaledObject(ctx context.Context, p injector.WorkloadPlan) error {
+	if p.Delete == nil {
+		return nil
+	}
+	if err := r.client.Delete(ctx, p.Delete); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting scaledobject %s: %w", client.ObjectKeyFromObject(p.Delete), err)
+	}
+	return nil
+}
+
+// writeProgress annotates route slices.
+func (r *workloadReconciler) writeProgress(ctx context.Context, p injector.WorkloadPlan) error {
+	value := []byte("null")
+	if p.Progress != "" {
+		value, _ = json.Marshal(p.Progress) // text always encodes
+	}
+	for _, s := range p.Slices {
+		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, api.ProgressAnnotation, value))
+		object := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name}}
+		if err := r.client.Patch(ctx, object, patch, client.FieldOwner(injector.ManagedBy)); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("annotating route slice %s: %w", client.ObjectKeyFromObject(s), err)
+		}
+	}
+	return nil
 }

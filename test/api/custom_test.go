@@ -206,7 +206,7 @@ func TestWorkloadForbidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "it is told", func() error {
-		if got := events(t, a.ns, "Service", "web"); strings.Count(got, "WorkloadForbidden: It stays taken over as it is: scale-to-zero may not read and scale galleries.example.com") != 1 {
+		if got := events(t, a.ns, "Service", "web"); strings.Count(got, "WorkloadForbidden: This Service stays redirected as it is: scale-to-zero may not read and scale galleries.example.com") != 1 {
 			return fmt.Errorf("events: %q", got)
 		}
 		// Anything that has the Service looked at; the role's end takes the API server a moment.
@@ -222,7 +222,7 @@ func TestWorkloadForbidden(t *testing.T) {
 	})
 
 	a.label("null")
-	a.told("Service", "web", "Restoring: Not given back yet: scale-to-zero may not read and scale galleries.example.com")
+	a.told("Service", "web", "Restoring: Not restored yet: scale-to-zero may not read and scale galleries.example.com")
 	eventually(t, "its requests have been held for the longest", func() error {
 		s, routes := a.routeSlice()
 		since, err := time.Parse(time.RFC3339, s.Annotations[injector.SinceAnnotation])

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -38,12 +37,6 @@ func (c *counts) Count(context.Context, string, api.Workload) (bool, int64, erro
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.active, c.pending, c.err
-}
-
-func (c *counts) Visited(context.Context, string, api.Workload, time.Duration) (bool, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.active, c.err
 }
 
 func (c *counts) Use(context.Context, string, api.Workload) (injector.Use, error) {

@@ -192,7 +192,7 @@ func TestIngressAnnotations(t *testing.T) {
 // its first sleep; the chart's web server, behind an Ingress, is not.
 func TestNoVisitorYet(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
-	start(t, planeOptions{interceptors: &interceptors{}, counts: &counts{}})
+	start(t, planeOptions{interceptors: &interceptors{}, counts: &counts{use: &injector.Use{Idle: time.Hour, Counted: time.Hour}}})
 	a := newApp(t, 1)
 	front := a.deployment("front", 1)
 	front.Spec.Selector.MatchLabels, front.Spec.Template.Labels = map[string]string{"app": "front"}, map[string]string{"app": "front"}

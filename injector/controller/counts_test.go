@@ -117,40 +117,19 @@ func TestCountLeavesSilentInterceptor(t *testing.T) {
 	}
 }
 
-// recordingScaler keeps what it was asked last.
-type recordingScaler struct {
-	fakeScaler
-
-	asked  *pb.ScaledObjectRef
-	active bool
-}
-
-func (r *recordingScaler) IsActive(_ context.Context, ref *pb.ScaledObjectRef) (*pb.IsActiveResponse, error) {
-	r.asked = ref
-	return &pb.IsActiveResponse{Result: r.active}, nil
-}
-
-// Visited asks about the time that it is given, not about the cool-down: all apps are active for one of those at first.
-func TestVisitedAsksAboutATime(t *testing.T) {
+func TestClose(t *testing.T) {
 	t.Parallel()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
+	c := &scalerClient{address: "127.0.0.1:1"}
+	if err := c.Close(); err != nil {
+		t.Errorf("one that was not used: %v", err)
+	}
+	if _, err := c.connect(); err != nil {
 		t.Fatal(err)
 	}
-	r := &recordingScaler{}
-	server := grpc.NewServer()
-	pb.RegisterExternalScalerServer(server, r)
-	go func() { _ = server.Serve(l) }()
-	t.Cleanup(server.Stop)
-	c := &scalerClient{address: l.Addr().String()}
-	for _, active := range []bool{true, false} {
-		r.active = active
-		got, err := c.Visited(t.Context(), "shop", api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"}, 90*time.Second)
-		if err != nil || got != active {
-			t.Errorf("got %t, %v; the interceptors say %t", got, err, active)
-		}
-		if r.asked.GetNamespace() != "shop" || r.asked.GetScalerMetadata()[api.MetadataWorkload] != "Deployment/web" || r.asked.GetScalerMetadata()[api.MetadataInactiveAfter] != "1m30s" {
-			t.Errorf("asked %v", r.asked)
-		}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Use(t.Context(), "shop", api.Workload{Name: "web"}); err == nil {
+		t.Error("it answers when it is closed")
 	}
 }

@@ -91,37 +91,3 @@ func TestAskReach(t *testing.T) {
 		})
 	}
 }
-
-func TestBlockedWays(t *testing.T) {
-	web := types.NamespacedName{Namespace: "shop", Name: "web"}
-	blocked, refused := injector.Proof{Lacks: "dropped", Blocked: true}, injector.Proof{Lacks: "refused"}
-	nothing, proven := injector.Proof{Nothing: true}, injector.Proof{}
-	for name, tc := range map[string]struct {
-		proofs []injector.Proof
-		want   injector.Skip
-	}{
-		"proven":                           {[]injector.Proof{proven}, ""},
-		"asleep":                           {[]injector.Proof{nothing}, ""},
-		"blocked":                          {[]injector.Proof{blocked}, "dropped"},
-		"blocked, and then without a pod":  {[]injector.Proof{blocked, nothing, nothing}, "dropped"},
-		"blocked, and then open":           {[]injector.Proof{blocked, proven}, ""},
-		"blocked, open, without a pod":     {[]injector.Proof{blocked, proven, nothing}, ""},
-		"refused, and then without a pod":  {[]injector.Proof{refused, nothing}, ""},
-		"blocked, refused and without one": {[]injector.Proof{blocked, refused, nothing}, "dropped"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var b blockedWays
-			var got injector.Skip
-			for _, p := range tc.proofs {
-				got = b.latest(web, p)
-			}
-			if got != tc.want {
-				t.Errorf("got %q, want %q", got, tc.want)
-			}
-			b.forget(web)
-			if got := b.latest(web, nothing); got != "" {
-				t.Errorf("after it was forgotten: %q", got)
-			}
-		})
-	}
-}

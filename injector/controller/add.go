@@ -1,0 +1,257 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/scale"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// CacheOptions keep the manager's cache small: of the cluster's EndpointSlices only those that concern us, and of every
+// object's managed fields only who owns a replica count.
+func CacheOptions() (cache.Options, error) {
+	ours, err := labels.NewRequirement(api.RoleLabel, selection.Exists, nil)
+	if err != nil {
+		return cache.Options{}, fmt.Errorf("selecting endpoint slices: %w", err)
+	}
+	return cache.Options{
+		DefaultTransform: func(o any) (any, error) {
+			if a, err := meta.Accessor(o); err == nil {
+				a.SetManagedFields(injector.KeepReplicaOwners(a.GetManagedFields()))
+			}
+			return o, nil
+		},
+		ByObject: map[client.Object]cache.ByObject{
+			&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(*ours)},
+		},
+	}, nil
+}
+
+// plane is the control plane that Add puts together.
+type plane struct {
+	Options
+
+	mgr       ctrl.Manager
+	discovery *discovery.DiscoveryClient
+	events    *recorder
+	writes    writer
+	requests  *requests
+	workloads *workloads
+	natives   *natives
+	learned   *learned
+	keda      atomic.Bool // whether KEDA is installed
+	gateway   *gatewayRoutes
+
+	serviceController, workloadController controller.Controller
+}
+
+// Add adds both controllers to the manager.
+func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
+	o.setDefaults()
+	if o.Namespace == "" || o.InterceptorService == "" || o.ScalerAddress == "" {
+		return errors.New("adding controllers: Namespace, InterceptorService and ScalerAddress are required")
+	}
+	if err := addIndexes(ctx, mgr.GetFieldIndexer(), indexes()...); err != nil {
+		return err
+	}
+	p := &plane{Options: o, mgr: mgr, events: newRecorder(mgr.GetClient(), o.Now)}
+	p.writes = writer{mgr.GetClient(), p.events}
+	for _, add := range []func(context.Context) error{p.connect, p.addServices, p.addWorkloads, p.addKEDA, p.addGateway} {
+		if err := add(ctx); err != nil {
+			return err
+		}
+	}
+	return errors.Join(mgr.Add(p.natives), mgr.Add(p.learned), mgr.Add(manager.RunnableFunc(p.close)))
+}
+
+// close ends the connections when the manager does.
+func (p *plane) close(ctx context.Context) error {
+	<-ctx.Done()
+	if counts, ok := p.Counts.(io.Closer); ok {
+		return counts.Close()
+	}
+	return nil
+}
+
+// connect makes the clients.
+func (p *plane) connect(ctx context.Context) error {
+	var err error
+	p.discovery, err = discovery.NewDiscoveryClientForConfigAndClient(p.mgr.GetConfig(), p.mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("making a discovery client: %w", err)
+	}
+	scales, err := scale.NewForConfig(rest.CopyConfig(p.mgr.GetConfig()), p.mgr.GetRESTMapper(), dynamic.LegacyAPIPathResolverFunc,
+		scale.NewDiscoveryScaleKindResolver(p.discovery))
+	if err != nil {
+		return fmt.Errorf("making a client of the scale subresource: %w", err)
+	}
+	watcher, err := client.NewWithWatch(p.mgr.GetConfig(), client.Options{
+		HTTPClient: p.mgr.GetHTTPClient(), Scheme: p.mgr.GetScheme(), Mapper: p.mgr.GetRESTMapper(),
+	})
+	if err != nil {
+		return fmt.Errorf("making a client that watches: %w", err)
+	}
+	p.workloads = &workloads{client: p.mgr.GetClient(), mapper: p.mgr.GetRESTMapper(), scales: scales, watchKind: p.watchKind}
+	p.natives = newNatives(ctx, watcher)
+	p.learned = newLearned(p.Learned, p.mgr.GetClient())
+	p.requests = &requests{client: p.mgr.GetClient(), namespace: p.Namespace, deployment: p.Deployment, workloads: p.workloads}
+	return nil
+}
+
+func (p *plane) addServices(context.Context) error {
+	p.gateway = &gatewayRoutes{cache: p.mgr.GetCache()}
+	r := &serviceReconciler{
+		client: p.writes, events: p.events, now: p.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.Memory{},
+		observer: &serviceObserver{
+			Options: p.Options, client: p.mgr.GetClient(), workloads: p.workloads, keda: &p.keda, routes: p.gateway, natives: p.natives, learned: p.learned,
+			ports: &portBook{client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh},
+		},
+	}
+	ofWorkload := handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfWorkload)
+	annotated := predicate.Or(predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+	var err error
+	p.serviceController, err = ctrl.NewControllerManagedBy(p.mgr).
+		Named("service").
+		For(&corev1.Service{}).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfSlice)).
+		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfIngress)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesBeside), builder.WithPredicates(reselected())).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfNamespace), builder.WithPredicates(annotated)).
+		Watches(&appsv1.Deployment{}, ofWorkload, builder.WithPredicates(relabelled())).
+		Watches(&appsv1.StatefulSet{}, ofWorkload, builder.WithPredicates(relabelled())).
+		Watches(&appsv1.DaemonSet{}, ofWorkload, builder.WithPredicates(relabelled())).
+		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfHPA), builder.WithPredicates(retargeted())).
+		WatchesRawSource(source.Channel(p.learned.changed, handler.TypedEnqueueRequestsFromMapFunc(
+			func(ctx context.Context, s *discoveryv1.EndpointSlice) []reconcile.Request {
+				return p.requests.servicesOfSlice(ctx, s)
+			}))).
+		WatchesRawSource(source.Channel(p.natives.changed, handler.TypedEnqueueRequestsFromMapFunc(
+			func(_ context.Context, s *corev1.Service) []reconcile.Request { return named(s.Namespace, s.Name) }))).
+		// Most of the time of one is spent waiting for connections that a packet filter drops.
+		WithOptions(controller.Options{MaxConcurrentReconciles: 16}).
+		Build(r)
+	if err != nil {
+		return fmt.Errorf("adding service controller: %w", err)
+	}
+	return nil
+}
+
+func (p *plane) addWorkloads(context.Context) error {
+	r := &workloadReconciler{
+		client: p.writes, events: p.events, now: p.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.WorkloadMemory{},
+		observer: &workloadObserver{Options: p.Options, client: p.mgr.GetClient(), live: p.mgr.GetAPIReader(), workloads: p.workloads, keda: &p.keda},
+	}
+	var err error
+	p.workloadController, err = ctrl.NewControllerManagedBy(p.mgr).
+		Named("workload").
+		Watches(&appsv1.Deployment{}, handler.EnqueueRequestsFromMapFunc(itself)).
+		Watches(&appsv1.StatefulSet{}, handler.EnqueueRequestsFromMapFunc(itself)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfSlice)).
+		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfIngress)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfService)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
+		Build(r)
+	if err != nil {
+		return fmt.Errorf("adding workload controller: %w", err)
+	}
+	return nil
+}
+
+// watchKind has both controllers notice changes of a kind that is not built in. Of the Services' controller only annotations:
+// it has no use for a change that comes with scaling.
+func (p *plane) watchKind(kind schema.GroupVersionKind) error {
+	object := &metav1.PartialObjectMetadata{}
+	object.SetGroupVersionKind(kind)
+	return errors.Join(
+		p.serviceController.Watch(source.Kind[client.Object](p.mgr.GetCache(), object,
+			handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfWorkload), predicate.AnnotationChangedPredicate{})),
+		p.workloadController.Watch(source.Kind[client.Object](p.mgr.GetCache(), object, handler.EnqueueRequestsFromMapFunc(itself))),
+	)
+}
+
+// addKEDA notices when KEDA is installed or removed: while the API server serves ScaledObjects, KEDA scales, and both
+// controllers watch them; otherwise we scale. Workloads that we scaled meanwhile are reconciled by themselves.
+func (p *plane) addKEDA(ctx context.Context) error {
+	k := &optionalKinds{
+		log: p.mgr.GetLogger().WithName("keda"), discovery: p.discovery, live: p.mgr.GetAPIReader(),
+		versions: []schema.GroupVersion{keda.GroupVersion()}, kinds: []string{"ScaledObject"},
+	}
+	k.come = func(ctx context.Context, _ schema.GroupVersionKind) error {
+		if err := addIndexes(ctx, p.mgr.GetFieldIndexer(), index{&keda.ScaledObject{}, byTarget, scaledObjectTarget}); err != nil {
+			return err
+		}
+		byTarget := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, so *keda.ScaledObject) []reconcile.Request {
+			return []reconcile.Request{{NamespacedName: key(so.Namespace, targetOf(so))}}
+		})
+		if err := errors.Join(
+			p.serviceController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{},
+				handler.TypedEnqueueRequestsFromMapFunc(p.requests.servicesOfScaledObject), predicate.TypedGenerationChangedPredicate[*keda.ScaledObject]{})),
+			p.workloadController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, byTarget)),
+		); err != nil {
+			return errors.Join(err, k.gone(ctx, schema.GroupVersionKind{})) // so that the next look can begin anew
+		}
+		p.keda.Store(true)
+		k.log.Info("KEDA is installed: it scales")
+		return nil
+	}
+	k.gone = func(ctx context.Context, _ schema.GroupVersionKind) error {
+		p.keda.Store(false)
+		k.log.Info("KEDA is not installed any more: scaling without it")
+		return p.mgr.GetCache().RemoveInformer(ctx, &keda.ScaledObject{})
+	}
+	return errors.Join(k.look(ctx), p.mgr.Add(k))
+}
+
+// addGateway notices which routes of the Gateway API there are.
+func (p *plane) addGateway(ctx context.Context) error {
+	k := &optionalKinds{
+		log: p.mgr.GetLogger().WithName("gateway"), discovery: p.discovery, live: p.mgr.GetAPIReader(),
+		versions: gatewayVersions(), kinds: injector.GatewayRouteKinds(),
+	}
+	k.come = func(ctx context.Context, kind schema.GroupVersionKind) error {
+		if err := addIndexes(ctx, p.mgr.GetFieldIndexer(), index{newUnstructured(kind), byBackend, routeBackends}); err != nil {
+			return err
+		}
+		return p.serviceController.Watch(source.Kind[client.Object](p.mgr.GetCache(), newUnstructured(kind),
+			handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfRoute), predicate.GenerationChangedPredicate{}))
+	}
+	k.gone = func(ctx context.Context, kind schema.GroupVersionKind) error {
+		return p.mgr.GetCache().RemoveInformer(ctx, newUnstructured(kind))
+	}
+	p.gateway.kinds = k
+	return errors.Join(k.look(ctx), p.mgr.Add(k))
+}

@@ -1,0 +1,124 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
+)
+
+// countTimeout bounds one question to the interceptors.
+const countTimeout = 5 * time.Second
+
+// Counts are what the interceptors count.
+type Counts interface {
+	// Count says whether the workload is in use, and how many requests for it are pending at all interceptors together.
+	Count(ctx context.Context, namespace string, w api.Workload) (active bool, pending int64, err error)
+	// Use says when it was last used.
+	Use(ctx context.Context, namespace string, w api.Workload) (injector.Use, error)
+}
+
+// scalerClient asks the interceptors' external scaler, as KEDA does.
+type scalerClient struct {
+	address string
+
+	mu     sync.Mutex // protects conn and client
+	conn   *grpc.ClientConn
+	client pb.ExternalScalerClient
+}
+
+// Count implements Counts.
+func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Workload) (bool, int64, error) {
+	scaler, err := c.connect()
+	if err != nil {
+		return false, 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	active, err := scaler.IsActive(ctx, refOf(namespace, w))
+	if err != nil {
+		return false, 0, fmt.Errorf("asking whether %s is active: %w", w, err)
+	}
+	values, err := metrics(ctx, scaler, namespace, w, api.MetricPendingRequests)
+	return active.GetResult(), values[api.MetricPendingRequests], err
+}
+
+// Use implements Counts.
+func (c *scalerClient) Use(ctx context.Context, namespace string, w api.Workload) (injector.Use, error) {
+	scaler, err := c.connect()
+	if err != nil {
+		return injector.Use{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	values, err := metrics(ctx, scaler, namespace, w, api.MetricUse)
+	return injector.Use{
+		Pending: values[api.MetricPendingRequests],
+		Idle:    time.Duration(values[api.MetricIdle]) * time.Millisecond,
+		Counted: time.Duration(values[api.MetricCounted]) * time.Millisecond,
+	}, err
+}
+
+func metrics(ctx context.Context, scaler pb.ExternalScalerClient, namespace string, w api.Workload, name string) (map[string]int64, error) {
+	answer, err := scaler.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: refOf(namespace, w), MetricName: name})
+	if err != nil {
+		return nil, fmt.Errorf("asking for %s of %s: %w", name, w, err)
+	}
+	values := map[string]int64{}
+	for _, m := range answer.GetMetricValues() {
+		values[m.GetMetricName()] = m.GetMetricValue()
+	}
+	return values, nil
+}
+
+func refOf(namespace string, w api.Workload) *pb.ScaledObjectRef {
+	return &pb.ScaledObjectRef{Name: w.Name, Namespace: namespace, ScalerMetadata: map[string]string{
+		api.MetadataWorkload: w.String(), api.MetadataTargetPendingRequests: strconv.Itoa(1),
+	}}
+}
+
+// connect returns the client, and connects at first use.
+func (c *scalerClient) connect() (pb.ExternalScalerClient, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client != nil {
+		return c.client, nil
+	}
+	conn, err := grpc.NewClient("dns:///"+c.address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// One interceptor answers until it goes. That it went without a word is noticed by this alone; the next call asks
+		// another one. gRPC does not allow less than 10 s of silence.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * countTimeout},
+			MinConnectTimeout: countTimeout / 2,
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the interceptors: %w", err)
+	}
+	c.conn, c.client = conn, pb.NewExternalScalerClient(conn)
+	return c.client, nil
+}
+
+// Close ends the connection.
+func (c *scalerClient) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		return nil
+	}
+	return c.conn.Close()
+}

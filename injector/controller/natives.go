@@ -1,0 +1,162 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+)
+
+// nativeSlices is who keeps a Service's own EndpointSlices.
+const nativeSlices = "endpointslice-controller.k8s.io"
+
+// natives follows the EndpointSlices that Kubernetes keeps for single Services: those that are being restored. The cache
+// leaves these slices out, since they matter once in a Service's life and there are as many as Services in the cluster.
+type natives struct {
+	client  client.WithWatch
+	changed chan event.TypedGenericEvent[*corev1.Service]
+	ctx     context.Context //nolint:containedctx // the watches' own, which outlives a reconcile
+	stop    context.CancelFunc
+
+	running  sync.WaitGroup
+	mu       sync.Mutex // protects followed
+	followed map[types.NamespacedName]*followed
+}
+
+// followed is one Service whose slices are watched.
+type followed struct {
+	stop  func()
+	ready map[string]bool // by a slice's name, whether it lists a ready pod; protected by natives.mu
+}
+
+func newNatives(ctx context.Context, c client.WithWatch) *natives {
+	n := &natives{client: c, changed: make(chan event.TypedGenericEvent[*corev1.Service]), followed: map[types.NamespacedName]*followed{}}
+	n.ctx, n.stop = context.WithCancel(ctx)
+	return n
+}
+
+// Start implements manager.Runnable: it ends the watches with the manager.
+func (n *natives) Start(ctx context.Context) error {
+	<-ctx.Done()
+	n.end()
+	return nil
+}
+
+// end ends all watches, and waits until they have ended.
+func (n *natives) end() {
+	n.stop()
+	n.mu.Lock()
+	for _, f := range n.followed {
+		f.stop()
+	}
+	n.mu.Unlock()
+	n.running.Wait()
+}
+
+// ready says whether Kubernetes lists a ready pod behind the Service. The first call lists its slices and begins a watch;
+// from then on the Service is reconciled when that changes, until forget is called.
+func (n *natives) ready(ctx context.Context, service types.NamespacedName) (bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := n.followed[service]
+	if f == nil {
+		var err error
+		if f, err = n.follow(ctx, service); err != nil {
+			return false, err
+		}
+		n.followed[service] = f
+	}
+	return f.any(), nil
+}
+
+// any says that one of the slices lists a ready pod.
+func (f *followed) any() bool {
+	for _, ready := range f.ready {
+		if ready {
+			return true
+		}
+	}
+	return false
+}
+
+// follow lists a Service's slices and watches them from there.
+func (n *natives) follow(ctx context.Context, service types.NamespacedName) (*followed, error) {
+	own := []client.ListOption{client.InNamespace(service.Namespace), client.MatchingLabels{
+		discoveryv1.LabelServiceName: service.Name, discoveryv1.LabelManagedBy: nativeSlices,
+	}}
+	var list discoveryv1.EndpointSliceList
+	if err := n.client.List(ctx, &list, own...); err != nil {
+		return nil, fmt.Errorf("listing endpoint slices of %s: %w", service, err)
+	}
+	f := &followed{ready: map[string]bool{}}
+	for _, s := range list.Items {
+		f.ready[s.Name] = injector.HasReadyEndpoint([]discoveryv1.EndpointSlice{s})
+	}
+	since := &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}}
+	w, err := n.client.Watch(n.ctx, &discoveryv1.EndpointSliceList{}, append(own, since)...)
+	if err != nil {
+		return nil, fmt.Errorf("watching endpoint slices of %s: %w", service, err)
+	}
+	f.stop = w.Stop
+	n.running.Go(func() { n.run(service, f, w) })
+	return f, nil
+}
+
+// run keeps what a watch reports. When the watch ends by itself, the next look begins another.
+func (n *natives) run(service types.NamespacedName, f *followed, w watch.Interface) {
+	for e := range w.ResultChan() {
+		s, ok := e.Object.(*discoveryv1.EndpointSlice)
+		if !ok {
+			break // an error, such as that the version is too old
+		}
+		n.mu.Lock()
+		before := f.any()
+		f.ready[s.Name] = e.Type != watch.Deleted && injector.HasReadyEndpoint([]discoveryv1.EndpointSlice{*s})
+		after := f.any()
+		n.mu.Unlock()
+		if before != after {
+			n.report(service)
+		}
+	}
+	w.Stop()
+	n.mu.Lock()
+	ended := n.followed[service] == f
+	if ended {
+		delete(n.followed, service)
+	}
+	n.mu.Unlock()
+	if ended {
+		n.report(service)
+	}
+}
+
+// report has the Service reconciled.
+func (n *natives) report(service types.NamespacedName) {
+	o := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: service.Namespace, Name: service.Name}}
+	select {
+	case n.changed <- event.TypedGenericEvent[*corev1.Service]{Object: o}:
+	case <-n.ctx.Done():
+	}
+}
+
+// forget ends the watch of a Service, if there is one.
+func (n *natives) forget(service types.NamespacedName) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if f := n.followed[service]; f != nil {
+		delete(n.followed, service)
+		f.stop()
+	}
+}

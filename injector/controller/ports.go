@@ -1,0 +1,85 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// portBook gives out interceptor ports. It learns at first use which are given out: the route slices say so.
+type portBook struct {
+	client    client.Reader
+	low, high int32
+
+	mu    sync.Mutex // protects ports, and its first filling
+	ports *injector.Ports
+}
+
+// get returns the interceptor ports of a Front by the names of its ports, and frees those of other names.
+func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time.Time, names []string) (map[string]int32, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.learn(ctx); err != nil {
+		return nil, err
+	}
+	b.ports.Keep(front.Namespace, front.Name, now, names...)
+	out := map[string]int32{}
+	for _, name := range names {
+		n, err := b.ports.Get(injector.Route{Namespace: front.Namespace, Service: front.Name, Port: name}, now)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = n
+	}
+	return out, nil
+}
+
+// free gives back all ports of a Front.
+func (b *portBook) free(front types.NamespacedName, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ports != nil {
+		b.ports.Keep(front.Namespace, front.Name, now)
+	}
+}
+
+// learn fills ports from all route slices, once, the older first: where two claim a port, the younger gets another. The
+// caller holds mu.
+func (b *portBook) learn(ctx context.Context) error {
+	if b.ports != nil {
+		return nil
+	}
+	var list discoveryv1.EndpointSliceList
+	if err := b.client.List(ctx, &list, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
+		return fmt.Errorf("listing all route slices: %w", err)
+	}
+	slices.SortFunc(list.Items, func(a, b discoveryv1.EndpointSlice) int {
+		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
+	})
+	ports := injector.NewPorts(b.low, b.high)
+	for i := range list.Items {
+		s := &list.Items[i]
+		routes, _ := routesOf(s)
+		for _, p := range routes.Ports {
+			front := s.Labels[discoveryv1.LabelServiceName]
+			if !ports.Learn(injector.Route{Namespace: s.Namespace, Service: front, Port: p.Name}, p.Listen) {
+				log.FromContext(ctx).Info("An interceptor port cannot be kept; the route gets another", "service", s.Namespace+"/"+front, "port", p.Listen)
+			}
+		}
+	}
+	b.ports = ports
+	return nil
+}

@@ -1,0 +1,62 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/reach"
+)
+
+// reachTimeout bounds one question to one interceptor, which answers within 2 s unless a Service has very many ports.
+const reachTimeout = 10 * time.Second
+
+// Reach asks the interceptor at an IP address to connect to the ready pods of a Service. It knows the Service by front,
+// the Service whose route slices there are. The answer is nil if it is of a version that cannot be asked.
+type Reach func(ctx context.Context, interceptor string, front types.NamespacedName) ([]injector.PortReach, error)
+
+// askReach is Reach over gRPC.
+func askReach(port string) Reach {
+	return func(ctx context.Context, interceptor string, front types.NamespacedName) ([]injector.PortReach, error) {
+		ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+		defer cancel()
+		conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(interceptor, port),
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: reachTimeout / 5}))
+		if err != nil {
+			return nil, fmt.Errorf("connecting to interceptor %s: %w", interceptor, err)
+		}
+		defer conn.Close()
+		answer, err := pb.NewReachClient(conn).Pods(ctx, &pb.PodsRequest{Namespace: front.Namespace, Service: front.Name})
+		switch status.Code(err) {
+		case codes.OK:
+		case codes.Unimplemented:
+			return nil, nil
+		case codes.NotFound, codes.ResourceExhausted:
+			return []injector.PortReach{}, nil
+		default:
+			return nil, fmt.Errorf("asking interceptor %s: %w", interceptor, err)
+		}
+		found := make([]injector.PortReach, 0, len(answer.GetPorts()))
+		for _, p := range answer.GetPorts() {
+			_, number, _ := net.SplitHostPort(p.GetAddress())
+			found = append(found, injector.PortReach{
+				Name: p.GetName(), Ready: int(p.GetReady()), Port: number, Error: p.GetError(),
+				Reached: p.GetResult() == pb.Result_RESULT_REACHED, Refused: p.GetResult() == pb.Result_RESULT_REFUSED,
+			})
+		}
+		return found, nil
+	}
+}

@@ -1,0 +1,362 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/status"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// maxDials is how many connections one reconcile opens at a time.
+const maxDials = 16
+
+// serviceObserver finds out what a plan for a Service depends on.
+//
+// +kubebuilder:rbac:groups="",resources=services;namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=ingresses,verbs=get;list;watch
+// +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=get;list;watch
+// +kubebuilder:rbac:groups=autoscaling,resources=horizontalpodautoscalers,verbs=get;list;watch
+// +kubebuilder:rbac:groups=keda.sh,resources=scaledobjects,verbs=get;list;watch
+type serviceObserver struct {
+	Options
+
+	client    client.Reader
+	workloads *workloads
+	keda      interface{ Load() bool }
+	routes    routeLister
+	natives   *natives
+	learned   *learned
+	ports     *portBook
+}
+
+// routeLister lists the routes of the Gateway API that send traffic to a Service.
+type routeLister interface {
+	routesTo(ctx context.Context, namespace string, services ...string) ([]injector.GatewayRoute, error)
+}
+
+// plan observes a Service until a plan can be made.
+func (b *serviceObserver) plan(ctx context.Context, service *corev1.Service, m injector.Memory) (injector.Plan, error) {
+	o, err := b.observe(ctx, service, m)
+	if err != nil {
+		return injector.Plan{}, err
+	}
+	plan, question := injector.PlanService(o)
+	for question.Kind != injector.NoQuestion {
+		if err := b.answer(ctx, &o, question); err != nil {
+			return injector.Plan{}, err
+		}
+		plan, question = injector.PlanService(o)
+	}
+	if o.Answers.Native == nil {
+		b.natives.forget(client.ObjectKeyFromObject(service))
+	}
+	return plan, nil
+}
+
+// observe reads what every plan depends on.
+func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, m injector.Memory) (injector.Observation, error) {
+	key := client.ObjectKeyFromObject(service)
+	o := injector.Observation{Now: b.Now(), Service: service, Namespace: &corev1.Namespace{}, Memory: m, ServerFirst: b.learned.known()}
+	if err := b.client.Get(ctx, types.NamespacedName{Name: service.Namespace}, o.Namespace); err != nil {
+		return o, fmt.Errorf("getting namespace %s: %w", service.Namespace, err)
+	}
+	var err error
+	if o.Install, err = b.install(ctx); err != nil {
+		return o, err
+	}
+	if o.Ingresses, err = ingressesTo(ctx, b.client, key.Namespace, key.Name); err != nil {
+		return o, err
+	}
+	if o.Direct, err = b.companion(ctx, &o, injector.DirectServiceName(service.Name)); err != nil {
+		return o, err
+	}
+	if o.Alias, err = b.companion(ctx, &o, injector.AliasServiceName(service.Name)); err != nil {
+		return o, err
+	}
+	all, err := routeSlices(ctx, b.client, key)
+	if err != nil {
+		return o, err
+	}
+	for i := range all {
+		if ownedBy(&all[i], service.UID) {
+			o.Slices = append(o.Slices, all[i])
+		} else {
+			o.Leftovers = append(o.Leftovers, &all[i])
+		}
+	}
+	if o.DirectSlices, err = slicesOf(ctx, b.client, key, api.RoleDirect); err != nil {
+		return o, err
+	}
+	o.Interceptors, err = b.interceptors(ctx)
+	return o, err
+}
+
+// install reads how this installation is at the moment.
+func (b *serviceObserver) install(ctx context.Context) (injector.Install, error) {
+	i := injector.Install{Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load(), AliasLinger: b.AliasLinger}
+	if b.Deployment == "" {
+		return i, nil
+	}
+	var own appsv1.Deployment
+	err := b.client.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: b.Deployment}, &own)
+	if client.IgnoreNotFound(err) != nil {
+		return i, fmt.Errorf("getting own deployment: %w", err)
+	}
+	if until, err := time.Parse(time.RFC3339, own.Annotations[injector.RestoringAnnotation]); err == nil {
+		i.RestoringFor = max(0, until.Sub(b.Now()))
+	}
+	return i, nil
+}
+
+// companion returns the Service of ours with that name, if there is one.
+func (b *serviceObserver) companion(ctx context.Context, o *injector.Observation, name string) (injector.Companion, error) {
+	found := &corev1.Service{}
+	err := b.client.Get(ctx, types.NamespacedName{Namespace: o.Service.Namespace, Name: name}, found)
+	switch {
+	case apierrors.IsNotFound(err):
+		return injector.Companion{}, nil
+	case err != nil:
+		return injector.Companion{}, fmt.Errorf("getting service %s/%s: %w", o.Service.Namespace, name, err)
+	case found.Labels[injector.ManagedByLabel] != injector.ManagedBy:
+		return injector.Companion{Foreign: true}, nil
+	case found.Labels[injector.ServiceLabel] != o.Service.Name:
+		return injector.Companion{}, nil
+	case !ownedBy(found, o.Service.UID):
+		o.Leftovers = append(o.Leftovers, found)
+		return injector.Companion{}, nil
+	default:
+		return injector.Companion{Service: found}, nil
+	}
+}
+
+func ownedBy(o client.Object, uid types.UID) bool {
+	for _, ref := range o.GetOwnerReferences() {
+		if ref.UID == uid {
+			return true
+		}
+	}
+	return false
+}
+
+// interceptors returns those that are ready.
+func (b *serviceObserver) interceptors(ctx context.Context) ([]injector.Interceptor, error) {
+	var list discoveryv1.EndpointSliceList
+	if err := b.client.List(ctx, &list, client.InNamespace(b.Namespace), client.MatchingLabels{
+		api.RoleLabel: api.RoleInterceptor, discoveryv1.LabelServiceName: b.InterceptorService,
+	}); err != nil {
+		return nil, fmt.Errorf("listing interceptors: %w", err)
+	}
+	return injector.Interceptors(list.Items), nil
+}
+
+// answer finds out what the plan asks for.
+func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q injector.Question) (err error) {
+	a, key := &o.Answers, client.ObjectKeyFromObject(o.Service)
+	switch q.Kind {
+	case injector.AskSurroundings:
+		a.Around, err = b.surroundings(ctx, o, pairs(injector.OriginalSelector(o.Service)))
+	case injector.AskSiblings:
+		a.Siblings, err = b.surroundings(ctx, o, append(pairs(injector.OriginalSelector(o.Service)), pairs(q.Workload.PodLabels)...))
+	case injector.AskTarget:
+		a.Target, err = b.target(ctx, o.Service, q.Settings)
+	case injector.AskPorts:
+		a.Listen, err = b.ports.get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, o.Now, q.Ports)
+	case injector.AskDials:
+		a.Dialed = b.dial(ctx, q.Addresses)
+	case injector.AskWay:
+		a.Way, err = b.way(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, q.Addresses)
+	case injector.AskNative:
+		var native bool
+		native, err = b.natives.ready(ctx, key)
+		a.Native = &native
+	case injector.AskRouted:
+		var found injector.Target
+		found, err = b.workloads.get(ctx, key.Namespace, q.Name)
+		a.Routed = maps.Clone(a.Routed)
+		if a.Routed == nil {
+			a.Routed = map[string]injector.Target{}
+		}
+		a.Routed[q.Name] = found
+	case injector.AskKept:
+		a.Kept, err = b.kept(ctx, key, q.Workload)
+	case injector.AskVisits:
+		a.Visits, err = b.visits(ctx, o.Service, q.Workload)
+	}
+	return err
+}
+
+// surroundings reads what exposes the Services that select pods with one of the labels. A Service that shares pods with
+// another shares a label of its selector with it, so these are all that matter.
+func (b *serviceObserver) surroundings(ctx context.Context, o *injector.Observation, pairs []string) (*injector.Surroundings, error) {
+	around := &injector.Surroundings{InternalServices: o.Namespace.Annotations[injector.InternalServicesAnnotation] == "true"}
+	var err error
+	if around.Services, err = servicesBy(ctx, b.client, o.Service.Namespace, bySelector, pairs...); err != nil {
+		return nil, err
+	}
+	names := []string{o.Service.Name}
+	for i := range around.Services {
+		names = append(names, around.Services[i].Name)
+	}
+	if around.Ingresses, err = ingressesBy(ctx, b.client, o.Service.Namespace, byBackend, names...); err != nil {
+		return nil, err
+	}
+	around.Routes, err = b.routes.routesTo(ctx, o.Service.Namespace, names...)
+	return around, err
+}
+
+// target finds the workload that a Service leads to, and what scales it.
+func (b *serviceObserver) target(ctx context.Context, service *corev1.Service, s injector.Settings) (*injector.Target, error) {
+	t, err := b.workloads.find(ctx, service, s)
+	if err != nil || t.Skip != "" || t.Forbidden != "" {
+		return &t, err
+	}
+	scaled := client.MatchingFields{byTarget: target(t.Workload.Kind, t.Workload.Name)}
+	var hpas autoscalingv2.HorizontalPodAutoscalerList
+	if err := b.client.List(ctx, &hpas, client.InNamespace(service.Namespace), scaled); err != nil {
+		return nil, fmt.Errorf("listing the horizontalpodautoscalers of %s: %w", t.Workload.Ref(), err)
+	}
+	t.HPAs = hpas.Items
+	if !b.keda.Load() {
+		return &t, nil
+	}
+	var scaledObjects keda.ScaledObjectList
+	if err := b.client.List(ctx, &scaledObjects, client.InNamespace(service.Namespace), scaled); err != nil {
+		return nil, fmt.Errorf("listing the scaledobjects of %s: %w", t.Workload.Ref(), err)
+	}
+	t.ScaledObjects = scaledObjects.Items
+	ours := injector.ScaledObjectName(t.Workload.Ref())
+	if slices.ContainsFunc(t.ScaledObjects, func(so keda.ScaledObject) bool { return so.Name == ours }) {
+		return &t, nil
+	}
+	var named keda.ScaledObject
+	err = b.client.Get(ctx, types.NamespacedName{Namespace: service.Namespace, Name: ours}, &named)
+	if err == nil {
+		t.ScaledObjects = append(t.ScaledObjects, named)
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("getting scaledobject %s: %w", ours, err)
+	}
+	return &t, nil
+}
+
+// dial finds out which addresses listen.
+func (b *serviceObserver) dial(ctx context.Context, addresses []string) map[string]bool {
+	var dials errgroup.Group
+	dials.SetLimit(maxDials)
+	answered := make([]bool, len(addresses))
+	for i, address := range addresses {
+		dials.Go(func() error {
+			answered[i] = b.Dial(ctx, address) == nil
+			return nil
+		})
+	}
+	_ = dials.Wait() // none fails
+	out := make(map[string]bool, len(addresses))
+	for i, address := range addresses {
+		out[address] = answered[i]
+	}
+	return out
+}
+
+// way has each interceptor connect to the pods.
+func (b *serviceObserver) way(ctx context.Context, front types.NamespacedName, interceptors []string) (*injector.Way, error) {
+	allow, err := b.interceptorsText(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([][]injector.PortReach, len(interceptors))
+	var asks errgroup.Group
+	asks.SetLimit(maxDials)
+	for n, address := range interceptors {
+		asks.Go(func() (err error) {
+			answers[n], err = b.Reach(ctx, address, front)
+			return err
+		})
+	}
+	if err := asks.Wait(); err != nil {
+		log.FromContext(ctx).V(1).Info("Asking an interceptor about its way to the pods failed", "error", err.Error())
+		return &injector.Way{Failed: status.Code(err).String()}, nil
+	}
+	found := slices.DeleteFunc(answers, func(a []injector.PortReach) bool { return a == nil })
+	return &injector.Way{Found: found, Allow: allow}, nil
+}
+
+// interceptorsText says which pods a NetworkPolicy has to let in.
+func (b *serviceObserver) interceptorsText(ctx context.Context) (string, error) {
+	text := "namespace " + b.Namespace
+	own := &corev1.Service{}
+	err := b.client.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: b.InterceptorService}, own)
+	if client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("getting the interceptors' service: %w", err)
+	}
+	if len(own.Spec.Selector) > 0 {
+		text += ", pods " + labels.SelectorFromSet(own.Spec.Selector).String()
+	}
+	return text, nil
+}
+
+// kept says whether another Service routes to the workload.
+func (b *serviceObserver) kept(ctx context.Context, service types.NamespacedName, w injector.Workload) (*bool, error) {
+	all, err := slicesRoutedTo(ctx, b.client, service.Namespace, w.Ref().String())
+	if err != nil {
+		return nil, err
+	}
+	return new(slices.ContainsFunc(all, func(s discoveryv1.EndpointSlice) bool {
+		routes, ok := routesOf(&s)
+		return ok && routes.Service != service.Name && !routes.Retiring
+	})), nil
+}
+
+// slicesRoutedTo returns the route slices that name a workload.
+func slicesRoutedTo(ctx context.Context, c client.Reader, namespace, workload string) ([]discoveryv1.EndpointSlice, error) {
+	var list discoveryv1.EndpointSliceList
+	if err := c.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{byWorkload: workload}); err != nil {
+		return nil, fmt.Errorf("listing route slices to %s in namespace %s: %w", workload, namespace, err)
+	}
+	return list.Items, nil
+}
+
+// visits finds out when an app was last used, and what it was installed with.
+func (b *serviceObserver) visits(ctx context.Context, service *corev1.Service, w injector.Workload) (*injector.Visits, error) {
+	v := &injector.Visits{}
+	var err error
+	if release := injector.ReleaseOf(service); release != "" {
+		if v.Release, err = servicesBy(ctx, b.client, service.Namespace, byRelease, release); err != nil {
+			return nil, err
+		}
+	}
+	use, err := b.Counts.Use(ctx, service.Namespace, w.Ref())
+	if err != nil {
+		log.FromContext(ctx).Info("Not warning about an app without visitors: the interceptors cannot be asked", "error", err.Error())
+		return v, nil
+	}
+	v.Use = &use
+	return v, nil
+}
+
+// forget is for a Service that was deleted.
+func (b *serviceObserver) forget(service types.NamespacedName) {
+	b.natives.forget(service)
+	b.ports.free(service, b.Now())
+	b.ports.free(types.NamespacedName{Namespace: service.Namespace, Name: injector.AliasServiceName(service.Name)}, b.Now())
+}

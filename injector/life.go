@@ -1,0 +1,114 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injector
+
+import (
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// Life is what is known of a workload's sleeping and waking. It is a value: each method returns what follows.
+//
+//	         replicas = 0          replicas > 0, none serves   replicas > 0, one serves
+//	asleep   asleep                waking; Woken = now         awake; Woken = Since = now
+//	waking   asleep; Since = now   waking                      awake; Since = now
+//	awake    asleep; Since = now   awake                       awake
+//
+// A workload that is awake stays so while its last pod restarts: only replicas say that it is to sleep.
+type Life struct {
+	// Known says that the workload has been looked at before.
+	Known         bool
+	Asleep, Awake bool
+	// Since is when it fell asleep or became ready, and Seen says that this was seen: otherwise it is when the controller
+	// first looked.
+	Since time.Time
+	Seen  bool
+	// Woken is when it last left sleep; zero while it is asleep.
+	Woken time.Time
+	// Bypassing says that requests may go past the interceptors: a Service is not redirected yet, or has failed open.
+	// Bypassed is when that was last so.
+	Bypassing bool
+	Bypassed  time.Time
+	// Uncounted is when its traffic last went past the interceptors.
+	Uncounted time.Time
+	// Within is its replica count when that was last within its limit; 0 if it has not been, or was asleep.
+	Within int32
+	// Paused is the last note about a pause.
+	Paused string
+}
+
+// Next is what is known after another look. serves says that its pods take requests.
+func (was Life) Next(now time.Time, replicas int32, serves, bypassing bool) Life {
+	is := was
+	asleep, awake := replicas == 0, replicas > 0 && serves
+	switch {
+	case !was.Known:
+		is = Life{Known: true, Asleep: asleep, Awake: awake, Since: now, Woken: now}
+	case asleep && !was.Asleep:
+		is.Asleep, is.Awake, is.Since, is.Woken, is.Seen = true, false, now, time.Time{}, true
+	case !asleep && was.Asleep:
+		is.Asleep, is.Awake, is.Woken, is.Seen = false, awake, now, true
+	case awake && !was.Awake:
+		is.Awake, is.Asleep = true, false
+	}
+	if was.Known && is.Awake && !was.Awake {
+		is.Since, is.Seen = now, true
+	}
+	if is.Bypassing = bypassing; bypassing || was.Bypassing {
+		is.Bypassed = now
+	}
+	return is
+}
+
+// FellAsleep and Awoke say whether that is what has happened since was. A workload that awakes has been seen to wake.
+func (is Life) FellAsleep(was Life) bool { return was.Known && is.Asleep && !was.Asleep }
+
+// Awoke is described at FellAsleep.
+func (is Life) Awoke(was Life) bool { return was.Known && is.Awake && !was.Awake && !is.Woken.IsZero() }
+
+// KeptUp is how much longer an app that is up must not sleep, since it may have had visitors whom nobody counted: until one
+// cool-down after its traffic last went past the interceptors. KEDA needs that time too, to find them and the app active
+// before it may put it to sleep. uncounted says that traffic goes past them now.
+//
+// After a restart of the controller that time is lost. A ScaledObject with a higher minReplicaCount than the settings shows
+// that the controller before it was holding the app.
+func (is Life) KeptUp(now time.Time, s Scaling, so *keda.ScaledObject, uncounted bool) (time.Duration, Life) {
+	holding := so != nil && so.Spec.MinReplicaCount != nil && *so.Spec.MinReplicaCount > s.MinReplicas
+	if uncounted || is.Uncounted.IsZero() && holding {
+		is.Uncounted = now
+	}
+	if is.Uncounted.IsZero() {
+		return 0, is
+	}
+	return max(0, s.Cooldown-now.Sub(is.Uncounted)), is
+}
+
+// Limit is how many replicas the workload may have without anybody having asked for more: as many as it may be scaled to, or
+// as it was scaled to before that became less, until these are gone. What was before a restart of the controller a
+// ScaledObject says.
+func (is Life) Limit(replicas int32, s Scaling, so *keda.ScaledObject) (int32, Life) {
+	if is.Within == 0 && so != nil && so.Spec.MaxReplicaCount != nil {
+		is.Within = *so.Spec.MaxReplicaCount
+	}
+	limit := max(s.MaxReplicas, is.Within)
+	if replicas <= limit {
+		is.Within = replicas
+	}
+	return limit, is
+}
+
+// Up is how long the workload has been ready for visitors: 0 during a start that is given its time. hold is the longest time
+// that a request for it may be held, and failing says that its start certainly fails.
+func (is Life) Up(now time.Time, hold time.Duration, failing bool) time.Duration {
+	switch starting := now.Sub(is.Woken); {
+	case is.Awake:
+		return now.Sub(is.Since)
+	case starting < api.StartTime(hold) && !failing:
+		return 0
+	default:
+		return starting
+	}
+}

@@ -1,0 +1,240 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injector
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// redirect asks admission to redirect the Front's traffic, once Kubernetes lists the workload's pods.
+func (in *injection) redirect() Question {
+	lacks, q := in.podsListed()
+	if q.Kind != NoQuestion {
+		return q
+	}
+	if lacks != "" {
+		in.await(string(lacks), slowRetry)
+		return Question{}
+	}
+	o := in.o
+	ask := Ask{Into: true, Service: o.Service}
+	objects := []Object{o.Service}
+	what, undo := "Requests to Service "+o.Service.Name, UndoOptIn("service", o.Service)
+	optedIn := o.optedInIngresses()
+	if in.front.Alias {
+		ask.Ingresses = optedIn
+		for _, i := range optedIn {
+			aliases := Aliases(i)
+			aliases[o.Service.Name] = in.front.Service.Name
+			ask.Writes = append(ask.Writes, Annotation{i, AliasesAnnotation, EncodeAliases(aliases)})
+			objects = append(objects, i)
+		}
+		what, undo = fmt.Sprintf("Requests through %s to Service %s", ingressesText(optedIn), o.Service.Name), UndoOptIn("ingress", optedIn[0])
+	} else {
+		ask.Writes = []Annotation{{o.Service, RouteAnnotation, RouteReady}}
+		for _, i := range optedIn { // it would stay opted in for these
+			undo += " && " + UndoOptIn("ingress", i)
+		}
+	}
+	ignored := in.clone()
+	ignored.Soon = true
+	ignored.once(corev1.EventTypeWarning, ReasonSkipped, "Not taken over yet: scale-to-zero's admission webhook did not answer. "+
+		"Requests still go straight to the pods and the app stays awake; trying again", o.Service)
+	ask.Ignored = ignored
+
+	note := fmt.Sprintf("%s (%s) now go through scale-to-zero; %s sleeps after %s without one and wakes on the next.",
+		what, portsText(in.routes), in.v.Workload.Ref(), Short(in.v.Settings.Cooldown))
+	if in.front.Alias {
+		note += " Clients that call the Service directly do not wake it."
+	} else {
+		note += fmt.Sprintf(" kubectl port-forward, logs and exec find no pods behind service/%s now: use %s.", o.Service.Name, kubectlName(in.v.Workload))
+	}
+	granted := in.clone()
+	before := granted.Memory.Reported[ReasonInjected]
+	granted.Memory = Memory{Phase: PhaseRedirected}
+	if before != "" {
+		granted.Memory.Reported = map[string]string{ReasonInjected: before}
+	}
+	granted.once(corev1.EventTypeNormal, ReasonInjected, note+" Undo: "+undo, append(objects, in.v.Object)...)
+	in.warnOfFront(&granted)
+	if q := in.warn(&granted); q.Kind != NoQuestion {
+		return q
+	}
+	ask.Granted = &granted
+	in.Ask = append(in.Ask, ask)
+	in.Forget = true
+	return Question{}
+}
+
+// failOpen sends a redirected Front's traffic to the app's own pods while no interceptor is ready: an outage of ours is not
+// to be an outage of theirs. The workload's plan keeps such an app awake. One that sleeps stays asleep: all apps waking at
+// once could bring a small cluster down.
+func (in *injection) failOpen() Question {
+	in.Phase = PhaseFailedOpen
+	open := RouteSlices(in.front.Service, in.o.Service, in.routes, in.v.Settings, Published{})
+	note := fmt.Sprintf("No interceptor of scale-to-zero is ready; requests go to the pods of %s directly, and it stays awake until one is", in.v.Workload.Ref())
+	if FailOpen(open, in.o.DirectSlices) {
+		in.writeSlices(open)
+	} else {
+		// What the slices list is of no use and does no harm: an interceptor may still be draining there.
+		note = fmt.Sprintf("No interceptor of scale-to-zero is ready; %s stays asleep, and requests to it fail until one is", in.v.Workload.Ref())
+	}
+	in.ended(ReasonInjected)
+	in.once(corev1.EventTypeWarning, ReasonNoInterceptor, note)
+	return Question{}
+}
+
+// warnOfFamily reports that one of the Front's IP families is without interceptors, if that lasts: the slices of the
+// families are not written at the same moment.
+func (in *injection) warnOfFamily() {
+	note := fmt.Sprintf("No interceptor of scale-to-zero can be reached over %s; requests over it fail until one can, others succeed", in.missing)
+	if in.waited(note, in.o.Now) < reportAfter {
+		in.Soon = true
+		return
+	}
+	in.ended(ReasonInjected)
+	in.once(corev1.EventTypeWarning, ReasonNoInterceptor, note)
+	in.After = slowRetry
+}
+
+// warnOfFront reports what the proxies before the Service can no longer do for it: keep a client at one pod, and show the
+// client's address to the pods.
+func (in *injection) warnOfFront(out *Outcome) {
+	through := in.o.optedInIngresses()
+	if !in.front.Alias {
+		through = in.o.directIngresses()
+		note, lost := ClientAddress(in.o.Service, in.routes)
+		eventType := corev1.EventTypeNormal
+		if lost {
+			eventType = corev1.EventTypeWarning
+		}
+		out.lasting(eventType, ReasonClientAddress, note, in.o.Service)
+	}
+	out.lasting(corev1.EventTypeWarning, ReasonAffinity, AffinityLost(in.o.Service, through, in.v.Settings, in.v.Workload), in.o.Service)
+}
+
+// warn reports what the Service's owner may not expect of a take-over that went well: that interceptors are back, which
+// annotations were left alone, and which other Services lead to the same pods past the interceptors.
+func (in *injection) warn(out *Outcome) Question {
+	if in.o.Answers.Siblings == nil {
+		return Question{Kind: AskSiblings, Workload: in.v.Workload}
+	}
+	o, around := in.o, *in.o.Answers.Siblings
+	if out.ended(ReasonNoInterceptor) || in.front.failsOpen() {
+		out.once(corev1.EventTypeNormal, ReasonInjected,
+			fmt.Sprintf("Requests to Service %s go through scale-to-zero again: an interceptor is ready", o.Service.Name), o.Service, in.v.Object)
+	}
+	if in.front.Alias {
+		in.warnOfAnnotations(out)
+	}
+	siblings := Siblings(in.v.Workload, around.Services, func(s *corev1.Service) bool {
+		taken, _ := optIn(s, o.Namespace, false, around)
+		return taken == ScopeService || s.Name == o.Service.Name
+	})
+	if len(siblings) > 0 {
+		out.once(corev1.EventTypeWarning, ReasonSiblings, fmt.Sprintf(
+			"%s also serves Service %s, whose requests are neither counted nor wake it: while it sleeps, they find no pod. Label that %s=true too, or send its clients here",
+			in.v.Workload.Ref(), strings.Join(siblings, ", "), OptInLabel), o.Service)
+	}
+	return Question{}
+}
+
+// warnOfAnnotations reports annotations of opted-in Ingresses that seem to name the Service, and still do so now that the
+// Ingress reaches it by its alias.
+func (in *injection) warnOfAnnotations(out *Outcome) {
+	service := in.o.Service
+	var notes []string
+	objects := []Object{service}
+	for _, i := range in.o.optedInIngresses() {
+		if keys := NamedElsewhere(i, service.Name); len(keys) > 0 {
+			notes = append(notes, fmt.Sprintf("annotation %s of Ingress %s", strings.Join(keys, ", "), i.Name))
+			objects = append(objects, i)
+		}
+	}
+	if len(notes) == 0 {
+		return
+	}
+	out.once(corev1.EventTypeWarning, ReasonAnnotation, fmt.Sprintf(
+		"%s: it seems to name Service %s, which the Ingress now reaches by %s. It is left as it is. If it should follow, opt in the Service instead of the Ingress: "+
+			"kubectl label service -n %s %s %s=true",
+		strings.Join(notes, "; "), service.Name, in.front.Service.Name, service.Namespace, service.Name, OptInLabel), objects...)
+}
+
+// warnUnvisited warns once, halfway to its first sleep, of an app that may never have had visitors. Its Service was opted in
+// together with others, by its Namespace or, it seems, with a whole chart; nothing exposes it outside of the cluster; and no
+// request comes. Often it is a worker's, for its logs or metrics, and no request will ever wake it.
+func (p *planner) warnUnvisited(f Front) Question {
+	o, v := p.o, p.v
+	if v.Scope != ScopeService || v.Settings.MinReplicas > 0 || len(f.Slices) == 0 {
+		return Question{}
+	}
+	cooldown := v.Settings.Cooldown
+	age := o.Now.Sub(f.Slices[0].CreationTimestamp.Time)
+	switch {
+	case age < cooldown/2:
+		p.after(cooldown/2 - age)
+		return Question{}
+	case age >= cooldown:
+		return Question{}
+	case o.Answers.Siblings == nil:
+		return Question{Kind: AskSiblings, Workload: v.Workload}
+	case o.Answers.Siblings.Reached(o.Service):
+		return Question{}
+	case o.Answers.Visits == nil:
+		return Question{Kind: AskVisits, Workload: v.Workload}
+	case !v.General && !OptedInTogether(o.Service, o.Answers.Visits.Release):
+		return Question{}
+	}
+	within := age * 3 / 4 // interceptors count from a little later than the slices' creation, in whole seconds
+	if o.Answers.Visits.Use == nil || o.Answers.Visits.Use.within(within) {
+		p.after(cooldown / 4)
+		return Question{}
+	}
+	p.once(corev1.EventTypeWarning, ReasonUnvisited, fmt.Sprintf(
+		"No request has come to Service %s of late, and no Ingress, Gateway API route, load balancer or node port exposes it. It was opted in together with others. "+
+			"Unless a request comes, %s sleeps after %s, and then only a request wakes it. "+
+			"If it works without requests, as a worker or a scheduler does, keep it awake: kubectl annotate service -n %s %s %smin-replicas=1",
+		o.Service.Name, v.Workload.Ref(), Short(cooldown), o.Service.Namespace, o.Service.Name, Prefix))
+	return Question{}
+}
+
+// kubectlName is how kubectl takes the workload as an argument.
+func kubectlName(w Workload) string {
+	kind, name, _ := strings.Cut(w.Ref().String(), "/")
+	return strings.ToLower(kind) + "/" + name
+}
+
+func ingressesText(ingresses []*networkingv1.Ingress) string {
+	names := make([]string, len(ingresses))
+	for i, ingress := range ingresses {
+		names[i] = "Ingress " + ingress.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+func portsText(routes api.Routes) string {
+	return numbersText(routes, func(p api.Port) int32 { return p.Port })
+}
+
+func listensText(routes api.Routes) string {
+	return numbersText(routes, func(p api.Port) int32 { return p.Listen })
+}
+
+func numbersText(routes api.Routes, number func(api.Port) int32) string {
+	s := make([]string, len(routes.Ports))
+	for i, p := range routes.Ports {
+		s[i] = strconv.Itoa(int(number(p)))
+	}
+	if len(s) == 1 {
+		return "port " + s[0]
+	}
+	return "ports " + strings.Join(s, ", ")
+}

@@ -1,0 +1,240 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injector
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// restore plans the return of a Front in the order that loses no request: the route slices say that they retire, so that
+// the workload gets its replicas back, and only when Kubernetes lists a ready pod behind the Service do they go. idle says
+// that nothing is waited for.
+//
+// When the other Front is wanted, that one keeps the workload, which is not restored.
+func (p *planner) restore(f *Front) (idle bool, q Question) {
+	p.Phase = PhaseAbsent
+	if !p.present(*f) {
+		return true, Question{}
+	}
+	p.Phase = PhaseRestoring
+	retiring := p.retire(f)
+	if !f.Alias && (p.o.Service.Annotations[RouteAnnotation] != "" || Intercepted(p.o.Service)) {
+		// The sentinel has to go for Kubernetes to list the pods again; until it does, the route slices serve alone.
+		p.write(retiring)
+		p.askBack(f)
+		return false, Question{}
+	}
+	ref := f.Routes.Workload.String()
+	found, known := p.o.Answers.Routed[ref]
+	if !known && len(f.Slices) > 0 {
+		return false, Question{Kind: AskRouted, Name: ref}
+	}
+	if found.Forbidden != "" && p.v.Scope != ScopeService {
+		// It may be asleep: without the route slices nothing would ever wake it.
+		p.write(retiring)
+		p.once(corev1.EventTypeWarning, ReasonRestoring, "Not restored yet: "+string(found.Forbidden))
+		p.after(KindRetry)
+		return false, Question{}
+	}
+	p.giveUp(f, found, retiring)
+	back, q := p.podsBack(found)
+	if q.Kind != NoQuestion {
+		return false, q
+	}
+	if !back && !f.late(p.o.Now) && len(f.Slices) > 0 {
+		p.write(retiring)
+		p.Soon = true
+		return false, Question{}
+	}
+	if f.Alias {
+		if !p.leave(f, retiring) {
+			return false, Question{}
+		}
+	}
+	p.remove(f, found, back)
+	return true, Question{}
+}
+
+// present says whether anything of ours is left of the Front.
+func (p *planner) present(f Front) bool {
+	if len(f.Slices) > 0 {
+		return true
+	}
+	if f.Alias {
+		return f.Service != nil || len(p.o.aliasedIngresses()) > 0
+	}
+	return p.o.Service.Annotations[RouteAnnotation] != "" || Intercepted(p.o.Service)
+}
+
+// retire returns the route slices as they are to be, with the time at which their return began, and those that change.
+func (p *planner) retire(f *Front) map[int]*discoveryv1.EndpointSlice {
+	changed := map[int]*discoveryv1.EndpointSlice{}
+	for i := range f.Slices {
+		if f.Slices[i].Annotations[SinceAnnotation] != "" && (f.Routes.Retiring || p.v.Scope != ScopeNone) {
+			continue
+		}
+		f.Routes.Retiring = p.v.Scope == ScopeNone
+		s := f.Slices[i].DeepCopy()
+		s.Annotations[SinceAnnotation] = p.o.Now.UTC().Format(time.RFC3339)
+		changed[i] = s
+	}
+	encodeInto(changed, f.Routes)
+	return changed
+}
+
+// encodeInto writes routes into slices.
+func encodeInto(changed map[int]*discoveryv1.EndpointSlice, routes api.Routes) {
+	for _, s := range changed {
+		s.Annotations[api.RoutesAnnotation] = encodeRoutes(routes)
+	}
+}
+
+// write plans the writes of the slices that change.
+func (p *planner) write(changed map[int]*discoveryv1.EndpointSlice) {
+	for _, i := range slices.Sorted(maps.Keys(changed)) {
+		p.apply(changed[i])
+	}
+}
+
+// giveUp has the interceptors fail the requests that they hold for a workload that does not exist any more. The route slices
+// may stay for a while: an Ingress still sends traffic to the alias Service.
+func (p *planner) giveUp(f *Front, w Target, changed map[int]*discoveryv1.EndpointSlice) {
+	if p.v.Scope != ScopeNone || w.Object != nil || w.Forbidden != "" || f.Routes.Gone != "" || f.Routes.Workload.Name == "" {
+		return
+	}
+	f.Routes.Gone = f.Routes.Workload.String() + " does not exist any more"
+	for i := range f.Slices {
+		if changed[i] == nil {
+			changed[i] = f.Slices[i].DeepCopy()
+		}
+	}
+	encodeInto(changed, f.Routes)
+}
+
+// askBack asks admission to have traffic go where the author of the Service, or of its Ingresses, sends it.
+func (p *planner) askBack(f *Front) {
+	ask := Ask{Service: p.o.Service}
+	if f.Alias {
+		ask.Ingresses = p.o.aliasedIngresses()
+		for _, i := range ask.Ingresses {
+			aliases := Aliases(i)
+			if aliases[p.o.Service.Name] == "" {
+				// The annotation was lost while admission was away, and with it the author's name for the backend.
+				aliases[p.o.Service.Name] = AliasServiceName(p.o.Service.Name)
+				ask.Writes = append(ask.Writes, Annotation{i, AliasesAnnotation, EncodeAliases(aliases)})
+			}
+			delete(aliases, p.o.Service.Name)
+			ask.Writes = append(ask.Writes, Annotation{i, AliasesAnnotation, EncodeAliases(aliases)})
+		}
+	} else {
+		ask.Writes = []Annotation{{p.o.Service, RouteAnnotation, ""}}
+	}
+	p.Soon = true
+	ask.Ignored = p.clone()
+	ask.Ignored.once(corev1.EventTypeWarning, ReasonRestoring,
+		"Not restored yet: scale-to-zero's admission webhook did not answer, so requests still go through the interceptors; trying again", p.o.Service)
+	p.Ask = append(p.Ask, ask)
+}
+
+// podsBack says whether Kubernetes lists a ready pod again behind the Service and behind the direct Service, and the
+// workload is restored; or whether no pod can come, because there is no workload, or the Service has become one that has
+// no pods, or leads to the interceptors itself.
+func (p *planner) podsBack(w Target) (bool, Question) {
+	o := p.o
+	if p.v.Scope == ScopeService || w.Object == nil || len(OriginalSelector(o.Service)) == 0 || o.Service.Spec.Type == corev1.ServiceTypeExternalName {
+		return true, Question{}
+	}
+	if o.Answers.Native == nil {
+		return false, Question{Kind: AskNative}
+	}
+	// What interceptors hold goes to the pods of the direct Service, whose slices are written at another moment.
+	if !*o.Answers.Native || len(o.DirectSlices) > 0 && !HasReadyEndpoint(o.DirectSlices) {
+		return false, Question{}
+	}
+	if Remembered(w.Workload.Annotations) == 0 || p.v.Scope != ScopeNone {
+		return true, Question{}
+	}
+	if o.Answers.Kept == nil {
+		return false, Question{Kind: AskKept, Workload: w.Workload}
+	}
+	return *o.Answers.Kept, Question{}
+}
+
+// leave has the Ingresses leave the alias Service, and then keeps it for a while: ingress controllers take their time to
+// notice, and some look at Ingresses and at EndpointSlices at different moments. done says that nobody uses it any more.
+func (p *planner) leave(f *Front, retiring map[int]*discoveryv1.EndpointSlice) (done bool) {
+	if len(p.o.aliasedIngresses()) > 0 {
+		p.write(retiring)
+		p.askBack(f)
+		return false
+	}
+	if f.Service == nil {
+		return true
+	}
+	since, err := time.Parse(time.RFC3339, f.Service.Annotations[UnusedAnnotation])
+	left := p.o.Install.AliasLinger
+	if err != nil {
+		unused := f.Service.DeepCopy()
+		if unused.Annotations == nil {
+			unused.Annotations = map[string]string{}
+		}
+		unused.Annotations[UnusedAnnotation] = p.o.Now.UTC().Format(time.RFC3339)
+		p.apply(unused)
+	} else {
+		left += time.Second - p.o.Now.Sub(since) // the annotation has whole seconds
+	}
+	if left <= 0 {
+		return true
+	}
+	p.Phase = PhaseLingering
+	p.write(retiring)
+	p.after(left)
+	return false
+}
+
+// remove deletes what is ours of a Front. An interceptor sees the route slices go before the direct Service's, since they
+// are deleted in this order and reported by one watch; it serves the requests that are left with the pods that it knew.
+func (p *planner) remove(f *Front, w Target, back bool) {
+	p.Phase = PhaseAbsent
+	for i := range f.Slices {
+		p.Delete = append(p.Delete, &f.Slices[i])
+	}
+	name := p.o.Service.Name
+	if f.Alias {
+		name = AliasServiceName(name)
+		if f.Service != nil {
+			p.Delete = append(p.Delete, f.Service)
+		}
+	}
+	p.FreePorts = append(p.FreePorts, name)
+	if p.v.Scope != ScopeNone {
+		return
+	}
+	p.forget()
+	if len(f.Slices) == 0 {
+		return
+	}
+	why := "it is no longer opted in"
+	if p.v.Skip != "" {
+		why = string(p.v.Skip)
+	}
+	note := fmt.Sprintf("Requests to Service %s go to its pods again, without scale-to-zero: %s", p.o.Service.Name, why)
+	switch {
+	case w.Object == nil:
+		note += "; the workload is gone"
+	case !back:
+		note += fmt.Sprintf("; %s has been asked for %s, and none has become ready yet", f.Routes.Workload, replicasText(w.Workload.Replicas))
+	default:
+		note += fmt.Sprintf("; %s has %s", f.Routes.Workload, replicasText(w.Workload.Replicas))
+	}
+	p.Deleted = append(p.Deleted, Report{Type: corev1.EventTypeNormal, Reason: ReasonRestored, Note: note, Objects: present([]Object{p.o.Service, w.Object})})
+}

@@ -1,0 +1,118 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injector
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Reasons of the events that the controllers emit. WakeRequested comes from the interceptors.
+const (
+	ReasonInjected  = "Injected"
+	ReasonSkipped   = "InjectionSkipped"
+	ReasonRestoring = "Restoring"
+	ReasonRestored  = "Restored"
+	ReasonAwake     = "Awake"
+	ReasonAsleep    = "Asleep"
+	// An app cannot start, and its clients get an error that says so.
+	ReasonStartFailed = "StartFailed"
+	// What to know about an app that is taken over.
+	ReasonNoInterceptor = "NoInterceptor"
+	ReasonSiblings      = "ServiceNotOptedIn"
+	ReasonForbidden     = "WorkloadForbidden"
+	ReasonUnvisited     = "NoVisitorYet"
+	ReasonAnnotation    = "AnnotationNotRewritten"
+	ReasonAffinity      = "AffinityLost"
+	ReasonClientAddress = "ClientAddress"
+	// The API server refuses a write.
+	ReasonRefused  = "WriteRefused"
+	ReasonAccepted = "WriteAccepted"
+	// The owner of a ScaledObject has paused it, or has changed fields that are ours.
+	ReasonPaused  = "Paused"
+	ReasonResumed = "Resumed"
+	ReasonUndone  = "ScaledObjectReset"
+)
+
+// Report is an event to emit on each of the objects.
+type Report struct {
+	Type, Reason, Note string
+	Objects            []Object
+	// Lasting is about a state. The event's name follows from its note, so that a controller that has just started does not
+	// repeat an event that is still there.
+	Lasting bool
+}
+
+// Outcome is what follows from a plan, or from one way in which admission answers.
+type Outcome struct {
+	Reports []Report
+	Memory  Memory
+	// Soon asks for another look after a pause that grows; After for one at a certain time. Neither is needed where a watch
+	// reports the change. Spread says that others wait for the same thing.
+	Soon   bool
+	After  time.Duration
+	Spread bool
+}
+
+// clone returns an outcome that can be changed without changing this one.
+func (out Outcome) clone() Outcome {
+	out.Reports = slices.Clone(out.Reports)
+	out.Memory.Reported = maps.Clone(out.Memory.Reported)
+	return out
+}
+
+// after asks for a look in d, unless an earlier one is asked for; 0 asks for nothing.
+func (out *Outcome) after(d time.Duration) {
+	if d > 0 && (out.After == 0 || d < out.After) {
+		out.After = d
+	}
+}
+
+// waited is how long the Service has been waiting for one thing: since the first plan that asked with these words.
+func (out *Outcome) waited(reason string, now time.Time) time.Duration {
+	if out.Memory.Waits != reason {
+		out.Memory.Waits, out.Memory.Since = reason, now
+	}
+	return now.Sub(out.Memory.Since)
+}
+
+// report emits an event.
+func (out *Outcome) report(eventType, reason, note string, objects ...Object) {
+	out.Reports = append(out.Reports, Report{Type: eventType, Reason: reason, Note: note, Objects: present(objects)})
+}
+
+// once emits an event, unless it repeats the last one with that reason.
+func (out *Outcome) once(eventType, reason, note string, objects ...Object) bool {
+	if out.Memory.Reported[reason] == note {
+		return false
+	}
+	if out.Memory.Reported == nil {
+		out.Memory.Reported = map[string]string{}
+	}
+	out.Memory.Reported[reason] = note
+	out.report(eventType, reason, note, objects...)
+	return true
+}
+
+// lasting is once for a state; an empty note says that it is over.
+func (out *Outcome) lasting(eventType, reason, note string, objects ...Object) {
+	if note == "" {
+		out.ended(reason)
+	} else if out.once(eventType, reason, note, objects...) {
+		out.Reports[len(out.Reports)-1].Lasting = true
+	}
+}
+
+// ended says whether a state was reported, and forgets that it was.
+func (out *Outcome) ended(reason string) bool {
+	_, known := out.Memory.Reported[reason]
+	delete(out.Memory.Reported, reason)
+	return known
+}
+
+// present are the objects that are not nil.
+func present(objects []Object) []Object {
+	return slices.DeleteFunc(slices.Clone(objects), func(o Object) bool { return o == nil })
+}

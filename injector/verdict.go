@@ -1,0 +1,212 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injector
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// KindRetry is the pause before a workload is looked for again whose kind the API server does not know, or that we may not
+// read: no watch reports that this has changed.
+const KindRetry = 10 * time.Second
+
+// Scope is the part of a Service's traffic that is wanted.
+type Scope int
+
+// The scopes.
+const (
+	ScopeNone Scope = iota
+	ScopeService
+	ScopeIngresses // only what comes through opted-in Ingresses
+)
+
+// Verdict is whether a Service is to be taken over, and how.
+type Verdict struct {
+	Scope Scope
+	// Skip is why nothing is taken of a Service that is opted in.
+	Skip Skip
+	// General says that only its Namespace opts it in, together with all the others.
+	General bool
+	// Retry is when to look again if the reason can pass without any watch reporting it.
+	Retry    time.Duration
+	Settings Settings
+	Workload Workload
+	Object   Object // the workload, for events
+}
+
+// wanted is the Front that the verdict asks for, and the other one.
+func (v Verdict) wanted(self, alias *Front) (wanted, other *Front) {
+	if v.Scope == ScopeIngresses {
+		return alias, self
+	}
+	return self, alias
+}
+
+// judge decides about the Service. Its own label counts first, then its Namespace's, then those of its Ingresses.
+func (p *planner) judge() (Verdict, Question) {
+	o, v := p.o, Verdict{}
+	if generallyOptedIn(o.Service, o.Namespace) && o.Answers.Around == nil {
+		return v, Question{Kind: AskSurroundings}
+	}
+	optedIn := o.optedInIngresses()
+	v.Scope, v.Skip = optIn(o.Service, o.Namespace, len(optedIn) > 0, o.around())
+	v.General = v.Scope != ScopeIngresses && generallyOptedIn(o.Service, o.Namespace)
+	if v.Scope == ScopeNone {
+		return v, Question{}
+	}
+	if o.Install.RestoringFor > 0 {
+		v.Scope, v.Skip, v.Retry = ScopeNone, "", o.Install.RestoringFor
+		return v, Question{}
+	}
+	if v.Settings, v.Skip = o.settings(v.Scope, optedIn); v.Skip == "" {
+		if o.Answers.Target == nil {
+			return v, Question{Kind: AskTarget, Settings: v.Settings}
+		}
+		p.judgeTarget(&v)
+	}
+	if v.Skip == "" && v.Scope != ScopeNone {
+		front, _ := v.wanted(&p.self, &p.alias)
+		if v.Skip = front.blocked(); v.Skip != "" {
+			v.Retry = slowRetry // its way is proven again once it is restored
+		}
+	}
+	if v.Skip != "" {
+		v.Scope = ScopeNone
+	}
+	return v, Question{}
+}
+
+func (o *Observation) around() Surroundings {
+	if o.Answers.Around == nil {
+		return Surroundings{}
+	}
+	return *o.Answers.Around
+}
+
+// generallyOptedIn says that only its Namespace opts a Service in.
+func generallyOptedIn(service *corev1.Service, namespace *corev1.Namespace) bool {
+	own, err := OptedIn(service)
+	all, _ := OptedIn(namespace)
+	return err == nil && all && !own && !OptedOut(service)
+}
+
+// optIn reads labels and annotations. around counts only where the Namespace is opted in. byIngress says that an opted-in
+// Ingress leads to the Service: of one that cannot be taken over itself, the traffic through Ingresses can.
+func optIn(service *corev1.Service, namespace *corev1.Namespace, byIngress bool, around Surroundings) (Scope, Skip) {
+	own, err := OptedIn(service)
+	if err != nil {
+		return ScopeNone, Skip(err.Error())
+	}
+	taken, skip := ScopeNone, Skip("")
+	if own {
+		taken = ScopeService
+	} else if !OptedOut(service) {
+		all, err := OptedIn(namespace)
+		switch {
+		case err != nil:
+			skip = Skip("namespace " + namespace.Name + ": " + err.Error())
+		case all:
+			if skip = JudgeNamespaced(service, around); skip == "" {
+				taken = ScopeService
+			}
+		}
+	}
+	if byIngress && (taken == ScopeNone || OnlyByIngress(service)) {
+		return ScopeIngresses, ""
+	}
+	return taken, skip
+}
+
+// settings are those of the Service, with its Namespace's as defaults and those of its Ingresses on top. A Skip is about
+// settings that cannot be used, which were written while admission was away, or about the Service itself.
+func (o *Observation) settings(scope Scope, optedIn []*networkingv1.Ingress) (Settings, Skip) {
+	layers := []map[string]string{o.Namespace.Annotations, o.Service.Annotations}
+	if scope == ScopeIngresses {
+		for _, i := range optedIn {
+			layers = append(layers, i.Annotations)
+		}
+	}
+	s, err := ParseSettings(Layer(layers...))
+	if err == nil {
+		err = CheckPorts(o.Service)
+	}
+	if err != nil {
+		return s, Skip(err.Error())
+	}
+	return s, JudgeService(o.Service, o.Install.Namespace, scope == ScopeIngresses, o.routingTo())
+}
+
+// routingTo names the Ingresses that send traffic to the Service, by whichever name.
+func (o *Observation) routingTo() []string {
+	var names []string
+	for i := range o.Ingresses {
+		if author, _ := Backends(&o.Ingresses[i]); slices.Contains(author, o.Service.Name) {
+			names = append(names, o.Ingresses[i].Name)
+		}
+	}
+	return names
+}
+
+// judgeTarget decides whether the workload may be scaled.
+func (p *planner) judgeTarget(v *Verdict) {
+	o, t := p.o, p.o.Answers.Target
+	front, _ := v.wanted(&p.self, &p.alias)
+	if t.Forbidden != "" {
+		v.Retry = KindRetry
+		if kept := front.Routes.Workload; kept.String() == v.Settings.Workload {
+			// Restored, it might sleep for good: nobody could wake it.
+			v.Workload = keptWorkload(o.Service.Namespace, kept)
+			p.once(corev1.EventTypeWarning, ReasonForbidden, "This Service stays redirected as it is: "+string(t.Forbidden))
+			return
+		}
+		v.Skip = t.Forbidden
+		return
+	}
+	p.ended(ReasonForbidden)
+	if t.Skip != "" {
+		v.Skip = t.Skip
+		if t.Retry {
+			v.Retry = KindRetry
+		}
+		return
+	}
+	v.Workload, v.Object = t.Workload, t.Object
+	if v.Skip = JudgeWorkload(v.Workload, t.HPAs, t.ScaledObjects); v.Skip == "" {
+		v.Skip = o.nameTaken(v.Scope)
+	}
+	if v.Skip == "" && t.Object == nil {
+		v.Scope = ScopeNone // it was deleted a moment ago; that leads back here
+	}
+}
+
+// keptWorkload is a workload as route slices name it.
+func keptWorkload(namespace string, w api.Workload) Workload {
+	return Workload{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: w.Name, UID: types.UID(w.UID)},
+		APIVersion: w.APIVersion, Kind: w.Kind, Resource: w.Resource,
+	}
+}
+
+// nameTaken says whether somebody else's Service has a name that one of ours would have.
+func (o *Observation) nameTaken(scope Scope) Skip {
+	name := ""
+	switch {
+	case o.Direct.Foreign:
+		name = DirectServiceName(o.Service.Name)
+	case scope == ScopeIngresses && o.Alias.Foreign:
+		name = AliasServiceName(o.Service.Name)
+	default:
+		return ""
+	}
+	return Skip(fmt.Sprintf("scale-to-zero needs a Service that would be named %s, and there is one of that name; rename or delete it", name))
+}

@@ -1,0 +1,117 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injector
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// follow writes down, for those who wait, how far the workload's start has come, and reports when it cannot start.
+//
+// Nobody watches pods: they are listed while the workload has had replicas and none of them ready for firstLook, the more
+// rarely the longer that takes.
+func (p *workloadPlanner) follow() WorkloadQuestion {
+	o, d, w := p.o, p.d, p.o.Workload
+	s := p.starting()
+	before := s
+	advice := ""
+	switch {
+	case w.Replicas == 0:
+		s = s.idle(true)
+	case len(d.services) == 0: // nobody waits here
+		s = s.idle(false)
+	case w.ReadyReplicas > 0:
+		s = s.over(o.Now)
+	default:
+		s = s.begun(o.Now)
+		// Nobody waits for what was scaled up by hand: the interceptors learn of it by this alone.
+		if wait := s.untilLook(o.Now); wait > 0 && (!s.Looked.IsZero() || !ScaledByHand(w.ManagedFields)) {
+			p.after(wait)
+			break
+		}
+		s.Looked = o.Now
+		if o.Answers.Pods == nil {
+			p.Memory.Starting = s
+			return AskPods
+		}
+		look := *o.Answers.Pods
+		if look.Ready || d.published && look.Failing == "" {
+			s = s.over(o.Now)
+			s.Reported = before.Reported // until its status says so too
+			p.after(KindRetry)           // which it may never do
+			break
+		}
+		s, advice = s.next(look, o.Now), look.Advice
+		p.after(s.nextLook(o.Now))
+	}
+	s.Progress.Paused = p.pause.progress(w)
+	p.write(s.Progress)
+	p.reportPause(before.Progress.Paused)
+	p.reportStart(&s, before, advice)
+	p.Memory.Starting, p.Memory.Followed = s, true
+	return NoWorkloadQuestion
+}
+
+// starting is what is known of the workload's start, if need be from what another controller has written.
+func (p *workloadPlanner) starting() Starting {
+	s, known := p.o.Memory.Starting, p.o.Memory.Followed
+	for i := 0; !known && i < len(p.d.slices); i++ {
+		if progress, err := api.DecodeProgress(p.d.slices[i].Annotations[api.ProgressAnnotation]); err == nil {
+			s, known = StartingFrom(progress) // a Service that was added has none
+		}
+	}
+	return s
+}
+
+// write plans the annotation of the route slices that do not say so yet, as far as the cache knows.
+func (p *workloadPlanner) write(progress api.Progress) {
+	p.Progress, _ = progress.Encode() // text, numbers and times always encode
+	if p.Progress == "{}" {
+		p.Progress = ""
+	}
+	for _, s := range p.d.slices {
+		if s.Annotations[api.ProgressAnnotation] != p.Progress {
+			p.Slices = append(p.Slices, s)
+		}
+	}
+}
+
+// reportPause reports when a pause begins, changes or ends. before is the pause in the route slices: a controller that ran
+// earlier has already reported that one.
+func (p *workloadPlanner) reportPause(before *api.Pause) {
+	w, note, last := p.o.Workload, p.pause.note(p.o.Workload), p.Life.Paused
+	p.Life.Paused = note
+	switch {
+	case note == last && (note != "" || before == nil), last == "" && p.pause.NoWake && before != nil && before.Why == p.pause.why():
+	case note != "":
+		p.report(corev1.EventTypeWarning, ReasonPaused, note, p.pause.so)
+	case w.Replicas == 0:
+		p.report(corev1.EventTypeNormal, ReasonResumed, fmt.Sprintf("%s is no longer paused: the next request wakes it", w.Ref()))
+	default:
+		p.report(corev1.EventTypeNormal, ReasonResumed, fmt.Sprintf("%s is no longer paused: it sleeps when nobody uses it", w.Ref()))
+	}
+}
+
+// reportStart reports why the workload cannot start, once for each reason, and that it can again if nothing else does.
+func (p *workloadPlanner) reportStart(s *Starting, before Starting, advice string) {
+	w := p.o.Workload
+	switch {
+	case s.unreported():
+		s.Reported = append(slices.Clone(s.Reported), s.Progress.Reason)
+		p.report(corev1.EventTypeWarning, ReasonStartFailed,
+			fmt.Sprintf("%s cannot start: %s. Requests get 503 with this until it can. %s", w.Ref(), s.Progress.Failing, advice))
+	case w.ReadyReplicas > 0 && len(before.Reported) > 0 && !p.awoke():
+		p.report(corev1.EventTypeNormal, ReasonAwake, fmt.Sprintf("%s is ready again (%s)", w.Ref(), replicasOf(w.ReadyReplicas, w.Replicas)))
+	}
+}
+
+// awoke says that the plan tells that the workload has woken up.
+func (p *workloadPlanner) awoke() bool {
+	return slices.ContainsFunc(p.Story, func(r Report) bool { return r.Reason == ReasonAwake })
+}

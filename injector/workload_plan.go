@@ -1,0 +1,283 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injector
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+)
+
+const (
+	// kedaGrace is how long a restore waits for KEDA to take note before it goes on without: KEDA may be down.
+	kedaGrace = 10 * time.Second
+	// countInterval is the longest pause between two questions about a workload of several replicas, as with an HPA.
+	countInterval = 15 * time.Second
+	// kedaGone is the pause before another look at a workload that KEDA scales: no watch reports that KEDA was removed.
+	kedaGone = time.Minute
+)
+
+// WorkloadPlan is what to do for one workload, in the order of the fields. What fails ends it: nothing that follows is done,
+// nothing more is reported, and Memory stays as it was but for its Life.
+//
+//	its Services               ScaledObject  plan
+//	-------------------------  ------------  ------------------------------------------------------------------------
+//	one is redirected          –             remember the replica count; keep the ScaledObject, or scale by the counts
+//	one retires beside it      –             the same, and keep it awake, waking it if need be
+//	none is redirected yet     –             keep it awake; begin only if it is remembered, which it is from before
+//	all retire, or none is     not restored  restore: have KEDA hold the old replica count
+//	left                       holds too few restore: scale to the old replica count
+//	                           holds it      restore: delete it when KEDA's HPA holds it too, or had its time
+//	                           none          restored: forget the replica count
+type WorkloadPlan struct {
+	// Disown takes the ownership of spec.replicas from those who scaled the workload.
+	Disown bool
+	// Story is emitted, and Life kept, whatever fails afterwards.
+	Story []Report
+	Life  Life
+	// Remember is the replica count to write down in ReplicasAnnotation, and 0 to remove it; nil leaves it.
+	Remember *int32
+	// ScaledObject is written, and Delete deleted.
+	ScaledObject *ScaledObjectWrite
+	Scale        *int32
+	Delete       *keda.ScaledObject
+	// Progress is written to ProgressAnnotation of Slices, or removed where it is empty.
+	Progress string
+	Slices   []*discoveryv1.EndpointSlice
+	// Forget says that nothing has to be remembered any more.
+	Forget  bool
+	Reports []Report
+	Memory  WorkloadMemory
+	// Soon and After are as in Outcome.
+	Soon  bool
+	After time.Duration
+}
+
+// ScaledObjectWrite creates To, or patches From to it.
+type ScaledObjectWrite struct{ From, To *keda.ScaledObject }
+
+// PlanWorkload plans what to do for a workload. If a question is returned, the plan cannot be made before it is answered.
+func PlanWorkload(o WorkloadObservation) (WorkloadPlan, WorkloadQuestion) {
+	p := &workloadPlanner{o: &o, d: newDemand(o.Asks), pause: pauseOf(o.ScaledObject)}
+	p.Memory, p.Life = o.Memory, o.Memory.Life
+	if p.d.unknown {
+		return p.WorkloadPlan, NoWorkloadQuestion
+	}
+	if p.d.none() && o.ScaledObject == nil && Remembered(o.Workload.Annotations) == 0 {
+		p.Forget = true
+		return p.WorkloadPlan, NoWorkloadQuestion
+	}
+	p.Disown = slices.ContainsFunc(o.Workload.ManagedFields, ByScale)
+	for _, step := range p.steps() {
+		if q := step(); q != NoWorkloadQuestion {
+			return WorkloadPlan{Memory: p.Memory}, q
+		}
+	}
+	p.Memory.Life = p.Life
+	return p.WorkloadPlan, NoWorkloadQuestion
+}
+
+// ByScale says whether an entry of managed fields was written through the scale subresource.
+func ByScale(m metav1.ManagedFieldsEntry) bool { return m.Subresource == "scale" }
+
+// workloadPlanner makes a WorkloadPlan.
+type workloadPlanner struct {
+	WorkloadPlan
+
+	o     *WorkloadObservation
+	d     demand
+	pause pause
+}
+
+func (p *workloadPlanner) steps() []func() WorkloadQuestion {
+	if len(p.d.services) == 0 && (p.d.retiring || !p.d.unsafe) {
+		return []func() WorkloadQuestion{p.restore}
+	}
+	return []func() WorkloadQuestion{p.live, p.apply, p.follow}
+}
+
+// objects are those whose events tell the workload's story.
+func (p *workloadPlanner) objects(also ...Object) []Object { return p.d.objects(p.o.Object, also...) }
+
+func (p *workloadPlanner) report(eventType, reason, note string, also ...Object) {
+	p.Reports = append(p.Reports, Report{Type: eventType, Reason: reason, Note: note, Objects: p.objects(also...)})
+}
+
+// after asks for a look in d, unless an earlier one is asked for.
+func (p *workloadPlanner) after(d time.Duration) {
+	if d > 0 && (p.After == 0 || d < p.After) {
+		p.After = d
+	}
+}
+
+// serves says that the workload's pods take requests: one is ready, or a Service publishes them before they are.
+func (p *workloadPlanner) serves() bool { return p.o.Workload.ReadyReplicas > 0 || p.d.published }
+
+// live tells when the workload has fallen asleep or woken up since it was last looked at.
+func (p *workloadPlanner) live() WorkloadQuestion {
+	o, w := p.o, p.o.Workload
+	was := o.Memory.Life
+	is := was.Next(o.Now, w.Replicas, p.serves(), p.d.unsafe || p.d.open)
+	p.Life = is
+	switch {
+	case len(p.d.services) == 0:
+	case is.FellAsleep(was):
+		if o.Answers.Use == nil {
+			return AskUse
+		}
+		note := slept(o.Now, was, is, p.pause, w, p.d.cooldown(), o.Answers.Use.Use).Note(w.Ref().String())
+		p.tell(ReasonAsleep, note)
+	case is.Awoke(was):
+		ready := fmt.Sprintf("is ready (%d of %s)", w.ReadyReplicas, replicasText(w.Replicas))
+		if w.ReadyReplicas == 0 {
+			ready = "takes requests before it is ready, as one of its Services asks (publishNotReadyAddresses)"
+		}
+		p.tell(ReasonAwake, fmt.Sprintf("%s %s, %s after it was scaled up", w.Ref(), ready, Rounded(o.Now.Sub(is.Woken))))
+	}
+	return NoWorkloadQuestion
+}
+
+func (p *workloadPlanner) tell(reason, note string) {
+	p.Story = append(p.Story, Report{Type: corev1.EventTypeNormal, Reason: reason, Note: note, Objects: p.objects()})
+}
+
+// slept is how the workload has fallen asleep, whose life is known before and after.
+func slept(now time.Time, was, is Life, p pause, w Workload, cooldown time.Duration, use *Use) Slept {
+	s := Slept{By: ScaledBy(w.ManagedFields), Paused: p.why(), Ready: was.Awake, Cooldown: cooldown, ToKeep: p.toKeep()}
+	since := was.Since
+	if !was.Awake {
+		since = was.Woken
+	}
+	if was.Seen {
+		s.For = now.Sub(since)
+	}
+	if use != nil {
+		s.Use = new(*use)
+		if !is.Bypassed.IsZero() {
+			s.Use.Counted = min(use.Counted, now.Sub(is.Bypassed))
+		}
+	}
+	return s
+}
+
+// apply has the workload scaled: by KEDA through a ScaledObject, or by ourselves where there is no KEDA. That begins only
+// when all traffic goes through the interceptors: before, an app might be put to sleep under requests that nobody counts.
+func (p *workloadPlanner) apply() WorkloadQuestion {
+	o, d, w, so := p.o, p.d, p.o.Workload, p.o.ScaledObject
+	remembered := rememberedCount(w, so)
+	if remembered == 0 && (d.unsafe || len(d.services) == 0) {
+		return NoWorkloadQuestion
+	}
+	if so != nil && !so.DeletionTimestamp.IsZero() {
+		p.release() // it is made again then
+		return NoWorkloadQuestion
+	}
+	var limit int32
+	limit, p.Life = p.Life.Limit(w.Replicas, NewScaling(d.settings, remembered), so)
+	remembered = Remember(remembered, w.Replicas, limit)
+	scaling := NewScaling(d.settings, remembered)
+	var keptUp time.Duration
+	keptUp, p.Life = p.Life.KeptUp(o.Now, scaling, so, d.unsafe || d.open)
+	if d.unsafe || d.retiring || keptUp > 0 && w.Replicas > 0 {
+		scaling.MinReplicas, scaling.MaxReplicas = max(1, scaling.MinReplicas), max(1, scaling.MaxReplicas)
+	}
+	if Remembered(w.Annotations) != remembered {
+		p.Remember = &remembered
+	}
+	p.after(kedaGone)
+	p.after(keptUp)
+	if o.Install.KEDA {
+		p.keep(ScaledObject(w, scaling, remembered, o.Install.ScalerAddress))
+	}
+	switch {
+	case d.retiring && w.Replicas == 0:
+		// Requests held for the Service that is restored wake nobody, and KEDA may be down.
+		p.Scale = &scaling.MinReplicas
+	case !o.Install.KEDA:
+		return p.scaleByCounts(scaling)
+	}
+	return NoWorkloadQuestion
+}
+
+// rememberedCount is the replica count to go back to, or 0 if none is known yet.
+func rememberedCount(w Workload, so *keda.ScaledObject) int32 {
+	n := Remembered(w.Annotations)
+	if n == 0 && so != nil {
+		n = Remembered(so.Annotations) // an earlier version, or a replace, left it only there
+	}
+	return n
+}
+
+// keep makes the ScaledObject what it is to be. It reports which of somebody else's changes it undoes: the same change
+// again, as a deployment tool makes it at each sync, only once.
+func (p *workloadPlanner) keep(want *keda.ScaledObject) {
+	so := p.o.ScaledObject
+	if so == nil {
+		p.ScaledObject, p.Memory.Written = &ScaledObjectWrite{To: want}, &want.Spec
+		return
+	}
+	if equality.Semantic.DeepEqual(so.Spec, want.Spec) && equality.Semantic.DeepEqual(so.OwnerReferences, want.OwnerReferences) &&
+		so.Annotations[ReplicasAnnotation] == want.Annotations[ReplicasAnnotation] {
+		p.Memory.Written = &so.Spec
+		return
+	}
+	updated := so.DeepCopy()
+	updated.Spec, updated.OwnerReferences = want.Spec, want.OwnerReferences
+	if updated.Annotations == nil {
+		updated.Annotations = map[string]string{}
+	}
+	updated.Annotations[ReplicasAnnotation] = want.Annotations[ReplicasAnnotation]
+	delete(updated.Annotations, SinceAnnotation)
+	before := p.Memory.Written
+	p.patch(so, updated)
+	if before == nil {
+		return
+	}
+	// That the write succeeds proves that so is what there was: otherwise it is an older one, of our own.
+	if changed := ChangedFields(*before, so.Spec); len(changed) > 0 {
+		if note := UndoneNote(so.Name, changed); note != p.Memory.Undone {
+			p.Memory.Undone = note
+			p.report(corev1.EventTypeWarning, ReasonUndone, note, so)
+		}
+	}
+}
+
+func (p *workloadPlanner) patch(from, to *keda.ScaledObject) {
+	p.ScaledObject, p.Memory.Written = &ScaledObjectWrite{From: from, To: to}, &to.Spec
+}
+
+// scaleByCounts does KEDA's part where there is no KEDA: it puts an idle workload to sleep, and gives a busy one more
+// replicas, up to its limit. The interceptors do the waking: they find that KEDA is not listening. While nobody can say what
+// they count, nothing changes.
+func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
+	o, w := p.o, p.o.Workload
+	again := min(max(s.Cooldown/4, time.Second), countInterval)
+	p.After = again
+	if w.Replicas == 0 && s.MinReplicas == 0 || p.d.open {
+		return NoWorkloadQuestion
+	}
+	if o.Answers.Count == nil {
+		return AskCount
+	}
+	if !o.Answers.Count.Known {
+		return NoWorkloadQuestion
+	}
+	n := Desired(s, o.Answers.Count.Active, o.Answers.Count.Pending, w.Replicas)
+	up := p.Life.Up(o.Now, p.d.hold, o.Memory.Starting.Progress.Failing != "")
+	switch {
+	case n < w.Replicas && up < s.Cooldown:
+		// It has had no time yet to be visited: it was taken over, or somebody has scaled it, a moment ago.
+		p.After = min(s.Cooldown-up, again)
+	case n != w.Replicas:
+		p.Scale = &n
+	}
+	return NoWorkloadQuestion
+}

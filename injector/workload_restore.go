@@ -1,0 +1,77 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injector
+
+import (
+	"slices"
+	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+)
+
+// restore gives the workload its old replica count back, deletes the ScaledObject, and forgets that the workload was ours.
+// KEDA and its HPA keep the count that they are told until they are gone. So they are told the old count first, and deleted
+// once they hold it.
+func (p *workloadPlanner) restore() WorkloadQuestion {
+	o, w, so := p.o, p.o.Workload, p.o.ScaledObject
+	n := rememberedCount(w, so)
+	if n == 0 && so == nil {
+		return NoWorkloadQuestion // it has been restored
+	}
+	n = max(1, n, w.Replicas)
+	ending := so != nil && !so.DeletionTimestamp.IsZero()
+	if so != nil && !ending && !holds(so, n) {
+		pinned := Restoring(so, n)
+		if pinned.Annotations == nil {
+			pinned.Annotations = map[string]string{}
+		}
+		pinned.Annotations[SinceAnnotation] = o.Now.UTC().Format(time.RFC3339)
+		p.patch(so, pinned)
+		so = pinned
+	}
+	switch {
+	case w.Replicas < n:
+		p.Scale, p.Soon = &n, true
+	case ending:
+		p.release()
+	case so != nil:
+		if o.Answers.HPA == nil {
+			return AskHPA
+		}
+		if p.Soon = true; kedaHolds(o.Now, so, *o.Answers.HPA, n) {
+			p.Delete = so
+		}
+	default:
+		p.Remember, p.Forget = new(int32(0)), true
+	}
+	return NoWorkloadQuestion
+}
+
+// holds says whether a ScaledObject tells KEDA to keep n replicas.
+func holds(so *keda.ScaledObject, n int32) bool {
+	return so.Annotations[SinceAnnotation] != "" && so.Spec.MinReplicaCount != nil && *so.Spec.MinReplicaCount == n &&
+		so.Spec.MaxReplicaCount != nil && *so.Spec.MaxReplicaCount == n
+}
+
+// kedaHolds says whether KEDA's HPA keeps n replicas, does not exist, or has had its time.
+func kedaHolds(now time.Time, so *keda.ScaledObject, hpa HPAAnswer, n int32) bool {
+	if !hpa.Exists || hpa.Min == n && hpa.Max == n {
+		return true
+	}
+	since, err := time.Parse(time.RFC3339, so.Annotations[SinceAnnotation])
+	return err == nil && now.Sub(since) > kedaGrace
+}
+
+// release lets a deleted ScaledObject of ours go that KEDA has not let go in its time: KEDA's operator may be gone for good.
+// What its finalizer is for happens without it: the HPA goes with its owner, and the replica count is ours.
+func (p *workloadPlanner) release() {
+	p.Soon = true
+	so := p.o.ScaledObject
+	if p.o.Now.Sub(so.DeletionTimestamp.Time) < kedaGrace || !slices.Contains(so.Finalizers, keda.Finalizer) {
+		return
+	}
+	free := so.DeepCopy()
+	free.Finalizers = slices.DeleteFunc(free.Finalizers, func(f string) bool { return f == keda.Finalizer })
+	p.patch(so, free)
+}
