@@ -9,55 +9,62 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Admit does to a Service that is being written what admission must do: it keeps, adds or takes out the sentinel. It
-// changes service in place and touches nothing but SentinelKey in its selector and RouteAnnotation. old is what the API
-// server has now, nil on create. byController says that the write is our controller's own, which alone may change
-// RouteAnnotation: everybody else's writes keep what was there, a replace with a file from elsewhere included.
+// Admit does to a Service that is being written what admission must do: it keeps, adds or removes the sentinel. It changes
+// service in place and touches nothing but SentinelKey in its selector and RouteAnnotation. old is what the API server has
+// now, nil on create. byController says that the write is our controller's own.
 //
-// The write that takes the opt-in off, or sets it to false, takes the sentinel out. A Service without one may be opted in
-// by its namespace or an Ingress, which the controller knows.
+// The first row that matches decides about RouteAnnotation, and the sentinel follows it:
 //
-// An error is one that the user must mend; the write is to be denied with it. Our controller changes no setting, and its writes are
-// not: it must be able to give a Service back whose label or annotations were written while admission was away.
+//	old       writer          service                        RouteAnnotation
+//	--------  --------------  -----------------------------  --------------------------------------------------------------
+//	none      anybody         any                            removed: a route is made later, and this may be a copy
+//	any       anybody         selects no pods                removed
+//	any       anybody         opted out                      removed
+//	opted in  anybody         neither opted in nor out       removed: this write takes the opt-in off
+//	any       our controller  any other                      as it is written: asking for a route, or giving it up
+//	any       anybody else    any other                      as old has it, also when a file from elsewhere replaces it
+//
+// A Service that is not opted in itself may be opted in by its Namespace or an Ingress, which only the controller knows: it
+// keeps what old has.
+//
+// An error denies the write, and is the user's to fix. Our controller's writes are never denied: it changes no setting, and
+// must be able to restore a Service whose label or annotations were written while admission was away.
 //
 // Applying it twice equals applying it once.
 func Admit(service, old *corev1.Service, byController bool) error {
 	optedIn, err := OptedIn(service)
-	if err != nil && !byController {
-		return err
-	}
-	if !byController && (optedIn || TakenOver(service, old)) {
-		if err := checkService(service); err != nil {
+	if !byController {
+		if err == nil && (optedIn || TakenOver(service, old)) {
+			err = checkService(service)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	wasOptedIn := false
-	if old != nil {
-		wasOptedIn, _ = OptedIn(old)
-	}
-	route := service.Annotations[RouteAnnotation]
-	switch {
-	case old == nil:
-		// A route is made for this very Service, later; this one may be a copy of another that had one.
-		route = ""
-	case OptedOut(service), !optedIn && wasOptedIn:
-		route = ""
-	case !byController:
-		route = old.Annotations[RouteAnnotation]
-	}
-	if len(OriginalSelector(service)) == 0 {
-		route = ""
-	}
-	setRoute(service, route)
+	setRoute(service, admittedRoute(service, old, optedIn, byController))
 	return nil
 }
 
-// TakenOver says whether a Service that is being written is taken over, as old shows, and does not opt out.
+// admittedRoute is the value of RouteAnnotation by the table at Admit; empty removes it.
+func admittedRoute(service, old *corev1.Service, optedIn, byController bool) string {
+	if old == nil || len(OriginalSelector(service)) == 0 || OptedOut(service) {
+		return ""
+	}
+	if wasOptedIn, _ := OptedIn(old); wasOptedIn && !optedIn {
+		return ""
+	}
+	if byController {
+		return service.Annotations[RouteAnnotation]
+	}
+	return old.Annotations[RouteAnnotation]
+}
+
+// TakenOver says whether a Service that is being written is taken over, as old shows, and is not opted out.
 func TakenOver(service, old *corev1.Service) bool {
 	return old != nil && old.Annotations[RouteAnnotation] != "" && !OptedOut(service)
 }
 
-// checkService says whether the settings of a Service are ones that can be used.
+// checkService says whether the settings of a Service can be used.
 func checkService(service *corev1.Service) error {
 	if _, err := ParseSettings(service.Annotations); err != nil {
 		return err
@@ -68,21 +75,23 @@ func checkService(service *corev1.Service) error {
 	return CheckPorts(service)
 }
 
-// AdmitNamespace says whether the annotations of a Namespace, defaults for its Services, are ones that can be used. The
-// error is one that the user must mend.
+// AdmitNamespace says whether the annotations of a Namespace, which are defaults for its Services, can be used. An error
+// denies the write, and is the user's to fix.
 func AdmitNamespace(namespace *corev1.Namespace) error {
 	if _, err := OptedIn(namespace); err != nil {
 		return err
 	}
 	const key = Prefix + "workload"
 	if value, ok := namespace.Annotations[key]; ok {
-		return &SettingError{Key: "annotation " + key, Value: value, Allowed: "it says what one Service routes to: set it on that Service, not on the Namespace"}
+		return &SettingError{
+			Key: "annotation " + key, Value: value, Allowed: "it says what one Service routes to: set it on that Service, not on the Namespace",
+		}
 	}
 	_, err := ParseSettings(namespace.Annotations)
 	return err
 }
 
-// setRoute sets RouteAnnotation to route, or takes it off where route is empty, and the sentinel to match.
+// setRoute sets RouteAnnotation to route, or removes it where route is empty, and the sentinel to match.
 func setRoute(service *corev1.Service, route string) {
 	if route == "" {
 		delete(service.Annotations, RouteAnnotation)

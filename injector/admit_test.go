@@ -5,6 +5,7 @@ package injector
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -51,6 +52,57 @@ func enabled(value string) func(*corev1.Service) { return annotated(EnabledAnnot
 func sentinel(s *corev1.Service) { s.Spec.Selector[SentinelKey] = SentinelValue }
 
 func noSelector(s *corev1.Service) { s.Spec.Selector = nil }
+
+// TestAdmitTable has the rows of the table at Admit, with each kind of writer.
+func TestAdmitTable(t *testing.T) {
+	ready := annotated(RouteAnnotation, RouteReady)
+	kinds := map[string]func(*corev1.Service){
+		"opted in": label("true"), "annotated": func(s *corev1.Service) { unlabelled(s); enabled("true")(s) },
+		"opted out": label("false"), "neither": unlabelled, "wrong": label("yes"), "no pods": func(s *corev1.Service) { label("true")(s); noSelector(s) },
+	}
+	for oldName, oldKind := range kinds {
+		for newName, newKind := range kinds {
+			for _, byController := range []bool{false, true} {
+				for _, had := range []bool{false, true} {
+					for _, asks := range []bool{false, true} {
+						name := fmt.Sprintf("%s, had %t, then %s, asks %t, by controller %t", oldName, had, newName, asks, byController)
+						old, now := service(oldKind), service(newKind)
+						if had {
+							ready(old)
+						}
+						if asks {
+							ready(now)
+						}
+						err := Admit(now, old, byController)
+						if denied := newName == "wrong" && !byController; denied != (err != nil) {
+							t.Fatalf("%s: %v", name, err)
+						} else if denied {
+							continue
+						}
+						wasIn := oldName == "opted in" || oldName == "annotated" || oldName == "no pods"
+						isIn := newName == "opted in" || newName == "annotated"
+						want := had
+						switch {
+						case newName == "no pods", newName == "opted out", wasIn && !isIn:
+							want = false
+						case byController:
+							want = asks
+						}
+						if got := now.Annotations[RouteAnnotation] == RouteReady; got != want || Intercepted(now) != want {
+							t.Errorf("%s: annotation %t, sentinel %t; want %t", name, got, Intercepted(now), want)
+						}
+					}
+				}
+			}
+		}
+	}
+	for name, kind := range kinds {
+		created := service(kind, ready)
+		if err := Admit(created, nil, true); err != nil || created.Annotations[RouteAnnotation] != "" || Intercepted(created) {
+			t.Errorf("%s, created: %v, %v", name, created.Annotations, err)
+		}
+	}
+}
 
 func TestAdmit(t *testing.T) {
 	ready := annotated(RouteAnnotation, RouteReady)

@@ -13,7 +13,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// ReachOf says how browsers come to a Service, of which ingresses are those of its namespace.
+// ReachOf says how browsers reach a Service. ingresses are those that have it as a backend; others do not matter.
 func ReachOf(service *corev1.Service, ingresses []networkingv1.Ingress) *api.Reach {
 	r := &api.Reach{
 		Direct: service.Spec.Type == corev1.ServiceTypeLoadBalancer || service.Spec.Type == corev1.ServiceTypeNodePort ||
@@ -23,7 +23,7 @@ func ReachOf(service *corev1.Service, ingresses []networkingv1.Ingress) *api.Rea
 	for i := range ingresses {
 		hosts, known := hostsOf(&ingresses[i], service.Name)
 		if !known {
-			r.Hosts = nil // the others say nothing then
+			r.Hosts = nil // then the other hosts say nothing
 			return r
 		}
 		r.Hosts = append(r.Hosts, hosts...)
@@ -33,8 +33,8 @@ func ReachOf(service *corev1.Service, ingresses []networkingv1.Ingress) *api.Rea
 	return r
 }
 
-// hostsOf returns the hosts for which an Ingress sends traffic to a Service. They are not known if it does so for any host,
-// or has annotations by which the Service sees others.
+// hostsOf returns the hosts for which an Ingress sends traffic to a Service. They are unknown if it does so for any host, or has
+// annotations that change the host that the Service sees.
 func hostsOf(ingress *networkingv1.Ingress, service string) (hosts []string, known bool) {
 	author, _ := Backends(ingress)
 	if !slices.Contains(author, service) {
@@ -46,14 +46,14 @@ func hostsOf(ingress *networkingv1.Ingress, service string) (hosts []string, kno
 		}
 	}
 	names := authorsNames(Aliases(ingress))
-	leads := func(b *networkingv1.IngressBackend) bool {
+	leadsTo := func(b *networkingv1.IngressBackend) bool {
 		return b != nil && b.Service != nil && (b.Service.Name == service || names[b.Service.Name] == service)
 	}
-	if leads(ingress.Spec.DefaultBackend) {
+	if leadsTo(ingress.Spec.DefaultBackend) {
 		return nil, false
 	}
 	for _, rule := range ingress.Spec.Rules {
-		if rule.HTTP == nil || !slices.ContainsFunc(rule.HTTP.Paths, func(p networkingv1.HTTPIngressPath) bool { return leads(&p.Backend) }) {
+		if rule.HTTP == nil || !slices.ContainsFunc(rule.HTTP.Paths, func(p networkingv1.HTTPIngressPath) bool { return leadsTo(&p.Backend) }) {
 			continue
 		}
 		if rule.Host == "" {

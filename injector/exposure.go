@@ -12,7 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Surroundings are what there is in a Service's namespace that says whether visitors reach it.
+// Surroundings are what in a Service's namespace decides whether visitors reach it. Services are at least those that share
+// pods with the ones that are judged.
 type Surroundings struct {
 	Services  []corev1.Service
 	Ingresses []networkingv1.Ingress
@@ -39,8 +40,8 @@ func GatewayRouteKinds() []string { return []string{"HTTPRoute", "GRPCRoute", "T
 // GatewayGroup is the API group of the Gateway API.
 const GatewayGroup = "gateway.networking.k8s.io"
 
-// NewGatewayRoute reads a route as the API server returns it. Backends in other namespaces are left out: whether they may
-// be used is for a ReferenceGrant to say, and a route that somebody makes elsewhere must not put an app here to sleep.
+// NewGatewayRoute reads a route as the API server returns it. Backends in other namespaces are left out: a ReferenceGrant
+// decides whether they may be used, and a route that somebody creates elsewhere must not put an app here to sleep.
 func NewGatewayRoute(route *unstructured.Unstructured) GatewayRoute {
 	r := GatewayRoute{Kind: route.GetKind(), Name: route.GetName()}
 	rules, _, _ := unstructured.NestedSlice(route.Object, "spec", "rules")
@@ -69,8 +70,8 @@ func routeBackend(ref any, namespace string) (RouteBackend, bool) {
 	return RouteBackend{Service: text("name"), Port: int32(port)}, text("name") != "" //nolint:gosec // the CRD bounds it to 65535
 }
 
-// JudgeNamespaced looks at a Service that only its namespace opts in. Such a label is meant for what visitors reach, and
-// must never put a database to sleep:
+// JudgeNamespaced judges a Service that only its namespace opts in. Such a label is meant for what visitors reach, and must
+// never put a database to sleep:
 //
 //   - No port may be one of a database, a cache or a broker, whatever its name.
 //   - Visitors have to reach it, or another Service of the same pods: by an Ingress, a Gateway API route, a load balancer
@@ -80,24 +81,28 @@ func routeBackend(ref any, namespace string) (RouteBackend, bool) {
 func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
 	for _, p := range service.Spec.Ports {
 		if store := storeOf(p); store != "" {
-			return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s is that of %s: what other programs keep their data in does not sleep with its namespace. If it should, label it %s=true",
+			return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s is that of %s: "+
+				"what other programs keep their data in does not sleep with its namespace. If it should, label it %s=true",
 				portName(p), store, OptInLabel))
 		}
 	}
 	if !around.InternalServices && !around.reachTogether(service) {
-		return Skip(fmt.Sprintf("only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. To take it over, label it %s=true; for all such Services, annotate the Namespace %s=true",
+		return Skip(fmt.Sprintf("only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. "+
+			"To take it over, label it %s=true; for all such Services, annotate the Namespace %s=true",
 			OptInLabel, InternalServicesAnnotation))
 	}
 	for _, p := range service.Spec.Ports {
 		if !speaksHTTP(p) && !around.reachesPort(service, p) {
-			return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s does not say that it speaks HTTP: name the port http, set its appProtocol, or label the Service %s=true",
+			return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s does not say that it speaks HTTP: "+
+				"name the port http, set its appProtocol, or label the Service %s=true",
 				portName(p), OptInLabel))
 		}
 	}
 	for i := range around.Services {
 		other := &around.Services[i]
 		if why := around.uncounted(other); sharePods(service, other) && why != "" {
-			return Skip(fmt.Sprintf("only its namespace opts it in, and visitors reach its pods by Service %s too, which cannot be taken over: %s. They would not be counted", other.Name, why))
+			return Skip(fmt.Sprintf("only its namespace opts it in, and visitors reach its pods by Service %s too, which cannot be taken over: %s. "+
+				"They would not be counted", other.Name, why))
 		}
 	}
 	return ""
@@ -180,8 +185,8 @@ func contains(all, part map[string]string) bool {
 	return true
 }
 
-// OptedInTogether says whether the Service may well have got its opt-in with a whole chart: another Service of the same
-// release, with other pods, has one too.
+// OptedInTogether says whether the Service may have been opted in with a whole chart: another Service of the same release,
+// with other pods, is opted in too.
 func OptedInTogether(service *corev1.Service, all []corev1.Service) bool {
 	release := ReleaseOf(service)
 	return release != "" && slices.ContainsFunc(all, func(other corev1.Service) bool {
@@ -192,7 +197,8 @@ func OptedInTogether(service *corev1.Service, all []corev1.Service) bool {
 
 // ReleaseOf names the release that a Service was installed with; empty if it does not say.
 func ReleaseOf(service *corev1.Service) string {
-	for _, name := range []string{service.Labels["app.kubernetes.io/instance"], service.Annotations["meta.helm.sh/release-name"], service.Labels["release"]} {
+	labels := service.Labels
+	for _, name := range []string{labels["app.kubernetes.io/instance"], service.Annotations["meta.helm.sh/release-name"], labels["release"]} {
 		if name != "" {
 			return name
 		}

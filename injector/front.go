@@ -18,7 +18,9 @@ import (
 const (
 	proxyProtocolV2 = "2"
 
-	proxyProtocolAllowed = "2, for a PROXY header of version 2 on each connection to a pod, or off; for a port alone PORT=VALUE, with its name or number, and commas between several, as in 5432=2 or 2,8080=off"
+	proxyProtocolAllowed = "2, for a PROXY header of version 2 on each connection to a pod, or off; for one port PORT=VALUE, with its " +
+		"name or number; " +
+		"several separated by commas, as in 5432=2 or 2,8080=off"
 )
 
 // parseProxyProtocol reads annotation proxy-protocol, of which empty is none.
@@ -65,9 +67,9 @@ func affinityKeys() []affinityKey {
 	}
 }
 
-// AffinityLost describes the annotations that ask an ingress controller for an affinity which the interceptors do not keep,
-// and says what to set. It is empty if there are none. ingresses are those whose traffic for the Service goes through the
-// interceptors. A workload that has one pod at most loses nothing.
+// AffinityLost describes the annotations that ask an ingress controller for an affinity that the interceptors do not keep, and
+// says what to set. It is empty if there are none. ingresses are those whose traffic for the Service goes through the
+// interceptors. A workload with at most one pod loses nothing.
 func AffinityLost(service *corev1.Service, ingresses []*networkingv1.Ingress, s Settings, w Workload) string {
 	limit := NewScaling([]Settings{s}, max(Remembered(w.Annotations), w.Replicas)).MaxReplicas
 	if s.AffinityCookie != "" || limit < 2 {
@@ -99,7 +101,7 @@ func AffinityLost(service *corev1.Service, ingresses []*networkingv1.Ingress, s 
 // maxAsks bounds an event that names annotations.
 const maxAsks = 3
 
-// clip bounds what an event repeats of an annotation.
+// clip shortens an annotation's value for an event.
 func clip(value string) string {
 	const limit = 60
 	if r := []rune(value); len(r) > limit {
@@ -108,8 +110,8 @@ func clip(value string) string {
 	return value
 }
 
-// ClientAddress describes what becomes of the client address that a Service with externalTrafficPolicy Local is there to
-// keep, and whether any of it is lost. It is empty for other Services.
+// ClientAddress describes what becomes of the client's address, which externalTrafficPolicy Local is meant to keep, and whether
+// it is lost on any port. It is empty for Services without that policy.
 func ClientAddress(service *corev1.Service, routes api.Routes) (note string, lost bool) {
 	if service.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
 		return "", false
@@ -132,7 +134,8 @@ func ClientAddress(service *corev1.Service, routes api.Routes) (note string, los
 		if len(bare) < len(routes.Ports) {
 			value = strings.Join(bare, "="+proxyProtocolV2+",") + "=" + proxyProtocolV2
 		}
-		note += fmt.Sprintf(" Other connections to port %s reach the pods with an interceptor's address; if the app reads the PROXY protocol, set annotation %sproxy-protocol: %q.",
+		note += fmt.Sprintf(" Other connections to port %s reach the pods with an interceptor's address; if the app reads the PROXY "+
+			"protocol, set annotation %sproxy-protocol: %q.",
 			strings.Join(bare, ", "), Prefix, value)
 	}
 	return note + " From outside the cluster the Service answers on nodes that run an interceptor.", len(bare) > 0

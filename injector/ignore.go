@@ -14,10 +14,12 @@ import (
 const maxIgnored = 64
 
 const (
-	ignorePathsAllowed = "paths with commas between, each beginning with /, and with a * at its end for all that begin so, as in /healthz,/static/*; " +
-		"without query, and at most 64 of at most 256 characters; not /*, since nobody could wake the app"
-	ignoreAgentsAllowed = "how User-Agents begin, with commas between, each of at least 3 characters, and with a * before it to find it as any of their words, as in Acme-Monitor/,*AcmeBot; " +
-		"none for counting the probes and scrapers that are known; at most 64 of at most 256 characters"
+	ignorePathsAllowed = "paths separated by commas, each beginning with /, and ending with a * to match all that begin so, as in " +
+		"/healthz,/static/*; " +
+		"without a query, and at most 64 of at most 256 characters; not /*, since nothing could wake the app"
+	ignoreAgentsAllowed = "the beginnings of User-Agents separated by commas, each of at least 3 characters, and with a leading * to " +
+		"match any word, " +
+		"as in Acme-Monitor/,*AcmeBot; none for counting the known probes and scrapers; at most 64 of at most 256 characters"
 	// countKnown is the word among agents that has the known ones count.
 	countKnown = "none"
 )

@@ -12,16 +12,16 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// AdmitIngress does to an Ingress that is being written what admission must do: its backends named in AliasesAnnotation
-// are reached by their alias Service. It changes nothing but the names of backend Services, also in the annotations that
-// renameIn knows, and that annotation. old is what the API server has now, nil on create. byController says that the write is our controller's own, which alone may
-// change the annotation.
+// AdmitIngress does to an Ingress that is being written what admission must do: the backends named in AliasesAnnotation lead
+// to their alias Service. It changes nothing but that annotation and the names of backend Services, also in the annotations
+// that renameIn knows. old is what the API server has now, nil on create. byController says that the write is our
+// controller's own, which alone may change the annotation.
 //
-// The author's names are put back first and then exchanged anew, so that it does not matter whether a write comes with the
-// one or the other. An Ingress that is no longer opted in keeps its aliases until the controller takes them off: behind
-// its Service there may be nobody awake.
+// The author's names are restored first and then replaced again, so a write may come with either. An Ingress that is no
+// longer opted in keeps its aliases until the controller removes them: the Service's own pods may be asleep.
 //
-// An error is one that the user must mend; as with Admit, it is for none of our controller's writes. Applying it twice equals applying it once.
+// An error denies the write, and is the user's to fix; as with Admit, our controller's writes are never denied. Applying it
+// twice equals applying it once.
 func AdmitIngress(ingress, old *networkingv1.Ingress, byController bool) error {
 	optedIn, err := OptedIn(ingress)
 	if err != nil && !byController {
@@ -38,7 +38,7 @@ func AdmitIngress(ingress, old *networkingv1.Ingress, byController bool) error {
 	aliases, had := Aliases(ingress), map[string]string(nil)
 	author := authorsNames(aliases)
 	if old == nil {
-		aliases = nil // this is a copy of another Ingress, whose aliases it need not have
+		aliases = nil // this may be a copy of another Ingress, whose aliases are not its own
 	} else {
 		had = Aliases(old)
 		maps.Copy(author, authorsNames(had))
@@ -69,8 +69,8 @@ func exchange(ingress *networkingv1.Ingress, rename func(string) string) {
 	}
 }
 
-// IngressWarnings returns what the author of an Ingress should know: what Warnings returns, and which of its annotations
-// seem to name a backend and are not rewritten with it.
+// IngressWarnings are for the author of an Ingress: those of Warnings, and which of its annotations seem to name a backend and
+// are not rewritten with it.
 func IngressWarnings(ingress *networkingv1.Ingress) []string {
 	warnings := Warnings("Ingress", ingress, false)
 	if optedIn, err := OptedIn(ingress); err != nil || !optedIn {
@@ -79,7 +79,9 @@ func IngressWarnings(ingress *networkingv1.Ingress) []string {
 	author, _ := Backends(ingress)
 	for _, service := range author {
 		for _, key := range NamedElsewhere(ingress, service) {
-			warnings = append(warnings, fmt.Sprintf("annotation %s seems to name backend Service %s: it is left as it is when the backend becomes %s", key, service, AliasServiceName(service)))
+			warnings = append(warnings, fmt.Sprintf("annotation %s seems to name backend Service %s: it is left as it is when the backend "+
+				"becomes %s",
+				key, service, AliasServiceName(service)))
 		}
 	}
 	return warnings
@@ -116,7 +118,7 @@ func setAliases(ingress *networkingv1.Ingress, aliases map[string]string) {
 	ingress.Annotations[AliasesAnnotation] = EncodeAliases(aliases)
 }
 
-// authorsNames is aliases the other way round.
+// authorsNames are the Services by their aliases: Aliases the other way round.
 func authorsNames(aliases map[string]string) map[string]string {
 	author := map[string]string{}
 	for service, alias := range aliases {
@@ -126,7 +128,7 @@ func authorsNames(aliases map[string]string) map[string]string {
 }
 
 // Backends returns the names of the Services that an Ingress sends traffic to, each once: those that its author wrote, and
-// those that it has now. Both are the same unless some have been exchanged for their alias.
+// those that it has now. They differ where a name was replaced by its alias.
 func Backends(ingress *networkingv1.Ingress) (author, now []string) {
 	originals := authorsNames(Aliases(ingress))
 	now = actionServices(ingress)

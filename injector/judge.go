@@ -15,18 +15,19 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Skip says why a Service is not taken over, and what to do about it, in words for the Service's owner. Empty means
-// that nothing stands against it.
+// Skip says why a Service is not taken over, and what to do about it, in words for the Service's owner. It is empty if nothing
+// prevents it.
 type Skip string
 
 // JudgeService looks at the Service alone. ownNamespace is where scale-to-zero itself runs. onlyIngress says that only
-// the traffic of Ingresses is to be taken over, which does not depend on how the Service's own clients reach its pods.
+// the traffic of Ingresses is to be redirected, which does not depend on how the Service's other clients reach its pods.
 // ingresses are the names of those that route to it.
 func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool, ingresses []string) Skip {
 	spec := &service.Spec
 	switch {
 	case service.Namespace == metaSystem || service.Namespace == ownNamespace:
-		return Skip(fmt.Sprintf("Services in namespace %s are never taken over: the cluster, or scale-to-zero itself, depends on them", service.Namespace))
+		return Skip(fmt.Sprintf("Services in namespace %s are never taken over: the cluster, or scale-to-zero itself, depends on them",
+			service.Namespace))
 	case service.Labels[ManagedByLabel] == ManagedBy:
 		return "it is one of scale-to-zero's own Services"
 	case spec.Type == corev1.ServiceTypeExternalName:
@@ -40,7 +41,8 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 	case len(spec.Ports) == 0:
 		return "it has no ports"
 	case len(spec.Ports) > MaxPorts:
-		return Skip(fmt.Sprintf("it has %d ports, and at most %d are taken over, since every interceptor listens on a port for each; move those that visitors use to a Service of their own, and label that one", len(spec.Ports), MaxPorts))
+		return Skip(fmt.Sprintf("it has %d ports, and at most %d are taken over, since every interceptor listens on a port for each; "+
+			"move those that visitors use to a Service of their own, and label that one", len(spec.Ports), MaxPorts))
 	}
 	for _, p := range spec.Ports {
 		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
@@ -50,18 +52,19 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 	return ""
 }
 
-// OnlyByIngress says that a Service cannot be taken over itself, but what comes to it through Ingresses can.
+// OnlyByIngress says that a Service cannot be taken over itself, but the traffic that comes through Ingresses can.
 func OnlyByIngress(service *corev1.Service) bool {
 	local := service.Spec.InternalTrafficPolicy
 	return service.Spec.ClusterIP == corev1.ClusterIPNone || local != nil && *local == corev1.ServiceInternalTrafficPolicyLocal
 }
 
-// optInIngresses says how to take over what comes to a headless Service through Ingresses.
+// optInIngresses says how to opt in the traffic that comes to a headless Service through Ingresses.
 func optInIngresses(service *corev1.Service, ingresses []string) string {
 	if len(ingresses) == 0 {
 		return ". If visitors come through an Ingress, label the Ingress instead; otherwise label a Service with a cluster IP"
 	}
-	return fmt.Sprintf(". Visitors come through an Ingress: kubectl label ingress -n %s %s %s=true", service.Namespace, strings.Join(ingresses, " "), OptInLabel)
+	return fmt.Sprintf(". Visitors come through an Ingress: kubectl label ingress -n %s %s %s=true",
+		service.Namespace, strings.Join(ingresses, " "), OptInLabel)
 }
 
 const metaSystem = "kube-system"
@@ -84,8 +87,8 @@ func speaksHTTP(p corev1.ServicePort) bool {
 	return strings.HasPrefix(strings.ToLower(p.Name), "http")
 }
 
-// Siblings returns the names of the Services that select the workload's pods and that nobody opted in: their clients find
-// nobody there while the workload sleeps. all are the Services of its namespace, and in says which of them are opted in.
+// Siblings returns the names of the Services that select the workload's pods and are not opted in: while the workload sleeps,
+// their clients find no pod. all are those that may select its pods, and in says which of them are opted in.
 func Siblings(w Workload, all []corev1.Service, in func(*corev1.Service) bool) []string {
 	var siblings []string
 	for i := range all {
@@ -99,12 +102,13 @@ func Siblings(w Workload, all []corev1.Service, in func(*corev1.Service) bool) [
 }
 
 // FindWorkload returns the workload that the Service sends traffic to: the one that its settings name, else the only one
-// whose pods its selector matches. candidates are all the workloads of its namespace.
+// whose pods its selector matches. candidates are all that it may be.
 func FindWorkload(service *corev1.Service, s Settings, candidates []Workload) (Workload, Skip) {
 	if s.Workload != "" {
 		i := slices.IndexFunc(candidates, func(w Workload) bool { return w.Ref().String() == s.Workload })
 		if i < 0 {
-			return Workload{}, Skip(fmt.Sprintf("there is no %s, which annotation %sworkload names; it is taken over when there is", s.Workload, Prefix))
+			return Workload{}, Skip(fmt.Sprintf("there is no %s, which annotation %sworkload names; it is taken over once there is",
+				s.Workload, Prefix))
 		}
 		return candidates[i], ""
 	}
@@ -123,22 +127,25 @@ func FindWorkload(service *corev1.Service, s Settings, candidates []Workload) (W
 	case len(scalable) == 1 && len(other) == 0:
 		return scalable[0], ""
 	case len(scalable) == 0 && len(other) == 0:
-		return Workload{}, Skip(fmt.Sprintf("no Deployment or StatefulSet has pods that its selector %s matches; it is taken over when there is one, or when annotation %sworkload names another kind", selectorText(selector), Prefix))
+		return Workload{}, Skip(fmt.Sprintf("no Deployment or StatefulSet has pods that its selector %s matches; "+
+			"it is taken over once there is one, or annotation %sworkload names another kind", selectorText(selector), Prefix))
 	case len(scalable) == 0:
 		return Workload{}, Skip(fmt.Sprintf("its pods are those of %s, which cannot be scaled to zero", names(other)))
 	default:
-		return Workload{}, Skip(fmt.Sprintf("its selector matches the pods of %s; name one with annotation %sworkload", names(append(scalable, other...)), Prefix))
+		return Workload{}, Skip(fmt.Sprintf("its selector matches the pods of %s; name one with annotation %sworkload",
+			names(append(scalable, other...)), Prefix))
 	}
 }
 
-// JudgeWorkload says whether somebody else scales the workload already: KEDA refuses two ScaledObjects on one workload,
-// and two HPAs undo each other. hpas and scaledObjects are all those of its namespace.
+// JudgeWorkload says whether something else scales the workload already: KEDA refuses two ScaledObjects on one workload, and
+// two HPAs undo each other. hpas and scaledObjects are those of the workload, and the ScaledObject with the name of ours.
 func JudgeWorkload(w Workload, hpas []autoscalingv2.HorizontalPodAutoscaler, scaledObjects []keda.ScaledObject) Skip {
 	ours := ScaledObjectName(w.Ref())
 	for i := range scaledObjects {
 		so := &scaledObjects[i]
 		if so.Name != ours && so.Spec.ScaleTargetRef.Name == w.Name && so.Spec.ScaleTargetRef.TargetKind() == w.Kind {
-			return Skip(fmt.Sprintf("ScaledObject %s scales %s already; delete it, or leave %s to it by removing the label", so.Name, w.Ref(), w.Ref()))
+			return Skip(fmt.Sprintf("ScaledObject %s scales %s already; delete it, or leave %s to it by removing the label",
+				so.Name, w.Ref(), w.Ref()))
 		}
 		if so.Name == ours && so.Labels[ManagedByLabel] != ManagedBy {
 			return Skip(fmt.Sprintf("there is a ScaledObject %s that is not scale-to-zero's; rename or delete it", so.Name))
@@ -148,7 +155,8 @@ func JudgeWorkload(w Workload, hpas []autoscalingv2.HorizontalPodAutoscaler, sca
 		hpa := &hpas[i]
 		target := hpa.Spec.ScaleTargetRef
 		if hpa.Name != "keda-hpa-"+ours && target.Name == w.Name && target.Kind == w.Kind {
-			return Skip(fmt.Sprintf("HorizontalPodAutoscaler %s scales %s already; delete it, and set annotation %smax-replicas to go on scaling by load", hpa.Name, w.Ref(), Prefix))
+			return Skip(fmt.Sprintf("HorizontalPodAutoscaler %s scales %s already; delete it, and set annotation %smax-replicas "+
+				"to keep scaling by load", hpa.Name, w.Ref(), Prefix))
 		}
 	}
 	return ""

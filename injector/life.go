@@ -41,33 +41,33 @@ type Life struct {
 }
 
 // Next is what is known after another look. serves says that its pods take requests.
-func (was Life) Next(now time.Time, replicas int32, serves, bypassing bool) Life {
-	is := was
+func (l Life) Next(now time.Time, replicas int32, serves, bypassing bool) Life {
+	is := l
 	asleep, awake := replicas == 0, replicas > 0 && serves
 	switch {
-	case !was.Known:
+	case !l.Known:
 		is = Life{Known: true, Asleep: asleep, Awake: awake, Since: now, Woken: now}
-	case asleep && !was.Asleep:
+	case asleep && !l.Asleep:
 		is.Asleep, is.Awake, is.Since, is.Woken, is.Seen = true, false, now, time.Time{}, true
-	case !asleep && was.Asleep:
+	case !asleep && l.Asleep:
 		is.Asleep, is.Awake, is.Woken, is.Seen = false, awake, now, true
-	case awake && !was.Awake:
+	case awake && !l.Awake:
 		is.Awake, is.Asleep = true, false
 	}
-	if was.Known && is.Awake && !was.Awake {
+	if l.Known && is.Awake && !l.Awake {
 		is.Since, is.Seen = now, true
 	}
-	if is.Bypassing = bypassing; bypassing || was.Bypassing {
+	if is.Bypassing = bypassing; bypassing || l.Bypassing {
 		is.Bypassed = now
 	}
 	return is
 }
 
 // FellAsleep and Awoke say whether that is what has happened since was. A workload that awakes has been seen to wake.
-func (is Life) FellAsleep(was Life) bool { return was.Known && is.Asleep && !was.Asleep }
+func (l Life) FellAsleep(was Life) bool { return was.Known && l.Asleep && !was.Asleep }
 
 // Awoke is described at FellAsleep.
-func (is Life) Awoke(was Life) bool { return was.Known && is.Awake && !was.Awake && !is.Woken.IsZero() }
+func (l Life) Awoke(was Life) bool { return was.Known && l.Awake && !was.Awake && !l.Woken.IsZero() }
 
 // KeptUp is how much longer an app that is up must not sleep, since it may have had visitors whom nobody counted: until one
 // cool-down after its traffic last went past the interceptors. KEDA needs that time too, to find them and the app active
@@ -75,37 +75,37 @@ func (is Life) Awoke(was Life) bool { return was.Known && is.Awake && !was.Awake
 //
 // After a restart of the controller that time is lost. A ScaledObject with a higher minReplicaCount than the settings shows
 // that the controller before it was holding the app.
-func (is Life) KeptUp(now time.Time, s Scaling, so *keda.ScaledObject, uncounted bool) (time.Duration, Life) {
+func (l Life) KeptUp(now time.Time, s Scaling, so *keda.ScaledObject, uncounted bool) (time.Duration, Life) {
 	holding := so != nil && so.Spec.MinReplicaCount != nil && *so.Spec.MinReplicaCount > s.MinReplicas
-	if uncounted || is.Uncounted.IsZero() && holding {
-		is.Uncounted = now
+	if uncounted || l.Uncounted.IsZero() && holding {
+		l.Uncounted = now
 	}
-	if is.Uncounted.IsZero() {
-		return 0, is
+	if l.Uncounted.IsZero() {
+		return 0, l
 	}
-	return max(0, s.Cooldown-now.Sub(is.Uncounted)), is
+	return max(0, s.Cooldown-now.Sub(l.Uncounted)), l
 }
 
 // Limit is how many replicas the workload may have without anybody having asked for more: as many as it may be scaled to, or
 // as it was scaled to before that became less, until these are gone. What was before a restart of the controller a
 // ScaledObject says.
-func (is Life) Limit(replicas int32, s Scaling, so *keda.ScaledObject) (int32, Life) {
-	if is.Within == 0 && so != nil && so.Spec.MaxReplicaCount != nil {
-		is.Within = *so.Spec.MaxReplicaCount
+func (l Life) Limit(replicas int32, s Scaling, so *keda.ScaledObject) (int32, Life) {
+	if l.Within == 0 && so != nil && so.Spec.MaxReplicaCount != nil {
+		l.Within = *so.Spec.MaxReplicaCount
 	}
-	limit := max(s.MaxReplicas, is.Within)
+	limit := max(s.MaxReplicas, l.Within)
 	if replicas <= limit {
-		is.Within = replicas
+		l.Within = replicas
 	}
-	return limit, is
+	return limit, l
 }
 
 // Up is how long the workload has been ready for visitors: 0 during a start that is given its time. hold is the longest time
 // that a request for it may be held, and failing says that its start certainly fails.
-func (is Life) Up(now time.Time, hold time.Duration, failing bool) time.Duration {
-	switch starting := now.Sub(is.Woken); {
-	case is.Awake:
-		return now.Sub(is.Since)
+func (l Life) Up(now time.Time, hold time.Duration, failing bool) time.Duration {
+	switch starting := now.Sub(l.Woken); {
+	case l.Awake:
+		return now.Sub(l.Since)
 	case starting < api.StartTime(hold) && !failing:
 		return 0
 	default:

@@ -18,14 +18,14 @@ const OptInLabel = "scale-to-zero"
 const Prefix = "scale-to-zero/"
 
 const (
-	// SentinelKey is the one key that admission adds to an opted-in Service's selector. No pod carries it, so
+	// SentinelKey is the one key that admission adds to the selector of a Service that is taken over. No pod carries it, so
 	// Kubernetes empties its own EndpointSlices of the Service, and the original selector stays readable in place.
 	SentinelKey = Prefix + "intercepted"
 	// SentinelValue is its value.
 	SentinelValue = "true"
 
-	// RouteAnnotation on the user's Service is how the controller talks to admission: RouteReady asks for the
-	// sentinel, and taking it off for the sentinel's removal. Nobody else can change it.
+	// RouteAnnotation on the user's Service is how the controller asks admission: RouteReady asks for the sentinel, and
+	// removing the annotation asks for the sentinel's removal. Nobody else can change it.
 	RouteAnnotation = Prefix + "route"
 	// RouteReady is its only value.
 	RouteReady = "ready"
@@ -33,18 +33,18 @@ const (
 	// ServiceLabel on our objects names the Service that they were made for.
 	ServiceLabel = Prefix + "service"
 	// ReplicasAnnotation on a workload, and on its ScaledObject, remembers how many replicas the workload had before it was
-	// taken over: KEDA's own memory starts at its first look, which may fall into a sleep, and there need not be a KEDA.
-	// A workload that carries it is ours to scale.
+	// taken over: KEDA's own memory starts at its first look, when the app may be asleep, and there may be no KEDA. We scale
+	// the workloads that carry it.
 	ReplicasAnnotation = Prefix + "replicas"
-	// AliasesAnnotation on the user's Ingress is how the controller talks to admission: it names the backend Services that
-	// are to be reached by their alias Service, as service=alias with commas between. Nobody else can change it.
+	// AliasesAnnotation on the user's Ingress is how the controller asks admission: it names the backend Services to replace by
+	// their alias Service, as service=alias separated by commas. Nobody else can change it.
 	AliasesAnnotation = Prefix + "aliases"
 	// ScalingAnnotation on a route slice is what the Service asks of the scaling of its workload, as JSON.
 	ScalingAnnotation = Prefix + "scaling"
-	// FailOpenAnnotation on a route slice says that it lists the real pods, for want of an interceptor.
+	// FailOpenAnnotation on a route slice says that it lists the real pods because no interceptor is ready.
 	FailOpenAnnotation = Prefix + "fail-open"
 	// UnprovenAnnotation on a route slice says that the interceptors' way to the pods is not proven: UnprovenYet while no pod
-	// has been ready, and then, if it is blocked, why the app is given back.
+	// has been ready, and then, if it is blocked, why the app is restored.
 	UnprovenAnnotation = Prefix + "unproven"
 	// UnprovenYet is its value until there is a ready pod.
 	UnprovenYet = "yet"
@@ -52,13 +52,13 @@ const (
 	UnusedAnnotation = Prefix + "unused-since"
 	// RoleAlias marks an alias Service.
 	RoleAlias = "alias"
-	// SinceAnnotation on a route slice or a ScaledObject says when giving the app back began, in RFC 3339.
+	// SinceAnnotation on a route slice or a ScaledObject says when restoring the app began, in RFC 3339.
 	SinceAnnotation = Prefix + "restoring-since"
-	// RestoringAnnotation on the controllers' Deployment makes them give every app back until the time that it holds, in
-	// RFC 3339. A time, so that an uninstall that was broken off is forgotten by itself.
+	// RestoringAnnotation on the controllers' Deployment has them restore every app until the time that it holds, in RFC 3339.
+	// It is a time so that an interrupted uninstall expires by itself.
 	RestoringAnnotation = Prefix + "restoring-until"
 
-	// ManagedByLabel is on everything we make.
+	// ManagedByLabel is on everything that we create.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	// ManagedBy is its value, and our field manager's name.
 	ManagedBy = "scale-to-zero"
@@ -82,8 +82,8 @@ func ScaledObjectName(w api.Workload) string {
 	return bounded(w.Name, "-"+strings.ToLower(w.Kind), 54)
 }
 
-// bounded joins name and suffix; when they are longer than limit it cuts the name and puts a hash of all of it in, so
-// that two long names do not meet.
+// bounded joins name and suffix. If the result is longer than limit, it cuts the name and inserts a hash of all of it, so that
+// two long names do not collide.
 func bounded(name, suffix string, limit int) string {
 	if len(name)+len(suffix) <= limit {
 		return name + suffix

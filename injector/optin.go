@@ -13,8 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// EnabledAnnotation is OptInLabel as an annotation: many charts have no value for a Service's labels, and one for its
-// annotations.
+// EnabledAnnotation is OptInLabel as an annotation: many charts have a value for a Service's annotations, and none for its
+// labels.
 const EnabledAnnotation = Prefix + "enabled"
 
 // OptedIn says whether the label or the annotation of a Service, an Ingress or a Namespace opts it in. A value that is
@@ -60,16 +60,18 @@ func UndoOptIn(kind string, o metav1.Object) string {
 	return strings.Join(commands, " && ")
 }
 
-// Warnings returns what the author of a write should know about the opt-in and the settings of a Service ("Service"), an
-// Ingress or a Namespace, although nothing forbids them. takenOver says that a Service is taken over: its Namespace or an
-// Ingress may have opted it in, which the Service does not show.
+// Warnings returns what the author of a write should know about the opt-in and the settings of a Service ("Service"), an Ingress
+// or a Namespace, although they are allowed. takenOver says that a Service is taken over: its Namespace or an Ingress may have
+// opted it in, which the Service itself does not show.
 func Warnings(kind string, o metav1.Object, takenOver bool) []string {
 	var warnings []string
 	if _, ok := o.GetAnnotations()[OptInLabel]; ok {
-		warnings = append(warnings, fmt.Sprintf("annotation %s does nothing: use label %s or annotation %s", OptInLabel, OptInLabel, EnabledAnnotation))
+		warnings = append(warnings, fmt.Sprintf("annotation %s does nothing: use label %s or annotation %s", OptInLabel, OptInLabel,
+			EnabledAnnotation))
 	}
 	if _, ok := o.GetLabels()[EnabledAnnotation]; ok {
-		warnings = append(warnings, fmt.Sprintf("label %s does nothing: use label %s or annotation %s", EnabledAnnotation, OptInLabel, EnabledAnnotation))
+		warnings = append(warnings, fmt.Sprintf("label %s does nothing: use label %s or annotation %s", EnabledAnnotation, OptInLabel,
+			EnabledAnnotation))
 	}
 	optedIn, err := OptedIn(o)
 	if optedIn || err != nil || takenOver || OptedOut(o) {

@@ -12,8 +12,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-// ChangedFields returns the fields of a ScaledObject's spec that are ours and differ. Others, such as advanced and fallback,
-// are their owner's to set.
+// ChangedFields returns the fields of a ScaledObject's spec that are ours and differ. Others, such as advanced and fallback, are
+// the user's to set.
 func ChangedFields(before, after keda.ScaledObjectSpec) []string {
 	var changed []string
 	for _, f := range []struct {
@@ -35,15 +35,16 @@ func ChangedFields(before, after keda.ScaledObjectSpec) []string {
 	return changed
 }
 
-// instead says what to do in the place of a change that is undone.
-const instead = "Set " + Prefix + "cooldown, min-replicas, max-replicas or target-pending-requests on the Service; other triggers are not supported"
+// instead says what to do instead of a change that is undone.
+const instead = "Set " + Prefix + "cooldown, min-replicas, max-replicas or target-pending-requests on the Service; other triggers " +
+	"are not supported"
 
-// UndoneWarning is for who changes such fields of a ScaledObject of ours.
+// UndoneWarning is for a user who changes such fields of a ScaledObject of ours.
 func UndoneWarning(name string, changed []string) string {
 	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and undoes this change of %s. %s.", name, strings.Join(changed, ", "), instead)
 }
 
-// UndoneNote tells in an event that it was undone.
+// UndoneNote is the event that reports that it was undone.
 func UndoneNote(name string, changed []string) string {
 	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and has undone a change of %s. %s", name, strings.Join(changed, ", "), instead)
 }

@@ -62,5 +62,6 @@ func (p pause) toKeep() string {
 	if p.so == nil {
 		return fmt.Sprintf("To keep it there, opt it out first (label %s=false)", OptInLabel)
 	}
-	return fmt.Sprintf("To keep it there: kubectl annotate scaledobject -n %s %s %s=0", p.so.Namespace, p.so.Name, keda.PausedReplicasAnnotation)
+	return fmt.Sprintf("To keep it there: kubectl annotate scaledobject -n %s %s %s=0", p.so.Namespace, p.so.Name,
+		keda.PausedReplicasAnnotation)
 }

@@ -213,7 +213,8 @@ func (in *injection) prove() (Proof, Question) {
 		return Proof{}, q
 	}
 	if way.Failed != "" {
-		return Proof{Lacks: Skip(fmt.Sprintf("scale-to-zero's controller cannot ask its interceptors over gRPC whether they reach the pods (%s); "+
+		return Proof{Lacks: Skip(fmt.Sprintf("scale-to-zero's controller cannot ask its interceptors over gRPC "+
+			"whether they reach the pods (%s); "+
 			"does a NetworkPolicy in namespace %s forbid it?", way.Failed, in.o.Install.Namespace))}, Question{}
 	}
 	return Prove(way.Found, listed, way.Allow), Question{}
@@ -379,5 +380,6 @@ func (in *injection) podsListed() (Skip, Question) {
 	case !*o.Answers.Native:
 		return "", Question{}
 	}
-	return Skip(fmt.Sprintf("Kubernetes has not listed the pods of Service %s yet, which take requests before they are ready", direct)), Question{}
+	return Skip(fmt.Sprintf("Kubernetes has not listed the pods of Service %s yet, which take requests before they are ready",
+		direct)), Question{}
 }

@@ -55,7 +55,8 @@ func (in *injection) redirect() Question {
 	if in.front.Alias {
 		note += " Clients that call the Service directly do not wake it."
 	} else {
-		note += fmt.Sprintf(" kubectl port-forward, logs and exec find no pods behind service/%s now: use %s.", o.Service.Name, kubectlName(in.v.Workload))
+		note += fmt.Sprintf(" kubectl port-forward, logs and exec find no pods behind service/%s now: use %s.", o.Service.Name,
+			kubectlName(in.v.Workload))
 	}
 	granted := in.clone()
 	before := granted.Memory.Reported[ReasonInjected]
@@ -80,7 +81,8 @@ func (in *injection) redirect() Question {
 func (in *injection) failOpen() Question {
 	in.Phase = PhaseFailedOpen
 	open := RouteSlices(in.front.Service, in.o.Service, in.routes, in.v.Settings, Published{})
-	note := fmt.Sprintf("No interceptor of scale-to-zero is ready; requests go to the pods of %s directly, and it stays awake until one is", in.v.Workload.Ref())
+	note := fmt.Sprintf("No interceptor of scale-to-zero is ready; requests go to the pods of %s directly, and it stays awake until "+
+		"one is", in.v.Workload.Ref())
 	if FailOpen(open, in.o.DirectSlices) {
 		in.writeSlices(open)
 	} else {
@@ -95,7 +97,8 @@ func (in *injection) failOpen() Question {
 // warnOfFamily reports that one of the Front's IP families is without interceptors, if that lasts: the slices of the
 // families are not written at the same moment.
 func (in *injection) warnOfFamily() {
-	note := fmt.Sprintf("No interceptor of scale-to-zero can be reached over %s; requests over it fail until one can, others succeed", in.missing)
+	note := fmt.Sprintf("No interceptor of scale-to-zero can be reached over %s; requests over it fail until one can, others succeed",
+		in.missing)
 	if in.waited(note, in.o.Now) < reportAfter {
 		in.Soon = true
 		return
@@ -141,7 +144,8 @@ func (in *injection) warn(out *Outcome) Question {
 	})
 	if len(siblings) > 0 {
 		out.once(corev1.EventTypeWarning, ReasonSiblings, fmt.Sprintf(
-			"%s also serves Service %s, whose requests are neither counted nor wake it: while it sleeps, they find no pod. Label that %s=true too, or send its clients here",
+			"%s also serves Service %s, whose requests are neither counted nor wake it: while it sleeps, they find no pod. Label that "+
+				"%s=true too, or send its clients here",
 			in.v.Workload.Ref(), strings.Join(siblings, ", "), OptInLabel), o.Service)
 	}
 	return Question{}
@@ -163,7 +167,8 @@ func (in *injection) warnOfAnnotations(out *Outcome) {
 		return
 	}
 	out.once(corev1.EventTypeWarning, ReasonAnnotation, fmt.Sprintf(
-		"%s: it seems to name Service %s, which the Ingress now reaches by %s. It is left as it is. If it should follow, opt in the Service instead of the Ingress: "+
+		"%s: it seems to name Service %s, which the Ingress now reaches by %s. It is left as it is. If it should follow, opt in the "+
+			"Service instead of the Ingress: "+
 			"kubectl label service -n %s %s %s=true",
 		strings.Join(notes, "; "), service.Name, in.front.Service.Name, service.Namespace, service.Name, OptInLabel), objects...)
 }
@@ -199,7 +204,8 @@ func (p *planner) warnUnvisited(f Front) Question {
 		return Question{}
 	}
 	p.once(corev1.EventTypeWarning, ReasonUnvisited, fmt.Sprintf(
-		"No request has come to Service %s of late, and no Ingress, Gateway API route, load balancer or node port exposes it. It was opted in together with others. "+
+		"No request has come to Service %s of late, and no Ingress, Gateway API route, load balancer or node port exposes it. It was "+
+			"opted in together with others. "+
 			"Unless a request comes, %s sleeps after %s, and then only a request wakes it. "+
 			"If it works without requests, as a worker or a scheduler does, keep it awake: kubectl annotate service -n %s %s %smin-replicas=1",
 		o.Service.Name, v.Workload.Ref(), Short(cooldown), o.Service.Namespace, o.Service.Name, Prefix))

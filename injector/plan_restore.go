@@ -141,7 +141,8 @@ func (p *planner) askBack(f *Front) {
 	p.Soon = true
 	ask.Ignored = p.clone()
 	ask.Ignored.once(corev1.EventTypeWarning, ReasonRestoring,
-		"Not restored yet: scale-to-zero's admission webhook did not answer, so requests still go through the interceptors; trying again", p.o.Service)
+		"Not restored yet: scale-to-zero's admission webhook did not answer, so requests still go through the interceptors; trying "+
+			"again", p.o.Service)
 	p.Ask = append(p.Ask, ask)
 }
 
@@ -150,7 +151,8 @@ func (p *planner) askBack(f *Front) {
 // no pods, or leads to the interceptors itself.
 func (p *planner) podsBack(w Target) (bool, Question) {
 	o := p.o
-	if p.v.Scope == ScopeService || w.Object == nil || len(OriginalSelector(o.Service)) == 0 || o.Service.Spec.Type == corev1.ServiceTypeExternalName {
+	if p.v.Scope == ScopeService || w.Object == nil || len(OriginalSelector(o.Service)) == 0 ||
+		o.Service.Spec.Type == corev1.ServiceTypeExternalName {
 		return true, Question{}
 	}
 	if o.Answers.Native == nil {
@@ -236,5 +238,8 @@ func (p *planner) remove(f *Front, w Target, back bool) {
 	default:
 		note += fmt.Sprintf("; %s has %s", f.Routes.Workload, replicasText(w.Workload.Replicas))
 	}
-	p.Deleted = append(p.Deleted, Report{Type: corev1.EventTypeNormal, Reason: ReasonRestored, Note: note, Objects: present([]Object{p.o.Service, w.Object})})
+	p.Deleted = append(p.Deleted, Report{
+		Type: corev1.EventTypeNormal, Reason: ReasonRestored, Note: note,
+		Objects: present([]Object{p.o.Service, w.Object}),
+	})
 }

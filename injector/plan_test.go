@@ -52,29 +52,47 @@ func TestPhases(t *testing.T) {
 		"wanted, and nobody listens":                          {[]func(*world){deaf}, "Listening: " + made + ", soon"},
 		"wanted, and no interceptor":                          {[]func(*world){func(w *world) { w.addresses = nil }}, "Listening: " + made + ", soon"},
 		"all listen, and the direct Service has no slice yet": {nil, "Proving: " + made + ", soon"},
-		"all listen, and the way is blocked": {[]func(*world){func(w *world) { w.reconcile(); w.blocked = true }},
-			"Proving: soon"},
-		"all listen, and nobody can be asked": {[]func(*world){func(w *world) { w.reconcile(); w.unasked = "Unavailable" }},
-			"Proving: soon"},
-		"all is proven": {[]func(*world){func(w *world) { w.reconcile() }},
-			"Redirecting: try web-deployment, update web-scale-to-zero-ipv4(2), ask web route=ready"},
-		"asleep, so that nothing can be proven": {[]func(*world){asleep, func(w *world) { w.reconcile() }},
-			"Redirecting: try web-deployment, update web-scale-to-zero-ipv4(2), ask web route=ready"},
-		"without KEDA": {[]func(*world){func(w *world) { w.keda = false; w.reconcile() }},
-			"Redirecting: update web-scale-to-zero-ipv4(2), ask web route=ready"},
-		"admission did not answer": {[]func(*world){func(w *world) { w.admission = false; w.reconcile(); w.reconcile() }},
-			"Redirecting: ask web route=ready"},
+		"all listen, and the way is blocked": {
+			[]func(*world){func(w *world) { w.reconcile(); w.blocked = true }},
+			"Proving: soon",
+		},
+		"all listen, and nobody can be asked": {
+			[]func(*world){func(w *world) { w.reconcile(); w.unasked = "Unavailable" }},
+			"Proving: soon",
+		},
+		"all is proven": {
+			[]func(*world){func(w *world) { w.reconcile() }},
+			"Redirecting: try web-deployment, update web-scale-to-zero-ipv4(2), ask web route=ready",
+		},
+		"asleep, so that nothing can be proven": {
+			[]func(*world){asleep, func(w *world) { w.reconcile() }},
+			"Redirecting: try web-deployment, update web-scale-to-zero-ipv4(2), ask web route=ready",
+		},
+		"without KEDA": {
+			[]func(*world){func(w *world) { w.keda = false; w.reconcile() }},
+			"Redirecting: update web-scale-to-zero-ipv4(2), ask web route=ready",
+		},
+		"admission did not answer": {
+			[]func(*world){func(w *world) { w.admission = false; w.reconcile(); w.reconcile() }},
+			"Redirecting: ask web route=ready",
+		},
 		"redirected": {[]func(*world){redirected}, "Redirected: "},
 		"redirected, and an interceptor comes that does not listen": {[]func(*world){redirected, func(w *world) {
 			w.addresses = append(w.addresses, "198.18.0.4")
 			w.deaf["198.18.0.4"] = true
 		}}, "Redirected: after 5s"},
-		"redirected, and an interceptor comes": {[]func(*world){redirected, func(w *world) { w.addresses = append(w.addresses, "198.18.0.4") }},
-			"Redirected: update web-scale-to-zero-ipv4(3)"},
-		"redirected, and no interceptor is ready": {[]func(*world){redirected, func(w *world) { w.addresses = nil }},
-			"FailedOpen: update web-scale-to-zero-ipv4(1), report NoInterceptor"},
-		"asleep, and no interceptor is ready": {[]func(*world){redirected, asleep, func(w *world) { w.addresses = nil }},
-			"FailedOpen: report NoInterceptor"},
+		"redirected, and an interceptor comes": {
+			[]func(*world){redirected, func(w *world) { w.addresses = append(w.addresses, "198.18.0.4") }},
+			"Redirected: update web-scale-to-zero-ipv4(3)",
+		},
+		"redirected, and no interceptor is ready": {
+			[]func(*world){redirected, func(w *world) { w.addresses = nil }},
+			"FailedOpen: update web-scale-to-zero-ipv4(1), report NoInterceptor",
+		},
+		"asleep, and no interceptor is ready": {
+			[]func(*world){redirected, asleep, func(w *world) { w.addresses = nil }},
+			"FailedOpen: report NoInterceptor",
+		},
 		"failed open, and an interceptor is ready that does not listen": {[]func(*world){redirected, func(w *world) {
 			w.addresses = nil
 			w.reconcile()
@@ -85,8 +103,10 @@ func TestPhases(t *testing.T) {
 			w.reconcile()
 			w.addresses = []string{"198.18.0.2"}
 		}}, "Redirected: update web-scale-to-zero-ipv4(1), report Injected"},
-		"redirected asleep, and the way is open": {[]func(*world){asleep, redirected, func(w *world) { w.workload.Replicas, w.workload.ReadyReplicas = 1, 1 }},
-			"Redirected: update web-scale-to-zero-ipv4(2)"},
+		"redirected asleep, and the way is open": {
+			[]func(*world){asleep, redirected, func(w *world) { w.workload.Replicas, w.workload.ReadyReplicas = 1, 1 }},
+			"Redirected: update web-scale-to-zero-ipv4(2)",
+		},
 		"redirected asleep, and the way is blocked": {[]func(*world){asleep, redirected, func(w *world) {
 			w.workload.Replicas, w.workload.ReadyReplicas, w.blocked = 1, 1, true
 		}}, "Redirected: after 1s"},
@@ -104,14 +124,22 @@ func TestPhases(t *testing.T) {
 		"not wanted, and admission was away":  {[]func(*world){redirected, func(w *world) { w.admission = false }, optOut}, "Restoring: update web-scale-to-zero-ipv4(2), ask web route=, soon"},
 		"not wanted, and no pod is ready yet": {[]func(*world){redirected, asleep, optOut, func(w *world) { w.reconcile() }}, "Restoring: soon"},
 		"not wanted, and no pod comes":        {[]func(*world){redirected, asleep, optOut, func(w *world) { w.reconcile() }, late}, "Absent: delete web-scale-to-zero-ipv4, delete web-direct, free web"},
-		"not wanted, and a pod is ready": {[]func(*world){redirected, optOut, func(w *world) { w.reconcile(); w.kubernetes() }},
-			"Absent: delete web-scale-to-zero-ipv4, delete web-direct, free web"},
-		"not wanted, and another Service keeps the workload": {[]func(*world){redirected, optOut, func(w *world) { w.reconcile(); w.native, w.kept = true, true }},
-			"Absent: delete web-scale-to-zero-ipv4, delete web-direct, free web"},
-		"the workload is gone": {[]func(*world){redirected, func(w *world) { w.gone, w.skip = true, "no Deployment has its pods" }},
-			"Restoring: update web-scale-to-zero-ipv4(2), ask web route=, soon"},
-		"the workload may not be read": {[]func(*world){redirected, optOut, func(w *world) { w.forbidden = "no right" }},
-			"Restoring: update web-scale-to-zero-ipv4(2), report Restoring, after 10s"},
+		"not wanted, and a pod is ready": {
+			[]func(*world){redirected, optOut, func(w *world) { w.reconcile(); w.kubernetes() }},
+			"Absent: delete web-scale-to-zero-ipv4, delete web-direct, free web",
+		},
+		"not wanted, and another Service keeps the workload": {
+			[]func(*world){redirected, optOut, func(w *world) { w.reconcile(); w.native, w.kept = true, true }},
+			"Absent: delete web-scale-to-zero-ipv4, delete web-direct, free web",
+		},
+		"the workload is gone": {
+			[]func(*world){redirected, func(w *world) { w.gone, w.skip = true, "no Deployment has its pods" }},
+			"Restoring: update web-scale-to-zero-ipv4(2), ask web route=, soon",
+		},
+		"the workload may not be read": {
+			[]func(*world){redirected, optOut, func(w *world) { w.forbidden = "no right" }},
+			"Restoring: update web-scale-to-zero-ipv4(2), report Restoring, after 10s",
+		},
 		"everything is restored": {[]func(*world){func(w *world) { w.restoringFor = time.Minute }}, "Absent: after 1m0s"},
 		"a name is taken":        {[]func(*world){func(w *world) { w.foreign = "web-direct" }}, "Absent: report InjectionSkipped"},
 		"no workload":            {[]func(*world){func(w *world) { w.skip = "no Deployment has its pods" }}, "Absent: report InjectionSkipped"},
@@ -119,24 +147,34 @@ func TestPhases(t *testing.T) {
 			w.skip, w.service.CreationTimestamp = "no Deployment has its pods", metav1.NewTime(w.now.Add(-time.Second))
 		}}, "Absent: after 4s"},
 
-		"by an Ingress": {[]func(*world){byIngress},
-			"Proving: create web-direct, create web-scale-to-zero, create web-scale-to-zero-scale-to-zero-ipv4(0), soon"},
-		"by an Ingress, proven": {[]func(*world){byIngress, func(w *world) { w.reconcile() }},
-			"Redirecting: try web-deployment, update web-scale-to-zero-scale-to-zero-ipv4(2), ask front aliases=web=web-scale-to-zero"},
+		"by an Ingress": {
+			[]func(*world){byIngress},
+			"Proving: create web-direct, create web-scale-to-zero, create web-scale-to-zero-scale-to-zero-ipv4(0), soon",
+		},
+		"by an Ingress, proven": {
+			[]func(*world){byIngress, func(w *world) { w.reconcile() }},
+			"Redirecting: try web-deployment, update web-scale-to-zero-scale-to-zero-ipv4(2), ask front aliases=web=web-scale-to-zero",
+		},
 		"by an Ingress, redirected": {[]func(*world){byIngress, redirected}, "Redirected: "},
 		"by an Ingress, not wanted": {[]func(*world){byIngress, redirected, optOut}, "Restoring: update web-scale-to-zero-scale-to-zero-ipv4(2), soon"},
-		"by an Ingress, pods back": {[]func(*world){byIngress, redirected, optOut, func(w *world) { w.reconcile(); w.kubernetes() }},
-			"Restoring: ask front aliases=, soon"},
-		"by an Ingress, turned back": {[]func(*world){byIngress, redirected, optOut, func(w *world) { w.reconcile(); w.kubernetes(); w.reconcile() }},
-			"Lingering: update web-scale-to-zero, after 30s"},
+		"by an Ingress, pods back": {
+			[]func(*world){byIngress, redirected, optOut, func(w *world) { w.reconcile(); w.kubernetes() }},
+			"Restoring: ask front aliases=, soon",
+		},
+		"by an Ingress, turned back": {
+			[]func(*world){byIngress, redirected, optOut, func(w *world) { w.reconcile(); w.kubernetes(); w.reconcile() }},
+			"Lingering: update web-scale-to-zero, after 30s",
+		},
 		"by an Ingress, unused for long": {[]func(*world){byIngress, redirected, optOut, func(w *world) {
 			w.reconcile()
 			w.kubernetes()
 			w.reconcile()
 			w.reconcile()
 		}, late}, "Absent: delete web-scale-to-zero-scale-to-zero-ipv4, delete web-scale-to-zero, delete web-direct, free web-scale-to-zero"},
-		"the Service in place of its Ingress": {[]func(*world){byIngress, redirected, optOut, func(w *world) { w.service.Labels[OptInLabel] = "true" }},
-			"Redirecting: try web-deployment, create web-scale-to-zero-ipv4(2), ask web route=ready"},
+		"the Service in place of its Ingress": {
+			[]func(*world){byIngress, redirected, optOut, func(w *world) { w.service.Labels[OptInLabel] = "true" }},
+			"Redirecting: try web-deployment, create web-scale-to-zero-ipv4(2), ask web route=ready",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, tc.world...)
@@ -154,7 +192,7 @@ func TestTakeoverEnds(t *testing.T) {
 	for seed := range uint64(400) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test draws the same again
+			random := rand.New(rand.NewPCG(seed, 1))
 			w := newWorld(t)
 			alias := random.IntN(2) == 0
 			if alias {

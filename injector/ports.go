@@ -54,8 +54,8 @@ func (ps *Ports) Get(r Route, now time.Time) (int32, error) {
 	size := ps.high - ps.low + 1
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s/%s/%s", r.Namespace, r.Service, r.Port)
-	// Starting at a place of the route's own makes it unlikely that a controller which has just taken over, and does
-	// not know what rests, gives out what another has freed a moment ago; and a route that comes back gets its port back.
+	// Each route starts its search at a place of its own. So a new leader, which does not know which ports rest, is unlikely to
+	// give out a port that was freed a moment ago; and a route that comes back gets its port back.
 	start := int32(int64(h.Sum32()) % int64(size)) //nolint:gosec // less than size
 	for i := range size {
 		p := ps.low + (start+i)%size
@@ -69,7 +69,8 @@ func (ps *Ports) Get(r Route, now time.Time) (int32, error) {
 		ps.owner[p], ps.port[r] = r, p
 		return p, nil
 	}
-	return 0, fmt.Errorf("giving route %s/%s port %q an interceptor port: all %d from %d to %d are in use or rest for %s after use; widen the range",
+	return 0, fmt.Errorf("giving route %s/%s port %q an interceptor port: all %d from %d to %d are in use or rest for %s after use; "+
+		"widen the range",
 		r.Namespace, r.Service, r.Port, size, ps.low, ps.high, PortRest)
 }
 

@@ -21,11 +21,11 @@ import (
 //
 //  1. its appProtocol, if that is a known one;
 //  2. the annotation, whose value is setting, auto included;
-//  3. a name or a number of protocols in which the server speaks first, so that nobody waits there for a client that says
-//     nothing. A wrong guess costs no connection: whatever is spoken is bytes. That is not so of http, which is why a name
-//     that begins with it decides nothing here.
+//  3. a name or number of a protocol in which the server speaks first, so that nobody waits there for a silent client. A wrong
+//     guess breaks no connection, since any protocol passes as bytes. With http it might, so a name that begins with it
+//     decides nothing here.
 //
-// Else the first bytes of each connection tell.
+// Otherwise the first bytes of each connection decide.
 func protocol(p corev1.ServicePort, setting string) string {
 	if p.AppProtocol != nil {
 		if known := appProtocol(*p.AppProtocol); known != "" {
@@ -75,7 +75,8 @@ func serverSpeaksFirst(p corev1.ServicePort) bool {
 	return false
 }
 
-const protocolsAllowed = "auto, http or tcp; for a port alone PORT=PROTOCOL, with its name or number, and commas between several, as in http,5432=tcp"
+const protocolsAllowed = "auto, http or tcp; for one port PORT=PROTOCOL, with its name or number; several separated by commas, as " +
+	"in http,5432=tcp"
 
 // parseProtocols reads annotation protocol.
 func parseProtocols(value string) (portValues, bool) {
@@ -89,7 +90,7 @@ type portValues struct {
 }
 
 // parsePortValues reads an annotation about ports: VALUE for all ports, PORT=VALUE for one, or several of these with commas
-// between, in which VALUE alone is for the ports that are not named.
+// between, in which VALUE alone is for all other ports.
 func parsePortValues(value string, allowed ...string) (_ portValues, ok bool) {
 	said := portValues{ports: map[string]string{}}
 	for entry := range strings.SplitSeq(value, ",") {
@@ -133,9 +134,9 @@ func (said portValues) of(p corev1.ServicePort) string {
 }
 
 // CheckPorts says whether every port that the Service's own annotations protocol and proxy-protocol name is one of its ports,
-// and named once: an entry that is passed over is a setting that does nothing. A Namespace's annotation and an Ingress's are
-// for several Services, which need not all have the port. The error is one that the user must fix; a value that does not
-// parse is ParseSettings' to report.
+// and named once: an ignored entry would be a setting that does nothing. A Namespace's annotation and an Ingress's apply to
+// several Services, not all of which have the port. The error is the user's to fix; ParseSettings reports values that do not
+// parse.
 func CheckPorts(service *corev1.Service) error {
 	protocols, _ := parseProtocols(service.Annotations[Prefix+"protocol"])
 	proxied, _ := parseProxyProtocol(service.Annotations[Prefix+"proxy-protocol"])
@@ -150,7 +151,10 @@ func checkPorts(service *corev1.Service, setting string, said portValues) error 
 		number := strconv.Itoa(int(p.Port))
 		_, byName := said.ports[p.Name]
 		if _, byNumber := said.ports[number]; byName && byNumber && p.Name != number {
-			return &SettingError{Key: "annotation " + Prefix + setting, Value: value, Allowed: fmt.Sprintf("%s and %s are one port; name it once", p.Name, number)}
+			return &SettingError{
+				Key: "annotation " + Prefix + setting, Value: value,
+				Allowed: fmt.Sprintf("%s and %s are one port; name it once", p.Name, number),
+			}
 		}
 		delete(unknown, p.Name)
 		delete(unknown, number)
@@ -164,6 +168,7 @@ func checkPorts(service *corev1.Service, setting string, said portValues) error 
 	}
 	return &SettingError{
 		Key: "annotation " + Prefix + setting, Value: value,
-		Allowed: fmt.Sprintf("Service %s has no port %s; it has %s", service.Name, strings.Join(slices.Sorted(maps.Keys(unknown)), ", "), strings.Join(has, ", ")),
+		Allowed: fmt.Sprintf("Service %s has no port %s; it has %s", service.Name, strings.Join(slices.Sorted(maps.Keys(unknown)), ", "),
+			strings.Join(has, ", ")),
 	}
 }

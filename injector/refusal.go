@@ -12,16 +12,16 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// Refusal is why the API server does not take a write of ours, in its own words, and what its reader can do about it.
+// Refusal is why the API server refuses a write of ours, in its own words, and what the reader can do about it.
 type Refusal struct {
 	Why, Advice string
 }
 
-// maxWhy bounds what of an API server's message goes into an event.
+// maxWhy bounds how much of the API server's message goes into an event.
 const maxWhy = 400
 
-// RefusalOf reads an error of the API server. It is false for one that says nothing about the write, such as a conflict or a
-// time-out, and for a namespace that is being deleted.
+// RefusalOf reads an error of the API server. It is false for errors that say nothing about the write, such as a conflict or a
+// time-out, and in a namespace that is being deleted.
 func RefusalOf(err error) (Refusal, bool) {
 	var api apierrors.APIStatus
 	if !errors.As(err, &api) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -42,16 +42,16 @@ func RefusalOf(err error) (Refusal, bool) {
 	}
 }
 
-// advice goes by the words of the API server's own plugins: their errors have no other mark.
+// advice depends on the words of the API server's own plugins: nothing else tells their errors apart.
 func advice(message string) string {
 	says := func(words string) bool { return strings.Contains(message, words) }
 	switch {
 	case says("exceeded quota"), says("failed quota"):
-		return "Raise that ResourceQuota, or make room in it"
+		return "Raise that ResourceQuota, or free some of it"
 	case says("endpoint address") && says("is not allowed"): // OpenShift's RestrictedEndpointsAdmission
 		return "Allow scale-to-zero's controller to create endpointslices/restricted (discovery.k8s.io), as its chart does"
 	case says("is forbidden: User "): // RBAC
-		return "Allow it, as scale-to-zero's chart does: its ClusterRole has been changed, or is of another version"
+		return "Grant that right, as scale-to-zero's chart does: its ClusterRole was changed, or is of another version"
 	case says("denied"):
 		return "Exempt objects with the label " + ManagedByLabel + "=" + ManagedBy + " from that policy, or change it"
 	default:

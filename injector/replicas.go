@@ -9,12 +9,11 @@ import (
 	"strings"
 )
 
-// KeepReplicas is what admission does to the replica count that a write gives a workload of ours: the count that its chart
-// always says, which is the remembered one, is no wish to wake it, nor to undo what KEDA has scaled it to, so the count
-// stays as it is. Any other count is a wish, and is remembered from now on. It returns the count to be written and the
-// value of ReplicasAnnotation.
+// KeepReplicas is what admission does to the replica count in a write of a workload that we scale. A write that repeats the
+// remembered count keeps the current one: applying a chart again must neither wake the app nor undo KEDA's scaling. Any other
+// count is a request, and is remembered from now on. It returns the count to write and the value of ReplicasAnnotation.
 //
-// It is for writes of the workload itself; the scale subresource, as `kubectl scale` and KEDA use it, does not come here.
+// It applies to writes of the workload itself, and not to the scale subresource, which `kubectl scale` and KEDA use.
 func KeepReplicas(annotations map[string]string, old, wanted int32) (replicas int32, remembered string) {
 	before := Remembered(annotations)
 	if wanted == before {
@@ -26,15 +25,16 @@ func KeepReplicas(annotations map[string]string, old, wanted int32) (replicas in
 	return wanted, strconv.Itoa(int(before))
 }
 
-// KeptWarning is for a person whose write gave a workload another count than it keeps; nothing for others. Deployment tools
-// apply a chart again and again, and mean its count only for the first time: to warn them each time is noise.
+// KeptWarning is for a person whose replica count was not applied; it is empty for tools. These apply a chart again and again
+// and mean its count only the first time: to warn them each time is noise.
 func KeptWarning(fieldManager, workload string, kept, wanted int32) string {
 	if kept == wanted || !strings.HasPrefix(fieldManager, "kubectl") {
 		return ""
 	}
-	why := fmt.Sprintf("%s keeps %s: scale-to-zero takes %d for the chart's count, applied again.", workload, replicasText(kept), wanted)
+	why := fmt.Sprintf("%s keeps %s: %d is its chart's count, so scale-to-zero takes this write for the chart applied again.", workload,
+		replicasText(kept), wanted)
 	if kept == 0 {
-		return why + " A visit or `kubectl scale` wakes it."
+		return why + " A request or `kubectl scale` wakes it."
 	}
 	return why + " `kubectl scale` changes it."
 }

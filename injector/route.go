@@ -26,12 +26,12 @@ func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen map[s
 		Cooldown:    api.Duration(s.Cooldown),
 		NeverSleeps: s.MinReplicas > 0,
 		HoldTimeout: api.Duration(s.HoldTimeout),
-		// Kube-proxies see to it that a client keeps to one interceptor, and the interceptors that it keeps to one pod.
+		// Kube-proxies keep a client at one interceptor, and the interceptors keep it at one pod.
 		ClientAffinity: service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		WaitingPage:    s.WaitingPage,
 		AffinityCookie: s.AffinityCookie,
 	}
-	r.IgnorePaths, _ = parseIgnorePaths(s.IgnorePaths) // what does not parse was denied, or has skipped the Service
+	r.IgnorePaths, _ = parseIgnorePaths(s.IgnorePaths) // what does not parse was denied, or has the Service skipped
 	r.IgnoreAgents, r.CountKnownAgents, _ = parseIgnoreAgents(s.IgnoreAgents)
 	proxied, _ := parseProxyProtocol(s.ProxyProtocol)
 	for _, p := range service.Spec.Ports {
@@ -97,8 +97,8 @@ func (i Interceptor) family() corev1.IPFamily {
 	return corev1.IPv6Protocol
 }
 
-// ready says that an endpoint takes requests and goes on doing so. No condition means ready, as the API defines it; where
-// addresses are published that are not ready, pods that end count as ready too.
+// ready says that an endpoint takes requests and keeps doing so. No condition means ready, as the API defines it; where
+// addresses are published before they are ready, the API counts terminating pods as ready too.
 func ready(e discoveryv1.Endpoint) bool {
 	ending := e.Conditions.Terminating != nil && *e.Conditions.Terminating
 	return !ending && (e.Conditions.Ready == nil || *e.Conditions.Ready)
@@ -119,8 +119,8 @@ type Published struct {
 }
 
 // RouteSlices returns the route slices of a Service, one for each address type of front, whose traffic they take: the
-// Service itself, or its alias Service. routes is what interceptors are to listen for, and published what traffic is sent
-// to: a subset, since it is made before it is used.
+// Service itself, or its alias Service. routes is what interceptors are to listen for, and published the subset that traffic
+// is sent to.
 func RouteSlices(front, service *corev1.Service, routes api.Routes, s Settings, published Published) []discoveryv1.EndpointSlice {
 	annotation, scaling := encodeRoutes(routes), encodeScaling(s)
 	var out []discoveryv1.EndpointSlice
@@ -198,8 +198,9 @@ func Publish(routes api.Routes, interceptors []Interceptor, before []api.Port, l
 	return Published{Ports: kept, Interceptors: answering(kept)}
 }
 
-// FailOpen makes route slices list the ready pods of the direct Service's slices instead of interceptors. A slice has one set of ports: where pods have different numbers for a named port, those like the first are listed.
-// False means that there is no ready pod to list.
+// FailOpen makes route slices list the ready pods of the direct Service's slices instead of interceptors. A slice has one set
+// of ports: where pods have different numbers for a named port, those like the first are listed. It is false if there is no
+// ready pod to list.
 func FailOpen(routeSlices, direct []discoveryv1.EndpointSlice) bool {
 	listed := false
 	for i := range routeSlices {

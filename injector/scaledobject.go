@@ -16,7 +16,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Scaling is what a workload's ScaledObject is made of: the settings of all Services that route to it.
+// Scaling is how a workload is scaled: the merged settings of all Services that route to it.
 type Scaling struct {
 	MinReplicas, MaxReplicas int32
 	TargetPendingRequests    int32
@@ -48,8 +48,8 @@ func ScalingSettings(routeSlice *discoveryv1.EndpointSlice, routes api.Routes) (
 	return s, nil
 }
 
-// NewScaling merges the settings of the Services that route to one workload, with the most careful of each: the longest
-// cool-down, the most replicas, the fewest requests for each. remembered is the replica count before takeover.
+// NewScaling merges the settings of the Services that route to one workload and takes the most careful of each: the longest
+// cool-down, the most replicas, the fewest requests per replica. remembered is the replica count before the take-over.
 func NewScaling(all []Settings, remembered int32) Scaling {
 	var s Scaling
 	for i, one := range all {
@@ -67,9 +67,9 @@ func NewScaling(all []Settings, remembered int32) Scaling {
 	return s
 }
 
-// Remember returns the replica count to go back to on opt-out: at least 1, so that no app is left at zero. before is
-// what is remembered already (0 for nothing), current what the workload asks for now; a count beyond what KEDA may give
-// was somebody else's wish and is remembered too.
+// Remember returns the replica count to restore on opt-out: at least 1, so that no app is left at zero. before is what is
+// remembered already (0 for nothing), and current what the workload asks for now. A count beyond limit was requested by
+// somebody else, and is remembered too.
 func Remember(before, current int32, limit int32) int32 {
 	if before == 0 || current > limit {
 		before = current
@@ -80,10 +80,10 @@ func Remember(before, current int32, limit int32) int32 {
 // ScaledObject returns the ScaledObject of a workload, which owns it. scalerAddress is where KEDA finds the
 // interceptors.
 //
-// The interceptors keep the idle clock, and KEDA asks them. Its own cool-down makes it ask twice: KEDA 2.21 takes a
-// workload for inactive while it rebuilds a scaler (its pull request 7737), so that a change of the ScaledObject put apps
-// in use to sleep. The interceptors say `inactive` one poll early for that, and the app still sleeps when its cool-down is
-// over. Until KEDA has seen the app active at all its initial cool-down takes the place of the other.
+// The interceptors keep the idle clock, and KEDA asks them. KEDA's own cool-down makes it ask twice: KEDA 2.21 considers a
+// workload inactive while it rebuilds a scaler (its pull request 7737), so that a change of the ScaledObject put apps in use to
+// sleep. The interceptors answer "inactive" one poll early to make up for it, so the app still sleeps when its cool-down is
+// over. Until KEDA has first seen the app active, its initial cool-down applies instead.
 func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string) *keda.ScaledObject {
 	so := &keda.ScaledObject{
 		ObjectMeta: metav1.ObjectMeta{
@@ -133,9 +133,9 @@ func Remembered(annotations map[string]string) int32 {
 	return int32(n)
 }
 
-// Desired is how many replicas a workload is to have where no KEDA decides it: as many as its pending requests are worth,
-// within its bounds, and none but the least when it is idle. It never takes replicas away from an app in use: that would
-// take the memory of an HPA, and they go when it sleeps.
+// Desired is how many replicas a workload is to have where there is no KEDA: as many as its pending requests are worth, within
+// its bounds, and its minimum when it is idle. It never removes replicas from an app in use: that would need an HPA's memory,
+// and they go when the app sleeps.
 func Desired(s Scaling, active bool, pending int64, current int32) int32 {
 	if !active {
 		return s.MinReplicas
@@ -144,8 +144,8 @@ func Desired(s Scaling, active bool, pending int64, current int32) int32 {
 	return max(1, s.MinReplicas, current, int32(worth)) //nolint:gosec // at most MaxReplicas
 }
 
-// kedaCooldown is for how many seconds after the last poll that found the app active KEDA keeps it up: longer than one
-// interval, so that the first poll that does not is never enough. KEDA keeps that time in whole seconds.
+// kedaCooldown is how many seconds KEDA keeps the app up after the last poll that found it active: longer than one interval,
+// so that a single poll that finds it inactive is never enough. KEDA stores the time of that poll in whole seconds.
 func kedaCooldown(cooldown time.Duration) int32 { return seconds(api.PollingInterval(cooldown)) + 2 }
 
 func seconds(d time.Duration) int32 {

@@ -17,8 +17,8 @@ import (
 // DirectService returns the direct Service of an opted-in Service: headless, with the original selector and the same
 // ports, so that Kubernetes itself keeps the list of the real pods in its EndpointSlices, for each of its IP families.
 //
-// If the settings ask for it, it has the Service's labels and its annotations for Prometheus too: a monitor that looks for
-// the Service's endpoints finds none behind the Service itself while it is taken over, and then finds them here.
+// If the settings ask for it, it carries the Service's labels and its annotations for Prometheus too: a monitor finds no
+// endpoints behind the Service itself while it is taken over, and finds them here instead.
 func DirectService(service *corev1.Service, s Settings) *corev1.Service {
 	ports := make([]corev1.ServicePort, len(service.Spec.Ports))
 	for i, p := range service.Spec.Ports {
@@ -38,7 +38,7 @@ func DirectService(service *corev1.Service, s Settings) *corev1.Service {
 			Ports:          ports,
 			IPFamilies:     service.Spec.IPFamilies,
 			IPFamilyPolicy: service.Spec.IPFamilyPolicy,
-			// What serves users before it is ready, a page that unseals or sets it up, goes on doing so.
+			// An app that serves users before it is ready, such as a page that unseals it or sets it up, keeps doing so.
 			PublishNotReadyAddresses: service.Spec.PublishNotReadyAddresses,
 		},
 	}
@@ -50,7 +50,7 @@ func DirectService(service *corev1.Service, s Settings) *corev1.Service {
 	return direct
 }
 
-// others returns those entries that are not ours and that keep approves of.
+// others returns the entries that are not ours and that keep accepts.
 func others(all map[string]string, keep func(key string) bool) map[string]string {
 	kept := maps.Clone(all)
 	if kept == nil {
@@ -81,7 +81,10 @@ func AliasService(service *corev1.Service) *corev1.Service {
 // bookkeeping are annotations by which deployment tools know their own objects.
 func bookkeeping(key string) bool {
 	domain, _, _ := strings.Cut(key, "/")
-	return slices.ContainsFunc([]string{"kubectl.kubernetes.io", "meta.helm.sh", "argocd.argoproj.io", "fluxcd.io", "deployment.kubernetes.io"}, func(tool string) bool {
+	return slices.ContainsFunc([]string{
+		"kubectl.kubernetes.io", "meta.helm.sh", "argocd.argoproj.io", "fluxcd.io",
+		"deployment.kubernetes.io",
+	}, func(tool string) bool {
 		return domain == tool || strings.HasSuffix(domain, "."+tool)
 	})
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Settings are what the annotations of an opted-in Service, and of what it is in, say.
+// Settings are what the annotations of an opted-in Service, its Namespace and its Ingresses say.
 type Settings struct {
 	// Workload names what is scaled, as ParseWorkload reads it; empty when it is to be found by the selector.
 	Workload string
@@ -102,7 +102,8 @@ func settings() map[string]setting {
 		},
 		"affinity-cookie": func(s *Settings, v string) (string, bool) {
 			s.AffinityCookie = v
-			return "the name of the app's session cookie, such as JSESSIONID, at most 128 characters of a token of RFC 6265; or auto for a cookie of scale-to-zero's own", api.IsCookieName(v)
+			return "the name of the app's session cookie, such as JSESSIONID, at most 128 characters of a token of RFC 6265; " +
+				"or auto for a cookie of scale-to-zero's own", api.IsCookieName(v)
 		},
 		"proxy-protocol": func(s *Settings, v string) (string, bool) {
 			s.ProxyProtocol = v
@@ -134,7 +135,10 @@ func checkNoNamespaceSetting(annotations map[string]string) error {
 	if !ok {
 		return nil
 	}
-	return &SettingError{Key: "annotation " + InternalServicesAnnotation, Value: value, Allowed: "it says which Services a Namespace's opt-in includes: set it on the Namespace"}
+	return &SettingError{
+		Key: "annotation " + InternalServicesAnnotation, Value: value, Allowed: "it says which Services a Namespace's opt-in includes: " +
+			"set it on the Namespace",
+	}
 }
 
 // internal are the keys below Prefix that are ours to write.
@@ -153,9 +157,9 @@ func Layer(layers ...map[string]string) map[string]string {
 	return out
 }
 
-// ParseSettings reads the annotations of an opted-in object, or what Layer makes of several. Every one that cannot be used is named in the error, as a
-// SettingError with its key, its value and what is allowed; unknown keys below Prefix count, since a typing error that
-// is passed over is a setting that does nothing.
+// ParseSettings reads the annotations of an opted-in object, or what Layer makes of several. The error names each one that
+// cannot be used, as a SettingError with its key, its value and what is allowed. Unknown keys below Prefix are errors too, since
+// an ignored typing error is a setting that does nothing.
 func ParseSettings(annotations map[string]string) (Settings, error) {
 	s := DefaultSettings()
 	known := settings()

@@ -21,39 +21,39 @@ type Use struct {
 	Pending int64
 	// Idle is the time since the last request that they know of.
 	Idle time.Duration
-	// Counted is for how long no request can have gone uncounted.
+	// Counted is how long they have been counting: no request can have been missed since.
 	Counted time.Duration
 }
 
 // within says whether a request may have come within a time: the interceptors may not have counted for so long yet.
 func (u Use) within(d time.Duration) bool { return u.Pending > 0 || u.Idle < d || u.Counted < d }
 
-// Slept is how a workload has come to have no replicas.
+// Slept is how a workload came to have no replicas.
 type Slept struct {
-	// By is the field manager that has set the count, as ScaledBy returns it.
+	// By is the field manager that set the count, as ScaledBy returns it.
 	By string
 	// Paused is why no request may wake it; empty if one may.
 	Paused string
-	// Ready says that a pod was ready since it was last scaled up.
+	// Ready says that a pod became ready after it was last scaled up.
 	Ready bool
-	// For is the time since that, or, if none was, since it was scaled up. 0 is not known.
+	// For is the time since then, or since it was scaled up if none did. 0 is unknown.
 	For time.Duration
 	// Use is nil if the interceptors have not answered.
 	Use *Use
 	// Cooldown is the idle time after which it sleeps.
 	Cooldown time.Duration
-	// ToKeep is what to do to keep it without replicas.
+	// ToKeep says how to keep it at zero replicas.
 	ToKeep string
 }
 
-// aMoment is more than it takes to notice that a workload has no replicas. A request that is more recent may have come after
-// it fell asleep.
+// aMoment is longer than it takes to notice that a workload has no replicas: a more recent request may have come after it fell
+// asleep.
 const aMoment = 5 * time.Second
 
-// Note tells it, in an event.
+// Note is the event that reports it.
 //
-// The API server does not record who has scaled to zero through the scale subresource, as KEDA and `kubectl scale` do. So the
-// note only says what the idle time proves: KEDA never puts to sleep what has been idle for less than api.InactiveAfter.
+// The API server does not record who scaled to zero through the scale subresource, as KEDA and `kubectl scale` do. So the note
+// only says what the idle time proves: KEDA never puts an app to sleep that has been idle for less than api.InactiveAfter.
 func (s Slept) Note(workload string) string {
 	switch {
 	case s.Paused != "":
@@ -78,12 +78,13 @@ func (s Slept) Note(workload string) string {
 	case s.Use != nil && (s.Use.Pending > 0 || s.Use.Idle < aMoment):
 		return fmt.Sprintf("%s has gone to zero replicas%s, in use until a moment ago. The next request wakes it. %s", workload, awake, s.ToKeep)
 	default:
-		return fmt.Sprintf("%s was scaled to zero%s, not for lack of requests: it had been idle for less than %s, and sleeps after %s. The next request wakes it. %s",
+		return fmt.Sprintf("%s was scaled to zero%s, not for lack of requests: it had been idle for less than %s, and sleeps after %s. "+
+			"The next request wakes it. %s",
 			workload, awake, Short(idle.Truncate(time.Second)+time.Second), Short(s.Cooldown), s.ToKeep)
 	}
 }
 
-// neverReady is the note on a workload that no request has reached.
+// neverReady is the note on a workload that never became ready.
 func (s Slept) neverReady(workload string) string {
 	why := "no pod was ready" // one may have been before anybody looked
 	if s.For > 0 {
@@ -99,7 +100,7 @@ func (s Slept) neverReady(workload string) string {
 	return fmt.Sprintf("%s has gone to zero replicas: %s. The next request starts it again", workload, why)
 }
 
-// idle is the most that the idle clock can have shown. It runs from when the workload is ready.
+// idle is the longest time that the idle clock can have shown. It starts when the workload is ready.
 func (s Slept) idle() time.Duration {
 	idle := time.Duration(math.MaxInt64)
 	if s.Use != nil {
@@ -114,7 +115,7 @@ func (s Slept) idle() time.Duration {
 	return idle
 }
 
-// quietFor is for how long there certainly was no request.
+// quietFor is how long there certainly was no request.
 func (s Slept) quietFor() time.Duration {
 	if s.Use == nil {
 		return 0
@@ -141,10 +142,10 @@ func ScaledBy(fields []metav1.ManagedFieldsEntry) string {
 	return last.Manager
 }
 
-// scaled stands for FieldsV1 that have the replica count in them, and is all that KeepReplicaOwners keeps of them.
+// scaled stands for FieldsV1 that include the replica count: KeepReplicaOwners keeps no more of them.
 const scaled = `{"f:spec":{"f:replicas":{}}}`
 
-// KeepReplicaOwners returns what ScaledBy reads of managed fields, which is little.
+// KeepReplicaOwners returns the small part of managed fields that ScaledBy reads.
 func KeepReplicaOwners(fields []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
 	var kept []metav1.ManagedFieldsEntry
 	for _, m := range fields {

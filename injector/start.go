@@ -19,30 +19,30 @@ import (
 )
 
 const (
-	// unschedulableAfter is how long a pod is unschedulable before that is certain: a cluster autoscaler looks every 10 s
-	// and then says so by an event.
+	// unschedulableAfter is how long a pod has to be unschedulable before that is certain: a cluster autoscaler looks every
+	// 10 s, and reports by an event that a node is coming.
 	unschedulableAfter = 20 * time.Second
-	// doubt is for how long a failure has to last that may pass by itself: a Secret that is made a moment later, a quota
-	// that other pods leave.
+	// doubt is how long a failure has to last that may pass by itself: a Secret that is created a moment later, a quota that
+	// other pods free.
 	doubt = 10 * time.Second
 	// pullDoubt is the same for images: the kubelet tries a second time after 10 s.
 	pullDoubt = 15 * time.Second
-	// made is how long it takes at most from a pod's sandbox to its container where no image is pulled. Kubernetes does
-	// not say which it is; it counts in whole seconds.
+	// made is the longest time from a pod's sandbox to its container if no image is pulled. Kubernetes does not report a pull,
+	// and counts in whole seconds.
 	made = 2 * time.Second
-	// restarts of a container that make it certain that it does not start: many apps end once or twice because their
-	// database is not there yet.
+	// restarts is how often a container has to restart before it is certain that it cannot start: many apps exit once or twice
+	// because their database is not there yet.
 	restarts = 2
-	// comeback is how long the same takes for a pod that has been ready: it can start.
+	// comeback is how long a pod that has been ready has to be down before that is certain: it is known to be able to start.
 	comeback = time.Minute
 	// longestFailing bounds Failing, in characters.
 	longestFailing = 300
 )
 
-// ReasonUnschedulable is the Reason of a Start for which there is no node.
+// ReasonUnschedulable is the Reason of a Start that no node can take.
 const ReasonUnschedulable = corev1.PodReasonUnschedulable
 
-// Start is what the pods of a workload say of its start.
+// Start is what a workload's pods show of its start.
 type Start struct {
 	// Ready says that one of them is.
 	Ready bool
@@ -50,17 +50,17 @@ type Start struct {
 	Stage string
 	// Failing is why none of them can start: one line, for visitors. It is empty while one may start.
 	Failing string
-	// Reason is Failing in one word of Kubernetes, and Advice what those who run the app can do about it.
+	// Reason is Kubernetes' word for Failing, and Advice what the app's operators can do about it.
 	Reason, Advice string
-	// Doubt is for how long it has to be so before it is certain.
+	// Doubt is how long this has to last before it is certain.
 	Doubt time.Duration
-	// Pod is the one that Failing is about. It is nil where none could be made, or none has been yet.
+	// Pod is the one that Failing is about; nil if none could be created, or none has been yet.
 	Pod *corev1.Pod
-	// None says that there is no pod at all, not even one that is ending.
+	// None says that there is no pod at all, not even a terminating one.
 	None bool
 }
 
-// NewStart judges the start of a workload by those of the pods that are its own.
+// NewStart judges a workload's start by those of the pods that belong to it.
 func NewStart(w Workload, pods []corev1.Pod, now time.Time) Start {
 	var all []Start
 	ending := false
@@ -81,12 +81,12 @@ func NewStart(w Workload, pods []corev1.Pod, now time.Time) Start {
 	}
 	s := slices.MaxFunc(all, compareStarts)
 	if ending && s.Reason == ReasonUnschedulable {
-		return Start{Stage: s.Stage} // what ends makes room
+		return Start{Stage: s.Stage} // the terminating pod makes room
 	}
 	return s
 }
 
-// Refused is the start of a workload of which Kubernetes could not make a pod.
+// Refused is the start of a workload for which Kubernetes could not create a pod.
 func Refused(message string) Start {
 	for _, before := range []string{"Error creating: ", " failed error: ", " is forbidden: "} {
 		if _, after, found := strings.Cut(message, before); found {
@@ -99,8 +99,8 @@ func Refused(message string) Start {
 	}
 }
 
-// compareStarts puts the pod last that the start depends on: one that may still start, the furthest of these, and of those
-// that fail the newest.
+// compareStarts sorts the pod last that the start depends on: the furthest of those that may still start, or else the newest
+// of those that fail.
 func compareStarts(a, b Start) int {
 	switch {
 	case a.Failing == "" && b.Failing == "":
@@ -115,7 +115,7 @@ func compareStarts(a, b Start) int {
 	}
 }
 
-// owns says whether a pod that the workload's selector matches is the workload's: a Job's may have the same labels.
+// owns says whether a pod that the workload's selector matches belongs to it: a Job's pod may have the same labels.
 func (w Workload) owns(pod *corev1.Pod) bool {
 	owner := metav1.GetControllerOf(pod)
 	switch {
@@ -124,7 +124,7 @@ func (w Workload) owns(pod *corev1.Pod) bool {
 		return owner != nil && owner.Kind == "ReplicaSet" && owner.Name == w.Name+"-"+hash
 	case w.APIVersion == appsVersion:
 		return owner != nil && owner.UID == w.UID
-	default: // whatever stands between
+	default: // whatever stands between them
 		return owner == nil || owner.Kind != "Job" && owner.Kind != "DaemonSet"
 	}
 }
@@ -158,8 +158,8 @@ func newPodStart(pod *corev1.Pod, now time.Time) Start {
 	return s
 }
 
-// unscheduled judges a pod without a node. One that is to get the node of others, or whose volumes or nodes are still being
-// made, is not stuck.
+// unscheduled judges a pod without a node. It is not stuck if it is to replace other pods, or if its volumes or nodes are
+// still being created.
 func unscheduled(pod *corev1.Pod, now time.Time) Start {
 	s := Start{Stage: api.StageScheduling, Pod: pod}
 	c := condition(pod, corev1.PodScheduled)
@@ -172,13 +172,13 @@ func unscheduled(pod *corev1.Pod, now time.Time) Start {
 			return s
 		}
 	}
-	why, _, _ := strings.Cut(c.Message, ". ") // and what preemption would not help
+	why, _, _ := strings.Cut(c.Message, ". ") // the rest says that preemption would not help
 	s.Failing, s.Reason = line("no node can take its pod: "+why), ReasonUnschedulable
-	s.Advice = "Make room, add a node, or change what the pod asks for"
+	s.Advice = "Make room, add a node, or lower what the pod requests"
 	return s
 }
 
-// stage says how far a pod has come that has a node. What is before its containers, volumes and the network, counts as
+// stage says how far a pod with a node has come. What precedes its containers, such as volumes and the network, counts as
 // starting.
 func stage(pod *corev1.Pod, now time.Time) string {
 	sandbox := condition(pod, corev1.PodReadyToStartContainers)
@@ -207,14 +207,14 @@ func stage(pod *corev1.Pod, now time.Time) string {
 	return api.StageStarting
 }
 
-// sidecar says whether an init container is one that goes on running.
+// sidecar says whether an init container keeps running.
 func sidecar(pod *corev1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
 		return c.Name == name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 	})
 }
 
-// containerStage is that of a container whose turn it is.
+// containerStage is the stage of the container whose turn it is.
 func containerStage(c corev1.ContainerStatus, pulls bool) string {
 	if c.State.Running != nil && c.Started != nil && *c.Started {
 		return api.StageNotReady
@@ -245,16 +245,16 @@ func containerFailure(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) 
 	case "ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable":
 		return pullFailure(pod, c)
 	case "InvalidImageName":
-		s.Failing, s.Doubt, s.Advice = fmt.Sprintf("%q is no name of an image", image(pod, c)), 0, "Mend the image's name"
+		s.Failing, s.Doubt, s.Advice = fmt.Sprintf("%q is not a valid image name", image(pod, c)), 0, "Fix the image name"
 	case "ErrImageNeverPull":
-		s.Failing, s.Doubt = fmt.Sprintf("its image %s is not on the node and is not to be pulled", image(pod, c)), 0
+		s.Failing, s.Doubt = fmt.Sprintf("its image %s is not on the node, and imagePullPolicy forbids pulling it", image(pod, c)), 0
 		s.Advice = "Put the image on the node, or change imagePullPolicy"
 	case "SignatureValidationFailed":
 		s.Failing, s.Advice = fmt.Sprintf("its image %s has no valid signature", image(pod, c)), describe
 	case "CrashLoopBackOff":
 		return crash(pod, c, now)
 	case "CreateContainerConfigError", "CreateContainerError", "PreCreateHookError", "PreStartHookError":
-		s.Failing, s.Advice = fmt.Sprintf("container %s cannot be made: %s", c.Name, message), describe
+		s.Failing, s.Advice = fmt.Sprintf("container %s cannot be created: %s", c.Name, message), describe
 	case "RunContainerError", "PostStartHookError":
 		s.Failing, s.Advice = fmt.Sprintf("container %s cannot be run: %s", c.Name, message), describe
 	default:
@@ -264,19 +264,20 @@ func containerFailure(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) 
 	return s
 }
 
-// pullFailure says why an image cannot be pulled. Both of Kubernetes' reasons are one, since the kubelet takes turns with
-// them. It is certain at once if the registry has said that there is none, and otherwise when the second try has failed.
+// pullFailure says why an image cannot be pulled. Kubernetes' two reasons count as one, since the kubelet alternates between
+// them. The failure is certain at once if the registry says that there is no such image, and otherwise after a second try.
 func pullFailure(pod *corev1.Pod, c corev1.ContainerStatus) Start {
 	message := c.State.Waiting.Message
 	said := func(words ...string) bool {
 		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(strings.ToLower(message), word) })
 	}
-	s := Start{Reason: "ImagePullBackOff", Doubt: pullDoubt, Advice: "Check the image's name, and imagePullSecrets if it is private"}
+	s := Start{Reason: "ImagePullBackOff", Doubt: pullDoubt, Advice: "Check the image's name, and imagePullSecrets if the image is private"}
 	why := ""
 	final := false
 	switch {
 	case said("dial tcp", "i/o timeout", "tls handshake", "no such host"):
-		why, s.Advice = "its registry cannot be reached", fmt.Sprintf("Check the image's name, and whether node %s reaches its registry", pod.Spec.NodeName)
+		why, s.Advice = "its registry cannot be reached", fmt.Sprintf("Check the image's name, and whether node %s reaches its registry",
+			pod.Spec.NodeName)
 	case said("denied", "unauthorized", "forbidden", "authorization failed"):
 		why, final = "its registry refuses it, or does not have it", true
 	case said("not found", "notfound", "manifest unknown"):
@@ -295,17 +296,18 @@ func pullFailure(pod *corev1.Pod, c corev1.ContainerStatus) Start {
 	return s
 }
 
-// crash says how a container has ended that has ended again and again.
+// crash says how a container ended that ends again and again.
 func crash(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) Start {
 	last := c.LastTerminationState.Terminated
-	if c.RestartCount < restarts || last == nil || hasBeenReady(pod) && now.Sub(condition(pod, corev1.PodReady).LastTransitionTime.Time) < comeback {
+	if c.RestartCount < restarts || last == nil || hasBeenReady(pod) && now.Sub(condition(pod,
+		corev1.PodReady).LastTransitionTime.Time) < comeback {
 		return Start{}
 	}
 	s := Start{Reason: "CrashLoopBackOff"}
 	s.Advice = fmt.Sprintf("See kubectl logs -n %s %s -c %s --previous", pod.Namespace, pod.Name, c.Name)
 	switch ended := fmt.Sprintf("container %s has ended %d times, the last time ", c.Name, c.RestartCount+1); last.Reason {
 	case "OOMKilled":
-		s.Failing, s.Advice = ended+"for want of memory (OOMKilled)", "Raise the memory limit of the container"
+		s.Failing, s.Advice = ended+"because it ran out of memory (OOMKilled)", "Raise the memory limit of the container"
 	case "StartError", "ContainerCannotRun":
 		s.Failing = fmt.Sprintf("container %s cannot be run: %s", c.Name, last.Message)
 		s.Advice = fmt.Sprintf("See kubectl describe pod -n %s %s", pod.Namespace, pod.Name)
@@ -316,14 +318,14 @@ func crash(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) Start {
 	return s
 }
 
-// hasBeenReady says whether a pod that is not ready was once: its condition has changed since the kubelet took it up, which on
-// a busy node may take some seconds to say so at first.
+// hasBeenReady says whether a pod that is not ready was ready once: its condition has changed since the kubelet accepted it. On
+// a busy node the kubelet may take some seconds to write the condition for the first time.
 func hasBeenReady(pod *corev1.Pod) bool {
 	c, began := condition(pod, corev1.PodReady), pod.Status.StartTime
 	return c != nil && began != nil && c.LastTransitionTime.Sub(began.Time) > 10*time.Second
 }
 
-// image is how the pod names a container's image; the status has it as the node knows it.
+// image is a container's image as the pod names it; the status has the node's name for it.
 func image(pod *corev1.Pod, c corev1.ContainerStatus) string {
 	for _, spec := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if spec.Name == c.Name {
@@ -333,7 +335,7 @@ func image(pod *corev1.Pod, c corev1.ContainerStatus) string {
 	return c.Image
 }
 
-// line makes one printable line of a text, of a length for a page, without a full stop.
+// line makes one printable line of a text, short enough for a page and without a full stop.
 func line(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsGraphic(r) {

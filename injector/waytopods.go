@@ -16,7 +16,7 @@ import (
 type PortReach struct {
 	Name  string
 	Ready int // ready pods that it knows
-	// Reached says that one of them accepted a connection, and Refused that each one it tried refused it.
+	// Reached says that one of them accepted a connection, and Refused that each one that it tried refused it.
 	Reached, Refused bool
 	// Port is the pods' port number, and Error why a connection failed; both are empty if none did.
 	Port, Error string
@@ -24,10 +24,10 @@ type PortReach struct {
 
 // Proof is what the interceptors together found out about their way to a Service's pods.
 type Proof struct {
-	// Lacks says what stands against sending the Service's traffic through them.
+	// Lacks says what prevents redirecting the Service's traffic through them.
 	Lacks Skip
-	// Blocked says that the way is blocked: it is not that an interceptor knows too little yet, nor that an app which is
-	// ready too early does not listen yet.
+	// Blocked says that the way is blocked: it is neither that an interceptor does not know the pods yet, nor that an app which
+	// is ready too early does not listen yet.
 	Blocked bool
 	// Nothing says that there was no ready pod to prove it with.
 	Nothing bool
@@ -52,12 +52,12 @@ func ReadyPorts(direct []discoveryv1.EndpointSlice) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// Prove judges what each interceptor found out. Listed are the ports on which Kubernetes lists a ready pod, and allow says
+// Prove judges what each interceptor found out. listed are the ports on which Kubernetes lists a ready pod, and allow says
 // which pods a NetworkPolicy has to let in.
 //
-// An interceptor has to connect to a pod on every port, except that a port may refuse it if another one does not: then the
-// way is open, and what a single port refuses, it most likely refuses everybody. Refusals on all ports prove nothing: a
-// packet filter that rejects looks the same as an app that does not listen.
+// An interceptor has to connect to a pod on every port. One port may refuse if another does not: then the way is open, and the
+// port most likely refuses everybody. Refusals on all ports prove nothing: a packet filter that rejects looks the same as an app
+// that does not listen.
 func Prove(found [][]PortReach, listed []string, allow string) Proof {
 	var failed, refused []PortReach
 	for _, one := range found {
@@ -87,13 +87,14 @@ func Prove(found [][]PortReach, listed []string, allow string) Proof {
 		return Proof{Blocked: true, Lacks: cannotConnect(failed, "If a NetworkPolicy restricts them, allow ingress from "+allow+
 			"; if a service mesh requires mTLS, exempt these ports or have the interceptors join the mesh")}
 	case len(refused) > 0:
-		return Proof{Lacks: cannotConnect(refused, "Does the app listen on all addresses? If a NetworkPolicy rejects them, allow ingress from "+allow)}
+		return Proof{Lacks: cannotConnect(refused, "Does the app listen on all addresses? If a NetworkPolicy rejects them, allow ingress "+
+			"from "+allow)}
 	default:
 		return Proof{}
 	}
 }
 
-// cannotConnect has the same words for the same ports, whichever pods and interceptors were tried.
+// cannotConnect words the same failure the same way, whichever pods and interceptors were tried.
 func cannotConnect(ports []PortReach, advice string) Skip {
 	numbers, reasons := map[string]bool{}, map[string]bool{}
 	for _, p := range ports {
@@ -103,6 +104,6 @@ func cannotConnect(ports []PortReach, advice string) Skip {
 	if len(numbers) > 1 {
 		word = "ports "
 	}
-	return Skip(fmt.Sprintf("the interceptors cannot connect to its pods on %s%s (%s). %s. It is taken over when they can",
+	return Skip(fmt.Sprintf("the interceptors cannot connect to its pods on %s%s (%s). %s. It is taken over once they can",
 		word, strings.Join(slices.Sorted(maps.Keys(numbers)), ", "), strings.Join(slices.Sorted(maps.Keys(reasons)), ", "), advice))
 }

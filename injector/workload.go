@@ -22,18 +22,18 @@ const appsVersion = "apps/v1"
 // WorkloadKinds are the built-in kinds that can be scaled to zero.
 func WorkloadKinds() []string { return []string{"Deployment", "StatefulSet"} }
 
-// Workload is what runs the pods behind a Service: what there is to know of it whatever its kind.
+// Workload is what runs the pods behind a Service: everything that matters about it, whatever its kind.
 type Workload struct {
 	metav1.ObjectMeta
 
 	APIVersion, Kind string
 	// Resource is what the API server calls the kind; empty for a built-in one.
 	Resource string
-	// PodLabels are those of its pod template; of a custom resource they are not known.
+	// PodLabels are those of its pod template; they are unknown for a custom resource.
 	PodLabels map[string]string
-	// Selector selects its pods, in the words of the scale subresource; empty if it is not known.
+	// Selector selects its pods, in the notation of the scale subresource; empty if it is unknown.
 	Selector string
-	// Refused is why Kubernetes cannot make its pods, if its status says so. A StatefulSet's does not.
+	// Refused is why Kubernetes cannot create its pods, if its status says so. A StatefulSet's does not.
 	Refused string
 	// Replicas is what its spec asks for, and ReadyReplicas what there is.
 	Replicas, ReadyReplicas int32
@@ -71,7 +71,8 @@ func selector(s *metav1.LabelSelector) string {
 
 func refused(d *appsv1.Deployment) string {
 	for _, c := range d.Status.Conditions {
-		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue && c.Reason == "FailedCreate" && d.Status.ObservedGeneration >= d.Generation {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue && c.Reason == "FailedCreate" &&
+			d.Status.ObservedGeneration >= d.Generation {
 			return c.Message
 		}
 	}

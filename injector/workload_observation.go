@@ -138,7 +138,7 @@ func (d *demand) add(a Asking) {
 	d.settings = append(d.settings, settings)
 	d.published = d.published || a.Service.Spec.PublishNotReadyAddresses && a.PodsListed
 	alias := a.Slice.Labels[discoveryv1.LabelServiceName] != a.Service.Name
-	if !Intercepted(a.Service) && !(alias && a.Rewritten) {
+	if !Intercepted(a.Service) && (!alias || !a.Rewritten) {
 		d.unsafe = true
 		return
 	}

@@ -267,8 +267,10 @@ func TestWorkloadPlans(t *testing.T) {
 		"remembered by it alone":            {[]func(*scaledWorld){settled, sleeps, func(w *scaledWorld) { w.workload.Annotations = nil }}, "Asleep, remember 2, after 1m0s"},
 		"somebody deletes it":               {[]func(*scaledWorld){settled, finalized, deleted}, "soon"},
 		"KEDA does not let it go":           {[]func(*scaledWorld){settled, finalized, deleted, passes(kedaGrace)}, "update web-deployment 0-2, soon"},
-		"somebody changes it": {[]func(*scaledWorld){settled, func(w *scaledWorld) { w.so.Spec.MaxReplicaCount = new(int32(9)) }},
-			"update web-deployment 0-2, ScaledObjectReset, after 1m0s"},
+		"somebody changes it": {
+			[]func(*scaledWorld){settled, func(w *scaledWorld) { w.so.Spec.MaxReplicaCount = new(int32(9)) }},
+			"update web-deployment 0-2, ScaledObjectReset, after 1m0s",
+		},
 		"another Service retires beside it":          {[]func(*scaledWorld){second, settled, retires(0)}, "update web-deployment 1-2, after 1m0s"},
 		"another Service retires beside it, asleep":  {[]func(*scaledWorld){second, settled, sleeps, look, retires(0)}, "update web-deployment 1-2, scale to 1, after 1m0s"},
 		"two slices of one Service":                  {[]func(*scaledWorld){func(w *scaledWorld) { w.asks = append(w.asks, w.asks[0]) }}, "remember 2, create web-deployment 0-2, after 1m0s"},
@@ -366,7 +368,7 @@ func TestWorkloadEnds(t *testing.T) {
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			random := rand.New(rand.NewPCG(seed, 3)) //nolint:gosec // a test draws the same again
+			random := rand.New(rand.NewPCG(seed, 3))
 			w := newScaledWorld(t)
 			wanted := true
 			for range 40 {
@@ -426,28 +428,48 @@ func TestWorkloadEvents(t *testing.T) {
 		world []func(*scaledWorld)
 		want  string
 	}{
-		"asleep": {[]func(*scaledWorld){settled, passes(time.Hour), func(w *scaledWorld) { w.use = &Use{Idle: time.Hour, Counted: 2 * time.Hour} }, sleeps, look},
-			"Asleep: Deployment/web has gone to zero replicas: no requests for 5m; the next one wakes it"},
-		"asleep, and nobody can be asked": {[]func(*scaledWorld){settled, passes(time.Hour), sleeps, look},
-			"Asleep: Deployment/web has gone to zero replicas. The next request wakes it"},
-		"awake": {[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, look, passes(3200 * time.Millisecond), isReady, look},
-			"Awake: Deployment/web is ready (1 of 1 replica), 3.2s after it was scaled up"},
-		"awake before it is ready": {[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, published, look},
-			"Awake: Deployment/web takes requests before it is ready, as one of its Services asks (publishNotReadyAddresses), 0s after it was scaled up"},
-		"a pause of the scaling out": {[]func(*scaledWorld){settled, paused(keda.PausedScaleOutAnnotation, "true"), look},
-			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-scale-out: "true"): scale-to-zero does not wake it. Requests get 503 with this while it has no replicas. Resume: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-scale-out-`},
-		"a pause at two replicas": {[]func(*scaledWorld){settled, paused(keda.PausedReplicasAnnotation, "2"), look},
-			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-replicas: "2"): scale-to-zero does not put it to sleep. Resume: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-replicas-`},
-		"a change that is undone": {[]func(*scaledWorld){settled, func(w *scaledWorld) { w.so.Spec.Triggers = nil }, look, func(w *scaledWorld) { w.so.Spec.Triggers = nil }, look},
-			"ScaledObjectReset: scale-to-zero owns ScaledObject web-deployment and has undone a change of spec.triggers."},
-		"a start that fails": {[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, look, passes(time.Second), func(w *scaledWorld) {
-			w.pods = Start{Failing: "its image cannot be pulled", Reason: "ImagePullBackOff", Advice: "Check it"}
-		}, look, passes(time.Second), look},
-			"StartFailed: Deployment/web cannot start: its image cannot be pulled. Requests get 503 with this until it can. Check it"},
-		"a pause that ends": {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look, resumed, func(w *scaledWorld) { w.events = nil }, look},
-			"Resumed: Deployment/web is no longer paused: it sleeps when nobody uses it"},
-		"a pause that ends asleep": {[]func(*scaledWorld){settled, sleeps, look, paused(keda.PausedAnnotation, "true"), look, resumed, func(w *scaledWorld) { w.events = nil }, look},
-			"Resumed: Deployment/web is no longer paused: the next request wakes it"},
+		"asleep": {
+			[]func(*scaledWorld){settled, passes(time.Hour), func(w *scaledWorld) { w.use = &Use{Idle: time.Hour, Counted: 2 * time.Hour} }, sleeps, look},
+			"Asleep: Deployment/web has gone to zero replicas: no requests for 5m; the next one wakes it",
+		},
+		"asleep, and nobody can be asked": {
+			[]func(*scaledWorld){settled, passes(time.Hour), sleeps, look},
+			"Asleep: Deployment/web has gone to zero replicas. The next request wakes it",
+		},
+		"awake": {
+			[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, look, passes(3200 * time.Millisecond), isReady, look},
+			"Awake: Deployment/web is ready (1 of 1 replica), 3.2s after it was scaled up",
+		},
+		"awake before it is ready": {
+			[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, published, look},
+			"Awake: Deployment/web takes requests before it is ready, as one of its Services asks (publishNotReadyAddresses), 0s after it was scaled up",
+		},
+		"a pause of the scaling out": {
+			[]func(*scaledWorld){settled, paused(keda.PausedScaleOutAnnotation, "true"), look},
+			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-scale-out: "true"): scale-to-zero does not wake it. Requests get 503 with this while it has no replicas. Resume: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-scale-out-`,
+		},
+		"a pause at two replicas": {
+			[]func(*scaledWorld){settled, paused(keda.PausedReplicasAnnotation, "2"), look},
+			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-replicas: "2"): scale-to-zero does not put it to sleep. Resume: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-replicas-`,
+		},
+		"a change that is undone": {
+			[]func(*scaledWorld){settled, func(w *scaledWorld) { w.so.Spec.Triggers = nil }, look, func(w *scaledWorld) { w.so.Spec.Triggers = nil }, look},
+			"ScaledObjectReset: scale-to-zero owns ScaledObject web-deployment and has undone a change of spec.triggers.",
+		},
+		"a start that fails": {
+			[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, look, passes(time.Second), func(w *scaledWorld) {
+				w.pods = Start{Failing: "its image cannot be pulled", Reason: "ImagePullBackOff", Advice: "Check it"}
+			}, look, passes(time.Second), look},
+			"StartFailed: Deployment/web cannot start: its image cannot be pulled. Requests get 503 with this until it can. Check it",
+		},
+		"a pause that ends": {
+			[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look, resumed, func(w *scaledWorld) { w.events = nil }, look},
+			"Resumed: Deployment/web is no longer paused: it sleeps when nobody uses it",
+		},
+		"a pause that ends asleep": {
+			[]func(*scaledWorld){settled, sleeps, look, paused(keda.PausedAnnotation, "true"), look, resumed, func(w *scaledWorld) { w.events = nil }, look},
+			"Resumed: Deployment/web is no longer paused: the next request wakes it",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newScaledWorld(t, tc.world...)

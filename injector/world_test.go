@@ -5,6 +5,7 @@ package injector
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -375,9 +376,7 @@ func (w *world) admit(ask Ask) {
 
 func setAnnotation(o Object, key, value string) {
 	annotations := map[string]string{}
-	for k, v := range o.GetAnnotations() {
-		annotations[k] = v
-	}
+	maps.Copy(annotations, o.GetAnnotations())
 	if annotations[key] = value; value == "" {
 		delete(annotations, key)
 	}

@@ -19,13 +19,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// Where the API server finds the webhooks; the chart says it too.
+// The paths of the webhooks; the chart configures the API server with them.
 const (
 	ServicePath   = "/mutate-v1-service"
 	IngressPath   = "/mutate-networking-v1-ingress"
 	NamespacePath = "/mutate-v1-namespace"
 	WorkloadPath  = "/mutate-apps-v1-workload"
-	// ScaledObjectPath changes nothing: it warns.
+	// ScaledObjectPath only warns.
 	ScaledObjectPath = "/mutate-keda-v1alpha1-scaledobject"
 )
 
@@ -108,8 +108,8 @@ func oldObject[T any](req admission.Request, object *T) (*T, error) {
 	return object, nil
 }
 
-// byController says whether our controller makes the write, by its field manager's name. Who gives that name falsely
-// could as well have taken the label off: it is no border of rights.
+// byController says whether our controller makes the write, by the name of its field manager. That name can be forged, but
+// whoever can forge it can also remove the label: this is not a security boundary.
 func byController(req admission.Request) bool { return fieldManager(req) == injector.ManagedBy }
 
 func fieldManager(req admission.Request) string {

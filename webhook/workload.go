@@ -16,7 +16,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// workloads guards the replica counts of workloads that sleep and wake: a chart that is applied again says its count again.
+// workloads guards the replica counts of workloads that we scale: applying a chart again writes its count again.
 type workloads struct{}
 
 // workload is what the guard reads of a Deployment or a StatefulSet.
@@ -56,7 +56,8 @@ func (workloads) Handle(_ context.Context, req admission.Request) admission.Resp
 	// Only a replace leaves the annotation out.
 	switch {
 	case wanted.Annotations == nil:
-		patches = append(patches, jsonpatch.NewOperation("add", "/metadata/annotations", map[string]string{injector.ReplicasAnnotation: remembered}))
+		patches = append(patches, jsonpatch.NewOperation("add", "/metadata/annotations",
+			map[string]string{injector.ReplicasAnnotation: remembered}))
 	case wanted.Annotations[injector.ReplicasAnnotation] != remembered:
 		patches = append(patches, jsonpatch.NewOperation("add", "/metadata/annotations/scale-to-zero~1replicas", remembered))
 	}

@@ -137,7 +137,8 @@ func (p *plane) addServices(context.Context) error {
 	r := &serviceReconciler{
 		client: p.writes, events: p.events, now: p.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.Memory{},
 		observer: &serviceObserver{
-			Options: p.Options, client: p.mgr.GetClient(), workloads: p.workloads, keda: &p.keda, routes: p.gateway, natives: p.natives, learned: p.learned,
+			Options: p.Options, client: p.mgr.GetClient(), workloads: p.workloads, keda: &p.keda, routes: p.gateway,
+			natives: p.natives, learned: p.learned,
 			ports: &portBook{client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh},
 		},
 	}
@@ -154,7 +155,8 @@ func (p *plane) addServices(context.Context) error {
 		Watches(&appsv1.Deployment{}, ofWorkload, builder.WithPredicates(relabelled())).
 		Watches(&appsv1.StatefulSet{}, ofWorkload, builder.WithPredicates(relabelled())).
 		Watches(&appsv1.DaemonSet{}, ofWorkload, builder.WithPredicates(relabelled())).
-		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfHPA), builder.WithPredicates(retargeted())).
+		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfHPA),
+			builder.WithPredicates(retargeted())).
 		WatchesRawSource(source.Channel(p.learned.changed, handler.TypedEnqueueRequestsFromMapFunc(
 			func(ctx context.Context, s *discoveryv1.EndpointSlice) []reconcile.Request {
 				return p.requests.servicesOfSlice(ctx, s)
@@ -173,7 +175,10 @@ func (p *plane) addServices(context.Context) error {
 func (p *plane) addWorkloads(context.Context) error {
 	r := &workloadReconciler{
 		client: p.writes, events: p.events, now: p.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.WorkloadMemory{},
-		observer: &workloadObserver{Options: p.Options, client: p.mgr.GetClient(), live: p.mgr.GetAPIReader(), workloads: p.workloads, keda: &p.keda},
+		observer: &workloadObserver{
+			Options: p.Options, client: p.mgr.GetClient(), live: p.mgr.GetAPIReader(), workloads: p.workloads,
+			keda: &p.keda,
+		},
 	}
 	var err error
 	p.workloadController, err = ctrl.NewControllerManagedBy(p.mgr).
@@ -217,9 +222,10 @@ func (p *plane) addKEDA(ctx context.Context) error {
 		byTarget := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, so *keda.ScaledObject) []reconcile.Request {
 			return []reconcile.Request{{NamespacedName: key(so.Namespace, targetOf(so))}}
 		})
+		byName := handler.TypedEnqueueRequestsFromMapFunc(p.requests.servicesOfScaledObject)
+		changed := predicate.TypedGenerationChangedPredicate[*keda.ScaledObject]{}
 		if err := errors.Join(
-			p.serviceController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{},
-				handler.TypedEnqueueRequestsFromMapFunc(p.requests.servicesOfScaledObject), predicate.TypedGenerationChangedPredicate[*keda.ScaledObject]{})),
+			p.serviceController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, byName, changed)),
 			p.workloadController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, byTarget)),
 		); err != nil {
 			return errors.Join(err, k.gone(ctx, schema.GroupVersionKind{})) // so that the next look can begin anew

@@ -81,6 +81,7 @@ type fakeCounts struct {
 func (c *fakeCounts) Count(context.Context, string, api.Workload) (bool, int64, error) {
 	return c.active, c.pending, c.err
 }
+
 func (c *fakeCounts) Use(context.Context, string, api.Workload) (injector.Use, error) {
 	return c.use, c.err
 }
@@ -218,6 +219,11 @@ func (c *cluster) funcs() interceptor.Funcs {
 		Update: func(ctx context.Context, in client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
 			if err := c.fail("update", o); err != nil {
 				return err
+			}
+			have := o.DeepCopyObject().(client.Object)
+			if err := in.Get(ctx, client.ObjectKeyFromObject(o), have); err == nil { // as the API server keeps it
+				o.SetCreationTimestamp(have.GetCreationTimestamp())
+				o.SetUID(have.GetUID())
 			}
 			return in.Update(ctx, o, opts...)
 		},

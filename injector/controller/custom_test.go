@@ -98,6 +98,7 @@ func TestCustomWorkload(t *testing.T) {
 		"it cannot be watched":  {"Gallery.example.com/web", galleries{}, func(schema.GroupVersionKind) error { return broken }, "", "", "watching", false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			watched = 0
 			ws := newGalleries(&tc.galleries, tc.watch)
 			got, err := ws.get(t.Context(), "apps", tc.ref)
 			if (err != nil) != (tc.fail != "") || err != nil && !strings.Contains(err.Error(), tc.fail) {

@@ -43,7 +43,7 @@ func (r *recorder) emit(ctx context.Context, reports ...injector.Report) {
 	for _, report := range reports {
 		for _, o := range report.Objects {
 			err := r.write(ctx, report, o)
-			if err != nil && !(report.Lasting && apierrors.IsAlreadyExists(err)) {
+			if err != nil && (!report.Lasting || !apierrors.IsAlreadyExists(err)) {
 				log.FromContext(ctx).Error(err, "Writing an event", "reason", report.Reason, "note", report.Note)
 			}
 		}

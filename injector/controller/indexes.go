@@ -223,13 +223,14 @@ func servicesBy(ctx context.Context, c client.Reader, namespace, field string, v
 // ingressesBy is servicesBy for Ingresses, in the order of their names.
 func ingressesBy(ctx context.Context, c client.Reader, namespace, field string, values ...string) ([]networkingv1.Ingress, error) {
 	var list networkingv1.IngressList
-	out, err := listBy(func() []networkingv1.Ingress { return list.Items }, func(i *networkingv1.Ingress) string { return i.Name }, func(value string) error {
-		list = networkingv1.IngressList{}
-		if err := c.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{field: value}); err != nil {
-			return fmt.Errorf("listing ingresses of namespace %s by %s: %w", namespace, field, err)
-		}
-		return nil
-	}, values)
+	out, err := listBy(func() []networkingv1.Ingress { return list.Items }, func(i *networkingv1.Ingress) string { return i.Name },
+		func(value string) error {
+			list = networkingv1.IngressList{}
+			if err := c.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{field: value}); err != nil {
+				return fmt.Errorf("listing ingresses of namespace %s by %s: %w", namespace, field, err)
+			}
+			return nil
+		}, values)
 	slices.SortFunc(out, func(a, b networkingv1.Ingress) int { return strings.Compare(a.Name, b.Name) })
 	return out, err
 }

@@ -47,7 +47,10 @@ type learned struct {
 }
 
 func newLearned(from Learned, c client.Reader) *learned {
-	return &learned{from: from, find: slicesWith(c), changed: make(chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]), serverFirst: map[int32]bool{}}
+	return &learned{
+		from: from, find: slicesWith(c), changed: make(chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]),
+		serverFirst: map[int32]bool{},
+	}
 }
 
 // Start implements manager.Runnable.

@@ -27,7 +27,7 @@ const nativeSlices = "endpointslice-controller.k8s.io"
 type natives struct {
 	client  client.WithWatch
 	changed chan event.TypedGenericEvent[*corev1.Service]
-	ctx     context.Context //nolint:containedctx // the watches' own, which outlives a reconcile
+	ctx     context.Context // the watches' own, which outlives a reconcile
 	stop    context.CancelFunc
 
 	running  sync.WaitGroup
@@ -105,7 +105,9 @@ func (n *natives) follow(ctx context.Context, service types.NamespacedName) (*fo
 		f.ready[s.Name] = injector.HasReadyEndpoint([]discoveryv1.EndpointSlice{s})
 	}
 	since := &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}}
-	w, err := n.client.Watch(n.ctx, &discoveryv1.EndpointSliceList{}, append(own, since)...)
+	//nolint:contextcheck // the watch goes on after this reconcile
+	w, err := n.client.Watch(n.ctx, &discoveryv1.EndpointSliceList{}, append(own,
+		since)...)
 	if err != nil {
 		return nil, fmt.Errorf("watching endpoint slices of %s: %w", service, err)
 	}

@@ -165,13 +165,15 @@ func (g *gatewayRoutes) routesTo(ctx context.Context, namespace string, services
 	var routes []injector.GatewayRoute
 	for _, kind := range g.kinds.used() {
 		list := newUnstructuredList(kind)
-		found, err := listBy(func() []unstructured.Unstructured { return list.Items }, func(r *unstructured.Unstructured) string { return r.GetName() }, func(service string) error {
-			list = newUnstructuredList(kind)
-			if err := g.cache.List(ctx, list, client.InNamespace(namespace), client.MatchingFields{byBackend: service}, client.UnsafeDisableDeepCopy); err != nil {
-				return fmt.Errorf("listing %ss of namespace %s: %w", kind.Kind, namespace, err)
-			}
-			return nil
-		}, services)
+		found, err := listBy(func() []unstructured.Unstructured { return list.Items },
+			func(r *unstructured.Unstructured) string { return r.GetName() }, func(service string) error {
+				list = newUnstructuredList(kind)
+				if err := g.cache.List(ctx, list, client.InNamespace(namespace), client.MatchingFields{byBackend: service},
+					client.UnsafeDisableDeepCopy); err != nil {
+					return fmt.Errorf("listing %ss of namespace %s: %w", kind.Kind, namespace, err)
+				}
+				return nil
+			}, services)
 		if err != nil {
 			return nil, err
 		}

@@ -76,7 +76,8 @@ func (b *portBook) learn(ctx context.Context) error {
 		for _, p := range routes.Ports {
 			front := s.Labels[discoveryv1.LabelServiceName]
 			if !ports.Learn(injector.Route{Namespace: s.Namespace, Service: front, Port: p.Name}, p.Listen) {
-				log.FromContext(ctx).Info("An interceptor port cannot be kept; the route gets another", "service", s.Namespace+"/"+front, "port", p.Listen)
+				log.FromContext(ctx).Info("An interceptor port cannot be kept; the route gets another", "service", s.Namespace+"/"+front, "port",
+					p.Listen)
 			}
 		}
 	}

@@ -91,11 +91,16 @@ type refusal struct {
 // tried again; that it is accepted at last is an event too. Other errors are returned.
 //
 // The event of a Service that is not taken over for that reason has the reason of all such events.
-func (r *recorder) finish(ctx context.Context, about types.NamespacedName, reason, consequence string, result ctrl.Result, err error, objects ...injector.Object) (ctrl.Result, error) {
+func (r *recorder) finish(ctx context.Context, about types.NamespacedName, reason, consequence string, result ctrl.Result, err error,
+	objects ...injector.Object,
+) (ctrl.Result, error) {
 	refused, ok := errors.AsType[*refusedWrite](err)
 	if !ok {
 		if what := r.accepted(about); what != "" && err == nil {
-			r.emit(ctx, injector.Report{Type: corev1.EventTypeNormal, Reason: injector.ReasonAccepted, Note: capital(what) + " is accepted now", Objects: objects})
+			r.emit(ctx, injector.Report{
+				Type: corev1.EventTypeNormal, Reason: injector.ReasonAccepted, Note: capital(what) + " is accepted now",
+				Objects: objects,
+			})
 		}
 		return result, err
 	}

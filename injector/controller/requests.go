@@ -293,7 +293,7 @@ func relabelled() predicate.Predicate {
 	return predicate.Or(predicate.AnnotationChangedPredicate{}, predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, _ := injector.NewWorkload(e.ObjectOld)
 		after, _ := injector.NewWorkload(e.ObjectNew)
-		return !maps.Equal(before.PodLabels, after.PodLabels) || e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
+		return !maps.Equal(before.PodLabels, after.PodLabels) || before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero()
 	}})
 }
 

@@ -33,16 +33,16 @@ const restoreLook = 100 * time.Millisecond
 type RestoreOptions struct {
 	// Namespace is where scale-to-zero runs, and Deployment its controllers' Deployment there.
 	Namespace, Deployment string
-	// Lease and Secret are what the controllers have made for themselves, which no chart removes.
+	// Lease and Secret were made by the controllers for themselves, so no chart removes them.
 	Lease, Secret string
-	// Until is when the controllers may go on as before, should this be broken off.
+	// Until is when the controllers continue as before, should this be interrupted.
 	Until time.Time
 	Log   logr.Logger
 }
 
-// RestoreAll has the running controllers give every app back, waits until nothing of ours is left around any of them,
-// and then stops the controllers, so that none takes an app over again while the chart is removed, and deletes what they
-// made for themselves. It may be run again after an interruption. The error names what is left.
+// RestoreAll has the running controllers restore every app and waits until nothing of ours is left around any of them. Then it
+// stops the controllers, so that none takes an app over again while the chart is removed, and deletes what they made for
+// themselves. It may be run again after an interruption. The error names what is left.
 func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 	own := &appsv1.Deployment{}
 	key := client.ObjectKey{Namespace: o.Namespace, Name: o.Deployment}
@@ -51,9 +51,11 @@ func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 	}
 	running := own.UID != ""
 	if running {
-		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, injector.RestoringAnnotation, o.Until.UTC().Format(time.RFC3339)))
+		until := o.Until.UTC().Format(time.RFC3339)
+		text := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, injector.RestoringAnnotation, until)
+		patch := client.RawPatch("application/merge-patch+json", text)
 		if err := c.Patch(ctx, own, patch); err != nil {
-			return fmt.Errorf("telling the controllers to give every app back: %w", err)
+			return fmt.Errorf("asking the controllers to restore every app: %w", err)
 		}
 	}
 	if err := waitRestored(ctx, c, running, o.Log); err != nil {
@@ -106,7 +108,7 @@ func stop(ctx context.Context, c client.Client, own *appsv1.Deployment) error {
 
 func waitRestored(ctx context.Context, c client.Client, running bool, logger logr.Logger) error {
 	var left []string
-	told := time.Time{}
+	logged := time.Time{}
 	err := wait.PollUntilContextCancel(ctx, restoreLook, true, func(ctx context.Context) (bool, error) {
 		now, err := remaining(ctx, c)
 		if err != nil {
@@ -114,16 +116,17 @@ func waitRestored(ctx context.Context, c client.Client, running bool, logger log
 		}
 		left = now
 		if len(left) > 0 && !running {
-			return false, fmt.Errorf("no controller is there to give back %s; install the chart again, then uninstall it", strings.Join(left, ", "))
+			return false, fmt.Errorf("no controller is there to restore %s; install the chart again, then uninstall it", strings.Join(left, ", "))
 		}
-		if len(left) > 0 && time.Since(told) > 5*time.Second {
-			logger.Info("Waiting until every app is given back", "left", left)
-			told = time.Now()
+		if len(left) > 0 && time.Since(logged) > 5*time.Second {
+			logger.Info("Waiting until every app is restored", "left", left)
+			logged = time.Now()
 		}
 		return len(left) == 0, nil
 	})
 	if ctx.Err() != nil && len(left) > 0 {
-		return fmt.Errorf("giving every app back: %s not done in time; see the events of these and the controllers' log", strings.Join(left, ", "))
+		return fmt.Errorf("restoring every app: %s not done in time; see the events of these and the controllers' log", strings.Join(left,
+			", "))
 	}
 	return err
 }
@@ -135,11 +138,13 @@ func remaining(ctx context.Context, c client.Client) ([]string, error) {
 		return nil, fmt.Errorf("listing route slices: %w", err)
 	}
 	var scaledObjects keda.ScaledObjectList
-	if err := c.List(ctx, &scaledObjects, client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy}); err != nil && !meta.IsNoMatchError(err) {
+	if err := c.List(ctx, &scaledObjects, client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy}); err != nil &&
+		!meta.IsNoMatchError(err) {
 		return nil, fmt.Errorf("listing scaledobjects: %w", err)
 	}
 	var services corev1.ServiceList
-	if err := c.List(ctx, &services, client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy}, client.HasLabels{injector.ServiceLabel}); err != nil {
+	if err := c.List(ctx, &services, client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy},
+		client.HasLabels{injector.ServiceLabel}); err != nil {
 		return nil, fmt.Errorf("listing our services: %w", err)
 	}
 	var left []string

@@ -79,7 +79,7 @@ func TestRestoreAll(t *testing.T) {
 func TestRestoreAllIsInterrupted(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.takenOver()
-	for name, running := range map[string]bool{"in time": true, "no controller is there": false} {
+	for name, running := range map[string]bool{"in time": true, "no controller is there to restore": false} {
 		if running {
 			c.create(ownDeployment())
 		} else if err := c.Delete(t.Context(), ownDeployment()); client.IgnoreNotFound(err) != nil {

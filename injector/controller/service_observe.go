@@ -201,6 +201,7 @@ func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q
 		a.Kept, err = b.kept(ctx, key, q.Workload)
 	case injector.AskVisits:
 		a.Visits, err = b.visits(ctx, o.Service, q.Workload)
+	case injector.NoQuestion:
 	}
 	return err
 }

@@ -71,7 +71,9 @@ func (r *workloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 }
 
 // execute carries a plan out, in its order.
-func (r *workloadReconciler) execute(ctx context.Context, key types.NamespacedName, o injector.WorkloadObservation, p injector.WorkloadPlan) error {
+func (r *workloadReconciler) execute(ctx context.Context, key types.NamespacedName, o injector.WorkloadObservation,
+	p injector.WorkloadPlan,
+) error {
 	if p.Disown {
 		if err := r.disown(ctx, o.Object); err != nil {
 			return err
@@ -153,7 +155,8 @@ func (r *workloadReconciler) rememberCount(ctx context.Context, o injector.Workl
 	if *p.Remember > 0 {
 		value = fmt.Sprintf(`"%d"`, *p.Remember)
 	}
-	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, injector.ReplicasAnnotation, value))
+	text := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, injector.ReplicasAnnotation, value)
+	patch := client.RawPatch(types.MergePatchType, text)
 	object := o.Object.DeepCopyObject().(client.Object)
 	if err := r.client.Patch(ctx, object, patch, client.FieldOwner(injector.ManagedBy)); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("annotating %s of namespace %s: %w", o.Workload.Ref(), o.Workload.Namespace, err)

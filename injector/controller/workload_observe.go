@@ -41,7 +41,9 @@ type workloadObserver struct {
 }
 
 // plan observes a workload until a plan can be made.
-func (b *workloadObserver) plan(ctx context.Context, w injector.Target, m injector.WorkloadMemory) (injector.WorkloadObservation, injector.WorkloadPlan, error) {
+func (b *workloadObserver) plan(ctx context.Context, w injector.Target, m injector.WorkloadMemory) (injector.WorkloadObservation,
+	injector.WorkloadPlan, error,
+) {
 	o := injector.WorkloadObservation{
 		Now: b.Now(), Workload: w.Workload, Object: w.Object, Memory: m,
 		Install: injector.Install{Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load()},
@@ -121,7 +123,9 @@ func (b *workloadObserver) scaledObject(ctx context.Context, w injector.Workload
 }
 
 // answer finds out what the plan asks for.
-func (b *workloadObserver) answer(ctx context.Context, o *injector.WorkloadObservation, q injector.WorkloadQuestion, s injector.Starting) error {
+func (b *workloadObserver) answer(ctx context.Context, o *injector.WorkloadObservation, q injector.WorkloadQuestion,
+	s injector.Starting,
+) error {
 	w := o.Workload
 	switch q {
 	case injector.AskUse:
@@ -143,6 +147,7 @@ func (b *workloadObserver) answer(ctx context.Context, o *injector.WorkloadObser
 		look, err := b.look(ctx, o, s)
 		o.Answers.Pods = &look
 		return err
+	case injector.NoWorkloadQuestion:
 	}
 	return nil
 }
@@ -205,7 +210,10 @@ func (b *workloadObserver) look(ctx context.Context, o *injector.WorkloadObserva
 // eventsOf lists the events on an object for one reason.
 func (b *workloadObserver) eventsOf(ctx context.Context, namespace, uid, reason string) ([]corev1.Event, error) {
 	var list corev1.EventList
-	if err := b.live.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{"involvedObject.uid": uid, "reason": reason}); err != nil {
+	if err := b.live.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{
+		"involvedObject.uid": uid,
+		"reason":             reason,
+	}); err != nil {
 		return nil, fmt.Errorf("listing events %s in namespace %s: %w", reason, namespace, err)
 	}
 	return list.Items, nil

@@ -179,7 +179,8 @@ func (ws *workloads) scale(ctx context.Context, w injector.Workload, n int32) er
 		resource.Resource = map[string]string{"Deployment": "deployments", "StatefulSet": "statefulsets"}[w.Kind]
 	}
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n)
-	_, err = ws.scales.Scales(w.Namespace).Patch(ctx, resource, w.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: injector.ManagedBy})
+	_, err = ws.scales.Scales(w.Namespace).Patch(ctx, resource, w.Name, types.MergePatchType, patch,
+		metav1.PatchOptions{FieldManager: injector.ManagedBy})
 	return err
 }
 
