@@ -17,23 +17,22 @@ const (
 	ReasonRestored  = "Restored"
 	ReasonAwake     = "Awake"
 	ReasonAsleep    = "Asleep"
-	// An app cannot start, and its clients get an error that says so.
-	ReasonStartFailed = "StartFailed"
-	// What to know about an app that is taken over.
-	ReasonNoInterceptor = "NoInterceptor"
+
+	ReasonStartFailed   = "StartFailed"   // an app cannot start, and its clients get an error that says so
+	ReasonNoInterceptor = "NoInterceptor" // no interceptor serves a Service that is injected
 	ReasonSiblings      = "ServiceNotOptedIn"
 	ReasonForbidden     = "WorkloadForbidden"
 	ReasonUnvisited     = "NoVisitorYet"
 	ReasonAnnotation    = "AnnotationNotRewritten"
 	ReasonAffinity      = "AffinityLost"
 	ReasonClientAddress = "ClientAddress"
-	// The API server refuses a write.
-	ReasonRefused  = "WriteRefused"
+
+	ReasonRefused  = "WriteRefused" // by the API server
 	ReasonAccepted = "WriteAccepted"
-	// The owner of a ScaledObject has paused it, or has changed fields that are ours.
-	ReasonPaused  = "Paused"
+
+	ReasonPaused  = "Paused" // a ScaledObject, by its owner
 	ReasonResumed = "Resumed"
-	ReasonUndone  = "ScaledObjectReset"
+	ReasonUndone  = "ScaledObjectReset" // changes of fields that are ours
 )
 
 // Report is an event to emit on each of the objects.
