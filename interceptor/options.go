@@ -53,6 +53,9 @@ func DefaultLimits() Limits {
 // DefaultDrainTimeout is Options.DrainTimeout where nothing else is said.
 const DefaultDrainTimeout = time.Minute
 
+// DefaultPageGrace is Options.PageGrace where nothing else is said.
+const DefaultPageGrace = forward.DefaultPageGrace
+
 // AllHops believes every entry of X-Forwarded-For.
 const AllHops = headers.AllHops
 
@@ -83,7 +86,7 @@ type Options struct {
 	TrustedHops *int
 	// HideHeld leaves out of answers how long their requests were held, which Scale-To-Zero-Held says else.
 	HideHeld bool
-	// PageGrace is how long a browser that opens a page waits until it is shown ours. Default forward.Options' own.
+	// PageGrace is how long a browser that opens a page waits until it is shown ours. Default DefaultPageGrace.
 	PageGrace time.Duration
 	// PeerAddress returns the address to dial for a peer. Default its IP and GRPCAddress's port.
 	PeerAddress func(peer.Peer) string

@@ -55,6 +55,9 @@ func (l *Limits) SetDefaults() {
 	l.WriteTimeout = cmp.Or(l.WriteTimeout, time.Minute)
 }
 
+// DefaultPageGrace is Options.PageGrace where nothing else is said.
+const DefaultPageGrace = time.Second
+
 // Options configure an Engine.
 type Options struct {
 	Limits Limits
@@ -66,7 +69,7 @@ type Options struct {
 	HideHeld bool
 	// Pages makes the page that browsers are shown while they wait. Default none is shown.
 	Pages *page.Pages
-	// PageGrace is how long they wait before. Default 1 s.
+	// PageGrace is how long they wait before. Default DefaultPageGrace.
 	PageGrace time.Duration
 	// DialTimeout is how long one attempt to reach a pod may take. It is short, since pods may just have gone away and
 	// their addresses swallow packets; the request then goes to another pod or is held. Default 1 s.
@@ -82,7 +85,7 @@ type Options struct {
 
 func (o *Options) setDefaults() {
 	o.Limits.SetDefaults()
-	o.PageGrace = cmp.Or(o.PageGrace, time.Second)
+	o.PageGrace = cmp.Or(o.PageGrace, DefaultPageGrace)
 	o.DialTimeout = cmp.Or(o.DialTimeout, time.Second)
 	o.MaxIdlePerPod = cmp.Or(o.MaxIdlePerPod, 64)
 	o.PodIdleTimeout = cmp.Or(o.PodIdleTimeout, 30*time.Second)
