@@ -55,8 +55,7 @@ type failure struct {
 }
 
 func (f *failure) Error() string {
-	return fmt.Sprintf("did not happen: %s\n  expected: %s\n  seen:     %s\n  look at:  go run -C test/cluster . kubectl events -A",
-		f.step, f.want, f.got)
+	return fmt.Sprintf("did not happen: %s\n  expected: %s\n  seen:     %s", f.step, f.want, f.got)
 }
 
 const interrupted = 130 // the exit code that shells use
@@ -88,13 +87,14 @@ func run(ctx context.Context, args []string) int {
 	}
 	if ctx.Err() != nil {
 		n.blank()
-		n.say("Stopped. `make demo` starts again with the same cluster; `make cluster-down` removes it.")
+		if own == "" {
+			n.say("Stopped. `make demo` starts again with the same cluster; `make cluster-down` removes it.")
+		} else {
+			n.say("Stopped.")
+		}
 		return interrupted
 	}
-	if n.chapter != "" {
-		n.blank()
-		err = fmt.Errorf("in %q: %w", n.chapter, err)
-	}
+	n.blank()
 	fmt.Fprintln(os.Stderr, n.paint(red, "demo: ")+err.Error())
 	return 1
 }
@@ -129,10 +129,21 @@ func demo(ctx context.Context, n *narrator, own, load string) error {
 		s := &story{narrator: n, cluster: p.cluster}
 		err = s.run(ctx)
 	}
+	err = n.inChapter(err)
 	if own == "" || p.cluster.arch == "" { // nothing to remove
+		if _, unseen := errors.AsType[*failure](err); unseen {
+			err = fmt.Errorf("%w\n  look at:  go run -C test/cluster . kubectl events -A", err)
+		}
 		return err
+	}
+	if err != nil && ctx.Err() == nil { // soon they are gone
+		if events, err := p.cluster.kubectl(ctx, "events", "-n", appNamespace); err == nil {
+			n.blank()
+			n.command("kubectl", "events", "-n", appNamespace)
+			n.verbatim(events)
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute) // also after Ctrl-C
 	defer cancel()
-	return errors.Join(err, p.cluster.cleanUp(ctx, n))
+	return errors.Join(err, n.inChapter(p.cluster.cleanUp(ctx, n)))
 }

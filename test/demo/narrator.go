@@ -72,6 +72,14 @@ func (n *narrator) heading(text string) {
 	n.blank()
 }
 
+// inChapter says in an error under which heading it came.
+func (n *narrator) inChapter(err error) error {
+	if err == nil || n.chapter == "" {
+		return err
+	}
+	return fmt.Errorf("in %q: %w", n.chapter, err)
+}
+
 // say prints prose.
 func (n *narrator) say(text string) {
 	for _, line := range wrap(text, width) {
