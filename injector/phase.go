@@ -6,35 +6,35 @@ package injector
 // Phase is how far the take-over of a Service has come, or its return.
 //
 // A Service is taken over by one Front: the Service itself, or the alias Service to which its Ingresses are redirected. The
-// table is everything that PlanService decides. It is read from the top: the first row whose observation is true counts. The
-// plan of a row brings the next row about and is made again when something changes, so a step that fails, or whose effect the
-// cache does not show yet, is planned again.
+// table is everything that PlanService decides. The first row whose observation is true counts. Its plan brings the next phase
+// about, and is made again when something changes: a step that fails, or whose effect the cache does not show yet, is planned
+// again.
 //
-//	wanted  observed                                        phase       plan                                        next
-//	------  ----------------------------------------------  ----------  ------------------------------------------  ----------
-//	yes     traffic redirected, no interceptor ready        FailedOpen  list the app's ready pods in the slices     Redirected
-//	yes     not every port answered by some interceptor     Listening   write companions and slices that list       Proving
-//	                                                                    nobody, so that interceptors listen; dial
-//	yes     not published; the way to the ready pods is     Proving     ask the interceptors to connect to the pods Publishing
-//	        blocked, or the pods are not listed
-//	yes     proven, or nothing to prove it with (asleep)    Publishing  try the ScaledObject; list the interceptors Redirecting
-//	                                                                    in the slices
-//	yes     published, traffic not redirected               Redirecting ask admission to redirect                   Redirected
-//	yes     traffic redirected                              Redirected  keep slices and companions up to date;      –
-//	                                                                    restore the other Front
-//	yes     redirected, asleep until now, way is blocked    Redirected  write the reason into the slices: from now  Restoring
-//	                                                                    on the Service is not wanted
+//	wanted, and observed                             phase        plan                                            next
+//	-----------------------------------------------  -----------  ----------------------------------------------  -----------
+//	redirected, and no interceptor is ready          FailedOpen   list the app's own ready pods in the slices     Redirected
+//	no interceptor answers on every port             Listening    write companions, and slices that list nobody,  Proving
+//	                                                              so that interceptors listen; dial again
+//	nobody published, and the way to the ready pods  Proving      ask the interceptors again to connect to them   Redirecting
+//	is blocked, or the pods are not listed
+//	way proven, or no pod to prove it with           Redirecting  try the ScaledObject; list the interceptors;    Redirected
+//	                                                              then ask admission to redirect all traffic
+//	redirected while asleep, and the way is blocked  Redirected   write why into the slices: not wanted any more  Restoring
+//	redirected                                       Redirected   keep slices and companions up to date;          –
+//	                                                              restore the other Front
+//	-----------------------------------------------  -----------  ----------------------------------------------  -----------
+//	not wanted, and observed                         phase        plan                                            next
+//	-----------------------------------------------  -----------  ----------------------------------------------  -----------
+//	nothing of ours is left                          Absent       report why the Service is skipped               –
+//	the slices do not say that they retire           Restoring    say so: the workload is restored                Restoring
+//	the Service has our annotation or the sentinel   Restoring    ask admission to remove both                    Restoring
+//	no ready pod listed, hold timeout not over       Restoring    wait; requests are held meanwhile               Restoring
+//	an Ingress leads to the alias Service            Restoring    ask admission for its own backend               Lingering
+//	an Ingress has just left the alias Service       Lingering    wait: ingress controllers take their time       Absent
+//	none of the above                                Absent       delete the slices, and then the companions      Absent
 //
-//	no      nothing of ours left                            Absent      report why it is skipped                    –
-//	no      slices do not say that they retire              Restoring   say so: the workload gets its replicas back Restoring
-//	no      the Service carries our annotation or sentinel  Restoring   ask admission to take them off              Restoring
-//	no      no ready pod listed, hold timeout not over      Restoring   wait; requests are held meanwhile           Restoring
-//	no      Ingresses lead to the alias Service             Restoring   ask admission to give them their backends   Lingering
-//	no      the alias Service was in use a moment ago       Lingering   wait: ingress controllers take their time   Absent
-//	no      none of the above                               Absent      delete the slices, then the companions      Absent
-//
-// Publishing and Redirecting are planned together, in this order. A Front that is not wanted is restored only after the
-// other one, if that is wanted, is Redirected.
+// The steps of one plan are carried out in order, and each only if those before it have succeeded. A Front that is not wanted is
+// restored only once the other one, if that is wanted, is redirected.
 type Phase string
 
 // The phases.

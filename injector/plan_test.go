@@ -637,3 +637,49 @@ func TestAskDone(t *testing.T) {
 		})
 	}
 }
+
+// TestPhasesInOrder: while nothing else happens, each phase comes after the one before it, and none twice.
+func TestPhasesInOrder(t *testing.T) {
+	deafAtFirst := func(w *world) { w.deaf["198.18.0.2"], w.deaf["198.18.0.3"] = true, true }
+	for name, tc := range map[string]struct {
+		world []func(*world)
+		taken []Phase
+		back  []Phase
+	}{
+		"a Service": {
+			[]func(*world){deafAtFirst}, []Phase{PhaseListening, PhaseProving, PhaseRedirecting, PhaseRedirected}, []Phase{PhaseRestoring, PhaseAbsent},
+		},
+		"an Ingress": {
+			[]func(*world){byIngress, deafAtFirst},
+			[]Phase{PhaseListening, PhaseProving, PhaseRedirecting, PhaseRedirected},
+			[]Phase{PhaseRestoring, PhaseLingering, PhaseAbsent},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, append(tc.world, func(w *world) { w.blocked = true })...)
+			phases := func(n int) []Phase {
+				var seen []Phase
+				for i := range n {
+					p := w.reconcile()
+					if len(seen) == 0 || seen[len(seen)-1] != p.Phase {
+						seen = append(seen, p.Phase)
+					}
+					if i > 1 { // what it waits for comes one after the other
+						w.blocked = w.blocked && len(w.deaf) > 0
+						clear(w.deaf)
+					}
+					w.kubernetes()
+					w.now = w.now.Add(10 * time.Second)
+				}
+				return seen
+			}
+			if got := phases(12); !cmp.Equal(got, tc.taken) {
+				t.Errorf("taken over by %v, want %v", got, tc.taken)
+			}
+			optOut(w)
+			if got := phases(12); !cmp.Equal(got, tc.back) {
+				t.Errorf("restored by %v, want %v", got, tc.back)
+			}
+		})
+	}
+}

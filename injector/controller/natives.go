@@ -67,17 +67,20 @@ func (n *natives) end() {
 
 // ready says whether Kubernetes lists a ready pod behind the Service. The first call lists its slices and begins a watch;
 // from then on the Service is reconciled when that changes, until forget is called.
+//
+// A Service is reconciled by one goroutine at a time, so nobody else begins the same watch meanwhile.
 func (n *natives) ready(ctx context.Context, service types.NamespacedName) (bool, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	f := n.followed[service]
+	n.mu.Unlock()
 	if f == nil {
 		var err error
 		if f, err = n.follow(ctx, service); err != nil {
 			return false, err
 		}
-		n.followed[service] = f
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	return f.any(), nil
 }
 
@@ -104,14 +107,16 @@ func (n *natives) follow(ctx context.Context, service types.NamespacedName) (*fo
 	for _, s := range list.Items {
 		f.ready[s.Name] = injector.HasReadyEndpoint([]discoveryv1.EndpointSlice{s})
 	}
-	since := &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}}
+	since := append(own, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})
 	//nolint:contextcheck // the watch goes on after this reconcile
-	w, err := n.client.Watch(n.ctx, &discoveryv1.EndpointSliceList{}, append(own,
-		since)...)
+	w, err := n.client.Watch(n.ctx, &discoveryv1.EndpointSliceList{}, since...)
 	if err != nil {
 		return nil, fmt.Errorf("watching endpoint slices of %s: %w", service, err)
 	}
 	f.stop = w.Stop
+	n.mu.Lock()
+	n.followed[service] = f
+	n.mu.Unlock()
 	n.running.Go(func() { n.run(service, f, w) })
 	return f, nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,11 +29,14 @@ import (
 type fakeDiscovery struct {
 	discovery.ServerResourcesInterface
 
+	mu    sync.Mutex // protects what follows, where a test changes it meanwhile
 	kinds map[string][]string
 	err   error
 }
 
 func (d *fakeDiscovery) ServerResourcesForGroupVersion(gv string) (*metav1.APIResourceList, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	kinds, ok := d.kinds[gv]
 	if d.err != nil {
 		return nil, d.err
@@ -140,7 +144,9 @@ func TestOptionalKindsStart(t *testing.T) {
 		go func() { done <- k.Start(ctx) }()
 		time.Sleep(optionalInterval + 1) //nolint:forbidigo // of the bubble's clock
 		synctest.Wait()
+		d.mu.Lock()
 		d.err, d.kinds = nil, map[string][]string{gatewayV1: {"HTTPRoute"}}
+		d.mu.Unlock()
 		time.Sleep(optionalInterval) //nolint:forbidigo // of the bubble's clock
 		synctest.Wait()
 		cancel()

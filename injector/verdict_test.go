@@ -1,0 +1,436 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injector
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// TestOptIn has every combination of what opts a Service in or out.
+func TestOptIn(t *testing.T) {
+	const in, out, none, wrong = "true", "false", "", "yes"
+	for _, own := range []string{in, out, none, wrong} {
+		for _, namespace := range []string{in, out, none, wrong} {
+			for _, byIngress := range []bool{false, true} {
+				for _, headless := range []bool{false, true} {
+					for _, exposed := range []bool{false, true} {
+						name := fmt.Sprintf("Service %q, Namespace %q, Ingress %t, headless %t, exposed %t", own, namespace, byIngress, headless, exposed)
+						s, ns := service(unlabelled), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps", Labels: map[string]string{}}}
+						if own != none {
+							s.Labels[OptInLabel] = own
+						}
+						if namespace != none {
+							ns.Labels[OptInLabel] = namespace
+						}
+						if headless {
+							s.Spec.ClusterIP = corev1.ClusterIPNone
+						}
+						if exposed {
+							s.Spec.Type = corev1.ServiceTypeNodePort
+						}
+						scope, skip := optIn(s, ns, byIngress, Surroundings{})
+						want, wantSkip := ScopeNone, false
+						switch {
+						case own == wrong:
+							wantSkip = true
+						case own == in:
+							want = ScopeService
+						case own == none && namespace == wrong:
+							wantSkip = true
+						case own == none && namespace == in && exposed:
+							want = ScopeService
+						case own == none && namespace == in:
+							wantSkip = true
+						}
+						if byIngress && own != wrong && (want == ScopeNone || headless) {
+							want, wantSkip = ScopeIngresses, false
+						}
+						if scope != want || (skip != "") != wantSkip {
+							t.Errorf("%s: scope %d, want %d; skip %q", name, scope, want, skip)
+						}
+						general := own == none && namespace == in
+						if got := generallyOptedIn(s, ns); got != general {
+							t.Errorf("%s: opted in by its Namespace alone: %t", name, got)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestSettingsLayers: of settings the nearest counts, and those of Ingresses only where their traffic is taken.
+func TestSettingsLayers(t *testing.T) {
+	const key = Prefix + "cooldown"
+	w := newWorld(t, byIngress)
+	o := w.observe()
+	o.Namespace = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{key: "1m", Prefix + "max-replicas": "7"}}}
+	cooldown := func(scope Scope) time.Duration {
+		t.Helper()
+		s, skip := o.settings(scope, o.optedInIngresses())
+		if skip != "" || s.MaxReplicas != 7 {
+			t.Errorf("%+v, %s", s, skip)
+		}
+		return s.Cooldown
+	}
+	if got := cooldown(ScopeIngresses); got != time.Minute {
+		t.Errorf("of its Namespace: %s", got)
+	}
+	annotated(key, "2m")(o.Service)
+	if got := cooldown(ScopeIngresses); got != 2*time.Minute {
+		t.Errorf("of the Service: %s", got)
+	}
+	o.Ingresses[0].Annotations = map[string]string{key: "3m"}
+	later := *o.Ingresses[0].DeepCopy()
+	later.Name, later.Annotations[key] = "later", "4m"
+	o.Ingresses = append(o.Ingresses, later)
+	if got := cooldown(ScopeIngresses); got != 4*time.Minute {
+		t.Errorf("of the later Ingress: %s", got)
+	}
+	if got := cooldown(ScopeService); got != 2*time.Minute {
+		t.Errorf("of the Service, whose own traffic is taken: %s", got)
+	}
+}
+
+// TestForbiddenTarget: a workload that may not be read is skipped, unless it is taken over already: then nobody else could
+// wake it.
+func TestForbiddenTarget(t *testing.T) {
+	named := func(w *world) { annotated(Prefix+"workload", "Deployment/web")(w.service) }
+	forbid := func(w *world) { w.forbidden = "no right" }
+	for name, tc := range map[string]struct {
+		world []func(*world)
+		want  Phase
+		skip  bool
+	}{
+		"not taken over":              {[]func(*world){named, forbid}, PhaseAbsent, true},
+		"taken over":                  {[]func(*world){named, redirected, forbid}, PhaseRedirected, false},
+		"taken over, and renamed":     {[]func(*world){named, redirected, func(w *world) { annotated(Prefix+"workload", "Deployment/other")(w.service) }, forbid}, PhaseRestoring, false},
+		"read again, and not renamed": {[]func(*world){named, redirected, forbid, func(w *world) { w.reconcile(); w.forbidden = "" }}, PhaseRedirected, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, tc.world...)
+			p := w.plan()
+			if p.Phase != tc.want {
+				t.Errorf("%s", describe(p))
+			}
+			if skipped := p.Memory.Reported[ReasonSkipped] != ""; skipped != tc.skip {
+				t.Errorf("skipped: %t, %v", skipped, p.Memory.Reported)
+			}
+			if w.forbidden == "" && p.Memory.Reported[ReasonForbidden] != "" {
+				t.Error("it counts as forbidden when it may be read again")
+			}
+		})
+	}
+}
+
+// TestPause has what each of KEDA's annotations means for visitors and for the owner.
+func TestPause(t *testing.T) {
+	paused := func(annotations map[string]string) *keda.ScaledObject {
+		return &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web-deployment", Annotations: annotations}}
+	}
+	deleted := paused(map[string]string{keda.PausedAnnotation: "true"})
+	deleted.DeletionTimestamp = &metav1.Time{Time: noon}
+	awake, asleep := Workload{Kind: "Deployment", Replicas: 1}, Workload{Kind: "Deployment"}
+	for name, tc := range map[string]struct {
+		so     *keda.ScaledObject
+		noWake bool
+		note   string // a part of it; empty: none
+		keep   string
+	}{
+		"no ScaledObject":   {nil, false, "", "To keep it there, opt it out first (label scale-to-zero=false)"},
+		"nothing is paused": {paused(nil), false, "", "To keep it there: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-replicas=0"},
+		"it is deleted":     {deleted, false, "", "opt it out first"},
+		"paused":            {paused(map[string]string{keda.PausedAnnotation: "true"}), true, "neither wakes it nor puts it to sleep", "paused-replicas=0"},
+		"at zero":           {paused(map[string]string{keda.PausedReplicasAnnotation: "0"}), true, "neither wakes it nor puts it to sleep", ""},
+		"at two":            {paused(map[string]string{keda.PausedReplicasAnnotation: "2"}), false, "does not put it to sleep", ""},
+		"scaling in":        {paused(map[string]string{keda.PausedScaleInAnnotation: "true"}), false, "does not put it to sleep", ""},
+		"scaling out":       {paused(map[string]string{keda.PausedScaleOutAnnotation: "true"}), true, "does not wake it", ""},
+		"both ways":         {paused(map[string]string{keda.PausedScaleInAnnotation: "true", keda.PausedScaleOutAnnotation: "true"}), true, "autoscaling.keda.sh/paused-scale-in- autoscaling.keda.sh/paused-scale-out-", ""},
+		"paused false":      {paused(map[string]string{keda.PausedAnnotation: "false"}), false, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := pauseOf(tc.so)
+			if (p.why() != "") != tc.noWake || (p.progress(awake) != nil) != tc.noWake {
+				t.Errorf("why %q", p.why())
+			}
+			if tc.noWake && (p.progress(awake).Asleep || !p.progress(asleep).Asleep || p.progress(asleep).Why != p.why()) {
+				t.Errorf("progress %+v, %+v", p.progress(awake), p.progress(asleep))
+			}
+			if note := p.note(awake); (note == "") != (tc.note == "") || !strings.Contains(note, tc.note) {
+				t.Errorf("note %q", note)
+			}
+			if !strings.Contains(p.toKeep(), tc.keep) {
+				t.Errorf("to keep it: %s", p.toKeep())
+			}
+		})
+	}
+}
+
+// TestDemand collects what Services ask of their workload.
+func TestDemand(t *testing.T) {
+	taken, past, retiring := asking("web", sentinel), asking("past"), asking("old", sentinel)
+	retiring.Routes.Retiring = true
+	open, long, listed := asking("open", sentinel), asking("long", sentinel), asking("early", sentinel)
+	open.Slice.Annotations[FailOpenAnnotation] = "true"
+	long.Routes.HoldTimeout, long.Routes.Cooldown = api.Duration(time.Hour), api.Duration(2*time.Hour)
+	listed.Service.Spec.PublishNotReadyAddresses, listed.PodsListed = true, true
+	six := asking("web", sentinel)
+	six.Slice.Name = "web-scale-to-zero-ipv6"
+	broken := asking("broken", sentinel)
+	delete(broken.Slice.Annotations, ScalingAnnotation)
+	for name, tc := range map[string]struct {
+		asks                                            []Asking
+		services                                        int
+		unsafe, open, retiring, published, unknown, non bool
+		cooldown, hold                                  time.Duration
+	}{
+		"nothing":                  {nil, 0, false, false, false, false, false, true, 0, 0},
+		"redirected":               {[]Asking{taken}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
+		"of two address types":     {[]Asking{taken, six}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
+		"not redirected":           {[]Asking{past}, 0, true, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
+		"retiring":                 {[]Asking{retiring}, 0, false, false, true, false, false, false, 0, 5 * time.Minute},
+		"failed open":              {[]Asking{open}, 1, false, true, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
+		"several":                  {[]Asking{taken, past, retiring, long}, 2, true, false, true, false, false, false, 2 * time.Hour, time.Hour},
+		"pods that are early":      {[]Asking{listed}, 1, false, false, false, true, false, false, 5 * time.Minute, 5 * time.Minute},
+		"of an earlier version":    {[]Asking{broken}, 0, false, false, false, false, true, false, 0, 5 * time.Minute},
+		"an alias, redirected":     {[]Asking{ofAlias(true)}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
+		"an alias, not redirected": {[]Asking{ofAlias(false)}, 0, true, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDemand(tc.asks)
+			if len(d.services) != tc.services || len(d.slices) != len(tc.asks) || d.unsafe != tc.unsafe || d.open != tc.open || d.retiring != tc.retiring ||
+				d.published != tc.published || d.unknown != tc.unknown || d.none() != tc.non || d.cooldown() != tc.cooldown || d.hold != tc.hold {
+				t.Errorf("%+v, none %t, cool-down %s", d, d.none(), d.cooldown())
+			}
+		})
+	}
+}
+
+// TestKEDAHolds says when a ScaledObject may go.
+func TestKEDAHolds(t *testing.T) {
+	so := func(change ...func(*keda.ScaledObject)) *keda.ScaledObject {
+		s := &keda.ScaledObject{Spec: keda.ScaledObjectSpec{MinReplicaCount: new(int32(2)), MaxReplicaCount: new(int32(2))}}
+		s.Annotations = map[string]string{SinceAnnotation: noon.Format(time.RFC3339)}
+		for _, c := range change {
+			c(s)
+		}
+		return s
+	}
+	for name, tc := range map[string]struct {
+		so    *keda.ScaledObject
+		hpa   HPAAnswer
+		after time.Duration
+		told  bool
+		holds bool
+	}{
+		"no HPA":               {so(), HPAAnswer{}, 0, true, true},
+		"it holds":             {so(), HPAAnswer{true, 2, 2}, 0, true, true},
+		"it holds another":     {so(), HPAAnswer{true, 1, 2}, kedaGrace, true, false},
+		"it has had its time":  {so(), HPAAnswer{true, 1, 2}, kedaGrace + time.Second, true, true},
+		"nobody knows since":   {so(func(s *keda.ScaledObject) { s.Annotations = nil }), HPAAnswer{true, 1, 2}, time.Hour, false, false},
+		"it tells another max": {so(func(s *keda.ScaledObject) { s.Spec.MaxReplicaCount = new(int32(3)) }), HPAAnswer{}, 0, false, true},
+		"it tells no min":      {so(func(s *keda.ScaledObject) { s.Spec.MinReplicaCount = nil }), HPAAnswer{}, 0, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := holds(tc.so, 2); got != tc.told {
+				t.Errorf("tells KEDA: %t", got)
+			}
+			if got := kedaHolds(noon.Add(tc.after), tc.so, tc.hpa, 2); got != tc.holds {
+				t.Errorf("KEDA holds: %t", got)
+			}
+		})
+	}
+}
+
+// TestFronts sorts route slices by whose traffic they take.
+func TestFronts(t *testing.T) {
+	w := newWorld(t, redirected)
+	o := w.observe()
+	alias := *o.Slices[0].DeepCopy()
+	alias.Labels[discoveryv1.LabelServiceName] = "web-scale-to-zero"
+	alias.Annotations[UnprovenAnnotation], alias.Annotations[api.RoutesAnnotation], alias.Endpoints = "blocked", "{", nil
+	o.Slices = append(o.Slices, alias)
+	self, other := o.fronts()
+	if len(self.Slices) != 1 || self.Alias || !self.publishes() || self.blocked() != "" || self.Routes.Service != "web" || self.Service != o.Service {
+		t.Errorf("%+v", self)
+	}
+	if len(other.Slices) != 1 || !other.Alias || other.publishes() || other.blocked() != "blocked" || other.Routes.Service != "" || other.failsOpen() {
+		t.Errorf("%+v", other)
+	}
+	other.Unproven = UnprovenYet
+	if other.blocked() != "" {
+		t.Error("what is not proven yet is blocked")
+	}
+	if wanted, rest := (Verdict{Scope: ScopeIngresses}).wanted(&self, &other); wanted != &other || rest != &self {
+		t.Error("the Service's own traffic is wanted")
+	}
+}
+
+// TestCompanion: of a Service of ours nothing is written that the API server has set.
+func TestCompanion(t *testing.T) {
+	want := DirectService(service(), Settings{})
+	if companion(want, nil) != want {
+		t.Error("it is not made")
+	}
+	have := want.DeepCopy()
+	have.ResourceVersion, have.Spec.SessionAffinity, have.Spec.ClusterIPs = "7", corev1.ServiceAffinityNone, []string{corev1.ClusterIPNone}
+	have.Spec.IPFamilies = append(have.Spec.IPFamilies, corev1.IPv6Protocol)
+	if got := companion(want, have); got != nil {
+		t.Errorf("it is written for nothing: %+v", got)
+	}
+	have.Spec.Ports = nil
+	got, ok := companion(want, have).(*corev1.Service)
+	if !ok || got.ResourceVersion != "7" || len(got.Spec.Ports) != 1 || len(got.Spec.IPFamilies) != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestUnjoin shows single errors of settings, and several.
+func TestUnjoin(t *testing.T) {
+	one, other := errors.New("one"), errors.New("other")
+	if got := unjoin(one); len(got) != 1 || !errors.Is(got[0], one) {
+		t.Errorf("%v", got)
+	}
+	if got := unjoin(errors.Join(one, other)); len(got) != 2 {
+		t.Errorf("%v", got)
+	}
+}
+
+// TestNewWorkload reads workloads of every built-in kind.
+func TestNewWorkload(t *testing.T) {
+	labels := map[string]string{"app": "web"}
+	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}}
+	selector := &metav1.LabelSelector{MatchLabels: labels}
+	refused := appsv1.DeploymentStatus{ReadyReplicas: 1, ObservedGeneration: 2, Conditions: []appsv1.DeploymentCondition{{
+		Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: "exceeded quota",
+	}}}
+	for name, tc := range map[string]struct {
+		object          any
+		kind            string
+		replicas, ready int32
+		refused         string
+	}{
+		"a Deployment":                  {&appsv1.Deployment{Spec: appsv1.DeploymentSpec{Selector: selector, Template: template}, Status: refused}, "Deployment", 1, 1, "exceeded quota"},
+		"a Deployment of another count": {&appsv1.Deployment{Spec: appsv1.DeploymentSpec{Replicas: new(int32(0)), Selector: selector, Template: template}}, "Deployment", 0, 0, ""},
+		"a Deployment that has changed": {&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Generation: 3}, Spec: appsv1.DeploymentSpec{Selector: selector, Template: template}, Status: refused}, "Deployment", 1, 1, ""},
+		"a StatefulSet":                 {&appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Replicas: new(int32(3)), Selector: selector, Template: template}, Status: appsv1.StatefulSetStatus{ReadyReplicas: 2}}, "StatefulSet", 3, 2, ""},
+		"a DaemonSet":                   {&appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{Template: template}, Status: appsv1.DaemonSetStatus{DesiredNumberScheduled: 5, NumberReady: 4}}, "DaemonSet", 5, 4, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, ok := NewWorkload(tc.object)
+			if !ok || w.Kind != tc.kind || w.Replicas != tc.replicas || w.ReadyReplicas != tc.ready || w.Refused != tc.refused || w.APIVersion != "apps/v1" || !cmp.Equal(w.PodLabels, labels) {
+				t.Errorf("%+v, %t", w, ok)
+			}
+			if want := "app=web"; tc.kind != "DaemonSet" && w.Selector != want {
+				t.Errorf("selector %q", w.Selector)
+			}
+		})
+	}
+	if _, ok := NewWorkload(&corev1.Pod{}); ok {
+		t.Error("a Pod is a workload")
+	}
+}
+
+// TestPortsLearn: a port is given to one route, and a route has one port.
+func TestPortsLearn(t *testing.T) {
+	ps := NewPorts(10000, 10001)
+	web, api := Route{"apps", "web", "http"}, Route{"apps", "api", "http"}
+	for _, tc := range []struct {
+		route Route
+		port  int32
+		want  bool
+	}{{web, 10000, true}, {web, 10000, true}, {api, 10000, false}, {web, 10001, false}, {api, 9999, false}, {api, 10002, false}, {api, 10001, true}} {
+		if got := ps.Learn(tc.route, tc.port); got != tc.want {
+			t.Errorf("%v, %d: %t", tc.route, tc.port, got)
+		}
+	}
+	if p, err := ps.Get(web, noon); err != nil || p != 10000 {
+		t.Errorf("%d, %v", p, err)
+	}
+	ps.Keep("apps", "web", noon)
+	if _, err := ps.Get(Route{"apps", "new", "http"}, noon); err == nil || !strings.Contains(err.Error(), "all 2 from 10000 to 10001 are in use or rest") {
+		t.Errorf("a port that rests is given out: %v", err)
+	}
+	if p, err := ps.Get(Route{"apps", "new", "http"}, noon.Add(PortRest)); err != nil || p != 10000 {
+		t.Errorf("%d, %v", p, err)
+	}
+}
+
+// TestTexts are what events and warnings consist of.
+func TestTexts(t *testing.T) {
+	two := api.Routes{Ports: []api.Port{{Port: 80, Listen: 10000}, {Port: 443, Listen: 10001}}}
+	front := ingressTo("web", networkingv1.ServiceBackendPort{Number: 80})
+	for got, want := range map[string]string{
+		portsText(two):   "ports 80, 443",
+		listensText(two): "ports 10000, 10001",
+		ingressesText([]*networkingv1.Ingress{&front, &front}):                                                           "Ingress front, Ingress front",
+		kubectlName(Workload{APIVersion: "example.com/v1", Kind: "Gallery", ObjectMeta: metav1.ObjectMeta{Name: "web"}}): "gallery.example.com/web",
+		UndoneWarning("web-deployment", []string{"spec.triggers"}):                                                       "scale-to-zero owns ScaledObject web-deployment and undoes this change of spec.triggers. " + instead + ".",
+		replicasOf(1, 1): "1 of 1 replica",
+		replicasOf(0, 3): "0 of 3 replicas",
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if kinds := GatewayRouteKinds(); len(kinds) != 4 {
+		t.Errorf("%v", kinds)
+	}
+}
+
+// TestAdmitNamespace denies settings that cannot be defaults.
+func TestAdmitNamespace(t *testing.T) {
+	for name, tc := range map[string]struct {
+		labels, annotations map[string]string
+		denied              string
+	}{
+		"nothing":              {nil, nil, ""},
+		"opted in":             {map[string]string{OptInLabel: "true"}, nil, ""},
+		"a label":              {map[string]string{OptInLabel: "1"}, nil, `label scale-to-zero: "1"`},
+		"a workload":           {nil, map[string]string{Prefix + "workload": "Deployment/web"}, "set it on that Service, not on the Namespace"},
+		"internal services":    {nil, map[string]string{InternalServicesAnnotation: "true"}, ""},
+		"a default":            {nil, map[string]string{Prefix + "cooldown": "1m"}, ""},
+		"a default of nothing": {nil, map[string]string{Prefix + "cooldown": "soon"}, `"soon"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := AdmitNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: tc.labels, Annotations: tc.annotations}})
+			if (err == nil) != (tc.denied == "") || err != nil && !strings.Contains(err.Error(), tc.denied) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// FuzzTakeover draws what happens to an app from its input. world checks each step.
+func FuzzTakeover(f *testing.F) {
+	for seed := range uint64(8) {
+		f.Add(seed, uint8(30), seed%2 == 0)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, steps uint8, alias bool) {
+		random := rand.New(rand.NewPCG(seed, 4))
+		w := newWorld(t)
+		if alias {
+			byIngress(w)
+		}
+		for range steps {
+			happens(w, random)
+			w.reconcile()
+		}
+	})
+}
