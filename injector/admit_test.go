@@ -58,7 +58,8 @@ func TestAdmitTable(t *testing.T) {
 	ready := annotated(RouteAnnotation, RouteReady)
 	kinds := map[string]func(*corev1.Service){
 		"opted in": label("true"), "annotated": func(s *corev1.Service) { unlabelled(s); enabled("true")(s) },
-		"opted out": label("false"), "neither": unlabelled, "wrong": label("yes"), "no pods": func(s *corev1.Service) { label("true")(s); noSelector(s) },
+		"opted out": label("false"), "neither": unlabelled, "wrong": label("yes"),
+		"no pods": func(s *corev1.Service) { label("true")(s); noSelector(s) },
 	}
 	for oldName, oldKind := range kinds {
 		for newName, newKind := range kinds {
@@ -150,7 +151,8 @@ func TestAdmit(t *testing.T) {
 			want: service(label("false"), annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x") }),
 		},
 		"the annotation goes, and with it route and sentinel": {
-			service: service(unlabelled, annotated("x", "y"), ready, sentinel), old: service(unlabelled, annotated("x", "y"), enabled("true"), ready, sentinel),
+			service: service(unlabelled, annotated("x", "y"), ready, sentinel), old: service(unlabelled, annotated("x", "y"), enabled("true"),
+				ready, sentinel),
 			want: service(unlabelled, annotated("x", "y")),
 		},
 		"the annotation says false": {
@@ -183,7 +185,8 @@ func TestAdmit(t *testing.T) {
 		},
 		"the controller withdraws one with settings that were written while admission was away": {
 			service: service(sentinel, annotated("scale-to-zero/cooldown", "soon"), annotated("scale-to-zero/protocol", "81=tcp")),
-			old:     service(ready, sentinel, annotated("scale-to-zero/cooldown", "soon"), annotated("scale-to-zero/protocol", "81=tcp")), byController: true,
+			old: service(ready, sentinel, annotated("scale-to-zero/cooldown", "soon"), annotated("scale-to-zero/protocol",
+				"81=tcp")), byController: true,
 			want: service(annotated("scale-to-zero/cooldown", "soon"), annotated("scale-to-zero/protocol", "81=tcp")),
 		},
 		"only the sentinel is left of a selector": {
@@ -217,16 +220,22 @@ func TestAdmitDenies(t *testing.T) {
 		change func(*corev1.Service)
 		want   []string
 	}{
-		"label":                    {label("yes"), []string{"label scale-to-zero", `"yes"`, `"true" or "false"`}},
-		"enabled":                  {enabled("yes"), []string{"annotation scale-to-zero/enabled", `"yes"`, `"true" or "false"`}},
-		"label and annotation":     {enabled("false"), []string{"annotation scale-to-zero/enabled", `"false"`, `label scale-to-zero is "true"`, "agree"}},
-		"internal services":        {annotated("scale-to-zero/internal-services", "true"), []string{"scale-to-zero/internal-services", "set it on the Namespace"}},
-		"direct labels":            {annotated("scale-to-zero/direct-labels", "yes"), []string{"scale-to-zero/direct-labels", `"yes"`, `"true" or "false"`}},
-		"unknown":                  {annotated("scale-to-zero/cooldwon", "1m"), []string{"scale-to-zero/cooldwon", "scale-to-zero/cooldown"}},
-		"duration":                 {annotated("scale-to-zero/cooldown", "5"), []string{"scale-to-zero/cooldown", `"5"`, "30s, 5m or 1h30m", "1s"}},
-		"too long":                 {annotated("scale-to-zero/hold-timeout", "2h"), []string{"scale-to-zero/hold-timeout", `"2h"`, "from 1s to 1h"}},
-		"negative":                 {annotated("scale-to-zero/min-replicas", "-1"), []string{"scale-to-zero/min-replicas", `"-1"`, "from 0 to 1000"}},
-		"overflow":                 {annotated("scale-to-zero/max-replicas", "4294967297"), []string{"scale-to-zero/max-replicas", "from 1 to 1000"}},
+		"label":                {label("yes"), []string{"label scale-to-zero", `"yes"`, `"true" or "false"`}},
+		"enabled":              {enabled("yes"), []string{"annotation scale-to-zero/enabled", `"yes"`, `"true" or "false"`}},
+		"label and annotation": {enabled("false"), []string{"annotation scale-to-zero/enabled", `"false"`, `label scale-to-zero is "true"`, "agree"}},
+		"internal services": {annotated("scale-to-zero/internal-services", "true"), []string{
+			"scale-to-zero/internal-services",
+			"set it on the Namespace",
+		}},
+		"direct labels": {annotated("scale-to-zero/direct-labels", "yes"), []string{"scale-to-zero/direct-labels", `"yes"`, `"true" or "false"`}},
+		"unknown":       {annotated("scale-to-zero/cooldwon", "1m"), []string{"scale-to-zero/cooldwon", "scale-to-zero/cooldown"}},
+		"duration":      {annotated("scale-to-zero/cooldown", "5"), []string{"scale-to-zero/cooldown", `"5"`, "30s, 5m or 1h30m", "1s"}},
+		"too long":      {annotated("scale-to-zero/hold-timeout", "2h"), []string{"scale-to-zero/hold-timeout", `"2h"`, "from 1s to 1h"}},
+		"negative":      {annotated("scale-to-zero/min-replicas", "-1"), []string{"scale-to-zero/min-replicas", `"-1"`, "from 0 to 1000"}},
+		"overflow": {annotated("scale-to-zero/max-replicas", "4294967297"), []string{
+			"scale-to-zero/max-replicas",
+			"from 1 to 1000",
+		}},
 		"workload":                 {annotated("scale-to-zero/workload", "web"), []string{"scale-to-zero/workload", `"web"`, "Deployment/NAME, StatefulSet/NAME, or KIND.GROUP/NAME"}},
 		"workload kind":            {annotated("scale-to-zero/workload", "Rollout/web"), []string{`"Rollout/web"`}},
 		"custom kind":              {annotated("scale-to-zero/workload", "Rollout.argoproj.io/"), []string{`"Rollout.argoproj.io/"`}},

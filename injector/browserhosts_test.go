@@ -36,20 +36,32 @@ func TestReachOf(t *testing.T) {
 		ingresses []networkingv1.Ingress
 		want      api.Reach
 	}{
-		"nothing":   {nil, nil, api.Reach{}},
-		"Ingresses": {nil, []networkingv1.Ingress{a, ingress("other", "c.example.com"), b}, api.Reach{Hosts: []string{"*.example.org", "a.example.com", "b.example.com"}}},
-		"an alias":  {nil, []networkingv1.Ingress{with(ingress("web-scale-to-zero", "a.example.com"), func(i *networkingv1.Ingress) { setAliases(i, map[string]string{"web": "web-scale-to-zero"}) })}, api.Reach{Hosts: []string{"a.example.com"}}},
-		"any host":  {nil, []networkingv1.Ingress{a, ingress("web", "")}, api.Reach{}},
-		"a default": {nil, []networkingv1.Ingress{with(a, func(i *networkingv1.Ingress) { i.Spec.DefaultBackend = new(backend("web")) })}, api.Reach{}},
+		"nothing": {nil, nil, api.Reach{}},
+		"Ingresses": {nil, []networkingv1.Ingress{a, ingress("other", "c.example.com"), b}, api.Reach{Hosts: []string{
+			"*.example.org",
+			"a.example.com", "b.example.com",
+		}}},
+		"an alias": {nil, []networkingv1.Ingress{with(ingress("web-scale-to-zero", "a.example.com"),
+			func(i *networkingv1.Ingress) { setAliases(i, map[string]string{"web": "web-scale-to-zero"}) })}, api.Reach{Hosts: []string{"a.example.com"}}},
+		"any host": {nil, []networkingv1.Ingress{a, ingress("web", "")}, api.Reach{}},
+		"a default": {
+			nil,
+			[]networkingv1.Ingress{with(a, func(i *networkingv1.Ingress) { i.Spec.DefaultBackend = new(backend("web")) })},
+			api.Reach{},
+		},
 		"more hosts": {nil, []networkingv1.Ingress{with(a, func(i *networkingv1.Ingress) {
 			i.Annotations = map[string]string{"nginx.ingress.kubernetes.io/server-alias": "x"}
 		})}, api.Reach{}},
 		"another Host": {nil, []networkingv1.Ingress{with(a, func(i *networkingv1.Ingress) {
 			i.Annotations = map[string]string{"nginx.ingress.kubernetes.io/upstream-vhost": "x"}
 		})}, api.Reach{}},
-		"cluster IPs":    {func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"10.96.0.7", "fd00::7"} }, nil, api.Reach{Inside: []string{"10.96.0.7", "fd00::7"}}},
-		"load balancer":  {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeLoadBalancer }, nil, api.Reach{Direct: true}},
-		"node port":      {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, []networkingv1.Ingress{ingress("web", "a.example.com")}, api.Reach{Direct: true, Hosts: []string{"a.example.com"}}},
+		"cluster IPs": {
+			func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"10.96.0.7", "fd00::7"} }, nil,
+			api.Reach{Inside: []string{"10.96.0.7", "fd00::7"}},
+		},
+		"load balancer": {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeLoadBalancer }, nil, api.Reach{Direct: true}},
+		"node port": {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, []networkingv1.Ingress{ingress("web",
+			"a.example.com")}, api.Reach{Direct: true, Hosts: []string{"a.example.com"}}},
 		"an external IP": {func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"192.0.2.1"} }, nil, api.Reach{Direct: true}},
 	} {
 		service := &corev1.Service{}

@@ -33,9 +33,12 @@ func headless(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone }
 
 // ingressTo returns an Ingress whose default backend is a port of a Service.
 func ingressTo(name string, port networkingv1.ServiceBackendPort, change ...func(*networkingv1.Ingress)) networkingv1.Ingress {
-	i := networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Name: "front"}, Spec: networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{
-		Service: &networkingv1.IngressServiceBackend{Name: name, Port: port},
-	}}}
+	i := networkingv1.Ingress{
+		ObjectMeta: metav1.ObjectMeta{Name: "front"},
+		Spec: networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{
+			Service: &networkingv1.IngressServiceBackend{Name: name, Port: port},
+		}},
+	}
 	for _, c := range change {
 		c(&i)
 	}
@@ -58,16 +61,18 @@ func TestJudgeNamespaced(t *testing.T) {
 		return around
 	}
 	internal := Surroundings{InternalServices: true}
-	const noHTTP, notReached, uncounted = "does not say that it speaks HTTP", "no Ingress, Gateway API route, load balancer or node port exposes it", "visitors reach its pods by Service"
+	const noHTTP, notReached, uncounted = "does not say that it speaks HTTP", "no Ingress, Gateway API route, load balancer or node " +
+		"port exposes it", "visitors reach its pods by Service"
 	ui := port("ui", 80, nil)
 	tests := map[string]struct {
 		change []func(*corev1.Service) // of a Service without ports
 		around Surroundings
 		skip   string // a part of the reason; empty: taken
 	}{
-		"an Ingress, by number":               {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byNumber)), ""},
-		"an Ingress, by name":                 {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byName)), ""},
-		"an Ingress to another port":          {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", networkingv1.ServiceBackendPort{Number: 81})), notReached},
+		"an Ingress, by number": {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byNumber)), ""},
+		"an Ingress, by name":   {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byName)), ""},
+		"an Ingress to another port": {[]func(*corev1.Service){ui}, ingresses(ingressTo("web",
+			networkingv1.ServiceBackendPort{Number: 81})), notReached},
 		"an Ingress to another Service":       {[]func(*corev1.Service){ui}, ingresses(ingressTo("api", byNumber)), notReached},
 		"an Ingress that opts out":            {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byNumber, optedOut)), notReached},
 		"an Ingress that opts out, annotated": {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byNumber, optedOutToo)), notReached},
@@ -75,30 +80,76 @@ func TestJudgeNamespaced(t *testing.T) {
 		"a route to another port":             {[]func(*corev1.Service){ui}, routes("web", 81), notReached},
 		"a load balancer":                     {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeLoadBalancer)}, Surroundings{}, ""},
 		"a node port":                         {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, Surroundings{}, ""},
-		"a load balancer for a database":      {[]func(*corev1.Service){port("http", 5432, nil), ofType(corev1.ServiceTypeLoadBalancer)}, Surroundings{}, "its port http (5432) is that of PostgreSQL"},
-		"nothing exposes it":                  {[]func(*corev1.Service){port("http", 80, nil)}, Surroundings{}, notReached},
-		"internal, named http":                {[]func(*corev1.Service){port("http", 80, nil)}, internal, ""},
-		"internal, named http-api":            {[]func(*corev1.Service){port("http-api", 80, nil)}, internal, ""},
-		"internal, named https":               {[]func(*corev1.Service){port("https", 80, nil)}, internal, ""},
-		"internal, unnamed":                   {[]func(*corev1.Service){port("", 80, nil)}, internal, noHTTP},
-		"internal, appProtocol http":          {[]func(*corev1.Service){port("web", 80, new("http"))}, internal, ""},
-		"internal, appProtocol against name":  {[]func(*corev1.Service){port("http", 80, new("ssh"))}, internal, noHTTP},
-		"internal, a cache named http":        {[]func(*corev1.Service){port("http", 6379, nil)}, internal, "its port http (6379) is that of Redis"},
-		"one port of two is reached":          {[]func(*corev1.Service){ui, port("gossip", 7946, nil)}, ingresses(ingressTo("web", byNumber)), noHTTP},
-		"the other port speaks HTTP":          {[]func(*corev1.Service){ui, port("http-metrics", 9100, nil)}, ingresses(ingressTo("web", byNumber)), ""},
-		"a broker with its console reached":   {[]func(*corev1.Service){ui, port("amqp", 5672, nil)}, ingresses(ingressTo("web", byNumber)), "is that of RabbitMQ"},
+		"a load balancer for a database": {
+			[]func(*corev1.Service){port("http", 5432, nil), ofType(corev1.ServiceTypeLoadBalancer)},
+			Surroundings{},
+			"its port http (5432) is that of PostgreSQL",
+		},
+		"nothing exposes it":                 {[]func(*corev1.Service){port("http", 80, nil)}, Surroundings{}, notReached},
+		"internal, named http":               {[]func(*corev1.Service){port("http", 80, nil)}, internal, ""},
+		"internal, named http-api":           {[]func(*corev1.Service){port("http-api", 80, nil)}, internal, ""},
+		"internal, named https":              {[]func(*corev1.Service){port("https", 80, nil)}, internal, ""},
+		"internal, unnamed":                  {[]func(*corev1.Service){port("", 80, nil)}, internal, noHTTP},
+		"internal, appProtocol http":         {[]func(*corev1.Service){port("web", 80, new("http"))}, internal, ""},
+		"internal, appProtocol against name": {[]func(*corev1.Service){port("http", 80, new("ssh"))}, internal, noHTTP},
+		"internal, a cache named http": {
+			[]func(*corev1.Service){port("http", 6379, nil)},
+			internal,
+			"its port http (6379) is that of Redis",
+		},
+		"one port of two is reached": {
+			[]func(*corev1.Service){ui, port("gossip", 7946, nil)},
+			ingresses(ingressTo("web", byNumber)),
+			noHTTP,
+		},
+		"the other port speaks HTTP": {[]func(*corev1.Service){ui, port("http-metrics", 9100, nil)}, ingresses(ingressTo("web",
+			byNumber)), ""},
+		"a broker with its console reached": {
+			[]func(*corev1.Service){ui, port("amqp", 5672, nil)},
+			ingresses(ingressTo("web", byNumber)),
+			"is that of RabbitMQ",
+		},
 
-		"another Service of its pods is reached":        {[]func(*corev1.Service){port("http", 80, nil)}, beside(routes("public", 80), service(called("public"))), ""},
-		"a Service of a part of its pods is reached":    {[]func(*corev1.Service){port("http", 80, nil)}, beside(routes("public", 80), service(called("public"), func(s *corev1.Service) { s.Spec.Selector["tier"] = "front" })), ""},
-		"a Service of other pods is reached":            {[]func(*corev1.Service){port("http", 80, nil)}, beside(routes("public", 80), service(called("public"), func(s *corev1.Service) { s.Spec.Selector["app"] = "api" })), notReached},
-		"with a headless one that an Ingress reaches":   {[]func(*corev1.Service){port("ssh", 22, nil), ofType(corev1.ServiceTypeLoadBalancer)}, beside(ingresses(ingressTo("http", byNumber)), service(called("http"), unlabelled, headless)), uncounted + " http too, which cannot be taken over: it is headless"},
-		"with one whose Ingress is opted in":            {[]func(*corev1.Service){port("ssh", 22, nil), ofType(corev1.ServiceTypeLoadBalancer)}, beside(ingresses(ingressTo("http", byNumber, labelled)), service(called("http"), unlabelled, headless)), ""},
-		"with a headless one that is internal":          {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, service(called("peers"), unlabelled, headless)), ""},
-		"with a load balancer for UDP":                  {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, service(called("dns"), ofType(corev1.ServiceTypeLoadBalancer), func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP })), uncounted + " dns"},
-		"with a load balancer that is opted out":        {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, service(called("public"), label("false"), ofType(corev1.ServiceTypeLoadBalancer))), "it is opted out"},
-		"with its own direct Service":                   {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, DirectService(service(), Settings{})), ""},
-		"with a UDP load balancer of other pods":        {[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)}, beside(Surroundings{}, service(called("dns"), ofType(corev1.ServiceTypeLoadBalancer), func(s *corev1.Service) { s.Spec.Ports[0].Protocol, s.Spec.Selector["app"] = corev1.ProtocolUDP, "dns" })), ""},
-		"intercepted, with another one of its own pods": {[]func(*corev1.Service){sentinel, port("http", 80, nil)}, beside(routes("public", 80), service(called("public"), sentinel)), ""},
+		"another Service of its pods is reached": {[]func(*corev1.Service){port("http", 80, nil)}, beside(routes("public", 80),
+			service(called("public"))), ""},
+		"a Service of a part of its pods is reached": {[]func(*corev1.Service){port("http", 80, nil)}, beside(routes("public", 80),
+			service(called("public"), func(s *corev1.Service) { s.Spec.Selector["tier"] = "front" })), ""},
+		"a Service of other pods is reached": {[]func(*corev1.Service){port("http", 80, nil)}, beside(routes("public", 80),
+			service(called("public"), func(s *corev1.Service) { s.Spec.Selector["app"] = "api" })), notReached},
+		"with a headless one that an Ingress reaches": {[]func(*corev1.Service){
+			port("ssh", 22, nil),
+			ofType(corev1.ServiceTypeLoadBalancer),
+		}, beside(ingresses(ingressTo("http", byNumber)), service(called("http"), unlabelled,
+			headless)), uncounted + " http too, which cannot be taken over: it is headless"},
+		"with one whose Ingress is opted in": {[]func(*corev1.Service){
+			port("ssh", 22, nil),
+			ofType(corev1.ServiceTypeLoadBalancer),
+		}, beside(ingresses(ingressTo("http", byNumber, labelled)), service(called("http"), unlabelled,
+			headless)), ""},
+		"with a headless one that is internal": {
+			[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)},
+			beside(Surroundings{}, service(called("peers"), unlabelled, headless)), "",
+		},
+		"with a load balancer for UDP": {
+			[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)},
+			beside(Surroundings{}, service(called("dns"), ofType(corev1.ServiceTypeLoadBalancer),
+				func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP })), uncounted + " dns",
+		},
+		"with a load balancer that is opted out": {
+			[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)},
+			beside(Surroundings{}, service(called("public"), label("false"), ofType(corev1.ServiceTypeLoadBalancer))), "it is opted out",
+		},
+		"with its own direct Service": {
+			[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)},
+			beside(Surroundings{}, DirectService(service(), Settings{})), "",
+		},
+		"with a UDP load balancer of other pods": {
+			[]func(*corev1.Service){ui, ofType(corev1.ServiceTypeNodePort)},
+			beside(Surroundings{}, service(called("dns"), ofType(corev1.ServiceTypeLoadBalancer),
+				func(s *corev1.Service) { s.Spec.Ports[0].Protocol, s.Spec.Selector["app"] = corev1.ProtocolUDP, "dns" })), "",
+		},
+		"intercepted, with another one of its own pods": {[]func(*corev1.Service){sentinel, port("http", 80, nil)}, beside(routes("public",
+			80), service(called("public"), sentinel)), ""},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -115,14 +166,27 @@ func TestStores(t *testing.T) {
 		return corev1.ServicePort{Name: "http", Port: number, TargetPort: target}
 	}
 	for want, ports := range map[string][]corev1.ServicePort{
-		"PostgreSQL":    {target(5432, intstr.FromString("http")), target(80, intstr.FromInt32(5432)), target(80, intstr.FromString("tcp-postgresql")), {Name: "http", Port: 80, AppProtocol: new("postgres")}},
-		"Redis":         {target(6379, intstr.FromString("http")), {Name: "tcp-redis", Port: 80}, {Name: "redis-sentinel", Port: 80}, target(80, intstr.FromString("valkey"))},
+		"PostgreSQL": {target(5432, intstr.FromString("http")), target(80, intstr.FromInt32(5432)), target(80,
+			intstr.FromString("tcp-postgresql")), {Name: "http", Port: 80, AppProtocol: new("postgres")}},
+		"Redis": {
+			target(6379, intstr.FromString("http")),
+			{Name: "tcp-redis", Port: 80},
+			{Name: "redis-sentinel", Port: 80},
+			target(80, intstr.FromString("valkey")),
+		},
 		"MySQL":         {target(3306, intstr.FromInt32(3306)), {Name: "mysql", Port: 33060}},
 		"Kafka":         {{Port: 9092}, {Port: 9094}},
 		"Alertmanager":  {{Name: "http-web", Port: 9093}},
 		"Elasticsearch": {{Name: "http", Port: 9200}},
 		"RabbitMQ":      {{Name: "amqp", Port: 80}},
-		"":              {{Name: "http", Port: 80}, {Name: "https", Port: 8443}, {Name: "http", Port: 9000}, {Name: "http", Port: 8123}, {Name: "agent-listener", Port: 50000}, target(80, intstr.FromString("http")), target(8080, intstr.FromInt32(8080))},
+		"": {
+			{Name: "http", Port: 80},
+			{Name: "https", Port: 8443},
+			{Name: "http", Port: 9000},
+			{Name: "http", Port: 8123},
+			{Name: "agent-listener", Port: 50000},
+			target(80, intstr.FromString("http")), target(8080, intstr.FromInt32(8080)),
+		},
 	} {
 		for _, p := range ports {
 			if got := storeOf(p); (got == "") != (want == "") || !strings.Contains(got, want) {
@@ -168,12 +232,16 @@ func TestOptedInTogether(t *testing.T) {
 		all  []corev1.Service
 		want bool
 	}{
-		"alone":                             {[]corev1.Service{worker}, false},
-		"with the web server":               {[]corev1.Service{worker, of("web", "airflow")}, true},
-		"with one opted in by annotation":   {[]corev1.Service{worker, of("web", "airflow", unlabelled, enabled("true"))}, true},
-		"with one that is not opted in":     {[]corev1.Service{worker, of("web", "airflow", unlabelled)}, false},
-		"with one of another release":       {[]corev1.Service{worker, of("web", "grafana")}, false},
-		"with another one of the same pods": {[]corev1.Service{worker, of("web", "airflow"), func() corev1.Service { s := of("worker-2", "other"); return s }()}, true},
+		"alone":                           {[]corev1.Service{worker}, false},
+		"with the web server":             {[]corev1.Service{worker, of("web", "airflow")}, true},
+		"with one opted in by annotation": {[]corev1.Service{worker, of("web", "airflow", unlabelled, enabled("true"))}, true},
+		"with one that is not opted in":   {[]corev1.Service{worker, of("web", "airflow", unlabelled)}, false},
+		"with one of another release":     {[]corev1.Service{worker, of("web", "grafana")}, false},
+		"with another one of the same pods": {[]corev1.Service{worker, of("web", "airflow"), func() corev1.Service {
+			s := of("worker-2",
+				"other")
+			return s
+		}()}, true},
 	} {
 		if got := OptedInTogether(&worker, tc.all); got != tc.want {
 			t.Errorf("%s: %t", name, got)

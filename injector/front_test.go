@@ -63,7 +63,10 @@ func TestProxyProtocolSetting(t *testing.T) {
 
 func TestAffinityLost(t *testing.T) {
 	ingress := func(key, value string) []*networkingv1.Ingress {
-		return []*networkingv1.Ingress{{ObjectMeta: metav1.ObjectMeta{Name: "front", Annotations: map[string]string{key: value, "other": "cookie"}}}}
+		return []*networkingv1.Ingress{{ObjectMeta: metav1.ObjectMeta{Name: "front", Annotations: map[string]string{
+			key:     value,
+			"other": "cookie",
+		}}}}
 	}
 	for name, tc := range map[string]struct {
 		service   map[string]string
@@ -72,21 +75,34 @@ func TestAffinityLost(t *testing.T) {
 		replicas  int32
 		want      string
 	}{
-		"ingress-nginx":            {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), want: "Ingress front (nginx.ingress.kubernetes.io/affinity: cookie)"},
-		"ingress-nginx's hash":     {ingresses: ingress("nginx.ingress.kubernetes.io/upstream-hash-by", "$remote_addr"), want: "Ingress front ("},
-		"Traefik":                  {service: map[string]string{"traefik.ingress.kubernetes.io/service.sticky.cookie": "true"}, want: "Service web (traefik.ingress.kubernetes.io/service.sticky.cookie: true)"},
+		"ingress-nginx": {
+			ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"),
+			want:      "Ingress front (nginx.ingress.kubernetes.io/affinity: cookie)",
+		},
+		"ingress-nginx's hash": {ingresses: ingress("nginx.ingress.kubernetes.io/upstream-hash-by", "$remote_addr"), want: "Ingress front ("},
+		"Traefik": {
+			service: map[string]string{"traefik.ingress.kubernetes.io/service.sticky.cookie": "true"},
+			want:    "Service web (traefik.ingress.kubernetes.io/service.sticky.cookie: true)",
+		},
 		"Traefik's is off":         {service: map[string]string{"traefik.ingress.kubernetes.io/service.sticky.cookie": "false"}},
 		"HAProxy Ingress":          {ingresses: ingress("haproxy-ingress.github.io/affinity", "cookie"), want: "Ingress front ("},
 		"HAProxy's controller":     {service: map[string]string{"haproxy.org/cookie-persistence": "srv"}, want: "Service web ("},
 		"HAProxy balances by URI":  {ingresses: ingress("haproxy.org/load-balance", "uri"), want: "Ingress front ("},
 		"HAProxy balances by turn": {ingresses: ingress("haproxy.org/load-balance", "roundrobin")},
-		"AWS":                      {ingresses: ingress("alb.ingress.kubernetes.io/target-group-attributes", "stickiness.enabled=true,stickiness.lb_cookie.duration_seconds=60"), want: "Ingress front ("},
-		"AWS without":              {ingresses: ingress("alb.ingress.kubernetes.io/target-group-attributes", "slow_start.duration_seconds=30")},
-		"nothing":                  {ingresses: ingress("nginx.ingress.kubernetes.io/affinity-mode", "persistent")},
-		"it is set":                {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), settings: Settings{AffinityCookie: "sid"}},
-		"one pod":                  {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), replicas: 1},
-		"one pod, later more":      {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), replicas: 1, settings: Settings{MaxReplicas: 2}, want: "Ingress front ("},
-		"several pods, later one":  {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), settings: Settings{MaxReplicas: 1}},
+		"AWS": {ingresses: ingress("alb.ingress.kubernetes.io/target-group-attributes",
+			"stickiness.enabled=true,stickiness.lb_cookie.duration_seconds=60"), want: "Ingress front ("},
+		"AWS without": {ingresses: ingress("alb.ingress.kubernetes.io/target-group-attributes", "slow_start.duration_seconds=30")},
+		"nothing":     {ingresses: ingress("nginx.ingress.kubernetes.io/affinity-mode", "persistent")},
+		"it is set": {
+			ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"),
+			settings:  Settings{AffinityCookie: "sid"},
+		},
+		"one pod": {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), replicas: 1},
+		"one pod, later more": {
+			ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), replicas: 1,
+			settings: Settings{MaxReplicas: 2}, want: "Ingress front (",
+		},
+		"several pods, later one": {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), settings: Settings{MaxReplicas: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: tc.service}}
@@ -110,10 +126,12 @@ func TestAffinityLostIsBounded(t *testing.T) {
 	var all []*networkingv1.Ingress
 	for range 50 {
 		all = append(all, &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{
-			Name: strings.Repeat("n", 253), Annotations: map[string]string{"nginx.ingress.kubernetes.io/upstream-hash-by": strings.Repeat("é", 1000)},
+			Name: strings.Repeat("n", 253), Annotations: map[string]string{"nginx.ingress.kubernetes.io/upstream-hash-by": strings.Repeat("é",
+				1000)},
 		}})
 	}
-	got := AffinityLost(&corev1.Service{}, all, Settings{MaxReplicas: 2}, Workload{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("w", 63)}})
+	got := AffinityLost(&corev1.Service{}, all, Settings{MaxReplicas: 2}, Workload{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("w",
+		63)}})
 	if len(got) > 2000 || !strings.Contains(got, "and 47 more") {
 		t.Errorf("%d bytes: %s", len(got), got)
 	}

@@ -84,7 +84,8 @@ func TestIgnoredInRoutes(t *testing.T) {
 	workload := api.Workload{Kind: "Deployment", Name: "web"}
 	listen := map[string]int32{"http": 10000}
 	got := NewRoutes(s, settings, workload, listen)
-	if !slices.Equal(got.IgnorePaths, []string{"/healthz", "/static/*"}) || !slices.Equal(got.IgnoreAgents, []string{"Acme-Monitor/"}) || !got.CountKnownAgents {
+	if !slices.Equal(got.IgnorePaths, []string{"/healthz", "/static/*"}) || !slices.Equal(got.IgnoreAgents, []string{"Acme-Monitor/"}) ||
+		!got.CountKnownAgents {
 		t.Errorf("got %+v", got)
 	}
 	encoded, err := got.Encode()

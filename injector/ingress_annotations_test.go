@@ -27,8 +27,14 @@ func TestAnnotationsFollowTheBackend(t *testing.T) {
 		{"nginx.org/ssl-services", "web", alias},
 		{"nginx.org/grpc-services", "my-web,web", "my-web," + alias},
 		{"nginx.org/rewrites", "serviceName=web rewrite=/", "serviceName=" + alias + " rewrite=/"},
-		{"nginx.org/rewrites", "serviceName=web rewrite=/web;serviceName=web-2 rewrite=/;serviceName=web", "serviceName=" + alias + " rewrite=/web;serviceName=web-2 rewrite=/;serviceName=" + alias},
-		{"nginx.com/sticky-cookie-services", "serviceName=web srv_id expires=1h path=/web", "serviceName=" + alias + " srv_id expires=1h path=/web"},
+		{
+			"nginx.org/rewrites", "serviceName=web rewrite=/web;serviceName=web-2 rewrite=/;serviceName=web",
+			"serviceName=" + alias + " rewrite=/web;serviceName=web-2 rewrite=/;serviceName=" + alias,
+		},
+		{
+			"nginx.com/sticky-cookie-services", "serviceName=web srv_id expires=1h path=/web",
+			"serviceName=" + alias + " srv_id expires=1h path=/web",
+		},
 		{"nginx.org/sticky-cookie-services", "serviceName=web srv_id", "serviceName=" + alias + " srv_id"},
 		{"ingress.bluemix.net/rewrite-path", "serviceName=web rewrite=/;", "serviceName=" + alias + " rewrite=/;"},
 		{

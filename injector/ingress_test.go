@@ -14,11 +14,17 @@ import (
 // ingress returns an opted-in Ingress whose default backend and two paths are the Services named.
 func ingress(labelled bool, aliases, fallback, first, second string) *networkingv1.Ingress {
 	backend := func(name string) networkingv1.IngressBackend {
-		return networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: name, Port: networkingv1.ServiceBackendPort{Name: "http"}}}
+		return networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{
+			Name: name,
+			Port: networkingv1.ServiceBackendPort{Name: "http"},
+		}}
 	}
 	other := backend(fallback)
 	i := &networkingv1.Ingress{
-		ObjectMeta: metav1.ObjectMeta{Name: "front", Namespace: "apps", Labels: map[string]string{}, Annotations: map[string]string{"example.com/x": "y"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "front", Namespace: "apps", Labels: map[string]string{},
+			Annotations: map[string]string{"example.com/x": "y"},
+		},
 		Spec: networkingv1.IngressSpec{
 			DefaultBackend: &other,
 			Rules: []networkingv1.IngressRule{
@@ -71,19 +77,23 @@ func TestAdmitIngress(t *testing.T) {
 			want: ingress(true, web, "api", "web-scale-to-zero", "web-scale-to-zero"),
 		},
 		"an edit in the names that are there": {
-			ingress: ingress(true, web, "web-scale-to-zero", "new", "web-scale-to-zero"), old: ingress(true, web, "web-scale-to-zero", "web-scale-to-zero", "api"),
+			ingress: ingress(true, web, "web-scale-to-zero", "new", "web-scale-to-zero"), old: ingress(true, web, "web-scale-to-zero",
+				"web-scale-to-zero", "api"),
 			want: ingress(true, web, "web-scale-to-zero", "new", "web-scale-to-zero"),
 		},
 		"the label goes, and the aliases stay for the time being": {
-			ingress: ingress(false, web, "web-scale-to-zero", "web-scale-to-zero", "api"), old: ingress(true, web, "web-scale-to-zero", "web-scale-to-zero", "api"),
+			ingress: ingress(false, web, "web-scale-to-zero", "web-scale-to-zero", "api"), old: ingress(true, web, "web-scale-to-zero",
+				"web-scale-to-zero", "api"),
 			want: ingress(false, web, "web-scale-to-zero", "web-scale-to-zero", "api"),
 		},
 		"the controller gives one back": {
-			ingress: ingress(false, "api=api-scale-to-zero", "web-scale-to-zero", "new", "api-scale-to-zero"), old: ingress(false, both, "web-scale-to-zero", "new", "api-scale-to-zero"),
+			ingress: ingress(false, "api=api-scale-to-zero", "web-scale-to-zero", "new", "api-scale-to-zero"), old: ingress(false, both,
+				"web-scale-to-zero", "new", "api-scale-to-zero"),
 			byController: true, want: ingress(false, "api=api-scale-to-zero", "web", "new", "api-scale-to-zero"),
 		},
 		"the controller gives all back": {
-			ingress: ingress(false, "", "web-scale-to-zero", "new", "api-scale-to-zero"), old: ingress(false, both, "web-scale-to-zero", "new", "api-scale-to-zero"),
+			ingress: ingress(false, "", "web-scale-to-zero", "new", "api-scale-to-zero"), old: ingress(false, both, "web-scale-to-zero", "new",
+				"api-scale-to-zero"),
 			byController: true, want: ingress(false, "", "web", "new", "api"),
 		},
 	}

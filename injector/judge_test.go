@@ -29,8 +29,11 @@ func TestJudgeService(t *testing.T) {
 		"external name": {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName }, "ExternalName"},
 		"no selector":   {noSelector, "no selector"},
 		"headless":      {func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone }, "headless"},
-		"local traffic": {func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal) }, "internalTrafficPolicy"},
-		"udp":           {func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP }, "http (80) is UDP"},
+		"local traffic": {
+			func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal) },
+			"internalTrafficPolicy",
+		},
+		"udp": {func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP }, "http (80) is UDP"},
 		"sctp, unnamed": {func(s *corev1.Service) {
 			s.Spec.Ports = []corev1.ServicePort{{Port: 80}, {Port: 90, Protocol: corev1.ProtocolSCTP}}
 		}, "90 is SCTP"},
@@ -58,7 +61,10 @@ func TestJudgeService(t *testing.T) {
 }
 
 func workload(kind, name string, labels map[string]string) Workload {
-	return Workload{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name, UID: "w-" + "uid"}, APIVersion: "apps/v1", Kind: kind, PodLabels: labels, Replicas: 1}
+	return Workload{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name, UID: "w-" + "uid"}, APIVersion: "apps/v1", Kind: kind,
+		PodLabels: labels, Replicas: 1,
+	}
 }
 
 func TestFindWorkload(t *testing.T) {
@@ -71,12 +77,23 @@ func TestFindWorkload(t *testing.T) {
 		want       string // Kind/name, or empty
 		skip       string
 	}{
-		"the only one":         {candidates: []Workload{workload("Deployment", "web", web), workload("Deployment", "other", map[string]string{"app": "x"})}, want: "Deployment/web"},
-		"none":                 {skip: "no Deployment or StatefulSet has pods that its selector app=web matches"},
-		"two":                  {candidates: []Workload{workload("Deployment", "web", web), workload("StatefulSet", "web", web)}, skip: "Deployment/web and StatefulSet/web; name one with annotation scale-to-zero/workload"},
-		"a DaemonSet":          {candidates: []Workload{workload("DaemonSet", "agent", web)}, skip: "DaemonSet/agent, which cannot be scaled to zero"},
-		"one and a DaemonSet":  {candidates: []Workload{workload("Deployment", "web", web), workload("DaemonSet", "agent", web)}, skip: "DaemonSet/agent and Deployment/web"},
-		"named":                {settings: named, candidates: []Workload{workload("Deployment", "web", web), workload("StatefulSet", "db", nil)}, want: "StatefulSet/db"},
+		"the only one": {candidates: []Workload{workload("Deployment", "web", web), workload("Deployment", "other",
+			map[string]string{"app": "x"})}, want: "Deployment/web"},
+		"none": {skip: "no Deployment or StatefulSet has pods that its selector app=web matches"},
+		"two": {
+			candidates: []Workload{workload("Deployment", "web", web), workload("StatefulSet", "web", web)},
+			skip:       "Deployment/web and StatefulSet/web; name one with annotation scale-to-zero/workload",
+		},
+		"a DaemonSet": {
+			candidates: []Workload{workload("DaemonSet", "agent", web)},
+			skip:       "DaemonSet/agent, which cannot be scaled to zero",
+		},
+		"one and a DaemonSet": {
+			candidates: []Workload{workload("Deployment", "web", web), workload("DaemonSet", "agent", web)},
+			skip:       "DaemonSet/agent and Deployment/web",
+		},
+		"named": {settings: named, candidates: []Workload{workload("Deployment", "web", web), workload("StatefulSet", "db",
+			nil)}, want: "StatefulSet/db"},
 		"named, but not there": {settings: named, candidates: []Workload{workload("Deployment", "db", web)}, skip: "there is no StatefulSet/db"},
 		"labels differ":        {candidates: []Workload{workload("Deployment", "web", map[string]string{"app": "web2"})}, skip: "no Deployment"},
 	}
@@ -98,7 +115,10 @@ func TestJudgeWorkload(t *testing.T) {
 	hpa := func(name, kind, target string) autoscalingv2.HorizontalPodAutoscaler {
 		return autoscalingv2.HorizontalPodAutoscaler{
 			ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec:       autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: kind, Name: target}},
+			Spec: autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{
+				Kind: kind,
+				Name: target,
+			}},
 		}
 	}
 	so := func(name, kind, target string, labels map[string]string) keda.ScaledObject {
@@ -113,10 +133,17 @@ func TestJudgeWorkload(t *testing.T) {
 		sos  []keda.ScaledObject
 		want string
 	}{
-		"nobody":                 {},
-		"ours":                   {hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("keda-hpa-web-deployment", "Deployment", "web")}, sos: []keda.ScaledObject{so("web-deployment", "Deployment", "web", ours)}},
-		"an HPA":                 {hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("mine", "Deployment", "web")}, want: "HorizontalPodAutoscaler mine"},
-		"another's HPA":          {hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("mine", "StatefulSet", "web"), hpa("yours", "Deployment", "db")}},
+		"nobody": {},
+		"ours": {
+			hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("keda-hpa-web-deployment", "Deployment", "web")},
+			sos:  []keda.ScaledObject{so("web-deployment", "Deployment", "web", ours)},
+		},
+		"an HPA": {
+			hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("mine", "Deployment", "web")},
+			want: "HorizontalPodAutoscaler mine",
+		},
+		"another's HPA": {hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("mine", "StatefulSet", "web"), hpa("yours", "Deployment",
+			"db")}},
 		"a ScaledObject":         {sos: []keda.ScaledObject{so("mine", "", "web", nil)}, want: "ScaledObject mine"},
 		"another's":              {sos: []keda.ScaledObject{so("mine", "StatefulSet", "web", nil)}},
 		"our name, not by us":    {sos: []keda.ScaledObject{so("web-deployment", "Deployment", "other", nil)}, want: "not scale-to-zero's"},
@@ -174,7 +201,8 @@ func TestParseWorkload(t *testing.T) {
 		if ok != want {
 			t.Errorf("%q: %v %q %t", s, kind, name, ok)
 		}
-		if ref := (api.Workload{APIVersion: kind.WithVersion("v1").GroupVersion().String(), Kind: kind.Kind, Name: name}); ok && ref.String() != s {
+		if ref := (api.Workload{APIVersion: kind.WithVersion("v1").GroupVersion().String(), Kind: kind.Kind, Name: name}); ok &&
+			ref.String() != s {
 			t.Errorf("%q is written as %q", s, ref)
 		}
 	}

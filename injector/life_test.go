@@ -108,10 +108,13 @@ func TestBypassed(t *testing.T) {
 	}{
 		"never":                   {[]look{{0, through}, {time.Minute, through}}, time.Hour},
 		"until it was taken over": {[]look{{0, past}, {2 * time.Hour, through}, {time.Minute, through}}, time.Minute},
-		"until it failed closed":  {[]look{{0, through}, {time.Minute, past}, {2 * time.Hour, through}, {time.Second, through}, {time.Second, through}}, 2 * time.Second},
-		"long ago":                {[]look{{0, past}, {time.Minute, through}, {2 * time.Hour, through}}, time.Hour},
-		"to this moment":          {[]look{{0, past}, {2 * time.Hour, through}}, 0},
-		"still":                   {[]look{{0, past}, {time.Minute, past}}, 0},
+		"until it failed closed": {[]look{{0, through}, {time.Minute, past}, {2 * time.Hour, through}, {time.Second, through}, {
+			time.Second,
+			through,
+		}}, 2 * time.Second},
+		"long ago":       {[]look{{0, past}, {time.Minute, through}, {2 * time.Hour, through}}, time.Hour},
+		"to this moment": {[]look{{0, past}, {2 * time.Hour, through}}, 0},
+		"still":          {[]look{{0, past}, {time.Minute, past}}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := noon
@@ -240,12 +243,18 @@ func TestStartingOver(t *testing.T) {
 		starting Starting
 		want     []api.Duration
 	}{
-		"it was seen to begin":        {Starting{Left: noon.Add(-3 * time.Second)}, []api.Duration{api.Duration(3 * time.Second)}},
-		"it was not":                  {Starting{}, nil},
-		"it needed a fix":             {Starting{Left: noon.Add(-time.Hour), Reported: []string{"ImagePullBackOff"}}, nil},
-		"five are kept":               {Starting{Left: noon.Add(-3 * time.Second), Progress: api.Progress{Starts: six}}, []api.Duration{api.Duration(3 * time.Second), 1, 2, 3, 4}},
-		"a pod came back":             {Starting{Progress: api.Progress{Starts: six, Failing: "x"}}, six},
-		"to a hundredth of a second":  {Starting{Left: noon.Add(-1234567 * time.Microsecond)}, []api.Duration{api.Duration(1230 * time.Millisecond)}},
+		"it was seen to begin": {Starting{Left: noon.Add(-3 * time.Second)}, []api.Duration{api.Duration(3 * time.Second)}},
+		"it was not":           {Starting{}, nil},
+		"it needed a fix":      {Starting{Left: noon.Add(-time.Hour), Reported: []string{"ImagePullBackOff"}}, nil},
+		"five are kept": {
+			Starting{Left: noon.Add(-3 * time.Second), Progress: api.Progress{Starts: six}},
+			[]api.Duration{api.Duration(3 * time.Second), 1, 2, 3, 4},
+		},
+		"a pod came back": {Starting{Progress: api.Progress{Starts: six, Failing: "x"}}, six},
+		"to a hundredth of a second": {
+			Starting{Left: noon.Add(-1234567 * time.Microsecond)},
+			[]api.Duration{api.Duration(1230 * time.Millisecond)},
+		},
 		"what else is written is not": {Starting{Progress: api.Progress{Stage: api.StageNotReady, Reason: "x"}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -308,8 +317,11 @@ func TestStartingNext(t *testing.T) {
 		seen  time.Duration // since noon
 	}
 	for name, looks := range map[string][]look{
-		"certain at once":        {{0, sure, "ImagePullBackOff", 0}},
-		"certain after a while":  {{0, pulls, "", 0}, {9 * time.Second, pulls, "", 0}, {time.Second, pulls, "ImagePullBackOff", 10 * time.Second}},
+		"certain at once": {{0, sure, "ImagePullBackOff", 0}},
+		"certain after a while": {{0, pulls, "", 0}, {9 * time.Second, pulls, "", 0}, {
+			time.Second, pulls, "ImagePullBackOff",
+			10 * time.Second,
+		}},
 		"for another reason":     {{0, pulls, "", 0}, {9 * time.Second, crash, "CrashLoopBackOff", 9 * time.Second}},
 		"and it passes":          {{0, sure, "ImagePullBackOff", 0}, {time.Second, starts, "", 0}},
 		"and comes back":         {{0, sure, "ImagePullBackOff", 0}, {time.Second, starts, "", 0}, {time.Second, pulls, "", 0}},

@@ -69,11 +69,17 @@ func TestWarnings(t *testing.T) {
 		takenOver bool
 		want      []string // a part of each
 	}{
-		"opted in":                        {"Service", []func(*corev1.Service){cooldown}, false, nil},
-		"opted in by annotation":          {"Service", []func(*corev1.Service){unlabelled, enabled("true"), cooldown}, false, nil},
-		"opted out":                       {"Service", []func(*corev1.Service){label("false"), cooldown}, false, nil},
-		"nothing of ours":                 {"Service", []func(*corev1.Service){unlabelled, annotated("a", "b")}, false, nil},
-		"not opted in":                    {"Service", []func(*corev1.Service){unlabelled, cooldown}, false, []string{"scale-to-zero/cooldown: no effect unless the Service, its Namespace or an Ingress to it is opted in: label it scale-to-zero=true or annotate it scale-to-zero/enabled=true"}},
+		"opted in":               {"Service", []func(*corev1.Service){cooldown}, false, nil},
+		"opted in by annotation": {"Service", []func(*corev1.Service){unlabelled, enabled("true"), cooldown}, false, nil},
+		"opted out":              {"Service", []func(*corev1.Service){label("false"), cooldown}, false, nil},
+		"nothing of ours":        {"Service", []func(*corev1.Service){unlabelled, annotated("a", "b")}, false, nil},
+		"not opted in": {
+			"Service",
+			[]func(*corev1.Service){unlabelled, cooldown},
+			false,
+			[]string{"scale-to-zero/cooldown: no effect unless the Service, its Namespace or an Ingress to it is opted in: label it " +
+				"scale-to-zero=true or annotate it scale-to-zero/enabled=true"},
+		},
 		"not opted in, but its Namespace": {"Service", []func(*corev1.Service){unlabelled, cooldown}, true, nil},
 		"several, and one is wrong": {
 			"Service",
@@ -87,12 +93,26 @@ func TestWarnings(t *testing.T) {
 			false,
 			[]string{"no effect", "scale-to-zero/cooldwon", "scale-to-zero/hold-timeout"},
 		},
-		"ours to write":              {"Service", []func(*corev1.Service){unlabelled, annotated(RouteAnnotation, RouteReady)}, false, nil},
-		"the label as an annotation": {"Service", []func(*corev1.Service){unlabelled, annotated("scale-to-zero", "true")}, false, []string{"annotation scale-to-zero does nothing: use label scale-to-zero or annotation scale-to-zero/enabled"}},
-		"the annotation as a label":  {"Service", []func(*corev1.Service){unlabelled, func(s *corev1.Service) { s.Labels[EnabledAnnotation] = "true" }}, false, []string{"label scale-to-zero/enabled does nothing"}},
-		"an Ingress":                 {"Ingress", []func(*corev1.Service){unlabelled, cooldown}, false, []string{"no effect unless the Ingress itself is opted in"}},
-		"a Namespace's defaults":     {"Namespace", []func(*corev1.Service){unlabelled, cooldown}, false, nil},
-		"a Namespace's own":          {"Namespace", []func(*corev1.Service){unlabelled, cooldown, annotated("scale-to-zero/internal-services", "true")}, false, []string{"scale-to-zero/internal-services: no effect unless the Namespace is opted in"}},
+		"ours to write": {"Service", []func(*corev1.Service){unlabelled, annotated(RouteAnnotation, RouteReady)}, false, nil},
+		"the label as an annotation": {
+			"Service",
+			[]func(*corev1.Service){unlabelled, annotated("scale-to-zero", "true")},
+			false,
+			[]string{"annotation scale-to-zero does nothing: use label scale-to-zero or annotation scale-to-zero/enabled"},
+		},
+		"the annotation as a label": {"Service", []func(*corev1.Service){
+			unlabelled,
+			func(s *corev1.Service) { s.Labels[EnabledAnnotation] = "true" },
+		}, false, []string{"label scale-to-zero/enabled does nothing"}},
+		"an Ingress": {
+			"Ingress",
+			[]func(*corev1.Service){unlabelled, cooldown},
+			false,
+			[]string{"no effect unless the Ingress itself is opted in"},
+		},
+		"a Namespace's defaults": {"Namespace", []func(*corev1.Service){unlabelled, cooldown}, false, nil},
+		"a Namespace's own": {"Namespace", []func(*corev1.Service){unlabelled, cooldown, annotated("scale-to-zero/internal-services",
+			"true")}, false, []string{"scale-to-zero/internal-services: no effect unless the Namespace is opted in"}},
 	} {
 		got := Warnings(tc.kind, service(tc.change...), tc.takenOver)
 		if len(got) != len(tc.want) || slices.ContainsFunc(tc.want, func(want string) bool {

@@ -17,10 +17,16 @@ func TestChangedFields(t *testing.T) {
 		change func(*keda.ScaledObjectSpec)
 		want   []string
 	}{
-		"nothing":            {func(*keda.ScaledObjectSpec) {}, nil},
-		"a trigger is added": {func(s *keda.ScaledObjectSpec) { s.Triggers = append(s.Triggers, keda.Trigger{Type: "cron"}) }, []string{"spec.triggers"}},
-		"ours is changed":    {func(s *keda.ScaledObjectSpec) { s.Triggers[0].Metadata["workload"] = "x" }, []string{"spec.triggers"}},
-		"bounds":             {func(s *keda.ScaledObjectSpec) { s.MinReplicaCount, s.MaxReplicaCount = nil, new(int32(9)) }, []string{"spec.minReplicaCount", "spec.maxReplicaCount"}},
+		"nothing": {func(*keda.ScaledObjectSpec) {}, nil},
+		"a trigger is added": {
+			func(s *keda.ScaledObjectSpec) { s.Triggers = append(s.Triggers, keda.Trigger{Type: "cron"}) },
+			[]string{"spec.triggers"},
+		},
+		"ours is changed": {func(s *keda.ScaledObjectSpec) { s.Triggers[0].Metadata["workload"] = "x" }, []string{"spec.triggers"}},
+		"bounds": {
+			func(s *keda.ScaledObjectSpec) { s.MinReplicaCount, s.MaxReplicaCount = nil, new(int32(9)) },
+			[]string{"spec.minReplicaCount", "spec.maxReplicaCount"},
+		},
 		"times": {func(s *keda.ScaledObjectSpec) {
 			s.PollingInterval, s.CooldownPeriod, s.InitialCooldownPeriod = nil, nil, nil
 		}, []string{"spec.pollingInterval", "spec.cooldownPeriod", "spec.initialCooldownPeriod"}},

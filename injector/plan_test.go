@@ -49,8 +49,11 @@ func TestPhases(t *testing.T) {
 		world []func(*world)
 		want  string
 	}{
-		"wanted, and nobody listens":                          {[]func(*world){deaf}, "Listening: " + made + ", soon"},
-		"wanted, and no interceptor":                          {[]func(*world){func(w *world) { w.addresses = nil }}, "Listening: " + made + ", soon"},
+		"wanted, and nobody listens": {[]func(*world){deaf}, "Listening: " + made + ", soon"},
+		"wanted, and no interceptor": {
+			[]func(*world){func(w *world) { w.addresses = nil }},
+			"Listening: " + made + ", soon",
+		},
 		"all listen, and the direct Service has no slice yet": {nil, "Proving: " + made + ", soon"},
 		"all listen, and the way is blocked": {
 			[]func(*world){func(w *world) { w.reconcile(); w.blocked = true }},
@@ -119,11 +122,17 @@ func TestPhases(t *testing.T) {
 			w.addresses, w.deaf["198.18.0.9"] = []string{"198.18.0.9"}, true
 		}}, "Redirected: update web-scale-to-zero-ipv4(0), soon"},
 
-		"not wanted, and nothing is left":     {[]func(*world){optOut}, "Absent: "},
-		"not wanted any more":                 {[]func(*world){redirected, optOut}, "Restoring: update web-scale-to-zero-ipv4(2), soon"},
-		"not wanted, and admission was away":  {[]func(*world){redirected, func(w *world) { w.admission = false }, optOut}, "Restoring: update web-scale-to-zero-ipv4(2), ask web route=, soon"},
+		"not wanted, and nothing is left": {[]func(*world){optOut}, "Absent: "},
+		"not wanted any more":             {[]func(*world){redirected, optOut}, "Restoring: update web-scale-to-zero-ipv4(2), soon"},
+		"not wanted, and admission was away": {
+			[]func(*world){redirected, func(w *world) { w.admission = false }, optOut},
+			"Restoring: update web-scale-to-zero-ipv4(2), ask web route=, soon",
+		},
 		"not wanted, and no pod is ready yet": {[]func(*world){redirected, asleep, optOut, func(w *world) { w.reconcile() }}, "Restoring: soon"},
-		"not wanted, and no pod comes":        {[]func(*world){redirected, asleep, optOut, func(w *world) { w.reconcile() }, late}, "Absent: delete web-scale-to-zero-ipv4, delete web-direct, free web"},
+		"not wanted, and no pod comes": {
+			[]func(*world){redirected, asleep, optOut, func(w *world) { w.reconcile() }, late},
+			"Absent: delete web-scale-to-zero-ipv4, delete web-direct, free web",
+		},
 		"not wanted, and a pod is ready": {
 			[]func(*world){redirected, optOut, func(w *world) { w.reconcile(); w.kubernetes() }},
 			"Absent: delete web-scale-to-zero-ipv4, delete web-direct, free web",
@@ -156,7 +165,10 @@ func TestPhases(t *testing.T) {
 			"Redirecting: try web-deployment, update web-scale-to-zero-scale-to-zero-ipv4(2), ask front aliases=web=web-scale-to-zero",
 		},
 		"by an Ingress, redirected": {[]func(*world){byIngress, redirected}, "Redirected: "},
-		"by an Ingress, not wanted": {[]func(*world){byIngress, redirected, optOut}, "Restoring: update web-scale-to-zero-scale-to-zero-ipv4(2), soon"},
+		"by an Ingress, not wanted": {
+			[]func(*world){byIngress, redirected, optOut},
+			"Restoring: update web-scale-to-zero-scale-to-zero-ipv4(2), soon",
+		},
 		"by an Ingress, pods back": {
 			[]func(*world){byIngress, redirected, optOut, func(w *world) { w.reconcile(); w.kubernetes() }},
 			"Restoring: ask front aliases=, soon",
@@ -211,7 +223,8 @@ func TestTakeoverEnds(t *testing.T) {
 			switch {
 			case wanted && p.Phase != PhaseRedirected:
 				t.Fatalf("not taken over: %s", describe(p))
-			case !wanted && (p.Phase != PhaseAbsent || len(w.slices)+len(w.companions) > 0 || w.service.Annotations[RouteAnnotation] != "" || Intercepted(w.service)):
+			case !wanted && (p.Phase != PhaseAbsent || len(w.slices)+len(w.companions) > 0 || w.service.Annotations[RouteAnnotation] != "" ||
+				Intercepted(w.service)):
 				t.Fatalf("not restored: %s\n%s", describe(p), w.state())
 			}
 			before := w.state()
@@ -271,27 +284,37 @@ func TestReports(t *testing.T) {
 		want  []string // the beginnings of the events
 	}{
 		"taken over": {[]func(*world){func(w *world) { w.run() }}, []string{
-			"Injected: Requests to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 5m without one and wakes on the next. kubectl port-forward, logs and exec find no pods behind service/web now: use deployment/web. Undo: kubectl label service -n apps web scale-to-zero-",
+			"Injected: Requests to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 5m without one and wakes " +
+				"on the next. kubectl port-forward, logs and exec find no pods behind service/web now: use deployment/web. Undo: kubectl label " +
+				"service -n apps web scale-to-zero-",
 		}},
 		"taken over by an Ingress": {[]func(*world){byIngress, func(w *world) { w.run() }}, []string{
-			"Injected: Requests through Ingress front to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 5m without one and wakes on the next. Clients that call the Service directly do not wake it. Undo: kubectl label ingress -n apps front scale-to-zero-",
+			"Injected: Requests through Ingress front to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 5m " +
+				"without one and wakes on the next. Clients that call the Service directly do not wake it. Undo: kubectl label ingress -n apps " +
+				"front scale-to-zero-",
 		}},
 		"an Ingress that would keep it": {[]func(*world){byIngress, func(w *world) { w.service.Labels[OptInLabel] = "true"; w.run() }}, []string{
-			"Injected: Requests to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 5m without one and wakes on the next. kubectl port-forward, logs and exec find no pods behind service/web now: use deployment/web. Undo: kubectl label service -n apps web scale-to-zero- && kubectl label ingress -n apps front scale-to-zero-",
+			"Injected: Requests to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 5m without one and wakes " +
+				"on the next. kubectl port-forward, logs and exec find no pods behind service/web now: use deployment/web. Undo: kubectl label " +
+				"service -n apps web scale-to-zero- && kubectl label ingress -n apps front scale-to-zero-",
 		}},
 		"restored": {[]func(*world){redirected, optOut, func(w *world) { w.run() }}, []string{
 			"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in; Deployment/web has 1 replica",
 		}},
-		"the workload is gone": {[]func(*world){redirected, func(w *world) { w.gone, w.skip = true, "no Deployment has its pods"; w.run() }}, []string{
-			"Restored: Requests to Service web go to its pods again, without scale-to-zero: no Deployment has its pods; the workload is gone",
-			"InjectionSkipped: Not taken over: no Deployment has its pods",
-		}},
+		"the workload is gone": {
+			[]func(*world){redirected, func(w *world) { w.gone, w.skip = true, "no Deployment has its pods"; w.run() }},
+			[]string{
+				"Restored: Requests to Service web go to its pods again, without scale-to-zero: no Deployment has its pods; the workload is gone",
+				"InjectionSkipped: Not taken over: no Deployment has its pods",
+			},
+		},
 		"no pod came back": {[]func(*world){redirected, asleep, optOut, func(w *world) {
 			w.reconcile()
 			w.now = w.now.Add(time.Hour)
 			w.reconcile()
 		}}, []string{
-			"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in; Deployment/web has been asked for 0 replicas, and none has become ready yet",
+			"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in; Deployment/web has " +
+				"been asked for 0 replicas, and none has become ready yet",
 		}},
 		"admission is away": {[]func(*world){func(w *world) {
 			w.admission = false
@@ -315,7 +338,8 @@ func TestReports(t *testing.T) {
 			w.reconcile()
 			w.now = w.now.Add(reportAfter)
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: no interceptor answers scale-to-zero's controller on port 10000 over IPv4 yet; does a NetworkPolicy forbid it?"}},
+		}}, []string{"InjectionSkipped: Not taken over: no interceptor answers scale-to-zero's controller on port 10000 over IPv4 yet; " +
+			"does a NetworkPolicy forbid it?"}},
 		"no interceptor of its IP family": {[]func(*world){func(w *world) {
 			w.service.Spec.IPFamilies = append(w.service.Spec.IPFamilies, corev1.IPv6Protocol)
 			w.reconcile()
@@ -339,7 +363,8 @@ func TestReports(t *testing.T) {
 			w.reconcile()
 			w.now = w.now.Add(reportAfter)
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: scale-to-zero's controller cannot ask its interceptors over gRPC whether they reach the pods (Unavailable)"}},
+		}}, []string{"InjectionSkipped: Not taken over: scale-to-zero's controller cannot ask its interceptors over gRPC whether they " +
+			"reach the pods (Unavailable)"}},
 		"the way is blocked, and stays so without a pod": {[]func(*world){func(w *world) {
 			w.reconcile()
 			w.blocked = true
@@ -357,11 +382,13 @@ func TestReports(t *testing.T) {
 		"a sibling": {[]func(*world){func(w *world) {
 			w.siblings = []corev1.Service{*service(called("other"), unlabelled)}
 			w.run()
-		}}, []string{"Injected: ", "ServiceNotOptedIn: Deployment/web also serves Service other, whose requests are neither counted nor wake it"}},
+		}}, []string{"Injected: ", "ServiceNotOptedIn: Deployment/web also serves Service other, whose requests are neither counted nor " +
+			"wake it"}},
 		"an annotation that names the Service": {[]func(*world){byIngress, func(w *world) {
 			w.ingresses[0].Annotations = map[string]string{"nginx.ingress.kubernetes.io/auth-url": "http://web/auth"}
 			w.run()
-		}}, []string{"Injected: ", "AnnotationNotRewritten: annotation nginx.ingress.kubernetes.io/auth-url of Ingress front: it seems to name Service web"}},
+		}}, []string{"Injected: ", "AnnotationNotRewritten: annotation nginx.ingress.kubernetes.io/auth-url of Ingress front: it seems to " +
+			"name Service web"}},
 		"traffic of the node alone": {[]func(*world){func(w *world) {
 			w.service.Spec.Type, w.service.Spec.ExternalTrafficPolicy = corev1.ServiceTypeNodePort, corev1.ServiceExternalTrafficPolicyLocal
 			w.run()
@@ -399,7 +426,8 @@ func TestReports(t *testing.T) {
 			w.ingresses[0].Labels = nil
 			w.service.Labels[OptInLabel], w.service.Spec.ClusterIP = "true", corev1.ClusterIPNone
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: it is headless: its clients connect to pods by themselves. Visitors come through an Ingress: kubectl label ingress -n apps front scale-to-zero=true"}},
+		}}, []string{"InjectionSkipped: Not taken over: it is headless: its clients connect to pods by themselves. Visitors come through " +
+			"an Ingress: kubectl label ingress -n apps front scale-to-zero=true"}},
 		"the alias has a foreign name": {[]func(*world){byIngress, func(w *world) { w.foreign = "web-scale-to-zero"; w.reconcile() }}, []string{
 			"InjectionSkipped: Not taken over: scale-to-zero needs a Service that would be named web-scale-to-zero, and there is one of that name",
 		}},
@@ -498,16 +526,22 @@ func TestUnvisited(t *testing.T) {
 		warns  bool
 		after  time.Duration
 	}{
-		"too early":                  {together, time.Minute, quiet, false, 90 * time.Second},
-		"nobody came":                {together, 3 * time.Minute, quiet, true, 0},
-		"somebody came":              {together, 3 * time.Minute, &Use{Idle: time.Minute, Counted: time.Hour}, false, 75 * time.Second},
-		"a request is pending":       {together, 3 * time.Minute, &Use{Pending: 1, Idle: time.Hour, Counted: time.Hour}, false, 75 * time.Second},
-		"not counted for long":       {together, 3 * time.Minute, &Use{Idle: time.Hour, Counted: time.Minute}, false, 75 * time.Second},
-		"nobody can be asked":        {together, 3 * time.Minute, nil, false, 75 * time.Second},
-		"too late":                   {together, 6 * time.Minute, quiet, false, 0},
-		"opted in by itself":         {func(*world) {}, 3 * time.Minute, quiet, false, 0},
-		"a node port exposes it":     {func(w *world) { together(w); w.service.Spec.Type = corev1.ServiceTypeNodePort }, 3 * time.Minute, quiet, false, 0},
-		"it never sleeps":            {func(w *world) { together(w); annotated(Prefix+"min-replicas", "1")(w.service) }, 3 * time.Minute, quiet, false, 0},
+		"too early":            {together, time.Minute, quiet, false, 90 * time.Second},
+		"nobody came":          {together, 3 * time.Minute, quiet, true, 0},
+		"somebody came":        {together, 3 * time.Minute, &Use{Idle: time.Minute, Counted: time.Hour}, false, 75 * time.Second},
+		"a request is pending": {together, 3 * time.Minute, &Use{Pending: 1, Idle: time.Hour, Counted: time.Hour}, false, 75 * time.Second},
+		"not counted for long": {together, 3 * time.Minute, &Use{Idle: time.Hour, Counted: time.Minute}, false, 75 * time.Second},
+		"nobody can be asked":  {together, 3 * time.Minute, nil, false, 75 * time.Second},
+		"too late":             {together, 6 * time.Minute, quiet, false, 0},
+		"opted in by itself":   {func(*world) {}, 3 * time.Minute, quiet, false, 0},
+		"a node port exposes it": {
+			func(w *world) { together(w); w.service.Spec.Type = corev1.ServiceTypeNodePort }, 3 * time.Minute,
+			quiet, false, 0,
+		},
+		"it never sleeps": {
+			func(w *world) { together(w); annotated(Prefix+"min-replicas", "1")(w.service) }, 3 * time.Minute,
+			quiet, false, 0,
+		},
 		"with all of its namespace":  {internalNamespace, 3 * time.Minute, quiet, true, 0},
 		"through an Ingress, alone":  {func(w *world) { byIngress(w); together(w) }, 3 * time.Minute, quiet, false, 0},
 		"warned of already, that is": {func(w *world) { together(w) }, 3 * time.Minute, quiet, true, 0},
@@ -548,13 +582,22 @@ func TestOnlyWhatDiffers(t *testing.T) {
 		"a port": {func(w *world) {
 			w.service.Spec.Ports = append(w.service.Spec.Ports, corev1.ServicePort{Name: "admin", Port: 81})
 		}, "Redirected: update web-direct, update web-scale-to-zero-ipv4(2)"},
-		"a selector":                 {func(w *world) { w.service.Spec.Selector["tier"] = "front" }, "Redirected: update web-direct"},
-		"a cool-down":                {func(w *world) { annotated(Prefix+"cooldown", "1m")(w.service) }, "Redirected: update web-scale-to-zero-ipv4(2)"},
-		"labels of the direct one":   {func(w *world) { annotated(Prefix+"direct-labels", "true")(w.service) }, "Redirected: update web-direct"},
-		"a label":                    {func(w *world) { w.service.Labels["team"] = "a" }, "Redirected: "},
-		"who wrote to our direct":    {func(w *world) { w.companions["web-direct"].Spec.Selector = nil }, "Redirected: update web-direct"},
-		"a slice that cannot be":     {func(w *world) { w.slices["web-scale-to-zero-ipv4"].Annotations[api.RoutesAnnotation] = "x" }, "Redirected: update web-scale-to-zero-ipv4(2)"},
-		"the progress of a start":    {func(w *world) { w.slices["web-scale-to-zero-ipv4"].Annotations[api.ProgressAnnotation] = "{}" }, "Redirected: "},
+		"a selector": {func(w *world) { w.service.Spec.Selector["tier"] = "front" }, "Redirected: update web-direct"},
+		"a cool-down": {
+			func(w *world) { annotated(Prefix+"cooldown", "1m")(w.service) },
+			"Redirected: update web-scale-to-zero-ipv4(2)",
+		},
+		"labels of the direct one": {func(w *world) { annotated(Prefix+"direct-labels", "true")(w.service) }, "Redirected: update web-direct"},
+		"a label":                  {func(w *world) { w.service.Labels["team"] = "a" }, "Redirected: "},
+		"who wrote to our direct":  {func(w *world) { w.companions["web-direct"].Spec.Selector = nil }, "Redirected: update web-direct"},
+		"a slice that cannot be": {
+			func(w *world) { w.slices["web-scale-to-zero-ipv4"].Annotations[api.RoutesAnnotation] = "x" },
+			"Redirected: update web-scale-to-zero-ipv4(2)",
+		},
+		"the progress of a start": {
+			func(w *world) { w.slices["web-scale-to-zero-ipv4"].Annotations[api.ProgressAnnotation] = "{}" },
+			"Redirected: ",
+		},
 		"a server that speaks first": {func(*world) {}, "Redirected: "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -647,7 +690,10 @@ func TestPhasesInOrder(t *testing.T) {
 		back  []Phase
 	}{
 		"a Service": {
-			[]func(*world){deafAtFirst}, []Phase{PhaseListening, PhaseProving, PhaseRedirecting, PhaseRedirected}, []Phase{PhaseRestoring, PhaseAbsent},
+			[]func(*world){deafAtFirst}, []Phase{PhaseListening, PhaseProving, PhaseRedirecting, PhaseRedirected}, []Phase{
+				PhaseRestoring,
+				PhaseAbsent,
+			},
 		},
 		"an Ingress": {
 			[]func(*world){byIngress, deafAtFirst},

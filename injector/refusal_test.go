@@ -24,13 +24,17 @@ func TestRefusalOf(t *testing.T) {
 	answered := func(code int32, message string) error {
 		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: code, Message: message}}
 	}
-	terminating := apierrors.NewForbidden(services, "x", errors.New("unable to create new content in namespace shop because it is being terminated"))
+	terminating := apierrors.NewForbidden(services, "x", errors.New("unable to create new content in namespace shop because it is "+
+		"being terminated"))
 	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
 	for name, tc := range map[string]struct {
 		err    error
 		advice string // a part of it; empty: it is no refusal
 	}{
-		"quota":                   {forbidden(services, "exceeded quota: few, requested: services=1, used: services=1, limited: services=1"), "ResourceQuota"},
+		"quota": {
+			forbidden(services, "exceeded quota: few, requested: services=1, used: services=1, limited: services=1"),
+			"ResourceQuota",
+		},
 		"quota that wants limits": {forbidden(services, "failed quota: few: must specify limits.cpu"), "ResourceQuota"},
 		"rights":                  {forbidden(services, `User "system:serviceaccount:a:b" cannot create resource "services" in API group ""`), "ClusterRole"},
 		"openshift":               {forbidden(slices, "endpoint address 10.131.6.166 is not allowed"), "endpointslices/restricted"},

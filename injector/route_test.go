@@ -127,13 +127,28 @@ func TestPublish(t *testing.T) {
 		answers string // "address:port" of those that listen
 		want    Published
 	}{
-		"nobody listens yet":       {routes: both, want: Published{}},
-		"one of two listens":       {routes: both, answers: "10.0.0.2:10001 10.0.0.2:10002", want: Published{both.Ports, []Interceptor{b}}},
-		"an added port waits":      {routes: both, before: []api.Port{old}, answers: "10.0.0.1:10001 10.0.0.2:10001", want: Published{[]api.Port{old}, []Interceptor{a, b}}},
-		"one is ahead":             {routes: both, before: []api.Port{old}, answers: "10.0.0.1:10001 10.0.0.2:10001 10.0.0.1:10002", want: Published{both.Ports, []Interceptor{a}}},
-		"a removed port goes":      {routes: api.Routes{Ports: []api.Port{old}}, before: both.Ports, answers: "10.0.0.1:10001", want: Published{[]api.Port{old}, []Interceptor{a}}},
-		"an interceptor that left": {routes: api.Routes{Ports: []api.Port{old}}, before: []api.Port{old}, want: Published{[]api.Port{old}, []Interceptor{}}},
-		"a port with a new number": {routes: api.Routes{Ports: []api.Port{{Name: "http", Listen: 10009}}}, before: []api.Port{old}, answers: "10.0.0.1:10001", want: Published{}},
+		"nobody listens yet": {routes: both, want: Published{}},
+		"one of two listens": {routes: both, answers: "10.0.0.2:10001 10.0.0.2:10002", want: Published{both.Ports, []Interceptor{b}}},
+		"an added port waits": {
+			routes: both, before: []api.Port{old}, answers: "10.0.0.1:10001 10.0.0.2:10001",
+			want: Published{[]api.Port{old}, []Interceptor{a, b}},
+		},
+		"one is ahead": {
+			routes: both, before: []api.Port{old}, answers: "10.0.0.1:10001 10.0.0.2:10001 10.0.0.1:10002",
+			want: Published{both.Ports, []Interceptor{a}},
+		},
+		"a removed port goes": {
+			routes: api.Routes{Ports: []api.Port{old}}, before: both.Ports, answers: "10.0.0.1:10001",
+			want: Published{[]api.Port{old}, []Interceptor{a}},
+		},
+		"an interceptor that left": {routes: api.Routes{Ports: []api.Port{old}}, before: []api.Port{old}, want: Published{
+			[]api.Port{old},
+			[]Interceptor{},
+		}},
+		"a port with a new number": {
+			routes: api.Routes{Ports: []api.Port{{Name: "http", Listen: 10009}}}, before: []api.Port{old},
+			answers: "10.0.0.1:10001", want: Published{},
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -152,7 +167,10 @@ func TestRouteSlices(t *testing.T) {
 		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
 		s.Spec.Ports[0].AppProtocol = new("http")
 	})
-	routes := api.Routes{Service: "web", Direct: "web-direct", Workload: api.Workload{Kind: "Deployment", Name: "web"}, Ports: []api.Port{{Name: "http", Port: 80, Listen: 12345, Protocol: "http"}}}
+	routes := api.Routes{
+		Service: "web", Direct: "web-direct", Workload: api.Workload{Kind: "Deployment", Name: "web"},
+		Ports: []api.Port{{Name: "http", Port: 80, Listen: 12345, Protocol: "http"}},
+	}
 	four, six := Interceptor{Address: "10.0.0.1", Node: new("node1")}, Interceptor{Address: "fd00::1"}
 	asked := DefaultSettings()
 	asked.MinReplicas, asked.MaxReplicas, asked.TargetPendingRequests, asked.Cooldown = 1, 4, 7, time.Hour
@@ -166,10 +184,12 @@ func TestRouteSlices(t *testing.T) {
 	}
 	for i, want := range []struct{ name, address string }{{"web-scale-to-zero-ipv4", "10.0.0.1"}, {"web-scale-to-zero-ipv6", "fd00::1"}} {
 		g := got[i]
-		if g.Name != want.name || len(g.Endpoints) != 1 || g.Endpoints[0].Addresses[0] != want.address || *g.Ports[0].Port != 12345 || *g.Ports[0].AppProtocol != "http" {
+		if g.Name != want.name || len(g.Endpoints) != 1 || g.Endpoints[0].Addresses[0] != want.address || *g.Ports[0].Port != 12345 ||
+			*g.Ports[0].AppProtocol != "http" {
 			t.Errorf("slice %d: %+v", i, g)
 		}
-		if g.Labels[discoveryv1.LabelServiceName] != "web" || g.Labels[discoveryv1.LabelManagedBy] != ManagedBy || g.OwnerReferences[0].UID != s.UID {
+		if g.Labels[discoveryv1.LabelServiceName] != "web" || g.Labels[discoveryv1.LabelManagedBy] != ManagedBy ||
+			g.OwnerReferences[0].UID != s.UID {
 			t.Errorf("slice %d: labels %v, owners %v", i, g.Labels, g.OwnerReferences)
 		}
 	}
@@ -284,7 +304,8 @@ func TestAliasRouteSlices(t *testing.T) {
 		s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = corev1.ServiceAffinityClientIP, affinity
 	})
 	alias := AliasService(s)
-	if alias.Name != "web-scale-to-zero" || alias.Spec.ClusterIP != "" || alias.Spec.Selector != nil || !cmp.Equal(alias.Spec.Ports, s.Spec.Ports) {
+	if alias.Name != "web-scale-to-zero" || alias.Spec.ClusterIP != "" || alias.Spec.Selector != nil || !cmp.Equal(alias.Spec.Ports,
+		s.Spec.Ports) {
 		t.Errorf("alias %s: %+v", alias.Name, alias.Spec)
 	}
 	if alias.Spec.SessionAffinity != corev1.ServiceAffinityClientIP || alias.Spec.SessionAffinityConfig != affinity {
@@ -294,7 +315,8 @@ func TestAliasRouteSlices(t *testing.T) {
 	if len(got) != 1 {
 		t.Fatal(len(got))
 	}
-	if got[0].Labels[discoveryv1.LabelServiceName] != alias.Name || got[0].Labels[ServiceLabel] != "web" || got[0].Name == RouteSliceName("web", "IPv4") {
+	if got[0].Labels[discoveryv1.LabelServiceName] != alias.Name || got[0].Labels[ServiceLabel] != "web" ||
+		got[0].Name == RouteSliceName("web", "IPv4") {
 		t.Errorf("slice %s, labels %v", got[0].Name, got[0].Labels)
 	}
 }
@@ -373,7 +395,8 @@ func TestDirectLabels(t *testing.T) {
 	if _, ok := s.Labels["app"]; !ok || s.Labels[ManagedByLabel] != "Helm" {
 		t.Errorf("the user's Service was changed: %v", s.Labels)
 	}
-	if bare := DirectService(service(func(s *corev1.Service) { s.Labels = nil }), Settings{DirectLabels: true}); len(bare.Labels) != len(plain.Labels) {
+	if bare := DirectService(service(func(s *corev1.Service) { s.Labels = nil }),
+		Settings{DirectLabels: true}); len(bare.Labels) != len(plain.Labels) {
 		t.Errorf("of a Service without labels: %v", bare.Labels)
 	}
 }
@@ -381,7 +404,10 @@ func TestDirectLabels(t *testing.T) {
 func TestFailOpen(t *testing.T) {
 	ready, ending := discoveryv1.EndpointConditions{Ready: new(true)}, discoveryv1.EndpointConditions{Ready: new(false)}
 	direct := func(family discoveryv1.AddressType, port int32, endpoints ...discoveryv1.Endpoint) discoveryv1.EndpointSlice {
-		return discoveryv1.EndpointSlice{AddressType: family, Endpoints: endpoints, Ports: []discoveryv1.EndpointPort{{Name: new("http"), Port: new(port)}}}
+		return discoveryv1.EndpointSlice{AddressType: family, Endpoints: endpoints, Ports: []discoveryv1.EndpointPort{{
+			Name: new("http"),
+			Port: new(port),
+		}}}
 	}
 	one := discoveryv1.Endpoint{Addresses: []string{"10.1.0.1"}, Conditions: ready}
 	two := discoveryv1.Endpoint{Addresses: []string{"10.1.0.2"}, Conditions: ending}
@@ -392,7 +418,8 @@ func TestFailOpen(t *testing.T) {
 	got := slices()
 	if !FailOpen(got, []discoveryv1.EndpointSlice{
 		direct(discoveryv1.AddressTypeIPv6, 8080, discoveryv1.Endpoint{Addresses: []string{"fd00::1"}, Conditions: ready}),
-		direct(discoveryv1.AddressTypeIPv4, 8080, one, two), direct(discoveryv1.AddressTypeIPv4, 9090, three), direct(discoveryv1.AddressTypeIPv4, 8080, three),
+		direct(discoveryv1.AddressTypeIPv4, 8080, one, two), direct(discoveryv1.AddressTypeIPv4, 9090,
+			three), direct(discoveryv1.AddressTypeIPv4, 8080, three),
 	}) {
 		t.Error("no ready pod was found")
 	}

@@ -89,7 +89,10 @@ func TestScaledObject(t *testing.T) {
 }
 
 func TestPollingInterval(t *testing.T) {
-	for cooldown, want := range map[time.Duration]int32{time.Second: 1, 10 * time.Second: 3, time.Minute: 15, 5 * time.Minute: 30, time.Hour: 30} {
+	for cooldown, want := range map[time.Duration]int32{
+		time.Second: 1, 10 * time.Second: 3, time.Minute: 15, 5 * time.Minute: 30,
+		time.Hour: 30,
+	} {
 		if got := *ScaledObject(workload("Deployment", "web", nil), Scaling{Cooldown: cooldown}, 1, "").Spec.PollingInterval; got != want {
 			t.Errorf("cool-down %s: %d s, want %d", cooldown, got, want)
 		}
@@ -99,7 +102,10 @@ func TestPollingInterval(t *testing.T) {
 // TestKEDASleepsInTime follows KEDA's polls after an app's last request: it sleeps when its cool-down is over, no earlier,
 // and no later than one poll after that; an answer that is wrong for once, at any time, does not put it to sleep.
 func TestKEDASleepsInTime(t *testing.T) {
-	for _, cooldown := range []time.Duration{6 * time.Second, 10 * time.Second, 45 * time.Second, time.Minute, 5 * time.Minute, 24 * time.Hour} {
+	for _, cooldown := range []time.Duration{
+		6 * time.Second, 10 * time.Second, 45 * time.Second, time.Minute, 5 * time.Minute,
+		24 * time.Hour,
+	} {
 		poll, quiet := api.PollingInterval(cooldown), api.InactiveAfter(cooldown)
 		// sleeps is when KEDA puts the app to sleep, after its last request, with the first poll after that at first; wrong is the
 		// poll whose answer is lost.
@@ -128,7 +134,10 @@ func TestKEDASleepsInTime(t *testing.T) {
 }
 
 func TestShort(t *testing.T) {
-	for d, want := range map[time.Duration]string{time.Hour: "1h", 5 * time.Minute: "5m", 90 * time.Minute: "1h30m", 30 * time.Second: "30s", 0: "0s", 100 * time.Minute: "1h40m", 10 * time.Second: "10s"} {
+	for d, want := range map[time.Duration]string{
+		time.Hour: "1h", 5 * time.Minute: "5m", 90 * time.Minute: "1h30m",
+		30 * time.Second: "30s", 0: "0s", 100 * time.Minute: "1h40m", 10 * time.Second: "10s",
+	} {
 		if got := Short(d); got != want {
 			t.Errorf("Short(%s) = %s, want %s", time.Duration(d), got, want)
 		}

@@ -80,7 +80,10 @@ func TestNewStart(t *testing.T) {
 	pod := func(status string, change ...func(*corev1.Pod)) corev1.Pod { return startPod(t, status, change...) }
 	only := func(status string) []corev1.Pod { return []corev1.Pod{pod(status)} }
 	ready := pod(`conditions: [{type: Ready, status: "True"}]`)
-	noImage := Start{Stage: api.StagePulling, Failing: "its image example.com/web:2 cannot be pulled: there is no such image", Reason: "ImagePullBackOff"}
+	noImage := Start{
+		Stage: api.StagePulling, Failing: "its image example.com/web:2 cannot be pulled: there is no such image",
+		Reason: "ImagePullBackOff",
+	}
 	for name, tc := range map[string]struct {
 		pods []corev1.Pod
 		want Start
@@ -109,36 +112,75 @@ func TestNewStart(t *testing.T) {
 		},
 		"init container crashes": {
 			only(runs(`{name: web, state: {waiting: {reason: PodInitializing}}}`) + "\ninitContainerStatuses: [" + strings.Replace(crashing, "web", "migrate", 1) + "]"),
-			Start{Stage: api.StageStarting, Failing: "container migrate has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"},
+			Start{
+				Stage: api.StageStarting, Failing: "container migrate has ended 3 times, the last time with exit code 1",
+				Reason: "CrashLoopBackOff",
+			},
 		},
 
-		"no such image":             {only(runs(backOff)), noImage},
-		"no such image, first time": {only(runs(pullErr)), Start{Stage: api.StagePulling, Failing: noImage.Failing, Reason: noImage.Reason, Doubt: pullDoubt}},
+		"no such image": {only(runs(backOff)), noImage},
+		"no such image, first time": {only(runs(pullErr)), Start{
+			Stage: api.StagePulling, Failing: noImage.Failing, Reason: noImage.Reason,
+			Doubt: pullDoubt,
+		}},
 		"registry not reached": {only(runs(offline)), Start{
-			Stage: api.StagePulling, Failing: "its image example.com/web:2 cannot be pulled: its registry cannot be reached", Reason: "ImagePullBackOff", Doubt: pullDoubt,
+			Stage: api.StagePulling, Failing: "its image example.com/web:2 cannot be pulled: its registry cannot be " +
+				"reached", Reason: "ImagePullBackOff", Doubt: pullDoubt,
 		}},
-		"registry says something else": {only(runs(strings.Replace(offline, "dial tcp: lookup example.com on 10.0.0.1:53: no such host", "500 Internal Server Error.", 1))), Start{
-			Stage: api.StagePulling, Failing: "its image example.com/web:2 cannot be pulled: 500 Internal Server Error", Reason: "ImagePullBackOff", Doubt: pullDoubt,
+		"registry says something else": {only(runs(strings.Replace(offline, "dial tcp: lookup example.com on 10.0.0.1:53: no such host",
+			"500 Internal Server Error.", 1))), Start{
+			Stage: api.StagePulling, Failing: "its image example.com/web:2 cannot be pulled: 500 Internal Server " +
+				"Error", Reason: "ImagePullBackOff", Doubt: pullDoubt,
 		}},
-		"image's name":            {only(waits("InvalidImageName", "x")), Start{Stage: api.StagePulling, Failing: `"example.com/web:2" is not a valid image name`, Reason: "InvalidImageName"}},
-		"never pulled":            {only(waits("ErrImageNeverPull", "x")), Start{Stage: api.StagePulling, Failing: "its image example.com/web:2 is not on the node, and imagePullPolicy forbids pulling it", Reason: "ErrImageNeverPull"}},
-		"crashed twice":           {only(runs(strings.Replace(crashing, "restartCount: 2", "restartCount: 1", 1))), Start{Stage: api.StageStarting}},
-		"crashed thrice":          {only(runs(crashing)), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"}},
-		"crashes, has been ready": {only(began("12:00:00") + wasReady("17:59:30") + runs(crashing)[len(sandbox):]), Start{Stage: api.StageStarting}},
-		"does not come back":      {only(began("12:00:00") + wasReady("17:59:00") + runs(crashing)[len(sandbox):]), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"}},
-		"has never been ready":    {only(began("17:59:30") + wasReady("17:59:30") + runs(crashing)[len(sandbox):]), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"}},
-		"runs once more":          {only(runs(`{name: web, restartCount: 3, started: false, lastState: {terminated: {exitCode: 1}}, state: {running: {}}}`)), Start{Stage: api.StageStarting}},
-		"out of memory":           {only(runs(strings.Replace(crashing, "exitCode: 1, reason: Error", "exitCode: 137, reason: OOMKilled", 1))), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time because it ran out of memory (OOMKilled)", Reason: "CrashLoopBackOff"}},
-		"no such command":         {only(runs(strings.Replace(crashing, "reason: Error", `reason: StartError, message: "exec: \"/nope\": no such file\n"`, 1))), Start{Stage: api.StageStarting, Failing: `container web cannot be run: exec: "/nope": no such file`, Reason: "CrashLoopBackOff"}},
-		"no such Secret":          {only(waits("CreateContainerConfigError", `secret "web" not found`)), Start{Stage: api.StageStarting, Failing: `container web cannot be created: secret "web" not found`, Reason: "CreateContainerConfigError", Doubt: doubt}},
+		"image's name": {only(waits("InvalidImageName", "x")), Start{Stage: api.StagePulling, Failing: `"example.com/web:2" is not a valid image name`, Reason: "InvalidImageName"}},
+		"never pulled": {only(waits("ErrImageNeverPull", "x")), Start{
+			Stage:   api.StagePulling,
+			Failing: "its image example.com/web:2 is not on the node, and imagePullPolicy forbids pulling it", Reason: "ErrImageNeverPull",
+		}},
+		"crashed twice": {
+			only(runs(strings.Replace(crashing, "restartCount: 2", "restartCount: 1", 1))),
+			Start{Stage: api.StageStarting},
+		},
+		"crashed thrice": {only(runs(crashing)), Start{
+			Stage:   api.StageStarting,
+			Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff",
+		}},
+		"crashes, has been ready": {
+			only(began("12:00:00") + wasReady("17:59:30") + runs(crashing)[len(sandbox):]),
+			Start{Stage: api.StageStarting},
+		},
+		"does not come back": {
+			only(began("12:00:00") + wasReady("17:59:00") + runs(crashing)[len(sandbox):]),
+			Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"},
+		},
+		"has never been ready": {
+			only(began("17:59:30") + wasReady("17:59:30") + runs(crashing)[len(sandbox):]),
+			Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"},
+		},
+		"runs once more": {only(runs(`{name: web, restartCount: 3, started: false, lastState: {terminated: {exitCode: 1}}, state: {running: {}}}`)), Start{Stage: api.StageStarting}},
+		"out of memory": {only(runs(strings.Replace(crashing, "exitCode: 1, reason: Error", "exitCode: 137, reason: OOMKilled",
+			1))), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time because it ran out of memory " +
+			"(OOMKilled)", Reason: "CrashLoopBackOff"}},
+		"no such command": {only(runs(strings.Replace(crashing, "reason: Error", `reason: StartError, message: "exec: \"/nope\": no such file\n"`, 1))), Start{Stage: api.StageStarting, Failing: `container web cannot be run: exec: "/nope": no such file`, Reason: "CrashLoopBackOff"}},
+		"no such Secret":  {only(waits("CreateContainerConfigError", `secret "web" not found`)), Start{Stage: api.StageStarting, Failing: `container web cannot be created: secret "web" not found`, Reason: "CreateContainerConfigError", Doubt: doubt}},
 
-		"no node":            {only(nowhere), Start{Stage: api.StageScheduling, Failing: "no node can take its pod: 0/1 nodes are available: 1 Insufficient cpu", Reason: "Unschedulable"}},
+		"no node": {only(nowhere), Start{
+			Stage:   api.StageScheduling,
+			Failing: "no node can take its pod: 0/1 nodes are available: 1 Insufficient cpu", Reason: "Unschedulable",
+		}},
 		"no node yet":        {only(strings.Replace(nowhere, "17:59:40", "17:59:50", 1)), Start{Stage: api.StageScheduling}},
 		"node of another":    {only(nowhere + "\nnominatedNodeName: node1"), Start{Stage: api.StageScheduling}},
 		"room is being made": {[]corev1.Pod{pod(nowhere), pod(`{}`, ending)}, Start{Stage: api.StageScheduling}},
-		"no volume yet":      {only(strings.Replace(nowhere, "1 Insufficient cpu", "pod has unbound immediate PersistentVolumeClaims", 1)), Start{Stage: api.StageScheduling}},
-		"node is starting":   {only(strings.Replace(nowhere, "1 Insufficient cpu", "1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }", 1)), Start{Stage: api.StageScheduling}},
-		"gated":              {only(strings.Replace(nowhere, "reason: Unschedulable", "reason: SchedulingGated", 1)), Start{Stage: api.StageScheduling}},
+		"no volume yet": {
+			only(strings.Replace(nowhere, "1 Insufficient cpu", "pod has unbound immediate PersistentVolumeClaims", 1)),
+			Start{Stage: api.StageScheduling},
+		},
+		"node is starting": {only(strings.Replace(nowhere, "1 Insufficient cpu",
+			"1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }", 1)), Start{Stage: api.StageScheduling}},
+		"gated": {
+			only(strings.Replace(nowhere, "reason: Unschedulable", "reason: SchedulingGated", 1)),
+			Start{Stage: api.StageScheduling},
+		},
 
 		"a rollout mends it":  {[]corev1.Pod{pod(runs(backOff)), pod(`{}`)}, Start{Stage: api.StageScheduling}},
 		"the furthest counts": {[]corev1.Pod{pod(`{}`), pod(runs(`{name: web, started: true, state: {running: {}}}`)), pod(runs(creating))}, Start{Stage: api.StageNotReady}},

@@ -118,10 +118,16 @@ func TestForbiddenTarget(t *testing.T) {
 		want  Phase
 		skip  bool
 	}{
-		"not taken over":              {[]func(*world){named, forbid}, PhaseAbsent, true},
-		"taken over":                  {[]func(*world){named, redirected, forbid}, PhaseRedirected, false},
-		"taken over, and renamed":     {[]func(*world){named, redirected, func(w *world) { annotated(Prefix+"workload", "Deployment/other")(w.service) }, forbid}, PhaseRestoring, false},
-		"read again, and not renamed": {[]func(*world){named, redirected, forbid, func(w *world) { w.reconcile(); w.forbidden = "" }}, PhaseRedirected, false},
+		"not taken over": {[]func(*world){named, forbid}, PhaseAbsent, true},
+		"taken over":     {[]func(*world){named, redirected, forbid}, PhaseRedirected, false},
+		"taken over, and renamed": {[]func(*world){named, redirected, func(w *world) {
+			annotated(Prefix+"workload",
+				"Deployment/other")(w.service)
+		}, forbid}, PhaseRestoring, false},
+		"read again, and not renamed": {
+			[]func(*world){named, redirected, forbid, func(w *world) { w.reconcile(); w.forbidden = "" }},
+			PhaseRedirected, false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, tc.world...)
@@ -153,16 +159,23 @@ func TestPause(t *testing.T) {
 		note   string // a part of it; empty: none
 		keep   string
 	}{
-		"no ScaledObject":   {nil, false, "", "To keep it there, opt it out first (label scale-to-zero=false)"},
-		"nothing is paused": {paused(nil), false, "", "To keep it there: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-replicas=0"},
-		"it is deleted":     {deleted, false, "", "opt it out first"},
-		"paused":            {paused(map[string]string{keda.PausedAnnotation: "true"}), true, "neither wakes it nor puts it to sleep", "paused-replicas=0"},
-		"at zero":           {paused(map[string]string{keda.PausedReplicasAnnotation: "0"}), true, "neither wakes it nor puts it to sleep", ""},
-		"at two":            {paused(map[string]string{keda.PausedReplicasAnnotation: "2"}), false, "does not put it to sleep", ""},
-		"scaling in":        {paused(map[string]string{keda.PausedScaleInAnnotation: "true"}), false, "does not put it to sleep", ""},
-		"scaling out":       {paused(map[string]string{keda.PausedScaleOutAnnotation: "true"}), true, "does not wake it", ""},
-		"both ways":         {paused(map[string]string{keda.PausedScaleInAnnotation: "true", keda.PausedScaleOutAnnotation: "true"}), true, "autoscaling.keda.sh/paused-scale-in- autoscaling.keda.sh/paused-scale-out-", ""},
-		"paused false":      {paused(map[string]string{keda.PausedAnnotation: "false"}), false, "", ""},
+		"no ScaledObject": {nil, false, "", "To keep it there, opt it out first (label scale-to-zero=false)"},
+		"nothing is paused": {paused(nil), false, "", "To keep it there: kubectl annotate scaledobject -n apps web-deployment " +
+			"autoscaling.keda.sh/paused-replicas=0"},
+		"it is deleted": {deleted, false, "", "opt it out first"},
+		"paused": {
+			paused(map[string]string{keda.PausedAnnotation: "true"}), true, "neither wakes it nor puts it to sleep",
+			"paused-replicas=0",
+		},
+		"at zero":     {paused(map[string]string{keda.PausedReplicasAnnotation: "0"}), true, "neither wakes it nor puts it to sleep", ""},
+		"at two":      {paused(map[string]string{keda.PausedReplicasAnnotation: "2"}), false, "does not put it to sleep", ""},
+		"scaling in":  {paused(map[string]string{keda.PausedScaleInAnnotation: "true"}), false, "does not put it to sleep", ""},
+		"scaling out": {paused(map[string]string{keda.PausedScaleOutAnnotation: "true"}), true, "does not wake it", ""},
+		"both ways": {
+			paused(map[string]string{keda.PausedScaleInAnnotation: "true", keda.PausedScaleOutAnnotation: "true"}), true,
+			"autoscaling.keda.sh/paused-scale-in- autoscaling.keda.sh/paused-scale-out-", "",
+		},
+		"paused false": {paused(map[string]string{keda.PausedAnnotation: "false"}), false, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := pauseOf(tc.so)
@@ -214,7 +227,8 @@ func TestDemand(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDemand(tc.asks)
-			if len(d.services) != tc.services || len(d.slices) != len(tc.asks) || d.unsafe != tc.unsafe || d.open != tc.open || d.retiring != tc.retiring ||
+			if len(d.services) != tc.services || len(d.slices) != len(tc.asks) || d.unsafe != tc.unsafe || d.open != tc.open ||
+				d.retiring != tc.retiring ||
 				d.published != tc.published || d.unknown != tc.unknown || d.none() != tc.non || d.cooldown() != tc.cooldown || d.hold != tc.hold {
 				t.Errorf("%+v, none %t, cool-down %s", d, d.none(), d.cooldown())
 			}
@@ -267,10 +281,12 @@ func TestFronts(t *testing.T) {
 	alias.Annotations[UnprovenAnnotation], alias.Annotations[api.RoutesAnnotation], alias.Endpoints = "blocked", "{", nil
 	o.Slices = append(o.Slices, alias)
 	self, other := o.fronts()
-	if len(self.Slices) != 1 || self.Alias || !self.publishes() || self.blocked() != "" || self.Routes.Service != "web" || self.Service != o.Service {
+	if len(self.Slices) != 1 || self.Alias || !self.publishes() || self.blocked() != "" || self.Routes.Service != "web" ||
+		self.Service != o.Service {
 		t.Errorf("%+v", self)
 	}
-	if len(other.Slices) != 1 || !other.Alias || other.publishes() || other.blocked() != "blocked" || other.Routes.Service != "" || other.failsOpen() {
+	if len(other.Slices) != 1 || !other.Alias || other.publishes() || other.blocked() != "blocked" || other.Routes.Service != "" ||
+		other.failsOpen() {
 		t.Errorf("%+v", other)
 	}
 	other.Unproven = UnprovenYet
@@ -326,15 +342,31 @@ func TestNewWorkload(t *testing.T) {
 		replicas, ready int32
 		refused         string
 	}{
-		"a Deployment":                  {&appsv1.Deployment{Spec: appsv1.DeploymentSpec{Selector: selector, Template: template}, Status: refused}, "Deployment", 1, 1, "exceeded quota"},
-		"a Deployment of another count": {&appsv1.Deployment{Spec: appsv1.DeploymentSpec{Replicas: new(int32(0)), Selector: selector, Template: template}}, "Deployment", 0, 0, ""},
-		"a Deployment that has changed": {&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Generation: 3}, Spec: appsv1.DeploymentSpec{Selector: selector, Template: template}, Status: refused}, "Deployment", 1, 1, ""},
-		"a StatefulSet":                 {&appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Replicas: new(int32(3)), Selector: selector, Template: template}, Status: appsv1.StatefulSetStatus{ReadyReplicas: 2}}, "StatefulSet", 3, 2, ""},
-		"a DaemonSet":                   {&appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{Template: template}, Status: appsv1.DaemonSetStatus{DesiredNumberScheduled: 5, NumberReady: 4}}, "DaemonSet", 5, 4, ""},
+		"a Deployment": {&appsv1.Deployment{
+			Spec:   appsv1.DeploymentSpec{Selector: selector, Template: template},
+			Status: refused,
+		}, "Deployment", 1, 1, "exceeded quota"},
+		"a Deployment of another count": {&appsv1.Deployment{Spec: appsv1.DeploymentSpec{
+			Replicas: new(int32(0)), Selector: selector,
+			Template: template,
+		}}, "Deployment", 0, 0, ""},
+		"a Deployment that has changed": {&appsv1.Deployment{
+			ObjectMeta: metav1.ObjectMeta{Generation: 3},
+			Spec:       appsv1.DeploymentSpec{Selector: selector, Template: template}, Status: refused,
+		}, "Deployment", 1, 1, ""},
+		"a StatefulSet": {&appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{
+			Replicas: new(int32(3)), Selector: selector,
+			Template: template,
+		}, Status: appsv1.StatefulSetStatus{ReadyReplicas: 2}}, "StatefulSet", 3, 2, ""},
+		"a DaemonSet": {&appsv1.DaemonSet{
+			Spec:   appsv1.DaemonSetSpec{Template: template},
+			Status: appsv1.DaemonSetStatus{DesiredNumberScheduled: 5, NumberReady: 4},
+		}, "DaemonSet", 5, 4, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, ok := NewWorkload(tc.object)
-			if !ok || w.Kind != tc.kind || w.Replicas != tc.replicas || w.ReadyReplicas != tc.ready || w.Refused != tc.refused || w.APIVersion != "apps/v1" || !cmp.Equal(w.PodLabels, labels) {
+			if !ok || w.Kind != tc.kind || w.Replicas != tc.replicas || w.ReadyReplicas != tc.ready || w.Refused != tc.refused ||
+				w.APIVersion != "apps/v1" || !cmp.Equal(w.PodLabels, labels) {
 				t.Errorf("%+v, %t", w, ok)
 			}
 			if want := "app=web"; tc.kind != "DaemonSet" && w.Selector != want {
@@ -355,7 +387,9 @@ func TestPortsLearn(t *testing.T) {
 		route Route
 		port  int32
 		want  bool
-	}{{web, 10000, true}, {web, 10000, true}, {api, 10000, false}, {web, 10001, false}, {api, 9999, false}, {api, 10002, false}, {api, 10001, true}} {
+	}{
+		{web, 10000, true}, {web, 10000, true}, {api, 10000, false}, {web, 10001, false}, {api, 9999, false}, {api, 10002, false}, {api, 10001, true},
+	} {
 		if got := ps.Learn(tc.route, tc.port); got != tc.want {
 			t.Errorf("%v, %d: %t", tc.route, tc.port, got)
 		}
@@ -364,7 +398,8 @@ func TestPortsLearn(t *testing.T) {
 		t.Errorf("%d, %v", p, err)
 	}
 	ps.Keep("apps", "web", noon)
-	if _, err := ps.Get(Route{"apps", "new", "http"}, noon); err == nil || !strings.Contains(err.Error(), "all 2 from 10000 to 10001 are in use or rest") {
+	if _, err := ps.Get(Route{"apps", "new", "http"}, noon); err == nil || !strings.Contains(err.Error(),
+		"all 2 from 10000 to 10001 are in use or rest") {
 		t.Errorf("a port that rests is given out: %v", err)
 	}
 	if p, err := ps.Get(Route{"apps", "new", "http"}, noon.Add(PortRest)); err != nil || p != 10000 {
@@ -381,7 +416,8 @@ func TestTexts(t *testing.T) {
 		listensText(two): "ports 10000, 10001",
 		ingressesText([]*networkingv1.Ingress{&front, &front}):                                                           "Ingress front, Ingress front",
 		kubectlName(Workload{APIVersion: "example.com/v1", Kind: "Gallery", ObjectMeta: metav1.ObjectMeta{Name: "web"}}): "gallery.example.com/web",
-		UndoneWarning("web-deployment", []string{"spec.triggers"}):                                                       "scale-to-zero owns ScaledObject web-deployment and undoes this change of spec.triggers. " + instead + ".",
+		UndoneWarning("web-deployment", []string{"spec.triggers"}): "scale-to-zero " +
+			"owns ScaledObject web-deployment and undoes this change of spec.triggers. " + instead + ".",
 		replicasOf(1, 1): "1 of 1 replica",
 		replicasOf(0, 3): "0 of 3 replicas",
 	} {

@@ -25,26 +25,56 @@ func TestProve(t *testing.T) {
 		lacks   string // a part of it; empty: proven
 		blocked bool
 	}{
-		"reached":                          {[][]PortReach{{reached("http")}, {reached("http")}}, one, "", false},
-		"nothing to prove it with":         {[][]PortReach{{}}, nil, "", false},
-		"nobody who could prove it":        {nil, one, "", false},
-		"it does not know the port":        {[][]PortReach{{reached("http")}, {}}, one, "has not seen its pods", false},
-		"it does not know the pods":        {[][]PortReach{{{Name: "http"}}}, one, "has not seen its pods", false},
-		"dropped":                          {[][]PortReach{{failed("http", "8080", "i/o timeout")}}, one, "on port 8080 (i/o timeout). If a NetworkPolicy restricts them, allow ingress from US;", true},
-		"dropped for one interceptor":      {[][]PortReach{{reached("http")}, {failed("http", "8080", "i/o timeout")}}, one, "on port 8080 (i/o timeout)", true},
-		"dropped on one port":              {[][]PortReach{{reached("http"), failed("admin", "9090", "i/o timeout")}}, two, "on port 9090 (i/o timeout)", true},
-		"reset":                            {[][]PortReach{{failed("http", "8080", "connection reset by peer")}}, one, "requires mTLS", true},
-		"in two ways":                      {[][]PortReach{{failed("http", "8080", "i/o timeout"), failed("admin", "9090", "no route to host")}}, two, "on ports 8080, 9090 (i/o timeout, no route to host)", true},
-		"refused":                          {[][]PortReach{{refused("http", "8080")}}, one, "on port 8080 (connection refused). Does the app listen on all addresses?", false},
-		"refused on one port":              {[][]PortReach{{reached("http"), refused("admin", "9090")}}, two, "", false},
-		"refused on all ports":             {[][]PortReach{{refused("http", "8080"), refused("admin", "9090")}}, two, "on ports 8080, 9090 (connection refused)", false},
-		"refused for one interceptor":      {[][]PortReach{{reached("http")}, {refused("http", "8080")}}, one, "on port 8080 (connection refused)", false},
-		"refused on one, dropped on other": {[][]PortReach{{refused("http", "8080"), failed("admin", "9090", "i/o timeout")}}, two, "on port 9090 (i/o timeout)", true},
-		"a port that has no pod":           {[][]PortReach{{reached("http"), {Name: "admin"}}}, one, "", false},
+		"reached":                   {[][]PortReach{{reached("http")}, {reached("http")}}, one, "", false},
+		"nothing to prove it with":  {[][]PortReach{{}}, nil, "", false},
+		"nobody who could prove it": {nil, one, "", false},
+		"it does not know the port": {[][]PortReach{{reached("http")}, {}}, one, "has not seen its pods", false},
+		"it does not know the pods": {[][]PortReach{{{Name: "http"}}}, one, "has not seen its pods", false},
+		"dropped": {
+			[][]PortReach{{failed("http", "8080", "i/o timeout")}},
+			one,
+			"on port 8080 (i/o timeout). If a NetworkPolicy restricts them, allow ingress from US;", true,
+		},
+		"dropped for one interceptor": {
+			[][]PortReach{{reached("http")}, {failed("http", "8080", "i/o timeout")}},
+			one,
+			"on port 8080 (i/o timeout)", true,
+		},
+		"dropped on one port": {
+			[][]PortReach{{reached("http"), failed("admin", "9090", "i/o timeout")}},
+			two,
+			"on port 9090 (i/o timeout)", true,
+		},
+		"reset": {[][]PortReach{{failed("http", "8080", "connection reset by peer")}}, one, "requires mTLS", true},
+		"in two ways": {[][]PortReach{{failed("http", "8080", "i/o timeout"), failed("admin", "9090",
+			"no route to host")}}, two, "on ports 8080, 9090 (i/o timeout, no route to host)", true},
+		"refused": {
+			[][]PortReach{{refused("http", "8080")}},
+			one,
+			"on port 8080 (connection refused). Does the app listen on all addresses?", false,
+		},
+		"refused on one port": {[][]PortReach{{reached("http"), refused("admin", "9090")}}, two, "", false},
+		"refused on all ports": {
+			[][]PortReach{{refused("http", "8080"), refused("admin", "9090")}},
+			two,
+			"on ports 8080, 9090 (connection refused)", false,
+		},
+		"refused for one interceptor": {
+			[][]PortReach{{reached("http")}, {refused("http", "8080")}},
+			one,
+			"on port 8080 (connection refused)", false,
+		},
+		"refused on one, dropped on other": {
+			[][]PortReach{{refused("http", "8080"), failed("admin", "9090", "i/o timeout")}},
+			two,
+			"on port 9090 (i/o timeout)", true,
+		},
+		"a port that has no pod": {[][]PortReach{{reached("http"), {Name: "admin"}}}, one, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := Prove(tc.found, tc.listed, "US")
-			if (tc.lacks == "") != got.Proven() || !strings.Contains(string(got.Lacks), tc.lacks) || got.Blocked != tc.blocked || got.Nothing != (tc.listed == nil) {
+			if (tc.lacks == "") != got.Proven() || !strings.Contains(string(got.Lacks), tc.lacks) || got.Blocked != tc.blocked ||
+				got.Nothing != (tc.listed == nil) {
 				t.Errorf("got %+v, want %q", got, tc.lacks)
 			}
 		})

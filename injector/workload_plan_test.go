@@ -249,78 +249,167 @@ func TestWorkloadPlans(t *testing.T) {
 		world []func(*scaledWorld)
 		want  string
 	}{
-		"nothing asks for it":           {[]func(*scaledWorld){nobody}, "forget"},
-		"redirected":                    {nil, "remember 2, create web-deployment 0-2, after 1m0s"},
-		"redirected, again":             {[]func(*scaledWorld){look}, "after 1m0s"},
-		"redirected, without KEDA":      {[]func(*scaledWorld){withoutKEDA}, "remember 2, after 15s"},
-		"not redirected yet":            {[]func(*scaledWorld){past}, ""},
-		"not redirected any more":       {[]func(*scaledWorld){settled, past}, "update web-deployment 1-2, after 1m0s"},
-		"failed open":                   {[]func(*scaledWorld){settled, func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" }}, "update web-deployment 1-2, after 1m0s"},
-		"failed open, asleep":           {[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" }}, "after 1m0s"},
-		"and closed again":              {[]func(*scaledWorld){settled, past, look, func(w *scaledWorld) { w.asks[0] = asking("web", sentinel) }}, "after 1m0s"},
-		"and a cool-down later":         {[]func(*scaledWorld){settled, past, look, func(w *scaledWorld) { w.asks[0] = asking("web", sentinel) }, passes(time.Hour)}, "update web-deployment 0-2, after 1m0s"},
-		"a slice of an earlier version": {[]func(*scaledWorld){func(w *scaledWorld) { delete(w.asks[0].Slice.Annotations, ScalingAnnotation) }}, ""},
+		"nothing asks for it":      {[]func(*scaledWorld){nobody}, "forget"},
+		"redirected":               {nil, "remember 2, create web-deployment 0-2, after 1m0s"},
+		"redirected, again":        {[]func(*scaledWorld){look}, "after 1m0s"},
+		"redirected, without KEDA": {[]func(*scaledWorld){withoutKEDA}, "remember 2, after 15s"},
+		"not redirected yet":       {[]func(*scaledWorld){past}, ""},
+		"not redirected any more":  {[]func(*scaledWorld){settled, past}, "update web-deployment 1-2, after 1m0s"},
+		"failed open":              {[]func(*scaledWorld){settled, func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" }}, "update web-deployment 1-2, after 1m0s"},
+		"failed open, asleep": {[]func(*scaledWorld){
+			settled, sleeps, look,
+			func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" },
+		}, "after 1m0s"},
+		"and closed again": {[]func(*scaledWorld){settled, past, look, func(w *scaledWorld) {
+			w.asks[0] = asking("web",
+				sentinel)
+		}}, "after 1m0s"},
+		"and a cool-down later": {[]func(*scaledWorld){settled, past, look, func(w *scaledWorld) {
+			w.asks[0] = asking("web",
+				sentinel)
+		}, passes(time.Hour)}, "update web-deployment 0-2, after 1m0s"},
+		"a slice of an earlier version": {[]func(*scaledWorld){func(w *scaledWorld) {
+			delete(w.asks[0].Slice.Annotations,
+				ScalingAnnotation)
+		}}, ""},
 		"scaled by somebody": {[]func(*scaledWorld){settled, func(w *scaledWorld) {
 			w.workload.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "keda", Subresource: "scale"}}
 		}}, "disown, after 1m0s"},
-		"a ScaledObject of another version": {[]func(*scaledWorld){settled, func(w *scaledWorld) { w.workload.Annotations, w.so.Annotations = nil, nil }}, "remember 2, update web-deployment 0-2, after 1m0s"},
-		"remembered by it alone":            {[]func(*scaledWorld){settled, sleeps, func(w *scaledWorld) { w.workload.Annotations = nil }}, "Asleep, remember 2, after 1m0s"},
-		"somebody deletes it":               {[]func(*scaledWorld){settled, finalized, deleted}, "soon"},
-		"KEDA does not let it go":           {[]func(*scaledWorld){settled, finalized, deleted, passes(kedaGrace)}, "update web-deployment 0-2, soon"},
+		"a ScaledObject of another version": {[]func(*scaledWorld){settled, func(w *scaledWorld) {
+			w.workload.Annotations,
+				w.so.Annotations = nil, nil
+		}}, "remember 2, update web-deployment 0-2, after 1m0s"},
+		"remembered by it alone": {
+			[]func(*scaledWorld){settled, sleeps, func(w *scaledWorld) { w.workload.Annotations = nil }},
+			"Asleep, remember 2, after 1m0s",
+		},
+		"somebody deletes it": {[]func(*scaledWorld){settled, finalized, deleted}, "soon"},
+		"KEDA does not let it go": {
+			[]func(*scaledWorld){settled, finalized, deleted, passes(kedaGrace)},
+			"update web-deployment 0-2, soon",
+		},
 		"somebody changes it": {
 			[]func(*scaledWorld){settled, func(w *scaledWorld) { w.so.Spec.MaxReplicaCount = new(int32(9)) }},
 			"update web-deployment 0-2, ScaledObjectReset, after 1m0s",
 		},
-		"another Service retires beside it":          {[]func(*scaledWorld){second, settled, retires(0)}, "update web-deployment 1-2, after 1m0s"},
-		"another Service retires beside it, asleep":  {[]func(*scaledWorld){second, settled, sleeps, look, retires(0)}, "update web-deployment 1-2, scale to 1, after 1m0s"},
-		"two slices of one Service":                  {[]func(*scaledWorld){func(w *scaledWorld) { w.asks = append(w.asks, w.asks[0]) }}, "remember 2, create web-deployment 0-2, after 1m0s"},
-		"an alias whose Ingresses lead to it":        {[]func(*scaledWorld){func(w *scaledWorld) { w.asks[0] = ofAlias(true) }}, "remember 2, create web-deployment 0-2, after 1m0s"},
+		"another Service retires beside it": {
+			[]func(*scaledWorld){second, settled, retires(0)},
+			"update web-deployment 1-2, after 1m0s",
+		},
+		"another Service retires beside it, asleep": {
+			[]func(*scaledWorld){second, settled, sleeps, look, retires(0)},
+			"update web-deployment 1-2, scale to 1, after 1m0s",
+		},
+		"two slices of one Service": {
+			[]func(*scaledWorld){func(w *scaledWorld) { w.asks = append(w.asks, w.asks[0]) }},
+			"remember 2, create web-deployment 0-2, after 1m0s",
+		},
+		"an alias whose Ingresses lead to it": {
+			[]func(*scaledWorld){func(w *scaledWorld) { w.asks[0] = ofAlias(true) }},
+			"remember 2, create web-deployment 0-2, after 1m0s",
+		},
 		"an alias whose Ingresses do not lead to it": {[]func(*scaledWorld){func(w *scaledWorld) { w.asks[0] = ofAlias(false) }}, ""},
 
-		"retires":                      {[]func(*scaledWorld){settled, retires(0)}, "update web-deployment 2-2, delete web-deployment, soon"},
-		"retires, asleep":              {[]func(*scaledWorld){settled, sleeps, look, retires(0)}, "update web-deployment 2-2, scale to 2, soon"},
-		"nobody leads to it any more":  {[]func(*scaledWorld){settled, sleeps, look, nobody}, "update web-deployment 2-2, scale to 2, soon"},
-		"KEDA's HPA holds another":     {[]func(*scaledWorld){settled, retires(0), func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} }}, "update web-deployment 2-2, soon"},
-		"KEDA's HPA has had its time":  {[]func(*scaledWorld){settled, retires(0), func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} }, look, passes(time.Minute)}, "delete web-deployment, soon"},
-		"KEDA's HPA holds it":          {[]func(*scaledWorld){settled, retires(0), func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} }, look, func(w *scaledWorld) { w.hpa = HPAAnswer{true, 2, 2} }}, "delete web-deployment, soon"},
-		"KEDA takes its time":          {[]func(*scaledWorld){settled, retires(0), finalized, look}, "soon"},
-		"the ScaledObject is gone":     {[]func(*scaledWorld){settled, retires(0), look}, "remember 0, forget"},
-		"restored":                     {[]func(*scaledWorld){settled, retires(0), look, look}, ""},
-		"restored without KEDA":        {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look, retires(0)}, "scale to 2, soon"},
-		"a ScaledObject without notes": {[]func(*scaledWorld){settled, retires(0), func(w *scaledWorld) { w.so.Annotations, w.so.Spec.MinReplicaCount = nil, nil }}, "update web-deployment 2-2, delete web-deployment, soon"},
+		"retires":                     {[]func(*scaledWorld){settled, retires(0)}, "update web-deployment 2-2, delete web-deployment, soon"},
+		"retires, asleep":             {[]func(*scaledWorld){settled, sleeps, look, retires(0)}, "update web-deployment 2-2, scale to 2, soon"},
+		"nobody leads to it any more": {[]func(*scaledWorld){settled, sleeps, look, nobody}, "update web-deployment 2-2, scale to 2, soon"},
+		"KEDA's HPA holds another": {
+			[]func(*scaledWorld){settled, retires(0), func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} }},
+			"update web-deployment 2-2, soon",
+		},
+		"KEDA's HPA has had its time": {[]func(*scaledWorld){
+			settled, retires(0), func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} },
+			look, passes(time.Minute),
+		}, "delete web-deployment, soon"},
+		"KEDA's HPA holds it": {[]func(*scaledWorld){
+			settled, retires(0), func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} },
+			look, func(w *scaledWorld) { w.hpa = HPAAnswer{true, 2, 2} },
+		}, "delete web-deployment, soon"},
+		"KEDA takes its time":      {[]func(*scaledWorld){settled, retires(0), finalized, look}, "soon"},
+		"the ScaledObject is gone": {[]func(*scaledWorld){settled, retires(0), look}, "remember 0, forget"},
+		"restored":                 {[]func(*scaledWorld){settled, retires(0), look, look}, ""},
+		"restored without KEDA":    {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look, retires(0)}, "scale to 2, soon"},
+		"a ScaledObject without notes": {[]func(*scaledWorld){settled, retires(0), func(w *scaledWorld) {
+			w.so.Annotations,
+				w.so.Spec.MinReplicaCount = nil, nil
+		}}, "update web-deployment 2-2, delete web-deployment, soon"},
 
-		"idle, without KEDA, too early":    {[]func(*scaledWorld){withoutKEDA, settled, func(w *scaledWorld) { w.count.Known = true }}, "after 15s"},
-		"idle, without KEDA, nearly":       {[]func(*scaledWorld){withoutKEDA, settled, func(w *scaledWorld) { w.count.Known = true }, passes(4*time.Minute + 50*time.Second)}, "after 10s"},
-		"idle, without KEDA":               {[]func(*scaledWorld){withoutKEDA, settled, func(w *scaledWorld) { w.count.Known = true }, passes(time.Hour)}, "scale to 0, after 15s"},
-		"nobody counts":                    {[]func(*scaledWorld){withoutKEDA, settled, passes(time.Hour)}, "after 15s"},
-		"in use, without KEDA":             {[]func(*scaledWorld){withoutKEDA, settled, func(w *scaledWorld) { w.count = CountAnswer{true, true, 150} }, passes(time.Hour)}, "after 15s"},
-		"busy, without KEDA":               {[]func(*scaledWorld){withoutKEDA, isReady, more(3), settled, func(w *scaledWorld) { w.count = CountAnswer{true, true, 250} }}, "scale to 3, after 15s"},
-		"asleep, without KEDA":             {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look}, "after 15s"},
-		"failed open, without KEDA":        {[]func(*scaledWorld){withoutKEDA, settled, func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" }, passes(time.Hour)}, "after 15s"},
+		"idle, without KEDA, too early": {
+			[]func(*scaledWorld){withoutKEDA, settled, func(w *scaledWorld) { w.count.Known = true }},
+			"after 15s",
+		},
+		"idle, without KEDA, nearly": {[]func(*scaledWorld){
+			withoutKEDA, settled, func(w *scaledWorld) { w.count.Known = true },
+			passes(4*time.Minute + 50*time.Second),
+		}, "after 10s"},
+		"idle, without KEDA": {[]func(*scaledWorld){
+			withoutKEDA, settled, func(w *scaledWorld) { w.count.Known = true },
+			passes(time.Hour),
+		}, "scale to 0, after 15s"},
+		"nobody counts": {[]func(*scaledWorld){withoutKEDA, settled, passes(time.Hour)}, "after 15s"},
+		"in use, without KEDA": {[]func(*scaledWorld){withoutKEDA, settled, func(w *scaledWorld) {
+			w.count = CountAnswer{
+				true,
+				true, 150,
+			}
+		}, passes(time.Hour)}, "after 15s"},
+		"busy, without KEDA": {[]func(*scaledWorld){
+			withoutKEDA, isReady, more(3), settled,
+			func(w *scaledWorld) { w.count = CountAnswer{true, true, 250} },
+		}, "scale to 3, after 15s"},
+		"asleep, without KEDA": {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look}, "after 15s"},
+		"failed open, without KEDA": {[]func(*scaledWorld){
+			withoutKEDA, settled,
+			func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" }, passes(time.Hour),
+		}, "after 15s"},
 		"a start is given its time":        {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look, wakes, func(w *scaledWorld) { w.count.Known = true }, look, passes(9 * time.Minute)}, `progress {"stage":"scheduling"}, after 5s`},
 		"a start that fails is given none": {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look, wakes, func(w *scaledWorld) { w.count.Known = true }, failing, passes(time.Second), look, passes(time.Second), look, passes(6 * time.Minute)}, `scale to 0, progress {"stage":"pulling","failing":"its image cannot be pulled","reason":"ImagePullBackOff","seen":"2026-08-01T12:06:02Z"}, after 5s`},
 
-		"falls asleep":                      {[]func(*scaledWorld){settled, sleeps}, "Asleep, after 1m0s"},
-		"wakes":                             {[]func(*scaledWorld){settled, sleeps, look, wakes}, "after 500ms"},
-		"wakes by hand":                     {[]func(*scaledWorld){settled, sleeps, look, wakes, byHand}, `disown, progress {"stage":"scheduling"}, after 1s`},
-		"is starting":                       {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second)}, `progress {"stage":"scheduling"}, after 1s`},
-		"is starting, as it is known":       {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second), look, passes(500 * time.Millisecond)}, "after 500ms"},
+		"falls asleep":  {[]func(*scaledWorld){settled, sleeps}, "Asleep, after 1m0s"},
+		"wakes":         {[]func(*scaledWorld){settled, sleeps, look, wakes}, "after 500ms"},
+		"wakes by hand": {[]func(*scaledWorld){settled, sleeps, look, wakes, byHand}, `disown, progress {"stage":"scheduling"}, after 1s`},
+		"is starting":   {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second)}, `progress {"stage":"scheduling"}, after 1s`},
+		"is starting, as it is known": {[]func(*scaledWorld){
+			settled, sleeps, look, wakes, look, passes(time.Second), look,
+			passes(500 * time.Millisecond),
+		}, "after 500ms"},
 		"is ready":                          {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(3 * time.Second), isReady}, `Awake, progress {"starts":["3s"]}, after 1m0s`},
 		"is ready, says its pod":            {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(3 * time.Second), func(w *scaledWorld) { w.pods.Ready = true }}, `progress {"starts":["3s"]}, after 10s`},
 		"takes requests before it is ready": {[]func(*scaledWorld){settled, sleeps, look, wakes, published}, "Awake, after 500ms"},
 		"takes requests, and a look":        {[]func(*scaledWorld){settled, sleeps, look, wakes, published, look, passes(time.Second)}, `progress {"starts":["1s"]}, after 10s`},
 		"cannot start":                      {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second), failing}, `progress {"stage":"pulling","failing":"its image cannot be pulled","reason":"ImagePullBackOff","seen":"2026-08-01T12:00:01Z"}, StartFailed, after 1s`},
-		"cannot start, as is known":         {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second), failing, look, passes(time.Second)}, "after 1s"},
-		"could start at last":               {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second), failing, look, passes(time.Second), isReady}, "Awake, progress , after 1m0s"},
-		"is back from a crash":              {[]func(*scaledWorld){settled, wakes, look, passes(time.Second), failing, look, isReady}, "progress , Awake, after 1m0s"},
-		"starts, and nobody waits":          {[]func(*scaledWorld){settled, past, wakes}, "update web-deployment 1-2, after 1m0s"},
+		"cannot start, as is known": {[]func(*scaledWorld){
+			settled, sleeps, look, wakes, look, passes(time.Second), failing, look,
+			passes(time.Second),
+		}, "after 1s"},
+		"could start at last": {[]func(*scaledWorld){
+			settled, sleeps, look, wakes, look, passes(time.Second), failing, look,
+			passes(time.Second), isReady,
+		}, "Awake, progress , after 1m0s"},
+		"is back from a crash": {
+			[]func(*scaledWorld){settled, wakes, look, passes(time.Second), failing, look, isReady},
+			"progress , Awake, after 1m0s",
+		},
+		"starts, and nobody waits": {[]func(*scaledWorld){settled, past, wakes}, "update web-deployment 1-2, after 1m0s"},
 
-		"paused":           {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true")}, `progress {"paused":{"why":"ScaledObject web-deployment is paused (autoscaling.keda.sh/paused: \"true\")"}}, Paused, after 1m0s`},
-		"paused, again":    {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look}, "after 1m0s"},
-		"paused, restart":  {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look, func(w *scaledWorld) { w.memory = WorkloadMemory{} }}, "after 1m0s"},
-		"resumed":          {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look, resumed}, "progress , Resumed, after 1m0s"},
-		"resumed, asleep":  {[]func(*scaledWorld){settled, sleeps, look, paused(keda.PausedAnnotation, "true"), look, resumed}, "progress , Resumed, after 1m0s"},
-		"resumed, restart": {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look, func(w *scaledWorld) { w.memory = WorkloadMemory{} }, resumed}, "progress , Resumed, after 1m0s"},
+		"paused":        {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true")}, `progress {"paused":{"why":"ScaledObject web-deployment is paused (autoscaling.keda.sh/paused: \"true\")"}}, Paused, after 1m0s`},
+		"paused, again": {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look}, "after 1m0s"},
+		"paused, restart": {[]func(*scaledWorld){
+			settled, paused(keda.PausedAnnotation, "true"), look,
+			func(w *scaledWorld) { w.memory = WorkloadMemory{} },
+		}, "after 1m0s"},
+		"resumed": {
+			[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look, resumed},
+			"progress , Resumed, after 1m0s",
+		},
+		"resumed, asleep": {
+			[]func(*scaledWorld){settled, sleeps, look, paused(keda.PausedAnnotation, "true"), look, resumed},
+			"progress , Resumed, after 1m0s",
+		},
+		"resumed, restart": {[]func(*scaledWorld){
+			settled, paused(keda.PausedAnnotation, "true"), look,
+			func(w *scaledWorld) { w.memory = WorkloadMemory{} }, resumed,
+		}, "progress , Resumed, after 1m0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newScaledWorld(t, tc.world...)
@@ -429,7 +518,10 @@ func TestWorkloadEvents(t *testing.T) {
 		want  string
 	}{
 		"asleep": {
-			[]func(*scaledWorld){settled, passes(time.Hour), func(w *scaledWorld) { w.use = &Use{Idle: time.Hour, Counted: 2 * time.Hour} }, sleeps, look},
+			[]func(*scaledWorld){
+				settled, passes(time.Hour), func(w *scaledWorld) { w.use = &Use{Idle: time.Hour, Counted: 2 * time.Hour} },
+				sleeps, look,
+			},
 			"Asleep: Deployment/web has gone to zero replicas: no requests for 5m; the next one wakes it",
 		},
 		"asleep, and nobody can be asked": {
@@ -437,12 +529,16 @@ func TestWorkloadEvents(t *testing.T) {
 			"Asleep: Deployment/web has gone to zero replicas. The next request wakes it",
 		},
 		"awake": {
-			[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, look, passes(3200 * time.Millisecond), isReady, look},
+			[]func(*scaledWorld){
+				settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, look, passes(3200 * time.Millisecond),
+				isReady, look,
+			},
 			"Awake: Deployment/web is ready (1 of 1 replica), 3.2s after it was scaled up",
 		},
 		"awake before it is ready": {
 			[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, published, look},
-			"Awake: Deployment/web takes requests before it is ready, as one of its Services asks (publishNotReadyAddresses), 0s after it was scaled up",
+			"Awake: Deployment/web takes requests before it is ready, as one of its Services asks (publishNotReadyAddresses), 0s after it " +
+				"was scaled up",
 		},
 		"a pause of the scaling out": {
 			[]func(*scaledWorld){settled, paused(keda.PausedScaleOutAnnotation, "true"), look},
@@ -453,13 +549,19 @@ func TestWorkloadEvents(t *testing.T) {
 			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-replicas: "2"): scale-to-zero does not put it to sleep. Resume: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-replicas-`,
 		},
 		"a change that is undone": {
-			[]func(*scaledWorld){settled, func(w *scaledWorld) { w.so.Spec.Triggers = nil }, look, func(w *scaledWorld) { w.so.Spec.Triggers = nil }, look},
+			[]func(*scaledWorld){
+				settled, func(w *scaledWorld) { w.so.Spec.Triggers = nil }, look,
+				func(w *scaledWorld) { w.so.Spec.Triggers = nil }, look,
+			},
 			"ScaledObjectReset: scale-to-zero owns ScaledObject web-deployment and has undone a change of spec.triggers.",
 		},
 		"a start that fails": {
-			[]func(*scaledWorld){settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, look, passes(time.Second), func(w *scaledWorld) {
-				w.pods = Start{Failing: "its image cannot be pulled", Reason: "ImagePullBackOff", Advice: "Check it"}
-			}, look, passes(time.Second), look},
+			[]func(*scaledWorld){
+				settled, sleeps, look, func(w *scaledWorld) { w.events = nil }, wakes, look, passes(time.Second),
+				func(w *scaledWorld) {
+					w.pods = Start{Failing: "its image cannot be pulled", Reason: "ImagePullBackOff", Advice: "Check it"}
+				}, look, passes(time.Second), look,
+			},
 			"StartFailed: Deployment/web cannot start: its image cannot be pulled. Requests get 503 with this until it can. Check it",
 		},
 		"a pause that ends": {
@@ -467,7 +569,10 @@ func TestWorkloadEvents(t *testing.T) {
 			"Resumed: Deployment/web is no longer paused: it sleeps when nobody uses it",
 		},
 		"a pause that ends asleep": {
-			[]func(*scaledWorld){settled, sleeps, look, paused(keda.PausedAnnotation, "true"), look, resumed, func(w *scaledWorld) { w.events = nil }, look},
+			[]func(*scaledWorld){
+				settled, sleeps, look, paused(keda.PausedAnnotation, "true"), look, resumed,
+				func(w *scaledWorld) { w.events = nil }, look,
+			},
 			"Resumed: Deployment/web is no longer paused: the next request wakes it",
 		},
 	} {

@@ -94,7 +94,10 @@ func (w *world) object() Object {
 	if w.gone {
 		return nil
 	}
-	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: w.workload.Name, UID: w.workload.UID, Annotations: w.workload.Annotations}}
+	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "apps", Name: w.workload.Name, UID: w.workload.UID,
+		Annotations: w.workload.Annotations,
+	}}
 }
 
 func (w *world) target() Target {

@@ -91,9 +91,12 @@ func TestServiceAnswers(t *testing.T) {
 func TestOtherAnswers(t *testing.T) {
 	ingress := &networkingv1.Ingress{
 		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "Ingress"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "front", Labels: map[string]string{"scale-to-zero": "true"}, Annotations: map[string]string{
-			"nginx.ingress.kubernetes.io/auth-url": "http://web/auth",
-		}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "apps", Name: "front", Labels: map[string]string{"scale-to-zero": "true"},
+			Annotations: map[string]string{
+				"nginx.ingress.kubernetes.io/auth-url": "http://web/auth",
+			},
+		},
 		Spec: networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web"}}},
 	}
 	got := admitter[*networkingv1.Ingress]{clientgoscheme.Scheme, admitIngress}.Handle(t.Context(), request(t, "", ingress, nil))

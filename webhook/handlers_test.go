@@ -126,20 +126,30 @@ func TestUndecodable(t *testing.T) {
 		allowed bool
 		code    int32
 	}{
-		"a workload as it was": {workloads{}, func(r *admission.Request) { r.OldObject = broken }, deployment(nil, "1"), false, http.StatusBadRequest},
-		"a workload":           {workloads{}, func(r *admission.Request) { r.Object = broken }, deployment(nil, "1"), false, http.StatusBadRequest},
-		"a ScaledObject":       {scaledObjects{}, func(r *admission.Request) { r.Object = broken }, scaledObject(true, 1), true, http.StatusOK},
+		"a workload as it was": {
+			workloads{},
+			func(r *admission.Request) { r.OldObject = broken }, deployment(nil, "1"), false,
+			http.StatusBadRequest,
+		},
+		"a workload": {
+			workloads{},
+			func(r *admission.Request) { r.Object = broken }, deployment(nil, "1"), false,
+			http.StatusBadRequest,
+		},
+		"a ScaledObject": {scaledObjects{}, func(r *admission.Request) { r.Object = broken }, scaledObject(true, 1), true, http.StatusOK},
 		"a ScaledObject as it was": {
 			scaledObjects{}, func(r *admission.Request) { r.OldObject = broken }, scaledObject(true, 1), true, http.StatusOK,
 		},
 		"a Service as it was": {
-			admitter[*corev1.Service]{clientgoscheme.Scheme, admitService}, func(r *admission.Request) { r.OldObject = broken }, service(nil, nil), false, http.StatusForbidden,
+			admitter[*corev1.Service]{clientgoscheme.Scheme, admitService}, func(r *admission.Request) { r.OldObject = broken }, service(nil,
+				nil), false, http.StatusForbidden,
 		},
 		"an Ingress as it was": {
 			admitter[*networkingv1.Ingress]{clientgoscheme.Scheme, admitIngress}, func(r *admission.Request) { r.OldObject = broken }, ingress("web"), false, http.StatusForbidden,
 		},
 		"a Service": {
-			admitter[*corev1.Service]{clientgoscheme.Scheme, admitService}, func(r *admission.Request) { r.Object = broken }, service(nil, nil), false, http.StatusBadRequest,
+			admitter[*corev1.Service]{clientgoscheme.Scheme, admitService}, func(r *admission.Request) { r.Object = broken }, service(nil,
+				nil), false, http.StatusBadRequest,
 		},
 		"options, which name nobody": {
 			workloads{}, func(r *admission.Request) { r.Options = broken }, deployment(nil, "1"), true, http.StatusOK,
@@ -174,9 +184,12 @@ func TestScaledObjects(t *testing.T) {
 		object, old *keda.ScaledObject
 		warned      string
 	}{
-		"a new one":              {object: scaledObject(true, 1)},
-		"nothing of ours":        {object: scaledObject(true, 1), old: scaledObject(true, 1)},
-		"what is ours":           {object: scaledObject(true, 5), old: scaledObject(true, 1), warned: "scale-to-zero owns ScaledObject web-deployment and undoes this change of spec.maxReplicaCount."},
+		"a new one":       {object: scaledObject(true, 1)},
+		"nothing of ours": {object: scaledObject(true, 1), old: scaledObject(true, 1)},
+		"what is ours": {
+			object: scaledObject(true, 5), old: scaledObject(true, 1),
+			warned: "scale-to-zero owns ScaledObject web-deployment and undoes this change of spec.maxReplicaCount.",
+		},
 		"of one that is not":     {object: scaledObject(false, 5), old: scaledObject(false, 1)},
 		"by our controller":      {manager: injector.ManagedBy, object: scaledObject(true, 5), old: scaledObject(true, 1)},
 		"and its label is taken": {object: scaledObject(false, 5), old: scaledObject(true, 1), warned: "undoes this change"},
@@ -189,7 +202,8 @@ func TestScaledObjects(t *testing.T) {
 			req := request(t, tc.manager, tc.object, old)
 			req.Name = "web-deployment"
 			got := scaledObjects{}.Handle(t.Context(), req)
-			if warned := strings.Join(got.Warnings, "\n"); !got.Allowed || len(got.Patches) > 0 || (warned == "") != (tc.warned == "") || !strings.Contains(warned, tc.warned) {
+			if warned := strings.Join(got.Warnings, "\n"); !got.Allowed || len(got.Patches) > 0 || (warned == "") != (tc.warned == "") ||
+				!strings.Contains(warned, tc.warned) {
 				t.Errorf("allowed %t, warned %q, want %q", got.Allowed, warned, tc.warned)
 			}
 		})
@@ -279,7 +293,10 @@ func TestIngresses(t *testing.T) {
 func TestNamespaces(t *testing.T) {
 	namespace := func(labels, annotations map[string]string) *corev1.Namespace {
 		return &corev1.Namespace{
-			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: "apps", Labels: labels, Annotations: annotations},
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{
+				Name: "apps", Labels: labels,
+				Annotations: annotations,
+			},
 		}
 	}
 	in := map[string]string{"scale-to-zero": "true"}
@@ -287,12 +304,18 @@ func TestNamespaces(t *testing.T) {
 		object         *corev1.Namespace
 		denied, warned string
 	}{
-		"opted in":                  {object: namespace(in, map[string]string{"scale-to-zero/cooldown": "1m"})},
-		"with defaults alone":       {object: namespace(nil, map[string]string{"scale-to-zero/cooldown": "1m"})},
-		"with a bad default":        {object: namespace(nil, map[string]string{"scale-to-zero/cooldown": "soon"}), denied: `"soon"`},
-		"with a workload":           {object: namespace(in, map[string]string{"scale-to-zero/workload": "Deployment/web"}), denied: "set it on that Service"},
+		"opted in":            {object: namespace(in, map[string]string{"scale-to-zero/cooldown": "1m"})},
+		"with defaults alone": {object: namespace(nil, map[string]string{"scale-to-zero/cooldown": "1m"})},
+		"with a bad default":  {object: namespace(nil, map[string]string{"scale-to-zero/cooldown": "soon"}), denied: `"soon"`},
+		"with a workload": {
+			object: namespace(in, map[string]string{"scale-to-zero/workload": "Deployment/web"}),
+			denied: "set it on that Service",
+		},
 		"a label that says nothing": {object: namespace(map[string]string{"scale-to-zero": "1"}, nil), denied: `label scale-to-zero: "1"`},
-		"an annotation as a label":  {object: namespace(map[string]string{"scale-to-zero/enabled": "true"}, nil), warned: "label scale-to-zero/enabled does nothing"},
+		"an annotation as a label": {
+			object: namespace(map[string]string{"scale-to-zero/enabled": "true"}, nil),
+			warned: "label scale-to-zero/enabled does nothing",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := admitter[*corev1.Namespace]{clientgoscheme.Scheme, admitNamespace}.Handle(t.Context(), request(t, "kubectl", tc.object, nil))

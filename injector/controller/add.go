@@ -252,8 +252,12 @@ func (p *plane) addGateway(ctx context.Context) error {
 		if err := addIndexes(ctx, p.mgr.GetFieldIndexer(), index{newUnstructured(kind), byBackend, routeBackends}); err != nil {
 			return err
 		}
-		return p.serviceController.Watch(source.Kind[client.Object](p.mgr.GetCache(), newUnstructured(kind),
+		err := p.serviceController.Watch(source.Kind[client.Object](p.mgr.GetCache(), newUnstructured(kind),
 			handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfRoute), predicate.GenerationChangedPredicate{}))
+		if err != nil {
+			return errors.Join(err, k.gone(ctx, kind)) // so that the next look can begin anew
+		}
+		return nil
 	}
 	k.gone = func(ctx context.Context, kind schema.GroupVersionKind) error {
 		return p.mgr.GetCache().RemoveInformer(ctx, newUnstructured(kind))

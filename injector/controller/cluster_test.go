@@ -107,7 +107,10 @@ func testScheme(t *testing.T) *runtime.Scheme {
 // newCluster has namespace apps, two interceptors that listen, KEDA and these objects.
 func newCluster(t *testing.T, objects ...client.Object) *cluster {
 	t.Helper()
-	c := &cluster{t: t, now: time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC), counts: &fakeCounts{use: injector.Use{Idle: time.Hour, Counted: time.Hour}}}
+	c := &cluster{t: t, now: time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC), counts: &fakeCounts{use: injector.Use{
+		Idle:    time.Hour,
+		Counted: time.Hour,
+	}}}
 	c.hasKEDA.Store(true)
 	builder := fake.NewClientBuilder().WithScheme(testScheme(t)).WithStatusSubresource(&appsv1.Deployment{}).WithReturnManagedFields().
 		WithTypeConverters(managedfields.NewDeducedTypeConverter())
@@ -119,7 +122,10 @@ func newCluster(t *testing.T, objects ...client.Object) *cluster {
 	c.WithWatch = builder.WithInterceptorFuncs(c.funcs()).Build()
 	for _, o := range append([]client.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps"}}, interceptorSlice("198.18.0.2", "198.18.0.3"),
-		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: "interceptors"}, Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "interceptor"}}},
+		&corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: "interceptors"},
+			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "interceptor"}},
+		},
 	}, objects...) {
 		c.create(o.DeepCopyObject().(client.Object))
 	}
@@ -240,7 +246,9 @@ func (c *cluster) funcs() interceptor.Funcs {
 			return c.patch(ctx, in, o, patch, opts...)
 		},
 		// The count has the same place in a Deployment as in its Scale.
-		SubResourcePatch: func(ctx context.Context, _ client.Client, _ string, o client.Object, patch client.Patch, _ ...client.SubResourcePatchOption) error {
+		SubResourcePatch: func(ctx context.Context, _ client.Client, _ string, o client.Object, patch client.Patch,
+			_ ...client.SubResourcePatchOption,
+		) error {
 			return c.Patch(ctx, o, patch)
 		},
 		// A watch of the client ignores labels.
@@ -304,14 +312,19 @@ func (s scalesOf) Get(ctx context.Context, _ schema.GroupResource, name string, 
 	if err := s.c.Get(ctx, types.NamespacedName{Namespace: s.namespace, Name: name}, d); err != nil {
 		return nil, err
 	}
-	return &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: *d.Spec.Replicas}, Status: autoscalingv1.ScaleStatus{Selector: "app=" + name}}, nil
+	return &autoscalingv1.Scale{
+		Spec:   autoscalingv1.ScaleSpec{Replicas: *d.Spec.Replicas},
+		Status: autoscalingv1.ScaleStatus{Selector: "app=" + name},
+	}, nil
 }
 
 func (s scalesOf) Update(context.Context, schema.GroupResource, *autoscalingv1.Scale, metav1.UpdateOptions) (*autoscalingv1.Scale, error) {
 	return nil, errors.New("nobody updates a Scale")
 }
 
-func (s scalesOf) Patch(ctx context.Context, gvr schema.GroupVersionResource, name string, _ types.PatchType, data []byte, o metav1.PatchOptions) (*autoscalingv1.Scale, error) {
+func (s scalesOf) Patch(ctx context.Context, gvr schema.GroupVersionResource, name string, _ types.PatchType, data []byte,
+	o metav1.PatchOptions,
+) (*autoscalingv1.Scale, error) {
 	d := &appsv1.Deployment{}
 	if gvr.Resource != "deployments" || o.FieldManager != injector.ManagedBy {
 		return nil, fmt.Errorf("scaling %s as %s", gvr, o.FieldManager)
@@ -373,7 +386,10 @@ func interceptorSlice(addresses ...string) *discoveryv1.EndpointSlice {
 		AddressType: discoveryv1.AddressTypeIPv4,
 	}
 	for _, a := range addresses {
-		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}})
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
+			Addresses:  []string{a},
+			Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+		})
 	}
 	return s
 }

@@ -55,28 +55,37 @@ type galleryScales struct{ g *galleries }
 
 func (s galleryScales) Scales(string) scale.ScaleInterface { return s }
 func (s galleryScales) Get(context.Context, schema.GroupResource, string, metav1.GetOptions) (*autoscalingv1.Scale, error) {
-	return &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: 3}, Status: autoscalingv1.ScaleStatus{Selector: "app=web"}}, s.g.getScale
+	return &autoscalingv1.Scale{
+		Spec:   autoscalingv1.ScaleSpec{Replicas: 3},
+		Status: autoscalingv1.ScaleStatus{Selector: "app=web"},
+	}, s.g.getScale
 }
 
-func (s galleryScales) Update(context.Context, schema.GroupResource, *autoscalingv1.Scale, metav1.UpdateOptions) (*autoscalingv1.Scale, error) {
+func (s galleryScales) Update(context.Context, schema.GroupResource, *autoscalingv1.Scale, metav1.UpdateOptions) (*autoscalingv1.Scale,
+	error,
+) {
 	return nil, errors.New("nobody updates a Scale")
 }
 
-func (s galleryScales) Patch(_ context.Context, gvr schema.GroupVersionResource, _ string, _ types.PatchType, _ []byte, _ metav1.PatchOptions) (*autoscalingv1.Scale, error) {
+func (s galleryScales) Patch(_ context.Context, gvr schema.GroupVersionResource, _ string, _ types.PatchType, _ []byte,
+	_ metav1.PatchOptions,
+) (*autoscalingv1.Scale, error) {
 	s.g.patched = gvr
 	return nil, nil
 }
 
 func newGalleries(g *galleries, watchKind func(schema.GroupVersionKind) error) *workloads {
 	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{galleryKind.GroupVersion()})
-	mapper.AddSpecific(galleryKind, galleryKind.GroupVersion().WithResource("galleries"), galleryKind.GroupVersion().WithResource("gallery"), meta.RESTScopeNamespace)
+	mapper.AddSpecific(galleryKind, galleryKind.GroupVersion().WithResource("galleries"),
+		galleryKind.GroupVersion().WithResource("gallery"), meta.RESTScopeNamespace)
 	return &workloads{client: g, mapper: mapper, scales: galleryScales{g}, watchKind: watchKind}
 }
 
 // TestCustomWorkload reads a workload of a kind that is not built in.
 func TestCustomWorkload(t *testing.T) {
 	resource := schema.GroupResource{Group: "example.com", Resource: "galleries"}
-	forbidden, missing, broken := apierrors.NewForbidden(resource, "web", nil), apierrors.NewNotFound(resource, "web"), errors.New("connection refused")
+	forbidden, missing, broken := apierrors.NewForbidden(resource, "web", nil), apierrors.NewNotFound(resource,
+		"web"), errors.New("connection refused")
 	watched := 0
 	watch := func(schema.GroupVersionKind) error { watched++; return nil }
 	for name, tc := range map[string]struct {
@@ -86,16 +95,26 @@ func TestCustomWorkload(t *testing.T) {
 		skip, forbidden, fail string
 		found                 bool
 	}{
-		"found":                 {"Gallery.example.com/web", galleries{}, watch, "", "", "", true},
-		"an unknown kind":       {"Studio.example.com/web", galleries{}, watch, "the API server knows no kind Studio.example.com", "", "", false},
-		"what is no name":       {"web", galleries{}, watch, "", "", "", false},
-		"not there":             {"Gallery.example.com/web", galleries{get: missing}, watch, "", "", "", false},
-		"being deleted":         {"Gallery.example.com/web", galleries{deleted: true}, watch, "", "", "", false},
-		"not to be read":        {"Gallery.example.com/web", galleries{get: forbidden}, watch, "", "may not read and scale galleries.example.com", "", false},
+		"found":           {"Gallery.example.com/web", galleries{}, watch, "", "", "", true},
+		"an unknown kind": {"Studio.example.com/web", galleries{}, watch, "the API server knows no kind Studio.example.com", "", "", false},
+		"what is no name": {"web", galleries{}, watch, "", "", "", false},
+		"not there":       {"Gallery.example.com/web", galleries{get: missing}, watch, "", "", "", false},
+		"being deleted":   {"Gallery.example.com/web", galleries{deleted: true}, watch, "", "", "", false},
+		"not to be read": {
+			"Gallery.example.com/web",
+			galleries{get: forbidden},
+			watch, "",
+			"may not read and scale galleries.example.com", "", false,
+		},
 		"not to be scaled":      {"Gallery.example.com/web", galleries{getScale: forbidden}, watch, "", "customWorkloads", "", false},
 		"without a subresource": {"Gallery.example.com/web", galleries{getScale: missing}, watch, "has no scale subresource", "", "", false},
 		"the API server is off": {"Gallery.example.com/web", galleries{get: broken}, watch, "", "", "connection refused", false},
-		"it cannot be watched":  {"Gallery.example.com/web", galleries{}, func(schema.GroupVersionKind) error { return broken }, "", "", "watching", false},
+		"it cannot be watched": {
+			"Gallery.example.com/web",
+			galleries{},
+			func(schema.GroupVersionKind) error { return broken }, "", "",
+			"watching", false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			watched = 0
@@ -104,14 +123,16 @@ func TestCustomWorkload(t *testing.T) {
 			if (err != nil) != (tc.fail != "") || err != nil && !strings.Contains(err.Error(), tc.fail) {
 				t.Fatalf("%v, want %q", err, tc.fail)
 			}
-			if (got.Object != nil) != tc.found || !strings.Contains(string(got.Skip), tc.skip) || !strings.Contains(string(got.Forbidden), tc.forbidden) ||
+			if (got.Object != nil) != tc.found || !strings.Contains(string(got.Skip), tc.skip) || !strings.Contains(string(got.Forbidden),
+				tc.forbidden) ||
 				got.Forbidden != "" && tc.forbidden == "" || got.Skip != "" && tc.skip == "" {
 				t.Errorf("%+v", got)
 			}
 			if !tc.found {
 				return
 			}
-			if w := got.Workload; w.Replicas != 3 || w.ReadyReplicas != 2 || w.Selector != "app=web" || w.Ref().String() != tc.ref || w.Annotations["a"] != "b" {
+			if w := got.Workload; w.Replicas != 3 || w.ReadyReplicas != 2 || w.Selector != "app=web" || w.Ref().String() != tc.ref ||
+				w.Annotations["a"] != "b" {
 				t.Errorf("%+v", w)
 			}
 			if _, err := ws.get(t.Context(), "apps", tc.ref); err != nil || watched != 1 {
@@ -128,9 +149,12 @@ func TestScale(t *testing.T) {
 		w    injector.Workload
 		want string
 	}{
-		"a Deployment":      {injector.Workload{APIVersion: "apps/v1", Kind: "Deployment"}, "apps/v1, Resource=deployments"},
-		"a StatefulSet":     {injector.Workload{APIVersion: "apps/v1", Kind: "StatefulSet"}, "apps/v1, Resource=statefulsets"},
-		"a custom resource": {injector.Workload{APIVersion: "example.com/v1", Kind: "Gallery", Resource: "galleries"}, "example.com/v1, Resource=galleries"},
+		"a Deployment":  {injector.Workload{APIVersion: "apps/v1", Kind: "Deployment"}, "apps/v1, Resource=deployments"},
+		"a StatefulSet": {injector.Workload{APIVersion: "apps/v1", Kind: "StatefulSet"}, "apps/v1, Resource=statefulsets"},
+		"a custom resource": {
+			injector.Workload{APIVersion: "example.com/v1", Kind: "Gallery", Resource: "galleries"},
+			"example.com/v1, Resource=galleries",
+		},
 	} {
 		if err := ws.scale(t.Context(), tc.w, 1); err != nil || g.patched.String() != tc.want {
 			t.Errorf("%s: %s, %v", name, g.patched, err)

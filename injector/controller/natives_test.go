@@ -42,7 +42,10 @@ func TestNatives(t *testing.T) {
 	c.nativeSlice(true)
 	changes(t, c.natives)
 	ready(true)
-	if err := c.Delete(t.Context(), &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web-native"}}); err != nil {
+	if err := c.Delete(t.Context(), &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "apps",
+		Name:      "web-native",
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	changes(t, c.natives)

@@ -88,10 +88,24 @@ func TestOptionalKinds(t *testing.T) {
 		want  string
 	}{
 		{"nothing is installed", nil, nil, ""},
-		{"an old version", map[string][]string{gatewayAlpha: {"HTTPRoute", "TCPRoute", "Gateway"}}, nil, "+v1alpha2/HTTPRoute +v1alpha2/TCPRoute"},
+		{
+			"an old version",
+			map[string][]string{gatewayAlpha: {"HTTPRoute", "TCPRoute", "Gateway"}},
+			nil,
+			"+v1alpha2/HTTPRoute +v1alpha2/TCPRoute",
+		},
 		{"again", map[string][]string{gatewayAlpha: {"HTTPRoute", "TCPRoute"}}, nil, ""},
-		{"an upgrade", map[string][]string{gatewayV1: {"HTTPRoute"}, gatewayAlpha: {"HTTPRoute", "TCPRoute"}}, nil, "-v1alpha2/HTTPRoute +v1/HTTPRoute"},
-		{"a kind that may not be read", map[string][]string{gatewayV1: {"HTTPRoute", "GRPCRoute"}, gatewayAlpha: {"TCPRoute"}}, apierrors.NewForbidden(schema.GroupResource{}, "", nil), ""},
+		{
+			"an upgrade",
+			map[string][]string{gatewayV1: {"HTTPRoute"}, gatewayAlpha: {"HTTPRoute", "TCPRoute"}},
+			nil,
+			"-v1alpha2/HTTPRoute +v1/HTTPRoute",
+		},
+		{
+			"a kind that may not be read",
+			map[string][]string{gatewayV1: {"HTTPRoute", "GRPCRoute"}, gatewayAlpha: {"TCPRoute"}},
+			apierrors.NewForbidden(schema.GroupResource{}, "", nil), "",
+		},
 		{"it may be read", map[string][]string{gatewayV1: {"HTTPRoute", "GRPCRoute"}, gatewayAlpha: {"TCPRoute"}}, nil, "+v1/GRPCRoute"},
 		{"it is removed", nil, nil, "-v1alpha2/TCPRoute -v1/HTTPRoute -v1/GRPCRoute"},
 	} {
@@ -178,7 +192,10 @@ func TestGatewayRoutes(t *testing.T) {
 	k := &optionalKinds{inUse: []schema.GroupVersionKind{{Group: injector.GatewayGroup, Version: "v1", Kind: "HTTPRoute"}}}
 	g := &gatewayRoutes{cache: routesReader{}, kinds: k}
 	got, err := g.routesTo(t.Context(), "apps", "web", "api", "web")
-	if err != nil || len(got) != 2 || got[0].Name != "to-web" || !slices.Equal(got[1].Backends, []injector.RouteBackend{{Service: "api", Port: 80}}) {
+	if err != nil || len(got) != 2 || got[0].Name != "to-web" || !slices.Equal(got[1].Backends, []injector.RouteBackend{{
+		Service: "api",
+		Port:    80,
+	}}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	g.cache = routesReader{err: errors.New("no cache")}

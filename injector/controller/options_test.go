@@ -24,7 +24,8 @@ import (
 func TestDefaults(t *testing.T) {
 	o := Options{ScalerAddress: "interceptors:9090"}
 	o.setDefaults()
-	if o.PortLow != 10000 || o.PortHigh != 29999 || o.AliasLinger != 30*time.Second || o.Counts == nil || o.Learned == nil || o.Dial == nil || o.Reach == nil || o.Now == nil {
+	if o.PortLow != 10000 || o.PortHigh != 29999 || o.AliasLinger != 30*time.Second || o.Counts == nil || o.Learned == nil ||
+		o.Dial == nil || o.Reach == nil || o.Now == nil {
 		t.Errorf("%+v", o)
 	}
 	given := Options{PortLow: 1, PortHigh: 2, AliasLinger: time.Second, Counts: &fakeCounts{}, Learned: lessons(nil)}

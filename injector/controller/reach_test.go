@@ -70,13 +70,20 @@ func TestAskReach(t *testing.T) {
 		want     []injector.PortReach
 		fails    bool
 	}{
-		"an answer":         {func(s *grpc.Server) { pb.RegisterReachServer(s, fakeReach{answer: answer}) }, want, false},
-		"one of before":     {func(*grpc.Server) {}, nil, false},
-		"it knows no route": {func(s *grpc.Server) { pb.RegisterReachServer(s, fakeReach{err: status.Error(codes.NotFound, "x")}) }, []injector.PortReach{}, false},
+		"an answer":     {func(s *grpc.Server) { pb.RegisterReachServer(s, fakeReach{answer: answer}) }, want, false},
+		"one of before": {func(*grpc.Server) {}, nil, false},
+		"it knows no route": {
+			func(s *grpc.Server) { pb.RegisterReachServer(s, fakeReach{err: status.Error(codes.NotFound, "x")}) },
+			[]injector.PortReach{},
+			false,
+		},
 		"it is busy": {func(s *grpc.Server) {
 			pb.RegisterReachServer(s, fakeReach{err: status.Error(codes.ResourceExhausted, "x")})
 		}, []injector.PortReach{}, false},
-		"it is at its end":   {func(s *grpc.Server) { pb.RegisterReachServer(s, fakeReach{err: status.Error(codes.Unavailable, "x")}) }, nil, true},
+		"it is at its end": {
+			func(s *grpc.Server) { pb.RegisterReachServer(s, fakeReach{err: status.Error(codes.Unavailable, "x")}) }, nil,
+			true,
+		},
 		"it does not answer": {nil, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,7 +40,8 @@ func texts(requests []reconcile.Request) string {
 }
 
 func serviceNamed(name string, selector map[string]string, change ...func(*corev1.Service)) *corev1.Service {
-	return webService(append([]func(*corev1.Service){func(s *corev1.Service) { s.Name, s.Spec.Selector, s.Labels = name, selector, nil }}, change...)...)
+	return webService(append([]func(*corev1.Service){func(s *corev1.Service) { s.Name, s.Spec.Selector, s.Labels = name, selector, nil }},
+		change...)...)
 }
 
 // manyServices is a namespace of which single objects concern some Services alone.
@@ -73,11 +74,17 @@ func TestServiceRequests(t *testing.T) {
 		"metadata": map[string]any{"namespace": "apps", "name": "route"},
 		"spec":     map[string]any{"rules": []any{map[string]any{"backendRefs": []any{map[string]any{"name": "web", "port": int64(80)}}}}},
 	}}
-	hpa := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
-		ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
-	}}
+	hpa := &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"},
+		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
+		},
+	}
 	so := func(name, of string) *keda.ScaledObject {
-		return &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name}, Spec: keda.ScaledObjectSpec{ScaleTargetRef: keda.ScaleTarget{Name: of}}}
+		return &keda.ScaledObject{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name},
+			Spec:       keda.ScaledObjectSpec{ScaleTargetRef: keda.ScaleTarget{Name: of}},
+		}
 	}
 	other := webDeployment(1)
 	other.Name, other.Spec.Template.Labels = "other", map[string]string{"app": "other"}
@@ -103,16 +110,25 @@ func TestServiceRequests(t *testing.T) {
 		"a Namespace": {func() []reconcile.Request {
 			return r.servicesOfNamespace(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps"}})
 		}, "apps/api apps/named apps/ours apps/web apps/web-direct apps/web2"},
-		"a workload":                {func() []reconcile.Request { return r.servicesOfWorkload(ctx, c.deployment()) }, "apps/named apps/web apps/web2"},
-		"a workload of nobody":      {func() []reconcile.Request { return r.servicesOfWorkload(ctx, other) }, ""},
-		"a custom resource":         {func() []reconcile.Request { return r.servicesOfWorkload(ctx, gallery) }, "apps/web"},
-		"our own Deployment":        {func() []reconcile.Request { return r.servicesOfWorkload(ctx, own) }, "apps/web"},
-		"the interceptors' own":     {func() []reconcile.Request { return r.servicesOfWorkload(ctx, interceptors) }, ""},
-		"an HPA":                    {func() []reconcile.Request { return r.servicesOfHPA(ctx, hpa) }, "apps/named apps/web apps/web2"},
-		"not an HPA":                {func() []reconcile.Request { return r.servicesOfHPA(ctx, own) }, ""},
-		"a ScaledObject":            {func() []reconcile.Request { return r.servicesOfScaledObject(ctx, so("mine", "web")) }, "apps/named apps/web apps/web2"},
-		"one with the name of ours": {func() []reconcile.Request { return r.servicesOfScaledObject(ctx, so("web-deployment", "other")) }, "apps/named apps/web apps/web2"},
-		"one of nobody":             {func() []reconcile.Request { return r.servicesOfScaledObject(ctx, so("mine", "other")) }, ""},
+		"a workload": {
+			func() []reconcile.Request { return r.servicesOfWorkload(ctx, c.deployment()) },
+			"apps/named apps/web apps/web2",
+		},
+		"a workload of nobody":  {func() []reconcile.Request { return r.servicesOfWorkload(ctx, other) }, ""},
+		"a custom resource":     {func() []reconcile.Request { return r.servicesOfWorkload(ctx, gallery) }, "apps/web"},
+		"our own Deployment":    {func() []reconcile.Request { return r.servicesOfWorkload(ctx, own) }, "apps/web"},
+		"the interceptors' own": {func() []reconcile.Request { return r.servicesOfWorkload(ctx, interceptors) }, ""},
+		"an HPA":                {func() []reconcile.Request { return r.servicesOfHPA(ctx, hpa) }, "apps/named apps/web apps/web2"},
+		"not an HPA":            {func() []reconcile.Request { return r.servicesOfHPA(ctx, own) }, ""},
+		"a ScaledObject": {
+			func() []reconcile.Request { return r.servicesOfScaledObject(ctx, so("mine", "web")) },
+			"apps/named apps/web apps/web2",
+		},
+		"one with the name of ours": {
+			func() []reconcile.Request { return r.servicesOfScaledObject(ctx, so("web-deployment", "other")) },
+			"apps/named apps/web apps/web2",
+		},
+		"one of nobody": {func() []reconcile.Request { return r.servicesOfScaledObject(ctx, so("mine", "other")) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := texts(tc.got()); got != tc.want {
@@ -122,7 +138,8 @@ func TestServiceRequests(t *testing.T) {
 	}
 	c.optInNamespace()
 	for name, got := range map[string][]reconcile.Request{
-		"an Ingress": r.servicesOfIngress(ctx, webIngress()), "a route": r.servicesOfRoute(ctx, route), "a Service": r.servicesBeside(ctx, c.service()),
+		"an Ingress": r.servicesOfIngress(ctx, webIngress()), "a route": r.servicesOfRoute(ctx, route), "a Service": r.servicesBeside(ctx,
+			c.service()),
 	} {
 		if texts(got) != "apps/web apps/web2" {
 			t.Errorf("%s of an opted-in Namespace: %s", name, texts(got))
@@ -237,7 +254,8 @@ func TestPredicates(t *testing.T) {
 			}
 		})
 	}
-	if services.Create(event.CreateEvent{Object: webService(), IsInInitialList: true}) || !services.Create(event.CreateEvent{Object: webService()}) {
+	if services.Create(event.CreateEvent{Object: webService(), IsInInitialList: true}) ||
+		!services.Create(event.CreateEvent{Object: webService()}) {
 		t.Error("Services that were there pass, or new ones do not")
 	}
 	hpa := &autoscalingv2.HorizontalPodAutoscaler{}
@@ -253,15 +271,22 @@ func TestIndexes(t *testing.T) {
 	ingress := webIngress()
 	ingress.Annotations = map[string]string{injector.AliasesAnnotation: "web=web-scale-to-zero"}
 	ingress.Spec.DefaultBackend.Service.Name = "web-scale-to-zero"
-	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{api.RoleLabel: api.RoleRoute, injector.ServiceLabel: "web"}}}
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{
+		api.RoleLabel:         api.RoleRoute,
+		injector.ServiceLabel: "web",
+	}}}
 	broken := slice.DeepCopy()
 	broken.Annotations = map[string]string{api.RoutesAnnotation: "{"}
 	for name, tc := range map[string]struct {
 		got, want []string
 	}{
-		"an Ingress":                {ingressBackends(ingress), []string{"web", "web-scale-to-zero"}},
-		"a Service's selector":      {pairs(selectorOf(webService(func(s *corev1.Service) { s.Spec.Selector["a"] = "b" }))), []string{"a=b", "app=web"}},
-		"our Service's selector":    {pairs(selectorOf(serviceNamed("x", map[string]string{"a": "b"}, func(s *corev1.Service) { s.Labels = map[string]string{injector.ManagedByLabel: injector.ManagedBy} }))), []string{}},
+		"an Ingress": {ingressBackends(ingress), []string{"web", "web-scale-to-zero"}},
+		"a Service's selector": {pairs(selectorOf(webService(func(s *corev1.Service) { s.Spec.Selector["a"] = "b" }))), []string{
+			"a=b",
+			"app=web",
+		}},
+		"our Service's selector": {pairs(selectorOf(serviceNamed("x", map[string]string{"a": "b"},
+			func(s *corev1.Service) { s.Labels = map[string]string{injector.ManagedByLabel: injector.ManagedBy} }))), []string{}},
 		"what is no Service":        {pairs(selectorOf(ingress)), []string{}},
 		"a release":                 {serviceRelease(serviceNamed("x", nil, func(s *corev1.Service) { s.Labels = map[string]string{"release": "r"} })), []string{"r"}},
 		"no release":                {serviceRelease(webService()), nil},
@@ -295,7 +320,8 @@ func (failingIndexer) IndexField(context.Context, client.Object, string, client.
 }
 
 func TestAddIndexes(t *testing.T) {
-	if err := addIndexes(t.Context(), failingIndexer{}, indexes()...); err == nil || !strings.Contains(err.Error(), "indexing *v1.Ingress by scale-to-zero.backend") {
+	if err := addIndexes(t.Context(), failingIndexer{}, indexes()...); err == nil || !strings.Contains(err.Error(),
+		"indexing *v1.Ingress by scale-to-zero.backend") {
 		t.Errorf("%v", err)
 	}
 }

@@ -24,7 +24,10 @@ import (
 )
 
 func restoreOptions(c *cluster) RestoreOptions {
-	return RestoreOptions{Namespace: "ours", Deployment: "controller", Lease: "lease", Secret: "certificate", Until: c.now.Add(time.Hour), Log: logr.Discard()}
+	return RestoreOptions{
+		Namespace: "ours", Deployment: "controller", Lease: "lease", Secret: "certificate", Until: c.now.Add(time.Hour),
+		Log: logr.Discard(),
+	}
 }
 
 func ownDeployment() *appsv1.Deployment {
@@ -93,7 +96,8 @@ func TestRestoreAllIsInterrupted(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "scaledobject apps/web-deployment, service apps/web") {
+		if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(),
+			"scaledobject apps/web-deployment, service apps/web") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -111,7 +111,11 @@ func (r *serviceReconciler) memory(key types.NamespacedName) injector.Memory {
 func (r *serviceReconciler) remember(ctx context.Context, key types.NamespacedName, m injector.Memory) {
 	r.mu.Lock()
 	before := r.memories[key].Phase
-	r.memories[key] = m
+	if m.Phase == injector.PhaseAbsent && m.Waits == "" && len(m.Reported) == 0 {
+		delete(r.memories, key) // as of most Services of a cluster
+	} else {
+		r.memories[key] = m
+	}
 	r.mu.Unlock()
 	if before != m.Phase && (before != "" || m.Phase != injector.PhaseAbsent) {
 		log.FromContext(ctx).Info("Service changes phase", "from", before, "to", m.Phase)

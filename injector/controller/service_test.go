@@ -72,10 +72,12 @@ func TestTakeover(t *testing.T) {
 	c.directSlice(true)
 	c.podsBack()
 	c.both(3)
-	if c.routeSlice() != nil || get(c, "web-direct", &corev1.Service{}) != nil || c.scaledObject() != nil || injector.Remembered(c.deployment().Annotations) != 0 {
+	if c.routeSlice() != nil || get(c, "web-direct", &corev1.Service{}) != nil || c.scaledObject() != nil ||
+		injector.Remembered(c.deployment().Annotations) != 0 {
 		t.Errorf("something is left; events %s", c.events())
 	}
-	c.told("Restored on Service/web: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in; Deployment/web has 2 replicas")
+	c.told("Restored on Service/web: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in; " +
+		"Deployment/web has 2 replicas")
 	if len(c.natives.followed) != 0 {
 		t.Errorf("still follows %v", c.natives.followed)
 	}
@@ -331,7 +333,8 @@ func TestTriedScaledObject(t *testing.T) {
 		err  error
 		want bool
 	}{
-		"refused":               {apierrors.NewForbidden(schema.GroupResource{Resource: "scaledobjects"}, "web-deployment", errors.New("denied")), false},
+		"refused": {apierrors.NewForbidden(schema.GroupResource{Resource: "scaledobjects"}, "web-deployment",
+			errors.New("denied")), false},
 		"it is there":           {apierrors.NewAlreadyExists(schema.GroupResource{Resource: "scaledobjects"}, "web-deployment"), true},
 		"a webhook cannot":      {apierrors.NewBadRequest("admission webhook does not support dry run"), true},
 		"the API server is off": {errors.New("connection refused"), false},
@@ -358,14 +361,23 @@ func TestTriedScaledObject(t *testing.T) {
 // TestSkips have their reasons from what the observer reads.
 func TestSkips(t *testing.T) {
 	target := func(name string) autoscalingv2.HorizontalPodAutoscalerSpec {
-		return autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: name}}
+		return autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{
+			APIVersion: "apps/v1",
+			Kind:       "Deployment", Name: name,
+		}}
 	}
 	scaledObject := func(name, of string) *keda.ScaledObject {
-		return &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name}, Spec: keda.ScaledObjectSpec{ScaleTargetRef: keda.ScaleTarget{Name: of}}}
+		return &keda.ScaledObject{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name},
+			Spec:       keda.ScaledObjectSpec{ScaleTargetRef: keda.ScaleTarget{Name: of}},
+		}
 	}
 	other := webDeployment(1)
 	other.Name = "other"
-	daemons := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "daemons"}, Spec: appsv1.DaemonSetSpec{Template: webDeployment(1).Spec.Template}}
+	daemons := &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "daemons"},
+		Spec:       appsv1.DaemonSetSpec{Template: webDeployment(1).Spec.Template},
+	}
 	workloadIs := func(name string) func(*corev1.Service) {
 		return func(s *corev1.Service) { s.Annotations = map[string]string{"scale-to-zero/workload": name} }
 	}
@@ -373,17 +385,35 @@ func TestSkips(t *testing.T) {
 		objects []client.Object
 		want    string
 	}{
-		"no workload":       {[]client.Object{webService()}, "no Deployment or StatefulSet has pods that its selector app=web matches"},
-		"two workloads":     {[]client.Object{webService(), webDeployment(1), other}, "its selector matches the pods of Deployment/other and Deployment/web"},
-		"a DaemonSet":       {[]client.Object{webService(), daemons}, "its pods are those of DaemonSet/daemons"},
-		"an HPA":            {[]client.Object{webService(), webDeployment(1), &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: target("web")}}, "HorizontalPodAutoscaler mine scales Deployment/web already"},
-		"another's HPA":     {[]client.Object{webService(), webDeployment(1), &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: target("other")}}, ""},
-		"a ScaledObject":    {[]client.Object{webService(), webDeployment(1), scaledObject("mine", "web")}, "ScaledObject mine scales Deployment/web already"},
-		"one of our name":   {[]client.Object{webService(), webDeployment(1), scaledObject("web-deployment", "other")}, "there is a ScaledObject web-deployment that is not scale-to-zero's"},
-		"a name of ours":    {[]client.Object{webService(), webDeployment(1), webService(func(s *corev1.Service) { s.Name = "web-direct" })}, "named web-direct, and there is one of that name"},
-		"no such workload":  {[]client.Object{webService(workloadIs("Deployment/api")), webDeployment(1)}, "there is no Deployment/api, which annotation scale-to-zero/workload names"},
-		"a named one":       {[]client.Object{webService(workloadIs("Deployment/web")), webDeployment(1), other}, ""},
-		"a kind of nobody":  {[]client.Object{webService(workloadIs("Gallery.example.com/web"))}, "the API server knows no kind Gallery.example.com"},
+		"no workload": {[]client.Object{webService()}, "no Deployment or StatefulSet has pods that its selector app=web matches"},
+		"two workloads": {
+			[]client.Object{webService(), webDeployment(1), other},
+			"its selector matches the pods of Deployment/other and Deployment/web",
+		},
+		"a DaemonSet":   {[]client.Object{webService(), daemons}, "its pods are those of DaemonSet/daemons"},
+		"an HPA":        {[]client.Object{webService(), webDeployment(1), &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: target("web")}}, "HorizontalPodAutoscaler mine scales Deployment/web already"},
+		"another's HPA": {[]client.Object{webService(), webDeployment(1), &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: target("other")}}, ""},
+		"a ScaledObject": {
+			[]client.Object{webService(), webDeployment(1), scaledObject("mine", "web")},
+			"ScaledObject mine scales Deployment/web already",
+		},
+		"one of our name": {
+			[]client.Object{webService(), webDeployment(1), scaledObject("web-deployment", "other")},
+			"there is a ScaledObject web-deployment that is not scale-to-zero's",
+		},
+		"a name of ours": {
+			[]client.Object{webService(), webDeployment(1), webService(func(s *corev1.Service) { s.Name = "web-direct" })},
+			"named web-direct, and there is one of that name",
+		},
+		"no such workload": {
+			[]client.Object{webService(workloadIs("Deployment/api")), webDeployment(1)},
+			"there is no Deployment/api, which annotation scale-to-zero/workload names",
+		},
+		"a named one": {[]client.Object{webService(workloadIs("Deployment/web")), webDeployment(1), other}, ""},
+		"a kind of nobody": {
+			[]client.Object{webService(workloadIs("Gallery.example.com/web"))},
+			"the API server knows no kind Gallery.example.com",
+		},
 		"a StatefulSet":     {[]client.Object{webService(workloadIs("StatefulSet/web"))}, "there is no StatefulSet/web"},
 		"without selectors": {[]client.Object{webService(func(s *corev1.Service) { s.Spec.Selector = nil })}, "it has no selector"},
 	} {
@@ -429,7 +459,11 @@ func TestWayOfAllInterceptors(t *testing.T) {
 		err   error
 		want  string
 	}{
-		"blocked":           {[]injector.PortReach{{Name: "http", Ready: 1, Port: "8080", Error: "i/o timeout"}}, nil, "allow ingress from namespace ours, pods app=interceptor"},
+		"blocked": {
+			[]injector.PortReach{{Name: "http", Ready: 1, Port: "8080", Error: "i/o timeout"}},
+			nil,
+			"allow ingress from namespace ours, pods app=interceptor",
+		},
 		"they do not say":   {nil, nil, ""},
 		"nobody can be ask": {nil, errors.New("unavailable"), "cannot ask its interceptors over gRPC whether they reach the pods (Unknown)"},
 	} {
@@ -508,7 +542,8 @@ func TestServiceResult(t *testing.T) {
 		t.Errorf("it begins with %s", got)
 	}
 	for range 20 {
-		if got := c.services.result(key, injector.Outcome{After: 10 * time.Second, Spread: true}).RequeueAfter; got < 10*time.Second || got > 12*time.Second {
+		if got := c.services.result(key, injector.Outcome{After: 10 * time.Second, Spread: true}).RequeueAfter; got < 10*time.Second ||
+			got > 12*time.Second {
 			t.Errorf("spread to %s", got)
 		}
 	}
@@ -535,7 +570,10 @@ func TestPortBook(t *testing.T) {
 		t.Error("one port for two")
 	}
 	twin := c.routeSlice()
-	twin.ObjectMeta = metav1.ObjectMeta{Namespace: "apps", Name: "twin", Labels: twin.Labels, Annotations: twin.Annotations, CreationTimestamp: metav1.NewTime(c.now.Add(time.Hour))}
+	twin.ObjectMeta = metav1.ObjectMeta{
+		Namespace: "apps", Name: "twin", Labels: twin.Labels, Annotations: twin.Annotations,
+		CreationTimestamp: metav1.NewTime(c.now.Add(time.Hour)),
+	}
 	twin.Labels[discoveryv1.LabelServiceName] = "twin"
 	c.create(twin)
 	b = &portBook{client: c, low: 10000, high: 29999}

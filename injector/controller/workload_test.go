@@ -65,7 +65,8 @@ func TestScaledObjectReset(t *testing.T) {
 			t.Errorf("it may have %d replicas", got)
 		}
 	}
-	c.told("ScaledObjectReset on ScaledObject/web-deployment: scale-to-zero owns ScaledObject web-deployment and has undone a change of spec.maxReplicaCount.")
+	c.told("ScaledObjectReset on ScaledObject/web-deployment: scale-to-zero owns ScaledObject web-deployment and has undone a change " +
+		"of spec.maxReplicaCount.")
 	if got := c.events(); strings.Count(got, "ScaledObjectReset on Service/web") != 1 {
 		t.Errorf("events %s", got)
 	}
@@ -185,9 +186,12 @@ func TestStartFails(t *testing.T) {
 	c.ready(0, 0)
 	c.both(1)
 	c.ready(1, 0)
-	c.pod("web-1-a", corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "web", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
-		Reason: "ImagePullBackOff", Message: `Back-off pulling image "web:2": ErrImagePull: web:2: not found`,
-	}}}}})
+	c.pod("web-1-a", corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+		Name: "web",
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+			Reason: "ImagePullBackOff", Message: `Back-off pulling image "web:2": ErrImagePull: web:2: not found`,
+		}},
+	}}})
 	c.both(1)
 	c.now = c.now.Add(time.Second)
 	c.both(1)
@@ -214,7 +218,8 @@ func TestLook(t *testing.T) {
 	}
 	unschedulable := func(c *cluster) *corev1.Pod {
 		return c.pod("web-1-a", corev1.PodStatus{Conditions: []corev1.PodCondition{{
-			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/1 nodes are available: 1 Insufficient memory.",
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
+			Message:            "0/1 nodes are available: 1 Insufficient memory.",
 			LastTransitionTime: metav1.NewTime(c.now.Add(-time.Minute)),
 		}}})
 	}
@@ -259,14 +264,18 @@ func TestLook(t *testing.T) {
 		})
 	}
 	c := newCluster(t)
-	if _, err := c.scaling.observer.look(t.Context(), &injector.WorkloadObservation{Workload: injector.Workload{Selector: "a=b=c"}}, injector.Starting{}); err == nil {
+	if _, err := c.scaling.observer.look(t.Context(), &injector.WorkloadObservation{Workload: injector.Workload{Selector: "a=b=c"}},
+		injector.Starting{}); err == nil {
 		t.Error("a selector that cannot be read")
 	}
 }
 
 // TestScaledObjectOfOthers: one that has the name of ours and is not is left alone.
 func TestScaledObjectOfOthers(t *testing.T) {
-	c := newCluster(t, webDeployment(1), webService(), &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web-deployment"}})
+	c := newCluster(t, webDeployment(1), webService(), &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "apps",
+		Name:      "web-deployment",
+	}})
 	w, _ := injector.NewWorkload(c.deployment())
 	if so, err := c.scaling.observer.scaledObject(t.Context(), w); so != nil || err != nil {
 		t.Errorf("%+v, %v", so, err)
