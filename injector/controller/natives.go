@@ -6,6 +6,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,7 +108,7 @@ func (n *natives) follow(ctx context.Context, service types.NamespacedName) (*fo
 	for _, s := range list.Items {
 		f.ready[s.Name] = injector.HasReadyEndpoint([]discoveryv1.EndpointSlice{s})
 	}
-	since := append(own, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})
+	since := slices.Concat(own, []client.ListOption{&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}}})
 	//nolint:contextcheck // the watch goes on after this reconcile
 	w, err := n.client.Watch(n.ctx, &discoveryv1.EndpointSliceList{}, since...)
 	if err != nil {
