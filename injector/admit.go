@@ -59,7 +59,7 @@ func admittedRoute(service, old *corev1.Service, optedIn, byController bool) str
 	return old.Annotations[RouteAnnotation]
 }
 
-// TakenOver says whether a Service that is being written is taken over, as old shows, and is not opted out.
+// TakenOver says whether a Service that is being written is injected, as old shows, and is not opted out.
 func TakenOver(service, old *corev1.Service) bool {
 	return old != nil && old.Annotations[RouteAnnotation] != "" && !OptedOut(service)
 }

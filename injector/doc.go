@@ -13,7 +13,7 @@
 //	Ingress (write)     ── AdmitIngress ─► backends by their alias Service, or by the author's names
 //	workload (write)    ── KeepReplicas ─► the current replica count, unless the chart has another than before
 //
-// A plan is made in one call, or asks a Question first that the caller answers. The steps of a take-over are Phases, which have
+// A plan is made in one call, or asks a Question first that the caller answers. The steps of an injection are Phases, which have
 // one table; those of a workload have theirs at WorkloadPlan, and its sleeping and waking at Life.
 //
 // It may import the Kubernetes API types and interceptor/api, and nothing else of this project.

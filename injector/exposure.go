@@ -77,7 +77,7 @@ func routeBackend(ref any, namespace string) (RouteBackend, bool) {
 //   - Visitors have to reach it, or another Service of the same pods: by an Ingress, a Gateway API route, a load balancer
 //     or a node port. Or the Namespace asks for internal Services too.
 //   - Each port has to be one that visitors reach, or to say that it speaks HTTP by its appProtocol or its name.
-//   - Visitors must not reach the same pods by a Service that cannot be taken over: these visitors would not count.
+//   - Visitors must not reach the same pods by a Service that cannot be injected: these visitors would not count.
 func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
 	for _, p := range service.Spec.Ports {
 		if store := storeOf(p); store != "" {
@@ -88,7 +88,7 @@ func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
 	}
 	if !around.InternalServices && !around.reachTogether(service) {
 		return Skip(fmt.Sprintf("only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. "+
-			"To take it over, label it %s=true; for all such Services, annotate the Namespace %s=true",
+			"To inject it, label it %s=true; for all such Services, annotate the Namespace %s=true",
 			OptInLabel, InternalServicesAnnotation))
 	}
 	for _, p := range service.Spec.Ports {
@@ -101,7 +101,7 @@ func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
 	for i := range around.Services {
 		other := &around.Services[i]
 		if why := around.uncounted(other); sharePods(service, other) && why != "" {
-			return Skip(fmt.Sprintf("only its namespace opts it in, and visitors reach its pods by Service %s too, which cannot be taken over: %s. "+
+			return Skip(fmt.Sprintf("only its namespace opts it in, and visitors reach its pods by Service %s too, which cannot be injected: %s. "+
 				"They would not be counted", other.Name, why))
 		}
 	}

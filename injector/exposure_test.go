@@ -120,7 +120,7 @@ func TestJudgeNamespaced(t *testing.T) {
 			port("ssh", 22, nil),
 			ofType(corev1.ServiceTypeLoadBalancer),
 		}, beside(ingresses(ingressTo("http", byNumber)), service(called("http"), unlabelled,
-			headless)), uncounted + " http too, which cannot be taken over: it is headless"},
+			headless)), uncounted + " http too, which cannot be injected: it is headless"},
 		"with one whose Ingress is opted in": {[]func(*corev1.Service){
 			port("ssh", 22, nil),
 			ofType(corev1.ServiceTypeLoadBalancer),

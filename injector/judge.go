@@ -15,7 +15,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Skip says why a Service is not taken over, and what to do about it, in words for the Service's owner. It is empty if nothing
+// Skip says why a Service is not injected, and what to do about it, in words for the Service's owner. It is empty if nothing
 // prevents it.
 type Skip string
 
@@ -26,7 +26,7 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 	spec := &service.Spec
 	switch {
 	case service.Namespace == metaSystem || service.Namespace == ownNamespace:
-		return Skip(fmt.Sprintf("Services in namespace %s are never taken over: the cluster, or scale-to-zero itself, depends on them",
+		return Skip(fmt.Sprintf("Services in namespace %s are never injected: the cluster, or scale-to-zero itself, depends on them",
 			service.Namespace))
 	case service.Labels[ManagedByLabel] == ManagedBy:
 		return "it is one of scale-to-zero's own Services"
@@ -41,7 +41,7 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 	case len(spec.Ports) == 0:
 		return "it has no ports"
 	case len(spec.Ports) > MaxPorts:
-		return Skip(fmt.Sprintf("it has %d ports, and at most %d are taken over, since every interceptor listens on a port for each; "+
+		return Skip(fmt.Sprintf("it has %d ports, and at most %d are supported, since every interceptor listens on a port for each; "+
 			"move those that visitors use to a Service of their own, and label that one", len(spec.Ports), MaxPorts))
 	}
 	for _, p := range spec.Ports {
@@ -52,7 +52,7 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 	return ""
 }
 
-// OnlyByIngress says that a Service cannot be taken over itself, but the traffic that comes through Ingresses can.
+// OnlyByIngress says that a Service cannot be injected itself, but the traffic that comes through Ingresses can.
 func OnlyByIngress(service *corev1.Service) bool {
 	local := service.Spec.InternalTrafficPolicy
 	return service.Spec.ClusterIP == corev1.ClusterIPNone || local != nil && *local == corev1.ServiceInternalTrafficPolicyLocal
@@ -69,7 +69,7 @@ func optInIngresses(service *corev1.Service, ingresses []string) string {
 
 const metaSystem = "kube-system"
 
-// MaxPorts is how many ports a Service may have to be taken over. Every interceptor opens a listener for each.
+// MaxPorts is how many ports a Service may have to be injected. Every interceptor opens a listener for each.
 const MaxPorts = 50
 
 func portName(p corev1.ServicePort) string {
@@ -107,7 +107,7 @@ func FindWorkload(service *corev1.Service, s Settings, candidates []Workload) (W
 	if s.Workload != "" {
 		i := slices.IndexFunc(candidates, func(w Workload) bool { return w.Ref().String() == s.Workload })
 		if i < 0 {
-			return Workload{}, Skip(fmt.Sprintf("there is no %s, which annotation %sworkload names; it is taken over once there is",
+			return Workload{}, Skip(fmt.Sprintf("there is no %s, which annotation %sworkload names; it is injected once there is",
 				s.Workload, Prefix))
 		}
 		return candidates[i], ""
@@ -128,7 +128,7 @@ func FindWorkload(service *corev1.Service, s Settings, candidates []Workload) (W
 		return scalable[0], ""
 	case len(scalable) == 0 && len(other) == 0:
 		return Workload{}, Skip(fmt.Sprintf("no Deployment or StatefulSet has pods that its selector %s matches; "+
-			"it is taken over once there is one, or annotation %sworkload names another kind", selectorText(selector), Prefix))
+			"it is injected once there is one, or annotation %sworkload names another kind", selectorText(selector), Prefix))
 	case len(scalable) == 0:
 		return Workload{}, Skip(fmt.Sprintf("its pods are those of %s, which cannot be scaled to zero", names(other)))
 	default:

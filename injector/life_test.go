@@ -106,8 +106,8 @@ func TestBypassed(t *testing.T) {
 		looks []look
 		want  time.Duration
 	}{
-		"never":                   {[]look{{0, through}, {time.Minute, through}}, time.Hour},
-		"until it was taken over": {[]look{{0, past}, {2 * time.Hour, through}, {time.Minute, through}}, time.Minute},
+		"never":                 {[]look{{0, through}, {time.Minute, through}}, time.Hour},
+		"until it was injected": {[]look{{0, past}, {2 * time.Hour, through}, {time.Minute, through}}, time.Minute},
 		"until it failed closed": {[]look{{0, through}, {time.Minute, past}, {2 * time.Hour, through}, {time.Second, through}, {
 			time.Second,
 			through,

@@ -18,7 +18,7 @@ const OptInLabel = "scale-to-zero"
 const Prefix = "scale-to-zero/"
 
 const (
-	// SentinelKey is the one key that admission adds to the selector of a Service that is taken over. No pod carries it, so
+	// SentinelKey is the one key that admission adds to the selector of a Service that is injected. No pod carries it, so
 	// Kubernetes empties its own EndpointSlices of the Service, and the original selector stays readable in place.
 	SentinelKey = Prefix + "intercepted"
 	// SentinelValue is its value.
@@ -33,7 +33,7 @@ const (
 	// ServiceLabel on our objects names the Service that they were made for.
 	ServiceLabel = Prefix + "service"
 	// ReplicasAnnotation on a workload, and on its ScaledObject, remembers how many replicas the workload had before it was
-	// taken over: KEDA's own memory starts at its first look, when the app may be asleep, and there may be no KEDA. We scale
+	// injected: KEDA's own memory starts at its first look, when the app may be asleep, and there may be no KEDA. We scale
 	// the workloads that carry it.
 	ReplicasAnnotation = Prefix + "replicas"
 	// AliasesAnnotation on the user's Ingress is how the controller asks admission: it names the backend Services to replace by

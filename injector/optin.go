@@ -61,7 +61,7 @@ func UndoOptIn(kind string, o metav1.Object) string {
 }
 
 // Warnings returns what the author of a write should know about the opt-in and the settings of a Service ("Service"), an Ingress
-// or a Namespace, although they are allowed. takenOver says that a Service is taken over: its Namespace or an Ingress may have
+// or a Namespace, although they are allowed. takenOver says that a Service is injected: its Namespace or an Ingress may have
 // opted it in, which the Service itself does not show.
 func Warnings(kind string, o metav1.Object, takenOver bool) []string {
 	var warnings []string

@@ -3,9 +3,9 @@
 
 package injector
 
-// Phase is how far the take-over of a Service has come, or its return.
+// Phase is how far the injection of a Service has come, or its restoration.
 //
-// A Service is taken over by one Front: the Service itself, or the alias Service to which its Ingresses are redirected. The
+// A Service is injected by one Front: the Service itself, or the alias Service to which its Ingresses are redirected. The
 // table is everything that PlanService decides. The first row whose observation is true counts. Its plan brings the next phase
 // about, and is made again when something changes: a step that fails, or whose effect the cache does not show yet, is planned
 // again.

@@ -31,7 +31,7 @@ const (
 // is reported, and Memory stays as it was.
 type Plan struct {
 	Phase Phase
-	// Injecting says that the Service is to be taken over and is not yet.
+	// Injecting says that the Service is to be injected and is not yet.
 	Injecting bool
 	// Sweep is deleted first: it belongs to a Service that is gone.
 	Sweep []Object
@@ -171,7 +171,7 @@ func (p *planner) restoreAll() Question {
 	case young > 0:
 		p.After = young
 	default:
-		p.once(eventType, ReasonSkipped, "Not taken over: "+string(p.v.Skip))
+		p.once(eventType, ReasonSkipped, "Not injected: "+string(p.v.Skip))
 	}
 	return Question{}
 }

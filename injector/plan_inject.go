@@ -18,7 +18,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// injection is the take-over of one Front: make before break. The real pods are listed, the interceptors listen, they are
+// injection injects one Front: make before break. The real pods are listed, the interceptors listen, they are
 // sent traffic too, and only then is admission asked to redirect all of it.
 type injection struct {
 	*planner
@@ -34,7 +34,7 @@ type injection struct {
 	missing corev1.IPFamily
 }
 
-// inject plans the take-over. done says that it is complete, so that the other Front may be restored.
+// inject plans the injection. done says that it is complete, so that the other Front may be restored.
 func (p *planner) inject(f *Front) (done bool, q Question) {
 	p.applyCompanions(f)
 	in := &injection{planner: p, front: f}
@@ -309,7 +309,7 @@ func (in *injection) steady() (done bool, q Question) {
 	return true, in.warn(&in.Outcome)
 }
 
-// blocked restores an app that was taken over asleep and whose pods turn out to be out of the interceptors' reach: a visitor
+// blocked restores an app that was injected asleep and whose pods turn out to be out of the interceptors' reach: a visitor
 // would wait in vain, and was served before. The route slices keep the reason, for the next plan to judge by.
 func (in *injection) blocked(why Skip) {
 	if in.waited(string(why), in.o.Now) < blockedFor {
@@ -357,7 +357,7 @@ func (in *injection) await(lacks string, longest time.Duration) {
 		in.Soon = true
 		return
 	}
-	in.once(corev1.EventTypeWarning, ReasonSkipped, "Not taken over: "+lacks)
+	in.once(corev1.EventTypeWarning, ReasonSkipped, "Not injected: "+lacks)
 	in.After, in.Spread = min(max(waited/2, slowRetry), longest), true
 }
 

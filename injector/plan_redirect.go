@@ -46,7 +46,7 @@ func (in *injection) redirect() Question {
 	}
 	ignored := in.clone()
 	ignored.Soon = true
-	ignored.once(corev1.EventTypeWarning, ReasonSkipped, "Not taken over yet: scale-to-zero's admission webhook did not answer. "+
+	ignored.once(corev1.EventTypeWarning, ReasonSkipped, "Not injected yet: scale-to-zero's admission webhook did not answer. "+
 		"Requests still go straight to the pods and the app stays awake; trying again", o.Service)
 	ask.Ignored = ignored
 
@@ -124,7 +124,7 @@ func (in *injection) warnOfFront(out *Outcome) {
 	out.lasting(corev1.EventTypeWarning, ReasonAffinity, AffinityLost(in.o.Service, through, in.v.Settings, in.v.Workload), in.o.Service)
 }
 
-// warn reports what the Service's owner may not expect of a take-over that went well: that interceptors are back, which
+// warn reports what the Service's owner may not expect of an injection that went well: that interceptors are back, which
 // annotations were left alone, and which other Services lead to the same pods past the interceptors.
 func (in *injection) warn(out *Outcome) Question {
 	if in.o.Answers.Siblings == nil {

@@ -22,7 +22,7 @@ import (
 func redirected(w *world) {
 	w.t.Helper()
 	if p := w.run(); p.Phase != PhaseRedirected {
-		w.t.Fatalf("not taken over: %s; events %v", describe(p), w.events)
+		w.t.Fatalf("not injected: %s; events %v", describe(p), w.events)
 	}
 	w.events = nil
 }
@@ -197,7 +197,7 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-// TestTakeoverEnds: from any order of what may happen to an app, a take-over ends when everything works again: taken over if
+// TestTakeoverEnds: from any order of what may happen to an app, an injection ends when everything works again: injected if
 // it is opted in, else restored. world checks that no step happens without the one before it.
 func TestTakeoverEnds(t *testing.T) {
 	t.Parallel()
@@ -222,7 +222,7 @@ func TestTakeoverEnds(t *testing.T) {
 			wanted := w.service.Labels[OptInLabel] == "true" || alias && w.ingresses[0].Labels[OptInLabel] == "true"
 			switch {
 			case wanted && p.Phase != PhaseRedirected:
-				t.Fatalf("not taken over: %s", describe(p))
+				t.Fatalf("not injected: %s", describe(p))
 			case !wanted && (p.Phase != PhaseAbsent || len(w.slices)+len(w.companions) > 0 || w.service.Annotations[RouteAnnotation] != "" ||
 				Intercepted(w.service)):
 				t.Fatalf("not restored: %s\n%s", describe(p), w.state())
@@ -283,12 +283,12 @@ func TestReports(t *testing.T) {
 		world []func(*world)
 		want  []string // the beginnings of the events
 	}{
-		"taken over": {[]func(*world){func(w *world) { w.run() }}, []string{
+		"injected": {[]func(*world){func(w *world) { w.run() }}, []string{
 			"Injected: Requests to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 5m without one and wakes " +
 				"on the next. kubectl port-forward, logs and exec find no pods behind service/web now: use deployment/web. Undo: kubectl label " +
 				"service -n apps web scale-to-zero-",
 		}},
-		"taken over by an Ingress": {[]func(*world){byIngress, func(w *world) { w.run() }}, []string{
+		"injected by an Ingress": {[]func(*world){byIngress, func(w *world) { w.run() }}, []string{
 			"Injected: Requests through Ingress front to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 5m " +
 				"without one and wakes on the next. Clients that call the Service directly do not wake it. Undo: kubectl label ingress -n apps " +
 				"front scale-to-zero-",
@@ -305,7 +305,7 @@ func TestReports(t *testing.T) {
 			[]func(*world){redirected, func(w *world) { w.gone, w.skip = true, "no Deployment has its pods"; w.run() }},
 			[]string{
 				"Restored: Requests to Service web go to its pods again, without scale-to-zero: no Deployment has its pods; the workload is gone",
-				"InjectionSkipped: Not taken over: no Deployment has its pods",
+				"InjectionSkipped: Not injected: no Deployment has its pods",
 			},
 		},
 		"no pod came back": {[]func(*world){redirected, asleep, optOut, func(w *world) {
@@ -321,7 +321,7 @@ func TestReports(t *testing.T) {
 			for range 4 {
 				w.reconcile()
 			}
-		}}, []string{"InjectionSkipped: Not taken over yet: scale-to-zero's admission webhook did not answer."}},
+		}}, []string{"InjectionSkipped: Not injected yet: scale-to-zero's admission webhook did not answer."}},
 		"admission is away on the way back": {[]func(*world){redirected, func(w *world) { w.admission = false }, optOut, func(w *world) {
 			w.reconcile()
 			w.reconcile()
@@ -332,20 +332,20 @@ func TestReports(t *testing.T) {
 			w.now = w.now.Add(reportAfter)
 			w.reconcile()
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: no interceptor of scale-to-zero is ready"}},
+		}}, []string{"InjectionSkipped: Not injected: no interceptor of scale-to-zero is ready"}},
 		"no interceptor answers": {[]func(*world){func(w *world) {
 			w.deaf["198.18.0.2"], w.deaf["198.18.0.3"] = true, true
 			w.reconcile()
 			w.now = w.now.Add(reportAfter)
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: no interceptor answers scale-to-zero's controller on port 10000 over IPv4 yet; " +
+		}}, []string{"InjectionSkipped: Not injected: no interceptor answers scale-to-zero's controller on port 10000 over IPv4 yet; " +
 			"does a NetworkPolicy forbid it?"}},
 		"no interceptor of its IP family": {[]func(*world){func(w *world) {
 			w.service.Spec.IPFamilies = append(w.service.Spec.IPFamilies, corev1.IPv6Protocol)
 			w.reconcile()
 			w.now = w.now.Add(reportAfter)
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: it has an IPv6 address, and no interceptor of scale-to-zero with one is ready"}},
+		}}, []string{"InjectionSkipped: Not injected: it has an IPv6 address, and no interceptor of scale-to-zero with one is ready"}},
 		"an IP family without interceptors": {[]func(*world){redirected, func(w *world) {
 			w.service.Spec.IPFamilies = append(w.service.Spec.IPFamilies, corev1.IPv6Protocol)
 			w.reconcile()
@@ -363,7 +363,7 @@ func TestReports(t *testing.T) {
 			w.reconcile()
 			w.now = w.now.Add(reportAfter)
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: scale-to-zero's controller cannot ask its interceptors over gRPC whether they " +
+		}}, []string{"InjectionSkipped: Not injected: scale-to-zero's controller cannot ask its interceptors over gRPC whether they " +
 			"reach the pods (Unavailable)"}},
 		"the way is blocked, and stays so without a pod": {[]func(*world){func(w *world) {
 			w.reconcile()
@@ -373,7 +373,7 @@ func TestReports(t *testing.T) {
 			w.reconcile()
 			asleep(w)
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: the interceptors cannot connect to its pods on port 8080 (i/o timeout)."}},
+		}}, []string{"InjectionSkipped: Not injected: the interceptors cannot connect to its pods on port 8080 (i/o timeout)."}},
 		"ready pods that are not behind the Service": {[]func(*world){func(w *world) {
 			w.reconcile()
 			w.workload.ReadyReplicas = 0
@@ -407,29 +407,29 @@ func TestReports(t *testing.T) {
 			w.namespace.Labels = map[string]string{OptInLabel: "true"}
 			w.service.Spec.Ports[0].Port = 5432
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: only its namespace opts it in, and its port http (5432) is that of PostgreSQL"}},
+		}}, []string{"InjectionSkipped: Not injected: only its namespace opts it in, and its port http (5432) is that of PostgreSQL"}},
 		"a label that says nothing": {[]func(*world){func(w *world) {
 			w.service.Labels[OptInLabel] = "yes"
 			w.reconcile()
-		}}, []string{`InjectionSkipped: Not taken over: label scale-to-zero: "yes" is not allowed`}},
+		}}, []string{`InjectionSkipped: Not injected: label scale-to-zero: "yes" is not allowed`}},
 		"its namespace's label says nothing": {[]func(*world){func(w *world) {
 			delete(w.service.Labels, OptInLabel)
 			w.namespace.Labels = map[string]string{OptInLabel: "yes"}
 			w.reconcile()
-		}}, []string{`InjectionSkipped: Not taken over: namespace apps: label scale-to-zero: "yes" is not allowed`}},
+		}}, []string{`InjectionSkipped: Not injected: namespace apps: label scale-to-zero: "yes" is not allowed`}},
 		"a setting that cannot be used": {[]func(*world){func(w *world) {
 			annotated(Prefix+"cooldown", "soon")(w.service)
 			w.reconcile()
-		}}, []string{`InjectionSkipped: Not taken over: annotation scale-to-zero/cooldown: "soon" is not allowed`}},
+		}}, []string{`InjectionSkipped: Not injected: annotation scale-to-zero/cooldown: "soon" is not allowed`}},
 		"a headless Service, and an Ingress": {[]func(*world){func(w *world) {
 			byIngress(w)
 			w.ingresses[0].Labels = nil
 			w.service.Labels[OptInLabel], w.service.Spec.ClusterIP = "true", corev1.ClusterIPNone
 			w.reconcile()
-		}}, []string{"InjectionSkipped: Not taken over: it is headless: its clients connect to pods by themselves. Visitors come through " +
+		}}, []string{"InjectionSkipped: Not injected: it is headless: its clients connect to pods by themselves. Visitors come through " +
 			"an Ingress: kubectl label ingress -n apps front scale-to-zero=true"}},
 		"the alias has a foreign name": {[]func(*world){byIngress, func(w *world) { w.foreign = "web-scale-to-zero"; w.reconcile() }}, []string{
-			"InjectionSkipped: Not taken over: scale-to-zero needs a Service that would be named web-scale-to-zero, and there is one of that name",
+			"InjectionSkipped: Not injected: scale-to-zero needs a Service that would be named web-scale-to-zero, and there is one of that name",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -492,7 +492,7 @@ func TestNotReadyAddresses(t *testing.T) {
 	}
 }
 
-// TestReadyElsewhere: a workload with ready pods none of which the Service selects is not taken over.
+// TestReadyElsewhere: a workload with ready pods none of which the Service selects is not injected.
 func TestReadyElsewhere(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.reconcile() })
 	o := w.observe()
@@ -720,7 +720,7 @@ func TestPhasesInOrder(t *testing.T) {
 				return seen
 			}
 			if got := phases(12); !cmp.Equal(got, tc.taken) {
-				t.Errorf("taken over by %v, want %v", got, tc.taken)
+				t.Errorf("injected by %v, want %v", got, tc.taken)
 			}
 			optOut(w)
 			if got := phases(12); !cmp.Equal(got, tc.back) {

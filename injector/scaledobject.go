@@ -49,7 +49,7 @@ func ScalingSettings(routeSlice *discoveryv1.EndpointSlice, routes api.Routes) (
 }
 
 // NewScaling merges the settings of the Services that route to one workload and takes the most careful of each: the longest
-// cool-down, the most replicas, the fewest requests per replica. remembered is the replica count before the take-over.
+// cool-down, the most replicas, the fewest requests per replica. remembered is the replica count before the injection.
 func NewScaling(all []Settings, remembered int32) Scaling {
 	var s Scaling
 	for i, one := range all {

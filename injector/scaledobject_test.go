@@ -44,7 +44,7 @@ func TestNewScaling(t *testing.T) {
 func TestRemember(t *testing.T) {
 	for _, tc := range []struct{ before, current, limit, want int32 }{
 		{0, 3, 0, 3}, // at takeover
-		{0, 0, 0, 1}, // taken over at zero: no app is left there
+		{0, 0, 0, 1}, // injected at zero: no app is left there
 		{3, 0, 3, 3}, // asleep
 		{3, 1, 3, 3}, // woken
 		{1, 5, 1, 5}, // somebody asked for more than KEDA may give

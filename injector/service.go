@@ -18,7 +18,7 @@ import (
 // ports, so that Kubernetes itself keeps the list of the real pods in its EndpointSlices, for each of its IP families.
 //
 // If the settings ask for it, it carries the Service's labels and its annotations for Prometheus too: a monitor finds no
-// endpoints behind the Service itself while it is taken over, and finds them here instead.
+// endpoints behind the Service itself while it is injected, and finds them here instead.
 func DirectService(service *corev1.Service, s Settings) *corev1.Service {
 	ports := make([]corev1.ServicePort, len(service.Spec.Ports))
 	for i, p := range service.Spec.Ports {

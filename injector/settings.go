@@ -21,7 +21,7 @@ type Settings struct {
 	Workload string
 	// MinReplicas is 0 unless the app must never sleep.
 	MinReplicas int32
-	// MaxReplicas is 0 when it is not given: then 1, or what the workload had before it was taken over if that is more.
+	// MaxReplicas is 0 when it is not given: then 1, or what the workload had before it was injected if that is more.
 	MaxReplicas int32
 	// TargetPendingRequests is how many pending requests one replica is worth.
 	TargetPendingRequests int32

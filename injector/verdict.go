@@ -30,7 +30,7 @@ const (
 	ScopeIngresses // only what comes through opted-in Ingresses
 )
 
-// Verdict is whether a Service is to be taken over, and how.
+// Verdict is whether a Service is to be injected, and how.
 type Verdict struct {
 	Scope Scope
 	// Skip is why nothing is taken of a Service that is opted in.
@@ -101,7 +101,7 @@ func generallyOptedIn(service *corev1.Service, namespace *corev1.Namespace) bool
 }
 
 // optIn reads labels and annotations. around counts only where the Namespace is opted in. byIngress says that an opted-in
-// Ingress leads to the Service: of one that cannot be taken over itself, the traffic through Ingresses can.
+// Ingress leads to the Service: of one that cannot be injected itself, the traffic through Ingresses can.
 func optIn(service *corev1.Service, namespace *corev1.Namespace, byIngress bool, around Surroundings) (Scope, Skip) {
 	own, err := OptedIn(service)
 	if err != nil {

@@ -108,7 +108,7 @@ func TestSettingsLayers(t *testing.T) {
 	}
 }
 
-// TestForbiddenTarget: a workload that may not be read is skipped, unless it is taken over already: then nobody else could
+// TestForbiddenTarget: a workload that may not be read is skipped, unless it is injected already: then nobody else could
 // wake it.
 func TestForbiddenTarget(t *testing.T) {
 	named := func(w *world) { annotated(Prefix+"workload", "Deployment/web")(w.service) }
@@ -118,9 +118,9 @@ func TestForbiddenTarget(t *testing.T) {
 		want  Phase
 		skip  bool
 	}{
-		"not taken over": {[]func(*world){named, forbid}, PhaseAbsent, true},
-		"taken over":     {[]func(*world){named, redirected, forbid}, PhaseRedirected, false},
-		"taken over, and renamed": {[]func(*world){named, redirected, func(w *world) {
+		"not injected": {[]func(*world){named, forbid}, PhaseAbsent, true},
+		"injected":     {[]func(*world){named, redirected, forbid}, PhaseRedirected, false},
+		"injected, and renamed": {[]func(*world){named, redirected, func(w *world) {
 			annotated(Prefix+"workload",
 				"Deployment/other")(w.service)
 		}, forbid}, PhaseRestoring, false},

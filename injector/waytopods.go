@@ -104,6 +104,6 @@ func cannotConnect(ports []PortReach, advice string) Skip {
 	if len(numbers) > 1 {
 		word = "ports "
 	}
-	return Skip(fmt.Sprintf("the interceptors cannot connect to its pods on %s%s (%s). %s. It is taken over once they can",
+	return Skip(fmt.Sprintf("the interceptors cannot connect to its pods on %s%s (%s). %s. It is injected once they can",
 		word, strings.Join(slices.Sorted(maps.Keys(numbers)), ", "), strings.Join(slices.Sorted(maps.Keys(reasons)), ", "), advice))
 }

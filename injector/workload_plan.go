@@ -274,7 +274,7 @@ func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	up := p.Life.Up(o.Now, p.d.hold, o.Memory.Starting.Progress.Failing != "")
 	switch {
 	case n < w.Replicas && up < s.Cooldown:
-		// It has had no time yet to be visited: it was taken over, or somebody has scaled it, a moment ago.
+		// It has had no time yet to be visited: it was injected, or somebody has scaled it, a moment ago.
 		p.After = min(s.Cooldown-up, again)
 	case n != w.Replicas:
 		p.Scale = &n

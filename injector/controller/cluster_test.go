@@ -514,7 +514,7 @@ func (c *cluster) both(n int) {
 	}
 }
 
-// takenOver has the app taken over.
+// takenOver has the app injected.
 func (c *cluster) takenOver() {
 	c.t.Helper()
 	c.both(1)

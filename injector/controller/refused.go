@@ -90,7 +90,7 @@ type refusal struct {
 // finish ends a reconcile of the Service or workload about. A refused write becomes an event on the objects, once, and is
 // tried again; that it is accepted at last is an event too. Other errors are returned.
 //
-// The event of a Service that is not taken over for that reason has the reason of all such events.
+// The event of a Service that is not injected for that reason has the reason of all such events.
 func (r *recorder) finish(ctx context.Context, about types.NamespacedName, reason, consequence string, result ctrl.Result, err error,
 	objects ...injector.Object,
 ) (ctrl.Result, error) {

@@ -47,7 +47,7 @@ func named(namespace string, names ...string) []reconcile.Request {
 }
 
 // servicesOfSlice are the Service that an EndpointSlice of ours was made for, or, for the interceptors' own, all that are
-// taken over.
+// injected.
 func (r *requests) servicesOfSlice(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetLabels()[api.RoleLabel] == api.RoleInterceptor {
 		return r.takenOver(ctx)
@@ -145,11 +145,11 @@ func (r *requests) list(ctx context.Context, pick func(*corev1.Service) bool, op
 }
 
 // servicesOfWorkload are those that lead to a workload, or would: they select its pods, name it, or have a route to it. Of
-// our own Deployment it is all that are taken over or opted in: its annotation has them all restored.
+// our own Deployment it is all that are injected or opted in: its annotation has them all restored.
 func (r *requests) servicesOfWorkload(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetNamespace() == r.namespace {
 		if o.GetName() != r.deployment {
-			return nil // of our own namespace nothing is taken over
+			return nil // of our own namespace nothing is injected
 		}
 		return append(r.takenOver(ctx), r.list(ctx, func(s *corev1.Service) bool {
 			optedIn, err := injector.OptedIn(s)

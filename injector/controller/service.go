@@ -80,7 +80,7 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	}
 	reason, consequence := injector.ReasonRefused, "It stays as it is"
 	if plan.Injecting {
-		reason, consequence = injector.ReasonSkipped, "Not taken over"
+		reason, consequence = injector.ReasonSkipped, "Not injected"
 	}
 	return r.events.finish(ctx, req.NamespacedName, reason, consequence, r.result(req.NamespacedName, outcome), err, service)
 }

@@ -272,7 +272,7 @@ func TestNoAdmission(t *testing.T) {
 	c.reach = []injector.PortReach{{Name: "http", Ready: 1, Reached: true}}
 	c.both(3)
 	if injector.Intercepted(c.service()) || c.scaledObject() != nil {
-		t.Error("it is taken over")
+		t.Error("it is injected")
 	}
 	if got := c.events(); strings.Count(got, "admission webhook did not answer") != 1 {
 		t.Errorf("events %s", got)
@@ -295,7 +295,7 @@ func TestRefused(t *testing.T) {
 			t.Fatalf("%+v, %v", result, err)
 		}
 	}
-	c.told("InjectionSkipped on Service/web: Not taken over: creating Service web-direct is refused: ")
+	c.told("InjectionSkipped on Service/web: Not injected: creating Service web-direct is refused: ")
 	c.refuses = nil
 	if _, err := c.reconcileService(); err != nil {
 		t.Fatal(err)
@@ -327,7 +327,7 @@ func TestRefused(t *testing.T) {
 	c.told("WriteRefused on Service/web: It stays as it is: updating Service web-direct is refused: ")
 }
 
-// TestTriedScaledObject: an app whose ScaledObject is refused is not taken over; where nobody can say, it is.
+// TestTriedScaledObject: an app whose ScaledObject is refused is not injected; where nobody can say, it is.
 func TestTriedScaledObject(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err  error
@@ -352,7 +352,7 @@ func TestTriedScaledObject(t *testing.T) {
 			}
 			_, _ = c.reconcileService()
 			if got := injector.Intercepted(c.service()); got != tc.want {
-				t.Errorf("taken over: %t", got)
+				t.Errorf("injected: %t", got)
 			}
 		})
 	}
@@ -448,7 +448,7 @@ func TestRestoringAll(t *testing.T) {
 	c.update(own)
 	c.both(4)
 	if !injector.Intercepted(c.service()) {
-		t.Errorf("it is not taken over again; events %s", c.events())
+		t.Errorf("it is not injected again; events %s", c.events())
 	}
 }
 

@@ -110,7 +110,7 @@ func (ws *workloads) custom(ctx context.Context, namespace string, kind schema.G
 	mapping, err := ws.mapper.RESTMapping(kind)
 	if meta.IsNoMatchError(err) {
 		return injector.Target{Retry: true, Skip: injector.Skip(fmt.Sprintf(
-			"the API server knows no kind %s, which annotation %s names; it is taken over once there is one", kind, workloadIs))}, nil
+			"the API server knows no kind %s, which annotation %s names; it is injected once there is one", kind, workloadIs))}, nil
 	}
 	if err != nil {
 		return injector.Target{}, fmt.Errorf("looking for kind %s: %w", kind, err)

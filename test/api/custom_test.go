@@ -158,7 +158,7 @@ func allow(t *testing.T, user, name string, rules ...rbacv1.PolicyRule) *rbacv1.
 	return role
 }
 
-// TestWorkloadForbidden: an app that sleeps stays taken over, and wakes, while its kind may not be read; it is not given
+// TestWorkloadForbidden: an app that sleeps stays injected, and wakes, while its kind may not be read; it is not given
 // back before it may be again.
 func TestWorkloadForbidden(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")

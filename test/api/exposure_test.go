@@ -26,7 +26,7 @@ func TestNamespaceTakesWhatVisitorsReach(t *testing.T) {
 	if err := a.patchNamespace(label); err != nil {
 		t.Fatal(err)
 	}
-	const why = "Not taken over: only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. To take it over, label it scale-to-zero=true; for all such Services, annotate the Namespace scale-to-zero/internal-services=true"
+	const why = "Not injected: only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. To inject it, label it scale-to-zero=true; for all such Services, annotate the Namespace scale-to-zero/internal-services=true"
 	a.told("Service", "web", why)
 	if got := eventTypes(t, a.ns, "web", "InjectionSkipped"); !slices.Equal(got, []string{corev1.EventTypeNormal}) {
 		t.Errorf("the event is %v: its namespace is opted in, not this Service in particular", got)
@@ -92,7 +92,7 @@ func TestGatewayRoutes(t *testing.T) {
 	other := a.service()
 	other.Name = "other"
 	create(t, other)
-	eventually(t, "another Service of the same pods is taken over with it", func() error {
+	eventually(t, "another Service of the same pods is injected with it", func() error {
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "other-direct"}, &corev1.Service{})
 	})
 	if err := a.intercepted(); err != nil {

@@ -41,7 +41,7 @@ func TestEachFamilyHasInterceptors(t *testing.T) {
 	a.dualStack()
 	a.label(`"true"`)
 	a.directMade()
-	a.told("Service", "web", "InjectionSkipped: Not taken over: it has an IPv6 address, and no interceptor")
+	a.told("Service", "web", "InjectionSkipped: Not injected: it has an IPv6 address, and no interceptor")
 	if a.intercepted() == nil {
 		t.Error("intercepted without an interceptor for IPv6")
 	}
@@ -62,7 +62,7 @@ func TestEachFamilyHasInterceptors(t *testing.T) {
 	}
 }
 
-// TestFamilyLost: a Service that is taken over stays so for the clients that reach interceptors.
+// TestFamilyLost: a Service that is injected stays so for the clients that reach interceptors.
 func TestFamilyLost(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	listFamily(t, discoveryv1.AddressTypeIPv6, "fd00::2")

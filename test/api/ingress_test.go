@@ -89,7 +89,7 @@ func TestIngress(t *testing.T) {
 	a.led("back", "other", "web")
 	eventually(t, "the ScaledObject is made", a.scaled)
 	if a.intercepted() == nil {
-		t.Error("the Service itself was taken over")
+		t.Error("the Service itself was injected")
 	}
 	var alias corev1.Service
 	a.get("web-scale-to-zero", &alias)

@@ -47,7 +47,7 @@ func TestNamespace(t *testing.T) {
 	if _, routes := a.routeSlice(); routes.Cooldown.String() != "7m0s" || routes.HoldTimeout.String() != "3m0s" {
 		t.Errorf("the namespace's annotations are no defaults: cool-down %s, hold time-out %s", routes.Cooldown, routes.HoldTimeout)
 	}
-	a.told("Service", "db", "Not taken over: only its namespace opts it in, and its port postgres (80) is that of PostgreSQL")
+	a.told("Service", "db", "Not injected: only its namespace opts it in, and its port postgres (80) is that of PostgreSQL")
 	a.told("Service", "web", "also serves Service db, out")
 	if got := events(t, a.ns, "Service", "out"); got != "" {
 		t.Errorf("a Service that opted out hears: %s", got)

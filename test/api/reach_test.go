@@ -40,7 +40,7 @@ func blocked(ready int) injector.PortReach {
 }
 
 // TestPodsOutOfReach: an app whose pods the interceptors cannot connect to stays as it is, and no traffic goes to them; it
-// is taken over when the way opens.
+// is injected when the way opens.
 func TestPodsOutOfReach(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	listedAs(t)
@@ -60,7 +60,7 @@ func TestPodsOutOfReach(t *testing.T) {
 				a.label(`"true"`)
 			}
 			a.directMade()
-			a.told("Service", "web", "InjectionSkipped: Not taken over: "+dropped)
+			a.told("Service", "web", "InjectionSkipped: Not injected: "+dropped)
 			s := &discoveryv1.EndpointSlice{}
 			if a.get(slice, s); len(s.Endpoints) != 0 {
 				t.Errorf("interceptors are published: %v", s.Endpoints)
@@ -69,7 +69,7 @@ func TestPodsOutOfReach(t *testing.T) {
 				t.Error(err)
 			}
 			if strings.Contains(events(t, a.ns, "Service", "web"), "Injected") {
-				t.Error("it is said to be taken over")
+				t.Error("it is said to be injected")
 			}
 			// A rollout leaves it without a ready pod: it does not pass for asleep.
 			a.ready("web", 0)
@@ -78,7 +78,7 @@ func TestPodsOutOfReach(t *testing.T) {
 				fake.nextDial(t)
 			}
 			if s := a.live(); injector.Intercepted(s) {
-				t.Error("taken over while it had no ready pod")
+				t.Error("injected while it had no ready pod")
 			}
 			a.ready("web", 1)
 			a.directSlice(true)
@@ -145,7 +145,7 @@ func TestProvenWhenReady(t *testing.T) {
 			})
 			a.nativeSlice(true) // as Kubernetes does then
 			a.told("Service", "web", "Restored: Requests to Service web go to its pods again, without scale-to-zero: "+dropped)
-			a.told("Service", "web", "InjectionSkipped: Not taken over: "+dropped)
+			a.told("Service", "web", "InjectionSkipped: Not injected: "+dropped)
 			fake.setReach(injector.PortReach{Name: "http", Ready: 1, Reached: true})
 			a.directMade()
 			eventually(t, "the Service is intercepted", a.intercepted)

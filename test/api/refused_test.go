@@ -91,8 +91,8 @@ func (a *app) refuses(o client.Object) {
 	})
 }
 
-// TestRefusedWrites: what the API server refuses of a take-over is an event that says what and why, once, and the app stays
-// as it was; it is taken over when that is allowed.
+// TestRefusedWrites: what the API server refuses of an injection is an event that says what and why, once, and the app stays
+// as it was; it is injected when that is allowed.
 func TestRefusedWrites(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -139,11 +139,11 @@ func TestRefusedWrites(t *testing.T) {
 			if !strings.Contains(tc.want[0], "creating Service") {
 				a.directMade()
 			}
-			for _, want := range append(tc.want, "InjectionSkipped: Not taken over: ") {
+			for _, want := range append(tc.want, "InjectionSkipped: Not injected: ") {
 				a.told("Service", "web", want)
 			}
 			if strings.Contains(events(t, a.ns, "Service", "web"), "Injected") || a.intercepted() == nil {
-				t.Error("it is taken over")
+				t.Error("it is injected")
 			}
 			allow()
 			a.takenOver()

@@ -192,7 +192,7 @@ func TestSkipsSayWhyAndFollow(t *testing.T) {
 	create(t, hpa)
 	a.label(`"true"`)
 	eventually(t, "the event names the HPA", func() error {
-		if got := events(t, a.ns, "Service", "web"); !strings.Contains(got, "InjectionSkipped: Not taken over: HorizontalPodAutoscaler mine") {
+		if got := events(t, a.ns, "Service", "web"); !strings.Contains(got, "InjectionSkipped: Not injected: HorizontalPodAutoscaler mine") {
 			return fmt.Errorf("events: %q", got)
 		}
 		return nil
@@ -258,7 +258,7 @@ func TestWithoutAdmission(t *testing.T) {
 	}
 	p.stop()
 	start(t, planeOptions{interceptors: &interceptors{}})
-	eventually(t, "it is taken over once admission is back", a.intercepted)
+	eventually(t, "it is injected once admission is back", a.intercepted)
 }
 
 // TestScalersOwnNoField: a chart that says `replicas: 3` can be applied server-side after KEDA has woken the workload

@@ -16,9 +16,9 @@ func TestWaitsAreTold(t *testing.T) {
 	start(t, planeOptions{interceptors: fake})
 	a := newApp(t, 1)
 	a.label(`"true"`)
-	a.told("Service", "web", "InjectionSkipped: Not taken over: no interceptor of scale-to-zero is ready")
+	a.told("Service", "web", "InjectionSkipped: Not injected: no interceptor of scale-to-zero is ready")
 	listInterceptors(t, "198.18.0.2")
-	a.told("Service", "web", "InjectionSkipped: Not taken over: no interceptor answers scale-to-zero's controller on port ")
+	a.told("Service", "web", "InjectionSkipped: Not injected: no interceptor answers scale-to-zero's controller on port ")
 	first := fake.nextDial(t)
 	if gap := fake.nextDial(t).Sub(first); gap < time.Second {
 		t.Errorf("it is dialed again after %s", gap)
@@ -26,7 +26,7 @@ func TestWaitsAreTold(t *testing.T) {
 	a.directMade()
 	a.directSlice(false)
 	fake.setDeaf(false)
-	a.told("Service", "web", "InjectionSkipped: Not taken over: Deployment/web has ready pods, but none is behind this Service")
+	a.told("Service", "web", "InjectionSkipped: Not injected: Deployment/web has ready pods, but none is behind this Service")
 	if a.intercepted() == nil {
 		t.Error("intercepted before the pods were listed")
 	}
