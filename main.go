@@ -328,7 +328,8 @@ func interceptorCommand() *cobra.Command {
 	flags.StringVar(&f.service, "interceptor-service", defaultInterceptorService, "headless Service of the interceptors, to find the others")
 	flags.StringVar(&f.grpcAddress, "grpc-address", ":9090", "address for KEDA and the other interceptors")
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz, /readyz and /metrics")
-	flags.DurationVar(&f.drainTimeout, "drain-timeout", interceptor.DefaultDrainTimeout, "how long in-flight requests may take to finish during shutdown")
+	flags.DurationVar(&f.drainTimeout, "drain-timeout", interceptor.DefaultDrainTimeout,
+		"how long in-flight requests may take to finish during shutdown")
 	flags.BoolVar(&f.heldHeader, "held-header", true,
 		"say in the answer to a held request how long it was held, as Scale-To-Zero-Held: 3.214s")
 	flags.DurationVar(&f.pageGrace, "waiting-page-grace", interceptor.DefaultPageGrace,

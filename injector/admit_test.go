@@ -190,8 +190,9 @@ func TestAdmit(t *testing.T) {
 			want: service(annotated("scale-to-zero/cooldown", "soon"), annotated("scale-to-zero/protocol", "81=tcp")),
 		},
 		"only the sentinel is left of a selector": {
-			service: service(ready, func(s *corev1.Service) { s.Spec.Selector = map[string]string{SentinelKey: SentinelValue} }), old: service(ready, sentinel),
-			want: service(annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x"); s.Spec.Selector = map[string]string{} }),
+			service: service(ready, func(s *corev1.Service) { s.Spec.Selector = map[string]string{SentinelKey: SentinelValue} }),
+			old:     service(ready, sentinel),
+			want:    service(annotated("x", "y"), func(s *corev1.Service) { delete(s.Annotations, "x"); s.Spec.Selector = map[string]string{} }),
 		},
 	}
 	for name, tc := range tests {
@@ -220,9 +221,11 @@ func TestAdmitDenies(t *testing.T) {
 		change func(*corev1.Service)
 		want   []string
 	}{
-		"label":                {label("yes"), []string{"label scale-to-zero", `"yes"`, `"true" or "false"`}},
-		"enabled":              {enabled("yes"), []string{"annotation scale-to-zero/enabled", `"yes"`, `"true" or "false"`}},
-		"label and annotation": {enabled("false"), []string{"annotation scale-to-zero/enabled", `"false"`, `label scale-to-zero is "true"`, "agree"}},
+		"label":   {label("yes"), []string{"label scale-to-zero", `"yes"`, `"true" or "false"`}},
+		"enabled": {enabled("yes"), []string{"annotation scale-to-zero/enabled", `"yes"`, `"true" or "false"`}},
+		"label and annotation": {
+			enabled("false"), []string{"annotation scale-to-zero/enabled", `"false"`, `label scale-to-zero is "true"`, "agree"},
+		},
 		"internal services": {annotated("scale-to-zero/internal-services", "true"), []string{
 			"scale-to-zero/internal-services",
 			"set it on the Namespace",
@@ -236,15 +239,32 @@ func TestAdmitDenies(t *testing.T) {
 			"scale-to-zero/max-replicas",
 			"from 1 to 1000",
 		}},
-		"workload":                 {annotated("scale-to-zero/workload", "web"), []string{"scale-to-zero/workload", `"web"`, "Deployment/NAME, StatefulSet/NAME, or KIND.GROUP/NAME"}},
-		"workload kind":            {annotated("scale-to-zero/workload", "Rollout/web"), []string{`"Rollout/web"`}},
-		"custom kind":              {annotated("scale-to-zero/workload", "Rollout.argoproj.io/"), []string{`"Rollout.argoproj.io/"`}},
-		"protocol":                 {annotated("scale-to-zero/protocol", "udp"), []string{"scale-to-zero/protocol", `"udp"`, "auto, http or tcp", "as in http,5432=tcp"}},
-		"a port that is not there": {annotated("scale-to-zero/protocol", "http,5432=tcp,db=tcp"), []string{"scale-to-zero/protocol", `"http,5432=tcp,db=tcp"`, "Service web has no port 5432, db; it has http (80)"}},
-		"a port named twice":       {annotated("scale-to-zero/protocol", "http=http,80=tcp"), []string{"scale-to-zero/protocol", `"http=http,80=tcp"`, "http and 80 are one port"}},
-		"an ignored path":          {annotated("scale-to-zero/ignore-paths", "/a,healthz"), []string{"scale-to-zero/ignore-paths", `"/a,healthz"`, "beginning with /", "as in /healthz,/static/*"}},
-		"all paths":                {annotated("scale-to-zero/ignore-paths", "/*"), []string{"scale-to-zero/ignore-paths", `"/*"`, "not /*"}},
-		"an ignored agent":         {annotated("scale-to-zero/ignore-user-agents", "Acme,*"), []string{"scale-to-zero/ignore-user-agents", `"Acme,*"`, "at least 3 characters", "none for counting"}},
+		"workload": {
+			annotated("scale-to-zero/workload", "web"),
+			[]string{"scale-to-zero/workload", `"web"`, "Deployment/NAME, StatefulSet/NAME, or KIND.GROUP/NAME"},
+		},
+		"workload kind": {annotated("scale-to-zero/workload", "Rollout/web"), []string{`"Rollout/web"`}},
+		"custom kind":   {annotated("scale-to-zero/workload", "Rollout.argoproj.io/"), []string{`"Rollout.argoproj.io/"`}},
+		"protocol": {
+			annotated("scale-to-zero/protocol", "udp"), []string{"scale-to-zero/protocol", `"udp"`, "auto, http or tcp", "as in http,5432=tcp"},
+		},
+		"a port that is not there": {
+			annotated("scale-to-zero/protocol", "http,5432=tcp,db=tcp"),
+			[]string{"scale-to-zero/protocol", `"http,5432=tcp,db=tcp"`, "Service web has no port 5432, db; it has http (80)"},
+		},
+		"a port named twice": {
+			annotated("scale-to-zero/protocol", "http=http,80=tcp"),
+			[]string{"scale-to-zero/protocol", `"http=http,80=tcp"`, "http and 80 are one port"},
+		},
+		"an ignored path": {
+			annotated("scale-to-zero/ignore-paths", "/a,healthz"),
+			[]string{"scale-to-zero/ignore-paths", `"/a,healthz"`, "beginning with /", "as in /healthz,/static/*"},
+		},
+		"all paths": {annotated("scale-to-zero/ignore-paths", "/*"), []string{"scale-to-zero/ignore-paths", `"/*"`, "not /*"}},
+		"an ignored agent": {
+			annotated("scale-to-zero/ignore-user-agents", "Acme,*"),
+			[]string{"scale-to-zero/ignore-user-agents", `"Acme,*"`, "at least 3 characters", "none for counting"},
+		},
 		"min above max": {func(s *corev1.Service) {
 			annotated("scale-to-zero/min-replicas", "3")(s)
 			annotated("scale-to-zero/max-replicas", "2")(s)

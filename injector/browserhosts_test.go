@@ -37,12 +37,18 @@ func TestReachOf(t *testing.T) {
 		want      api.Reach
 	}{
 		"nothing": {nil, nil, api.Reach{}},
-		"Ingresses": {nil, []networkingv1.Ingress{a, ingress("other", "c.example.com"), b}, api.Reach{Hosts: []string{
-			"*.example.org",
-			"a.example.com", "b.example.com",
-		}}},
-		"an alias": {nil, []networkingv1.Ingress{with(ingress("web-scale-to-zero", "a.example.com"),
-			func(i *networkingv1.Ingress) { setAliases(i, map[string]string{"web": "web-scale-to-zero"}) })}, api.Reach{Hosts: []string{"a.example.com"}}},
+		"Ingresses": {
+			nil,
+			[]networkingv1.Ingress{a, ingress("other", "c.example.com"), b},
+			api.Reach{Hosts: []string{"*.example.org", "a.example.com", "b.example.com"}},
+		},
+		"an alias": {
+			nil,
+			[]networkingv1.Ingress{with(ingress("web-scale-to-zero", "a.example.com"), func(i *networkingv1.Ingress) {
+				setAliases(i, map[string]string{"web": "web-scale-to-zero"})
+			})},
+			api.Reach{Hosts: []string{"a.example.com"}},
+		},
 		"any host": {nil, []networkingv1.Ingress{a, ingress("web", "")}, api.Reach{}},
 		"a default": {
 			nil,

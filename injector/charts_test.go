@@ -65,8 +65,10 @@ trivy ClusterIP http-trivy:8080>8080 component=trivy → not-reached taken
 
 # temporal
 frontend ClusterIP grpc-rpc:7233>rpc/tcp,http:7243>http/http component=frontend → not-reached not-http
-frontend-headless Headless grpc-rpc:7233>rpc/tcp,grpc-membership:6933>membership/tcp,metrics:9090>metrics/http component=frontend → not-reached not-http
-history-headless Headless grpc-rpc:7234>rpc/tcp,grpc-membership:6934>membership/tcp,metrics:9090>metrics/http component=history → not-reached not-http
+frontend-headless Headless grpc-rpc:7233>rpc/tcp,grpc-membership:6933>membership/tcp,` +
+	`metrics:9090>metrics/http component=frontend → not-reached not-http
+history-headless Headless grpc-rpc:7234>rpc/tcp,grpc-membership:6934>membership/tcp,` +
+	`metrics:9090>metrics/http component=history → not-reached not-http
 web ClusterIP *http:8080>http/http component=web → taken taken
 
 # supabase: its PostgreSQL calls its port http

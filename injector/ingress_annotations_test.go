@@ -38,7 +38,8 @@ func TestAnnotationsFollowTheBackend(t *testing.T) {
 		{"nginx.org/sticky-cookie-services", "serviceName=web srv_id", "serviceName=" + alias + " srv_id"},
 		{"ingress.bluemix.net/rewrite-path", "serviceName=web rewrite=/;", "serviceName=" + alias + " rewrite=/;"},
 		{
-			"alb.ingress.kubernetes.io/actions.weighted", `{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"web","servicePort":"80"},{"serviceName": "api"}]}}`,
+			"alb.ingress.kubernetes.io/actions.weighted",
+			`{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"web","servicePort":"80"},{"serviceName": "api"}]}}`,
 			`{"type":"forward","forwardConfig":{"targetGroups":[{"serviceName":"web-scale-to-zero","servicePort":"80"},{"serviceName": "api"}]}}`,
 		},
 		{"nginx.ingress.kubernetes.io/default-backend", "web", alias},
@@ -76,7 +77,8 @@ func TestAnnotationsFollowTheBackend(t *testing.T) {
 
 // What the actions of an AWS load balancer forward to is a backend: the spec names the action.
 func TestActionsAreBackends(t *testing.T) {
-	i := named("alb.ingress.kubernetes.io/actions.blue", `{"forwardConfig":{"targetGroups":[{"serviceName":"web-scale-to-zero"},{"serviceName":"api"}]}}`, "web=web-scale-to-zero", "blue")
+	i := named("alb.ingress.kubernetes.io/actions.blue",
+		`{"forwardConfig":{"targetGroups":[{"serviceName":"web-scale-to-zero"},{"serviceName":"api"}]}}`, "web=web-scale-to-zero", "blue")
 	author, now := Backends(i)
 	if !slices.Equal(author, []string{"api", "blue", "web"}) || !slices.Equal(now, []string{"api", "blue", "web-scale-to-zero"}) {
 		t.Errorf("author %v, now %v", author, now)

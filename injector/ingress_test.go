@@ -29,11 +29,13 @@ func ingress(labelled bool, aliases, fallback, first, second string) *networking
 			DefaultBackend: &other,
 			Rules: []networkingv1.IngressRule{
 				{Host: "nothing.example.com"},
-				{Host: "a.example.com", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{
-					{Path: "/a", Backend: backend(first)},
-					{Path: "/b", Backend: backend(second)},
-					{Path: "/static", Backend: networkingv1.IngressBackend{Resource: nil}},
-				}}}},
+				{Host: "a.example.com", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
+					Paths: []networkingv1.HTTPIngressPath{
+						{Path: "/a", Backend: backend(first)},
+						{Path: "/b", Backend: backend(second)},
+						{Path: "/static", Backend: networkingv1.IngressBackend{Resource: nil}},
+					},
+				}}},
 			},
 		},
 	}

@@ -49,13 +49,25 @@ func TestKeptWarning(t *testing.T) {
 		kept, wanted int32
 		want         string
 	}{
-		"kubectl patch, asleep": {"kubectl-patch", 0, 1, "Deployment/web keeps 0 replicas: 1 is its chart's count, so scale-to-zero takes this write for the chart applied again. A request or `kubectl scale` wakes it."},
-		"kubectl edit, awake":   {"kubectl-edit", 3, 1, "Deployment/web keeps 3 replicas: 1 is its chart's count, so scale-to-zero takes this write for the chart applied again. `kubectl scale` changes it."},
-		"server-side apply":     {"kubectl", 1, 2, "Deployment/web keeps 1 replica: 2 is its chart's count, so scale-to-zero takes this write for the chart applied again. `kubectl scale` changes it."},
-		"the count passes":      {"kubectl-patch", 3, 3, ""},
-		"Helm":                  {"helm", 0, 1, ""},
-		"Argo CD":               {"argocd-controller", 0, 1, ""},
-		"no name":               {"", 0, 1, ""},
+		"kubectl patch, asleep": {
+			"kubectl-patch", 0, 1,
+			"Deployment/web keeps 0 replicas: 1 is its chart's count, so scale-to-zero takes this write for the chart applied again. " +
+				"A request or `kubectl scale` wakes it.",
+		},
+		"kubectl edit, awake": {
+			"kubectl-edit", 3, 1,
+			"Deployment/web keeps 3 replicas: 1 is its chart's count, so scale-to-zero takes this write for the chart applied again. " +
+				"`kubectl scale` changes it.",
+		},
+		"server-side apply": {
+			"kubectl", 1, 2,
+			"Deployment/web keeps 1 replica: 2 is its chart's count, so scale-to-zero takes this write for the chart applied again. " +
+				"`kubectl scale` changes it.",
+		},
+		"the count passes": {"kubectl-patch", 3, 3, ""},
+		"Helm":             {"helm", 0, 1, ""},
+		"Argo CD":          {"argocd-controller", 0, 1, ""},
+		"no name":          {"", 0, 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := KeptWarning(tc.manager, "Deployment/web", tc.kept, tc.wanted); got != tc.want {

@@ -78,7 +78,8 @@ func TestProtocolSetting(t *testing.T) {
 		"auto": true, "http": true, "tcp": true, "80=http": true, "ui=http,5432=tcp": true, "http, 5432=tcp": true, "5432=tcp,http": true,
 		"http=http": true, "tcp=http,auto": true, "65535=tcp": true,
 		"": false, ",": false, "http,": false, "udp": false, "HTTP": false, "http,tcp": false, "ui=http,ui=http": false, "ui": false,
-		"ui=": false, "=http": false, "ui==http": false, "ui=http=tcp": false, "0=tcp": false, "080=tcp": false, "65536=tcp": false, "-1=tcp": false,
+		"ui=": false, "=http": false, "ui==http": false, "ui=http=tcp": false, "0=tcp": false, "080=tcp": false, "65536=tcp": false,
+		"-1=tcp":  false,
 		"UI=http": false, "u_i=http": false, "ui =http": false, strings.Repeat("a", 64) + "=http": false,
 	} {
 		if _, err := ParseSettings(map[string]string{Prefix + "protocol": value}); (err == nil) != want {

@@ -143,7 +143,8 @@ func TestScaledBy(t *testing.T) {
 	entry := func(manager string, when int64, fields string) metav1.ManagedFieldsEntry {
 		return metav1.ManagedFieldsEntry{Manager: manager, Time: at(when), FieldsV1: metav1.NewFieldsV1(fields)}
 	}
-	const replicas, others = `{"f:spec":{"f:replicas":{},"f:template":{}}}`, `{"f:metadata":{"f:labels":{"f:f:replicas":{}}},"f:spec":{"f:template":{}}}`
+	const replicas = `{"f:spec":{"f:replicas":{},"f:template":{}}}`
+	const others = `{"f:metadata":{"f:labels":{"f:f:replicas":{}}},"f:spec":{"f:template":{}}}`
 	status := entry("kube-controller-manager", 9, `{"f:status":{"f:replicas":{}}}`)
 	status.Subresource = "status"
 	byScale := entry("kubectl", 5, replicas)

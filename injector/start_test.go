@@ -22,11 +22,19 @@ import (
 const (
 	sandbox  = `conditions: [{type: PodReadyToStartContainers, status: "True", lastTransitionTime: "2026-11-23T18:00:00Z"}]`
 	creating = `{name: web, started: false, state: {waiting: {reason: ContainerCreating}}}`
-	backOff  = `{name: web, state: {waiting: {reason: ImagePullBackOff, message: 'Back-off pulling image "example.com/web:2": ErrImagePull: failed to pull and unpack image "example.com/web:2": failed to resolve reference "example.com/web:2": example.com/web:2: not found'}}}`
-	pullErr  = `{name: web, state: {waiting: {reason: ErrImagePull, message: 'failed to pull and unpack image "example.com/web:2": failed to resolve reference "example.com/web:2": example.com/web:2: not found'}}}`
-	offline  = `{name: web, state: {waiting: {reason: ImagePullBackOff, message: 'Back-off pulling image "example.com/web:2": ErrImagePull: failed to do request: Head "https://example.com/v2/web/manifests/2": dial tcp: lookup example.com on 10.0.0.1:53: no such host'}}}`
-	crashing = `{name: web, restartCount: 2, lastState: {terminated: {exitCode: 1, reason: Error}}, state: {waiting: {reason: CrashLoopBackOff, message: back-off 20s restarting failed container=web}}}`
-	nowhere  = `conditions: [{type: PodScheduled, status: "False", reason: Unschedulable, lastTransitionTime: "2026-11-23T17:59:40Z", message: "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."}]`
+	backOff  = `{name: web, state: {waiting: {reason: ImagePullBackOff, message: 'Back-off pulling image "example.com/web:2": ` +
+		`ErrImagePull: failed to pull and unpack image "example.com/web:2": failed to resolve reference "example.com/web:2": ` +
+		`example.com/web:2: not found'}}}`
+	pullErr = `{name: web, state: {waiting: {reason: ErrImagePull, message: 'failed to pull and unpack image "example.com/web:2": ` +
+		`failed to resolve reference "example.com/web:2": example.com/web:2: not found'}}}`
+	offline = `{name: web, state: {waiting: {reason: ImagePullBackOff, message: 'Back-off pulling image "example.com/web:2": ` +
+		`ErrImagePull: failed to do request: Head "https://example.com/v2/web/manifests/2": dial tcp: lookup example.com on 10.0.0.1:53: ` +
+		`no such host'}}}`
+	crashing = `{name: web, restartCount: 2, lastState: {terminated: {exitCode: 1, reason: Error}}, state: {waiting: {reason: ` +
+		`CrashLoopBackOff, message: back-off 20s restarting failed container=web}}}`
+	nowhere = `conditions: [{type: PodScheduled, status: "False", reason: Unschedulable, lastTransitionTime: "2026-11-23T17:59:40Z", ` +
+		`message: "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: ` +
+		`1 No preemption victims found for incoming pod."}]`
 )
 
 // waits is the status of a container that waits.
@@ -88,30 +96,35 @@ func TestNewStart(t *testing.T) {
 		pods []corev1.Pod
 		want Start
 	}{
-		"no pod":                 {nil, Start{None: true}},
-		"one that is ending":     {[]corev1.Pod{pod(runs(crashing), ending)}, Start{}},
-		"one that was evicted":   {only(`{phase: Failed, reason: Evicted}`), Start{None: true}},
-		"a Job's":                {[]corev1.Pod{pod(runs(crashing), owner("Job", "web-abc"))}, Start{None: true}},
-		"another Deployment's":   {[]corev1.Pod{pod(runs(crashing), owner("ReplicaSet", "web-canary-abc"))}, Start{None: true}},
-		"somebody's own":         {[]corev1.Pod{pod(runs(crashing), func(p *corev1.Pod) { p.OwnerReferences = nil })}, Start{None: true}},
-		"one of them is ready":   {[]corev1.Pod{pod(runs(backOff)), ready}, Start{Ready: true}},
-		"not scheduled yet":      {only(`{}`), Start{Stage: api.StageScheduling}},
-		"scheduled a moment ago": {only(`containerStatuses: [{name: web, state: {waiting: {reason: ContainerCreating}}}]`), Start{Stage: api.StageStarting}},
+		"no pod":               {nil, Start{None: true}},
+		"one that is ending":   {[]corev1.Pod{pod(runs(crashing), ending)}, Start{}},
+		"one that was evicted": {only(`{phase: Failed, reason: Evicted}`), Start{None: true}},
+		"a Job's":              {[]corev1.Pod{pod(runs(crashing), owner("Job", "web-abc"))}, Start{None: true}},
+		"another Deployment's": {[]corev1.Pod{pod(runs(crashing), owner("ReplicaSet", "web-canary-abc"))}, Start{None: true}},
+		"somebody's own":       {[]corev1.Pod{pod(runs(crashing), func(p *corev1.Pod) { p.OwnerReferences = nil })}, Start{None: true}},
+		"one of them is ready": {[]corev1.Pod{pod(runs(backOff)), ready}, Start{Ready: true}},
+		"not scheduled yet":    {only(`{}`), Start{Stage: api.StageScheduling}},
+		"scheduled a moment ago": {
+			only(`containerStatuses: [{name: web, state: {waiting: {reason: ContainerCreating}}}]`), Start{Stage: api.StageStarting},
+		},
 		"sandbox a moment ago":   {only(strings.Replace(runs(creating), "18:00:00", "18:00:04", 1)), Start{Stage: api.StageStarting}},
 		"pulling for long":       {only(strings.Replace(runs(creating), "18:00:00", "12:00:00", 1)), Start{Stage: api.StagePulling}},
 		"startup probe":          {only(runs(`{name: web, started: false, state: {running: {}}}`)), Start{Stage: api.StageStarting}},
 		"readiness probe":        {only(runs(`{name: web, started: true, state: {running: {}}}`)), Start{Stage: api.StageNotReady}},
 		"a sidecar runs already": {only(runs(`{name: proxy, started: true, state: {running: {}}}, ` + creating)), Start{Stage: api.StagePulling}},
 		"init container runs": {
-			only(runs(`{name: web, state: {waiting: {reason: PodInitializing}}}`) + "\ninitContainerStatuses: [{name: migrate, started: true, state: {running: {}}}]"),
+			only(runs(`{name: web, state: {waiting: {reason: PodInitializing}}}`) +
+				"\ninitContainerStatuses: [{name: migrate, started: true, state: {running: {}}}]"),
 			Start{Stage: api.StageStarting},
 		},
 		"init container is done, sidecar runs": {
-			only(runs(`{name: web, state: {waiting: {reason: PodInitializing}}}`) + "\ninitContainerStatuses: [{name: migrate, state: {terminated: {exitCode: 0}}}, {name: proxy, started: true, state: {running: {}}}]"),
+			only(runs(`{name: web, state: {waiting: {reason: PodInitializing}}}`) +
+				"\ninitContainerStatuses: [{name: migrate, state: {terminated: {exitCode: 0}}}, {name: proxy, started: true, state: {running: {}}}]"),
 			Start{Stage: api.StagePulling},
 		},
 		"init container crashes": {
-			only(runs(`{name: web, state: {waiting: {reason: PodInitializing}}}`) + "\ninitContainerStatuses: [" + strings.Replace(crashing, "web", "migrate", 1) + "]"),
+			only(runs(`{name: web, state: {waiting: {reason: PodInitializing}}}`) + "\ninitContainerStatuses: [" +
+				strings.Replace(crashing, "web", "migrate", 1) + "]"),
 			Start{
 				Stage: api.StageStarting, Failing: "container migrate has ended 3 times, the last time with exit code 1",
 				Reason: "CrashLoopBackOff",
@@ -132,7 +145,10 @@ func TestNewStart(t *testing.T) {
 			Stage: api.StagePulling, Failing: "its image example.com/web:2 cannot be pulled: 500 Internal Server " +
 				"Error", Reason: "ImagePullBackOff", Doubt: pullDoubt,
 		}},
-		"image's name": {only(waits("InvalidImageName", "x")), Start{Stage: api.StagePulling, Failing: `"example.com/web:2" is not a valid image name`, Reason: "InvalidImageName"}},
+		"image's name": {
+			only(waits("InvalidImageName", "x")),
+			Start{Stage: api.StagePulling, Failing: `"example.com/web:2" is not a valid image name`, Reason: "InvalidImageName"},
+		},
 		"never pulled": {only(waits("ErrImageNeverPull", "x")), Start{
 			Stage:   api.StagePulling,
 			Failing: "its image example.com/web:2 is not on the node, and imagePullPolicy forbids pulling it", Reason: "ErrImageNeverPull",
@@ -157,12 +173,24 @@ func TestNewStart(t *testing.T) {
 			only(began("17:59:30") + wasReady("17:59:30") + runs(crashing)[len(sandbox):]),
 			Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time with exit code 1", Reason: "CrashLoopBackOff"},
 		},
-		"runs once more": {only(runs(`{name: web, restartCount: 3, started: false, lastState: {terminated: {exitCode: 1}}, state: {running: {}}}`)), Start{Stage: api.StageStarting}},
+		"runs once more": {
+			only(runs(`{name: web, restartCount: 3, started: false, lastState: {terminated: {exitCode: 1}}, state: {running: {}}}`)),
+			Start{Stage: api.StageStarting},
+		},
 		"out of memory": {only(runs(strings.Replace(crashing, "exitCode: 1, reason: Error", "exitCode: 137, reason: OOMKilled",
 			1))), Start{Stage: api.StageStarting, Failing: "container web has ended 3 times, the last time because it ran out of memory " +
 			"(OOMKilled)", Reason: "CrashLoopBackOff"}},
-		"no such command": {only(runs(strings.Replace(crashing, "reason: Error", `reason: StartError, message: "exec: \"/nope\": no such file\n"`, 1))), Start{Stage: api.StageStarting, Failing: `container web cannot be run: exec: "/nope": no such file`, Reason: "CrashLoopBackOff"}},
-		"no such Secret":  {only(waits("CreateContainerConfigError", `secret "web" not found`)), Start{Stage: api.StageStarting, Failing: `container web cannot be created: secret "web" not found`, Reason: "CreateContainerConfigError", Doubt: doubt}},
+		"no such command": {
+			only(runs(strings.Replace(crashing, "reason: Error", `reason: StartError, message: "exec: \"/nope\": no such file\n"`, 1))),
+			Start{Stage: api.StageStarting, Failing: `container web cannot be run: exec: "/nope": no such file`, Reason: "CrashLoopBackOff"},
+		},
+		"no such Secret": {
+			only(waits("CreateContainerConfigError", `secret "web" not found`)),
+			Start{
+				Stage: api.StageStarting, Failing: `container web cannot be created: secret "web" not found`, Reason: "CreateContainerConfigError",
+				Doubt: doubt,
+			},
+		},
 
 		"no node": {only(nowhere), Start{
 			Stage:   api.StageScheduling,
@@ -182,9 +210,12 @@ func TestNewStart(t *testing.T) {
 			Start{Stage: api.StageScheduling},
 		},
 
-		"a rollout mends it":  {[]corev1.Pod{pod(runs(backOff)), pod(`{}`)}, Start{Stage: api.StageScheduling}},
-		"the furthest counts": {[]corev1.Pod{pod(`{}`), pod(runs(`{name: web, started: true, state: {running: {}}}`)), pod(runs(creating))}, Start{Stage: api.StageNotReady}},
-		"the newest fails":    {[]corev1.Pod{pod(runs(crashing)), pod(runs(backOff), newer)}, noImage},
+		"a rollout mends it": {[]corev1.Pod{pod(runs(backOff)), pod(`{}`)}, Start{Stage: api.StageScheduling}},
+		"the furthest counts": {
+			[]corev1.Pod{pod(`{}`), pod(runs(`{name: web, started: true, state: {running: {}}}`)), pod(runs(creating))},
+			Start{Stage: api.StageNotReady},
+		},
+		"the newest fails": {[]corev1.Pod{pod(runs(crashing)), pod(runs(backOff), newer)}, noImage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := Workload{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, APIVersion: appsVersion, Kind: "Deployment"}
@@ -226,11 +257,14 @@ func TestPodsOfOtherKinds(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	long := strings.Repeat("ü", 2*longestFailing)
+	const quota = "exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"
+	const policy = "ValidatingAdmissionPolicy 'owner' with binding 'owner' denied request: failed expression: has(object)"
+	const webhook = `admission webhook "policy.example.com" denied the request: `
 	for message, want := range map[string]string{
-		`pods "web-abc-1" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0`:                                "exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0",
-		`create Pod web-0 in StatefulSet web failed error: pods "web-0" is forbidden: exceeded quota: none`:                                    "exceeded quota: none",
-		`admission webhook "policy.example.com" denied the request: ` + "\n\tno owner\x00.":                                                    `admission webhook "policy.example.com" denied the request: no owner`,
-		`pods "web-abc-1" is forbidden: ValidatingAdmissionPolicy 'owner' with binding 'owner' denied request: failed expression: has(object)`: `ValidatingAdmissionPolicy 'owner' with binding 'owner' denied request: failed expression: has(object)`,
+		`pods "web-abc-1" is forbidden: ` + quota:                                                           quota,
+		`create Pod web-0 in StatefulSet web failed error: pods "web-0" is forbidden: exceeded quota: none`: "exceeded quota: none",
+		webhook + "\n\tno owner\x00.":                                                                       webhook + "no owner",
+		`pods "web-abc-1" is forbidden: ` + policy:                                                          policy,
 		long: long,
 	} {
 		want = "Kubernetes refuses its pod: " + want

@@ -388,7 +388,13 @@ func TestPortsLearn(t *testing.T) {
 		port  int32
 		want  bool
 	}{
-		{web, 10000, true}, {web, 10000, true}, {api, 10000, false}, {web, 10001, false}, {api, 9999, false}, {api, 10002, false}, {api, 10001, true},
+		{web, 10000, true},
+		{web, 10000, true},
+		{api, 10000, false},
+		{web, 10001, false},
+		{api, 9999, false},
+		{api, 10002, false},
+		{api, 10001, true},
 	} {
 		if got := ps.Learn(tc.route, tc.port); got != tc.want {
 			t.Errorf("%v, %d: %t", tc.route, tc.port, got)
@@ -414,8 +420,10 @@ func TestTexts(t *testing.T) {
 	for got, want := range map[string]string{
 		portsText(two):   "ports 80, 443",
 		listensText(two): "ports 10000, 10001",
-		ingressesText([]*networkingv1.Ingress{&front, &front}):                                                           "Ingress front, Ingress front",
-		kubectlName(Workload{APIVersion: "example.com/v1", Kind: "Gallery", ObjectMeta: metav1.ObjectMeta{Name: "web"}}): "gallery.example.com/web",
+		ingressesText([]*networkingv1.Ingress{&front, &front}): "Ingress front, Ingress front",
+		kubectlName(Workload{
+			APIVersion: "example.com/v1", Kind: "Gallery", ObjectMeta: metav1.ObjectMeta{Name: "web"},
+		}): "gallery.example.com/web",
 		UndoneWarning("web-deployment", []string{"spec.triggers"}): "scale-to-zero " +
 			"owns ScaledObject web-deployment and undoes this change of spec.triggers. " + instead + ".",
 		replicasOf(1, 1): "1 of 1 replica",

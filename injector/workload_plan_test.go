@@ -255,7 +255,10 @@ func TestWorkloadPlans(t *testing.T) {
 		"redirected, without KEDA": {[]func(*scaledWorld){withoutKEDA}, "remember 2, after 15s"},
 		"not redirected yet":       {[]func(*scaledWorld){past}, ""},
 		"not redirected any more":  {[]func(*scaledWorld){settled, past}, "update web-deployment 1-2, after 1m0s"},
-		"failed open":              {[]func(*scaledWorld){settled, func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" }}, "update web-deployment 1-2, after 1m0s"},
+		"failed open": {
+			[]func(*scaledWorld){settled, func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" }},
+			"update web-deployment 1-2, after 1m0s",
+		},
 		"failed open, asleep": {[]func(*scaledWorld){
 			settled, sleeps, look,
 			func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" },
@@ -362,22 +365,48 @@ func TestWorkloadPlans(t *testing.T) {
 			withoutKEDA, settled,
 			func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" }, passes(time.Hour),
 		}, "after 15s"},
-		"a start is given its time":        {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look, wakes, func(w *scaledWorld) { w.count.Known = true }, look, passes(9 * time.Minute)}, `progress {"stage":"scheduling"}, after 5s`},
-		"a start that fails is given none": {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look, wakes, func(w *scaledWorld) { w.count.Known = true }, failing, passes(time.Second), look, passes(time.Second), look, passes(6 * time.Minute)}, `scale to 0, progress {"stage":"pulling","failing":"its image cannot be pulled","reason":"ImagePullBackOff","seen":"2026-08-01T12:06:02Z"}, after 5s`},
+		"a start is given its time": {
+			[]func(*scaledWorld){
+				withoutKEDA, settled, sleeps, look, wakes, func(w *scaledWorld) { w.count.Known = true }, look, passes(9 * time.Minute),
+			},
+			`progress {"stage":"scheduling"}, after 5s`,
+		},
+		"a start that fails is given none": {
+			[]func(*scaledWorld){
+				withoutKEDA, settled, sleeps, look, wakes, func(w *scaledWorld) { w.count.Known = true }, failing, passes(time.Second), look,
+				passes(time.Second), look, passes(6 * time.Minute),
+			},
+			`scale to 0, progress {"stage":"pulling","failing":"its image cannot be ` +
+				`pulled","reason":"ImagePullBackOff","seen":"2026-08-01T12:06:02Z"}, after 5s`,
+		},
 
 		"falls asleep":  {[]func(*scaledWorld){settled, sleeps}, "Asleep, after 1m0s"},
 		"wakes":         {[]func(*scaledWorld){settled, sleeps, look, wakes}, "after 500ms"},
 		"wakes by hand": {[]func(*scaledWorld){settled, sleeps, look, wakes, byHand}, `disown, progress {"stage":"scheduling"}, after 1s`},
-		"is starting":   {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second)}, `progress {"stage":"scheduling"}, after 1s`},
+		"is starting": {
+			[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second)}, `progress {"stage":"scheduling"}, after 1s`,
+		},
 		"is starting, as it is known": {[]func(*scaledWorld){
 			settled, sleeps, look, wakes, look, passes(time.Second), look,
 			passes(500 * time.Millisecond),
 		}, "after 500ms"},
-		"is ready":                          {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(3 * time.Second), isReady}, `Awake, progress {"starts":["3s"]}, after 1m0s`},
-		"is ready, says its pod":            {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(3 * time.Second), func(w *scaledWorld) { w.pods.Ready = true }}, `progress {"starts":["3s"]}, after 10s`},
+		"is ready": {
+			[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(3 * time.Second), isReady},
+			`Awake, progress {"starts":["3s"]}, after 1m0s`,
+		},
+		"is ready, says its pod": {
+			[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(3 * time.Second), func(w *scaledWorld) { w.pods.Ready = true }},
+			`progress {"starts":["3s"]}, after 10s`,
+		},
 		"takes requests before it is ready": {[]func(*scaledWorld){settled, sleeps, look, wakes, published}, "Awake, after 500ms"},
-		"takes requests, and a look":        {[]func(*scaledWorld){settled, sleeps, look, wakes, published, look, passes(time.Second)}, `progress {"starts":["1s"]}, after 10s`},
-		"cannot start":                      {[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second), failing}, `progress {"stage":"pulling","failing":"its image cannot be pulled","reason":"ImagePullBackOff","seen":"2026-08-01T12:00:01Z"}, StartFailed, after 1s`},
+		"takes requests, and a look": {
+			[]func(*scaledWorld){settled, sleeps, look, wakes, published, look, passes(time.Second)}, `progress {"starts":["1s"]}, after 10s`,
+		},
+		"cannot start": {
+			[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second), failing},
+			`progress {"stage":"pulling","failing":"its image cannot be pulled","reason":"ImagePullBackOff","seen":"2026-08-01T12:00:01Z"}, ` +
+				`StartFailed, after 1s`,
+		},
 		"cannot start, as is known": {[]func(*scaledWorld){
 			settled, sleeps, look, wakes, look, passes(time.Second), failing, look,
 			passes(time.Second),
@@ -392,7 +421,10 @@ func TestWorkloadPlans(t *testing.T) {
 		},
 		"starts, and nobody waits": {[]func(*scaledWorld){settled, past, wakes}, "update web-deployment 1-2, after 1m0s"},
 
-		"paused":        {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true")}, `progress {"paused":{"why":"ScaledObject web-deployment is paused (autoscaling.keda.sh/paused: \"true\")"}}, Paused, after 1m0s`},
+		"paused": {
+			[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true")},
+			`progress {"paused":{"why":"ScaledObject web-deployment is paused (autoscaling.keda.sh/paused: \"true\")"}}, Paused, after 1m0s`,
+		},
 		"paused, again": {[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look}, "after 1m0s"},
 		"paused, restart": {[]func(*scaledWorld){
 			settled, paused(keda.PausedAnnotation, "true"), look,
@@ -542,11 +574,15 @@ func TestWorkloadEvents(t *testing.T) {
 		},
 		"a pause of the scaling out": {
 			[]func(*scaledWorld){settled, paused(keda.PausedScaleOutAnnotation, "true"), look},
-			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-scale-out: "true"): scale-to-zero does not wake it. Requests get 503 with this while it has no replicas. Resume: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-scale-out-`,
+			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-scale-out: "true"): ` +
+				`scale-to-zero does not wake it. Requests get 503 with this while it has no replicas. Resume: ` +
+				`kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-scale-out-`,
 		},
 		"a pause at two replicas": {
 			[]func(*scaledWorld){settled, paused(keda.PausedReplicasAnnotation, "2"), look},
-			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-replicas: "2"): scale-to-zero does not put it to sleep. Resume: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-replicas-`,
+			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-replicas: "2"): ` +
+				`scale-to-zero does not put it to sleep. Resume: kubectl annotate scaledobject -n apps web-deployment ` +
+				`autoscaling.keda.sh/paused-replicas-`,
 		},
 		"a change that is undone": {
 			[]func(*scaledWorld){

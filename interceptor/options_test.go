@@ -15,9 +15,15 @@ func TestOptionsDefaults(t *testing.T) {
 		hops    int
 	}{
 		"nothing is said": {limits: DefaultLimits(), hops: AllHops},
-		"some is":         {Options{Limits: Limits{IdleTimeout: time.Hour}}, Limits{MaxConnections: 10000, MaxHeaderBytes: 64 << 10, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: time.Hour, WriteTimeout: time.Minute}, AllHops},
-		"no hop":          {Options{TrustedHops: new(0)}, DefaultLimits(), 0},
-		"one hop":         {Options{TrustedHops: new(1)}, DefaultLimits(), 1},
+		"some is": {
+			Options{Limits: Limits{IdleTimeout: time.Hour}},
+			Limits{
+				MaxConnections: 10000, MaxHeaderBytes: 64 << 10, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: time.Hour, WriteTimeout: time.Minute,
+			},
+			AllHops,
+		},
+		"no hop":  {Options{TrustedHops: new(0)}, DefaultLimits(), 0},
+		"one hop": {Options{TrustedHops: new(1)}, DefaultLimits(), 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.options.Cluster = struct{ Cluster }{}

@@ -65,10 +65,14 @@ func TestWorkloads(t *testing.T) {
 		"the chart's count, asleep":         {object: deployment(n(2), "2"), old: deployment(n(0), "2"), want: []string{"add /spec/replicas 0"}},
 		"the chart's count, awake with one": {object: deployment(n(2), "2"), old: deployment(n(1), "2"), want: []string{"add /spec/replicas 1"}},
 		"the count that it has":             {object: deployment(n(0), "2"), old: deployment(n(0), "2")},
-		"another count":                     {object: deployment(n(5), "2"), old: deployment(n(0), "2"), want: []string{"add " + annotation + ` "5"`}},
-		"a count of zero":                   {object: deployment(n(0), "2"), old: deployment(n(2), "2")},
-		"no count, which is one":            {object: deployment(nil, "1"), old: deployment(n(0), "1"), want: []string{"add /spec/replicas 0"}},
-		"no count before":                   {object: deployment(n(3), "2"), old: deployment(nil, "2"), want: []string{"add " + annotation + ` "3"`}},
+		"another count": {
+			object: deployment(n(5), "2"), old: deployment(n(0), "2"), want: []string{"add " + annotation + ` "5"`},
+		},
+		"a count of zero":        {object: deployment(n(0), "2"), old: deployment(n(2), "2")},
+		"no count, which is one": {object: deployment(nil, "1"), old: deployment(n(0), "1"), want: []string{"add /spec/replicas 0"}},
+		"no count before": {
+			object: deployment(n(3), "2"), old: deployment(nil, "2"), want: []string{"add " + annotation + ` "3"`},
+		},
 		"a replace without annotations": {object: deployment(n(2), ""), old: deployment(n(0), "2"), want: []string{
 			"add /spec/replicas 0", `add /metadata/annotations {"scale-to-zero/replicas":"2"}`,
 		}},
@@ -81,7 +85,9 @@ func TestWorkloads(t *testing.T) {
 			manager: "kubectl-edit", object: deployment(n(2), "2"), old: deployment(n(0), "2"), want: []string{"add /spec/replicas 0"},
 			warned: "Deployment/web keeps 0 replicas",
 		},
-		"by a person, with a wish": {manager: "kubectl-edit", object: deployment(n(4), "2"), old: deployment(n(0), "2"), want: []string{"add " + annotation + ` "4"`}},
+		"by a person, with a wish": {
+			manager: "kubectl-edit", object: deployment(n(4), "2"), old: deployment(n(0), "2"), want: []string{"add " + annotation + ` "4"`},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var old runtime.Object
@@ -145,7 +151,9 @@ func TestUndecodable(t *testing.T) {
 				nil), false, http.StatusForbidden,
 		},
 		"an Ingress as it was": {
-			admitter[*networkingv1.Ingress]{clientgoscheme.Scheme, admitIngress}, func(r *admission.Request) { r.OldObject = broken }, ingress("web"), false, http.StatusForbidden,
+			admitter[*networkingv1.Ingress]{clientgoscheme.Scheme, admitIngress},
+			func(r *admission.Request) { r.OldObject = broken },
+			ingress("web"), false, http.StatusForbidden,
 		},
 		"a Service": {
 			admitter[*corev1.Service]{clientgoscheme.Scheme, admitService}, func(r *admission.Request) { r.Object = broken }, service(nil,
@@ -215,7 +223,9 @@ func ingress(backend string, change ...func(*networkingv1.Ingress)) *networkingv
 	i := &networkingv1.Ingress{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "Ingress"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "front", Labels: map[string]string{"scale-to-zero": "true"}},
-		Spec:       networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: backend}}},
+		Spec: networkingv1.IngressSpec{
+			DefaultBackend: &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: backend}},
+		},
 	}
 	for _, c := range change {
 		c(i)
@@ -237,14 +247,22 @@ func TestIngresses(t *testing.T) {
 		want        []string
 		warned      string
 	}{
-		"a new one":        {object: ingress("web")},
-		"a new copy":       {object: ingress("web-scale-to-zero", aliased), want: []string{"remove /metadata/annotations null", "replace " + backend + ` "web"`}},
-		"by our control":   {manager: injector.ManagedBy, object: ingress("web", aliased), old: ingress("web"), want: []string{"replace " + backend + ` "web-scale-to-zero"`}},
+		"a new one": {object: ingress("web")},
+		"a new copy": {
+			object: ingress("web-scale-to-zero", aliased), want: []string{"remove /metadata/annotations null", "replace " + backend + ` "web"`},
+		},
+		"by our control": {
+			manager: injector.ManagedBy, object: ingress("web", aliased), old: ingress("web"),
+			want: []string{"replace " + backend + ` "web-scale-to-zero"`},
+		},
 		"by somebody else": {object: ingress("web", aliased), old: ingress("web"), want: []string{"remove /metadata/annotations null"}},
 		"a chart again": {object: ingress("web"), old: ingress("web-scale-to-zero", aliased), want: []string{
 			`add /metadata/annotations {"scale-to-zero/aliases":"web=web-scale-to-zero"}`, "replace " + backend + ` "web-scale-to-zero"`,
 		}},
-		"given up": {manager: injector.ManagedBy, object: ingress("web-scale-to-zero"), old: ingress("web-scale-to-zero", aliased), want: []string{"replace " + backend + ` "web"`}},
+		"given up": {
+			manager: injector.ManagedBy, object: ingress("web-scale-to-zero"), old: ingress("web-scale-to-zero", aliased),
+			want: []string{"replace " + backend + ` "web"`},
+		},
 		"a setting that cannot be used": {
 			object: ingress("web", func(i *networkingv1.Ingress) { i.Annotations = map[string]string{"scale-to-zero/cooldown": "soon"} }),
 			denied: `scale-to-zero/cooldown: "soon"`,
@@ -255,7 +273,9 @@ func TestIngresses(t *testing.T) {
 			}),
 			denied: "set it on the Namespace",
 		},
-		"a label that says nothing": {object: ingress("web", func(i *networkingv1.Ingress) { i.Labels["scale-to-zero"] = "yes" }), denied: `label scale-to-zero: "yes"`},
+		"a label that says nothing": {
+			object: ingress("web", func(i *networkingv1.Ingress) { i.Labels["scale-to-zero"] = "yes" }), denied: `label scale-to-zero: "yes"`,
+		},
 		"not opted in": {object: ingress("web", func(i *networkingv1.Ingress) {
 			i.Labels, i.Annotations = nil, map[string]string{"scale-to-zero/cooldown": "1m"}
 		}), warned: "scale-to-zero/cooldown: no effect"},

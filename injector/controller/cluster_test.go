@@ -117,7 +117,8 @@ func newCluster(t *testing.T, objects ...client.Object) *cluster {
 	for _, i := range append(indexes(), index{&keda.ScaledObject{}, byTarget, scaledObjectTarget}) {
 		builder = builder.WithIndex(i.object, i.field, i.values)
 	}
-	builder = builder.WithIndex(&corev1.Event{}, "involvedObject.uid", func(o client.Object) []string { return []string{string(o.(*corev1.Event).InvolvedObject.UID)} }).
+	builder = builder.WithIndex(&corev1.Event{}, "involvedObject.uid",
+		func(o client.Object) []string { return []string{string(o.(*corev1.Event).InvolvedObject.UID)} }).
 		WithIndex(&corev1.Event{}, "reason", func(o client.Object) []string { return []string{o.(*corev1.Event).Reason} })
 	c.WithWatch = builder.WithInterceptorFuncs(c.funcs()).Build()
 	for _, o := range append([]client.Object{

@@ -390,9 +390,21 @@ func TestSkips(t *testing.T) {
 			[]client.Object{webService(), webDeployment(1), other},
 			"its selector matches the pods of Deployment/other and Deployment/web",
 		},
-		"a DaemonSet":   {[]client.Object{webService(), daemons}, "its pods are those of DaemonSet/daemons"},
-		"an HPA":        {[]client.Object{webService(), webDeployment(1), &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: target("web")}}, "HorizontalPodAutoscaler mine scales Deployment/web already"},
-		"another's HPA": {[]client.Object{webService(), webDeployment(1), &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: target("other")}}, ""},
+		"a DaemonSet": {[]client.Object{webService(), daemons}, "its pods are those of DaemonSet/daemons"},
+		"an HPA": {
+			[]client.Object{
+				webService(), webDeployment(1),
+				&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: target("web")},
+			},
+			"HorizontalPodAutoscaler mine scales Deployment/web already",
+		},
+		"another's HPA": {
+			[]client.Object{
+				webService(), webDeployment(1),
+				&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: target("other")},
+			},
+			"",
+		},
 		"a ScaledObject": {
 			[]client.Object{webService(), webDeployment(1), scaledObject("mine", "web")},
 			"ScaledObject mine scales Deployment/web already",

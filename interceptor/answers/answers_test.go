@@ -41,15 +41,19 @@ func TestAnswers(t *testing.T) {
 		text       string
 	}{
 		"held too long": {
-			&route.HoldTimeoutError{Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Waited: 300 * time.Second},
+			&route.HoldTimeoutError{
+				Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Waited: 300 * time.Second,
+			},
 			http.StatusGatewayTimeout, "10", "service shop/web: no pod of Deployment/web became ready while this request waited, for 5m0s",
 		},
 		"out of reach": {
 			&route.UnreachableError{
-				Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Ready: 1, Addr: "10.1.0.7:8080", Err: syscall.EHOSTUNREACH,
+				Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Ready: 1, Addr: "10.1.0.7:8080",
+				Err: syscall.EHOSTUNREACH,
 			},
 			http.StatusGatewayTimeout, "10",
-			"service shop/web: Deployment/web has 1 ready pod, but connecting to 10.1.0.7:8080 failed: no route to host; does a NetworkPolicy forbid it?",
+			"service shop/web: Deployment/web has 1 ready pod, but connecting to 10.1.0.7:8080 failed: no route to host; " +
+				"does a NetworkPolicy forbid it?",
 		},
 		"cannot start": {
 			&route.StartFailedError{
@@ -58,13 +62,15 @@ func TestAnswers(t *testing.T) {
 			},
 			http.StatusServiceUnavailable, "10", "Deployment/web (for service shop/web) cannot start: its image web:2 cannot be pulled.",
 		},
-		"too many held":      {fmt.Errorf("picking: %w", route.ErrTooManyHeld), http.StatusServiceUnavailable, "5", "too many requests wait"},
-		"draining":           {fmt.Errorf("waiting: %w", ErrDraining), http.StatusServiceUnavailable, "1", "shutting down"},
-		"client gone":        {fmt.Errorf("waiting: %w", context.Canceled), ClientGone, "", ""},
-		"deadline":           {context.DeadlineExceeded, http.StatusGatewayTimeout, "", "did not answer in time"},
-		"network timeout":    {&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, http.StatusGatewayTimeout, "", "did not answer in time"},
-		"reset":              {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, http.StatusBadGateway, "", "broke off"},
-		"unreadable answer":  {fmt.Errorf("reading: %w", &UnreadableError{"why"}), http.StatusBadGateway, "", "the app's answer is not HTTP: why."},
+		"too many held":   {fmt.Errorf("picking: %w", route.ErrTooManyHeld), http.StatusServiceUnavailable, "5", "too many requests wait"},
+		"draining":        {fmt.Errorf("waiting: %w", ErrDraining), http.StatusServiceUnavailable, "1", "shutting down"},
+		"client gone":     {fmt.Errorf("waiting: %w", context.Canceled), ClientGone, "", ""},
+		"deadline":        {context.DeadlineExceeded, http.StatusGatewayTimeout, "", "did not answer in time"},
+		"network timeout": {&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, http.StatusGatewayTimeout, "", "did not answer in time"},
+		"reset":           {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, http.StatusBadGateway, "", "broke off"},
+		"unreadable answer": {
+			fmt.Errorf("reading: %w", &UnreadableError{"why"}), http.StatusBadGateway, "", "the app's answer is not HTTP: why.",
+		},
 		"end without answer": {io.EOF, http.StatusBadGateway, "", "broke off"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -206,7 +212,8 @@ func TestWritersAgree(t *testing.T) {
 }
 
 func TestDraining(t *testing.T) {
-	if a := Draining(ErrDraining); a.Status != http.StatusServiceUnavailable || len(a.Fields) != 1 || a.Fields[0] != (Field{StateField, "starting"}) {
+	if a := Draining(ErrDraining); a.Status != http.StatusServiceUnavailable || len(a.Fields) != 1 ||
+		a.Fields[0] != (Field{StateField, "starting"}) {
 		t.Errorf("got %+v", a)
 	}
 }
@@ -216,7 +223,8 @@ func TestEndGRPC(t *testing.T) {
 	if EndGRPC(w, http.Header{"Content-Type": {"text/html"}}, io.EOF) || len(w.Header()) != 0 {
 		t.Error("what is no gRPC was ended as such")
 	}
-	if !EndGRPC(w, http.Header{"Content-Type": {"application/grpc"}}, context.DeadlineExceeded) || w.Header().Get("Trailer:Grpc-Status") != "4" {
+	if !EndGRPC(w, http.Header{"Content-Type": {"application/grpc"}}, context.DeadlineExceeded) ||
+		w.Header().Get("Trailer:Grpc-Status") != "4" {
 		t.Errorf("got %v", w.Header())
 	}
 }

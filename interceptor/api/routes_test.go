@@ -57,7 +57,8 @@ func TestRoutesOfAnotherVersion(t *testing.T) {
 	}
 	proxied := valid()
 	proxied.AffinityCookie, proxied.Ports[0].ProxyProtocol = "sid", true
-	if value, err := proxied.Encode(); err != nil || !strings.Contains(value, `"protocol":"auto","proxyProtocol":true}`) || !strings.Contains(value, `,"affinityCookie":"sid"`) {
+	if value, err := proxied.Encode(); err != nil || !strings.Contains(value, `"protocol":"auto","proxyProtocol":true}`) ||
+		!strings.Contains(value, `,"affinityCookie":"sid"`) {
 		t.Errorf("got %s, %v", value, err)
 	} else if got, err := DecodeRoutes(value); err != nil || !reflect.DeepEqual(got, proxied) {
 		t.Errorf("got %+v, %v", got, err)

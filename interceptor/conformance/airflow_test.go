@@ -30,7 +30,8 @@ func TestTriesThatAreGivenUp(t *testing.T) {
 	n, listen := serving(t, api.ProtocolAuto)
 	worker := client()
 	ask := func(ctx context.Context) (int, error) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodPatch, url(listen, "/execution/task-instances/1/run"), strings.NewReader(`{"pid":7}`))
+		request, err := http.NewRequestWithContext(ctx, http.MethodPatch, url(listen, "/execution/task-instances/1/run"),
+			strings.NewReader(`{"pid":7}`))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -133,7 +133,8 @@ func grpcUnary(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 func grpcFailure(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 	var trail metadata.MD
 	err := conn.Invoke(ctx, "/test.Echo/Unary", wrapperspb.String("fail"), new(wrapperspb.StringValue), grpc.Trailer(&trail))
-	if s := status.Convert(err); s.Code() != codes.FailedPrecondition || s.Message() != "not like this: ä%\n" || len(trail.Get("trail")) != 2 {
+	if s := status.Convert(err); s.Code() != codes.FailedPrecondition || s.Message() != "not like this: ä%\n" ||
+		len(trail.Get("trail")) != 2 {
 		t.Errorf("got %v, trailers %v", err, trail)
 	}
 	err = conn.Invoke(ctx, "/test.Echo/Nothing", wrapperspb.String("hello"), new(wrapperspb.StringValue))
@@ -310,7 +311,8 @@ func TestGRPCTrailersOnly(t *testing.T) {
 func TestGRPCAppGivesUp(t *testing.T) {
 	g := newGate()
 	n, listen := serving(t, api.ProtocolAuto, grpcPod(t, g))
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url(listen, "/test.Echo/Unary"), strings.NewReader("\x00\x00\x00\x00\x00"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url(listen, "/test.Echo/Unary"),
+		strings.NewReader("\x00\x00\x00\x00\x00"))
 	if err != nil {
 		t.Fatal(err)
 	}

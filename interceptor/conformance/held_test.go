@@ -35,15 +35,21 @@ func TestHeldHeader(t *testing.T) {
 		request, answer string
 		status          int
 	}{
-		"plain":            {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", ok("fine"), 200},
-		"HTTP/1.0":         {"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", ok("fine"), 200},
-		"no body":          {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n", 204},
-		"chunks":           {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n0\r\n\r\n", 200},
-		"hop by hop":       {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nContent-Length: 4\r\n\r\nfine", 200},
+		"plain":    {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", ok("fine"), 200},
+		"HTTP/1.0": {"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", ok("fine"), 200},
+		"no body":  {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n", 204},
+		"chunks": {
+			"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n0\r\n\r\n", 200,
+		},
+		"hop by hop": {
+			"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nContent-Length: 4\r\n\r\nfine", 200,
+		},
 		"an informational": {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok("fine"), 103},
-		"a long head":      {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 40000) + "\r\nContent-Length: 4\r\n\r\nfine", 200},
-		"a body":           {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", ok("fine"), 200},
-		"no HTTP at all":   {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "nonsense\r\n\r\n", 502},
+		"a long head": {
+			"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 40000) + "\r\nContent-Length: 4\r\n\r\nfine", 200,
+		},
+		"a body":         {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", ok("fine"), 200},
+		"no HTTP at all": {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "nonsense\r\n\r\n", 502},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, listen := serving(t, api.ProtocolAuto)

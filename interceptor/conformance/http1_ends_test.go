@@ -29,8 +29,12 @@ func TestWhatIsSentAgain(t *testing.T) {
 		"PATCH":            {"PATCH / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", false},
 		"own method":       {"PURGE / HTTP/1.1\r\nHost: h\r\n\r\n", false},
 		"GET in lowercase": {"get / HTTP/1.1\r\nHost: h\r\n\r\n", false},
-		"PUT, streamed":    {"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1000\r\n"+strings.Repeat("x", 0x1000)+"\r\n", 64) + "0\r\n\r\n", false},
-		"PUT, chunked":     {"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", true},
+		"PUT, streamed": {
+			"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1000\r\n"+strings.Repeat("x", 0x1000)+"\r\n", 64) +
+				"0\r\n\r\n",
+			false,
+		},
+		"PUT, chunked": {"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

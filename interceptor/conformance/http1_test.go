@@ -172,11 +172,15 @@ func TestHTTP10Clients(t *testing.T) {
 		"length, kept":           {"Host: h\r\nConnection: keep-alive\r\n", ok("fine"), true},
 		"length, kept, in upper": {"Host: h\r\nConnection: Keep-Alive\r\n", ok("fine"), true},
 		"no Host":                {"", ok("fine"), false},
-		"chunked":                {"Host: h\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nfi\r\n2;x\r\nne\r\n0\r\nSum: 1\r\n\r\n", false},
-		"chunked, kept":          {"Host: h\r\nConnection: keep-alive\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n0\r\n\r\n", false},
-		"until close":            {"Host: h\r\n", "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfine", false},
-		"hints":                  {"Host: h\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n" + ok("fine"), false},
-		"100":                    {"Host: h\r\nExpect: 100-continue\r\n", "HTTP/1.1 100 Continue\r\n\r\n" + ok("fine"), false},
+		"chunked": {
+			"Host: h\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nfi\r\n2;x\r\nne\r\n0\r\nSum: 1\r\n\r\n", false,
+		},
+		"chunked, kept": {
+			"Host: h\r\nConnection: keep-alive\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n0\r\n\r\n", false,
+		},
+		"until close": {"Host: h\r\n", "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfine", false},
+		"hints":       {"Host: h\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n" + ok("fine"), false},
+		"100":         {"Host: h\r\nExpect: 100-continue\r\n", "HTTP/1.1 100 Continue\r\n\r\n" + ok("fine"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, listen := before(t, func(c *wireConn) {

@@ -73,9 +73,11 @@ func TestIgnoredWhileAsleep(t *testing.T) {
 		head    bool
 		ends    bool
 	}{
-		"a kubelet":            {request: probing + "\r\n"},
-		"a scrape":             {request: "GET /metrics HTTP/1.1\r\nHost: h\r\nuser-agent: Prometheus/3.5.0\r\n\r\n"},
-		"a monitor":            {request: "GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: Mozilla/5.0+(compatible; UptimeRobot/2.0; http://www.uptimerobot.com/)\r\n\r\n"},
+		"a kubelet": {request: probing + "\r\n"},
+		"a scrape":  {request: "GET /metrics HTTP/1.1\r\nHost: h\r\nuser-agent: Prometheus/3.5.0\r\n\r\n"},
+		"a monitor": {
+			request: "GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: Mozilla/5.0+(compatible; UptimeRobot/2.0; http://www.uptimerobot.com/)\r\n\r\n",
+		},
 		"HEAD":                 {request: "HEAD / HTTP/1.1\r\nHost: h\r\nUser-Agent: GoogleHC/1.0\r\n\r\n", head: true},
 		"a path":               {request: "GET /ping HTTP/1.1\r\nHost: h\r\nUser-Agent: Mozilla/5.0\r\n\r\n"},
 		"paths":                {request: "GET /static/app.js?v=1 HTTP/1.1\r\nHost: h\r\n\r\n"},
@@ -154,7 +156,8 @@ func TestIgnoredWhileAsleepByHTTP2(t *testing.T) {
 		if body != want {
 			t.Errorf("%s: got %q", method, body)
 		}
-		if h := resp.Header; h.Get("Scale-To-Zero") != "asleep" || h.Get("Cache-Control") != "no-store" || !strings.Contains(h.Get("Content-Type"), "version=0.0.4") {
+		if h := resp.Header; h.Get("Scale-To-Zero") != "asleep" || h.Get("Cache-Control") != "no-store" ||
+			!strings.Contains(h.Get("Content-Type"), "version=0.0.4") {
 			t.Errorf("%s: got %v", method, h)
 		}
 	}
@@ -183,7 +186,8 @@ func TestIgnoredGRPC(t *testing.T) {
 		t.Errorf("the health check got %v, %v", health, err)
 	}
 	err = conn.Invoke(ctx, "/test.Echo/Unary", wrapperspb.String("hello"), new(wrapperspb.StringValue))
-	if st := status.Convert(err); st.Code() != codes.Unavailable || st.Message() != "scale-to-zero: Deployment/web is asleep; this request does not wake it." {
+	if st := status.Convert(err); st.Code() != codes.Unavailable ||
+		st.Message() != "scale-to-zero: Deployment/web is asleep; this request does not wake it." {
 		t.Errorf("another call got %v", err)
 	}
 	n.ignored(2)

@@ -594,7 +594,8 @@ func TestH2CDeadPod(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	got := make(chan string, 1)
 	go func() {
-		resp, err := (&http.Client{Transport: transport, Timeout: within}).Post(url(listen, "/"), "application/grpc", strings.NewReader("payload"))
+		resp, err := (&http.Client{Transport: transport, Timeout: within}).Post(url(listen, "/"), "application/grpc",
+			strings.NewReader("payload"))
 		if err != nil {
 			got <- err.Error()
 			return

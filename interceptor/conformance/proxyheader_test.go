@@ -27,7 +27,9 @@ func proxied(t *testing.T) net.Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &proxyproto.Listener{Listener: l, ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil }}
+	return &proxyproto.Listener{
+		Listener: l, ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil },
+	}
 }
 
 func withProxyHeader(s route.Service) route.Service {

@@ -52,7 +52,8 @@ func TestOutOfReach(t *testing.T) {
 		t.Errorf("another Service: %v", err)
 	}
 
-	want := "Deployment/web has 1 ready pod, but connecting to " + addr + " failed: connection refused; does the app listen there, or does a NetworkPolicy reject it?\n"
+	want := "Deployment/web has 1 ready pod, but connecting to " + addr +
+		" failed: connection refused; does the app listen there, or does a NetworkPolicy reject it?\n"
 	h2 := &http.Transport{Protocols: new(http.Protocols)}
 	h2.Protocols.SetUnencryptedHTTP2(true)
 	defer h2.CloseIdleConnections()

@@ -165,13 +165,15 @@ func TestAnswersWithoutABody(t *testing.T) {
 		"HEAD, chunked":        {"HEAD", "200 OK\r\nTransfer-Encoding: chunked\r\n", nil},
 		"HEAD, nothing":        {"HEAD", "200 OK\r\nX: 1\r\n", []string{"x: 1"}},
 		"HEAD of what is gone": {"HEAD", "404 Not Found\r\nContent-Length: 9\r\n", []string{"content-length: 9"}},
-		"HEAD, encoded":        {"HEAD", "200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n", []string{"content-encoding: gzip", "content-length: 5"}},
-		"204":                  {"GET", "204 No Content\r\nX: 1\r\n", []string{"x: 1"}},
-		"204 to DELETE":        {"DELETE", "204 No Content\r\nX: 1\r\n", []string{"x: 1"}},
-		"304":                  {"GET", "304 Not Modified\r\nETag: \"x\"\r\n", []string{"etag: \"x\""}},
-		"304 with a length":    {"GET", "304 Not Modified\r\nContent-Length: 1234\r\n", []string{"content-length: 1234"}},
-		"304 with a type":      {"GET", "304 Not Modified\r\nContent-Type: text/css\r\n", []string{"content-type: text/css"}},
-		"length 0":             {"GET", "200 OK\r\nContent-Length: 0\r\n", []string{"content-length: 0"}},
+		"HEAD, encoded": {
+			"HEAD", "200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n", []string{"content-encoding: gzip", "content-length: 5"},
+		},
+		"204":               {"GET", "204 No Content\r\nX: 1\r\n", []string{"x: 1"}},
+		"204 to DELETE":     {"DELETE", "204 No Content\r\nX: 1\r\n", []string{"x: 1"}},
+		"304":               {"GET", "304 Not Modified\r\nETag: \"x\"\r\n", []string{"etag: \"x\""}},
+		"304 with a length": {"GET", "304 Not Modified\r\nContent-Length: 1234\r\n", []string{"content-length: 1234"}},
+		"304 with a type":   {"GET", "304 Not Modified\r\nContent-Type: text/css\r\n", []string{"content-type: text/css"}},
+		"length 0":          {"GET", "200 OK\r\nContent-Length: 0\r\n", []string{"content-length: 0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, listen := before(t, answering(func(m *message) string {

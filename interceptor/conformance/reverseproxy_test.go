@@ -169,7 +169,8 @@ func TestForwardedHeaders(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			arrived, _ := ask(t, p, listen, "GET / HTTP/1.1\r\nHost: h:8080\r\n"+tc.fields+"\r\n")
 			by := strings.Join(arrived.values("X-Forwarded-For"), ", ")
-			if host, proto := arrived.value("X-Forwarded-Host"), arrived.value("X-Forwarded-Proto"); by != tc.by || host != tc.host || proto != tc.proto {
+			if host, proto := arrived.value("X-Forwarded-Host"), arrived.value("X-Forwarded-Proto"); by != tc.by || host != tc.host ||
+				proto != tc.proto {
 				t.Errorf("got %q, %q, %q", by, host, proto)
 			}
 		})

@@ -67,7 +67,8 @@ func TestUpgrade(t *testing.T) {
 			if m.status() != 101 {
 				t.Fatalf("got %q", m.start)
 			}
-			if diff := cmp.Diff([]string{"connection: upgrade", "upgrade: " + strings.ToLower(tc.granted), "x: 1"}, folded(lower(m.without("Date")))); diff != "" {
+			if diff := cmp.Diff([]string{"connection: upgrade", "upgrade: " + strings.ToLower(tc.granted), "x: 1"},
+				folded(lower(m.without("Date")))); diff != "" {
 				t.Errorf("the answer's headers (-want +got):\n%s", diff)
 			}
 			arrived := p.requests()[0]

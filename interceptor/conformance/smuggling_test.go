@@ -84,11 +84,13 @@ func framings() map[string]badRequest {
 		"two lines of chunked":           {post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", chunks), unknown},
 		"identity and chunked, lines":    {post("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", chunks), unknown},
 		"chunked and identity, lines":    {post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", chunks), unknown},
-		"chunked by HTTP/1.0":            {"POST /bad HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, nil},
-		"chunked behind LF":              {post("X: y\nTransfer-Encoding: chunked\r\n", chunks), nil},
-		"chunked behind CR":              {post("X: y\rTransfer-Encoding: chunked\r\n", chunks), nil},
-		"chunked, folded":                {post("Transfer-Encoding:\r\n chunked\r\n", chunks), unknown},
-		"length, folded":                 {post("Content-Length:\r\n 5\r\n", body), nil},
+		"chunked by HTTP/1.0": {
+			"POST /bad HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, nil,
+		},
+		"chunked behind LF": {post("X: y\nTransfer-Encoding: chunked\r\n", chunks), nil},
+		"chunked behind CR": {post("X: y\rTransfer-Encoding: chunked\r\n", chunks), nil},
+		"chunked, folded":   {post("Transfer-Encoding:\r\n chunked\r\n", chunks), unknown},
+		"length, folded":    {post("Content-Length:\r\n 5\r\n", body), nil},
 	}
 }
 

@@ -291,7 +291,9 @@ func echoService(g *gate) *grpc.ServiceDesc {
 	}
 	return &grpc.ServiceDesc{
 		ServiceName: "test.Echo", HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "Unary", Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		Methods: []grpc.MethodDesc{{MethodName: "Unary", Handler: func(_ any, ctx context.Context, decode func(any) error,
+			_ grpc.UnaryServerInterceptor,
+		) (any, error) {
 			in := new(wrapperspb.StringValue)
 			if err := decode(in); err != nil {
 				return nil, err

@@ -146,7 +146,8 @@ func TestAffinityCookieOfTheApp(t *testing.T) {
 			v := w.visitor(protocol)
 			_, pod, set := v.get("/login")
 			used[pod] = true
-			if len(set) != 3 || !strings.HasPrefix(set[2], "scale-to-zero-") || !strings.HasSuffix(set[2], "; Path=/; HttpOnly; SameSite=Strict; Max-Age=600") {
+			if len(set) != 3 || !strings.HasPrefix(set[2], "scale-to-zero-") ||
+				!strings.HasSuffix(set[2], "; Path=/; HttpOnly; SameSite=Strict; Max-Age=600") {
 				t.Fatalf("by %s the login sets %q", protocol, set)
 			}
 			v.stays(pod, "/")
@@ -197,7 +198,8 @@ func TestAffinityCookieOfTheAppAlone(t *testing.T) {
 			body, _ := io.ReadAll(resp.Body)
 			_ = resp.Body.Close()
 			pods[string(body)]++
-			if set := resp.Header.Get("Set-Cookie"); !strings.HasPrefix(set, "scale-to-zero-") || !strings.HasSuffix(set, "; Path=/; HttpOnly; SameSite=Lax") {
+			if set := resp.Header.Get("Set-Cookie"); !strings.HasPrefix(set, "scale-to-zero-") ||
+				!strings.HasSuffix(set, "; Path=/; HttpOnly; SameSite=Lax") {
 				t.Fatalf("the answer sets %q", set)
 			}
 		}
@@ -298,7 +300,8 @@ func TestAffinityCookieChangesNoRequest(t *testing.T) {
 	if m := c.answer(); len(m.values("Set-Cookie")) != 1 {
 		t.Errorf("a visitor is told %q", m.lines)
 	}
-	if got := p.received(); !strings.Contains(got, "cookie:  a=b ;x; =; sid\r\n") || !strings.Contains(got, "Cookie: scale-to-zero-0=1; a=\"b\"\r\nCookie: c\r\n") {
+	if got := p.received(); !strings.Contains(got, "cookie:  a=b ;x; =; sid\r\n") ||
+		!strings.Contains(got, "Cookie: scale-to-zero-0=1; a=\"b\"\r\nCookie: c\r\n") {
 		t.Errorf("the app got %q", got)
 	}
 }

@@ -18,12 +18,20 @@ func TestBrowsersHeadersSentOn(t *testing.T) {
 		request, mode string
 		page          bool
 	}{
-		"a browser":                       {browser + "\r\n", api.PageAuto, true},
-		"auth_request":                    {"GET /auth HTTP/1.0\r\nHost: 10.96.0.7\r\nConnection: close\r\nAccept: text/html\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n\r\n", api.PageAuto, false},
-		"ForwardAuth":                     {browser + "X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /b\r\n\r\n", api.PageAuto, false},
-		"ForwardAuth, always":             {browser + "X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /b\r\n\r\n", api.PageAlways, false},
-		"a backend for a frontend":        {"GET / HTTP/1.1\r\nHost: web.shop.svc\r\nX-Forwarded-For: 198.18.0.9\r\nAccept: text/html\r\n\r\n", api.PageAuto, false},
-		"a proxy that passes all, always": {"GET / HTTP/1.1\r\nHost: web\r\nAccept: text/html\r\nAccept-Language: ko\r\n\r\n", api.PageAlways, true},
+		"a browser": {browser + "\r\n", api.PageAuto, true},
+		"auth_request": {
+			"GET /auth HTTP/1.0\r\nHost: 10.96.0.7\r\nConnection: close\r\nAccept: text/html\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: " +
+				"document\r\n\r\n",
+			api.PageAuto, false,
+		},
+		"ForwardAuth":         {browser + "X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /b\r\n\r\n", api.PageAuto, false},
+		"ForwardAuth, always": {browser + "X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /b\r\n\r\n", api.PageAlways, false},
+		"a backend for a frontend": {
+			"GET / HTTP/1.1\r\nHost: web.shop.svc\r\nX-Forwarded-For: 198.18.0.9\r\nAccept: text/html\r\n\r\n", api.PageAuto, false,
+		},
+		"a proxy that passes all, always": {
+			"GET / HTTP/1.1\r\nHost: web\r\nAccept: text/html\r\nAccept-Language: ko\r\n\r\n", api.PageAlways, true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, s := waits(t, time.Millisecond)

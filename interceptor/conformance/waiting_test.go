@@ -264,12 +264,14 @@ func TestWaitingPageByHTTP2(t *testing.T) {
 	}
 	resp, body := ask("Accept", "text/html")
 	if h := resp.Header; resp.StatusCode != 503 || !strings.Contains(body, "<main>") || h.Get("Scale-To-Zero") != "starting" ||
-		h.Get("Retry-After") != "2" || h.Get("Cache-Control") != "no-store" || h.Get("Content-Security-Policy") == "" || h.Get("Scale-To-Zero-Held") == "" {
+		h.Get("Retry-After") != "2" || h.Get("Cache-Control") != "no-store" || h.Get("Content-Security-Policy") == "" ||
+		h.Get("Scale-To-Zero-Held") == "" {
 		t.Errorf("got %d %v %.200q", resp.StatusCode, resp.Header, body)
 	}
 	var r page.Report
 	resp, body = ask("Scale-To-Zero-Wait", "")
-	if err := json.Unmarshal([]byte(body), &r); err != nil || resp.StatusCode != 200 || resp.Header.Get("Scale-To-Zero") != "starting" || r.State == "" {
+	if err := json.Unmarshal([]byte(body), &r); err != nil || resp.StatusCode != 200 || resp.Header.Get("Scale-To-Zero") != "starting" ||
+		r.State == "" {
 		t.Errorf("got %d %v %q", resp.StatusCode, resp.Header, body)
 	}
 	app := newWirePod(t, always(ok("fine")))
@@ -278,7 +280,8 @@ func TestWaitingPageByHTTP2(t *testing.T) {
 		s.Endpoints = map[string][]string{"http": {app.addr}}
 		n.set(s)
 	}()
-	if resp, body = ask("Scale-To-Zero-Wait", r.State+",0"); resp.Header.Get("Scale-To-Zero") != "ready" || !strings.Contains(body, `"ready":true`) {
+	if resp, body = ask("Scale-To-Zero-Wait", r.State+",0"); resp.Header.Get("Scale-To-Zero") != "ready" ||
+		!strings.Contains(body, `"ready":true`) {
 		t.Errorf("got %v %q", resp.Header, body)
 	}
 	app.mu.Lock()

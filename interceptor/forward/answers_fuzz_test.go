@@ -79,7 +79,8 @@ func repaired(b []byte) []byte {
 }
 
 // FuzzAnswers has a pod answer with any bytes, in two parts, and end. What the client reads is what net/http reads of
-// the pod's bytes, with its chunks repaired, or the beginning of it with an error at its end, or the engine's own answer that there was none.
+// the pod's bytes, with its chunks repaired, or the beginning of it with an error at its end, or the engine's own
+// answer that there was none.
 func FuzzAnswers(f *testing.F) {
 	for _, seed := range answerSeeds() {
 		f.Add([]byte(seed), uint16(0))
@@ -144,18 +145,22 @@ func answerSeeds() []string {
 		with("Transfer-Encoding: chunked\r\n", chunks), with("Transfer-Encoding: chunked\r\n", chunks[:12]),
 		with("Transfer-Encoding: chunked\r\n", "5\r\nhelloX\r\n0\r\n\r\n"), with("Transfer-Encoding: chunked\r\n", "5 \r\nhello\r\n0 \r\n\r\n"),
 		with("Transfer-Encoding: chunked\r\n", "5 ;a\nhello\n0\nA: b\n\n"+smuggled), with("A: \x1b[0m\x7f\r\nContent-Length: 2\r\n", "ok"),
-		with("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", chunks+smuggled), with("", "until the end"), with("Connection: close\r\n", ""),
+		with("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", chunks+smuggled), with("", "until the end"),
+		with("Connection: close\r\n", ""),
 		with("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"), with("Content-Length: 5\r\nContent-Length: 6\r\n", "hello"),
 		with("Content-Length: 5\r\nContent-Length: 05\r\n", "hello"), with("Content-Length : 5\r\n", "hello"),
-		with("Content-Length:\r\n 5\r\n", "hello"), with("A: b\n", "x"), "HTTP/1.1 200 OK\n\nhello", "HTTP/1.1 200 OK\n A: b\n\n", "HTTP/1.1 200\nA: b\n c\nContent-Length: 1\n\nx",
+		with("Content-Length:\r\n 5\r\n", "hello"), with("A: b\n", "x"), "HTTP/1.1 200 OK\n\nhello", "HTTP/1.1 200 OK\n A: b\n\n",
+		"HTTP/1.1 200\nA: b\n c\nContent-Length: 1\n\nx",
 		with("Transfer-Encoding: gzip, chunked\r\n", chunks), with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", chunks),
-		with("Transfer-Encoding: chunked\r\n", "0\r\nContent-Length: 5\r\n\r\n"), with("Connection: content-length\r\nContent-Length: 2\r\n", "ok"),
+		with("Transfer-Encoding: chunked\r\n", "0\r\nContent-Length: 5\r\n\r\n"),
+		with("Connection: content-length\r\nContent-Length: 2\r\n", "ok"),
 		"HTTP/1.0 200 OK\r\n\r\nhello", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
 		"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks,
 		"HTTP/1.1 100 Continue\r\n\r\n" + with("Content-Length: 2\r\n", "ok"), "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + with("", ""),
 		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\nbytes", "HTTP/1.1 100 Continue\r\n\r\n",
 		"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello", "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
-		"HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 20 OK\r\n\r\n", "SSH-2.0-x\r\n", "", "\r\n" + with("", ""), "HTTP/1.1 200 OK\r\n", "HTTP/1.1 999 \r\n\r\nx",
+		"HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 20 OK\r\n\r\n", "SSH-2.0-x\r\n", "", "\r\n" + with("", ""), "HTTP/1.1 200 OK\r\n",
+		"HTTP/1.1 999 \r\n\r\nx",
 		with("Content-Length: 100000\r\n", strings.Repeat("y", 60000)), with("Content-Length: 50000\r\n", strings.Repeat("y", 50000)),
 		with("X: "+strings.Repeat("z", 60000)+"\r\n", "x"),
 	}

@@ -59,11 +59,13 @@ func TestAskedAlike(t *testing.T) {
 			}
 			c.stick()
 			c.describe()
-			if (c.visit.Session != 0) != (head == post) || c.visit.Remote != want.visitor || strings.Contains(c.visit.Path, "?") || a.size() <= 0 && head != poll {
+			if (c.visit.Session != 0) != (head == post) || c.visit.Remote != want.visitor || strings.Contains(c.visit.Path, "?") ||
+				a.size() <= 0 && head != poll {
 				t.Errorf("%s: %+v of %d bytes", version, c.visit, a.size())
 			}
 		}
-		if one, two := calls["HTTP/1.1"], calls["HTTP/2"]; one.tab() != two.tab() || one.visit.Session != two.visit.Session || one.classify() != two.classify() {
+		if one, two := calls["HTTP/1.1"], calls["HTTP/2"]; one.tab() != two.tab() || one.visit.Session != two.visit.Session ||
+			one.classify() != two.classify() {
 			t.Errorf("%q is not the same by both", head)
 		}
 	}

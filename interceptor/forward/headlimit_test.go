@@ -72,7 +72,8 @@ func TestDefaultMaxHeaderBytes(t *testing.T) {
 			c := r.dial()
 			go writePieces(c, headOf("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n", size, true), 1<<20)
 			line, err := c.r.ReadString('\n')
-			if err != nil || strings.HasPrefix(line, "HTTP/1.1 200 ") != (size <= 64<<10) || size > 64<<10 && !strings.HasPrefix(line, "HTTP/1.1 431 ") {
+			if err != nil || strings.HasPrefix(line, "HTTP/1.1 200 ") != (size <= 64<<10) ||
+				size > 64<<10 && !strings.HasPrefix(line, "HTTP/1.1 431 ") {
 				t.Errorf("got %q, %v", line, err)
 			}
 		})

@@ -48,9 +48,14 @@ func (l *logged) one(t *testing.T, fault string) {
 // A fault in what serves one connection ends that one, and nothing of it stays behind.
 func TestRescueConnection(t *testing.T) {
 	for name, tc := range map[string]struct{ pod, request string }{
-		"a request":               {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", get},
-		"one with a body to come": {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nand so"},
-		"an upgraded connection":  {"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"},
+		"a request": {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", get},
+		"one with a body to come": {
+			"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nand so",
+		},
+		"an upgraded connection": {
+			"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+			"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log logged

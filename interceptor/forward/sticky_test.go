@@ -80,11 +80,15 @@ func TestSetCookie(t *testing.T) {
 		issued, https bool
 		want          string
 	}{
-		"a new visitor":                    {sticky: s, pod: pod},
-		"the app opens a session":          {sticky: s, pod: pod, issued: true, want: own + "; Path=/app; Secure"},
-		"the app renews the session":       {sticky: s, pod: pod, visit: route.Visit{Pin: pinned, Session: 1}, issued: true, want: own + "; Path=/app; Secure"},
-		"a session without our cookie":     {sticky: s, pod: pod, visit: route.Visit{Session: 1}, want: own + "; Path=/; HttpOnly; SameSite=Lax"},
-		"a session of a pod that has left": {sticky: s, pod: pod, visit: route.Visit{Session: 1, Pin: 5}, https: true, want: own + "; Path=/; HttpOnly; Secure; SameSite=None"},
+		"a new visitor":           {sticky: s, pod: pod},
+		"the app opens a session": {sticky: s, pod: pod, issued: true, want: own + "; Path=/app; Secure"},
+		"the app renews the session": {
+			sticky: s, pod: pod, visit: route.Visit{Pin: pinned, Session: 1}, issued: true, want: own + "; Path=/app; Secure",
+		},
+		"a session without our cookie": {sticky: s, pod: pod, visit: route.Visit{Session: 1}, want: own + "; Path=/; HttpOnly; SameSite=Lax"},
+		"a session of a pod that has left": {
+			sticky: s, pod: pod, visit: route.Visit{Session: 1, Pin: 5}, https: true, want: own + "; Path=/; HttpOnly; Secure; SameSite=None",
+		},
 		"a session that is pinned":         {sticky: s, pod: pod, visit: route.Visit{Session: 1, Pin: pinned}},
 		"a pod that has left answers":      {sticky: s, pod: left, visit: route.Visit{Session: 1}, issued: true},
 		"without a session cookie, pinned": {sticky: auto, pod: left, visit: route.Visit{Pin: pinned}},

@@ -118,12 +118,17 @@ func TestWatchInABubble(t *testing.T) {
 		gone          bool
 		wrote         string
 	}{
-		"it stays":                                {leaves: func(*fakeClient) {}},
-		"it goes":                                 {leaves: func(c *fakeClient) { c.gone = true }, gone: true},
-		"it ends its direction":                   {leaves: func(c *fakeClient) { c.half = true }, gone: true},
-		"it ends it with its last request":        {last: true, informs: true, leaves: func(c *fakeClient) { c.half = true }, wrote: "HTTP/1.1 100 Continue\r\n\r\n"},
-		"it ends it with its last, by HTTP/1.0":   {last: true, leaves: func(c *fakeClient) { c.half = true }},
-		"it has gone with its last request":       {last: true, informs: true, leaves: func(c *fakeClient) { c.half, c.answersReset = true, true }, gone: true, wrote: "HTTP/1.1 100 Continue\r\n\r\n"},
+		"it stays":              {leaves: func(*fakeClient) {}},
+		"it goes":               {leaves: func(c *fakeClient) { c.gone = true }, gone: true},
+		"it ends its direction": {leaves: func(c *fakeClient) { c.half = true }, gone: true},
+		"it ends it with its last request": {
+			last: true, informs: true, leaves: func(c *fakeClient) { c.half = true }, wrote: "HTTP/1.1 100 Continue\r\n\r\n",
+		},
+		"it ends it with its last, by HTTP/1.0": {last: true, leaves: func(c *fakeClient) { c.half = true }},
+		"it has gone with its last request": {
+			last: true, informs: true, leaves: func(c *fakeClient) { c.half, c.answersReset = true, true }, gone: true,
+			wrote: "HTTP/1.1 100 Continue\r\n\r\n",
+		},
 		"it goes after its last, by HTTP/1.0":     {last: true, leaves: func(c *fakeClient) { c.half, c.gone = true, true }, gone: true},
 		"it resets while another goroutine reads": {leaves: func(c *fakeClient) { c.reset = true }},
 	} {

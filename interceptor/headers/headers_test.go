@@ -301,9 +301,16 @@ func TestRequestOfHTTP2(t *testing.T) {
 		"Proxy-Authorization": {"x"}, "Keep-Alive": {"5"}, "Cookie": {"a", "b"},
 	}
 	for trusted, want := range map[int]http.Header{
-		AllHops: {"X-Forwarded-For": {"1, 2, 10.0.0.1"}, "X-Forwarded-Host": {"a"}, "X-Forwarded-Proto": {"https"}, "Te": {"trailers"}, "Cookie": {"a", "b"}},
-		1:       {"X-Forwarded-For": {"2, 10.0.0.1"}, "X-Forwarded-Host": {"a"}, "X-Forwarded-Proto": {"https"}, "Te": {"trailers"}, "Cookie": {"a", "b"}},
-		0:       {"X-Forwarded-For": {"10.0.0.1"}, "X-Forwarded-Host": {"h"}, "X-Forwarded-Proto": {"http"}, "Te": {"trailers"}, "Cookie": {"a", "b"}},
+		AllHops: {
+			"X-Forwarded-For": {"1, 2, 10.0.0.1"}, "X-Forwarded-Host": {"a"}, "X-Forwarded-Proto": {"https"}, "Te": {"trailers"},
+			"Cookie": {"a", "b"},
+		},
+		1: {
+			"X-Forwarded-For": {"2, 10.0.0.1"}, "X-Forwarded-Host": {"a"}, "X-Forwarded-Proto": {"https"}, "Te": {"trailers"}, "Cookie": {"a", "b"},
+		},
+		0: {
+			"X-Forwarded-For": {"10.0.0.1"}, "X-Forwarded-Host": {"h"}, "X-Forwarded-Proto": {"http"}, "Te": {"trailers"}, "Cookie": {"a", "b"},
+		},
 	} {
 		if diff := cmp.Diff(want, Request(in, "h", Way{"10.0.0.1", trusted})); diff != "" {
 			t.Errorf("with %d hops: %s", trusted, diff)

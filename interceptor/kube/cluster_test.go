@@ -190,7 +190,8 @@ func TestWatchCombinesSlices(t *testing.T) {
 		routeSlice(t, "web-v6", routes("web"), an("fd00::1", ready(true))),
 		withPort(endpointSlice("web-direct-1", "web-direct", api.RoleDirect,
 			an("10.1.0.1", ofPod("p1")), an("10.1.0.2", ready(false)), an("10.1.0.3", terminating)), "http", 8080),
-		withPort(endpointSlice("web-direct-2", "web-direct", api.RoleDirect, an("fd00::2", ready(true)), an("fd00::3", ofPod("p1"))), "http", 8081),
+		withPort(endpointSlice("web-direct-2", "web-direct", api.RoleDirect,
+			an("fd00::2", ready(true)), an("fd00::3", ofPod("p1"))), "http", 8081),
 		endpointSlice("peers", "interceptors", api.RoleInterceptor,
 			an("10.0.0.1", ofPod("me")), an("10.0.0.2", ofPod("you"), ready(false)), an("10.0.0.3", ofPod("they"), terminating)),
 		endpointSlice("peers-v6", "interceptors", api.RoleInterceptor, an("fd00::9", ofPod("you")), an("fd00::8", ofPod("me"))),
@@ -253,7 +254,10 @@ func TestWatchFollowsChanges(t *testing.T) {
 	eventually(t, "failing", func() bool { s, _ := sink.get("shop/web"); return cmp.Equal(want, s.Progress) })
 	failing.Annotations[api.ProgressAnnotation] = `{"stage":"unknown","failing":"no such image"}`
 	must(slices.Update(ctx, failing, metav1.UpdateOptions{}))
-	eventually(t, "not failing for what cannot be read", func() bool { s, _ := sink.get("shop/web"); return cmp.Equal(api.Progress{}, s.Progress) })
+	eventually(t, "not failing for what cannot be read", func() bool {
+		s, _ := sink.get("shop/web")
+		return cmp.Equal(api.Progress{}, s.Progress)
+	})
 
 	broken := own.DeepCopy()
 	broken.Annotations[api.RoutesAnnotation] = "{"
@@ -350,7 +354,8 @@ func TestOneEventForOneWake(t *testing.T) {
 	seen := map[string]string{}
 	for _, e := range list.Items {
 		seen[e.InvolvedObject.Kind+"/"+e.InvolvedObject.Name+"/"+string(e.InvolvedObject.UID)] = e.Message
-		if when := e.LastTimestamp.Sub(begin); when < 0 || when >= writeDelay || e.Reason != "WakeRequested" || e.Type != corev1.EventTypeNormal || e.Count != 1 {
+		if when := e.LastTimestamp.Sub(begin); when < 0 || when >= writeDelay || e.Reason != "WakeRequested" ||
+			e.Type != corev1.EventTypeNormal || e.Count != 1 {
 			t.Errorf("event %+v", e)
 		}
 	}
@@ -466,7 +471,8 @@ func TestScaleCustomResource(t *testing.T) {
 			patched := ""
 			custom.PrependReactor("patch", "rollouts", func(a clienttesting.Action) (bool, runtime.Object, error) {
 				p := a.(clienttesting.PatchAction)
-				patched = fmt.Sprintf("%s %s/%s %s/%s %s", p.GetResource().GroupVersion(), p.GetResource().Resource, p.GetSubresource(), p.GetNamespace(), p.GetName(), p.GetPatch())
+				patched = fmt.Sprintf("%s %s/%s %s/%s %s", p.GetResource().GroupVersion(), p.GetResource().Resource, p.GetSubresource(),
+					p.GetNamespace(), p.GetName(), p.GetPatch())
 				return true, &unstructured.Unstructured{Object: map[string]any{}}, nil
 			})
 			c := NewForClients(fake.NewClientset(), custom, Options{Log: logr.Discard()})
@@ -573,7 +579,8 @@ func TestOneWarning(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- second.Watch(ctx, newFakeSink()) }()
 	warning := scaler.Warning{
-		Namespace: "shop", Service: "web", ServiceUID: "u1", Reason: "PodsUnreachable", ID: "unreachable-s1", Message: "does a NetworkPolicy forbid it?",
+		Namespace: "shop", Service: "web", ServiceUID: "u1", Reason: "PodsUnreachable", ID: "unreachable-s1",
+		Message:  "does a NetworkPolicy forbid it?",
 		Workload: api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: "u2"},
 	}
 	first.Warn(warning)

@@ -104,7 +104,9 @@ func TestTargets(t *testing.T) {
 	s.Pods, s.Endpoints = 1, map[string][]string{"http": {"10.0.0.1:80"}}
 	table.SetService(s)
 	lines = exposed(t, r)
-	if i := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "scale_to_zero_cold_start_seconds"+of+" 1 in ") }); i < 0 {
+	if i := slices.IndexFunc(lines, func(line string) bool {
+		return strings.HasPrefix(line, "scale_to_zero_cold_start_seconds"+of+" 1 in ")
+	}); i < 0 {
 		t.Errorf("no cold start is exposed: %q", lines)
 	}
 	if slices.Contains(lines, "scale_to_zero_awake_seconds"+of+" 0") {

@@ -121,11 +121,13 @@ func TestKeptAwake(t *testing.T) {
 		n := w.notices[0]
 		want := "Deployment/web has not slept for 1h. Last seen, 2s ago: GET /api/tick from 10.1.0.9 (python-requests/2.32). " +
 			"Most frequent: the same, 1,800 of 1,804 requests in 1h, one every 2s (as one of 2 interceptors saw it). " +
-			"If these are no visits, leave them out by annotation scale-to-zero/ignore-paths: /api/tick or scale-to-zero/ignore-user-agents: python-requests/"
+			"If these are no visits, leave them out by annotation scale-to-zero/ignore-paths: /api/tick or scale-to-zero/ignore-user-agents: " +
+			"python-requests/"
 		if n.Message != want {
 			t.Errorf("got  %s\nwant %s", n.Message, want)
 		}
-		if n.Service != "web" || n.ServiceUID != "uid-web" || n.Reason != KeptAwake || n.Warning || n.Workload.Name != "web" || !strings.HasPrefix(n.ID, "kept-awake-") {
+		if n.Service != "web" || n.ServiceUID != "uid-web" || n.Reason != KeptAwake || n.Warning || n.Workload.Name != "web" ||
+			!strings.HasPrefix(n.ID, "kept-awake-") {
 			t.Errorf("%+v", n)
 		}
 		// It is repeated each hour, with what was seen since, and not once the app sleeps.
@@ -162,8 +164,12 @@ func TestNotKeptAwake(t *testing.T) {
 		"a short cool-down":         {cooldown: time.Second, pause: 500 * time.Millisecond, lasts: 9 * time.Minute},
 		"a short cool-down, longer": {cooldown: time.Second, pause: 500 * time.Millisecond, lasts: 11 * time.Minute, want: 1},
 		"by nobody's requests":      {cooldown: 5 * time.Minute, pause: 3 * time.Hour, lasts: 3 * time.Hour},
-		"it is never to sleep":      {cooldown: 5 * time.Minute, pause: time.Minute, lasts: 2 * time.Hour, change: func(r *api.Routes) { r.NeverSleeps = true }},
-		"it is being given back":    {cooldown: 5 * time.Minute, pause: time.Minute, lasts: 2 * time.Hour, change: func(r *api.Routes) { r.Retiring = true }},
+		"it is never to sleep": {
+			cooldown: 5 * time.Minute, pause: time.Minute, lasts: 2 * time.Hour, change: func(r *api.Routes) { r.NeverSleeps = true },
+		},
+		"it is being given back": {
+			cooldown: 5 * time.Minute, pause: time.Minute, lasts: 2 * time.Hour, change: func(r *api.Routes) { r.Retiring = true },
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -188,12 +194,19 @@ func TestKeptAwakeBy(t *testing.T) {
 	}{
 		"an event stream": {
 			sighting: route.Sighting{Method: []byte("GET"), Target: []byte("/events"), Client: client},
-			want:     []string{"Last seen, 1h", "GET /events from 2001:db8::7", "1 of 1 request in 1h, 1 of them open now", "scale-to-zero/ignore-paths: /events"},
+			want: []string{
+				"Last seen, 1h", "GET /events from 2001:db8::7", "1 of 1 request in 1h, 1 of them open now", "scale-to-zero/ignore-paths: /events",
+			},
 		},
 		"a WebSocket": {
-			sighting: route.Sighting{Method: []byte("GET"), Target: []byte("/api/live/ws?token=secret"), Agent: []byte("Mozilla/5.0 (X11)"), Client: client},
-			busy:     10 * time.Second,
-			want:     []string{"Busiest: the same, whose connection carried bytes and is open", "GET /api/live/... from 2001:db8::7 (Mozilla/5.0 (X11))", "ignore-paths: /api/live/*"},
+			sighting: route.Sighting{
+				Method: []byte("GET"), Target: []byte("/api/live/ws?token=secret"), Agent: []byte("Mozilla/5.0 (X11)"), Client: client,
+			},
+			busy: 10 * time.Second,
+			want: []string{
+				"Busiest: the same, whose connection carried bytes and is open", "GET /api/live/... from 2001:db8::7 (Mozilla/5.0 (X11))",
+				"ignore-paths: /api/live/*",
+			},
 		},
 		"a connection of bytes": {
 			sighting: route.Sighting{Client: client}, busy: 10 * time.Second,
@@ -245,7 +258,8 @@ func TestMessagesAreSafe(t *testing.T) {
 			}
 		}
 		if n := w.notices[1]; !n.Warning || n.ID != "gave-up-s1" || n.Reason != ClientsGaveUp ||
-			!strings.HasPrefix(n.Message, "3 requests for Service web gave up after about 1m while Deployment/web was starting; they would have been held for 5m.") {
+			!strings.HasPrefix(n.Message,
+				"3 requests for Service web gave up after about 1m while Deployment/web was starting; they would have been held for 5m.") {
 			t.Errorf("%+v", n)
 		}
 	})
@@ -253,7 +267,8 @@ func TestMessagesAreSafe(t *testing.T) {
 
 func TestShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0s", 3 * time.Millisecond: "3ms", 59*time.Second + 600*time.Millisecond: "1m", time.Second: "1s", 60 * time.Second: "1m", 61 * time.Second: "1m",
+		0: "0s", 3 * time.Millisecond: "3ms", 59*time.Second + 600*time.Millisecond: "1m", time.Second: "1s", 60 * time.Second: "1m",
+		61 * time.Second: "1m",
 		90 * time.Second: "2m", time.Hour: "1h", 61 * time.Minute: "1h1m", 25 * time.Hour: "25h",
 	} {
 		if got := short(d); got != want {

@@ -26,17 +26,28 @@ func TestIsSubrequest(t *testing.T) {
 		target, header string
 		want           bool
 	}{
-		"ingress-nginx":                   {"/auth", "X-Original-Url: https://app.example.com/a?b\nX-Original-Method: GET\nX-Auth-Request-Redirect: /a?b\nX-Sent-From: nginx-ingress-controller\n", true},
-		"Traefik":                         {"/verify", "X-Forwarded-Method: GET\nX-Forwarded-Uri: /a?b\nX-Forwarded-Host: app.example.com\n", true},
-		"Traefik, the same path":          {"/", "X-Forwarded-Method: GET\nX-Forwarded-Uri: /\n", true},
-		"Caddy":                           {"/api/authz/forward-auth", "X-Forwarded-Method: GET\nX-Forwarded-Uri: /a\n", true},
-		"oauth2-proxy's nginx":            {"/oauth2/auth", "X-Forwarded-Uri: /a?b\nX-Real-Ip: 10.0.0.1\n", true},
-		"Authelia's nginx":                {"/api/authz/auth-request", "X-Original-Method: GET\nX-Original-Url: https://app.example.com/a\n", true},
-		"the address before a rewrite":    {"/a?c", "X-Original-Uri: /a?b\n", false},
-		"the URL before a rewrite":        {"/a", "X-Original-Url: https://app.example.com/a?b\n", false},
-		"the root's":                      {"/", "X-Original-Url: https://app.example.com\n", false},
-		"an absolute target":              {"http://web/a", "X-Original-Uri: /a\n", false},
-		"an ingress":                      {"/a", "X-Forwarded-For: 10.0.0.1\nX-Forwarded-Host: web.example.com\nX-Forwarded-Proto: https\n", false},
+		"ingress-nginx": {
+			"/auth",
+			"X-Original-Url: https://app.example.com/a?b\nX-Original-Method: GET\nX-Auth-Request-Redirect: /a?b\nX-Sent-From: " +
+				"nginx-ingress-controller\n",
+			true,
+		},
+		"Traefik": {
+			"/verify", "X-Forwarded-Method: GET\nX-Forwarded-Uri: /a?b\nX-Forwarded-Host: app.example.com\n", true,
+		},
+		"Traefik, the same path": {"/", "X-Forwarded-Method: GET\nX-Forwarded-Uri: /\n", true},
+		"Caddy":                  {"/api/authz/forward-auth", "X-Forwarded-Method: GET\nX-Forwarded-Uri: /a\n", true},
+		"oauth2-proxy's nginx":   {"/oauth2/auth", "X-Forwarded-Uri: /a?b\nX-Real-Ip: 10.0.0.1\n", true},
+		"Authelia's nginx": {
+			"/api/authz/auth-request", "X-Original-Method: GET\nX-Original-Url: https://app.example.com/a\n", true,
+		},
+		"the address before a rewrite": {"/a?c", "X-Original-Uri: /a?b\n", false},
+		"the URL before a rewrite":     {"/a", "X-Original-Url: https://app.example.com/a?b\n", false},
+		"the root's":                   {"/", "X-Original-Url: https://app.example.com\n", false},
+		"an absolute target":           {"http://web/a", "X-Original-Uri: /a\n", false},
+		"an ingress": {
+			"/a", "X-Forwarded-For: 10.0.0.1\nX-Forwarded-Host: web.example.com\nX-Forwarded-Proto: https\n", false,
+		},
 		"a prefix that an ingress strips": {"/a", "X-Forwarded-Prefix: /web\n", false},
 	} {
 		if got := IsSubrequest(asked("h", tc.target, tc.header)); got != tc.want {

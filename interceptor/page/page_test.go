@@ -117,8 +117,11 @@ func TestWhy(t *testing.T) {
 		accept, reason, failing string
 		want                    string
 	}{
-		"in English":       {"en", "ImagePullBackOff", "its image x cannot be pulled", "its image x cannot be pulled"},
-		"in Korean":        {"ko", "ImagePullBackOff", "its image x cannot be pulled", "앱의 이미지를 내려받을 수 없습니다. (its image x cannot be pulled)"},
+		"in English": {"en", "ImagePullBackOff", "its image x cannot be pulled", "its image x cannot be pulled"},
+		"in Korean": {
+			"ko", "ImagePullBackOff", "its image x cannot be pulled",
+			"앱의 이미지를 내려받을 수 없습니다. (its image x cannot be pulled)",
+		},
 		"no words":         {"ko", "Other", "it is broken", "it is broken"},
 		"nothing keeps it": {"ko", "ImagePullBackOff", "", ""},
 	} {

@@ -22,7 +22,8 @@ func logged(t *testing.T) (*Pages, *[]string) {
 
 func TestThemes(t *testing.T) {
 	const theme = `<html lang="{{.Lang}}"><title>{{.Title}}</title><style nonce="{{.Nonce}}">b{color:red}</style>{{.Live}}
-		{{with .Why}}<b>{{.}}</b>{{else}}{{if and (eq .Stage "pulling") (not .Late) (gt .Usual 0)}}{{.App}} in {{.Namespace}}: {{.Usual}} s{{end}}{{end}}`
+		{{with .Why}}<b>{{.}}</b>{{else}}{{if and (eq .Stage "pulling") (not .Late) (gt .Usual 0)}}` +
+		`{{.App}} in {{.Namespace}}: {{.Usual}} s{{end}}{{end}}`
 	pages, log := logged(t)
 	pages.SetTheme("shop", theme)
 	render := func(w Wait) string { return string(pages.Render(w, "").Body) }

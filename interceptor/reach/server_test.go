@@ -144,12 +144,13 @@ func TestPods(t *testing.T) {
 		"one is reached, is no web": {[]string{nobody, good}, api.ProtocolTCP, reached},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := NewServer(Options{DialTimeout: 200 * time.Millisecond, ResetTimeout: 5 * time.Second, Service: func(namespace, name string) (route.Service, bool) {
+			service := func(namespace, name string) (route.Service, bool) {
 				return route.Service{
 					Routes:    api.Routes{Ports: []api.Port{{Name: "http", Protocol: tc.protocol}, {Name: "none"}}},
 					Endpoints: map[string][]string{"http": tc.pods},
 				}, namespace == "shop" && name == "web"
-			}})
+			}
+			s := NewServer(Options{DialTimeout: 200 * time.Millisecond, ResetTimeout: 5 * time.Second, Service: service})
 			if tc.want.GetResult() == pb.Result_RESULT_REACHED && name != "one that answers" && name != "one that ends" {
 				s.options.ResetTimeout = 50 * time.Millisecond // they say nothing
 			}
@@ -168,7 +169,9 @@ func TestPods(t *testing.T) {
 
 // What anybody may call is bounded: in calls, and in pods that one call tries.
 func TestPodsIsBounded(t *testing.T) {
-	service := route.Service{Routes: api.Routes{Ports: []api.Port{{Name: "http"}}}, Endpoints: map[string][]string{"http": make([]string, 100)}}
+	service := route.Service{
+		Routes: api.Routes{Ports: []api.Port{{Name: "http"}}}, Endpoints: map[string][]string{"http": make([]string, 100)},
+	}
 	entered, release := make(chan struct{}), make(chan struct{})
 	s := NewServer(Options{Service: func(_, name string) (route.Service, bool) {
 		if name == "slow" {

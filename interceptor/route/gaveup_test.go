@@ -37,15 +37,26 @@ func TestGaveUp(t *testing.T) {
 		pause time.Duration // between the starts
 		want  string
 	}{
-		"a proxy's time-out":          {after: []time.Duration{minute, minute + time.Second, minute}, want: "s0: 3 after 1m0s of 5m0s"},
-		"two are not many":            {after: []time.Duration{minute, minute}},
-		"people, at any time":         {after: []time.Duration{20 * time.Second, minute, 40 * time.Second, 90 * time.Second, 30 * time.Second}},
-		"people, at once":             {after: []time.Duration{time.Second, time.Second, time.Second, 2 * time.Second}},
-		"among people":                {after: []time.Duration{minute, 20 * time.Second, minute, 80 * time.Second, minute}, want: "s0: 3 after 1m0s of 5m0s"},
-		"once a start":                {after: []time.Duration{minute, minute, minute, minute, minute, minute, minute}, want: "s0: 3 after 1m0s of 5m0s"},
-		"one in each start":           {after: []time.Duration{minute, minute, minute}, start: func(i int) int { return i }, want: "s2: 3 after 1m0s of 5m0s"},
-		"again in a later start":      {after: []time.Duration{minute, minute, minute, minute, minute, minute}, start: func(i int) int { return i / 3 }, want: "s0: 3 after 1m0s of 5m0s s1: 3 after 1m0s of 5m0s"},
-		"days apart":                  {after: []time.Duration{minute, minute, minute}, start: func(i int) int { return i }, pause: 20 * time.Hour},
+		"a proxy's time-out":  {after: []time.Duration{minute, minute + time.Second, minute}, want: "s0: 3 after 1m0s of 5m0s"},
+		"two are not many":    {after: []time.Duration{minute, minute}},
+		"people, at any time": {after: []time.Duration{20 * time.Second, minute, 40 * time.Second, 90 * time.Second, 30 * time.Second}},
+		"people, at once":     {after: []time.Duration{time.Second, time.Second, time.Second, 2 * time.Second}},
+		"among people": {
+			after: []time.Duration{minute, 20 * time.Second, minute, 80 * time.Second, minute}, want: "s0: 3 after 1m0s of 5m0s",
+		},
+		"once a start": {
+			after: []time.Duration{minute, minute, minute, minute, minute, minute, minute}, want: "s0: 3 after 1m0s of 5m0s",
+		},
+		"one in each start": {
+			after: []time.Duration{minute, minute, minute}, start: func(i int) int { return i }, want: "s2: 3 after 1m0s of 5m0s",
+		},
+		"again in a later start": {
+			after: []time.Duration{minute, minute, minute, minute, minute, minute}, start: func(i int) int { return i / 3 },
+			want: "s0: 3 after 1m0s of 5m0s s1: 3 after 1m0s of 5m0s",
+		},
+		"days apart": {
+			after: []time.Duration{minute, minute, minute}, start: func(i int) int { return i }, pause: 20 * time.Hour,
+		},
 		"the interceptor's own doing": {after: []time.Duration{minute, minute, minute}, cause: errors.New("shutting down")},
 	} {
 		t.Run(name, func(t *testing.T) {

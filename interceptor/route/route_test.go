@@ -492,7 +492,9 @@ func TestLoopHandover(t *testing.T) {
 
 // What each request allocates where a pod is ready: nothing.
 func TestWarmPathAllocations(t *testing.T) {
-	for name, s := range map[string]Service{"plain": web(pods(2)...), "affinity": sticky(pods(2)...), "cookie": withCookie("sid", pods(2)...)} {
+	for name, s := range map[string]Service{
+		"plain": web(pods(2)...), "affinity": sticky(pods(2)...), "cookie": withCookie("sid", pods(2)...),
+	} {
 		t.Run(name, func(t *testing.T) { assertNoAllocations(t, s) })
 	}
 }

@@ -36,7 +36,8 @@ func TestWhatAServiceSays(t *testing.T) {
 		t.Errorf("synced %v, %v", f.IsSynced(), err)
 	}
 	r := f.route(10000)
-	if r.Protocol() != api.ProtocolHTTP || !r.ProxyProtocol() || r.WaitingPage() != api.PageNever || !r.Reach().Direct || r.SleepID() != "s1" ||
+	if r.Protocol() != api.ProtocolHTTP || !r.ProxyProtocol() || r.WaitingPage() != api.PageNever || !r.Reach().Direct ||
+		r.SleepID() != "s1" ||
 		r.Retiring() || !r.HasEndpoint() || r.Sticky() != nil {
 		t.Errorf("the route says something else: %+v", r.snap.Load().rules)
 	}
@@ -191,7 +192,9 @@ func TestNotes(t *testing.T) {
 func TestErrorsSayWhatHappened(t *testing.T) {
 	key := Key{Namespace: "shop", Workload: "Deployment/web"}
 	for want, err := range map[string]error{
-		"no pod of Deployment/web (for service shop/web) became ready within 1m0s": &HoldTimeoutError{Service: "shop/web", Target: key, Waited: time.Minute},
+		"no pod of Deployment/web (for service shop/web) became ready within 1m0s": &HoldTimeoutError{
+			Service: "shop/web", Target: key, Waited: time.Minute,
+		},
 		"Deployment/web is asleep":   &AsleepError{Target: key},
 		"Deployment/web is starting": &AsleepError{Target: key, Starting: true},
 		"no pod of Deployment/web (for service shop/web) is ready and answers": &DownError{Service: "shop/web", Target: key},
@@ -199,7 +202,9 @@ func TestErrorsSayWhatHappened(t *testing.T) {
 		"Deployment/web (for service shop/web) cannot start: no image": &StartFailedError{
 			Service: "shop/web", Target: key, Progress: api.Progress{Failing: "no image"},
 		},
-		"service shop/web: it is gone": &StartFailedError{Service: "shop/web", Target: key, Progress: api.Progress{Failing: "it is gone"}, Gone: true},
+		"service shop/web: it is gone": &StartFailedError{
+			Service: "shop/web", Target: key, Progress: api.Progress{Failing: "it is gone"}, Gone: true,
+		},
 	} {
 		if err.Error() != want {
 			t.Errorf("got %q, want %q", err, want)

@@ -24,7 +24,8 @@ func (s Sources) String() string {
 	var lines []string
 	for _, e := range s.Each {
 		v := e.Visit
-		lines = append(lines, fmt.Sprintf("%s %s more=%t %s %s: %d busy %d open %d, %s ago", v.Method, v.Path, e.More, v.Remote, v.Agent, e.Requests, e.Busy, e.Open, e.Last))
+		lines = append(lines, fmt.Sprintf("%s %s more=%t %s %s: %d busy %d open %d, %s ago", v.Method, v.Path, e.More, v.Remote, v.Agent,
+			e.Requests, e.Busy, e.Open, e.Last))
 	}
 	return fmt.Sprintf("%d in %s\n", s.All, s.Period) + strings.Join(lines, "\n")
 }
@@ -67,8 +68,9 @@ func TestSources(t *testing.T) {
 func TestPathPrefix(t *testing.T) {
 	long := "/" + strings.Repeat("a", 100)
 	for target, want := range map[string]string{
-		"/": "/", "/a": "/a", "/a/b": "/a/b", "/a/b/": "/a/b/+", "/a/b/c/d": "/a/b/+", "/a?b/c/d": "/a", "": "", "*": "/", "//": "//", "///": "///+",
-		long: long[:maxSourceText] + "+", "http://h/a/b/c": "/a/b/+", "http://h": "/",
+		"/": "/", "/a": "/a", "/a/b": "/a/b", "/a/b/": "/a/b/+", "/a/b/c/d": "/a/b/+", "/a?b/c/d": "/a", "": "", "*": "/", "//": "//",
+		"///": "///+",
+		long:  long[:maxSourceText] + "+", "http://h/a/b/c": "/a/b/+", "http://h": "/",
 	} {
 		prefix, more := pathPrefix([]byte(target))
 		if got := string(prefix) + map[bool]string{true: "+"}[more]; got != want {

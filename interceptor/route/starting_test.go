@@ -41,13 +41,26 @@ func TestStarting(t *testing.T) {
 		"woken":                        {{set: &asleep, wake: true, want: true}, {set: &pod, pass: 9 * time.Minute, want: true}, {set: &ready}},
 		"woken, without an address":    {{set: &asleep, wake: true, want: true}, {pass: 9 * time.Minute, want: true}, {pass: time.Minute}},
 		"woken by another interceptor": {{set: &asleep}, {set: &pod, want: true}, {pass: 9 * time.Minute, want: true}, {pass: time.Minute}},
-		"the injector says so":         {{set: &asleep}, {set: &word, want: true}, {set: &pod, pass: 9 * time.Minute, want: true}, {pass: time.Minute}},
-		"found starting":               {{set: &pod, want: true}},
-		"found ready":                  {{set: &ready}},
-		"its pod starts again":         {{set: &ready}, {set: &pod, pass: 9 * time.Minute, want: true}, {pass: time.Minute}, {set: &ready}, {set: &pod, want: true}},
-		"its pods are replaced":        {{set: &ready}, {set: &asleep, pass: time.Minute, want: true}, {set: &pod, pass: 9 * time.Minute, want: true}, {set: &ready}},
-		"its pods come and go":         {{set: &word, want: true}, {set: &pod, pass: 5 * time.Minute, want: true}, {set: &word, pass: 4 * time.Minute, want: true}, {set: &pod, pass: time.Minute}},
-		"woken after a long sleep":     {{set: &ready}, {set: &asleep, pass: time.Hour}, {wake: true, want: true}, {set: &pod, pass: 9 * time.Minute, want: true}},
+		"the injector says so": {
+			{set: &asleep}, {set: &word, want: true}, {set: &pod, pass: 9 * time.Minute, want: true}, {pass: time.Minute},
+		},
+		"found starting": {{set: &pod, want: true}},
+		"found ready":    {{set: &ready}},
+		"its pod starts again": {
+			{set: &ready}, {set: &pod, pass: 9 * time.Minute, want: true}, {pass: time.Minute}, {set: &ready}, {set: &pod, want: true},
+		},
+		"its pods are replaced": {
+			{set: &ready}, {set: &asleep, pass: time.Minute, want: true}, {set: &pod, pass: 9 * time.Minute, want: true}, {set: &ready},
+		},
+		"its pods come and go": {
+			{set: &word, want: true},
+			{set: &pod, pass: 5 * time.Minute, want: true},
+			{set: &word, pass: 4 * time.Minute, want: true},
+			{set: &pod, pass: time.Minute},
+		},
+		"woken after a long sleep": {
+			{set: &ready}, {set: &asleep, pass: time.Hour}, {wake: true, want: true}, {set: &pod, pass: 9 * time.Minute, want: true},
+		},
 		"another's after a long sleep": {{set: &ready}, {set: &asleep, pass: time.Hour}, {set: &pod, pass: 9 * time.Minute, want: true}},
 		"put to sleep in its start":    {{set: &pod, want: true}, {set: &asleep, pass: time.Hour}, {set: &pod, want: true}},
 		"it cannot start":              {{set: &pod, want: true}, {set: &fails}, {pass: api.FailingFor, want: true}},

@@ -105,7 +105,9 @@ func TestPodIDs(t *testing.T) {
 }
 
 func TestParsePodIDTakesNothingElse(t *testing.T) {
-	for _, value := range []string{"", "0000000000000000", "00000000000000a", "00000000000000a00", "000000000000000G", "000000000000000A", "10.0.0.1"} {
+	for _, value := range []string{
+		"", "0000000000000000", "00000000000000a", "00000000000000a00", "000000000000000G", "000000000000000A", "10.0.0.1",
+	} {
 		if id := ParsePodID([]byte(value)); id != 0 {
 			t.Errorf("%q is %x", value, id)
 		}

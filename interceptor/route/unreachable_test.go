@@ -43,7 +43,8 @@ func TestUnreachable(t *testing.T) {
 		"refused": {
 			refused,
 			[]string{"10.0.0.1:80"},
-			"Deployment/web has 1 ready pod, but connecting to 10.0.0.1:80 failed: connection refused; does the app listen there, or does a NetworkPolicy reject it?",
+			"Deployment/web has 1 ready pod, but connecting to 10.0.0.1:80 failed: connection refused; does the app listen there, " +
+				"or does a NetworkPolicy reject it?",
 			refusedFor,
 		},
 	} {
@@ -72,7 +73,8 @@ func TestUnreachable(t *testing.T) {
 				if !errors.As(err, &unreachable) || unreachable.Error() != tc.says || time.Since(began) < 2*time.Minute {
 					t.Errorf("after %s: %v", time.Since(began), err)
 				}
-				if len(reports) != 1 || reports[0] != "shop/web: "+tc.says || reported.Sub(began) < tc.reported || reported.Sub(began) > tc.reported+2*suspectMax {
+				if len(reports) != 1 || reports[0] != "shop/web: "+tc.says || reported.Sub(began) < tc.reported ||
+					reported.Sub(began) > tc.reported+2*suspectMax {
 					t.Errorf("reported after %s: %q", reported.Sub(began), reports)
 				}
 				if start := r.Start(); start.Progress.Failing != tc.says {

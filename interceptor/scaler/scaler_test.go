@@ -124,9 +124,13 @@ func TestActive(t *testing.T) {
 		"counted since a minute, asleep": {nil, false, 0, &fakePeers{idle: never, lost: never}, time.Minute, false},
 		"a peer was lost, up":            {awake, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, true},
 		"a peer was lost, asleep":        {nil, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, false},
-		"a peer was lost, pod not ready": {func(s *route.Service) { s.Pods = 1 }, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, true},
-		"a peer was lost a while ago":    {awake, false, 0, &fakePeers{idle: never, lost: 6 * time.Minute}, hour, false},
-		"retiring":                       {func(s *route.Service) { s.Routes.Retiring = true }, false, 0, &fakePeers{idle: never, lost: never}, hour, true},
+		"a peer was lost, pod not ready": {
+			func(s *route.Service) { s.Pods = 1 }, false, 0, &fakePeers{idle: never, lost: time.Minute}, hour, true,
+		},
+		"a peer was lost a while ago": {awake, false, 0, &fakePeers{idle: never, lost: 6 * time.Minute}, hour, false},
+		"retiring": {
+			func(s *route.Service) { s.Routes.Retiring = true }, false, 0, &fakePeers{idle: never, lost: never}, hour, true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -172,7 +176,13 @@ func TestInactiveAfter(t *testing.T) {
 		for _, step := range []struct {
 			pass         time.Duration
 			told, untold bool
-		}{{0, true, true}, {269 * time.Second, true, true}, {2 * time.Second, false, true}, {28 * time.Second, false, true}, {2 * time.Second, false, false}} {
+		}{
+			{0, true, true},
+			{269 * time.Second, true, true},
+			{2 * time.Second, false, true},
+			{28 * time.Second, false, true},
+			{2 * time.Second, false, false},
+		} {
 			advance(step.pass)
 			if told, untold := active(api.MetadataInactiveAfter, "4m30s"), active(); told != step.told || untold != step.untold {
 				t.Errorf("after %s more: active is %v, and %v without being told", step.pass, told, untold)
@@ -208,11 +218,13 @@ func TestPusher(t *testing.T) {
 		"at the edge, then with ticks only": {[]look{edge(idle), edge(waits), edge(waits), waits}, "-+.+"},
 		"at the edge although still active": {[]look{edge(busy), edge(waits)}, "++"},
 		"waiting is active":                 {[]look{{sight{waiting: true}, true}}, "+"},
-		"ever more rarely":                  {slices.Repeat([]look{waits}, 66), "++.+...+.......+...............+...............................+.."},
-		"not when it has taken":             {[]look{edge(waits), starts, starts, starts, waits}, "+...+"},
-		"soon again when pods have gone":    {[]look{waits, waits, waits, waits, starts, waits}, "++.+.+"},
-		"often again for the next wake":     {[]look{waits, waits, waits, waits, busy, waits, waits}, "++.+.++"},
-		"pods came and went unseen":         {[]look{waits, waits, waits, edge(again), again}, "++.++"},
+		"ever more rarely": {
+			slices.Repeat([]look{waits}, 66), "++.+...+.......+...............+...............................+..",
+		},
+		"not when it has taken":          {[]look{edge(waits), starts, starts, starts, waits}, "+...+"},
+		"soon again when pods have gone": {[]look{waits, waits, waits, waits, starts, waits}, "++.+.+"},
+		"often again for the next wake":  {[]look{waits, waits, waits, waits, busy, waits, waits}, "++.+.++"},
+		"pods came and went unseen":      {[]look{waits, waits, waits, edge(again), again}, "++.++"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := ""
@@ -280,7 +292,8 @@ func TestServerAnswersKEDA(t *testing.T) {
 	}
 	for _, bad := range []string{"", "0s", "-1m", "soon"} {
 		wrong := ref(api.MetadataWorkload, "Deployment/web", api.MetadataInactiveAfter, bad)
-		if _, err := client.IsActive(ctx, wrong); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), strconv.Quote(bad)) {
+		if _, err := client.IsActive(ctx, wrong); status.Code(err) != codes.InvalidArgument ||
+			!strings.Contains(err.Error(), strconv.Quote(bad)) {
 			t.Errorf("IsActive with inactive after %q: %v", bad, err)
 		}
 	}
@@ -294,11 +307,13 @@ func TestServerAnswersKEDA(t *testing.T) {
 	if err != nil || metrics.GetMetricValues()[0].GetMetricValueFloat() != 3 || metrics.GetMetricValues()[0].GetMetricValue() != 3 {
 		t.Errorf("GetMetrics: %v, %v; want 1 here and 2 at peers", metrics, err)
 	}
-	if _, err := client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: known, MetricName: "x"}); status.Code(err) != codes.InvalidArgument {
+	if _, err := client.GetMetrics(ctx,
+		&pb.GetMetricsRequest{ScaledObjectRef: known, MetricName: "x"}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("GetMetrics of an unknown metric: %v", err)
 	}
 	spec, err := client.GetMetricSpec(ctx, known)
-	if err != nil || spec.GetMetricSpecs()[0].GetMetricName() != api.MetricPendingRequests || spec.GetMetricSpecs()[0].GetTargetSizeFloat() != 50 {
+	if err != nil || spec.GetMetricSpecs()[0].GetMetricName() != api.MetricPendingRequests ||
+		spec.GetMetricSpecs()[0].GetTargetSizeFloat() != 50 {
 		t.Errorf("GetMetricSpec: %v, %v", spec, err)
 	}
 	for _, bad := range []string{"", "0", "-1", "many"} {
@@ -408,8 +423,14 @@ func TestWaker(t *testing.T) {
 		scales int64
 		warns  string // what each warning says
 	}{
-		"scaling is refused":              {false, false, &RefusedError{errors.New("quota")}, 1500 * time.Millisecond, 1, "Deployment/web cannot be woken: scaling it up is refused: quota"},
-		"scaling is refused for long":     {false, false, fmt.Errorf("x: %w", &RefusedError{errors.New("quota\nx")}), 10500 * time.Millisecond, 3, "Deployment/web cannot be woken: scaling it up is refused: quota?x"},
+		"scaling is refused": {
+			false, false, &RefusedError{errors.New("quota")}, 1500 * time.Millisecond, 1,
+			"Deployment/web cannot be woken: scaling it up is refused: quota",
+		},
+		"scaling is refused for long": {
+			false, false, fmt.Errorf("x: %w", &RefusedError{errors.New("quota\nx")}), 10500 * time.Millisecond, 3,
+			"Deployment/web cannot be woken: scaling it up is refused: quota?x",
+		},
 		"nobody listens":                  {false, false, nil, 1500 * time.Millisecond, 1, ""},
 		"nobody listens, slow":            {false, false, nil, 10500 * time.Millisecond, 3, ""}, // at 0, 2 and 6 s
 		"scaling fails":                   {false, false, errors.New("no"), 10500 * time.Millisecond, 3, ""},
@@ -611,7 +632,9 @@ func TestDescribe(t *testing.T) {
 		visit route.Visit
 		want  string
 	}{
-		"a visitor":     {route.Visit{Method: "GET", Path: "/login", Remote: "198.18.0.9:1", Agent: "curl/8.5"}, "GET /login from 198.18.0.9 (curl/8.5)"},
+		"a visitor": {
+			route.Visit{Method: "GET", Path: "/login", Remote: "198.18.0.9:1", Agent: "curl/8.5"}, "GET /login from 198.18.0.9 (curl/8.5)",
+		},
 		"query":         {route.Visit{Method: "GET", Path: "/a?token=1", Remote: "198.18.0.9"}, "GET /a from 198.18.0.9"},
 		"v6":            {route.Visit{Method: "GET", Path: "/", Remote: "[fd00::1]:80"}, "GET / from fd00::1"},
 		"v4 in v6":      {route.Visit{Method: "GET", Path: "/", Remote: "[::ffff:192.0.2.1]:80"}, "GET / from 192.0.2.1"},

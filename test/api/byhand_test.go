@@ -82,7 +82,8 @@ func TestReplicasByHand(t *testing.T) {
 			return c.Update(t.Context(), d, client.FieldOwner("kubectl-replace"))
 		}, true},
 		"kubectl rollout restart": {func() error {
-			patch := client.RawPatch("application/strategic-merge-patch+json", []byte(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}}}`))
+			patch := client.RawPatch("application/strategic-merge-patch+json", []byte(`{"spec":{"template":{"metadata":`+
+				`{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}}}`))
 			return c.Patch(t.Context(), a.deployment("web", 0), patch, client.FieldOwner("kubectl-rollout"))
 		}, false},
 		"Helm": {func() error {
@@ -146,7 +147,8 @@ func TestScaledToZeroByHand(t *testing.T) {
 	use := func(pending int64, idle time.Duration) *injector.Use {
 		return &injector.Use{Pending: pending, Idle: idle, Counted: 2 * time.Hour}
 	}
-	wakes := "The next request wakes it. To keep it there: kubectl annotate scaledobject -n " + a.ns + " web-deployment autoscaling.keda.sh/paused-replicas=0\n"
+	wakes := "The next request wakes it. To keep it there: kubectl annotate scaledobject -n " + a.ns +
+		" web-deployment autoscaling.keda.sh/paused-replicas=0\n"
 	asleep := func(by string, use *injector.Use, text string) {
 		t.Helper()
 		counts.setUse(use)
@@ -154,7 +156,8 @@ func TestScaledToZeroByHand(t *testing.T) {
 		a.told("Service", "web", "Asleep: Deployment/web "+text)
 		a.told("Deployment", "web", "Asleep: Deployment/web "+text)
 	}
-	if err := kube.Patch(t.Context(), a.deployment("web", 0), client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`)), client.FieldOwner("kubectl-edit")); err != nil {
+	if err := kube.Patch(t.Context(), a.deployment("web", 0),
+		client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`)), client.FieldOwner("kubectl-edit")); err != nil {
 		t.Fatal(err)
 	}
 	a.told("Service", "web", "Asleep: Deployment/web was scaled to zero by kubectl-edit, not for lack of requests. "+wakes)
@@ -166,25 +169,30 @@ func TestScaledToZeroByHand(t *testing.T) {
 	asleep("kubectl", use(1, 0), "has gone to zero replicas after 11m awake, in use until a moment ago. "+wakes)
 	again()
 	c.forward(12 * time.Minute)
-	asleep("kubectl", use(0, 40*time.Second), "was scaled to zero after 12m awake, not for lack of requests: it had been idle for less than 41s, and sleeps after 5m. "+wakes)
+	asleep("kubectl", use(0, 40*time.Second),
+		"was scaled to zero after 12m awake, not for lack of requests: it had been idle for less than 41s, and sleeps after 5m. "+wakes)
 	again()
 	c.forward(13 * time.Minute)
 	asleep("kubectl", use(0, time.Hour), "has gone to zero replicas after 13m awake: no requests for 5m; the next one wakes it\n")
 	again()
 	c.forward(20 * time.Second)
-	asleep("kubectl", use(0, time.Hour), "was scaled to zero after 20s awake, not for lack of requests: it had been idle for less than 21s, and sleeps after 5m. "+wakes)
+	asleep("kubectl", use(0, time.Hour),
+		"was scaled to zero after 20s awake, not for lack of requests: it had been idle for less than 21s, and sleeps after 5m. "+wakes)
 	again()
 	c.forward(14 * time.Minute)
 	asleep("kubectl", nil, "has gone to zero replicas after 14m awake. The next request wakes it\n")
 
 	again()
 	p.stop()
-	if err := kube.Delete(t.Context(), &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-deployment"}}); err != nil {
+	if err := kube.Delete(t.Context(), &keda.ScaledObject{
+		ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-deployment"},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	start(t, control) // which does not know for how long it has been awake
 	eventually(t, "it has seen the workload", a.scaled)
-	asleep("kubectl", use(0, 50*time.Second), "was scaled to zero, not for lack of requests: it had been idle for less than 51s, and sleeps after 5m. "+wakes)
+	asleep("kubectl", use(0, 50*time.Second),
+		"was scaled to zero, not for lack of requests: it had been idle for less than 51s, and sleeps after 5m. "+wakes)
 }
 
 // TestAsleepWithoutKEDA tells what the controller does itself from what is done by hand.
@@ -213,7 +221,8 @@ func TestAsleepWithoutKEDA(t *testing.T) {
 	a.told("Service", "web", "Awake: ")
 	c.forward(time.Minute)
 	a.scaleAs("kubectl", 0)
-	a.told("Service", "web", "Asleep: Deployment/web has gone to zero replicas after 1m awake, in use until a moment ago. The next request wakes it. "+
+	a.told("Service", "web", "Asleep: Deployment/web has gone to zero replicas after 1m awake, in use until a moment ago. "+
+		"The next request wakes it. "+
 		"To keep it there, opt it out first (label scale-to-zero=false)\n")
 }
 
@@ -289,8 +298,10 @@ func TestPaused(t *testing.T) {
 	const why = `ScaledObject web-deployment is paused (autoscaling.keda.sh/paused: "true")`
 	annotate(keda.PausedAnnotation, `"true"`)
 	a.progress("awake", pausedFor(why, false))
-	note := `Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused: "true"): scale-to-zero neither wakes it nor puts it to sleep. ` +
-		"Requests get 503 with this while it has no replicas. Resume: kubectl annotate scaledobject -n " + a.ns + " web-deployment autoscaling.keda.sh/paused-\n"
+	note := `Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused: "true"): ` +
+		`scale-to-zero neither wakes it nor puts it to sleep. ` +
+		"Requests get 503 with this while it has no replicas. Resume: kubectl annotate scaledobject -n " + a.ns +
+		" web-deployment autoscaling.keda.sh/paused-\n"
 	for kind, name := range map[string]string{"Service": "web", "Deployment": "web", "ScaledObject": "web-deployment"} {
 		a.told(kind, name, note)
 	}
@@ -325,7 +336,9 @@ func TestScaledObjectIsOurs(t *testing.T) {
 	a := newApp(t, 1)
 	a.takenOver()
 	c, w := warned(t)
-	cron := keda.Trigger{Type: "cron", Metadata: map[string]string{"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "1"}}
+	cron := keda.Trigger{
+		Type: "cron", Metadata: map[string]string{"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "1"},
+	}
 	undone := func() int { return strings.Count(events(t, a.ns, "Service", "web"), "ScaledObjectReset: ") }
 	change := func(change func(*keda.ScaledObject)) {
 		t.Helper()

@@ -88,11 +88,13 @@ func TestCustomResource(t *testing.T) {
 	if err := kube.Delete(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/workload":"Gallery.example.com/web"}}}`); err != nil {
+	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true"},` +
+		`"annotations":{"scale-to-zero/workload":"Gallery.example.com/web"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	a.told("Service", "web", "the API server knows no kind Gallery.example.com")
-	if _, err := envtest.InstallCRDs(env.Config, envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{galleries()}}); err != nil {
+	if _, err := envtest.InstallCRDs(env.Config,
+		envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{galleries()}}); err != nil {
 		t.Fatal(err)
 	}
 	gallery := a.gallery(3)
@@ -109,7 +111,8 @@ func TestCustomResource(t *testing.T) {
 	}
 	a.scaleGallery(gallery, 0)
 	a.told("Gallery", "web", "Asleep: ")
-	a.pod("web-1", metav1.OwnerReference{APIVersion: "example.com/v1", Kind: "Painting", Name: "web", UID: "1"}, corev1.PodStatus{ContainerStatuses: crashing()})
+	a.pod("web-1", metav1.OwnerReference{APIVersion: "example.com/v1", Kind: "Painting", Name: "web", UID: "1"},
+		corev1.PodStatus{ContainerStatuses: crashing()})
 	a.scaleGallery(gallery, 1)
 	a.told("Gallery", "web", "StartFailed: Gallery.example.com/web cannot start: container web has ended 3 times")
 	a.label("null")
@@ -180,7 +183,8 @@ func TestWorkloadForbidden(t *testing.T) {
 		})
 	})
 	controllers := user(t, "controllers", rbacv1.PolicyRule{
-		APIGroups: []string{"", "apps", "discovery.k8s.io", "networking.k8s.io", "autoscaling", "keda.sh"}, Resources: []string{"*"}, Verbs: []string{"*"},
+		APIGroups: []string{"", "apps", "discovery.k8s.io", "networking.k8s.io", "autoscaling", "keda.sh"}, Resources: []string{"*"},
+		Verbs: []string{"*"},
 	})
 	custom := rbacv1.PolicyRule{APIGroups: []string{"example.com"}, Resources: []string{"*"}, Verbs: []string{"*"}}
 	role := allow(t, "controllers", "custom-workloads", custom)
@@ -190,7 +194,8 @@ func TestWorkloadForbidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	gallery := a.gallery(2)
-	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/workload":"Gallery.example.com/web","scale-to-zero/hold-timeout":"1s"}}}`); err != nil {
+	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/workload":"Gallery.example.com/web",` +
+		`"scale-to-zero/hold-timeout":"1s"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	a.followTakeover()
@@ -206,7 +211,8 @@ func TestWorkloadForbidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "it is told", func() error {
-		if got := events(t, a.ns, "Service", "web"); strings.Count(got, "WorkloadForbidden: This Service stays redirected as it is: scale-to-zero may not read and scale galleries.example.com") != 1 {
+		if got := events(t, a.ns, "Service", "web"); strings.Count(got,
+			"WorkloadForbidden: This Service stays redirected as it is: scale-to-zero may not read and scale galleries.example.com") != 1 {
 			return fmt.Errorf("events: %q", got)
 		}
 		// Anything that has the Service looked at; the role's end takes the API server a moment.
@@ -215,7 +221,8 @@ func TestWorkloadForbidden(t *testing.T) {
 	listInterceptors(t, "198.18.0.3")
 	eventually(t, "its route follows the interceptors", func() error {
 		s, routes := a.routeSlice()
-		if len(s.Endpoints) != 1 || s.Endpoints[0].Addresses[0] != "198.18.0.3" || routes.Retiring || routes.Workload.UID != string(gallery.GetUID()) {
+		if len(s.Endpoints) != 1 || s.Endpoints[0].Addresses[0] != "198.18.0.3" || routes.Retiring ||
+			routes.Workload.UID != string(gallery.GetUID()) {
 			return fmt.Errorf("endpoints %v of %+v", s.Endpoints, routes)
 		}
 		return errors.Join(a.intercepted(), scaled())

@@ -26,7 +26,9 @@ func TestNamespaceTakesWhatVisitorsReach(t *testing.T) {
 	if err := a.patchNamespace(label); err != nil {
 		t.Fatal(err)
 	}
-	const why = "Not injected: only its namespace opts it in, and no Ingress, Gateway API route, load balancer or node port exposes it. To inject it, label it scale-to-zero=true; for all such Services, annotate the Namespace scale-to-zero/internal-services=true"
+	const why = "Not injected: only its namespace opts it in, and no Ingress, Gateway API route, " +
+		"load balancer or node port exposes it. To inject it, label it scale-to-zero=true; for all such Services, " +
+		"annotate the Namespace scale-to-zero/internal-services=true"
 	a.told("Service", "web", why)
 	if got := eventTypes(t, a.ns, "web", "InjectionSkipped"); !slices.Equal(got, []string{corev1.EventTypeNormal}) {
 		t.Errorf("the event is %v: its namespace is opted in, not this Service in particular", got)
@@ -63,7 +65,8 @@ func (a *app) given(when string) {
 	})
 	a.nativeSlice(true)
 	eventually(a.t, "nothing of ours is left "+when, a.nothingLeft)
-	if err := client.IgnoreNotFound(kube.Delete(a.t.Context(), &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-direct-native"}})); err != nil {
+	if err := client.IgnoreNotFound(kube.Delete(a.t.Context(),
+		&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-direct-native"}})); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -116,7 +119,9 @@ func routesCRD(kind, plural, version string) *apiextensionsv1.CustomResourceDefi
 			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: plural, Kind: kind, ListKind: kind + "List"},
 			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{
 				Name: version, Served: true, Storage: true,
-				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)}},
+				Schema: &apiextensionsv1.CustomResourceValidation{
+					OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)},
+				},
 			}},
 		},
 	}
@@ -124,7 +129,8 @@ func routesCRD(kind, plural, version string) *apiextensionsv1.CustomResourceDefi
 
 func deleteCRD(t *testing.T, name string) {
 	t.Helper()
-	if err := kube.Delete(context.Background(), &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}}); client.IgnoreNotFound(err) != nil {
+	if err := kube.Delete(context.Background(),
+		&apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}}); client.IgnoreNotFound(err) != nil {
 		t.Error(err)
 	}
 }

@@ -17,7 +17,9 @@ import (
 // frontIngress is an Ingress that asks for a sticky cookie.
 func (a *app) frontIngress() *networkingv1.Ingress {
 	return &networkingv1.Ingress{
-		ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "front", Annotations: map[string]string{"nginx.ingress.kubernetes.io/affinity": "cookie"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: a.ns, Name: "front", Annotations: map[string]string{"nginx.ingress.kubernetes.io/affinity": "cookie"},
+		},
 		Spec: networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{
 			Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}},
 		}},
@@ -50,7 +52,8 @@ func TestFrontIsWarned(t *testing.T) {
 	a.toldOnce("ClientAddress", `set annotation scale-to-zero/proxy-protocol: "2"`)
 	p.stop()
 	start(t, plane)
-	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/affinity-cookie":"sid","scale-to-zero/proxy-protocol":"80=2"}}}`); err != nil {
+	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/affinity-cookie":"sid",` +
+		`"scale-to-zero/proxy-protocol":"80=2"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the routes say so", func() error {

@@ -33,12 +33,15 @@ func (a *app) ingress(name string) *networkingv1.Ingress {
 		ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: name},
 		Spec: networkingv1.IngressSpec{
 			DefaultBackend: &fallback,
-			Rules: []networkingv1.IngressRule{{Host: name + ".example.com", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
-				Paths: []networkingv1.HTTPIngressPath{
-					path("/", backend("web", networkingv1.ServiceBackendPort{Name: "http"})),
-					path("/other", backend("other", networkingv1.ServiceBackendPort{Number: 80})),
-				},
-			}}}},
+			Rules: []networkingv1.IngressRule{{
+				Host: name + ".example.com",
+				IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
+					Paths: []networkingv1.HTTPIngressPath{
+						path("/", backend("web", networkingv1.ServiceBackendPort{Name: "http"})),
+						path("/other", backend("other", networkingv1.ServiceBackendPort{Number: 80})),
+					},
+				}},
+			}},
 		},
 	}
 	create(a.t, i)
@@ -48,7 +51,8 @@ func (a *app) ingress(name string) *networkingv1.Ingress {
 func (a *app) patchIngress(name, patch string) {
 	a.t.Helper()
 	i := &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: name}}
-	if err := kube.Patch(a.t.Context(), i, client.RawPatch("application/merge-patch+json", []byte(patch)), client.FieldOwner("kubectl-label")); err != nil {
+	if err := kube.Patch(a.t.Context(), i, client.RawPatch("application/merge-patch+json", []byte(patch)),
+		client.FieldOwner("kubectl-label")); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -98,13 +102,16 @@ func TestIngress(t *testing.T) {
 	}
 	var slice discoveryv1.EndpointSlice
 	a.get("web-scale-to-zero-scale-to-zero-ipv4", &slice)
-	if slice.Labels[discoveryv1.LabelServiceName] != alias.Name || len(slice.Endpoints) != 1 || slice.Endpoints[0].Addresses[0] != "198.18.0.2" {
+	if slice.Labels[discoveryv1.LabelServiceName] != alias.Name || len(slice.Endpoints) != 1 ||
+		slice.Endpoints[0].Addresses[0] != "198.18.0.2" {
 		t.Errorf("route slice: labels %v, endpoints %v", slice.Labels, slice.Endpoints)
 	}
-	a.told("Ingress", "front", "Requests through Ingress front to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 4m")
+	a.told("Ingress", "front",
+		"Requests through Ingress front to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 4m")
 
 	// Another Ingress shares the backend.
-	a.patchIngress("back", `{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/cooldown":"9m","scale-to-zero/hold-timeout":"2m"}}}`)
+	a.patchIngress("back",
+		`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/cooldown":"9m","scale-to-zero/hold-timeout":"2m"}}}`)
 	a.led("back", "other", "web-scale-to-zero")
 	eventually(t, "the settings of both count, and where they differ the later name's", func() error {
 		a.get("web-scale-to-zero-scale-to-zero-ipv4", &slice)

@@ -62,7 +62,8 @@ func (c *counts) set(active bool, pending int64, err error) {
 
 func installKEDA(t *testing.T) {
 	t.Helper()
-	if _, err := envtest.InstallCRDs(env.Config, envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{scaledObjects()}}); err != nil {
+	if _, err := envtest.InstallCRDs(env.Config,
+		envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{scaledObjects()}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -76,7 +77,8 @@ func withoutKEDA(t *testing.T) {
 
 func uninstallKEDA(t *testing.T) {
 	t.Helper()
-	if err := envtest.UninstallCRDs(env.Config, envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{scaledObjects()}}); err != nil {
+	if err := envtest.UninstallCRDs(env.Config,
+		envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{scaledObjects()}}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "KEDA's API is gone", func() error {
@@ -98,7 +100,8 @@ func TestWithoutKEDA(t *testing.T) {
 	c := &counts{err: errors.New("nobody answers")}
 	start(t, planeOptions{interceptors: &interceptors{}, counts: c})
 	a := newApp(t, 1)
-	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"1s","scale-to-zero/max-replicas":"3","scale-to-zero/target-pending-requests":"10"}}}`); err != nil {
+	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"1s","scale-to-zero/max-replicas":"3",` +
+		`"scale-to-zero/target-pending-requests":"10"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	a.label(`"true"`)
@@ -207,7 +210,9 @@ func TestGivenBackBesideAnother(t *testing.T) {
 			eventually(t, "the direct Service of the second is made", func() error {
 				return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web2-direct"}, &corev1.Service{})
 			})
-			a.slice("web2-direct-native", "web2-direct", map[string]string{discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io", injector.ServiceLabel: "web2", api.RoleLabel: api.RoleDirect}, true)
+			a.slice("web2-direct-native", "web2-direct", map[string]string{
+				discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io", injector.ServiceLabel: "web2", api.RoleLabel: api.RoleDirect,
+			}, true)
 			if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"1s"}}}`); err != nil {
 				t.Fatal(err)
 			}

@@ -39,7 +39,8 @@ func TestNamespace(t *testing.T) {
 	out := a.service()
 	out.Name, out.Labels[injector.OptInLabel] = "out", "false"
 	create(t, out)
-	if err := a.patchNamespace(`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/cooldown":"7m","scale-to-zero/hold-timeout":"3m"}}}`); err != nil {
+	if err := a.patchNamespace(`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/cooldown":"7m",` +
+		`"scale-to-zero/hold-timeout":"3m"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	a.followTakeover()

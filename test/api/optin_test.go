@@ -37,8 +37,10 @@ func TestEnabledAnnotation(t *testing.T) {
 	a.told("Service", "web", fmt.Sprintf("Undo: kubectl annotate service -n %s web scale-to-zero/enabled-", a.ns))
 	a.told("Service", "web", "kubectl port-forward, logs and exec find no pods behind service/web now: use deployment/web.")
 	for patch, want := range map[string]string{
-		`{"metadata":{"labels":{"scale-to-zero":"false"}}}`:          `annotation scale-to-zero/enabled: "true" is not allowed: label scale-to-zero is "false", and both have to agree`,
-		`{"metadata":{"annotations":{"scale-to-zero/enabled":"1"}}}`: `annotation scale-to-zero/enabled: "1" is not allowed: allowed is "true" or "false"`,
+		`{"metadata":{"labels":{"scale-to-zero":"false"}}}`: `annotation scale-to-zero/enabled: "true" is not allowed: ` +
+			`label scale-to-zero is "false", and both have to agree`,
+		`{"metadata":{"annotations":{"scale-to-zero/enabled":"1"}}}`: `annotation scale-to-zero/enabled: "1" is not allowed: ` +
+			`allowed is "true" or "false"`,
 	} {
 		if err := a.patch(patch); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", patch, err, want)
@@ -86,7 +88,8 @@ func TestHeadlessByItsIngress(t *testing.T) {
 	s := a.service()
 	s.Spec.ClusterIP, s.Labels[injector.OptInLabel] = corev1.ClusterIPNone, "true"
 	create(t, s)
-	a.told("Service", "web", "it is headless: its clients connect to pods by themselves. If visitors come through an Ingress, label the Ingress instead")
+	a.told("Service", "web",
+		"it is headless: its clients connect to pods by themselves. If visitors come through an Ingress, label the Ingress instead")
 	a.ingress("front")
 	a.told("Service", "web", fmt.Sprintf("Visitors come through an Ingress: kubectl label ingress -n %s front scale-to-zero=true", a.ns))
 	a.patchIngress("front", label)
@@ -132,14 +135,23 @@ func TestAdmissionWarnings(t *testing.T) {
 		o           client.Object
 		patch, want string
 	}{
-		{a.live(), `{"metadata":{"annotations":{"scale-to-zero/cooldown":"1m"}}}`, "scale-to-zero/cooldown: no effect unless the Service, its Namespace or an Ingress to it is opted in"},
+		{
+			a.live(), `{"metadata":{"annotations":{"scale-to-zero/cooldown":"1m"}}}`,
+			"scale-to-zero/cooldown: no effect unless the Service, its Namespace or an Ingress to it is opted in",
+		},
 		{a.live(), `{"metadata":{"annotations":{"scale-to-zero":"true"}}}`, "annotation scale-to-zero does nothing"},
 		{a.live(), `{"metadata":{"annotations":{"scale-to-zero":null,"scale-to-zero/enabled":"false"}}}`, ""},
 		{ingress, `{"metadata":{"annotations":{"scale-to-zero/cooldown":"1m"}}}`, "no effect unless the Ingress itself is opted in"},
 		{ingress, `{"metadata":{"labels":{"scale-to-zero":"true"}}}`, ""},
-		{ingress, `{"metadata":{"annotations":{"nginx.ingress.kubernetes.io/auth-url":"http://web/auth"}}}`, "annotation nginx.ingress.kubernetes.io/auth-url seems to name backend Service web"},
+		{
+			ingress, `{"metadata":{"annotations":{"nginx.ingress.kubernetes.io/auth-url":"http://web/auth"}}}`,
+			"annotation nginx.ingress.kubernetes.io/auth-url seems to name backend Service web",
+		},
 		{ns, `{"metadata":{"annotations":{"scale-to-zero/cooldown":"1m"}}}`, ""},
-		{ns, `{"metadata":{"annotations":{"scale-to-zero/internal-services":"true"}}}`, "scale-to-zero/internal-services: no effect unless the Namespace is opted in"},
+		{
+			ns, `{"metadata":{"annotations":{"scale-to-zero/internal-services":"true"}}}`,
+			"scale-to-zero/internal-services: no effect unless the Namespace is opted in",
+		},
 	} {
 		if err := c.Patch(t.Context(), tc.o, client.RawPatch("application/merge-patch+json", []byte(tc.patch))); err != nil {
 			t.Fatalf("%s: %v", tc.patch, err)
@@ -155,11 +167,13 @@ func TestIngressAnnotations(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	if err := a.patch(`{"metadata":{"annotations":{"prometheus.io/scrape":"true","traefik.ingress.kubernetes.io/service.serversscheme":"h2c"}}}`); err != nil {
+	if err := a.patch(`{"metadata":{"annotations":{"prometheus.io/scrape":"true",` +
+		`"traefik.ingress.kubernetes.io/service.serversscheme":"h2c"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	a.ingress("front")
-	const author = `"nginx.org/rewrites":"serviceName=web rewrite=/","nginx.org/websocket-services":"web,other","nginx.ingress.kubernetes.io/auth-url":"http://web/auth"`
+	const author = `"nginx.org/rewrites":"serviceName=web rewrite=/","nginx.org/websocket-services":"web,other",` +
+		`"nginx.ingress.kubernetes.io/auth-url":"http://web/auth"`
 	a.patchIngress("front", `{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{`+author+`}}}`)
 	a.directMade()
 	a.led("front", "other", "web-scale-to-zero")
@@ -174,11 +188,14 @@ func TestIngressAnnotations(t *testing.T) {
 	check("serviceName=web-scale-to-zero rewrite=/", "web-scale-to-zero,other")
 	for _, of := range []string{"Service", "Ingress"} {
 		name := map[string]string{"Service": "web", "Ingress": "front"}[of]
-		a.told(of, name, "AnnotationNotRewritten: annotation nginx.ingress.kubernetes.io/auth-url of Ingress front: it seems to name Service web, which the Ingress now reaches by web-scale-to-zero")
+		a.told(of, name,
+			"AnnotationNotRewritten: annotation nginx.ingress.kubernetes.io/auth-url of Ingress front: it seems to name Service web, "+
+				"which the Ingress now reaches by web-scale-to-zero")
 	}
 	alias := &corev1.Service{}
 	a.get("web-scale-to-zero", alias)
-	if _, scraped := alias.Annotations["prometheus.io/scrape"]; scraped || alias.Annotations["traefik.ingress.kubernetes.io/service.serversscheme"] != "h2c" {
+	if _, scraped := alias.Annotations["prometheus.io/scrape"]; scraped ||
+		alias.Annotations["traefik.ingress.kubernetes.io/service.serversscheme"] != "h2c" {
 		t.Errorf("the alias has annotations %v", alias.Annotations)
 	}
 	a.patchIngress("front", `{"metadata":{"annotations":{`+author+`}}}`) // the chart again
@@ -202,7 +219,8 @@ func TestNoVisitorYet(t *testing.T) {
 	visited.Labels = map[string]string{"app.kubernetes.io/instance": "release", "scale-to-zero": "true"}
 	visited.Annotations = map[string]string{"scale-to-zero/cooldown": "4s"}
 	create(t, visited)
-	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true","app.kubernetes.io/instance":"release"},"annotations":{"scale-to-zero/cooldown":"4s"}}}`); err != nil {
+	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true","app.kubernetes.io/instance":"release"},` +
+		`"annotations":{"scale-to-zero/cooldown":"4s"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the direct Service of front is made", func() error {
@@ -214,7 +232,10 @@ func TestNoVisitorYet(t *testing.T) {
 	a.followTakeover()
 	a.told("Service", "front", "Injected: ")
 	a.told("Service", "web", "NoVisitorYet: No request has come to Service web of late, and no Ingress")
-	a.told("Service", "web", fmt.Sprintf("then only a request wakes it. If it works without requests, as a worker or a scheduler does, keep it awake: kubectl annotate service -n %s web scale-to-zero/min-replicas=1", a.ns))
+	a.told("Service", "web",
+		fmt.Sprintf("then only a request wakes it. If it works without requests, as a worker or a scheduler does, keep it awake: "+
+			"kubectl annotate service -n %s web scale-to-zero/min-replicas=1",
+			a.ns))
 	made := direct.CreationTimestamp.Time
 	eventually(t, "the time for warnings is over", func() error {
 		if left := time.Until(made.Add(6 * time.Second)); left > 0 {

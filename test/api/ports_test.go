@@ -54,7 +54,8 @@ func TestPortsAndAffinity(t *testing.T) {
 	if a.get("web-direct", &same); same.ResourceVersion != direct.ResourceVersion {
 		t.Errorf("the direct Service was written, which has no clients: %+v", same.Spec)
 	}
-	must(`{"metadata":{"annotations":{"scale-to-zero/protocol":"db=tcp,81=auto"}},"spec":{"sessionAffinity":"None","sessionAffinityConfig":null,"ports":[
+	must(`{"metadata":{"annotations":{"scale-to-zero/protocol":"db=tcp,81=auto"}},
+		"spec":{"sessionAffinity":"None","sessionAffinityConfig":null,"ports":[
 		{"name":"http","port":80}, {"name":"grpc","port":81,"appProtocol":"kubernetes.io/h2c"}, {"name":"tls","port":443,"appProtocol":"https"},
 		{"name":"db","port":5432}, {"name":"mysql","port":3307}, {"name":"own","port":82,"appProtocol":"example.com/own"}]}}`)
 	says(false, map[string]string{"http": "auto", "grpc": "http", "tls": "tcp", "db": "tcp", "mysql": "tcp", "own": "auto"})
@@ -64,8 +65,10 @@ func TestPortsAndAffinity(t *testing.T) {
 
 	// What names a port that is not there is denied, whichever of the two is written.
 	for patch, want := range map[string]string{
-		`{"metadata":{"annotations":{"scale-to-zero/protocol":"5433=tcp"}}}`: `"5433=tcp" is not allowed: Service web has no port 5433; it has http (80), grpc (81)`,
-		`{"spec":{"ports":[{"name":"http","port":80}]}}`:                     `"db=tcp,81=auto" is not allowed: Service web has no port 81, db; it has http (80)`,
+		`{"metadata":{"annotations":{"scale-to-zero/protocol":"5433=tcp"}}}`: `"5433=tcp" is not allowed: Service web has no port 5433; ` +
+			`it has http (80), grpc (81)`,
+		`{"spec":{"ports":[{"name":"http","port":80}]}}`: `"db=tcp,81=auto" is not allowed: Service web has no port 81, db; ` +
+			`it has http (80)`,
 	} {
 		if err := a.patch(patch); !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want it denied with %s", err, want)
@@ -101,8 +104,10 @@ func TestAffinityThroughAnIngress(t *testing.T) {
 			a.get("web-scale-to-zero-scale-to-zero-ipv4", &slice)
 			routes, err := api.DecodeRoutes(slice.Annotations[api.RoutesAnnotation])
 			want := a.live().Spec.SessionAffinityConfig
-			if alias.Spec.SessionAffinity != tc.affinity || !cmp.Equal(alias.Spec.SessionAffinityConfig, want) || routes.ClientAffinity != (tc.affinity == corev1.ServiceAffinityClientIP) {
-				return errors.Join(err, fmt.Errorf("alias %s %v, routes %t", alias.Spec.SessionAffinity, alias.Spec.SessionAffinityConfig, routes.ClientAffinity))
+			if alias.Spec.SessionAffinity != tc.affinity || !cmp.Equal(alias.Spec.SessionAffinityConfig, want) ||
+				routes.ClientAffinity != (tc.affinity == corev1.ServiceAffinityClientIP) {
+				return errors.Join(err, fmt.Errorf("alias %s %v, routes %t", alias.Spec.SessionAffinity, alias.Spec.SessionAffinityConfig,
+					routes.ClientAffinity))
 			}
 			return nil
 		})

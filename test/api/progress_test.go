@@ -63,7 +63,9 @@ func replicaSet() metav1.OwnerReference {
 }
 
 func waiting(reason, message string) []corev1.ContainerStatus {
-	return []corev1.ContainerStatus{{Name: "web", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}}
+	return []corev1.ContainerStatus{
+		{Name: "web", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}},
+	}
 }
 
 func crashing() []corev1.ContainerStatus {
@@ -222,7 +224,9 @@ func TestStartFails(t *testing.T) {
 	a.takenOver()
 	a.sleeps()
 	a.scale(1)
-	first := a.pod("web-1-a", replicaSet(), corev1.PodStatus{ContainerStatuses: waiting("ImagePullBackOff", `Back-off pulling image "web:2": ErrImagePull: web:2: not found`)})
+	first := a.pod("web-1-a", replicaSet(), corev1.PodStatus{
+		ContainerStatuses: waiting("ImagePullBackOff", `Back-off pulling image "web:2": ErrImagePull: web:2: not found`),
+	})
 	got := a.progress("it fails", fails("ImagePullBackOff"))
 	if want := "its image web:2 cannot be pulled: there is no such image"; got.Failing != want || got.Stage != api.StagePulling {
 		t.Errorf("got %+v, want %s", got, want)
@@ -230,7 +234,9 @@ func TestStartFails(t *testing.T) {
 	once := func() {
 		t.Helper()
 		for _, kind := range []string{"Service", "Deployment"} {
-			a.told(kind, "web", "StartFailed: Deployment/web cannot start: its image web:2 cannot be pulled: there is no such image. Requests get 503 with this until it can. Check")
+			a.told(kind, "web",
+				"StartFailed: Deployment/web cannot start: its image web:2 cannot be pulled: there is no such image. "+
+					"Requests get 503 with this until it can. Check")
 			if got := events(t, a.ns, kind, "web"); strings.Count(got, "StartFailed: ") != 1 {
 				t.Errorf("events of the %s: %s", kind, got)
 			}
@@ -272,7 +278,8 @@ func TestStartFails(t *testing.T) {
 	// An app that has been up, and whose pod does not come back.
 	a.ready("web", 0)
 	second := a.pod("web-1-c", replicaSet(), corev1.PodStatus{ContainerStatuses: crashing()})
-	if err := kube.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-1-b"}}, client.GracePeriodSeconds(0)); err != nil {
+	if err := kube.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-1-b"}},
+		client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
 	a.progress("it crashes", fails("CrashLoopBackOff"))
@@ -322,7 +329,9 @@ func TestStartIsRefused(t *testing.T) {
 		d := &appsv1.Deployment{}
 		a.get("web", d)
 		d.Status.ObservedGeneration = d.Generation
-		d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: quota}}
+		d.Status.Conditions = []appsv1.DeploymentCondition{
+			{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: quota},
+		}
 		if err := kube.Status().Update(t.Context(), d); err != nil {
 			t.Fatal(err)
 		}

@@ -18,7 +18,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-const dropped = "the interceptors cannot connect to its pods on port 8080 (i/o timeout). If a NetworkPolicy restricts them, allow ingress from namespace scale-to-zero, pods app.kubernetes.io/component=interceptor,app.kubernetes.io/name=scale-to-zero;"
+const dropped = "the interceptors cannot connect to its pods on port 8080 (i/o timeout). If a NetworkPolicy restricts them, " +
+	"allow ingress from namespace scale-to-zero, pods app.kubernetes.io/component=interceptor,app.kubernetes.io/name=scale-to-zero;"
 
 // listedAs makes the interceptors' Service, whose selector a NetworkPolicy would name.
 func listedAs(t *testing.T) {

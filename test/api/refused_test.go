@@ -117,9 +117,13 @@ func TestRefusedWrites(t *testing.T) {
 		"a policy on EndpointSlices": {func(a *app) func() {
 			return a.deny("discovery.k8s.io", "v1", "endpointslices", "object.metadata.name != 'web-scale-to-zero-ipv4'",
 				&discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{}})
-		}, []string{"creating EndpointSlice web-scale-to-zero-ipv4 is refused: ", "not here", "Exempt objects with the label app.kubernetes.io/managed-by=scale-to-zero"}},
+		}, []string{
+			"creating EndpointSlice web-scale-to-zero-ipv4 is refused: ", "not here",
+			"Exempt objects with the label app.kubernetes.io/managed-by=scale-to-zero",
+		}},
 		"a policy on the user's Service": {func(a *app) func() {
-			return a.deny("", "v1", "services", "!has(object.metadata.annotations) || !('scale-to-zero/route' in object.metadata.annotations)", a.service())
+			return a.deny("", "v1", "services", "!has(object.metadata.annotations) || !('scale-to-zero/route' in object.metadata.annotations)",
+				a.service())
 		}, []string{"updating Service web is refused: ", "not here"}},
 		"a quota on ScaledObjects": {func(a *app) func() {
 			q := a.quota("count/scaledobjects.keda.sh", "0")

@@ -221,7 +221,8 @@ func TestEarlierVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}}
-	forget := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null}}}`, injector.ReplicasAnnotation))
+	forget := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null}}}`,
+		injector.ReplicasAnnotation))
 	if err := kube.Patch(t.Context(), d, forget, client.FieldOwner(injector.ManagedBy)); err != nil {
 		t.Fatal(err)
 	}

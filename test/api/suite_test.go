@@ -118,7 +118,9 @@ func scaledObjects() *apiextensionsv1.CustomResourceDefinition {
 }
 
 func mutating() *admissionregistrationv1.MutatingWebhookConfiguration {
-	inVersion := func(name, path, group, version, resource string, operations ...admissionregistrationv1.OperationType) admissionregistrationv1.MutatingWebhook {
+	inVersion := func(name, path, group, version, resource string,
+		operations ...admissionregistrationv1.OperationType,
+	) admissionregistrationv1.MutatingWebhook {
 		return admissionregistrationv1.MutatingWebhook{
 			Name: name + ".scale-to-zero.test", AdmissionReviewVersions: []string{"v1"},
 			SideEffects:   new(admissionregistrationv1.SideEffectClassNone),
@@ -132,7 +134,9 @@ func mutating() *admissionregistrationv1.MutatingWebhookConfiguration {
 			}},
 		}
 	}
-	one := func(name, path, group, resource string, operations ...admissionregistrationv1.OperationType) admissionregistrationv1.MutatingWebhook {
+	one := func(name, path, group, resource string,
+		operations ...admissionregistrationv1.OperationType,
+	) admissionregistrationv1.MutatingWebhook {
 		return inVersion(name, path, group, "v1", resource, operations...)
 	}
 	const create, update = admissionregistrationv1.Create, admissionregistrationv1.Update
@@ -230,7 +234,8 @@ func start(t *testing.T, o planeOptions) *plane {
 	}
 	if err := controller.Add(t.Context(), mgr, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
-		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, AliasLinger: time.Second, Counts: o.counts, Learned: o.learned, Now: o.now,
+		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, AliasLinger: time.Second, Counts: o.counts,
+		Learned: o.learned, Now: o.now,
 	}); err != nil {
 		t.Fatal(err)
 	}

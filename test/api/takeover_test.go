@@ -59,7 +59,8 @@ func TestTakeover(t *testing.T) {
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-deployment"}, so)
 	})
 	if *so.Spec.MinReplicaCount != 0 || *so.Spec.MaxReplicaCount != 2 || injector.Remembered(so.Annotations) != 2 {
-		t.Errorf("ScaledObject from %d to %d, remembers %d; want 0 to 2, 2", *so.Spec.MinReplicaCount, *so.Spec.MaxReplicaCount, injector.Remembered(so.Annotations))
+		t.Errorf("ScaledObject from %d to %d, remembers %d; want 0 to 2, 2", *so.Spec.MinReplicaCount, *so.Spec.MaxReplicaCount,
+			injector.Remembered(so.Annotations))
 	}
 	eventually(t, "an event says so", func() error {
 		for _, of := range [][2]string{{"Service", "web"}, {"Deployment", "web"}} {
@@ -84,7 +85,8 @@ func TestReapply(t *testing.T) {
 	apply := func() error {
 		s := a.service()
 		s.Labels[injector.OptInLabel] = "true"
-		return kube.Patch(t.Context(), s, client.Apply, client.FieldOwner("helm")) //nolint:staticcheck // typed apply configurations say the same in more words
+		//nolint:staticcheck // typed apply configurations say the same in more words
+		return kube.Patch(t.Context(), s, client.Apply, client.FieldOwner("helm"))
 	}
 	if err := kube.Delete(t.Context(), a.service()); err != nil {
 		t.Fatal(err)
@@ -161,7 +163,8 @@ func TestSettingsTakeEffect(t *testing.T) {
 	a := newApp(t, 1)
 	a.takenOver()
 	_, before := a.routeSlice()
-	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"20s","scale-to-zero/max-replicas":"4","scale-to-zero/ignore-paths":"/ping, /static/*"}}}`); err != nil {
+	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"20s","scale-to-zero/max-replicas":"4",` +
+		`"scale-to-zero/ignore-paths":"/ping, /static/*"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "they reach interceptors and KEDA", func() error {
@@ -224,7 +227,8 @@ func TestWorkloadAfterService(t *testing.T) {
 	}
 	a.label(`"true"`)
 	eventually(t, "the event says what is missing", func() error {
-		if got := events(t, a.ns, "Service", "web"); !strings.Contains(got, "no Deployment or StatefulSet has pods that its selector app=web matches") {
+		if got := events(t, a.ns, "Service", "web"); !strings.Contains(got,
+			"no Deployment or StatefulSet has pods that its selector app=web matches") {
 			return fmt.Errorf("events: %q", got)
 		}
 		return nil

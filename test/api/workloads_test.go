@@ -30,7 +30,8 @@ func TestReplicaGuard(t *testing.T) {
 		d := a.deployment("web", replicas)
 		d.ManagedFields = nil
 		change(d)
-		if err := kube.Patch(t.Context(), d, client.Apply, client.FieldOwner("helm"), client.ForceOwnership); err != nil { //nolint:staticcheck // there are no apply configurations for what is not typed
+		//nolint:staticcheck // there are no apply configurations for what is not typed
+		if err := kube.Patch(t.Context(), d, client.Apply, client.FieldOwner("helm"), client.ForceOwnership); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -111,7 +112,9 @@ func TestTwoServicesShareOneScaledObject(t *testing.T) {
 		s := second.DeepCopy()
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web2-direct"}, s)
 	})
-	a.slice("web2-direct-native", "web2-direct", map[string]string{discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io", injector.ServiceLabel: "web2", api.RoleLabel: api.RoleDirect}, true)
+	a.slice("web2-direct-native", "web2-direct", map[string]string{
+		discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io", injector.ServiceLabel: "web2", api.RoleLabel: api.RoleDirect,
+	}, true)
 	eventually(t, "the longer cool-down counts", func() error {
 		if n := initial(); n != 3600 {
 			return fmt.Errorf("it is %d s", n)

@@ -48,8 +48,12 @@ func newApp(t *testing.T, replicas int32) *app {
 
 // remove leaves nothing that the controllers of the next test would have to give back. There is no garbage collector here.
 func (a *app) remove() {
-	for _, o := range []client.Object{&networkingv1.Ingress{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &keda.ScaledObject{}, &appsv1.Deployment{}, &appsv1.StatefulSet{}} {
-		if err := kube.DeleteAllOf(context.Background(), o, client.InNamespace(a.ns)); client.IgnoreNotFound(err) != nil && !meta.IsNoMatchError(err) {
+	for _, o := range []client.Object{
+		&networkingv1.Ingress{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &keda.ScaledObject{}, &appsv1.Deployment{},
+		&appsv1.StatefulSet{},
+	} {
+		if err := kube.DeleteAllOf(context.Background(), o, client.InNamespace(a.ns)); client.IgnoreNotFound(err) != nil &&
+			!meta.IsNoMatchError(err) {
 			a.t.Error(err)
 		}
 	}
@@ -300,7 +304,9 @@ func listFamily(t *testing.T, family discoveryv1.AddressType, addresses ...strin
 		AddressType: family,
 	}
 	for _, address := range addresses {
-		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}})
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
+			Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+		})
 	}
 	if err := client.IgnoreNotFound(kube.Delete(context.Background(), s.DeepCopy())); err != nil {
 		t.Fatal(err)

@@ -66,16 +66,46 @@ func allLoads() []load {
 
 func allFigures() []figure {
 	return []figure{
-		{name: "cpu-get-vs-nginx", title: "CPU time a request, answers of 100 bytes", unit: "µs", load: "get", metric: "cpu", ours: ours, reference: nginx, goal: 1.2},
-		{name: "throughput-get-vs-reverseproxy", title: "Throughput, answers of 100 bytes", unit: "requests/s", load: "get", metric: "rate", ours: ours, reference: reverseProxy, more: true, goal: 0.334},
-		{name: "p99-vs-nginx", title: "99th percentile of latency at half of nginx's maximum rate", unit: "µs", load: "rate", metric: "p99", ours: ours, reference: nginx, mean: geometricMean, goal: 1.2},
-		{name: "download-vs-nginx", title: "Large answers", unit: "MB/CPU second", load: "download", metric: "bytes", ours: ours, reference: nginx, more: true, goal: 1.112},
-		{name: "upload-vs-nginx", title: "Large requests", unit: "MB/CPU second", load: "upload", metric: "bytes", ours: ours, reference: nginx, more: true, goal: 1.112},
-		{name: "cpu-tcp-vs-haproxy", title: "CPU time a request in TCP mode", unit: "µs", load: "tcp", metric: "cpu", ours: ours, reference: haproxy, goal: 1.2},
-		{name: "cpu-post-vs-nginx", title: "CPU time a request with a body of 1 KB", unit: "µs", load: "post", metric: "cpu", ours: ours, reference: nginx},
-		{name: "cpu-get-vs-haproxy", title: "CPU time a request, HAProxy in HTTP mode", unit: "µs", load: "get", metric: "cpu", ours: ours, reference: haproxy},
-		{name: "memory-idle-vs-nginx", title: "Resident memory of an idle connection", unit: "KB", load: "idle", metric: "memory", ours: ours, reference: nginx},
-		{name: "memory-held-vs-nginx-idle", title: "Resident memory of one of 10,000 held requests, and of an idle connection", unit: "KB", load: "held", metric: "memory", ours: ours, reference: nginx},
+		{
+			name: "cpu-get-vs-nginx", title: "CPU time a request, answers of 100 bytes", unit: "µs", load: "get", metric: "cpu", ours: ours,
+			reference: nginx, goal: 1.2,
+		},
+		{
+			name: "throughput-get-vs-reverseproxy", title: "Throughput, answers of 100 bytes", unit: "requests/s", load: "get", metric: "rate",
+			ours: ours, reference: reverseProxy, more: true, goal: 0.334,
+		},
+		{
+			name: "p99-vs-nginx", title: "99th percentile of latency at half of nginx's maximum rate", unit: "µs", load: "rate", metric: "p99",
+			ours: ours, reference: nginx, mean: geometricMean, goal: 1.2,
+		},
+		{
+			name: "download-vs-nginx", title: "Large answers", unit: "MB/CPU second", load: "download", metric: "bytes", ours: ours,
+			reference: nginx, more: true, goal: 1.112,
+		},
+		{
+			name: "upload-vs-nginx", title: "Large requests", unit: "MB/CPU second", load: "upload", metric: "bytes", ours: ours, reference: nginx,
+			more: true, goal: 1.112,
+		},
+		{
+			name: "cpu-tcp-vs-haproxy", title: "CPU time a request in TCP mode", unit: "µs", load: "tcp", metric: "cpu", ours: ours,
+			reference: haproxy, goal: 1.2,
+		},
+		{
+			name: "cpu-post-vs-nginx", title: "CPU time a request with a body of 1 KB", unit: "µs", load: "post", metric: "cpu", ours: ours,
+			reference: nginx,
+		},
+		{
+			name: "cpu-get-vs-haproxy", title: "CPU time a request, HAProxy in HTTP mode", unit: "µs", load: "get", metric: "cpu", ours: ours,
+			reference: haproxy,
+		},
+		{
+			name: "memory-idle-vs-nginx", title: "Resident memory of an idle connection", unit: "KB", load: "idle", metric: "memory", ours: ours,
+			reference: nginx,
+		},
+		{
+			name: "memory-held-vs-nginx-idle", title: "Resident memory of one of 10,000 held requests, and of an idle connection", unit: "KB",
+			load: "held", metric: "memory", ours: ours, reference: nginx,
+		},
 	}
 }
 

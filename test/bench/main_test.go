@@ -17,7 +17,9 @@ func TestParseOptions(t *testing.T) {
 		want func(options) bool
 		err  string
 	}{
-		"defaults":           {args: "", want: func(o options) bool { return o.rounds == 5 && o.duration == 4*time.Second && o.connections == 64 }},
+		"defaults": {
+			args: "", want: func(o options) bool { return o.rounds == 5 && o.duration == 4*time.Second && o.connections == 64 },
+		},
 		"the whole":          {args: "-rounds 3", want: func(o options) bool { return o.out == "test/bench" }},
 		"a part":             {args: "-only p99", want: func(o options) bool { return o.out == "bin" && o.only.MatchString("p99-vs-nginx") }},
 		"a check":            {args: "-check", want: func(o options) bool { return o.out == "bin" }},

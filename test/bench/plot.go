@@ -78,9 +78,11 @@ func (p plot) SVG() template.HTML {
 		fmt.Fprintf(&b, `<line class="grid" x1="%.1f" x2="%.1f" y1="14" y2="%d"/>`, x(v), x(v), bottom)
 		fmt.Fprintf(&b, `<text class="tick" x="%.1f" y="%d">%s</text>`, x(v), bottom+15, number(v))
 	}
-	fmt.Fprintf(&b, `<text class="unit" x="%d" y="%d">%s, %s</text>`, plotWidth-plotRight, bottom+31, template.HTMLEscapeString(p.unit), p.Better())
+	fmt.Fprintf(&b, `<text class="unit" x="%d" y="%d">%s, %s</text>`, plotWidth-plotRight, bottom+31, template.HTMLEscapeString(p.unit),
+		p.Better())
 	if at := p.goalAt(); at > 0 {
-		fmt.Fprintf(&b, `<line class="goal" x1="%.1f" x2="%.1f" y1="14" y2="%d"/><text class="goal" x="%.1f" y="10">goal</text>`, x(at), x(at), bottom, x(at))
+		fmt.Fprintf(&b, `<line class="goal" x1="%.1f" x2="%.1f" y1="14" y2="%d"/><text class="goal" x="%.1f" y="10">goal</text>`, x(at), x(at),
+			bottom, x(at))
 	}
 	for i, r := range p.rows {
 		p.draw(&b, r, 18+i*rowHeight+rowHeight/2, x)

@@ -71,7 +71,9 @@ func TestWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"3 rounds of 4s each", "<td class=\"missed\">missed", "≤ 0.334", "prefers-color-scheme: dark", "<th>Go<td>go1."} {
+	for _, want := range []string{
+		"3 rounds of 4s each", "<td class=\"missed\">missed", "≤ 0.334", "prefers-color-scheme: dark", "<th>Go<td>go1.",
+	} {
 		if !strings.Contains(string(html), want) {
 			t.Errorf("the page lacks %q", want)
 		}

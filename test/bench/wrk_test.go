@@ -53,7 +53,8 @@ func TestTool(t *testing.T) {
 	if out, err := tool(t.Context(), []string{"A=b"}, "sh", "-c", "echo $A; echo c >&2"); err != nil || out != "b\n" {
 		t.Errorf("got %q and %v", out, err)
 	}
-	if _, err := tool(t.Context(), nil, "sh", "-c", "echo broken >&2; exit 1"); err == nil || !strings.HasSuffix(err.Error(), "exit status 1: broken") {
+	if _, err := tool(t.Context(), nil, "sh", "-c", "echo broken >&2; exit 1"); err == nil ||
+		!strings.HasSuffix(err.Error(), "exit status 1: broken") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

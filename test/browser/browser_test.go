@@ -268,7 +268,8 @@ func (c *tab) keeps(name string) {
 // looks has a visitor's screen and language.
 func looks(language, scheme string, width, height int64) []action {
 	return []action{
-		command(emulation.SetUserAgentOverride, emulation.SetUserAgentOverrideParams{UserAgent: "Mozilla/5.0 (X11; Linux x86_64)", AcceptLanguage: language}),
+		command(emulation.SetUserAgentOverride,
+			emulation.SetUserAgentOverrideParams{UserAgent: "Mozilla/5.0 (X11; Linux x86_64)", AcceptLanguage: language}),
 		command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
 		}),
@@ -367,7 +368,8 @@ func TestPageBehindAProxy(t *testing.T) {
 // Without JavaScript the page loads itself again and again.
 func TestPageWithoutScripts(t *testing.T) {
 	a := newApp(t)
-	c := newTab(t, newBrowser(t), append(looks("en", "light", 390, 844), command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}))...)
+	c := newTab(t, newBrowser(t), append(looks("en", "light", 390, 844), command(emulation.SetScriptExecutionDisabled,
+		emulation.SetScriptExecutionDisabledParams{Value: true}))...)
 	c.do("opening it", chromedp.Navigate(a.url("127.0.0.1")))
 	c.shows("Waking it up")
 	a.is(api.StageStarting)

@@ -34,7 +34,9 @@ func TestCertManagerIsRefused(t *testing.T) {
 		apis []string
 		want []string
 	}{
-		"without its API": {v: withCertManager(), want: []string{"install cert-manager first", "leave certs.mode at self", "--api-versions cert-manager.io/v1"}},
+		"without its API": {
+			v: withCertManager(), want: []string{"install cert-manager first", "leave certs.mode at self", "--api-versions cert-manager.io/v1"},
+		},
 		"an issuer that nobody asks": {
 			v:    values{"certs": values{"issuerRef": values{"name": "platform"}}},
 			apis: []string{certManagerAPI}, want: []string{"certs.issuerRef is set, but certs.mode is self"},
@@ -131,9 +133,13 @@ func TestOwnIssuer(t *testing.T) {
 		ref  values
 		want cmmeta.IssuerReference
 	}{
-		"name":     {values{"name": "a"}, cmmeta.IssuerReference{Name: "a", Kind: "Issuer", Group: "cert-manager.io"}},
-		"kind":     {values{"name": "a", "kind": "ClusterIssuer"}, cmmeta.IssuerReference{Name: "a", Kind: "ClusterIssuer", Group: "cert-manager.io"}},
-		"external": {values{"name": "a", "kind": "B", "group": "c.example.com"}, cmmeta.IssuerReference{Name: "a", Kind: "B", Group: "c.example.com"}},
+		"name": {values{"name": "a"}, cmmeta.IssuerReference{Name: "a", Kind: "Issuer", Group: "cert-manager.io"}},
+		"kind": {
+			values{"name": "a", "kind": "ClusterIssuer"}, cmmeta.IssuerReference{Name: "a", Kind: "ClusterIssuer", Group: "cert-manager.io"},
+		},
+		"external": {
+			values{"name": "a", "kind": "B", "group": "c.example.com"}, cmmeta.IssuerReference{Name: "a", Kind: "B", Group: "c.example.com"},
+		},
 	} {
 		all := must4(t, values{"certs": values{"mode": "cert-manager", "issuerRef": tc.ref}})
 		certificates := only[*certmanagerv1.Certificate](all)
@@ -206,7 +212,9 @@ func TestCertManagerTakesRightsAway(t *testing.T) {
 		}
 	}
 	got := secretsAndConfigurations(must4(t, values{}), "controller")
-	for _, want := range []string{"create secrets/", "update secrets/scale-to-zero-webhook-cert", "patch mutatingwebhookconfigurations/scale-to-zero"} {
+	for _, want := range []string{
+		"create secrets/", "update secrets/scale-to-zero-webhook-cert", "patch mutatingwebhookconfigurations/scale-to-zero",
+	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("by itself the controller may %v, want %s", got, want)
 		}

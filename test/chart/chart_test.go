@@ -146,7 +146,8 @@ func TestLimits(t *testing.T) {
 			"--write-timeout=90s", "--trusted-hops=0", "--held-header=false", "--waiting-page-grace=1500ms",
 		}},
 		"values kept from a chart without them": {values{"interceptor": values{
-			"maxConnectionsPerRoute": nil, "maxHeaderBytes": nil, "readHeaderTimeout": nil, "idleTimeout": nil, "writeTimeout": nil, "trustedHops": nil, "heldHeader": nil,
+			"maxConnectionsPerRoute": nil, "maxHeaderBytes": nil, "readHeaderTimeout": nil, "idleTimeout": nil, "writeTimeout": nil,
+			"trustedHops": nil, "heldHeader": nil,
 			"waitingPageGrace": nil,
 		}}, nil},
 	} {
@@ -157,7 +158,8 @@ func TestLimits(t *testing.T) {
 			}
 			for pod, template := range templates(objects(t, r)) {
 				if len(tc.want) == 0 && slices.ContainsFunc(template.Spec.Containers[0].Args, func(arg string) bool {
-					return strings.HasPrefix(arg, "--max-") || strings.HasPrefix(arg, "--trusted-") || strings.HasPrefix(arg, "--held-") || strings.HasPrefix(arg, "--waiting-")
+					return strings.HasPrefix(arg, "--max-") || strings.HasPrefix(arg, "--trusted-") || strings.HasPrefix(arg, "--held-") ||
+						strings.HasPrefix(arg, "--waiting-")
 				}) {
 					t.Errorf("%s, %s: %s has %v", h.name, name, pod, template.Spec.Containers[0].Args)
 				}
@@ -247,14 +249,17 @@ func TestSelectors(t *testing.T) {
 			t.Errorf("%s selects %v", key(d), got)
 		}
 	}
-	for name, want := range map[string]string{"sleeper-interceptor": "Deployment/sleeper-interceptor", "sleeper-webhook": "Deployment/sleeper-controller"} {
+	for name, want := range map[string]string{
+		"sleeper-interceptor": "Deployment/sleeper-interceptor", "sleeper-webhook": "Deployment/sleeper-controller",
+	} {
 		i := slices.IndexFunc(all, func(o runtime.Object) bool { return key(o) == "Service/"+name })
 		service := all[i].(*corev1.Service)
 		if got := matches(service.Spec.Selector); !slices.Equal(got, []string{want}) {
 			t.Errorf("%s selects %v", name, got)
 		}
 		for _, p := range service.Spec.Ports {
-			if !slices.ContainsFunc(pods[want].Spec.Containers[0].Ports, func(c corev1.ContainerPort) bool { return c.Name == p.TargetPort.StrVal }) {
+			if !slices.ContainsFunc(pods[want].Spec.Containers[0].Ports,
+				func(c corev1.ContainerPort) bool { return c.Name == p.TargetPort.StrVal }) {
 				t.Errorf("%s has no port %q", want, p.TargetPort.StrVal)
 			}
 		}
@@ -339,7 +344,8 @@ func TestWebhookNeverBlocks(t *testing.T) {
 		t.Fatalf("%d configurations", len(configs))
 	}
 	for _, w := range configs[0].Webhooks {
-		if *w.FailurePolicy != admissionv1.Ignore || *w.SideEffects != admissionv1.SideEffectClassNone || w.ClientConfig.CABundle != nil || len(w.MatchConditions) == 0 {
+		if *w.FailurePolicy != admissionv1.Ignore || *w.SideEffects != admissionv1.SideEffectClassNone || w.ClientConfig.CABundle != nil ||
+			len(w.MatchConditions) == 0 {
 			t.Errorf("%+v", w)
 		}
 		selector, err := metav1.LabelSelectorAsSelector(w.NamespaceSelector)

@@ -49,7 +49,8 @@ func called(t *testing.T, m matchconditions.Matcher, object, old runtime.Object)
 		operation = admission.Update
 	}
 	attributes := &admission.VersionedAttributes{
-		Attributes:         admission.NewAttributesRecord(object, old, schema.GroupVersionKind{}, "default", "s", schema.GroupVersionResource{}, "", operation, nil, false, nil),
+		Attributes: admission.NewAttributesRecord(object, old, schema.GroupVersionKind{}, "default", "s", schema.GroupVersionResource{}, "",
+			operation, nil, false, nil),
 		VersionedObject:    admission.NewLazyObject(object),
 		VersionedOldObject: admission.NewLazyObject(old),
 	}

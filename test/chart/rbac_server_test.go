@@ -93,12 +93,14 @@ func TestServerLetsControllersListPods(t *testing.T) {
 				MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
 					RuleWithOperations: admissionv1.RuleWithOperations{
 						Operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
-						Rule:       admissionv1.Rule{APIGroups: []string{"discovery.k8s.io"}, APIVersions: []string{"v1"}, Resources: []string{"endpointslices"}},
+						Rule: admissionv1.Rule{
+							APIGroups: []string{"discovery.k8s.io"}, APIVersions: []string{"v1"}, Resources: []string{"endpointslices"},
+						},
 					},
 				}}},
 				Validations: []admissionv1.Validation{{
-					Expression: "size(object.endpoints) == 0 || authorizer.group('discovery.k8s.io').resource('endpointslices').subresource('restricted')." +
-						"namespace(object.metadata.namespace).check('create').allowed()",
+					Expression: "size(object.endpoints) == 0 || authorizer.group('discovery.k8s.io')." +
+						"resource('endpointslices').subresource('restricted').namespace(object.metadata.namespace).check('create').allowed()",
 					MessageExpression: "'endpoint address ' + object.endpoints[0].addresses[0] + ' is not allowed'",
 				}},
 			},

@@ -71,7 +71,9 @@ func (c *cluster) programs() map[string]program {
 		p.folder, p.sum, p.pkg = "kube", c.kubeSum, pkg
 		return p
 	}
-	keda := inKube(program{name: "keda", title: "KEDA", version: kedaVersion, ldflags: "-X " + kedaModule + "/version.Version=" + kedaVersion}, "./keda")
+	keda := inKube(program{
+		name: "keda", title: "KEDA", version: kedaVersion, ldflags: "-X " + kedaModule + "/version.Version=" + kedaVersion,
+	}, "./keda")
 	keda.sum, keda.flags = c.kedaSum(), c.kedaFlags
 	helm3 := helm("helm3", "3", helm3Version)
 	helm3.module, helm3.pkg = "helm.sh/helm/v3", "./cmd/helm"

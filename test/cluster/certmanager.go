@@ -113,6 +113,7 @@ func (c *cluster) waitForCertManager(ctx context.Context) error {
 		return err
 	}
 	return poll(ctx, 2*time.Minute, "cert-manager to be Available; see `kubectl get pods -n cert-manager`", func() (bool, error) {
-		return api.has(ctx, "/apis/apps/v1/namespaces/cert-manager/deployments/cert-manager", "Available"), c.require("kube-apiserver", "kubelet", "containerd")
+		available := api.has(ctx, "/apis/apps/v1/namespaces/cert-manager/deployments/cert-manager", "Available")
+		return available, c.require("kube-apiserver", "kubelet", "containerd")
 	})
 }

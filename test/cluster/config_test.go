@@ -45,7 +45,8 @@ func TestConfigurationKeepsClustersApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, differ := range map[string]bool{
-		"namespace": a.namespacePath() != b.namespacePath(), "claim": a.claimFile() != b.claimFile(), "socket": a.containerdSocket() != b.containerdSocket(),
+		"namespace": a.namespacePath() != b.namespacePath(), "claim": a.claimFile() != b.claimFile(),
+		"socket": a.containerdSocket() != b.containerdSocket(),
 		"cgroup": a.kubeletConfiguration()["cgroupRoot"] != b.kubeletConfiguration()["cgroupRoot"],
 	} {
 		if !differ {
@@ -66,7 +67,8 @@ func TestConfigurationIsJSON(t *testing.T) {
 		}
 	}
 	toml, err := c.containerdConfiguration()
-	if err != nil || strings.Contains(string(toml), "no value") || !strings.Contains(string(toml), `state = "`+c.path("run", "containerd")+`"`) {
+	if err != nil || strings.Contains(string(toml), "no value") ||
+		!strings.Contains(string(toml), `state = "`+c.path("run", "containerd")+`"`) {
 		t.Errorf("containerd: %v\n%s", err, toml)
 	}
 }
@@ -116,7 +118,8 @@ func TestProgramsAreKeptByVersion(t *testing.T) {
 	c := testCluster(t)
 	for name, want := range map[string]string{
 		"hyperkube": "kubernetes-" + kubernetesVersion + "-0123/hyperkube", "coredns": "coredns-" + corednsVersion + "-0123/coredns",
-		"keda": "keda-" + kedaVersion + "-" + c.kedaSum() + "/keda", "helm": "helm-" + helmVersion + "-0123/helm", "helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
+		"keda": "keda-" + kedaVersion + "-" + c.kedaSum() + "/keda", "helm": "helm-" + helmVersion + "-0123/helm",
+		"helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
 		"traefik":      "traefik-" + traefikVersion + "-89ab/traefik",
 		"cert-manager": "cert-manager-" + certManagerVersion + "-cdef/cert-manager",
 	} {
@@ -137,7 +140,8 @@ func TestKubeVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	for module, want := range map[string]string{
-		"k8s.io/kubernetes": kubernetesVersion, "github.com/coredns/coredns": corednsVersion, "helm.sh/helm/v4": helmVersion, kedaModule: kedaVersion,
+		"k8s.io/kubernetes": kubernetesVersion, "github.com/coredns/coredns": corednsVersion, "helm.sh/helm/v4": helmVersion,
+		kedaModule: kedaVersion,
 	} {
 		if got[module] != want {
 			t.Errorf("kube/go.mod asks for %s %s, want %s", module, got[module], want)

@@ -112,7 +112,8 @@ func (c *cluster) loadOnce(ctx context.Context, images ...bundledImage) error {
 // removeShimSockets deletes the sockets of the shims, which containerd keeps in one folder for the whole machine. A shim
 // that was killed leaves its own behind; its address is in its state.
 func (c *cluster) removeShimSockets() {
-	files, _ := filepath.Glob(c.path("run", "containerd", "io.containerd.runtime.v2.task", "k8s.io", "*", "address")) // the only error is a bad pattern
+	// The only error is a bad pattern.
+	files, _ := filepath.Glob(c.path("run", "containerd", "io.containerd.runtime.v2.task", "k8s.io", "*", "address"))
 	for _, file := range files {
 		if address, err := os.ReadFile(file); err == nil {
 			os.Remove(strings.TrimPrefix(strings.TrimSpace(string(address)), "unix://"))

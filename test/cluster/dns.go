@@ -65,7 +65,9 @@ func (c *cluster) upDNS(ctx context.Context) error {
 	if err := c.apply(ctx, []byte(dnsManifests)); err != nil {
 		return err
 	}
-	if err := c.start(ctx, daemon{name: "coredns", binary: c.binary("coredns"), args: []string{"-conf", c.path("conf", "Corefile")}}); err != nil {
+	if err := c.start(ctx, daemon{
+		name: "coredns", binary: c.binary("coredns"), args: []string{"-conf", c.path("conf", "Corefile")},
+	}); err != nil {
 		return err
 	}
 	return poll(ctx, time.Minute, "DNS to answer; see "+c.log("coredns"), func() (bool, error) {

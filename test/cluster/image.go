@@ -168,7 +168,9 @@ func writeParents(w *tar.Writer, file string, made map[string]bool) error {
 }
 
 func writeEntry(w *tar.Writer, file string, mode int64, content []byte) error {
-	header := &tar.Header{Name: strings.TrimPrefix(file, "/"), Mode: mode, ModTime: time.Unix(0, 0), Typeflag: tar.TypeReg, Size: int64(len(content))}
+	header := &tar.Header{
+		Name: strings.TrimPrefix(file, "/"), Mode: mode, ModTime: time.Unix(0, 0), Typeflag: tar.TypeReg, Size: int64(len(content)),
+	}
 	if content == nil {
 		header.Typeflag, header.Name = tar.TypeDir, header.Name+"/"
 	}

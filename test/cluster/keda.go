@@ -41,7 +41,10 @@ func patchKEDA(manifests []byte) []byte {
 	for _, edit := range []struct{ pattern, with string }{
 		{`(image: ghcr\.io/kedacore/[a-z-]+):\S+`, "${1}:" + kedaVersion},
 		{`imagePullPolicy: Always`, "imagePullPolicy: IfNotPresent"},
-		{`(readinessProbe:\n(?: +(?:httpGet|path|port|scheme):.*\n)+)( +)initialDelaySeconds: \d+`, "${1}${2}initialDelaySeconds: 1\n${2}periodSeconds: 1"},
+		{
+			`(readinessProbe:\n(?: +(?:httpGet|path|port|scheme):.*\n)+)( +)initialDelaySeconds: \d+`,
+			"${1}${2}initialDelaySeconds: 1\n${2}periodSeconds: 1",
+		},
 		{`(?m)- --leader-elect$`, "- --leader-elect=false"},
 	} {
 		manifests = regexp.MustCompile(edit.pattern).ReplaceAll(manifests, []byte(edit.with))

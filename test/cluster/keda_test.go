@@ -40,12 +40,15 @@ func TestDropScalers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := strings.Replace(scalersBuilder, scalersBuilder[strings.Index(scalersBuilder, "\tcase \"aws"):strings.Index(scalersBuilder, "\tcase \"cron")], "", 1)
+	want := strings.Replace(scalersBuilder,
+		scalersBuilder[strings.Index(scalersBuilder, "\tcase \"aws"):strings.Index(scalersBuilder, "\tcase \"cron")], "", 1)
 	want = strings.Replace(want, want[strings.Index(want, "\t// TODO"):strings.Index(want, "\tdefault")], "", 1)
 	if string(content) != want {
 		t.Errorf("got %s", content)
 	}
-	for file, want := range map[string]bool{"scaler.go": true, "cron_scaler.go": true, "aws_sqs_queue_scaler.go": false, "external_mock_scaler.go": false} {
+	for file, want := range map[string]bool{
+		"scaler.go": true, "cron_scaler.go": true, "aws_sqs_queue_scaler.go": false, "external_mock_scaler.go": false,
+	} {
 		if got := exists(filepath.Join(dir, "pkg/scalers", file)); got != want {
 			t.Errorf("%s is there: %t", file, got)
 		}

@@ -198,7 +198,8 @@ func dropScalers(work string, keep map[string]string) error {
 		return err
 	}
 	kept := map[string]bool{}
-	content = regexp.MustCompile(`(?:\t// TODO: .*\n)?\tcase "([a-z0-9-]+)":\n\t\treturn scalers\.New.*\n`).ReplaceAllFunc(content, func(text []byte) []byte {
+	triggers := regexp.MustCompile(`(?:\t// TODO: .*\n)?\tcase "([a-z0-9-]+)":\n\t\treturn scalers\.New.*\n`)
+	content = triggers.ReplaceAllFunc(content, func(text []byte) []byte {
 		trigger := strings.Split(string(text), `"`)[1]
 		if keep[trigger] == "" {
 			return nil

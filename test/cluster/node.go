@@ -22,7 +22,9 @@ const containerdConfig = `version = 2
 root = "{{.Root}}"
 state = "{{.State}}"
 oom_score = 0
-disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
+disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", ` +
+	`"io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", ` +
+	`"io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
 [grpc]
   address = "{{.Socket}}"
 [plugins."io.containerd.internal.v1.opt"]
@@ -122,7 +124,9 @@ func (c *cluster) upContainerd(ctx context.Context) error {
 	if err := c.writeNodeConfiguration(); err != nil {
 		return fmt.Errorf("writing the node's configuration: %w", err)
 	}
-	if err := c.start(ctx, daemon{name: "containerd", binary: containerdBinary, args: []string{"-c", c.path("conf", "containerd.toml")}}); err != nil {
+	if err := c.start(ctx, daemon{
+		name: "containerd", binary: containerdBinary, args: []string{"-c", c.path("conf", "containerd.toml")},
+	}); err != nil {
 		return err
 	}
 	return poll(ctx, time.Minute, "containerd to answer; see "+c.log("containerd"), func() (bool, error) {
@@ -157,7 +161,9 @@ func (c *cluster) upNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.start(ctx, daemon{name: "kube-proxy", binary: c.hyperkube(), args: []string{"--config=" + c.path("conf", "kube-proxy.yaml"), "--v=2"}}); err != nil {
+	if err := c.start(ctx, daemon{
+		name: "kube-proxy", binary: c.hyperkube(), args: []string{"--config=" + c.path("conf", "kube-proxy.yaml"), "--v=2"},
+	}); err != nil {
 		return err
 	}
 	if err := c.waitHealthy(ctx, time.Minute, "kube-proxy", "http://127.0.0.1:10256/healthz"); err != nil {

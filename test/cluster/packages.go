@@ -72,10 +72,12 @@ func (c *cluster) checkStateFolder() error {
 		return err
 	}
 	if fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
-		return fmt.Errorf("%s is on overlayfs, which containers cannot overlay again: set XDG_CACHE_HOME to a folder on a disk or a tmpfs", c.cache)
+		return fmt.Errorf("%s is on overlayfs, which containers cannot overlay again: set XDG_CACHE_HOME to a folder on a disk or a tmpfs",
+			c.cache)
 	}
 	if n := len(c.containerdSocket() + ".ttrpc"); n > 107 {
-		return fmt.Errorf("the path of %s has %d characters, and a socket's may have 107: use a shorter --name or XDG_CACHE_HOME", c.containerdSocket(), n)
+		return fmt.Errorf("the path of %s has %d characters, and a socket's may have 107: use a shorter --name or XDG_CACHE_HOME",
+			c.containerdSocket(), n)
 	}
 	return nil
 }
@@ -110,7 +112,9 @@ func installPackages(ctx context.Context, report *progress) error {
 
 // aptGet installs, but would rather fail than remove something in exchange.
 func aptGet(ctx context.Context, packages []string) error {
-	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends", "--no-remove"}, packages...)} {
+	for _, args := range [][]string{
+		{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends", "--no-remove"}, packages...),
+	} {
 		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "DPkg::Lock::Timeout=120"}, args...)...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {

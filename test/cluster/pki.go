@@ -71,7 +71,10 @@ func writePKI(dir string) error {
 	for _, s := range []subject{
 		{file: "apiserver", user: "kube-apiserver", names: apiServerNames(), ips: []string{nodeIP, serviceIP, "127.0.0.1"}},
 		{file: "apiserver-kubelet-client", user: "kube-apiserver-kubelet-client", group: "system:masters"},
-		{file: "kubelet-server", user: "system:node:" + nodeName, group: "system:nodes", names: []string{nodeName, "localhost"}, ips: []string{nodeIP, "127.0.0.1"}},
+		{
+			file: "kubelet-server", user: "system:node:" + nodeName, group: "system:nodes", names: []string{nodeName, "localhost"},
+			ips: []string{nodeIP, "127.0.0.1"},
+		},
 	} {
 		if _, _, err := ca.issue(dir, s); err != nil {
 			return err
@@ -173,7 +176,9 @@ func (a *authority) writeKubeconfig(dir string, s subject) error {
 	}
 	content, err := json.MarshalIndent(map[string]any{
 		"apiVersion": "v1", "kind": "Config", "current-context": "scale-to-zero",
-		"clusters": []any{map[string]any{"name": "scale-to-zero", "cluster": map[string]any{"server": apiServer, "certificate-authority-data": a.pem}}},
+		"clusters": []any{
+			map[string]any{"name": "scale-to-zero", "cluster": map[string]any{"server": apiServer, "certificate-authority-data": a.pem}},
+		},
 		"users":    []any{map[string]any{"name": s.user, "user": map[string]any{"client-certificate-data": cert, "client-key-data": key}}},
 		"contexts": []any{map[string]any{"name": "scale-to-zero", "context": map[string]any{"cluster": "scale-to-zero", "user": s.user}}},
 	}, "", "  ")

@@ -18,7 +18,9 @@ import (
 // testCluster has its state in a folder of the test's own.
 func testCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{name: "test", checkout: t.TempDir(), cache: t.TempDir(), kubeSum: "0123", pauseSum: "4567", traefikSum: "89ab", certManagerSum: "cdef"}
+	c := &cluster{
+		name: "test", checkout: t.TempDir(), cache: t.TempDir(), kubeSum: "0123", pauseSum: "4567", traefikSum: "89ab", certManagerSum: "cdef",
+	}
 	if err := c.prepare(); err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,9 @@ func TestReadHost(t *testing.T) {
 
 func TestCommands(t *testing.T) {
 	root := rootCommand()
-	for _, name := range []string{"up", "down", "status", "kubectl", "helm", "helm3", "exec", "env", "load", "image", "forward", "build", "assets"} {
+	for _, name := range []string{
+		"up", "down", "status", "kubectl", "helm", "helm3", "exec", "env", "load", "image", "forward", "build", "assets",
+	} {
 		cmd, _, err := root.Find([]string{name})
 		if err != nil || cmd.Name() != name || cmd.Short == "" {
 			t.Errorf("%s: %v", name, err)

@@ -45,7 +45,9 @@ func newCluster(name, dir string) (*cluster, error) {
 	if !regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`).MatchString(c.name) {
 		return nil, fmt.Errorf("cluster name %q: use at most 40 of a-z, 0-9 and -, beginning and ending with a letter or digit", c.name)
 	}
-	for folder, sum := range map[string]*string{"kube": &c.kubeSum, "keda": &c.kedaFilesSum, "pause": &c.pauseSum, "traefik": &c.traefikSum, "certmanager": &c.certManagerSum} {
+	for folder, sum := range map[string]*string{
+		"kube": &c.kubeSum, "keda": &c.kedaFilesSum, "pause": &c.pauseSum, "traefik": &c.traefikSum, "certmanager": &c.certManagerSum,
+	} {
 		if *sum, err = sumFiles(filepath.Join(c.checkout, "test", "cluster", folder)); err != nil {
 			return nil, err
 		}

@@ -164,7 +164,9 @@ func (c *cluster) installGatewayAPI(ctx context.Context, api *apiClient) error {
 		return fmt.Errorf("installing Gateway API: %w", err)
 	}
 	return poll(ctx, time.Minute, "Gateway API to be served", func() (bool, error) {
-		for _, kind := range []string{"gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants", "backendtlspolicies"} {
+		for _, kind := range []string{
+			"gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "referencegrants", "backendtlspolicies",
+		} {
 			if !api.has(ctx, definitions+kind+".gateway.networking.k8s.io", "Established") {
 				return false, c.require("kube-apiserver")
 			}

@@ -74,7 +74,9 @@ func TestLegoOverlay(t *testing.T) {
 
 // What stands in for modules compiles by itself, and says that it is them.
 func TestTraefikStandIns(t *testing.T) {
-	for folder, module := range map[string]string{"ext": "github.com/traefik/traefik/dynamic/ext", "httpauth": "github.com/abbot/go-http-auth"} {
+	for folder, module := range map[string]string{
+		"ext": "github.com/traefik/traefik/dynamic/ext", "httpauth": "github.com/abbot/go-http-auth",
+	} {
 		output, err := goCommand(t.Context(), filepath.Join("traefik", folder), "list", "-find", "-f", "{{.ImportPath}}", ".").Output()
 		if err != nil || strings.TrimSpace(string(output)) != module {
 			t.Errorf("%s is %q, %v; want %s", folder, output, err, module)
@@ -87,7 +89,9 @@ func TestTraefikStandIns(t *testing.T) {
 
 // The image is one that only this program gives to the node.
 func TestTraefikManifests(t *testing.T) {
-	for _, want := range []string{"image: scale-to-zero.test/traefik:" + traefikVersion + "\n", "namespace: traefik", "kind: IngressClass", "kind: GatewayClass"} {
+	for _, want := range []string{
+		"image: scale-to-zero.test/traefik:" + traefikVersion + "\n", "namespace: traefik", "kind: IngressClass", "kind: GatewayClass",
+	} {
 		if !strings.Contains(traefikManifests, want) {
 			t.Errorf("there is no %q", want)
 		}

@@ -39,7 +39,8 @@ func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error
 	if err := c.boot(ctx, newProgress(), withKEDA); err != nil {
 		return err
 	}
-	fmt.Printf("cluster %s is up: `kubectl get pods -A` shows its pods, `load` loads an image, `forward` opens a Service, `down` removes it\n", c.name)
+	fmt.Printf("cluster %s is up: `kubectl get pods -A` shows its pods, `load` loads an image, `forward` opens a Service, `down` removes it\n",
+		c.name)
 	return nil
 }
 

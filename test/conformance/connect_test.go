@@ -43,8 +43,13 @@ type run struct {
 
 func runs() map[string]run {
 	// The reference implementations take a message too many, or none, for another error than the specification does.
-	servers := []string{"**/unary/multiple-requests", "**/unary/no-request", "**/server-stream/multiple-requests", "**/server-stream/no-request"}
-	clients := []string{"**/unary/multiple-responses", "**/unary/ok-but-no-response", "**/client-stream/multiple-responses", "**/client-stream/ok-but-no-response"}
+	servers := []string{
+		"**/unary/multiple-requests", "**/unary/no-request", "**/server-stream/multiple-requests", "**/server-stream/no-request",
+	}
+	clients := []string{
+		"**/unary/multiple-responses", "**/unary/ok-but-no-response", "**/client-stream/multiple-responses",
+		"**/client-stream/ok-but-no-response",
+	}
 	return map[string]run{
 		"connect server":  {"server", "referenceserver", "reference.yaml", nil, 1900, 900},
 		"connect client":  {"client", "referenceclient", "reference.yaml", nil, 1900, 900},
@@ -70,7 +75,8 @@ func TestConnect(t *testing.T) {
 func build(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "connectrpc.com/conformance/cmd/...").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/",
+		"connectrpc.com/conformance/cmd/...").CombinedOutput(); err != nil {
 		t.Fatalf("building the suite: %v\n%s", err, out)
 	}
 	return dir

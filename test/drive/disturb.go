@@ -64,8 +64,10 @@ func (w *world) any(rng *rand.Rand) *app { return w.apps[rng.IntN(len(w.apps))] 
 
 // restart is `kubectl rollout restart`.
 func (w *world) restart(ctx context.Context, namespace, deployment string) error {
-	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`, time.Now().Format(time.RFC3339Nano))
-	if _, err := w.client.AppsV1().Deployments(namespace).Patch(ctx, deployment, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`,
+		time.Now().Format(time.RFC3339Nano))
+	if _, err := w.client.AppsV1().Deployments(namespace).Patch(ctx, deployment, types.StrategicMergePatchType, []byte(patch),
+		metav1.PatchOptions{}); err != nil {
 		return fmt.Errorf("restarting %s: %w", deployment, err)
 	}
 	return nil
@@ -73,7 +75,8 @@ func (w *world) restart(ctx context.Context, namespace, deployment string) error
 
 // killPods deletes an app's pods, as `kubectl delete pod` does.
 func (w *world) killPods(ctx context.Context, rng *rand.Rand) error {
-	err := w.client.CoreV1().Pods(w.namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app=" + w.any(rng).name})
+	err := w.client.CoreV1().Pods(w.namespace).DeleteCollection(ctx, metav1.DeleteOptions{},
+		metav1.ListOptions{LabelSelector: "app=" + w.any(rng).name})
 	if err != nil {
 		return fmt.Errorf("deleting pods: %w", err)
 	}
@@ -93,7 +96,8 @@ func (w *world) scale(ctx context.Context, rng *rand.Rand) error {
 
 func (w *world) bounds(ctx context.Context, a *app, low, high int) error {
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{"scale-to-zero/min-replicas":"%d","scale-to-zero/max-replicas":"%d"}}}`, low, high)
-	if _, err := w.client.CoreV1().Services(w.namespace).Patch(ctx, a.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+	if _, err := w.client.CoreV1().Services(w.namespace).Patch(ctx, a.name, types.MergePatchType, []byte(patch),
+		metav1.PatchOptions{}); err != nil {
 		return fmt.Errorf("annotating %s: %w", a.name, err)
 	}
 	return nil

@@ -141,7 +141,8 @@ func (p plan) check(app string, a answer) error {
 		return fmt.Errorf("it answers %s %s, number %q", got.Method, got.Path, got.Headers.Get("X-Drive"))
 	}
 	if got.BodyBytes != len(sent) || got.BodySha256 != hex.EncodeToString(sum[:]) {
-		return fmt.Errorf("the app got %d bytes with hash %.8s, %d bytes with hash %x were sent", got.BodyBytes, got.BodySha256, len(sent), sum[:4])
+		return fmt.Errorf("the app got %d bytes with hash %.8s, %d bytes with hash %x were sent", got.BodyBytes, got.BodySha256, len(sent),
+			sum[:4])
 	}
 	return nil
 }

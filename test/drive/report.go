@@ -179,13 +179,15 @@ func (r *report) summary(out io.Writer, seed uint64) {
 		}
 	}
 	_ = w.Flush()
-	fmt.Fprintf(out, "seed %d, %s: %d cycles of %d apps, %s\n", seed, time.Since(r.began).Round(time.Second), r.allCycles(), len(r.cycles), disturbances(r.disturbed))
+	fmt.Fprintf(out, "seed %d, %s: %d cycles of %d apps, %s\n", seed, time.Since(r.began).Round(time.Second), r.allCycles(), len(r.cycles),
+		disturbances(r.disturbed))
 	if n := len(r.rounds); n > 0 {
 		sorted := slices.Sorted(slices.Values(r.rounds))
 		fmt.Fprintf(out, "%d times were all interceptors restarted, in %s (median; at most %s)\n", n,
 			sorted[n/2].Round(100*time.Millisecond), sorted[n-1].Round(100*time.Millisecond))
 	}
-	fmt.Fprintf(out, "kept connections found closed: %d; closed while a request came, which was then sent again: %d\n", r.closedIdle, r.total.raced)
+	fmt.Fprintf(out, "kept connections found closed: %d; closed while a request came, which was then sent again: %d\n", r.closedIdle,
+		r.total.raced)
 	fmt.Fprintf(out, "carried out twice: %d\nother problems: %d\nlost: %d\n", r.repeated, len(r.problems), r.total.lost)
 }
 

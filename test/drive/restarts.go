@@ -85,7 +85,8 @@ func (w *world) round(ctx context.Context) error {
 	}
 	err = poll(ctx, 5*time.Minute, "the interceptors to be restarted", func() (bool, error) {
 		now, ready, err := w.podsOf(ctx, d)
-		return err == nil && ready == int(*d.Spec.Replicas) && len(now) == ready && disjoint(before, now), nil //nolint:nilerr // it is asked again
+		restarted := err == nil && ready == int(*d.Spec.Replicas) && len(now) == ready && disjoint(before, now)
+		return restarted, nil //nolint:nilerr // it is asked again
 	})
 	switch {
 	case err == nil:

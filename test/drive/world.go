@@ -49,7 +49,8 @@ func newWorld(ctx context.Context, o options, out io.Writer) (*world, error) {
 	if w.client, err = kubernetes.NewForConfig(c); err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	ns, err := w.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "drive-"}}, metav1.CreateOptions{})
+	ns, err := w.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "drive-"}},
+		metav1.CreateOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("making a namespace: %w", err)
 	}

@@ -122,7 +122,8 @@ func (a *airflow) get(name string, o client.Object) {
 func (a *airflow) endpoints(service string) []string {
 	a.t.Helper()
 	var list discoveryv1.EndpointSliceList
-	if err := kube.List(a.t.Context(), &list, client.InNamespace(a.ns), client.MatchingLabels{discoveryv1.LabelServiceName: service}); err != nil {
+	if err := kube.List(a.t.Context(), &list, client.InNamespace(a.ns),
+		client.MatchingLabels{discoveryv1.LabelServiceName: service}); err != nil {
 		a.t.Fatal(err)
 	}
 	addresses := []string{}
@@ -192,7 +193,8 @@ func (a *airflow) remains() error {
 	a.t.Helper()
 	var left []string
 	for _, list := range []client.ObjectList{&corev1.ServiceList{}, &discoveryv1.EndpointSliceList{}, &keda.ScaledObjectList{}} {
-		if err := kube.List(a.t.Context(), list, client.InNamespace(a.ns), client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy}); err != nil {
+		if err := kube.List(a.t.Context(), list, client.InNamespace(a.ns),
+			client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy}); err != nil {
 			a.t.Fatal(err)
 		}
 		switch l := list.(type) {

@@ -83,7 +83,8 @@ func TestCertManager(t *testing.T) {
 	if err := a.remains(); err != nil {
 		t.Error(err)
 	}
-	nothingLeft(t, "all,secrets,roles,rolebindings,leases,issuers.cert-manager.io,certificates.cert-manager.io,certificaterequests.cert-manager.io")
+	nothingLeft(t,
+		"all,secrets,roles,rolebindings,leases,issuers.cert-manager.io,certificates.cert-manager.io,certificaterequests.cert-manager.io")
 }
 
 // admitted says whether the webhook is asked: it denies an annotation that without it nobody would mind.
@@ -140,7 +141,8 @@ func renewed(t *testing.T, name string) *x509.Certificate {
 	certificate.SetNamespace(release)
 	certificate.SetName(name)
 	patch := client.RawPatch("application/json-patch+json", []byte(`[{"op": "add", "path": "/status/conditions/-", "value":
-		{"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test", "lastTransitionTime": "2026-01-01T00:00:00Z"}}]`))
+		{"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test",
+		"lastTransitionTime": "2026-01-01T00:00:00Z"}}]`))
 	if err := kube.Status().Patch(t.Context(), certificate, patch); err != nil {
 		t.Fatal(err)
 	}

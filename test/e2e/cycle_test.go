@@ -31,7 +31,8 @@ func TestCycle(t *testing.T) {
 		"http://" + webserver + "." + a.ns + ".svc.cluster.local:8080/echo?x=1%2F2",
 	} {
 		a.asleep()
-		if probe := get(t, "-H", "User-Agent: kube-probe/1.34", url)[0]; probe.Status != 200 || !strings.Contains(probe.Body, "is asleep") || probe.Held != "" {
+		if probe := get(t, "-H", "User-Agent: kube-probe/1.34", url)[0]; probe.Status != 200 || !strings.Contains(probe.Body, "is asleep") ||
+			probe.Held != "" {
 			t.Errorf("%s: a probe got %+v", url, probe)
 		}
 		got := get(t, url)[0]
@@ -282,7 +283,8 @@ func TestBadSettingsAreDenied(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM")
 	a.optIn()
-	_, err := command(t.Context(), os.Getenv("KUBECTL"), "annotate", "service", "-n", a.ns, webserver, "--overwrite", "scale-to-zero/cooldown=5")
+	_, err := command(t.Context(), os.Getenv("KUBECTL"), "annotate", "service", "-n", a.ns, webserver, "--overwrite",
+		"scale-to-zero/cooldown=5")
 	if err == nil {
 		t.Fatal("it was not denied")
 	}

@@ -104,7 +104,8 @@ func (d door) wakes() {
 			d.t.Fatalf("request %d: status %d, body %q: %v", i, got.Status, got.Body, err)
 		}
 		forwarded := func(what string) string { return strings.Join(echo.Headers["X-Forwarded-"+what], ",") }
-		if echo.Host != d.host || echo.Path != "/echo" || echo.Query["x"][0] != "1/2" || forwarded("Host") != d.host || forwarded("Proto") != d.scheme {
+		if echo.Host != d.host || echo.Path != "/echo" || echo.Query["x"][0] != "1/2" || forwarded("Host") != d.host ||
+			forwarded("Proto") != d.scheme {
 			d.t.Errorf("request %d: the app was asked otherwise: %+v", i, echo)
 		}
 		apps = append(apps, echo.App)

@@ -19,9 +19,11 @@ import (
 
 // policy refuses the pods of one namespace, with a message.
 const policy = `{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicy","metadata":{"name":%[1]q},"spec":{
-"matchConstraints":{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":%[1]q}},"resourceRules":[{"apiGroups":[""],"apiVersions":["v1"],"operations":["CREATE"],"resources":["pods"]}]},
+"matchConstraints":{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":%[1]q}},
+"resourceRules":[{"apiGroups":[""],"apiVersions":["v1"],"operations":["CREATE"],"resources":["pods"]}]},
 "validations":[{"expression":"false","message":"pods here need an owner"}]}}
-{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicyBinding","metadata":{"name":%[1]q},"spec":{"policyName":%[1]q,"validationActions":["Deny"]}}`
+{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicyBinding","metadata":{"name":%[1]q},
+"spec":{"policyName":%[1]q,"validationActions":["Deny"]}}`
 
 // TestStartFails breaks an app in its sleep: who asks for it is told why it cannot start as soon as that is certain, an
 // event says it once, and when it is mended it answers as before.
@@ -69,7 +71,8 @@ func TestStartFails(t *testing.T) {
 					t.Fatalf("%v: %s", err, out)
 				}
 				t.Cleanup(func() {
-					_, _ = command(context.Background(), os.Getenv("KUBECTL"), "delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", a.ns, "--ignore-not-found")
+					_, _ = command(context.Background(), os.Getenv("KUBECTL"), "delete", "validatingadmissionpolicy,validatingadmissionpolicybinding",
+						a.ns, "--ignore-not-found")
 				})
 				eventually(t, "the policy is in force", func() error {
 					_, err := command(t.Context(), os.Getenv("KUBECTL"), "run", "-n", a.ns, "pod", "--image=any", "--dry-run=server")
@@ -101,7 +104,8 @@ func TestStartFails(t *testing.T) {
 					}
 					return nil
 				})
-				if all := strings.Join(told, "\n"); count(told, "StartFailed") != 1 || !strings.Contains(all, tc.want) || !strings.Contains(all, tc.advice) {
+				if all := strings.Join(told, "\n"); count(told, "StartFailed") != 1 || !strings.Contains(all, tc.want) ||
+					!strings.Contains(all, tc.advice) {
 					t.Errorf("events of the %s: %s", kind, all)
 				}
 			}

@@ -81,7 +81,9 @@ func install(ctx context.Context, args ...string) error {
 	repository, tag, _ := strings.Cut(os.Getenv("E2E_IMAGE"), ":")
 	_, err := command(ctx, os.Getenv("HELM"), append([]string{
 		"upgrade", "--install", release, os.Getenv("E2E_CHART"), "-n", release, "--create-namespace",
-		"--set", "image.repository=" + repository, "--set-string", "image.tag=" + tag, "--set-string", "controller.podAnnotations.e2e=" + fmt.Sprint(time.Now().Unix()), "--set-string", "interceptor.podAnnotations.e2e=" + fmt.Sprint(time.Now().Unix()),
+		"--set", "image.repository=" + repository, "--set-string", "image.tag=" + tag,
+		"--set-string", "controller.podAnnotations.e2e=" + fmt.Sprint(time.Now().Unix()),
+		"--set-string", "interceptor.podAnnotations.e2e=" + fmt.Sprint(time.Now().Unix()),
 		"--wait", "--timeout", "3m",
 	}, args...)...)
 	return err

@@ -29,7 +29,8 @@ func TestUninstall(t *testing.T) {
 	if err := a.remains(); err != nil {
 		t.Error(err)
 	}
-	if pods, endpoints := a.podIPs(), a.endpoints(webserver); len(pods) == 0 || !slices.Equal(pods, endpoints) || *a.deployment().Spec.Replicas != 2 {
+	if pods, endpoints := a.podIPs(), a.endpoints(webserver); len(pods) == 0 || !slices.Equal(pods, endpoints) ||
+		*a.deployment().Spec.Replicas != 2 {
 		t.Errorf("pods %v, endpoints %v, replicas %d", pods, endpoints, *a.deployment().Spec.Replicas)
 	}
 	if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
@@ -55,7 +56,8 @@ func nothingLeft(t *testing.T, kinds string) {
 		}
 		return nil
 	})
-	if left := kubectl(t, "get", "mutatingwebhookconfigurations,clusterroles,clusterrolebindings", "-o", "name"); strings.Contains(left, release) {
+	if left := kubectl(t, "get", "mutatingwebhookconfigurations,clusterroles,clusterrolebindings", "-o",
+		"name"); strings.Contains(left, release) {
 		t.Errorf("left in the cluster: %s", left)
 	}
 }

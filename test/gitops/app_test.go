@@ -39,7 +39,9 @@ func newApp(t *testing.T) *app {
 	listInterceptors(t)
 	waitForAdmission(t, true)
 	// A short cool-down, since the app stays up for one after its traffic has gone past the interceptors.
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "app-", Annotations: map[string]string{"scale-to-zero/cooldown": "1s"}}}
+	ns := &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "app-", Annotations: map[string]string{"scale-to-zero/cooldown": "1s"}},
+	}
 	if err := kube.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +127,8 @@ func (a *app) floor(want int32) func() error {
 func (a *app) scaled(n int32) {
 	a.t.Helper()
 	s := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: n}}
-	if err := kube.SubResource("scale").Update(a.t.Context(), a.deployment(), client.WithSubResourceBody(s), client.FieldOwner("keda-operator")); err != nil {
+	if err := kube.SubResource("scale").Update(a.t.Context(), a.deployment(), client.WithSubResourceBody(s),
+		client.FieldOwner("keda-operator")); err != nil {
 		a.t.Fatal(err)
 	}
 	eventually(a.t, fmt.Sprintf("it has %d replicas, which nobody owns", n), func() error {
@@ -265,7 +268,8 @@ func (a *app) replace(v values, annotated bool) error {
 	c := a.command
 	c.stdin = all["Service"]
 	if annotated {
-		c.stdin = strings.Replace(c.stdin, "annotations: {", fmt.Sprintf("annotations: {%s: %s, ", injector.RouteAnnotation, injector.RouteReady), 1)
+		c.stdin = strings.Replace(c.stdin, "annotations: {", fmt.Sprintf("annotations: {%s: %s, ", injector.RouteAnnotation,
+			injector.RouteReady), 1)
 	}
 	_, err = c.run("kubectl", "replace", "--namespace="+a.ns, "--filename=-")
 	return err

@@ -113,7 +113,8 @@ func logger() logr.Logger {
 
 // admissionOfChart renders what our own chart tells the API server about admission.
 func admissionOfChart(home string) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
-	out, err := command{home: home}.run("helm", "template", "scale-to-zero", "../../config/chart", "--namespace", ours, "--show-only", "templates/webhook.yaml")
+	out, err := command{home: home}.run("helm", "template", "scale-to-zero", "../../config/chart", "--namespace", ours, "--show-only",
+		"templates/webhook.yaml")
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +208,9 @@ func listInterceptors(t *testing.T, addresses ...string) {
 		AddressType: discoveryv1.AddressTypeIPv4,
 	}
 	for _, address := range addresses {
-		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}})
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
+			Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+		})
 	}
 	if err := client.IgnoreNotFound(kube.Delete(t.Context(), s.DeepCopy())); err != nil {
 		t.Fatal(err)

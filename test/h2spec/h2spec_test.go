@@ -33,7 +33,8 @@ func knownFailures() map[string]string {
 		"http2/3.5/2": "what does not begin as HTTP/2 may be something else on such a port: here it goes to the app, byte by byte, " +
 			"which answers it as a bad request of HTTP/1 before it closes",
 		"http2/6.5.3/1": "net/http closes a connection on which SETTINGS name one parameter twice, as nobody but an attacker does",
-		"http2/8.1.2.2/1": "net/http answers connection-specific headers with 400 in place of a stream error, as RFC 9113 section 8.1.1 allows; " +
+		"http2/8.1.2.2/1": "net/http answers connection-specific headers with 400 in place of a stream error, " +
+			"as RFC 9113 section 8.1.1 allows; " +
 			"the app does not see the request",
 		"http2/8.1.2.2/2": "net/http answers a TE other than trailers with 400 in place of a stream error, likewise",
 	}

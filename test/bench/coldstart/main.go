@@ -75,7 +75,8 @@ func run(ctx context.Context) error {
 	flag.StringVar(&b.service, "service", "", "opted-in Service")
 	flag.StringVar(&b.deployment, "deployment", "", "its Deployment")
 	path := flag.String("path", "/healthz", "what to request")
-	plain := flag.String("plain", "", "for the starts by hand, a Deployment and its Service of the same kind that nobody else scales (default the same)")
+	plain := flag.String("plain", "",
+		"for the starts by hand, a Deployment and its Service of the same kind that nobody else scales (default the same)")
 	flag.StringVar(&b.url, "url", "", "where to send requests instead of to the Service")
 	flag.StringVar(&b.host, "host", "", "their Host header")
 	flag.DurationVar(&b.jitter, "jitter", 0, "wait for up to so long before each, as a product's tickers may be met at any moment")

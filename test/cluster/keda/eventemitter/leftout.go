@@ -14,6 +14,8 @@ import (
 	kedav1alpha1 "github.com/kedacore/keda/v2/apis/keda/v1alpha1"
 )
 
-func NewAzureEventGridTopicHandler(context.Context, string, *eventingv1alpha1.AzureEventGridTopicSpec, map[string]string, kedav1alpha1.AuthPodIdentity, logr.Logger) (EventDataHandler, error) {
+func NewAzureEventGridTopicHandler(context.Context, string, *eventingv1alpha1.AzureEventGridTopicSpec, map[string]string,
+	kedav1alpha1.AuthPodIdentity, logr.Logger,
+) (EventDataHandler, error) {
 	return nil, errors.New("this build of KEDA has no client of Azure Event Grid")
 }

@@ -83,7 +83,9 @@ func NewAwsSecretManagerHandler(*kedav1alpha1.AwsSecretManager) AwsSecretManager
 	return AwsSecretManagerHandler{}
 }
 
-func (AwsSecretManagerHandler) Initialize(context.Context, client.Client, logr.Logger, string, corev1listers.SecretLister, *corev1.PodSpec) error {
+func (AwsSecretManagerHandler) Initialize(context.Context, client.Client, logr.Logger, string, corev1listers.SecretLister,
+	*corev1.PodSpec,
+) error {
 	return errLeftOut
 }
 
