@@ -19,7 +19,7 @@
 //	attend  writes the head as it goes out, and attempts                  request1.go
 //	carry   sends it on a connection of the pod's pool                    request1.go, pool.go
 //	relay   passes the answer on: head, body, and what comes before them  relay.go
-//	settle  gives the connection back, and goes on with the next request  relay.go, fate.go
+//	finish  gives the connection back, and goes on with the next request  relay.go, fate.go
 //
 // Nothing of that allocates. A body that has not come yet is carried by a second goroutine (upload.go), since apps may answer
 // before they have read it. An upgraded connection becomes two flows of bytes (tunnel.go), as any TCP connection is from the

@@ -152,12 +152,12 @@ func (r relay) final(in *wire.Buffer) (outcome, error) {
 	default:
 		err = c.flow.Copy(&rest)
 	}
-	return r.settle(fate, given, err), nil
+	return r.finish(fate, given, err), nil
 }
 
-// settle ends the use of the pod's connection, unless it is given back already, and decides what becomes of the client's, when
+// finish ends the use of the pod's connection, unless it is given back already, and decides what becomes of the client's, when
 // err has come of passing the answer on.
-func (r relay) settle(f fate, given bool, err error) outcome {
+func (r relay) finish(f fate, given bool, err error) outcome {
 	c := r.conn
 	facts := bodyFacts{failed: err != nil, surplus: c.flow.Rest != nil, streamed: r.uploading != nil}
 	if c.flow.Rest != nil {

@@ -10,7 +10,7 @@ import "sync"
 // function that it returns ends the count, once.
 func (t *Target) BeginQuiet() (release func()) {
 	t.pending.Add(1)
-	t.unsettle(t.clock.now())
+	t.beginSettling(t.clock.now())
 	t.note()
 	return sync.OnceFunc(func() {
 		t.pending.Add(-1)
@@ -18,8 +18,8 @@ func (t *Target) BeginQuiet() (release func()) {
 	})
 }
 
-// unsettle notes that a request has come when the workload may just have been scaled to zero.
-func (t *Target) unsettle(now int64) {
+// beginSettling notes that a request has come when the workload may just have been scaled to zero.
+func (t *Target) beginSettling(now int64) {
 	if t.drowsyAt(now) {
 		t.settled.Store(now + int64(settleFor))
 	}

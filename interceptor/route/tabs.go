@@ -58,7 +58,7 @@ func (r *Route) Returns(tab Tab) bool {
 		m.hub.Flush()
 	}
 	// It may come just when the pods are about to end.
-	r.Target().unsettle(r.clock.now())
+	r.Target().beginSettling(r.clock.now())
 	return true
 }
 

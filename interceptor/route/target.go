@@ -75,7 +75,7 @@ func (t *Target) Begin() (release func()) {
 func (t *Target) begin() (released bool) {
 	t.pending.Add(1)
 	now := t.clock.now()
-	t.unsettle(now) // before last: a reader that sees that sees this
+	t.beginSettling(now) // before last: a reader that sees that sees this
 	t.last.Store(now)
 	t.note()
 	return false
