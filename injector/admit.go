@@ -41,7 +41,7 @@ func Admit(service, old *corev1.Service, byController bool) error {
 			return err
 		}
 	}
-	setRoute(service, admittedRoute(service, old, optedIn, byController))
+	setRedirect(service, admittedRoute(service, old, optedIn, byController))
 	return nil
 }
 
@@ -91,8 +91,8 @@ func AdmitNamespace(namespace *corev1.Namespace) error {
 	return err
 }
 
-// setRoute sets RouteAnnotation to route, or removes it where route is empty, and the sentinel to match.
-func setRoute(service *corev1.Service, route string) {
+// setRedirect sets RouteAnnotation to route, or removes it where route is empty, and the sentinel to match.
+func setRedirect(service *corev1.Service, route string) {
 	if route == "" {
 		delete(service.Annotations, RouteAnnotation)
 	} else {

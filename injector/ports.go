@@ -13,8 +13,8 @@ import (
 // controller is expected to lag behind.
 const PortRest = 10 * time.Minute
 
-// Route names one port of one Service: what an interceptor port is given to.
-type Route struct {
+// PortOwner names one port of one Service: what an interceptor port is given to.
+type PortOwner struct {
 	Namespace, Service, Port string
 }
 
@@ -22,19 +22,19 @@ type Route struct {
 // zero value is not usable. It is not safe for concurrent use.
 type Ports struct {
 	low, high int32
-	owner     map[int32]Route
-	port      map[Route]int32
+	owner     map[int32]PortOwner
+	port      map[PortOwner]int32
 	freed     map[int32]time.Time
 }
 
 // NewPorts returns a Ports that gives out low to high, both included.
 func NewPorts(low, high int32) *Ports {
-	return &Ports{low: low, high: high, owner: map[int32]Route{}, port: map[Route]int32{}, freed: map[int32]time.Time{}}
+	return &Ports{low: low, high: high, owner: map[int32]PortOwner{}, port: map[PortOwner]int32{}, freed: map[int32]time.Time{}}
 }
 
 // Learn records that r has port p, as a route slice says. False means that another route has it, or that it is outside
 // of the range: then r needs a new one.
-func (ps *Ports) Learn(r Route, p int32) bool {
+func (ps *Ports) Learn(r PortOwner, p int32) bool {
 	if other, taken := ps.owner[p]; taken && other != r || p < ps.low || p > ps.high {
 		return false
 	}
@@ -47,7 +47,7 @@ func (ps *Ports) Learn(r Route, p int32) bool {
 }
 
 // Get returns the port of r, at first use a new one that nobody has and that does not rest.
-func (ps *Ports) Get(r Route, now time.Time) (int32, error) {
+func (ps *Ports) Get(r PortOwner, now time.Time) (int32, error) {
 	if p, ok := ps.port[r]; ok {
 		return p, nil
 	}

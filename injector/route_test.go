@@ -253,7 +253,7 @@ func TestInterceptorsOfFamilies(t *testing.T) {
 
 func TestPorts(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	web, api2 := Route{"apps", "web", "http"}, Route{"apps", "api", "http"}
+	web, api2 := PortOwner{"apps", "web", "http"}, PortOwner{"apps", "api", "http"}
 	ps := NewPorts(10000, 10001)
 	first, err := ps.Get(web, now)
 	if err != nil {
@@ -266,14 +266,14 @@ func TestPorts(t *testing.T) {
 	if err != nil || second == first {
 		t.Fatalf("second route got %d, %v", second, err)
 	}
-	if _, err := ps.Get(Route{"apps", "third", "http"}, now); err == nil || !strings.Contains(err.Error(), "10000 to 10001") {
+	if _, err := ps.Get(PortOwner{"apps", "third", "http"}, now); err == nil || !strings.Contains(err.Error(), "10000 to 10001") {
 		t.Errorf("a full range gives %v", err)
 	}
 	ps.Keep("apps", "web", now)
-	if _, err := ps.Get(Route{"apps", "third", "http"}, now.Add(PortRest-time.Second)); err == nil {
+	if _, err := ps.Get(PortOwner{"apps", "third", "http"}, now.Add(PortRest-time.Second)); err == nil {
 		t.Error("a freed port did not rest")
 	}
-	if got, err := ps.Get(Route{"apps", "third", "http"}, now.Add(PortRest)); err != nil || got != first {
+	if got, err := ps.Get(PortOwner{"apps", "third", "http"}, now.Add(PortRest)); err != nil || got != first {
 		t.Errorf("a rested port: got %d, %v", got, err)
 	}
 	if ps.Learn(web, first) {
@@ -287,13 +287,13 @@ func TestPorts(t *testing.T) {
 func TestPortsKeepOnlyNamed(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	ps := NewPorts(10000, 20000)
-	a, _ := ps.Get(Route{"apps", "web", "a"}, now)
-	b, _ := ps.Get(Route{"apps", "web", "b"}, now)
+	a, _ := ps.Get(PortOwner{"apps", "web", "a"}, now)
+	b, _ := ps.Get(PortOwner{"apps", "web", "b"}, now)
 	ps.Keep("apps", "web", now, "b")
-	if got, _ := ps.Get(Route{"apps", "web", "b"}, now); got != b {
+	if got, _ := ps.Get(PortOwner{"apps", "web", "b"}, now); got != b {
 		t.Errorf("the kept port changed from %d to %d", b, got)
 	}
-	if got, _ := ps.Get(Route{"apps", "web", "a"}, now); got == a {
+	if got, _ := ps.Get(PortOwner{"apps", "web", "a"}, now); got == a {
 		t.Error("the port that was let go came back at once")
 	}
 }

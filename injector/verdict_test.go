@@ -210,7 +210,7 @@ func TestDemand(t *testing.T) {
 	for name, tc := range map[string]struct {
 		asks                                            []Asking
 		services                                        int
-		unsafe, open, retiring, published, unknown, non bool
+		unsafe, failOpen, retiring, published, unknown, non bool
 		cooldown, hold                                  time.Duration
 	}{
 		"nothing":                  {nil, 0, false, false, false, false, false, true, 0, 0},
@@ -227,7 +227,7 @@ func TestDemand(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDemand(tc.asks)
-			if len(d.services) != tc.services || len(d.slices) != len(tc.asks) || d.unsafe != tc.unsafe || d.open != tc.open ||
+			if len(d.services) != tc.services || len(d.slices) != len(tc.asks) || d.unsafe != tc.unsafe || d.failOpen != tc.failOpen ||
 				d.retiring != tc.retiring ||
 				d.published != tc.published || d.unknown != tc.unknown || d.none() != tc.non || d.cooldown() != tc.cooldown || d.hold != tc.hold {
 				t.Errorf("%+v, none %t, cool-down %s", d, d.none(), d.cooldown())
@@ -382,9 +382,9 @@ func TestNewWorkload(t *testing.T) {
 // TestPortsLearn: a port is given to one route, and a route has one port.
 func TestPortsLearn(t *testing.T) {
 	ps := NewPorts(10000, 10001)
-	web, api := Route{"apps", "web", "http"}, Route{"apps", "api", "http"}
+	web, api := PortOwner{"apps", "web", "http"}, PortOwner{"apps", "api", "http"}
 	for _, tc := range []struct {
-		route Route
+		route PortOwner
 		port  int32
 		want  bool
 	}{
@@ -404,11 +404,11 @@ func TestPortsLearn(t *testing.T) {
 		t.Errorf("%d, %v", p, err)
 	}
 	ps.Keep("apps", "web", noon)
-	if _, err := ps.Get(Route{"apps", "new", "http"}, noon); err == nil || !strings.Contains(err.Error(),
+	if _, err := ps.Get(PortOwner{"apps", "new", "http"}, noon); err == nil || !strings.Contains(err.Error(),
 		"all 2 from 10000 to 10001 are in use or rest") {
 		t.Errorf("a port that rests is given out: %v", err)
 	}
-	if p, err := ps.Get(Route{"apps", "new", "http"}, noon.Add(PortRest)); err != nil || p != 10000 {
+	if p, err := ps.Get(PortOwner{"apps", "new", "http"}, noon.Add(PortRest)); err != nil || p != 10000 {
 		t.Errorf("%d, %v", p, err)
 	}
 }

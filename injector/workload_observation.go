@@ -99,8 +99,8 @@ type demand struct {
 	slices   []*discoveryv1.EndpointSlice
 	// unsafe says that traffic goes past the interceptors: the workload must not sleep.
 	unsafe bool
-	// open says that it does because no interceptor is ready: the workload must not sleep, nor be woken for that.
-	open bool
+	// failOpen says that it does because no interceptor is ready: the workload must not sleep, nor be woken for that.
+	failOpen bool
 	// retiring says that a Service is being restored.
 	retiring bool
 	// published says that pods which are not ready take requests, since a Service wants that.
@@ -142,7 +142,7 @@ func (d *demand) add(a Asking) {
 		d.unsafe = true
 		return
 	}
-	d.open = d.open || a.Slice.Annotations[FailOpenAnnotation] != ""
+	d.failOpen = d.failOpen || a.Slice.Annotations[FailOpenAnnotation] != ""
 	d.services = append(d.services, a.Service)
 }
 

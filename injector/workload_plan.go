@@ -125,7 +125,7 @@ func (p *workloadPlanner) serves() bool { return p.o.Workload.ReadyReplicas > 0 
 func (p *workloadPlanner) live() WorkloadQuestion {
 	o, w := p.o, p.o.Workload
 	was := o.Memory.Life
-	is := was.Next(o.Now, w.Replicas, p.serves(), p.d.unsafe || p.d.open)
+	is := was.Next(o.Now, w.Replicas, p.serves(), p.d.unsafe || p.d.failOpen)
 	p.Life = is
 	switch {
 	case len(p.d.services) == 0:
@@ -185,7 +185,7 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 	remembered = Remember(remembered, w.Replicas, limit)
 	scaling := NewScaling(d.settings, remembered)
 	var keptUp time.Duration
-	keptUp, p.Life = p.Life.KeptUp(o.Now, scaling, so, d.unsafe || d.open)
+	keptUp, p.Life = p.Life.KeptUp(o.Now, scaling, so, d.unsafe || d.failOpen)
 	if d.unsafe || d.retiring || keptUp > 0 && w.Replicas > 0 {
 		scaling.MinReplicas, scaling.MaxReplicas = max(1, scaling.MinReplicas), max(1, scaling.MaxReplicas)
 	}
@@ -261,7 +261,7 @@ func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	o, w := p.o, p.o.Workload
 	again := min(max(s.Cooldown/4, time.Second), countInterval)
 	p.After = again
-	if w.Replicas == 0 && s.MinReplicas == 0 || p.d.open {
+	if w.Replicas == 0 && s.MinReplicas == 0 || p.d.failOpen {
 		return NoWorkloadQuestion
 	}
 	if o.Answers.Count == nil {

@@ -38,7 +38,7 @@ func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time
 	b.ports.Keep(front.Namespace, front.Name, now, names...)
 	out := map[string]int32{}
 	for _, name := range names {
-		n, err := b.ports.Get(injector.Route{Namespace: front.Namespace, Service: front.Name, Port: name}, now)
+		n, err := b.ports.Get(injector.PortOwner{Namespace: front.Namespace, Service: front.Name, Port: name}, now)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +75,7 @@ func (b *portBook) learn(ctx context.Context) error {
 		routes, _ := routesOf(s)
 		for _, p := range routes.Ports {
 			front := s.Labels[discoveryv1.LabelServiceName]
-			if !ports.Learn(injector.Route{Namespace: s.Namespace, Service: front, Port: p.Name}, p.Listen) {
+			if !ports.Learn(injector.PortOwner{Namespace: s.Namespace, Service: front, Port: p.Name}, p.Listen) {
 				log.FromContext(ctx).Info("An interceptor port cannot be kept; the route gets another", "service", s.Namespace+"/"+front, "port",
 					p.Listen)
 			}
