@@ -208,10 +208,10 @@ func TestDemand(t *testing.T) {
 	broken := asking("broken", sentinel)
 	delete(broken.Slice.Annotations, ScalingAnnotation)
 	for name, tc := range map[string]struct {
-		asks                                            []Asking
-		services                                        int
+		asks                                                []Asking
+		services                                            int
 		unsafe, failOpen, retiring, published, unknown, non bool
-		cooldown, hold                                  time.Duration
+		cooldown, hold                                      time.Duration
 	}{
 		"nothing":                  {nil, 0, false, false, false, false, false, true, 0, 0},
 		"redirected":               {[]Asking{taken}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
