@@ -64,7 +64,9 @@ func (in *injection) redirect() Question {
 	if before != "" {
 		granted.Memory.Reported = map[string]string{ReasonInjected: before}
 	}
-	granted.once(corev1.EventTypeNormal, ReasonInjected, note+" Undo: "+undo, append(objects, in.v.Object)...)
+	if granted.isNew(ReasonInjected, note) { // the undo may change before the cache shows that traffic is redirected
+		granted.report(corev1.EventTypeNormal, ReasonInjected, note+" Undo: "+undo, append(objects, in.v.Object)...)
+	}
 	in.warnOfFront(&granted)
 	if q := in.warn(&granted); q.Kind != NoQuestion {
 		return q

@@ -6,6 +6,7 @@ package injector
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -470,6 +471,25 @@ func TestLostAnnotation(t *testing.T) {
 	w.run()
 	if _, now := Backends(&w.ingresses[0]); !cmp.Equal(now, []string{"web"}) {
 		t.Errorf("the Ingress leads to %v", now)
+	}
+}
+
+// TestInjectedOnce: a plan from a cache that does not show yet that traffic is redirected reports nothing again, although an
+// Ingress that has been opted in meanwhile changes how to undo it.
+func TestInjectedOnce(t *testing.T) {
+	w := newWorld(t)
+	before := w.service.DeepCopy()
+	w.run()
+	if !Intercepted(w.service) {
+		t.Fatal("it is not redirected")
+	}
+	w.service = before
+	byIngress(w)
+	w.service.Labels = map[string]string{OptInLabel: "true"}
+	w.run()
+	injected := slices.DeleteFunc(slices.Clone(w.events), func(e string) bool { return !strings.HasPrefix(e, ReasonInjected) })
+	if len(injected) != 1 || !Intercepted(w.service) {
+		t.Errorf("reported %q", injected)
 	}
 }
 

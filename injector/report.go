@@ -84,6 +84,15 @@ func (out *Outcome) report(eventType, reason, note string, objects ...Object) {
 
 // once emits an event, unless it repeats the last one with that reason.
 func (out *Outcome) once(eventType, reason, note string, objects ...Object) bool {
+	if !out.isNew(reason, note) {
+		return false
+	}
+	out.report(eventType, reason, note, objects...)
+	return true
+}
+
+// isNew says whether note differs from the last one with that reason, and remembers it.
+func (out *Outcome) isNew(reason, note string) bool {
 	if out.Memory.Reported[reason] == note {
 		return false
 	}
@@ -91,7 +100,6 @@ func (out *Outcome) once(eventType, reason, note string, objects ...Object) bool
 		out.Memory.Reported = map[string]string{}
 	}
 	out.Memory.Reported[reason] = note
-	out.report(eventType, reason, note, objects...)
 	return true
 }
 
