@@ -79,11 +79,21 @@ func routeBackend(ref any, namespace string) (RouteBackend, bool) {
 //   - Each port has to be one that visitors reach, or to say that it speaks HTTP by its appProtocol or its name.
 //   - Visitors must not reach the same pods by a Service that cannot be injected: these visitors would not count.
 func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
-	for _, p := range service.Spec.Ports {
-		if store := storeOf(p); store != "" {
-			return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s is that of %s: "+
-				"what other programs keep their data in does not sleep with its namespace. If it should, label it %s=true",
-				portName(p), store, OptInLabel))
+	if port, store := storePort(service); store != "" {
+		return Skip(fmt.Sprintf("only its namespace opts it in, and its port %s is that of %s: "+
+			"what other programs keep their data in does not sleep with its namespace. If it should, label it %s=true",
+			port, store, OptInLabel))
+	}
+	for i := range around.Services {
+		other := &around.Services[i]
+		optedIn, _ := OptedIn(other)
+		if !sharePods(service, other) || optedIn || other.Labels[ManagedByLabel] == ManagedBy {
+			continue
+		}
+		if port, store := storePort(other); store != "" {
+			return Skip(fmt.Sprintf("only its namespace opts it in, and its pods also serve port %s of Service %s, which is that of %s: "+
+				"what other programs keep their data in does not sleep with its namespace. If it should, label both %s=true",
+				port, other.Name, store, OptInLabel))
 		}
 	}
 	if !around.InternalServices && !around.reachTogether(service) {
@@ -106,6 +116,16 @@ func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
 		}
 	}
 	return ""
+}
+
+// storePort names a port of the Service that is a store's, and the store; both are empty if there is none.
+func storePort(service *corev1.Service) (port, store string) {
+	for _, p := range service.Spec.Ports {
+		if store := storeOf(p); store != "" {
+			return portName(p), store
+		}
+	}
+	return "", ""
 }
 
 // Reached says whether requests from outside of the cluster get to the Service: by one of its namespace's Ingresses or

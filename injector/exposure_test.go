@@ -69,6 +69,14 @@ func TestJudgeNamespaced(t *testing.T) {
 		around Surroundings
 		skip   string // a part of the reason; empty: taken
 	}{
+		"beside a store": {[]func(*corev1.Service){ui}, beside(ingresses(ingressTo("web", byNumber)),
+			service(called("db"), unlabelled, noPorts, port("bolt", 7687, nil))), "its pods also serve port bolt (7687) of Service db"},
+		"beside a store that is opted in itself": {[]func(*corev1.Service){ui}, beside(ingresses(ingressTo("web", byNumber)),
+			service(called("db"), noPorts, port("bolt", 7687, nil))), ""},
+		"beside a direct Service of ours": {[]func(*corev1.Service){ui}, beside(ingresses(ingressTo("web", byNumber)),
+			service(called("web-direct"), unlabelled, noPorts, port("bolt", 7687, nil), func(s *corev1.Service) {
+				s.Labels = map[string]string{ManagedByLabel: ManagedBy}
+			})), ""},
 		"an Ingress, by number": {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byNumber)), ""},
 		"an Ingress, by name":   {[]func(*corev1.Service){ui}, ingresses(ingressTo("web", byName)), ""},
 		"an Ingress to another port": {[]func(*corev1.Service){ui}, ingresses(ingressTo("web",

@@ -33,7 +33,7 @@ func TestNamespace(t *testing.T) {
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 2)
 	database := a.service()
-	database.Name, database.Spec.Ports[0].Name = "db", "postgres"
+	database.Name, database.Spec.Ports[0].Name, database.Spec.Selector = "db", "postgres", map[string]string{"app": "db"}
 	create(t, database)
 	a.reachable()
 	out := a.service()
@@ -49,7 +49,7 @@ func TestNamespace(t *testing.T) {
 		t.Errorf("the namespace's annotations are no defaults: cool-down %s, hold time-out %s", routes.Cooldown, routes.HoldTimeout)
 	}
 	a.told("Service", "db", "Not injected: only its namespace opts it in, and its port postgres (80) is that of PostgreSQL")
-	a.told("Service", "web", "also serves Service db, out")
+	a.told("Service", "web", "also serves Service out")
 	if got := events(t, a.ns, "Service", "out"); got != "" {
 		t.Errorf("a Service that opted out hears: %s", got)
 	}
