@@ -231,7 +231,7 @@ func gaveUp(service string, w api.Workload, g route.GaveUp) string {
 		"The last was %s. A time-out of %s of the client, or of a proxy before scale-to-zero, is too short for this app: raise it "+
 		"(ingress-nginx: nginx.ingress.kubernetes.io/proxy-read-timeout; "+
 		"AWS: idle_timeout.timeout_seconds of alb.ingress.kubernetes.io/load-balancer-attributes; "+
-		"GKE: timeoutSec of a BackendConfig; see README, \"Time-outs of proxies\")",
+		"GKE: timeoutSec of a BackendConfig; see docs/proxies.md)",
 		g.Clients, service, short(g.After), w, short(g.HoldTimeout), scaler.Describe(&g.Last), short(g.After))
 }
 
