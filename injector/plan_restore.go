@@ -45,7 +45,12 @@ func (p *planner) restore(f *Front) (idle bool, q Question) {
 		p.after(KindRetry)
 		return false, Question{}
 	}
-	p.giveUp(f, found, retiring)
+	if p.giveUp(f, found, retiring) && !f.Alias {
+		// The slices go with the next plan, so that interceptors have seen why.
+		p.write(retiring)
+		p.Soon = true
+		return false, Question{}
+	}
 	back, q := p.podsBack(found)
 	if q.Kind != NoQuestion {
 		return false, q
@@ -105,11 +110,12 @@ func (p *planner) write(changed map[int]*discoveryv1.EndpointSlice) {
 	}
 }
 
-// giveUp has the interceptors fail the requests that they hold for a workload that does not exist any more. The route slices
-// may stay for a while: an Ingress still sends traffic to the alias Service.
-func (p *planner) giveUp(f *Front, w Target, changed map[int]*discoveryv1.EndpointSlice) {
-	if p.v.Scope != ScopeNone || w.Object != nil || w.Forbidden != "" || f.Routes.Gone != "" || f.Routes.Workload.Name == "" {
-		return
+// giveUp has the interceptors fail the requests that they hold for a workload that does not exist any more, and reports
+// whether they have yet to be told. The route slices may stay for a while: an Ingress still sends traffic to the alias Service.
+func (p *planner) giveUp(f *Front, w Target, changed map[int]*discoveryv1.EndpointSlice) bool {
+	if p.v.Scope != ScopeNone || w.Object != nil || w.Forbidden != "" || f.Routes.Gone != "" || f.Routes.Workload.Name == "" ||
+		len(f.Slices) == 0 {
+		return false
 	}
 	f.Routes.Gone = f.Routes.Workload.String() + " does not exist any more"
 	for i := range f.Slices {
@@ -118,6 +124,7 @@ func (p *planner) giveUp(f *Front, w Target, changed map[int]*discoveryv1.Endpoi
 		}
 	}
 	encodeInto(changed, f.Routes)
+	return true
 }
 
 // askBack asks admission to have traffic go where the author of the Service, or of its Ingresses, sends it.

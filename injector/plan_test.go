@@ -463,6 +463,23 @@ func TestGone(t *testing.T) {
 	}
 }
 
+// TestGoneFirst: interceptors are told why before the slices of a Service whose workload is gone are deleted.
+func TestGoneFirst(t *testing.T) {
+	w := newWorld(t, redirected)
+	w.gone, w.skip = true, "no Deployment has its pods"
+	told := false
+	for range 5 {
+		w.reconcile()
+		for _, s := range w.slices {
+			routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation])
+			told = told || err == nil && routes.Gone == "Deployment/web does not exist any more"
+		}
+	}
+	if !told || len(w.slices) > 0 {
+		t.Errorf("told: %v, and there are %d slices", told, len(w.slices))
+	}
+}
+
 // TestLostAnnotation: an Ingress whose annotation was lost while admission was away gets its author's backend back.
 func TestLostAnnotation(t *testing.T) {
 	w := newWorld(t, byIngress, redirected)

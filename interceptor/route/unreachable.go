@@ -113,7 +113,11 @@ func (s *snapshot) timedOut(r *Route, waited time.Duration) error {
 
 // reportUnreachable reports that a pod of the route has been out of reach for long, unless that was done a while ago.
 func reportUnreachable(r *Route, report func(*Route, *UnreachableError)) {
-	err := r.snap.Load().unreachable(r, true)
+	s := r.snap.Load()
+	if s.gone != "" { // so are its pods
+		return
+	}
+	err := s.unreachable(r, true)
 	now, last := r.clock.now(), r.reported.Load()
 	if err == nil || report == nil || last != 0 && now-last < int64(unreachablePause) || !r.reported.CompareAndSwap(last, now) {
 		return
