@@ -87,6 +87,10 @@ func TestHTTPIsNeverBytes(t *testing.T) {
 		"byte by byte":       {strings.Split("\r\nget / HTTP/1.1\r\n"+fields, ""), false, "HTTP/1.1 200 "},
 		"CONNECT":            {[]string{"CONNECT h:80 HTTP/1.1\r\n" + fields}, false, "HTTP/1.1 501 "},
 		"tabs":               {[]string{"get\t/\tHTTP/1.1\r\n" + fields}, false, "HTTP/1.1 400 "},
+		"quoted method":      {[]string{"\"GET\" / HTTP/1.1\r\n" + fields}, false, "HTTP/1.1 400 "},
+		"byte order mark":    {[]string{"\xef\xbb\xbfGET / HTTP/1.1\r\n" + fields}, false, "HTTP/1.1 400 "},
+		"NUL first":          {[]string{"\x00GET / HTTP/1.1\r\n" + fields}, true, "HTTP/1.1 400 "},
+		"five empty lines":   {[]string{strings.Repeat("\r\n", 5) + "GET / HTTP/1.1\r\n" + fields}, false, "HTTP/1.1 400 "},
 		"after silence":      {[]string{"GET / HTTP/1.1\r\n" + fields}, true, "HTTP/1.1 200 "},
 		"odd, after silence": {[]string{"\r\nget / HTTP/1.1\r\n" + fields}, true, "HTTP/1.1 200 "},
 	} {

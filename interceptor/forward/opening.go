@@ -35,7 +35,7 @@ type opening struct {
 	early []byte
 	// sniffs says that the protocol is still to be decided by who speaks first, and by what a client says that does.
 	sniffs bool
-	// watch sees that a client which has begun a line does not turn to HTTP; nil if it need not.
+	// watch sees that a client that has begun a line does not turn to HTTP; nil if it need not.
 	watch *wire.Sniffer
 
 	pod *route.Endpoint
@@ -48,7 +48,7 @@ type opening struct {
 // A connection whose client has spoken is a pending request until it has a pod; then only bytes count, since a pool of
 // idle connections must not keep an app up for ever. One whose client never speaks leaves no trace: it is a check.
 func (s *Server) serveBytes(tcp *net.TCPConn, early []byte) error {
-	_, _, err := s.open(tcp, &opening{early: early})
+	_, _, err := s.open(tcp, &opening{early: early, watch: wire.Watch(early)})
 	return err
 }
 
@@ -78,8 +78,6 @@ func (s *Server) open(tcp *net.TCPConn, o *opening) (wire.Kind, []byte, error) {
 		switch {
 		case failed == nil && kind == wire.KindHTTP:
 			return wire.KindHTTP, early, nil
-		case failed == nil && kind == wire.KindTCP:
-			return s.open(tcp, &opening{early: early})
 		case failed == nil:
 			return s.open(tcp, &opening{early: early, watch: wire.Watch(early)})
 		}

@@ -24,7 +24,9 @@ type talk struct {
 	// spoke says that the client has spoken, and last is when anybody has.
 	spoke atomic.Bool
 	last  atomic.Int64
-	ended atomic.Bool // one of the sides has ended its direction
+	// podSpoke says that the app has spoken.
+	podSpoke atomic.Bool
+	ended    atomic.Bool // one of the sides has ended its direction
 	// seen is the connection among the route's sources; nil while it is not among them.
 	seen atomic.Pointer[route.Seen]
 	// clientSpoke is called when the client speaks, no more than once a tick, and podEnded when the app is the first to end
@@ -44,9 +46,6 @@ func newTalk(e *Engine, target *route.Target, spoke bool) *talk {
 
 // of counts the bytes that one of the sides sends.
 func (t *talk) of(client bool) wire.Waits {
-	if t.target == nil {
-		return wire.NoWaits{}
-	}
 	return &touches{talk: t, client: client, last: -1}
 }
 
@@ -72,6 +71,12 @@ func (t *touches) Reading() {}
 
 // Writing implements wire.Waits.
 func (t *touches) Writing() {
+	if !t.client && !t.talk.podSpoke.Load() {
+		t.talk.podSpoke.Store(true)
+	}
+	if t.talk.target == nil {
+		return
+	}
 	now := t.talk.engine.now()
 	if now == t.last {
 		return

@@ -28,7 +28,7 @@ func (s *Server) tunnel(client, up *wire.Sock, early []byte, talk *talk) error {
 		}
 		_, err := dst.Write(early)
 		if err == nil && src == client && talk.watch != nil {
-			err = talk.watch.Pass(dst, src, counting)
+			err = talk.watch.Pass(dst, src, counting, talk.podSpoke.Load)
 		}
 		if err == nil {
 			f := wire.Flow{Src: src, Dst: dst, Waits: counting}

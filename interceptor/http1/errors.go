@@ -12,6 +12,7 @@ type Malformed uint8
 const (
 	_ Malformed = iota
 	BadStartLine
+	ManyEmptyLines
 	BadMethod
 	BadTarget
 	ConnectMethod
@@ -45,8 +46,9 @@ const (
 // answer could be of use.
 func (m Malformed) Error() string {
 	texts := [...]string{
-		BadStartLine: "the first line is not a method, a target and a version with one space between each",
-		BadMethod:    "the method is not a token",
+		BadStartLine:   "the first line is not a method, a target and a version with one space between each",
+		ManyEmptyLines: "more than four empty lines come before the first line",
+		BadMethod:      "the method is not a token",
 		BadTarget: "the request target is neither a path, nor *, nor an absolute http URL, " +
 			"or has bytes that are not allowed in one",
 		ConnectMethod:            "CONNECT asks for a tunnel, which only a port of protocol tcp passes on",

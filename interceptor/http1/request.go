@@ -24,7 +24,7 @@ func (r *Request) Parse(b []byte) (int, error) {
 	r.Skip = 0
 	for lines := 0; BlankLine(b) > 0; lines++ {
 		if lines == maxBlank {
-			return 0, BadStartLine
+			return 0, ManyEmptyLines
 		}
 		r.Skip += BlankLine(b)
 		b = b[BlankLine(b):]

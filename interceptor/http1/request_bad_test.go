@@ -22,7 +22,7 @@ func badRequests() map[string]struct {
 		head string
 		want Malformed
 	}{
-		"five empty lines":          {strings.Repeat("\r\n", 5) + line("GET / HTTP/1.1"), BadStartLine},
+		"five empty lines":          {strings.Repeat("\r\n", 5) + line("GET / HTTP/1.1"), ManyEmptyLines},
 		"CR alone before":           {"\r" + line("GET / HTTP/1.1"), BadMethod},
 		"CR, CR, LF before":         {"\r\r\n" + line("GET / HTTP/1.1"), BadMethod},
 		"space before":              {line(" GET / HTTP/1.1"), BadMethod},

@@ -59,21 +59,29 @@ func TestPass(t *testing.T) {
 		pieces []string
 		passed string
 		err    error
+		spoke  bool // the other side has spoken before
 	}{
-		"it is no HTTP":           {"GET ", []string{"key\r\n"}, "key\r\n", nil},
-		"it is HTTP after all":    {"GET ", []string{"/ HTTP/1.1\r\n"}, "", ErrLateHTTP},
-		"it becomes HTTP":         {"get ", []string{"/", " HTTP/1.1"}, "/", ErrLateHTTP},
-		"it ends":                 {"GET ", nil, "", nil},
-		"it was decided already":  {"PING\r\n", []string{"left alone"}, "", nil},
-		"it is decided by a line": {"SSH", []string{"-2.0", "\r\nGET / HTTP/1.1\r\n"}, "-2.0\r\nGET / HTTP/1.1\r\n", nil},
+		"it is no HTTP":           {"GET ", []string{"key\r\n"}, "key\r\n", nil, false},
+		"it is HTTP after all":    {"GET ", []string{"/ HTTP/1.1\r\n"}, "", ErrLateHTTP, false},
+		"it becomes HTTP":         {"get ", []string{"/", " HTTP/1.1"}, "/", ErrLateHTTP, true},
+		"it ends":                 {"GET ", nil, "", nil, false},
+		"it was decided already":  {"PING\r\n", []string{"left alone"}, "", nil, false},
+		"it is decided by a line": {"SSH", []string{"-2.0", "\r\nGET / HTTP/1.1\r\n"}, "-2.0\r\nGET / HTTP/1.1\r\n", nil, false},
+		"a strange request":       {"\"GET\" ", []string{"/", " HTTP/1.1\r\n"}, "/", ErrLateHTTP, false},
+		"within another protocol": {"\x05\x01\x00", []string{"GET / HTTP/1.1\r\n"}, "GET / HTTP/1.1\r\n", nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := NewBuffers()
 			src, from := newSockPair(t, b, true)
 			dst, to := newSockPair(t, b, true)
-			s := Watch([]byte(tc.early))
 			passed := make(chan error)
-			go func() { passed <- s.Pass(dst, src, NoWaits{}) }()
+			go func() {
+				var err error
+				if s := Watch([]byte(tc.early)); s != nil {
+					err = s.Pass(dst, src, NoWaits{}, func() bool { return tc.spoke })
+				}
+				passed <- err
+			}()
 			for _, p := range tc.pieces {
 				if _, err := io.WriteString(from, p); err != nil {
 					t.Fatal(err)
@@ -102,11 +110,11 @@ func TestPass(t *testing.T) {
 		dst, _ := newSockPair(t, b, true)
 		_ = dst.Close()
 		_, _ = io.WriteString(from, "x")
-		if _, ok := errors.AsType[WriteError](Watch([]byte("GET ")).Pass(dst, src, NoWaits{})); !ok {
+		if _, ok := errors.AsType[WriteError](Watch([]byte("GET ")).Pass(dst, src, NoWaits{}, nil)); !ok {
 			t.Error("writing to what is closed is no error")
 		}
 		_ = src.Close()
-		if _, ok := errors.AsType[ReadError](Watch([]byte("GET ")).Pass(dst, src, NoWaits{})); !ok {
+		if _, ok := errors.AsType[ReadError](Watch([]byte("GET ")).Pass(dst, src, NoWaits{}, nil)); !ok {
 			t.Error("reading from what is closed is no error")
 		}
 	})
@@ -157,8 +165,6 @@ func TestBoth(t *testing.T) {
 	if *a != (phases{1, 2}) || *a != *b {
 		t.Errorf("got %v and %v", a, b)
 	}
-	NoWaits{}.Reading()
-	NoWaits{}.Writing()
 }
 
 func TestBrokenOff(t *testing.T) {

@@ -32,21 +32,29 @@ const (
 	KindHTTP2 // never a Sniffer's: the reader of HTTP finds it
 )
 
-// Sniffer distinguishes HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection. What it says of
-// some bytes it says of any that begin with them, unless that is KindUndecided.
+// Sniffer tells HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection, which may come in
+// pieces. An answer other than KindUndecided holds for whatever follows, with one exception (see strange).
 //
 // HTTP is a line of a method and more words, one of which begins with "HTTP/" and a digit, whatever else is wrong with it:
-// an app may take it for a request, so that it must not go past us as bytes. Empty lines before it do not count. It is
+// an app may take it for a request, so it must not go past us as bytes. Empty lines before it do not count. It is
 // decided before its end where the method is in upper case and the target is a path or an http URL, as nearly always.
-// So "GET /" is HTTP even without a version, as it was in HTTP/0.9. The method is a token, which the first byte of a
-// binary protocol or of JSON is not, and the first lines of other line protocols (memcached's "get key", Redis's "PING",
-// NATS's "CONNECT {") have no such word. The bytes may come in pieces.
+// So "GET /" is HTTP even without a version, as it was in HTTP/0.9. The first lines of other line protocols (memcached's
+// "get key", Redis's "PING", NATS's "CONNECT {") have no such word.
 type Sniffer struct {
 	kind    Kind
 	part    sniffPart
 	odd     bool // the method is not in upper case
 	matched int  // how much of the word that began last is as httpVersion or httpURL has it, or -1
+	// strange says that the first word has a byte that no method has, as binary protocols and JSON do. Such a line is passed
+	// on without waiting for its end. It is HTTP all the same if it ends in a version, since there are apps that take any
+	// word for a method. A version before its end is none: log lines contain them.
+	strange bool
+	version bool // the word that began last is a version so far
+	taken   int  // bytes of a strange line
 }
+
+// maxStrange is how much of a strange line is looked at: more than the apps that we know take for a line.
+const maxStrange = 64 << 10
 
 // sniffPart is the part of the first line in which the next byte stands.
 type sniffPart uint8
@@ -69,22 +77,31 @@ func (s *Sniffer) Feed(b []byte) Kind {
 		}
 		s.next(c)
 	}
+	if s.kind == KindUndecided && s.strange {
+		return KindTCP
+	}
 	return s.kind
 }
 
 func (s *Sniffer) next(c byte) {
 	space := c == ' ' || c == '\t' || c == '\r'
+	if s.strange {
+		if s.taken++; s.taken > maxStrange {
+			s.kind = KindTCP
+			return
+		}
+	}
 	switch {
 	case s.part == sniffBlank && (space || c == '\n'):
 		s.odd = s.odd || c == ' ' || c == '\t'
+	case c == '\n' && s.strange && s.version:
+		s.kind = KindHTTP
 	case c == '\n':
 		s.kind = KindTCP
 	case s.part == sniffBlank, s.part == sniffMethod && !space:
 		s.part = sniffMethod
 		s.odd = s.odd || (c < 'A' || c > 'Z') && c != '-' && c != '_'
-		if !http1.IsToken(c) {
-			s.kind = KindTCP
-		}
+		s.strange = s.strange || !http1.IsToken(c)
 	case s.part == sniffMethod:
 		s.part = sniffGap
 	case space && s.part == sniffGap:
@@ -98,15 +115,22 @@ func (s *Sniffer) next(c byte) {
 // inWord takes a byte of a word behind the method.
 func (s *Sniffer) inWord(c byte) {
 	if s.part == sniffGap {
-		if s.part = sniffTarget; !s.odd && c == '/' {
+		s.part = sniffTarget
+		if !s.odd && c == '/' {
 			s.kind = KindHTTP
 			return
 		}
 	}
+	if s.matched == 0 {
+		s.version = false
+	}
+	digit := c >= '0' && c <= '9'
 	switch {
 	case s.matched < 0:
+		s.version = s.version && (digit || c == '.')
 	case s.matched == len(httpVersion):
-		if s.matched = -1; c >= '0' && c <= '9' {
+		s.matched, s.version = -1, digit
+		if digit && !s.strange {
 			s.kind = KindHTTP
 		}
 	case c == httpVersion[s.matched], s.matched < len(httpURL) && c|0x20 == httpVersion[s.matched]:
@@ -141,7 +165,7 @@ func Peek(conn net.Conn, timeout time.Duration) (Kind, []byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return KindTCP, nil, err
 	}
-	buf := make([]byte, 0, 64)
+	buf := make([]byte, 0, maxPeek)
 	var sniffs Sniffer
 	for {
 		n, err := conn.Read(buf[len(buf):cap(buf)])
@@ -156,8 +180,6 @@ func Peek(conn net.Conn, timeout time.Duration) (Kind, []byte, error) {
 			return KindTCP, nil, ErrNoBytes
 		case err != nil:
 			return KindTCP, nil, err
-		case len(buf) == cap(buf):
-			buf = append(make([]byte, 0, maxPeek), buf...)
 		}
 	}
 }
@@ -202,21 +224,27 @@ func (c *PeekedConn) WriteTo(w io.Writer) (int64, error) {
 // ErrLateHTTP ends a connection whose client has begun a line that turns out to be HTTP after it was passed on.
 var ErrLateHTTP = errors.New("the client speaks HTTP on a connection that had to be taken for bytes")
 
-// Watch returns a Sniffer for what follows early; nil if there is no early.
+// Watch returns a Sniffer for what follows early; nil if nothing can.
 func Watch(early []byte) *Sniffer {
 	if len(early) == 0 {
 		return nil
 	}
 	s := &Sniffer{}
-	s.Feed(early)
+	if s.Feed(early); s.kind != KindUndecided {
+		return nil
+	}
 	return s
 }
 
-// Pass carries bytes from src to dst until it is sure that they are not HTTP.
-func (s *Sniffer) Pass(dst, src *Sock, w Waits) error {
+// Pass carries bytes from src to dst until it is sure that they are not HTTP. Answered reports whether dst has said anything:
+// it ends the watch on a strange line, of which it has seen enough. A request may follow that within a protocol, as within SOCKS.
+func (s *Sniffer) Pass(dst, src *Sock, w Waits, answered func() bool) error {
 	for s.kind == KindUndecided {
 		w.Reading()
 		in, err := src.Await()
+		if s.strange && answered() {
+			s.kind = KindTCP
+		}
 		if errors.Is(err, io.EOF) {
 			return nil
 		}

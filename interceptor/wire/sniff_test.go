@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -26,70 +27,89 @@ func TestSniff(t *testing.T) {
 		bytes string
 		want  Kind
 	}{
-		"nothing":                  {"", KindUndecided},
-		"get":                      {"GET / HTTP/1.1\r\n", KindHTTP},
-		"get, first byte":          {"G", KindUndecided},
-		"get, up to the target":    {"GET ", KindUndecided},
-		"get, begun":               {"GET /", KindHTTP},
-		"own method":               {"VERSION-CONTROL /a", KindHTTP},
-		"absolute form":            {"GET http://h/", KindHTTP},
-		"absolute form, begun":     {"GET ht", KindUndecided},
-		"absolute form, upper":     {"GET HTTP://h/", KindHTTP},
-		"asterisk":                 {"OPTIONS * HTTP/1.1", KindHTTP},
-		"asterisk, begun":          {"OPTIONS *", KindUndecided},
-		"http/2":                   {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", KindHTTP},
-		"connect":                  {"CONNECT h:443 HTTP/1.1\r\n", KindHTTP},
-		"empty line":               {"\r\n", KindUndecided},
-		"empty line first":         {"\r\nGET / HTTP/1.1\r\n", KindHTTP},
-		"empty LF line first":      {"\nGET / HTTP/1.1\r\n", KindHTTP},
-		"many empty lines first":   {strings.Repeat("\r\n\n", 100) + "GET / HTTP/1.1\r\n", KindHTTP},
-		"lower case":               {"get / HTTP/1.1\r\n", KindHTTP},
-		"lower version":            {"get / http/1.1\r\n", KindHTTP},
-		"mixed case":               {"Get /a?b HTTP/1.0\n", KindHTTP},
-		"odd token":                {"G~T! x HTTP/1.1\r\n", KindHTTP},
-		"tabs":                     {"GET\t/\tHTTP/1.1\r\n", KindHTTP},
-		"tabs, lower case":         {"get\t/\tHTTP/1.1\r\n", KindHTTP},
-		"two spaces":               {"get  /  HTTP/1.1\r\n", KindHTTP},
-		"space first":              {" GET / HTTP/1.1\r\n", KindHTTP},
-		"CR for a space":           {"get\r/\rHTTP/1.1\r\n", KindHTTP},
-		"space in the target":      {"get /a b HTTP/1.1\r\n", KindHTTP},
-		"target of another scheme": {"GET ftp://h/ HTTP/1.1\r\n", KindHTTP},
-		"target is an authority":   {"GET h:80 HTTP/1.1\r\n", KindHTTP},
-		"no target":                {"GET HTTP/1.1\r\n", KindHTTP},
-		"words behind it":          {"get / HTTP/1.1 x\r\n", KindHTTP},
-		"HTTP/3":                   {"get / HTTP/3\r\n", KindHTTP},
-		"HTTP/0.9":                 {"GET /\r\n", KindHTTP},
-		"long method":              {strings.Repeat("A", 100_000) + " / HTTP/1.1\r\n", KindHTTP},
-		"long target, lower case":  {"get /" + strings.Repeat("a", 100_000) + " HTTP/1.1\r\n", KindHTTP},
-		"NUL in the target":        {"get /\x00 HTTP/1.1\r\n", KindHTTP},
-		"long method, so far":      {strings.Repeat("A", 100_000), KindUndecided},
-		"tls":                      {"\x16\x03\x01\x02\x00", KindTCP},
-		"memcached":                {"get key\r\n", KindTCP},
-		"memcached, a path":        {"get /key\r\n", KindTCP},
-		"memcached, set":           {"set a 0 0 1\r\n", KindTCP},
-		"redis":                    {"*1\r\n$4\r\nPING\r\n", KindTCP},
-		"redis inline":             {"PING\r\n", KindTCP},
-		"redis inline, LF":         {"PING\n", KindTCP},
-		"redis inline get":         {"GET key\r\n", KindTCP},
-		"redis inline keys":        {"KEYS *\r\n", KindTCP},
-		"redis, an empty line":     {"\r\nPING\r\n", KindTCP},
-		"nats":                     {"CONNECT {\"verbose\":false}\r\n", KindTCP},
-		"stomp":                    {"CONNECT\naccept-version:1.2\n", KindTCP},
-		"smtp":                     {"EHLO there\r\n", KindTCP},
-		"irc":                      {"NICK me\r\n", KindTCP},
-		"ssh":                      {"SSH-2.0-OpenSSH_9.2\r\n", KindTCP},
-		"postgres":                 {"\x00\x00\x00\x08\x04\xd2\x16\x2f", KindTCP},
-		"mqtt":                     {"\x10\x0c\x00\x04MQTT", KindTCP},
-		"json":                     {`{"jsonrpc":"2.0"`, KindTCP},
-		"proxy protocol":           {"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", KindTCP},
-		"amqp":                     {"AMQP\x00\x00\x09\x01", KindTCP},
-		"rtsp":                     {"DESCRIBE rtsp://h/ RTSP/1.0\r\n", KindTCP},
-		"sip":                      {"INVITE sip:a@h SIP/2.0\r\n", KindTCP},
-		"icap":                     {"OPTIONS icap://h/ ICAP/1.0\r\n", KindTCP},
-		"HTTP without a number":    {"SAY x HTTP/ HTTP/x\r\n", KindTCP},
-		"HTTP within a word":       {"SAY xHTTP/1.1\r\n", KindTCP},
-		"HTTP on the second line":  {"PING\r\nGET / HTTP/1.1\r\n", KindTCP},
-		"jdwp":                     {"JDWP-Handshake", KindUndecided},
+		"nothing":                        {"", KindUndecided},
+		"get":                            {"GET / HTTP/1.1\r\n", KindHTTP},
+		"get, first byte":                {"G", KindUndecided},
+		"get, up to the target":          {"GET ", KindUndecided},
+		"get, begun":                     {"GET /", KindHTTP},
+		"own method":                     {"VERSION-CONTROL /a", KindHTTP},
+		"absolute form":                  {"GET http://h/", KindHTTP},
+		"absolute form, begun":           {"GET ht", KindUndecided},
+		"absolute form, upper":           {"GET HTTP://h/", KindHTTP},
+		"asterisk":                       {"OPTIONS * HTTP/1.1", KindHTTP},
+		"asterisk, begun":                {"OPTIONS *", KindUndecided},
+		"http/2":                         {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", KindHTTP},
+		"connect":                        {"CONNECT h:443 HTTP/1.1\r\n", KindHTTP},
+		"empty line":                     {"\r\n", KindUndecided},
+		"empty line first":               {"\r\nGET / HTTP/1.1\r\n", KindHTTP},
+		"empty LF line first":            {"\nGET / HTTP/1.1\r\n", KindHTTP},
+		"many empty lines first":         {strings.Repeat("\r\n\n", 100) + "GET / HTTP/1.1\r\n", KindHTTP},
+		"lower case":                     {"get / HTTP/1.1\r\n", KindHTTP},
+		"lower version":                  {"get / http/1.1\r\n", KindHTTP},
+		"mixed case":                     {"Get /a?b HTTP/1.0\n", KindHTTP},
+		"odd token":                      {"G~T! x HTTP/1.1\r\n", KindHTTP},
+		"tabs":                           {"GET\t/\tHTTP/1.1\r\n", KindHTTP},
+		"tabs, lower case":               {"get\t/\tHTTP/1.1\r\n", KindHTTP},
+		"two spaces":                     {"get  /  HTTP/1.1\r\n", KindHTTP},
+		"space first":                    {" GET / HTTP/1.1\r\n", KindHTTP},
+		"CR for a space":                 {"get\r/\rHTTP/1.1\r\n", KindHTTP},
+		"space in the target":            {"get /a b HTTP/1.1\r\n", KindHTTP},
+		"target of another scheme":       {"GET ftp://h/ HTTP/1.1\r\n", KindHTTP},
+		"target is an authority":         {"GET h:80 HTTP/1.1\r\n", KindHTTP},
+		"no target":                      {"GET HTTP/1.1\r\n", KindHTTP},
+		"words behind it":                {"get / HTTP/1.1 x\r\n", KindHTTP},
+		"HTTP/3":                         {"get / HTTP/3\r\n", KindHTTP},
+		"HTTP/0.9":                       {"GET /\r\n", KindHTTP},
+		"long method":                    {strings.Repeat("A", 100_000) + " / HTTP/1.1\r\n", KindHTTP},
+		"long target, lower case":        {"get /" + strings.Repeat("a", 100_000) + " HTTP/1.1\r\n", KindHTTP},
+		"NUL in the target":              {"get /\x00 HTTP/1.1\r\n", KindHTTP},
+		"long method, so far":            {strings.Repeat("A", 100_000), KindUndecided},
+		"tls":                            {"\x16\x03\x01\x02\x00", KindTCP},
+		"memcached":                      {"get key\r\n", KindTCP},
+		"memcached, a path":              {"get /key\r\n", KindTCP},
+		"memcached, set":                 {"set a 0 0 1\r\n", KindTCP},
+		"redis":                          {"*1\r\n$4\r\nPING\r\n", KindTCP},
+		"redis inline":                   {"PING\r\n", KindTCP},
+		"redis inline, LF":               {"PING\n", KindTCP},
+		"redis inline get":               {"GET key\r\n", KindTCP},
+		"redis inline keys":              {"KEYS *\r\n", KindTCP},
+		"redis, an empty line":           {"\r\nPING\r\n", KindTCP},
+		"nats":                           {"CONNECT {\"verbose\":false}\r\n", KindTCP},
+		"stomp":                          {"CONNECT\naccept-version:1.2\n", KindTCP},
+		"smtp":                           {"EHLO there\r\n", KindTCP},
+		"irc":                            {"NICK me\r\n", KindTCP},
+		"ssh":                            {"SSH-2.0-OpenSSH_9.2\r\n", KindTCP},
+		"postgres":                       {"\x00\x00\x00\x08\x04\xd2\x16\x2f", KindTCP},
+		"mqtt":                           {"\x10\x0c\x00\x04MQTT", KindTCP},
+		"json":                           {`{"jsonrpc":"2.0"`, KindTCP},
+		"proxy protocol":                 {"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", KindTCP},
+		"amqp":                           {"AMQP\x00\x00\x09\x01", KindTCP},
+		"rtsp":                           {"DESCRIBE rtsp://h/ RTSP/1.0\r\n", KindTCP},
+		"sip":                            {"INVITE sip:a@h SIP/2.0\r\n", KindTCP},
+		"icap":                           {"OPTIONS icap://h/ ICAP/1.0\r\n", KindTCP},
+		"HTTP without a number":          {"SAY x HTTP/ HTTP/x\r\n", KindTCP},
+		"HTTP within a word":             {"SAY xHTTP/1.1\r\n", KindTCP},
+		"HTTP on the second line":        {"PING\r\nGET / HTTP/1.1\r\n", KindTCP},
+		"quoted method":                  {"\"GET\" / HTTP/1.1\r\n", KindHTTP},
+		"quoted method, so far":          {"\"GET\" / HTTP/1.1\r", KindTCP},
+		"method with a strange end":      {"POST@ / HTTP/1.1\n", KindHTTP},
+		"byte order mark":                {"\xef\xbb\xbfGET / HTTP/1.1\r\n", KindHTTP},
+		"0xff first":                     {"\xffGET / HTTP/1.0 \r\n", KindHTTP},
+		"NUL first":                      {"\x00GET / HTTP/1.1\r\n", KindHTTP},
+		"NUL in the method":              {"GE\x00T /a b HTTP/1.1\r\n", KindHTTP},
+		"strange after empty lines":      {"\r\n\r\n@GET / HTTP/1.1\r\n", KindHTTP},
+		"only a version behind it":       {"(GET) HTTP/1.1\r\n", KindHTTP},
+		"strange, and a long line":       {"@ /" + strings.Repeat("a", maxStrange/2) + " HTTP/1.1\r\n", KindHTTP},
+		"strange, and too long":          {"@ /" + strings.Repeat("a", maxStrange) + " HTTP/1.1\r\n", KindTCP},
+		"strange, no version":            {"@GET / HTTP/one\r\n", KindTCP},
+		"strange, and more behind":       {"@GET / HTTP/1.1x\r\n", KindTCP},
+		"an access log's line":           {"<34>1 host \"GET / HTTP/1.1\" 200 12\n", KindTCP},
+		"an access log's line, unquoted": {"<34>1 host GET / HTTP/1.1 200 12\n", KindTCP},
+		"a request in JSON":              {`{"m":"GET / HTTP/1.1"}` + "\n", KindTCP},
+		"proxy protocol 2":               {"\r\n\r\n\x00\r\nQUIT\n\x21\x11 / HTTP/1.1\r\n", KindTCP},
+		"uwsgi":                          {"\x00\x5e\x01\x00\x0f\x00SERVER_PROTOCOL\x08\x00HTTP/1.1\x0a\x00", KindTCP},
+		"socks":                          {"\x05\x01\x00", KindTCP},
+		"jdwp":                           {"JDWP-Handshake", KindUndecided},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := sniff([]byte(tc.bytes)); got != tc.want {
@@ -99,26 +119,31 @@ func TestSniff(t *testing.T) {
 	}
 }
 
-// What was said of some bytes holds whatever follows, however they come. A line that our own parser takes for a request's
-// is never taken for bytes.
+// What was said of some bytes holds whatever follows, however they come, but for a strange line, which may end as HTTP. A line
+// that our own parser takes for a request's is never taken for bytes, and neither is one whose last word is a version.
 func FuzzSniff(f *testing.F) {
 	for _, s := range []string{
-		"GET / HTTP/1.1\r\n", "PRI * HTTP/2.0", "\x16\x03\x01", "GET http://", "get x", "A-_ h", "\r\n\nget x HTTP/1.1\r\n",
+		"GET / HTTP/1.1\r\n", "PRI * HTTP/2.0", "\x16\x03\x01", "GET http://", "get x", "A-_ h", "\"GET\" / HTTP/1.1\r\n", "\r\n\nget x HTTP/1.1\r\n",
 	} {
 		f.Add([]byte(s))
 	}
+	version := regexp.MustCompile(`^[^\n]*[ \t\r]HTTP/[0-9][0-9.]*[ \t\r]*\n`)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		decided := KindUndecided
 		var s Sniffer
 		for i := range len(b) + 1 {
 			got := sniff(b[:i])
-			if decided != KindUndecided && got != decided {
+			if decided != KindUndecided && got != decided && !(s.strange && got == KindHTTP) {
 				t.Fatalf("%q is %v, and %q is %v", b[:i-1], decided, b[:i], got)
 			}
 			decided = got
 			if i > 0 && s.Feed(b[i-1:i]) != got {
 				t.Fatalf("%q is %v, and byte by byte it is %v", b[:i], got, s.kind)
 			}
+		}
+		line := bytes.TrimLeft(b, " \t\r\n")
+		if sniff(b) != KindHTTP && len(line) < maxStrange && version.Match(line) {
+			t.Fatalf("%q ends in a version", b)
 		}
 		var r http1.Request
 		if n, err := r.Parse(append(slices.Clone(b), "\r\n\r\n"...)); n > 0 && err == nil && decided == KindTCP {
