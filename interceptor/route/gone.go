@@ -21,11 +21,11 @@ const removed = "the Service was deleted, or scale-to-zero no longer handles it"
 const reasonGone = "Gone"
 
 // failure is why no pod can be expected as things are. It is empty while there is a ready pod, so that a restored app
-// still serves what was held for it. The pods of a workload that is gone count until they fail: nobody lists them any more.
+// still serves what was held for it. Once the Service or the workload is gone, a pod counts until it fails: nobody lists the
+// pods any more.
 func (s *snapshot) failure(r *Route) api.Progress {
-	workloadGone := s.gone != "" && s.gone != removed
 	switch {
-	case slices.ContainsFunc(s.endpoints, func(e *Endpoint) bool { return !workloadGone || e.Failures() == 0 }):
+	case slices.ContainsFunc(s.endpoints, func(e *Endpoint) bool { return s.gone == "" || e.Failures() == 0 }):
 		return api.Progress{}
 	case s.gone != "":
 		return api.Progress{Failing: s.gone, Reason: reasonGone, Starts: s.progress.Starts}

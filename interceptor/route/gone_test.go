@@ -4,6 +4,7 @@
 package route
 
 import (
+	"cmp"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -59,24 +60,31 @@ func TestWorkloadGone(t *testing.T) {
 	})
 }
 
-// The pods of a workload that is gone serve until they fail. They stay listed when the route slices go, and are not waited for.
-func TestWorkloadGoneWithPods(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(0)
-		gone := web("10.0.0.1:80")
-		gone.Routes.Retiring, gone.Routes.Gone = true, "Deployment/web does not exist any more"
-		f.SetService(gone)
-		r := f.route(10000)
-		f.RemoveService("shop", "web")
-		e, err := r.Pick(t.Context(), &Visit{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.Unreachable(errors.New("timeout"))
-		e.Done()
-		isGone(t, <-heldAt(t, r), gone.Routes.Gone)
-		f.Close()
-	})
+// The pods of what is gone serve until they fail. They stay listed when the route slices go, and are not waited for.
+func TestGoneWithPods(t *testing.T) {
+	for _, why := range []string{"Deployment/web does not exist any more", ""} {
+		t.Run(why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(0)
+				gone := web("10.0.0.1:80", "10.0.0.2:80")
+				gone.Routes.Retiring, gone.Routes.Gone = why != "", why
+				f.SetService(gone)
+				r := f.route(10000)
+				f.RemoveService("shop", "web")
+				advance(removedGrace)
+				for range gone.Endpoints["http"] {
+					e, err := r.Pick(t.Context(), &Visit{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					e.Unreachable(errors.New("timeout"))
+					e.Done()
+				}
+				isGone(t, <-heldAt(t, r), cmp.Or(why, removed))
+				f.Close()
+			})
+		})
+	}
 }
 
 // Requests that are held when the route slices go fail after a moment if the slices went without notice, and else at once.
