@@ -57,6 +57,7 @@ func (p *planner) restore(f *Front) (idle bool, q Question) {
 	}
 	if !back && !f.late(p.o.Now) && len(f.Slices) > 0 {
 		p.write(retiring)
+		p.reportStart(f, found)
 		p.Soon = true
 		return false, Question{}
 	}
@@ -67,6 +68,15 @@ func (p *planner) restore(f *Front) (idle bool, q Question) {
 	}
 	p.remove(f, found, back)
 	return true, Question{}
+}
+
+// reportStart reports that restoring waits for the app's start, if that lasts.
+func (p *planner) reportStart(f *Front, w Target) {
+	note := fmt.Sprintf("Not restored yet: %s has no ready pod; requests are held until it has one, for %s at most",
+		f.Routes.Workload, Short(time.Duration(f.Routes.HoldTimeout)))
+	if p.waited(note, p.o.Now) >= reportAfter {
+		p.once(corev1.EventTypeNormal, ReasonRestoring, note, present([]Object{w.Object})...)
+	}
 }
 
 // present says whether anything of ours is left of the Front.

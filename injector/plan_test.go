@@ -317,6 +317,18 @@ func TestReports(t *testing.T) {
 			"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in; Deployment/web has " +
 				"been asked for 0 replicas, and none has become ready yet",
 		}},
+		"the app starts while it is restored": {[]func(*world){redirected, asleep, optOut, func(w *world) {
+			w.reconcile()
+			w.now = w.now.Add(time.Second)
+			w.reconcile()
+			w.reconcile()
+			if len(w.events) > 0 {
+				w.t.Errorf("too early: %q", w.events)
+			}
+			w.now = w.now.Add(reportAfter)
+			w.reconcile()
+			w.reconcile()
+		}}, []string{"Restoring: Not restored yet: Deployment/web has no ready pod; requests are held until it has one, for 5m at most"}},
 		"admission is away": {[]func(*world){func(w *world) {
 			w.admission = false
 			for range 4 {
