@@ -33,6 +33,8 @@ const (
 	ReasonPaused  = "Paused" // a ScaledObject, by its owner
 	ReasonResumed = "Resumed"
 	ReasonUndone  = "ScaledObjectReset" // changes of fields that are ours
+
+	ReasonExceeded = "MaxReplicasExceeded" // by somebody else
 )
 
 // Report is an event to emit on each of the objects.

@@ -48,6 +48,8 @@ type WorkloadMemory struct {
 	// Written is what we last wrote to its ScaledObject, if anything, and Undone the last note about a change that we undid.
 	Written *keda.ScaledObjectSpec
 	Undone  string
+	// Exceeded is the last note about more replicas than allowed.
+	Exceeded string
 }
 
 // WorkloadAnswers were found out for one plan. Nil is not asked yet.

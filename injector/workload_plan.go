@@ -184,6 +184,9 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 	limit, p.Life = p.Life.Limit(w.Replicas, NewScaling(d.settings, remembered), so)
 	remembered = Remember(remembered, w.Replicas, limit)
 	scaling := NewScaling(d.settings, remembered)
+	if w.Replicas > limit && w.Replicas > scaling.MaxReplicas {
+		p.exceed(scaling.MaxReplicas)
+	}
 	var keptUp time.Duration
 	keptUp, p.Life = p.Life.KeptUp(o.Now, scaling, so, d.unsafe || d.failOpen)
 	if d.unsafe || d.retiring || keptUp > 0 && w.Replicas > 0 {
@@ -205,6 +208,21 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 		return p.scaleByCounts(scaling)
 	}
 	return NoWorkloadQuestion
+}
+
+// exceed reports that somebody has scaled the workload beyond max-replicas: the same count again, as a deployment tool sets it at
+// each sync, only once.
+func (p *workloadPlanner) exceed(limit int32) {
+	until := "KEDA takes the others away"
+	if !p.o.Install.KEDA {
+		until = "the others stay until it sleeps"
+	}
+	note := fmt.Sprintf("%s was scaled to %s, but annotation %smax-replicas allows %d: %s. Set the annotation to %d to keep them",
+		p.o.Workload.Ref(), replicasText(p.o.Workload.Replicas), Prefix, limit, until, p.o.Workload.Replicas)
+	if note != p.Memory.Exceeded {
+		p.Memory.Exceeded = note
+		p.report(corev1.EventTypeWarning, ReasonExceeded, note)
+	}
 }
 
 // rememberedCount is the replica count to go back to, or 0 if none is known yet.

@@ -543,6 +543,32 @@ func TestWorkloadEnds(t *testing.T) {
 	}
 }
 
+// atMost has the Service allow no more replicas than n.
+func atMost(n int32) func(*scaledWorld) {
+	return func(w *scaledWorld) {
+		s := DefaultSettings()
+		s.MaxReplicas = n
+		w.asks[0].Slice.Annotations[ScalingAnnotation] = encodeScaling(s)
+	}
+}
+
+// scaledTo has somebody scale the workload.
+func scaledTo(n int32) func(*scaledWorld) { return func(w *scaledWorld) { w.workload.Replicas = n } }
+
+// TestMoreReplicasAllowed: more replicas than the default, and fewer than before a limit fell, exceed nothing.
+func TestMoreReplicasAllowed(t *testing.T) {
+	for name, world := range map[string][]func(*scaledWorld){
+		"no limit is set": {settled, scaledTo(5), look},
+		"the limit falls": {atMost(5), settled, scaledTo(5), look, atMost(2), look},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if w := newScaledWorld(t, world...); len(w.events) > 0 {
+				t.Errorf("events:\n%s", strings.Join(w.events, "\n"))
+			}
+		})
+	}
+}
+
 // TestWorkloadEvents are what the owner of an app reads.
 func TestWorkloadEvents(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -590,6 +616,16 @@ func TestWorkloadEvents(t *testing.T) {
 				func(w *scaledWorld) { w.so.Spec.Triggers = nil }, look,
 			},
 			"ScaledObjectReset: scale-to-zero owns ScaledObject web-deployment and has undone a change of spec.triggers.",
+		},
+		"more replicas than allowed": {
+			[]func(*scaledWorld){atMost(2), settled, scaledTo(5), look, scaledTo(2), look, scaledTo(5), look},
+			"MaxReplicasExceeded: Deployment/web was scaled to 5 replicas, but annotation scale-to-zero/max-replicas allows 2: KEDA takes " +
+				"the others away. Set the annotation to 5 to keep them",
+		},
+		"more replicas than allowed, without KEDA": {
+			[]func(*scaledWorld){withoutKEDA, atMost(2), settled, scaledTo(3), look},
+			"MaxReplicasExceeded: Deployment/web was scaled to 3 replicas, but annotation scale-to-zero/max-replicas allows 2: the others " +
+				"stay until it sleeps. Set the annotation to 3 to keep them",
 		},
 		"a start that fails": {
 			[]func(*scaledWorld){
