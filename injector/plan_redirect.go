@@ -161,7 +161,7 @@ func (in *injection) warnOfAnnotations(out *Outcome) {
 	objects := []Object{service}
 	for _, i := range in.o.optedInIngresses() {
 		if keys := NamedElsewhere(i, service.Name); len(keys) > 0 {
-			notes = append(notes, fmt.Sprintf("annotation %s of Ingress %s", strings.Join(keys, ", "), i.Name))
+			notes = append(notes, fmt.Sprintf("%s of Ingress %s", strings.Join(keys, ", "), i.Name))
 			objects = append(objects, i)
 		}
 	}
@@ -169,9 +169,8 @@ func (in *injection) warnOfAnnotations(out *Outcome) {
 		return
 	}
 	out.once(corev1.EventTypeWarning, ReasonAnnotation, fmt.Sprintf(
-		"%s: it seems to name Service %s, which the Ingress now reaches by %s. It is left as it is. If it should follow, opt in the "+
-			"Service instead of the Ingress: "+
-			"kubectl label service -n %s %s %s=true",
+		"Not rewritten: %s. Service %s seems to be named there, and the Ingress now reaches it as %s. To send these requests through "+
+			"scale-to-zero too, opt in the Service instead of the Ingress: kubectl label service -n %s %s %s=true",
 		strings.Join(notes, "; "), service.Name, in.front.Service.Name, service.Namespace, service.Name, OptInLabel), objects...)
 }
 

@@ -246,14 +246,14 @@ func (p *planner) remove(f *Front, w Target, back bool) {
 	if p.v.Skip != "" {
 		why = string(p.v.Skip)
 	}
-	note := fmt.Sprintf("Requests to Service %s go to its pods again, without scale-to-zero: %s", p.o.Service.Name, why)
+	note := fmt.Sprintf("Requests to Service %s go to its pods again, without scale-to-zero: %s. ", p.o.Service.Name, why)
 	switch {
 	case w.Object == nil:
-		note += "; the workload is gone"
+		note = fmt.Sprintf("Service %s is as it was before scale-to-zero: %s does not exist any more", p.o.Service.Name, f.Routes.Workload)
 	case !back:
-		note += fmt.Sprintf("; %s has been asked for %s, and none has become ready yet", f.Routes.Workload, replicasText(w.Workload.Replicas))
+		note += fmt.Sprintf("%s was scaled to %s; none is ready yet", f.Routes.Workload, replicasText(w.Workload.Replicas))
 	default:
-		note += fmt.Sprintf("; %s has %s", f.Routes.Workload, replicasText(w.Workload.Replicas))
+		note += fmt.Sprintf("%s has %s", f.Routes.Workload, replicasText(w.Workload.Replicas))
 	}
 	p.Deleted = append(p.Deleted, Report{
 		Type: corev1.EventTypeNormal, Reason: ReasonRestored, Note: note,

@@ -300,12 +300,12 @@ func TestReports(t *testing.T) {
 				"service -n apps web scale-to-zero- && kubectl label ingress -n apps front scale-to-zero-",
 		}},
 		"restored": {[]func(*world){redirected, optOut, func(w *world) { w.run() }}, []string{
-			"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in; Deployment/web has 1 replica",
+			"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in. Deployment/web has 1 replica",
 		}},
 		"the workload is gone": {
 			[]func(*world){redirected, func(w *world) { w.gone, w.skip = true, "no Deployment has its pods"; w.run() }},
 			[]string{
-				"Restored: Requests to Service web go to its pods again, without scale-to-zero: no Deployment has its pods; the workload is gone",
+				"Restored: Service web is as it was before scale-to-zero: Deployment/web does not exist any more",
 				"InjectionSkipped: Not injected: no Deployment has its pods",
 			},
 		},
@@ -314,8 +314,8 @@ func TestReports(t *testing.T) {
 			w.now = w.now.Add(time.Hour)
 			w.reconcile()
 		}}, []string{
-			"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in; Deployment/web has " +
-				"been asked for 0 replicas, and none has become ready yet",
+			"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in. Deployment/web was " +
+				"scaled to 0 replicas; none is ready yet",
 		}},
 		"the app starts while it is restored": {[]func(*world){redirected, asleep, optOut, func(w *world) {
 			w.reconcile()
@@ -400,8 +400,9 @@ func TestReports(t *testing.T) {
 		"an annotation that names the Service": {[]func(*world){byIngress, func(w *world) {
 			w.ingresses[0].Annotations = map[string]string{"nginx.ingress.kubernetes.io/auth-url": "http://web/auth"}
 			w.run()
-		}}, []string{"Injected: ", "AnnotationNotRewritten: annotation nginx.ingress.kubernetes.io/auth-url of Ingress front: it seems to " +
-			"name Service web"}},
+		}}, []string{"Injected: ", "AnnotationNotRewritten: Not rewritten: nginx.ingress.kubernetes.io/auth-url of Ingress front. " +
+			"Service web seems to be named there, and the Ingress now reaches it as web-scale-to-zero. To send these requests through " +
+			"scale-to-zero too, opt in the Service instead of the Ingress: kubectl label service -n apps web scale-to-zero=true"}},
 		"traffic of the node alone": {[]func(*world){func(w *world) {
 			w.service.Spec.Type, w.service.Spec.ExternalTrafficPolicy = corev1.ServiceTypeNodePort, corev1.ServiceExternalTrafficPolicyLocal
 			w.run()

@@ -76,7 +76,7 @@ func TestTakeover(t *testing.T) {
 		injector.Remembered(c.deployment().Annotations) != 0 {
 		t.Errorf("something is left; events %s", c.events())
 	}
-	c.told("Restored on Service/web: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in; " +
+	c.told("Restored on Service/web: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in. " +
 		"Deployment/web has 2 replicas")
 	if len(c.natives.followed) != 0 {
 		t.Errorf("still follows %v", c.natives.followed)

@@ -26,7 +26,7 @@ func TestWorkloadDeletedWhileAsleep(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "the route slice goes", func() error { return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{}) })
-		a.told("Service", "web", "the workload is gone")
+		a.told("Service", "web", "Deployment/web does not exist any more")
 	})
 	t.Run("Ingress", func(t *testing.T) {
 		listInterceptors(t, "198.18.0.2")

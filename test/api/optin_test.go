@@ -189,8 +189,8 @@ func TestIngressAnnotations(t *testing.T) {
 	for _, of := range []string{"Service", "Ingress"} {
 		name := map[string]string{"Service": "web", "Ingress": "front"}[of]
 		a.told(of, name,
-			"AnnotationNotRewritten: annotation nginx.ingress.kubernetes.io/auth-url of Ingress front: it seems to name Service web, "+
-				"which the Ingress now reaches by web-scale-to-zero")
+			"AnnotationNotRewritten: Not rewritten: nginx.ingress.kubernetes.io/auth-url of Ingress front. Service web seems to be named "+
+				"there, and the Ingress now reaches it as web-scale-to-zero")
 	}
 	alias := &corev1.Service{}
 	a.get("web-scale-to-zero", alias)
