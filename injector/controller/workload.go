@@ -30,7 +30,7 @@ import (
 //
 // +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets,verbs=patch
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=patch
-// +kubebuilder:rbac:groups=keda.sh,resources=scaledobjects,verbs=create;update;patch;delete
+// +kubebuilder:rbac:groups=keda.sh,resources=scaledobjects,verbs=create;patch;delete
 type workloadReconciler struct {
 	client   writer
 	observer *workloadObserver

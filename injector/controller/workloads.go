@@ -27,7 +27,7 @@ import (
 // workloads reads and scales them, whatever their kind. Rights for custom resources come from the chart's customWorkloads.
 //
 // +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets,verbs=get;list;watch
-// +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=get;update;patch
+// +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=get;patch
 type workloads struct {
 	client client.Reader // built-in kinds come from its cache, custom resources from the API server
 	mapper meta.RESTMapper
