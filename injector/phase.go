@@ -19,6 +19,7 @@ package injector
 //	is blocked, or the pods are not listed
 //	way proven, or no pod to prove it with           Redirecting  try the ScaledObject; list the interceptors;    Redirected
 //	                                                              then ask admission to redirect all traffic
+//	redirected, and the workload is gone             Redirected   wait a moment: it may be replaced                Restoring
 //	redirected while asleep, and the way is blocked  Redirected   write why into the slices: not wanted any more  Restoring
 //	redirected                                       Redirected   keep slices and companions up to date;          –
 //	                                                              restore the other Front

@@ -16,6 +16,9 @@ import (
 const (
 	// reportAfter is how long a Service may lack what it needs before an event says so: Helm creates Services before workloads.
 	reportAfter = 5 * time.Second
+	// goneFor is how long the workload of an injected Service has to be gone before the Service is restored: somebody may
+	// replace it by another one of its name, as `kubectl replace --force` does.
+	goneFor = time.Second
 	// slowRetry is the pause before what has been lacking for longer is looked at again.
 	slowRetry = 5 * time.Second
 	// blockedMax is the longest pause between two looks at a way that is blocked: no watch reports when a policy opens it.
@@ -102,6 +105,9 @@ func PlanService(o Observation) (Plan, Question) {
 		return Plan{}, q
 	}
 	p.v = v
+	if p.comesBack() {
+		return p.Plan, Question{}
+	}
 	if q := p.steps(); q.Kind != NoQuestion {
 		return Plan{}, q
 	}
@@ -116,6 +122,24 @@ type planner struct {
 	o           *Observation
 	v           Verdict
 	self, alias Front
+}
+
+// comesBack says that the workload of an injected Service has gone a moment ago, so that everything stays as it is for now.
+func (p *planner) comesBack() bool {
+	if p.v.Lost == ScopeNone {
+		return false
+	}
+	front, _ := Verdict{Scope: p.v.Lost}.wanted(&p.self, &p.alias)
+	if len(front.Slices) == 0 || front.Routes.Retiring {
+		return false
+	}
+	left := goneFor - p.waited("the workload is gone", p.o.Now)
+	if left <= 0 {
+		return false
+	}
+	p.Phase = p.Memory.Phase
+	p.after(left)
+	return true
 }
 
 // steps redirects the wanted Front first, and then restores what is not wanted.

@@ -142,8 +142,10 @@ func TestPhases(t *testing.T) {
 			[]func(*world){redirected, optOut, func(w *world) { w.reconcile(); w.native, w.kept = true, true }},
 			"Absent: delete web-scale-to-zero-ipv4, delete web-direct, free web",
 		},
-		"the workload is gone": {
-			[]func(*world){redirected, func(w *world) { w.gone, w.skip = true, "no Deployment has its pods" }},
+		"the workload is gone":             {[]func(*world){redirected, lost}, "Redirected: after 1s"},
+		"the workload is replaced in time": {[]func(*world){redirected, lost, func(w *world) { w.reconcile() }, found}, "Redirected: "},
+		"the workload is gone for good": {
+			[]func(*world){redirected, lost, func(w *world) { w.reconcile() }, lateBy(goneFor)},
 			"Restoring: update web-scale-to-zero-ipv4(2), ask web route=, soon",
 		},
 		"the workload may not be read": {
@@ -303,7 +305,7 @@ func TestReports(t *testing.T) {
 			"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in. Deployment/web has 1 replica",
 		}},
 		"the workload is gone": {
-			[]func(*world){redirected, func(w *world) { w.gone, w.skip = true, "no Deployment has its pods"; w.run() }},
+			[]func(*world){redirected, lost, func(w *world) { w.run() }},
 			[]string{
 				"Restored: Service web is as it was before scale-to-zero: Deployment/web does not exist any more",
 				"InjectionSkipped: Not injected: no Deployment has its pods",
@@ -460,10 +462,17 @@ func TestReports(t *testing.T) {
 	}
 }
 
-// TestGone: requests that are held for a workload that does not exist any more are told so at once.
+// lost has the workload deleted, and found has it made again.
+func lost(w *world)  { w.gone, w.skip = true, "no Deployment has its pods" }
+func found(w *world) { w.gone, w.skip = false, "" }
+
+func lateBy(d time.Duration) func(*world) { return func(w *world) { w.now = w.now.Add(d) } }
+
+// TestGone: requests that are held for a workload that does not exist any more are told so, when it has had a moment to come back.
 func TestGone(t *testing.T) {
-	w := newWorld(t, byIngress, redirected)
-	w.gone, w.skip = true, "no Deployment has its pods"
+	w := newWorld(t, byIngress, redirected, lost)
+	w.reconcile()
+	lateBy(goneFor)(w)
 	w.reconcile()
 	for _, s := range w.slices {
 		routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation])
@@ -478,11 +487,11 @@ func TestGone(t *testing.T) {
 
 // TestGoneFirst: interceptors are told why before the slices of a Service whose workload is gone are deleted.
 func TestGoneFirst(t *testing.T) {
-	w := newWorld(t, redirected)
-	w.gone, w.skip = true, "no Deployment has its pods"
+	w := newWorld(t, redirected, lost)
 	told := false
-	for range 5 {
+	for range 6 {
 		w.reconcile()
+		lateBy(goneFor)(w)
 		for _, s := range w.slices {
 			routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation])
 			told = told || err == nil && routes.Gone == "Deployment/web does not exist any more"

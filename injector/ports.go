@@ -10,7 +10,7 @@ import (
 )
 
 // PortRest is how long a freed port rests before it is given to another route: longer than any kube-proxy or ingress
-// controller is expected to lag behind.
+// controller is expected to lag behind. The route that had it gets it back at any time.
 const PortRest = 10 * time.Minute
 
 // PortOwner names one port of one Service: what an interceptor port is given to.
@@ -24,12 +24,22 @@ type Ports struct {
 	low, high int32
 	owner     map[int32]PortOwner
 	port      map[PortOwner]int32
-	freed     map[int32]time.Time
+	freed     map[int32]freed
+	had       map[PortOwner]int32 // of those whose port was freed; it has the ports of freed
+}
+
+// freed is whose a port was, and until when.
+type freed struct {
+	owner PortOwner
+	at    time.Time
 }
 
 // NewPorts returns a Ports that gives out low to high, both included.
 func NewPorts(low, high int32) *Ports {
-	return &Ports{low: low, high: high, owner: map[int32]PortOwner{}, port: map[PortOwner]int32{}, freed: map[int32]time.Time{}}
+	return &Ports{
+		low: low, high: high,
+		owner: map[int32]PortOwner{}, port: map[PortOwner]int32{}, freed: map[int32]freed{}, had: map[PortOwner]int32{},
+	}
 }
 
 // Learn records that r has port p, as a route slice says. False means that another route has it, or that it is outside
@@ -42,6 +52,7 @@ func (ps *Ports) Learn(r PortOwner, p int32) bool {
 		return false
 	}
 	ps.owner[p], ps.port[r] = r, p
+	delete(ps.had, ps.freed[p].owner)
 	delete(ps.freed, p)
 	return true
 }
@@ -51,22 +62,25 @@ func (ps *Ports) Get(r PortOwner, now time.Time) (int32, error) {
 	if p, ok := ps.port[r]; ok {
 		return p, nil
 	}
+	if p, ok := ps.had[r]; ok && ps.Learn(r, p) {
+		// Requests that are still held there go on, as those for a Service that is replaced by another one of its name.
+		return p, nil
+	}
 	size := ps.high - ps.low + 1
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s/%s/%s", r.Namespace, r.Service, r.Port)
 	// Each route starts its search at a place of its own. So a new leader, which does not know which ports rest, is unlikely to
-	// give out a port that was freed a moment ago; and a route that comes back gets its port back.
+	// give out a port that was freed a moment ago.
 	start := int32(int64(h.Sum32()) % int64(size)) //nolint:gosec // less than size
 	for i := range size {
 		p := ps.low + (start+i)%size
 		if _, taken := ps.owner[p]; taken {
 			continue
 		}
-		if at, rests := ps.freed[p]; rests && now.Sub(at) < PortRest {
+		if f, rests := ps.freed[p]; rests && now.Sub(f.at) < PortRest {
 			continue
 		}
-		delete(ps.freed, p)
-		ps.owner[p], ps.port[r] = r, p
+		ps.Learn(r, p)
 		return p, nil
 	}
 	return 0, fmt.Errorf("giving route %s/%s port %q an interceptor port: all %d from %d to %d are in use or rest for %s after use; "+
@@ -84,7 +98,7 @@ func (ps *Ports) Keep(namespace, service string, now time.Time, ports ...string)
 		if r.Namespace == namespace && r.Service == service && !keep[r.Port] {
 			delete(ps.port, r)
 			delete(ps.owner, p)
-			ps.freed[p] = now
+			ps.freed[p], ps.had[r] = freed{r, now}, p
 		}
 	}
 }

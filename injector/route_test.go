@@ -293,8 +293,34 @@ func TestPortsKeepOnlyNamed(t *testing.T) {
 	if got, _ := ps.Get(PortOwner{"apps", "web", "b"}, now); got != b {
 		t.Errorf("the kept port changed from %d to %d", b, got)
 	}
-	if got, _ := ps.Get(PortOwner{"apps", "web", "a"}, now); got == a {
-		t.Error("the port that was let go came back at once")
+	if got, _ := ps.Get(PortOwner{"apps", "web", "a"}, now); got != a {
+		t.Errorf("the port that was let go has changed from %d to %d", a, got)
+	}
+}
+
+// TestPortsComeBack: a Service that is replaced by another one of its name gets its ports back, unless others have them by then.
+func TestPortsComeBack(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	web := PortOwner{"apps", "web", "http"}
+	ps := NewPorts(10000, 10001)
+	first, _ := ps.Get(web, now)
+	other := 20001 - first
+	ps.Keep("apps", "web", now)
+	if got, err := ps.Get(PortOwner{"apps", "api", "http"}, now); err != nil || got != other {
+		t.Fatalf("another route got %d, %v", got, err)
+	}
+	if got, err := ps.Get(web, now); err != nil || got != first {
+		t.Errorf("it had %d and got %d, %v", first, got, err)
+	}
+	ps.Keep("apps", "web", now)
+	ps.Keep("apps", "api", now)
+	for _, name := range []string{"one", "two"} {
+		if _, err := ps.Get(PortOwner{"apps", name, "http"}, now.Add(PortRest)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := ps.Get(web, now.Add(PortRest)); err == nil {
+		t.Errorf("got %d, which another route has", got)
 	}
 }
 

@@ -35,6 +35,8 @@ type Verdict struct {
 	Scope Scope
 	// Skip is why nothing is taken of a Service that is opted in.
 	Skip Skip
+	// Lost is the Scope that is wanted and is ScopeNone for want of a workload.
+	Lost Scope
 	// General says that only its Namespace opts it in, together with all the others.
 	General bool
 	// Retry is when to look again if the reason can pass without any watch reporting it.
@@ -174,7 +176,7 @@ func (p *planner) judgeTarget(v *Verdict) {
 	}
 	p.ended(ReasonForbidden)
 	if t.Skip != "" {
-		v.Skip = t.Skip
+		v.Skip, v.Lost = t.Skip, v.Scope
 		if t.Retry {
 			v.Retry = KindRetry
 		}
