@@ -75,7 +75,7 @@ func (p *planner) reportStart(f *Front, w Target) {
 	note := fmt.Sprintf("Not restored yet: %s has no ready pod; requests are held until it has one, for %s at most",
 		f.Routes.Workload, Short(time.Duration(f.Routes.HoldTimeout)))
 	if p.waited(note, p.o.Now) >= reportAfter {
-		p.once(corev1.EventTypeNormal, ReasonRestoring, note, present([]Object{w.Object})...)
+		p.Outcome.once(corev1.EventTypeNormal, ReasonRestoring, note, present([]Object{p.o.Service, w.Object})...)
 	}
 }
 
