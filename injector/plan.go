@@ -200,9 +200,9 @@ func (p *planner) restoreAll() Question {
 	return Question{}
 }
 
-// once is Outcome.once on the Service, and on others.
-func (p *planner) once(eventType, reason, note string, others ...Object) {
-	p.Outcome.once(eventType, reason, note, append([]Object{p.o.Service}, others...)...)
+// once is Outcome.once on the Service.
+func (p *planner) once(eventType, reason, note string) {
+	p.Outcome.once(eventType, reason, note, p.o.Service)
 }
 
 // forget begins the Service's story anew.

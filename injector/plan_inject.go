@@ -45,7 +45,8 @@ func (p *planner) inject(f *Front) (done bool, q Question) {
 	in.taken = len(f.Slices) > 0 && in.redirected
 	in.ready = OfFamilies(p.o.Interceptors, f.Service.Spec.IPFamilies)
 	if in.taken && len(in.ready) == 0 {
-		return true, in.failOpen() // watches report interceptors and pods that come
+		in.failOpen() // watches report interceptors and pods that come
+		return true, Question{}
 	}
 	if q := in.publish(); q.Kind != NoQuestion {
 		return false, q

@@ -80,7 +80,7 @@ func (in *injection) redirect() Question {
 // failOpen sends a redirected Front's traffic to the app's own pods while no interceptor is ready: an outage of ours is not
 // to be an outage of theirs. The workload's plan keeps such an app awake. One that sleeps stays asleep: all apps waking at
 // once could bring a small cluster down.
-func (in *injection) failOpen() Question {
+func (in *injection) failOpen() {
 	in.Phase = PhaseFailedOpen
 	open := RouteSlices(in.front.Service, in.o.Service, in.routes, in.v.Settings, Published{})
 	note := fmt.Sprintf("No interceptor of scale-to-zero is ready; requests go to the pods of %s directly, and it stays awake until "+
@@ -93,7 +93,6 @@ func (in *injection) failOpen() Question {
 	}
 	in.ended(ReasonInjected)
 	in.once(corev1.EventTypeWarning, ReasonNoInterceptor, note)
-	return Question{}
 }
 
 // warnOfFamily reports that one of the Front's IP families is without interceptors, if that lasts: the slices of the

@@ -226,11 +226,9 @@ func wakes(w *scaledWorld) { w.workload.Replicas, w.workload.ReadyReplicas = 1, 
 
 func isReady(w *scaledWorld) { w.workload.Replicas, w.workload.ReadyReplicas = 1, 1 }
 
-func retires(i int) func(*scaledWorld) {
-	return func(w *scaledWorld) {
-		w.asks[i].Routes.Retiring = true
-		w.asks[i].Slice.Annotations[api.RoutesAnnotation] = encodeRoutes(w.asks[i].Routes)
-	}
+func retires(w *scaledWorld) {
+	w.asks[0].Routes.Retiring = true
+	w.asks[0].Slice.Annotations[api.RoutesAnnotation] = encodeRoutes(w.asks[0].Routes)
 }
 
 func look(w *scaledWorld) { w.reconcile() }
@@ -296,11 +294,11 @@ func TestWorkloadPlans(t *testing.T) {
 			"update web-deployment 0-2, ScaledObjectReset, after 1m0s",
 		},
 		"another Service retires beside it": {
-			[]func(*scaledWorld){second, settled, retires(0)},
+			[]func(*scaledWorld){second, settled, retires},
 			"update web-deployment 1-2, after 1m0s",
 		},
 		"another Service retires beside it, asleep": {
-			[]func(*scaledWorld){second, settled, sleeps, look, retires(0)},
+			[]func(*scaledWorld){second, settled, sleeps, look, retires},
 			"update web-deployment 1-2, scale to 1, after 1m0s",
 		},
 		"two slices of one Service": {
@@ -313,26 +311,26 @@ func TestWorkloadPlans(t *testing.T) {
 		},
 		"an alias whose Ingresses do not lead to it": {[]func(*scaledWorld){func(w *scaledWorld) { w.asks[0] = ofAlias(false) }}, ""},
 
-		"retires":                     {[]func(*scaledWorld){settled, retires(0)}, "update web-deployment 2-2, delete web-deployment, soon"},
-		"retires, asleep":             {[]func(*scaledWorld){settled, sleeps, look, retires(0)}, "update web-deployment 2-2, scale to 2, soon"},
+		"retires":                     {[]func(*scaledWorld){settled, retires}, "update web-deployment 2-2, delete web-deployment, soon"},
+		"retires, asleep":             {[]func(*scaledWorld){settled, sleeps, look, retires}, "update web-deployment 2-2, scale to 2, soon"},
 		"nobody leads to it any more": {[]func(*scaledWorld){settled, sleeps, look, nobody}, "update web-deployment 2-2, scale to 2, soon"},
 		"KEDA's HPA holds another": {
-			[]func(*scaledWorld){settled, retires(0), func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} }},
+			[]func(*scaledWorld){settled, retires, func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} }},
 			"update web-deployment 2-2, soon",
 		},
 		"KEDA's HPA has had its time": {[]func(*scaledWorld){
-			settled, retires(0), func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} },
+			settled, retires, func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} },
 			look, passes(time.Minute),
 		}, "delete web-deployment, soon"},
 		"KEDA's HPA holds it": {[]func(*scaledWorld){
-			settled, retires(0), func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} },
+			settled, retires, func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} },
 			look, func(w *scaledWorld) { w.hpa = HPAAnswer{true, 2, 2} },
 		}, "delete web-deployment, soon"},
-		"KEDA takes its time":      {[]func(*scaledWorld){settled, retires(0), finalized, look}, "soon"},
-		"the ScaledObject is gone": {[]func(*scaledWorld){settled, retires(0), look}, "remember 0, forget"},
-		"restored":                 {[]func(*scaledWorld){settled, retires(0), look, look}, ""},
-		"restored without KEDA":    {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look, retires(0)}, "scale to 2, soon"},
-		"a ScaledObject without notes": {[]func(*scaledWorld){settled, retires(0), func(w *scaledWorld) {
+		"KEDA takes its time":      {[]func(*scaledWorld){settled, retires, finalized, look}, "soon"},
+		"the ScaledObject is gone": {[]func(*scaledWorld){settled, retires, look}, "remember 0, forget"},
+		"restored":                 {[]func(*scaledWorld){settled, retires, look, look}, ""},
+		"restored without KEDA":    {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look, retires}, "scale to 2, soon"},
+		"a ScaledObject without notes": {[]func(*scaledWorld){settled, retires, func(w *scaledWorld) {
 			w.so.Annotations,
 				w.so.Spec.MinReplicaCount = nil, nil
 		}}, "update web-deployment 2-2, delete web-deployment, soon"},
@@ -498,7 +496,7 @@ func TestWorkloadEnds(t *testing.T) {
 					w.asks, wanted = []Asking{asking("web", sentinel)}, true
 				case 1:
 					w.asks, wanted = []Asking{asking("web", sentinel)}, false
-					retires(0)(w)
+					retires(w)
 				case 2:
 					w.asks, wanted = nil, false
 				case 3:
