@@ -27,10 +27,10 @@ func asks(state string) string {
 }
 
 // waits starts an interceptor that shows the page after the grace, for a Service that sleeps.
-func waits(t *testing.T, grace time.Duration, addrs ...string) (*node, route.Service) {
+func waits(t *testing.T, grace time.Duration) (*node, route.Service) {
 	t.Helper()
 	n := start(t, "a", nil, func(o *interceptor.Options) { o.PageGrace = grace })
-	s := unpublished(service(freePort(t), api.ProtocolAuto, addrs...))
+	s := unpublished(service(freePort(t), api.ProtocolAuto))
 	n.set(s)
 	n.synced()
 	n.waitReady()

@@ -35,7 +35,7 @@ func sizes(limit int) []int { return []int{limit - 1, limit, limit + 1, 2 * limi
 // However it comes, a request's head has as many bytes as it may have, or is refused.
 func TestMaxHeaderBytes(t *testing.T) {
 	const limit = 8 << 10
-	r := newRig(t, Options{Tick: tick, Limits: Limits{MaxHeaderBytes: limit}}, newPod(t, serving(okay)))
+	r := newRig(t, Options{Tick: tick, Limits: Limits{MaxHeaderBytes: limit}}, newPod(t, answersAll))
 	for before, prefix := range map[string]string{"": "", ", behind empty lines": "\r\n\r\n", ", behind another": get} {
 		for _, size := range sizes(limit) {
 			for _, many := range []bool{false, true} {
@@ -66,7 +66,7 @@ const smuggledGet = "GET /behind HTTP/1.1\r\nHost: h\r\n\r\n"
 
 // The default holds although buffers are larger.
 func TestDefaultMaxHeaderBytes(t *testing.T) {
-	r := newRig(t, Options{Tick: tick}, newPod(t, serving(okay)))
+	r := newRig(t, Options{Tick: tick}, newPod(t, answersAll))
 	for _, size := range append(sizes(64<<10), 120<<10) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			c := r.dial()

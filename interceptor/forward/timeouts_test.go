@@ -35,19 +35,17 @@ func hastyHead(l *Limits)  { l.ReadHeaderTimeout = short }
 func hastyWrite(l *Limits) { l.WriteTimeout = short }
 func hastyAll(l *Limits)   { l.IdleTimeout, l.ReadHeaderTimeout, l.WriteTimeout = short, short, short }
 
-// serving is a pod's script that answers each request with the same bytes.
-func serving(answer string) func(*net.TCPConn, *bufio.Reader) {
-	return func(c *net.TCPConn, b *bufio.Reader) {
-		for {
-			req, err := http.ReadRequest(b)
-			if err != nil {
-				return
-			}
-			if _, err := io.Copy(io.Discard, req.Body); err != nil {
-				return
-			}
-			_, _ = io.WriteString(c, answer)
+// answersAll is a pod's script that answers each request with okay.
+func answersAll(c *net.TCPConn, b *bufio.Reader) {
+	for {
+		req, err := http.ReadRequest(b)
+		if err != nil {
+			return
 		}
+		if _, err := io.Copy(io.Discard, req.Body); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, okay)
 	}
 }
 
@@ -93,7 +91,7 @@ func TestClientsThatSaySoLittle(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := newRig(t, hasty(tc.limits), newPod(t, serving(okay))).dial()
+			c := newRig(t, hasty(tc.limits), newPod(t, answersAll)).dial()
 			tc.do(c)
 			if got := c.ends(); got != "" {
 				t.Errorf("got %q", got)
@@ -256,7 +254,7 @@ func TestTunnelIsNoAnswer(t *testing.T) {
 
 // An empty line behind a request begins no other one.
 func TestEmptyLineBehindARequest(t *testing.T) {
-	r := newRig(t, still(), newPod(t, serving(okay)))
+	r := newRig(t, still(), newPod(t, answersAll))
 	c := r.dial()
 	for _, blank := range []string{"\r\n", ""} {
 		c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi%s", blank)
@@ -374,7 +372,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 
 // What is refused is told, whatever the client still sends, and then the connection ends.
 func TestRefusedClientReadsWhy(t *testing.T) {
-	c := newRig(t, Options{Tick: tick}, newPod(t, serving(okay))).dial()
+	c := newRig(t, Options{Tick: tick}, newPod(t, answersAll)).dial()
 	c.send("GET / HTTP/1.1\r\nHost: h\r\nA: b\n\r\n")
 	c.send("%s", strings.Repeat("more", 100<<10))
 	_ = c.CloseWrite()
@@ -392,7 +390,7 @@ func TestHeadTooLarge(t *testing.T) {
 		"many lines": "GET / HTTP/1.1\r\n" + strings.Repeat("A: b\r\n", 4<<10),
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := newRig(t, o, newPod(t, serving(okay))).dial()
+			c := newRig(t, o, newPod(t, answersAll)).dial()
 			c.send("%s", head)
 			_ = c.CloseWrite()
 			if got := c.ends(); !strings.HasPrefix(got, "HTTP/1.1 431 ") {

@@ -85,10 +85,11 @@ func (s *fakeSink) Synced() {
 	s.synced = len(s.services)
 }
 
-func (s *fakeSink) get(key string) (route.Service, bool) {
+// web is the Service of the tests.
+func (s *fakeSink) web() (route.Service, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v, ok := s.services[key]
+	v, ok := s.services["shop/web"]
 	return v, ok
 }
 
@@ -135,8 +136,8 @@ func routeSlice(t *testing.T, name string, r api.Routes, endpoints ...discoveryv
 	return es
 }
 
-func withPort(es *discoveryv1.EndpointSlice, name string, port int32) *discoveryv1.EndpointSlice {
-	es.Ports = append(es.Ports, discoveryv1.EndpointPort{Name: &name, Port: &port})
+func withPort(es *discoveryv1.EndpointSlice, port int32) *discoveryv1.EndpointSlice {
+	es.Ports = append(es.Ports, discoveryv1.EndpointPort{Name: new("http"), Port: &port})
 	return es
 }
 
@@ -189,9 +190,9 @@ func TestWatchCombinesSlices(t *testing.T) {
 		routeSlice(t, "web-v4", routes("web"), an("10.0.0.1")),
 		routeSlice(t, "web-v6", routes("web"), an("fd00::1", ready(true))),
 		withPort(endpointSlice("web-direct-1", "web-direct", api.RoleDirect,
-			an("10.1.0.1", ofPod("p1")), an("10.1.0.2", ready(false)), an("10.1.0.3", terminating)), "http", 8080),
+			an("10.1.0.1", ofPod("p1")), an("10.1.0.2", ready(false)), an("10.1.0.3", terminating)), 8080),
 		withPort(endpointSlice("web-direct-2", "web-direct", api.RoleDirect,
-			an("fd00::2", ready(true)), an("fd00::3", ofPod("p1"))), "http", 8081),
+			an("fd00::2", ready(true)), an("fd00::3", ofPod("p1"))), 8081),
 		endpointSlice("peers", "interceptors", api.RoleInterceptor,
 			an("10.0.0.1", ofPod("me")), an("10.0.0.2", ofPod("you"), ready(false)), an("10.0.0.3", ofPod("they"), terminating)),
 		endpointSlice("peers-v6", "interceptors", api.RoleInterceptor, an("fd00::9", ofPod("you")), an("fd00::8", ofPod("me"))),
@@ -199,7 +200,7 @@ func TestWatchCombinesSlices(t *testing.T) {
 	if sink.synced != 1 {
 		t.Errorf("%d services were set before Synced, want 1", sink.synced)
 	}
-	got, _ := sink.get("shop/web")
+	got, _ := sink.web()
 	want := map[string][]string{"http": {"10.1.0.1:8080", "[fd00::2]:8081"}}
 	if diff := cmp.Diff(want, got.Endpoints); diff != "" {
 		t.Errorf("endpoints (-want +got):\n%s", diff)
@@ -233,17 +234,17 @@ func TestWatchFollowsChanges(t *testing.T) {
 		}
 		return false
 	})
-	must(slices.Create(ctx, withPort(endpointSlice("d", "web-direct", api.RoleDirect), "http", 8080), metav1.CreateOptions{}))
+	must(slices.Create(ctx, withPort(endpointSlice("d", "web-direct", api.RoleDirect), 8080), metav1.CreateOptions{}))
 	own := routeSlice(t, "r", routes("web"), an("10.0.0.1"))
 	must(slices.Create(ctx, own, metav1.CreateOptions{}))
-	eventually(t, "set", func() bool { s, ok := sink.get("shop/web"); return ok && s.Published && len(s.Endpoints["http"]) == 0 })
-	asleep, _ := sink.get("shop/web")
+	eventually(t, "set", func() bool { s, ok := sink.web(); return ok && s.Published && len(s.Endpoints["http"]) == 0 })
+	asleep, _ := sink.web()
 
-	direct := withPort(endpointSlice("d", "web-direct", api.RoleDirect, an("10.1.0.1")), "http", 8080)
+	direct := withPort(endpointSlice("d", "web-direct", api.RoleDirect, an("10.1.0.1")), 8080)
 	direct.Generation = 2
 	must(slices.Update(ctx, direct, metav1.UpdateOptions{}))
-	eventually(t, "awake", func() bool { s, _ := sink.get("shop/web"); return len(s.Endpoints["http"]) == 1 })
-	if awake, _ := sink.get("shop/web"); awake.SleepID == asleep.SleepID {
+	eventually(t, "awake", func() bool { s, _ := sink.web(); return len(s.Endpoints["http"]) == 1 })
+	if awake, _ := sink.web(); awake.SleepID == asleep.SleepID {
 		t.Error("the sleep has the same name after it ended")
 	}
 
@@ -251,11 +252,11 @@ func TestWatchFollowsChanges(t *testing.T) {
 	failing.Annotations[api.ProgressAnnotation] = `{"stage":"pulling","failing":"no such image","starts":["3s"]}`
 	must(slices.Update(ctx, failing, metav1.UpdateOptions{}))
 	want := api.Progress{Stage: api.StagePulling, Failing: "no such image", Starts: []api.Duration{api.Duration(3 * time.Second)}}
-	eventually(t, "failing", func() bool { s, _ := sink.get("shop/web"); return cmp.Equal(want, s.Progress) })
+	eventually(t, "failing", func() bool { s, _ := sink.web(); return cmp.Equal(want, s.Progress) })
 	failing.Annotations[api.ProgressAnnotation] = `{"stage":"unknown","failing":"no such image"}`
 	must(slices.Update(ctx, failing, metav1.UpdateOptions{}))
 	eventually(t, "not failing for what cannot be read", func() bool {
-		s, _ := sink.get("shop/web")
+		s, _ := sink.web()
 		return cmp.Equal(api.Progress{}, s.Progress)
 	})
 
@@ -264,12 +265,12 @@ func TestWatchFollowsChanges(t *testing.T) {
 	must(slices.Update(ctx, broken, metav1.UpdateOptions{}))
 	unready := routeSlice(t, "r", routes("web"), an("10.0.0.1", ready(false)))
 	must(slices.Update(ctx, unready, metav1.UpdateOptions{}))
-	eventually(t, "unpublished", func() bool { s, ok := sink.get("shop/web"); return ok && !s.Published })
+	eventually(t, "unpublished", func() bool { s, ok := sink.web(); return ok && !s.Published })
 
 	if err := slices.Delete(ctx, "r", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "removed", func() bool { _, ok := sink.get("shop/web"); return !ok })
+	eventually(t, "removed", func() bool { _, ok := sink.web(); return !ok })
 }
 
 // Both claim the same port; the older one has to come first, whatever its name.
@@ -536,7 +537,7 @@ func TestWatchWithoutThemes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Watch(ctx, sink) }()
-	eventually(t, "set", func() bool { _, ok := sink.get("shop/web"); return ok })
+	eventually(t, "set", func() bool { _, ok := sink.web(); return ok })
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

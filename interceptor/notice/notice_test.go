@@ -84,9 +84,9 @@ func (w *world) set(name string, cooldown time.Duration, awake bool, change func
 }
 
 // ask sends requests for a while, and says who it is.
-func ask(r *route.Route, period, pause time.Duration, method, target, agent string) {
+func ask(r *route.Route, period, pause time.Duration, target, agent string) {
 	for end := time.Now().Add(period); time.Now().Before(end); {
-		once(r, method, target, agent)
+		once(r, "GET", target, agent)
 		advance(pause)
 	}
 }
@@ -113,7 +113,7 @@ func TestKeptAwake(t *testing.T) {
 		for range 4 {
 			once(other, "POST", "/login?password=secret", "Mozilla/5.0")
 		}
-		ask(r, time.Hour+time.Second, 2*time.Second, "GET", "/api/tick?token=secret", "python-requests/2.32")
+		ask(r, time.Hour+time.Second, 2*time.Second, "/api/tick?token=secret", "python-requests/2.32")
 		advance(29 * time.Second)
 		if len(w.notices) != 1 {
 			t.Fatalf("%d notices", len(w.notices))
@@ -131,11 +131,11 @@ func TestKeptAwake(t *testing.T) {
 			t.Errorf("%+v", n)
 		}
 		// It is repeated each hour, with what was seen since, and not once the app sleeps.
-		ask(r, 59*time.Minute, time.Minute, "GET", "/", "curl/8")
+		ask(r, 59*time.Minute, time.Minute, "/", "curl/8")
 		if len(w.notices) != 1 {
 			t.Fatalf("%d notices within an hour", len(w.notices))
 		}
-		ask(r, 2*time.Minute, time.Minute, "GET", "/", "curl/8")
+		ask(r, 2*time.Minute, time.Minute, "/", "curl/8")
 		if len(w.notices) != 2 || !strings.Contains(w.notices[1].Message, "not slept for 2h") || w.notices[1].ID == n.ID {
 			t.Fatalf("%+v", w.notices)
 		}
@@ -144,7 +144,7 @@ func TestKeptAwake(t *testing.T) {
 		advance(time.Minute)
 		r = w.set("web", 5*time.Minute, true, nil)
 		w.set("admin", 5*time.Minute, true, nil)
-		ask(r, 59*time.Minute, time.Minute, "GET", "/", "curl/8")
+		ask(r, 59*time.Minute, time.Minute, "/", "curl/8")
 		if len(w.notices) != 2 {
 			t.Errorf("%d notices less than an hour after a sleep", len(w.notices))
 		}
@@ -175,7 +175,7 @@ func TestNotKeptAwake(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 0)
 				r := w.set("web", tc.cooldown, true, tc.change)
-				ask(r, tc.lasts, tc.pause, "GET", "/", "curl/8")
+				ask(r, tc.lasts, tc.pause, "/", "curl/8")
 				if len(w.notices) != tc.want {
 					t.Errorf("%d notices, want %d: %+v", len(w.notices), tc.want, w.notices)
 				}
@@ -244,7 +244,7 @@ func TestMessagesAreSafe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 5)
 		r := w.set("web", 5*time.Minute, true, nil)
-		ask(r, 61*time.Minute, time.Minute, "GET", "/\x01\u202e"+strings.Repeat("é", 400), strings.Repeat("\x1b[31m", 400))
+		ask(r, 61*time.Minute, time.Minute, "/\x01\u202e"+strings.Repeat("é", 400), strings.Repeat("\x1b[31m", 400))
 		GaveUp(w)(r, route.GaveUp{
 			Clients: 3, After: time.Minute, HoldTimeout: 5 * time.Minute, StartID: "s1",
 			Last: route.Visit{Method: "GET", Path: "/a?secret\n" + strings.Repeat("x", 900), Agent: strings.Repeat("y", 900)},

@@ -134,17 +134,16 @@ func (m *Memory) Learn(n News) {
 	}
 }
 
-// setServerFirst reports whether that is new. The caller holds mu.
-func (m *Memory) setServerFirst(listen int32) bool {
+// setServerFirst remembers that the server speaks first on a port. The caller holds mu.
+func (m *Memory) setServerFirst(listen int32) {
 	if r := m.routes[listen]; r != nil {
 		r.serverFirst.Store(true)
 	}
 	if _, known := m.serverFirst[listen]; known {
-		return false
+		return
 	}
 	m.version++
 	m.serverFirst[listen] = m.version
-	return true
 }
 
 // set remembers a tab. The caller holds mu.

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-func sighting(method, target, agent, remote string) *Sighting {
+func sighting(target, agent, remote string) *Sighting {
 	return &Sighting{
-		Method: []byte(method), Target: []byte(target), Agent: []byte(agent), Remote: []byte(remote), Client: netip.MustParseAddr("10.1.0.9"),
+		Method: []byte("GET"), Target: []byte(target), Agent: []byte(agent), Remote: []byte(remote), Client: netip.MustParseAddr("10.1.0.9"),
 	}
 }
 
@@ -36,11 +36,11 @@ func TestSources(t *testing.T) {
 		f.SetService(web("10.0.0.1:80"))
 		r := f.route(10000)
 		for range 30 {
-			r.See(sighting("GET", "/api/tick?secret=1", "python-requests/2.32", "")).End()
+			r.See(sighting("/api/tick?secret=1", "python-requests/2.32", "")).End()
 			advance(2 * time.Second)
 		}
-		r.See(sighting("GET", "/api/items/17", "curl/8", "192.0.2.7")).End()
-		r.See(sighting("GET", "http://h/api/items/18", "curl/8", "192.0.2.7")).End()
+		r.See(sighting("/api/items/17", "curl/8", "192.0.2.7")).End()
+		r.See(sighting("http://h/api/items/18", "curl/8", "192.0.2.7")).End()
 		socket := r.See(&Sighting{Client: netip.MustParseAddr("10.1.0.8")})
 		advance(time.Second)
 		want := "33 in 1m1s\n" +
@@ -84,11 +84,11 @@ func TestSourcesAreBounded(t *testing.T) {
 	f := newFixture(0)
 	f.SetService(web("10.0.0.1:80"))
 	r := f.route(10000)
-	open := r.See(sighting("GET", "/events", "browser", ""))
+	open := r.See(sighting("/events", "browser", ""))
 	for i := range 10000 {
-		r.See(sighting("GET", fmt.Sprintf("/%d", i), "crawler", "")).End()
+		r.See(sighting(fmt.Sprintf("/%d", i), "crawler", "")).End()
 		if i%4 == 0 {
-			r.See(sighting("GET", "/tick", "script", "")).End()
+			r.See(sighting("/tick", "script", "")).End()
 		}
 	}
 	got := r.TakeSources()
@@ -108,7 +108,7 @@ func TestSourcesAreBounded(t *testing.T) {
 	// Where all are open nobody makes room, and nobody is counted twice.
 	var all []Seen
 	for i := range 40 {
-		all = append(all, r.See(sighting("GET", fmt.Sprintf("/open/%d", i), "", "")))
+		all = append(all, r.See(sighting(fmt.Sprintf("/open/%d", i), "", "")))
 	}
 	if got := r.TakeSources(); len(got.Each) != maxSources || got.All != 40 {
 		t.Errorf("%s", got)
@@ -130,7 +130,7 @@ func TestSourcesAtTheSameTime(t *testing.T) {
 	for worker := range 8 {
 		wait.Go(func() {
 			for i := range 3000 {
-				seen := r.See(sighting("GET", fmt.Sprintf("/%d", (i*7+worker)%40), "", ""))
+				seen := r.See(sighting(fmt.Sprintf("/%d", (i*7+worker)%40), "", ""))
 				seen.Busy()
 				again := seen.Again()
 				seen.End()
@@ -154,7 +154,7 @@ func TestSeeingAllocatesNothing(t *testing.T) {
 	f := newFixture(0)
 	f.SetService(web("10.0.0.1:80"))
 	r := f.route(10000)
-	known := sighting("GET", "/api/tick", "python-requests/2.32", "192.0.2.7")
+	known := sighting("/api/tick", "python-requests/2.32", "192.0.2.7")
 	if n := testing.AllocsPerRun(100, func() { r.See(known).End() }); n != 0 {
 		t.Errorf("%v allocations for a known source", n)
 	}
@@ -172,7 +172,7 @@ func BenchmarkSee(b *testing.B) {
 	f := newFixture(0)
 	f.SetService(web("10.0.0.1:80"))
 	r := f.route(10000)
-	known := sighting("GET", "/api/tick", "python-requests/2.32", "192.0.2.7")
+	known := sighting("/api/tick", "python-requests/2.32", "192.0.2.7")
 	b.ReportAllocs()
 	for b.Loop() {
 		r.See(known).End()

@@ -133,9 +133,9 @@ func TestScaledToZeroByHand(t *testing.T) {
 	awake := 0
 	again := func() {
 		t.Helper()
-		a.ready("web", 0)
+		a.ready(0)
 		a.scaledSeen(1)
-		a.ready("web", 1)
+		a.ready(1)
 		awake++
 		eventually(t, "it is awake again", func() error {
 			if got := events(t, a.ns, "Service", "web"); strings.Count(got, "Awake: ") != awake {
@@ -210,14 +210,14 @@ func TestAsleepWithoutKEDA(t *testing.T) {
 	a.told("Service", "web", "Injected: ")
 	counts.setUse(&injector.Use{Idle: 2 * time.Second, Counted: time.Hour})
 	c.forward(time.Hour)
-	counts.set(false, 0, nil)
+	counts.set(false, 0)
 	a.told("Service", "web", "Asleep: Deployment/web has gone to zero replicas: no requests for 2s; the next one wakes it\n")
 
-	counts.set(true, 0, nil)
+	counts.set(true, 0)
 	counts.setUse(&injector.Use{Idle: time.Second, Pending: 1, Counted: time.Hour})
-	a.ready("web", 0)
+	a.ready(0)
 	a.scaledSeen(1)
-	a.ready("web", 1)
+	a.ready(1)
 	a.told("Service", "web", "Awake: ")
 	c.forward(time.Minute)
 	a.scaleAs("kubectl", 0)
@@ -259,11 +259,11 @@ func TestSlowStartWithoutKEDA(t *testing.T) {
 	a.followTakeover()
 	a.scaleAs(injector.ManagedBy, 0)
 	a.told("Deployment", "web", "Asleep: ")
-	a.ready("web", 0)
+	a.ready(0)
 	a.scaledSeen(1)
 	pod := a.pod("web-1-a", replicaSet(), corev1.PodStatus{ContainerStatuses: waiting("ContainerCreating", "")})
 	a.progress("it starts", at(api.StageStarting))
-	counts.set(false, 0, nil)
+	counts.set(false, 0)
 	c.forward(9 * time.Minute)
 	a.become(pod, corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
 		Name: "web", Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
@@ -398,7 +398,7 @@ func TestNotReadyAddresses(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	a.ready("web", 0)
+	a.ready(0)
 	if err := a.patch(`{"spec":{"publishNotReadyAddresses":true}}`); err != nil {
 		t.Fatal(err)
 	}
@@ -436,7 +436,7 @@ func TestNotReadyAddresses(t *testing.T) {
 		return nil
 	})
 	a.label("null")
-	a.ready("web", 1)
+	a.ready(1)
 	a.nativeSlice(true)
 	eventually(t, "it is given back", func() error { return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{}) })
 }

@@ -148,7 +148,7 @@ func TestIngress(t *testing.T) {
 		}
 		return nil
 	})
-	a.ready("web", 2)
+	a.ready(2)
 	for _, name := range []string{"front", "back"} {
 		a.led(name, "other", "web")
 	}

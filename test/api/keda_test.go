@@ -29,7 +29,7 @@ type counts struct {
 	mu      sync.Mutex // protects what follows
 	active  bool
 	pending int64
-	err     error
+	err     error         // until the counts are set
 	use     *injector.Use // nil if nobody knows
 }
 
@@ -54,10 +54,10 @@ func (c *counts) setUse(use *injector.Use) {
 	c.use = use
 }
 
-func (c *counts) set(active bool, pending int64, err error) {
+func (c *counts) set(active bool, pending int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.active, c.pending, c.err = active, pending, err
+	c.active, c.pending, c.err = active, pending, nil
 }
 
 func installKEDA(t *testing.T) {
@@ -106,9 +106,9 @@ func TestWithoutKEDA(t *testing.T) {
 	}
 	a.label(`"true"`)
 	a.followTakeover()
-	c.set(true, 25, nil)
+	c.set(true, 25)
 	a.has(3)
-	c.set(false, 0, nil)
+	c.set(false, 0)
 	a.has(0)
 	a.told("Deployment", "web", "Asleep: ")
 	installKEDA(t)
@@ -126,7 +126,7 @@ func TestWithoutKEDA(t *testing.T) {
 	a.has(0) // again by the counts
 	a.label("null")
 	a.has(1)
-	a.ready("web", 1)
+	a.ready(1)
 	a.nativeSlice(true)
 	eventually(t, "nothing of ours is left", func() error {
 		d := &appsv1.Deployment{}
@@ -182,7 +182,7 @@ func TestLimitFalls(t *testing.T) {
 					return nil
 				})
 			}
-			a.ready("web", 5)
+			a.ready(5)
 			a.scaledSeen(3)
 			remembers(1)
 			a.scale(4) // which is more than it was
@@ -227,13 +227,13 @@ func TestGivenBackBesideAnother(t *testing.T) {
 			})
 			a.scale(0)
 			a.told("Deployment", "web", "Asleep: ")
-			a.ready("web", 0)
+			a.ready(0)
 			a.directSlice(false)
 
 			a.label("null")
 			a.has(1)
-			c.set(false, 0, nil) // what it is woken for is not theirs to count
-			a.ready("web", 1)
+			c.set(false, 0) // what it is woken for is not theirs to count
+			a.ready(1)
 			a.directSlice(true)
 			a.nativeSlice(true)
 			eventually(t, "the first is given back", func() error {
@@ -274,7 +274,7 @@ func TestKEDAIsGone(t *testing.T) {
 		}
 		return nil
 	})
-	a.ready("web", 2)
+	a.ready(2)
 	a.nativeSlice(true)
 	eventually(t, "nothing of ours is left", a.nothingLeft)
 }

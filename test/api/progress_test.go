@@ -107,7 +107,7 @@ func (a *app) sleeps() {
 	asleep := func() int { return strings.Count(events(a.t, a.ns, "Deployment", "web"), "Asleep: ") }
 	before := asleep()
 	a.scale(0)
-	a.ready("web", 0)
+	a.ready(0)
 	eventually(a.t, "it sleeps", func() error {
 		if n := asleep(); n == before {
 			return fmt.Errorf("%d times", n)
@@ -143,7 +143,7 @@ func TestStartIsFollowed(t *testing.T) {
 			a.progress("it runs", at(api.StageNotReady))
 		}
 		c.forward(time.Duration(n+1) * time.Minute)
-		a.ready("web", 1)
+		a.ready(1)
 		a.progress("ready", starts(min(n+1, 5)))
 		if err := kube.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
 			t.Fatal(err)
@@ -272,11 +272,11 @@ func TestStartFails(t *testing.T) {
 	if err := kube.Delete(t.Context(), first, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
-	a.ready("web", 1)
+	a.ready(1)
 	a.progress("it is ready; nothing is to be learned of how long that took", starts(0))
 	a.told("Service", "web", "Awake: ")
 	// An app that has been up, and whose pod does not come back.
-	a.ready("web", 0)
+	a.ready(0)
 	second := a.pod("web-1-c", replicaSet(), corev1.PodStatus{ContainerStatuses: crashing()})
 	if err := kube.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-1-b"}},
 		client.GracePeriodSeconds(0)); err != nil {
@@ -284,10 +284,10 @@ func TestStartFails(t *testing.T) {
 	}
 	a.progress("it crashes", fails("CrashLoopBackOff"))
 	a.told("Service", "web", "See kubectl logs -n "+a.ns+" web-1-c -c web --previous")
-	a.ready("web", 1)
+	a.ready(1)
 	a.told("Service", "web", "Awake: Deployment/web is ready again (1 of 1 replica)")
 	a.become(second, corev1.PodStatus{ContainerStatuses: crashing()})
-	a.ready("web", 0)
+	a.ready(0)
 	a.progress("it crashes again", fails("CrashLoopBackOff"))
 	a.sleeps()
 	a.progress("asleep", starts(0))
@@ -299,7 +299,7 @@ func TestStartFails(t *testing.T) {
 		}
 		return nil
 	})
-	a.ready("web", 1)
+	a.ready(1)
 	a.progress("how long it took to mend it is no duration of a start", starts(0))
 }
 

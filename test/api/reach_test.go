@@ -73,7 +73,7 @@ func TestPodsOutOfReach(t *testing.T) {
 				t.Error("it is said to be injected")
 			}
 			// A rollout leaves it without a ready pod: it does not pass for asleep.
-			a.ready("web", 0)
+			a.ready(0)
 			a.directSlice(false)
 			for range 2 {
 				fake.nextDial(t)
@@ -81,7 +81,7 @@ func TestPodsOutOfReach(t *testing.T) {
 			if s := a.live(); injector.Intercepted(s) {
 				t.Error("injected while it had no ready pod")
 			}
-			a.ready("web", 1)
+			a.ready(1)
 			a.directSlice(true)
 
 			fake.setReach(injector.PortReach{Name: "http", Ready: 1, Reached: true})
@@ -124,7 +124,7 @@ func TestProvenWhenReady(t *testing.T) {
 				fake.setReach(blocked(1))
 			}
 			a.scale(1)
-			a.ready("web", 1)
+			a.ready(1)
 			a.directSlice(true)
 			if open {
 				eventually(t, "it is proven", func() error {

@@ -45,7 +45,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	a := newApp(t, 3)
 	a.takenOver()
 	a.scale(0)
-	a.ready("web", 0)
+	a.ready(0)
 	a.directSlice(false)
 	eventually(t, "it is told asleep", func() error {
 		if got := events(t, a.ns, "Deployment", "web"); !strings.Contains(got, "Asleep: ") {
@@ -66,7 +66,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	if slice, routes := a.routeSlice(); len(slice.Endpoints) != 1 || !routes.Retiring {
 		t.Fatalf("requests have nowhere to wait: endpoints %v, retiring %t", slice.Endpoints, routes.Retiring)
 	}
-	a.ready("web", 3)
+	a.ready(3)
 	a.nativeSlice(true)
 	// Requests that an interceptor holds can go nowhere yet.
 	a.staysRouted()
@@ -159,7 +159,7 @@ func TestRestoreAll(t *testing.T) {
 		}
 		return nil
 	})
-	a.ready("web", 2)
+	a.ready(2)
 	a.nativeSlice(true)
 	eventually(t, "the controllers are to stop", func() error {
 		if err := kube.Get(t.Context(), client.ObjectKeyFromObject(own), own); err != nil || *own.Spec.Replicas != 0 {

@@ -234,7 +234,7 @@ func TestWorkloadAfterService(t *testing.T) {
 		return nil
 	})
 	create(t, a.deployment("web", 1))
-	a.ready("web", 1)
+	a.ready(1)
 	a.takenOver()
 }
 
@@ -280,7 +280,7 @@ func TestScalersOwnNoField(t *testing.T) {
 	if err := apply(); err != nil {
 		t.Fatal(err)
 	}
-	a.ready("web", 3)
+	a.ready(3)
 	a.scale(1)
 	if err := apply(); !apierrors.IsConflict(err) {
 		t.Fatalf("without us: got %v; the test stands on a conflict here", err)

@@ -144,7 +144,7 @@ func TestNoInterceptor(t *testing.T) {
 	awake.takenOver()
 	asleep.takenOver()
 	asleep.scale(0)
-	asleep.ready("web", 0)
+	asleep.ready(0)
 	asleep.directSlice(false)
 	leads := func(a *app, to string, port int32) {
 		t.Helper()

@@ -41,7 +41,7 @@ func newApp(t *testing.T, replicas int32) *app {
 	t.Cleanup(a.remove)
 	create(t, a.deployment("web", replicas))
 	create(t, a.service())
-	a.ready("web", replicas)
+	a.ready(replicas)
 	a.nativeSlice(true)
 	return a
 }
@@ -59,9 +59,9 @@ func (a *app) remove() {
 	}
 }
 
-func create(t *testing.T, o client.Object, opts ...client.CreateOption) {
+func create(t *testing.T, o client.Object) {
 	t.Helper()
-	if err := kube.Create(t.Context(), o, opts...); err != nil {
+	if err := kube.Create(t.Context(), o); err != nil {
 		t.Fatalf("creating %T %s: %v", o, o.GetName(), err)
 	}
 }
@@ -92,11 +92,11 @@ func (a *app) service() *corev1.Service {
 	}
 }
 
-// ready writes a Deployment's status, as its controller would.
-func (a *app) ready(name string, n int32) {
+// ready writes the status of Deployment web, as its controller would.
+func (a *app) ready(n int32) {
 	a.t.Helper()
 	d := &appsv1.Deployment{}
-	a.get(name, d)
+	a.get("web", d)
 	before := client.MergeFrom(d.DeepCopy())
 	d.Status.Replicas, d.Status.ReadyReplicas, d.Status.AvailableReplicas = n, n, n
 	if err := kube.Status().Patch(a.t.Context(), d, before); err != nil {

@@ -97,13 +97,13 @@ func (a *apiClient) has(ctx context.Context, path, condition string) bool {
 }
 
 // waitHealthy polls a component's own health endpoint, whose certificate it has signed itself.
-func (c *cluster) waitHealthy(ctx context.Context, limit time.Duration, name, url string) error {
+func (c *cluster) waitHealthy(ctx context.Context, name, url string) error {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DialContext:     c.dial,
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // on loopback of a namespace of our own
 	}}
 	defer client.CloseIdleConnections()
-	return poll(ctx, limit, name+" to be healthy; see "+c.log(name), func() (bool, error) {
+	return poll(ctx, time.Minute, name+" to be healthy; see "+c.log(name), func() (bool, error) {
 		if err := c.require(name); err != nil {
 			return false, err
 		}

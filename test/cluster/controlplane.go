@@ -84,10 +84,10 @@ func (c *cluster) upControllers(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.waitHealthy(ctx, time.Minute, "kube-controller-manager", "https://127.0.0.1:10257/healthz"); err != nil {
+	if err := c.waitHealthy(ctx, "kube-controller-manager", "https://127.0.0.1:10257/healthz"); err != nil {
 		return err
 	}
-	if err := c.waitHealthy(ctx, time.Minute, "kube-scheduler", "https://127.0.0.1:10259/healthz"); err != nil {
+	if err := c.waitHealthy(ctx, "kube-scheduler", "https://127.0.0.1:10259/healthz"); err != nil {
 		return err
 	}
 	api, err := c.api()

@@ -150,7 +150,7 @@ func (c *cluster) upNode(ctx context.Context) error {
 		return err
 	}
 	// what the API says about the node may be from before this kubelet was started
-	if err := c.waitHealthy(ctx, time.Minute, "kubelet", "http://127.0.0.1:10248/healthz"); err != nil {
+	if err := c.waitHealthy(ctx, "kubelet", "http://127.0.0.1:10248/healthz"); err != nil {
 		return err
 	}
 	// kube-proxy looks its node up once, so it has to be there
@@ -166,7 +166,7 @@ func (c *cluster) upNode(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := c.waitHealthy(ctx, time.Minute, "kube-proxy", "http://127.0.0.1:10256/healthz"); err != nil {
+	if err := c.waitHealthy(ctx, "kube-proxy", "http://127.0.0.1:10256/healthz"); err != nil {
 		return err
 	}
 	return poll(ctx, time.Minute, "the node to be Ready; see "+c.log("kubelet"), func() (bool, error) {
