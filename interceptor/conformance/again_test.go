@@ -39,6 +39,7 @@ func TestRequestThatKillsItsApp(t *testing.T) {
 const replicas = 5
 
 func killOverHTTP1(t *testing.T, method, body string, reset, kept bool, want int) {
+	t.Helper()
 	t.Parallel()
 	var pods []*wirePod
 	var addrs []string
@@ -87,6 +88,7 @@ func killOverHTTP1(t *testing.T, method, body string, reset, kept bool, want int
 }
 
 func killOverHTTP2(t *testing.T, method, body string, reset, kept bool, want int) {
+	t.Helper()
 	t.Parallel()
 	var pods []*framePod
 	var addrs []string

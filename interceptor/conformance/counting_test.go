@@ -32,6 +32,7 @@ func TestCounting(t *testing.T) {
 }
 
 func count(t *testing.T, change func(*node, int32, []string, *rand.Rand)) {
+	t.Helper()
 	const clients, exchanges = 24, 40
 	seed := uint64(time.Now().UnixNano())
 	t.Cleanup(func() {

@@ -34,6 +34,7 @@ type waiter struct {
 func waiters() map[string]waiter {
 	answer := func(request string) func(*testing.T, int32, string) error {
 		return func(t *testing.T, listen int32, why string) error {
+			t.Helper()
 			c := connect(t, listen)
 			c.send(request)
 			if m := c.answer(); m.status() != 503 || !strings.Contains(m.body, why) || m.value("Retry-After") == "" {
@@ -51,6 +52,7 @@ func waiters() map[string]waiter {
 		"gRPC":      {api.ProtocolAuto, waitInGRPC},
 		"poll":      {api.ProtocolAuto, waitInPage},
 		"TCP": {api.ProtocolTCP, func(t *testing.T, listen int32, _ string) error {
+			t.Helper()
 			if n, err := dial(t, listen).Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				return fmt.Errorf("read %d, %w", n, err)
 			}
@@ -75,6 +77,7 @@ func waitInHTTP2(_ *testing.T, listen int32, why string) error {
 }
 
 func waitInGRPC(t *testing.T, listen int32, why string) error {
+	t.Helper()
 	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", listen), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
@@ -91,6 +94,7 @@ func waitInGRPC(t *testing.T, listen int32, why string) error {
 
 // waitInPage polls as the page does that was shown before.
 func waitInPage(t *testing.T, listen int32, why string) error {
+	t.Helper()
 	c := connect(t, listen)
 	for {
 		wait := page.Wait{}

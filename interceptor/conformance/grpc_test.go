@@ -117,6 +117,7 @@ func TestGRPC(t *testing.T) {
 }
 
 func grpcUnary(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
 	ctx = metadata.AppendToOutgoingContext(ctx, "ask", "1", "ask", "2")
 	var head, trail metadata.MD
 	out := new(wrapperspb.StringValue)
@@ -131,6 +132,7 @@ func grpcUnary(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 }
 
 func grpcFailure(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
 	var trail metadata.MD
 	err := conn.Invoke(ctx, "/test.Echo/Unary", wrapperspb.String("fail"), new(wrapperspb.StringValue), grpc.Trailer(&trail))
 	if s := status.Convert(err); s.Code() != codes.FailedPrecondition || s.Message() != "not like this: ä%\n" ||
@@ -144,6 +146,7 @@ func grpcFailure(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 }
 
 func grpcServerStreams(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Server")
 	if err != nil {
 		t.Fatal(err)
@@ -161,6 +164,7 @@ func grpcServerStreams(ctx context.Context, t *testing.T, conn *grpc.ClientConn)
 }
 
 func grpcClientStreams(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, "/test.Echo/Client")
 	if err != nil {
 		t.Fatal(err)
@@ -177,6 +181,7 @@ func grpcClientStreams(ctx context.Context, t *testing.T, conn *grpc.ClientConn)
 }
 
 func grpcBothStream(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Echo/Bidi")
 	if err != nil {
 		t.Fatal(err)
@@ -194,6 +199,7 @@ func grpcBothStream(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 
 // The client's deadline ends the call at the app, too: the count of pending calls shows it.
 func grpcDeadline(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
 	if err := conn.Invoke(ctx, "/test.Echo/Unary", wrapperspb.String("warm up"), new(wrapperspb.StringValue)); err != nil {
 		t.Fatal(err)
 	}
@@ -206,6 +212,7 @@ func grpcDeadline(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 }
 
 func grpcLargeMessages(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
 	large := strings.Repeat("0123456789abcdef", 3<<20/16)
 	out := new(wrapperspb.StringValue)
 	if err := conn.Invoke(ctx, "/test.Echo/Unary", wrapperspb.String(large), out); err != nil || out.GetValue() != large {

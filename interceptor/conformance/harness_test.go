@@ -159,8 +159,8 @@ var nextPort = func() *atomic.Int32 {
 // when it is looked at stays so until it is opened.
 const firstPort, lastPort = 10000, 30000
 
-func freePort(t testing.TB) int32 {
-	t.Helper()
+func freePort(tb testing.TB) int32 {
+	tb.Helper()
 	for range lastPort - firstPort {
 		port := firstPort + nextPort.Add(1)%(lastPort-firstPort)
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -169,15 +169,15 @@ func freePort(t testing.TB) int32 {
 			return port
 		}
 	}
-	t.Fatal("all ports are in use")
+	tb.Fatal("all ports are in use")
 	return 0
 }
 
-func start(t testing.TB, name string, book *addresses, change func(*interceptor.Options)) *node {
-	t.Helper()
+func start(tb testing.TB, name string, book *addresses, change func(*interceptor.Options)) *node {
+	tb.Helper()
 	n := &node{
-		fakeCluster: newFakeCluster(), t: t, name: name, done: make(chan error, 1),
-		grpc: fmt.Sprintf("127.0.0.1:%d", freePort(t)), health: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		fakeCluster: newFakeCluster(), t: tb, name: name, done: make(chan error, 1),
+		grpc: fmt.Sprintf("127.0.0.1:%d", freePort(tb)), health: fmt.Sprintf("127.0.0.1:%d", freePort(tb)),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
@@ -187,7 +187,7 @@ func start(t testing.TB, name string, book *addresses, change func(*interceptor.
 		Log: logr.Discard(),
 	}
 	if testing.Verbose() {
-		o.Log = testr.NewWithInterface(quietT{t}, testr.Options{Verbosity: 1}).WithName(name)
+		o.Log = testr.NewWithInterface(quietT{tb}, testr.Options{Verbosity: 1}).WithName(name)
 	}
 	if book != nil {
 		book.m.Store(name, n.grpc)
@@ -200,7 +200,7 @@ func start(t testing.TB, name string, book *addresses, change func(*interceptor.
 		change(&o)
 	}
 	go func() { n.done <- interceptor.Run(ctx, o) }()
-	t.Cleanup(func() { n.shutdown() })
+	tb.Cleanup(func() { n.shutdown() })
 	return n
 }
 
@@ -361,19 +361,19 @@ func unpublished(s route.Service) route.Service {
 }
 
 // pod starts an HTTP server and returns its address.
-func pod(t testing.TB, h http.HandlerFunc) string {
-	t.Helper()
+func pod(tb testing.TB, h http.HandlerFunc) string {
+	tb.Helper()
 	s := httptest.NewUnstartedServer(h)
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
 	s.Start()
-	t.Cleanup(s.Close)
+	tb.Cleanup(s.Close)
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(within); time.Now().Before(end); <-tick.C {
@@ -381,7 +381,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			return
 		}
 	}
-	t.Fatalf("not %s within %s", what, within)
+	tb.Fatalf("not %s within %s", what, within)
 }
 
 func url(listen int32, path string) string { return fmt.Sprintf("http://127.0.0.1:%d%s", listen, path) }

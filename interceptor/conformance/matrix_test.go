@@ -12,16 +12,6 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor"
 )
 
-// matrix runs one event for every protocol.
-func matrix(t *testing.T, event func(*testing.T, speaker)) {
-	for name, s := range speakers() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			event(t, s)
-		})
-	}
-}
-
 // turns does a turn aside.
 func turns(s session) <-chan error {
 	done := make(chan error, 1)
@@ -59,153 +49,171 @@ func (n *node) setPods(listen int32, s speaker, addrs ...string) {
 }
 
 func TestMatrixWarm(t *testing.T) {
-	matrix(t, func(t *testing.T, s speaker) {
-		n, listen := serving(t, s.route, s.pod(t, openGate()))
-		for range 3 {
-			s.use(t, listen)
-		}
-		n.idle()
-		if n.scales()+len(n.events()) > 0 {
-			t.Error("it was woken")
-		}
-	})
+	for name, s := range speakers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, listen := serving(t, s.route, s.pod(t, openGate()))
+			for range 3 {
+				s.use(t, listen)
+			}
+			n.idle()
+			if n.scales()+len(n.events()) > 0 {
+				t.Error("it was woken")
+			}
+		})
+	}
 }
 
 func TestMatrixCold(t *testing.T) {
-	matrix(t, func(t *testing.T, s speaker) {
-		n, listen := serving(t, s.route)
-		client := s.open(t, listen)
-		defer client.leave()
-		first := turns(client)
-		n.holds(1)
-		eventually(t, "woken", func() bool { return len(n.events()) == 1 })
-		n.setPods(listen, s, s.pod(t, openGate()))
-		if err := result(t, first); err != nil {
-			t.Fatal(err)
-		}
-		if err := result(t, turns(client)); err != nil {
-			t.Error(err)
-		}
-		client.leave()
-		n.idle()
-	})
+	for name, s := range speakers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, listen := serving(t, s.route)
+			client := s.open(t, listen)
+			defer client.leave()
+			first := turns(client)
+			n.holds(1)
+			eventually(t, "woken", func() bool { return len(n.events()) == 1 })
+			n.setPods(listen, s, s.pod(t, openGate()))
+			if err := result(t, first); err != nil {
+				t.Fatal(err)
+			}
+			if err := result(t, turns(client)); err != nil {
+				t.Error(err)
+			}
+			client.leave()
+			n.idle()
+		})
+	}
 }
 
 // The only pod refuses at first, so that it is surely tried; then there is another one.
 func TestMatrixPodRefuses(t *testing.T) {
-	matrix(t, func(t *testing.T, s speaker) {
-		dead, alive := closedPort(t), s.pod(t, openGate())
-		n, listen := serving(t, s.route, dead)
-		client := s.open(t, listen)
-		defer client.leave()
-		first := turns(client)
-		n.holds(1)
-		n.setPods(listen, s, dead, alive)
-		if err := result(t, first); err != nil {
-			t.Fatal(err)
-		}
-		client.leave()
-		for range 5 {
-			s.use(t, listen)
-		}
-		n.idle()
-	})
+	for name, s := range speakers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dead, alive := closedPort(t), s.pod(t, openGate())
+			n, listen := serving(t, s.route, dead)
+			client := s.open(t, listen)
+			defer client.leave()
+			first := turns(client)
+			n.holds(1)
+			n.setPods(listen, s, dead, alive)
+			if err := result(t, first); err != nil {
+				t.Fatal(err)
+			}
+			client.leave()
+			for range 5 {
+				s.use(t, listen)
+			}
+			n.idle()
+		})
+	}
 }
 
 func TestMatrixClientGoesWhileHeld(t *testing.T) {
-	matrix(t, func(t *testing.T, s speaker) {
-		n, listen := serving(t, s.route)
-		client := s.open(t, listen)
-		first := turns(client)
-		n.holds(1)
-		client.leave()
-		if err := result(t, first); err == nil {
-			t.Error("got an answer from nobody")
-		}
-		n.idle()
-		n.setPods(listen, s, s.pod(t, openGate()))
-		s.use(t, listen)
-		n.idle()
-	})
+	for name, s := range speakers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, listen := serving(t, s.route)
+			client := s.open(t, listen)
+			first := turns(client)
+			n.holds(1)
+			client.leave()
+			if err := result(t, first); err == nil {
+				t.Error("got an answer from nobody")
+			}
+			n.idle()
+			n.setPods(listen, s, s.pod(t, openGate()))
+			s.use(t, listen)
+			n.idle()
+		})
+	}
 }
 
 // A client that goes while the app works frees its place too.
 func TestMatrixClientGoesWhileServed(t *testing.T) {
-	matrix(t, func(t *testing.T, s speaker) {
-		g := newGate()
-		n, listen := serving(t, s.route, s.pod(t, g))
-		client := s.open(t, listen)
-		if s.lasting {
-			g.release()
-			if err := result(t, turns(client)); err != nil {
-				t.Fatal(err)
+	for name, s := range speakers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate()
+			n, listen := serving(t, s.route, s.pod(t, g))
+			client := s.open(t, listen)
+			if s.lasting {
+				g.release()
+				if err := result(t, turns(client)); err != nil {
+					t.Fatal(err)
+				}
+				client.leave()
+				n.idle()
+				return
 			}
+			first := turns(client)
+			<-g.arrived
 			client.leave()
+			if err := result(t, first); err == nil {
+				t.Error("got an answer")
+			}
 			n.idle()
-			return
-		}
-		first := turns(client)
-		<-g.arrived
-		client.leave()
-		if err := result(t, first); err == nil {
-			t.Error("got an answer")
-		}
-		n.idle()
-	})
+		})
+	}
 }
 
 // In a drain, requests finish. What lasts is cut when the time is over, and nothing hangs.
 func TestMatrixDrain(t *testing.T) {
-	matrix(t, func(t *testing.T, s speaker) {
-		g := newGate()
-		timeout := within
-		if s.lasting {
-			g.release()
-			timeout = 400 * time.Millisecond
-		}
-		n := start(t, "a", nil, func(o *interceptor.Options) { o.DrainTimeout = timeout })
-		listen := freePort(t)
-		n.setPods(listen, s, s.pod(t, g))
-		n.synced()
-		n.waitReady()
-		client := s.open(t, listen)
-		defer client.leave()
-		first := turns(client)
-		if s.lasting {
-			if err := result(t, first); err != nil {
-				t.Fatal(err)
+	for name, s := range speakers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate()
+			timeout := within
+			if s.lasting {
+				g.release()
+				timeout = 400 * time.Millisecond
 			}
-		} else {
-			<-g.arrived
-		}
-		began := time.Now()
-		n.stop()
-		awaitClosed(t, listen)
-		if s.lasting {
-			cut := make(chan error, 1)
-			go func() {
-				var err error
-				for err == nil { // turns go on until it is cut
-					err = client.turn()
+			n := start(t, "a", nil, func(o *interceptor.Options) { o.DrainTimeout = timeout })
+			listen := freePort(t)
+			n.setPods(listen, s, s.pod(t, g))
+			n.synced()
+			n.waitReady()
+			client := s.open(t, listen)
+			defer client.leave()
+			first := turns(client)
+			if s.lasting {
+				if err := result(t, first); err != nil {
+					t.Fatal(err)
 				}
-				cut <- err
-			}()
-			_ = result(t, cut)
-			if took := time.Since(began); took < timeout*3/4 {
-				t.Errorf("cut after %s already", took)
+			} else {
+				<-g.arrived
 			}
-		} else {
-			g.release()
-			if err := result(t, first); err != nil {
-				t.Error(err)
+			began := time.Now()
+			n.stop()
+			awaitClosed(t, listen)
+			if s.lasting {
+				cut := make(chan error, 1)
+				go func() {
+					var err error
+					for err == nil { // turns go on until it is cut
+						err = client.turn()
+					}
+					cut <- err
+				}()
+				_ = result(t, cut)
+				if took := time.Since(began); took < timeout*3/4 {
+					t.Errorf("cut after %s already", took)
+				}
+			} else {
+				g.release()
+				if err := result(t, first); err != nil {
+					t.Error(err)
+				}
 			}
-		}
-		n.shutdown()
-		if took := time.Since(began); took > timeout+soon || !s.lasting && took > within/2 {
-			t.Errorf("the shutdown took %s", took)
-		}
-		n.idle()
-	})
+			n.shutdown()
+			if took := time.Since(began); took > timeout+soon || !s.lasting && took > within/2 {
+				t.Errorf("the shutdown took %s", took)
+			}
+			n.idle()
+		})
+	}
 }
 
 // awaitClosed waits until nobody listens. It looks rarely, since each look is a connection and puts the end off.
@@ -231,24 +239,27 @@ func accepts(listen int32) bool {
 
 // Requests that are held when the drain begins still get their pod.
 func TestMatrixHeldInADrain(t *testing.T) {
-	matrix(t, func(t *testing.T, s speaker) {
-		n := start(t, "a", nil, func(o *interceptor.Options) { o.DrainTimeout = within })
-		listen := freePort(t)
-		n.setPods(listen, s)
-		n.synced()
-		n.waitReady()
-		client := s.open(t, listen)
-		defer client.leave()
-		first := turns(client)
-		n.holds(1)
-		n.stop()
-		awaitClosed(t, listen)
-		n.setPods(listen, s, s.pod(t, openGate()))
-		if err := result(t, first); err != nil {
-			t.Error(err)
-		}
-		client.leave()
-		n.shutdown()
-		n.idle()
-	})
+	for name, s := range speakers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := start(t, "a", nil, func(o *interceptor.Options) { o.DrainTimeout = within })
+			listen := freePort(t)
+			n.setPods(listen, s)
+			n.synced()
+			n.waitReady()
+			client := s.open(t, listen)
+			defer client.leave()
+			first := turns(client)
+			n.holds(1)
+			n.stop()
+			awaitClosed(t, listen)
+			n.setPods(listen, s, s.pod(t, openGate()))
+			if err := result(t, first); err != nil {
+				t.Error(err)
+			}
+			client.leave()
+			n.shutdown()
+			n.idle()
+		})
+	}
 }

@@ -41,12 +41,14 @@ func (b *board) notices() []notice.Notice {
 func TestClientsGiveUp(t *testing.T) {
 	giveUp := map[string]func(t *testing.T, listen int32, held func()){
 		"HTTP/1.1": func(t *testing.T, listen int32, held func()) {
+			t.Helper()
 			c := connect(t, listen)
 			c.send("POST /report?secret=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
 			held()
 			_ = c.Close()
 		},
 		"HTTP/2": func(t *testing.T, listen int32, held func()) {
+			t.Helper()
 			transport := &http.Transport{Protocols: new(http.Protocols)}
 			transport.Protocols.SetUnencryptedHTTP2(true)
 			defer transport.CloseIdleConnections()
@@ -69,6 +71,7 @@ func TestClientsGiveUp(t *testing.T) {
 			<-done
 		},
 		"TCP": func(t *testing.T, listen int32, held func()) {
+			t.Helper()
 			c := connect(t, listen)
 			c.send("\x00\x01")
 			held()

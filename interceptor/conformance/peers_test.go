@@ -41,11 +41,11 @@ func pending(t *testing.T, c externalscaler.ExternalScalerClient) int64 {
 	return got.GetMetricValues()[0].GetMetricValue()
 }
 
-func active(t testing.TB, c externalscaler.ExternalScalerClient) bool {
-	t.Helper()
-	got, err := c.IsActive(t.Context(), scaledObject())
+func active(tb testing.TB, c externalscaler.ExternalScalerClient) bool {
+	tb.Helper()
+	got, err := c.IsActive(tb.Context(), scaledObject())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return got.GetResult()
 }

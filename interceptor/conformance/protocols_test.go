@@ -89,13 +89,13 @@ func TestRequestArrivesAsItWasSent(t *testing.T) {
 	}
 }
 
-func dial(t testing.TB, listen int32) *net.TCPConn {
-	t.Helper()
+func dial(tb testing.TB, listen int32) *net.TCPConn {
+	tb.Helper()
 	conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(listen))))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
+	tb.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(within))
 	return conn.(*net.TCPConn)
 }
@@ -309,10 +309,14 @@ func rawPod(t *testing.T, f func(net.Conn)) string {
 }
 
 // closedPort is an address that refuses.
-func closedPort(t *testing.T) string { return fmt.Sprintf("127.0.0.1:%d", freePort(t)) }
+func closedPort(t *testing.T) string {
+	t.Helper()
+	return fmt.Sprintf("127.0.0.1:%d", freePort(t))
+}
 
 func TestPodsThatBreak(t *testing.T) {
 	breaksOff := func(t *testing.T) string {
+		t.Helper()
 		return rawPod(t, func(c net.Conn) {
 			_, _ = http.ReadRequest(bufio.NewReader(c))
 			_ = c.Close()

@@ -74,10 +74,16 @@ type session interface {
 
 func speakers() map[string]speaker {
 	raw := func(bytes string) func(*testing.T, int32) session {
-		return func(t *testing.T, listen int32) session { return &rawSession{connect(t, listen), bytes} }
+		return func(t *testing.T, listen int32) session {
+			t.Helper()
+			return &rawSession{connect(t, listen), bytes}
+		}
 	}
 	echo := func(first string) func(*testing.T, *gate) string {
-		return func(t *testing.T, _ *gate) string { return rawPod(t, func(c net.Conn) { echoBehind(c, first) }) }
+		return func(t *testing.T, _ *gate) string {
+			t.Helper()
+			return rawPod(t, func(c net.Conn) { echoBehind(c, first) })
+		}
 	}
 	return map[string]speaker{
 		"HTTP/1.1 GET":      {api.ProtocolAuto, webPod, raw("GET / HTTP/1.1\r\nHost: h\r\n\r\n"), false},
@@ -95,6 +101,7 @@ func speakers() map[string]speaker {
 }
 
 func webPod(t *testing.T, g *gate) string {
+	t.Helper()
 	addr := pod(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // before that, net/http does not see its client go
 		g.pass(r.Context())
@@ -161,6 +168,7 @@ func h2cTransport(t *testing.T) *http.Transport {
 }
 
 func openH2C(t *testing.T, listen int32) session {
+	t.Helper()
 	client := &http.Client{Transport: h2cTransport(t), Timeout: within}
 	ctx, cancel := context.WithCancel(t.Context())
 	return &funcSession{end: cancel, again: func() error {
@@ -181,6 +189,7 @@ func openH2C(t *testing.T, listen int32) session {
 }
 
 func openEvents(t *testing.T, listen int32) session {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var lines *bufio.Scanner
 	return &funcSession{end: cancel, again: func() error {
@@ -206,6 +215,7 @@ func openEvents(t *testing.T, listen int32) session {
 }
 
 func openWebSocket(t *testing.T, listen int32) session {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var conn atomic.Pointer[websocket.Conn]
 	leave := func() {
@@ -240,6 +250,7 @@ func echoBehind(c net.Conn, first string) {
 }
 
 func tlsPod(t *testing.T, _ *gate) string {
+	t.Helper()
 	s := httptest.NewTLSServer(nil)
 	certs := s.TLS.Certificates
 	s.Close()
@@ -252,12 +263,14 @@ func reset(conn *net.TCPConn) { _, _ = conn.SetLinger(0), conn.Close() }
 
 func openTCP(send, first string) func(*testing.T, int32) session {
 	return func(t *testing.T, listen int32) session {
+		t.Helper()
 		conn := dial(t, listen)
 		return &funcSession{end: func() { reset(conn) }, again: echoTurn(conn, send, first)}
 	}
 }
 
 func openTLS(t *testing.T, listen int32) session {
+	t.Helper()
 	conn := dial(t, listen)
 	return &funcSession{
 		end:   func() { reset(conn) },
@@ -336,6 +349,7 @@ func grpcConn(t *testing.T, listen int32) *grpc.ClientConn {
 
 func openGRPC(method string) func(*testing.T, int32) session {
 	return func(t *testing.T, listen int32) session {
+		t.Helper()
 		conn := grpcConn(t, listen)
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		t.Cleanup(cancel)

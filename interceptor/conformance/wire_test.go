@@ -215,10 +215,10 @@ type wireClient struct {
 	r *bufio.Reader
 }
 
-func connect(t testing.TB, listen int32) *wireClient {
-	t.Helper()
-	conn := dial(t, listen)
-	return &wireClient{conn, t, bufio.NewReader(conn)}
+func connect(tb testing.TB, listen int32) *wireClient {
+	tb.Helper()
+	conn := dial(tb, listen)
+	return &wireClient{conn, tb, bufio.NewReader(conn)}
 }
 
 func (c *wireClient) send(text string) {

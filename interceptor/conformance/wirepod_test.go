@@ -37,11 +37,11 @@ type wireConn struct {
 }
 
 // newWirePod starts a pod. Each connection is closed when its script returns.
-func newWirePod(t testing.TB, script func(*wireConn)) *wirePod {
-	t.Helper()
+func newWirePod(tb testing.TB, script func(*wireConn)) *wirePod {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	p := &wirePod{addr: l.Addr().String(), script: script, over: make(chan struct{})}
 	p.all.Go(func() {
@@ -62,7 +62,7 @@ func newWirePod(t testing.TB, script func(*wireConn)) *wirePod {
 			})
 		}
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = l.Close()
 		close(p.over)
 		p.mu.Lock()

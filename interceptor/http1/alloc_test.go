@@ -45,12 +45,14 @@ func TestParsingAllocatesNothing(t *testing.T) {
 }
 
 func parses(t *testing.T, p parser, b []byte) {
+	t.Helper()
 	if n, err := p.Parse(b); n != len(b) || err != nil {
 		t.Fatalf("got %d, %v", n, err)
 	}
 }
 
 func chunksEnd(t *testing.T, b []byte) {
+	t.Helper()
 	var c Chunked
 	if _, n, err := c.Feed(b); n != len(b) || err != nil || !c.Done() {
 		t.Fatalf("got %d, %v", n, err)
@@ -58,6 +60,7 @@ func chunksEnd(t *testing.T, b []byte) {
 }
 
 func chunksEndByBytes(t *testing.T, b []byte) {
+	t.Helper()
 	var c Chunked
 	for i := range b {
 		if _, n, err := c.Feed(b[i : i+1]); n != 1 || err != nil {

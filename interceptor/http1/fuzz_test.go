@@ -121,6 +121,7 @@ func FuzzRequest(f *testing.F) {
 }
 
 func checkRequest(t *testing.T, r *Request, b []byte, n int, req *http.Request, err error, left int) {
+	t.Helper()
 	checkPositions(t, &r.Head, b, n)
 	target := string(r.Target(b))
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 // heldAt holds a request at r and returns what comes of it.
 func heldAt(t *testing.T, r *Route) <-chan error {
+	t.Helper()
 	got := make(chan error, 1)
 	go func() {
 		e, err := r.Pick(t.Context(), &Visit{})

@@ -66,6 +66,7 @@ func TestPools(t *testing.T) {
 	const a, b = "10.0.0.1:80", "10.0.0.2:80"
 	for name, run := range map[string]func(*testing.T, *fixture, *fakePools){
 		"of a pod that goes": func(t *testing.T, f *fixture, p *fakePools) {
+			t.Helper()
 			f.SetService(web(a, b))
 			f.SetService(web(b))
 			p.check(t, "gone", []string{a, b}, []string{a})
@@ -74,6 +75,7 @@ func TestPools(t *testing.T) {
 			p.check(t, "both gone", []string{a, b}, []string{a, b})
 		},
 		"of a pod that comes back": func(t *testing.T, f *fixture, p *fakePools) {
+			t.Helper()
 			f.SetService(web(a))
 			first := f.route(10000).TryPick(&Visit{})
 			f.SetService(web())
@@ -85,6 +87,7 @@ func TestPools(t *testing.T) {
 			p.check(t, "back", []string{a, a}, []string{a})
 		},
 		"of pods that stay": func(t *testing.T, f *fixture, p *fakePools) {
+			t.Helper()
 			f.SetService(web(a, b))
 			first := f.route(10000).snap.Load().endpoints[0]
 			changed := web(b, a)
@@ -98,6 +101,7 @@ func TestPools(t *testing.T) {
 			p.check(t, "changed", []string{a, b}, nil)
 		},
 		"of a pod that is listed twice": func(t *testing.T, f *fixture, p *fakePools) {
+			t.Helper()
 			f.SetService(web(a, a))
 			f.SetService(web(a, b, a))
 			if n := len(f.route(10000).snap.Load().endpoints); n != 2 {
@@ -107,6 +111,7 @@ func TestPools(t *testing.T) {
 			p.check(t, "gone", []string{a, b}, []string{a, b})
 		},
 		"of a route that expires": func(t *testing.T, f *fixture, p *fakePools) {
+			t.Helper()
 			f.SetService(web(a, b))
 			f.RemoveService("shop", "web")
 			advance(9 * time.Second)
@@ -117,6 +122,7 @@ func TestPools(t *testing.T) {
 			p.check(t, "closed", []string{a, b}, []string{a, b})
 		},
 		"of a port that goes": func(t *testing.T, f *fixture, p *fakePools) {
+			t.Helper()
 			s := web(a)
 			s.Routes.Ports = append(s.Routes.Ports, api.Port{Name: "admin", Port: 81, Listen: 10001, Protocol: api.ProtocolAuto})
 			s.Endpoints["admin"] = []string{"10.0.0.1:81"}
@@ -126,6 +132,7 @@ func TestPools(t *testing.T) {
 			p.check(t, "gone", []string{a, "10.0.0.1:81"}, []string{"10.0.0.1:81"})
 		},
 		"of a table that is closed": func(t *testing.T, f *fixture, p *fakePools) {
+			t.Helper()
 			f.SetService(web(a))
 			lingering := web(b)
 			lingering.Name, lingering.Routes.Service, lingering.Routes.Ports = "other", "other", []api.Port{{Name: "http", Listen: 10001}}

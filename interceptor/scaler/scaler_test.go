@@ -362,6 +362,7 @@ func TestStreamOfWhatIsNotKnownYet(t *testing.T) {
 
 // looks counts how often a follower is to look.
 func looks(t *testing.T, f *counts.Follower) *atomic.Int64 {
+	t.Helper()
 	n, done, ended := &atomic.Int64{}, make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -50,14 +50,17 @@ func TestSendAndReceive(t *testing.T) {
 func TestStale(t *testing.T) {
 	for name, before := range map[string]func(t *testing.T, s *Sock, theirs *net.TCPConn){
 		"ended": func(t *testing.T, s *Sock, theirs *net.TCPConn) {
+			t.Helper()
 			_ = theirs.CloseWrite()
 			arrived(t, s, 0)
 		},
 		"spoke": func(t *testing.T, s *Sock, theirs *net.TCPConn) {
+			t.Helper()
 			_, _ = theirs.Write([]byte("HTTP/1.1 408 Request Timeout\r\n\r\n"))
 			arrived(t, s, 1)
 		},
 		"spoke and ended": func(t *testing.T, s *Sock, theirs *net.TCPConn) {
+			t.Helper()
 			_, _ = theirs.Write([]byte("x"))
 			_ = theirs.CloseWrite()
 			arrived(t, s, 1)

@@ -48,7 +48,10 @@ func TestFailures(t *testing.T) {
 }
 
 // in is the app for a subtest.
-func (a *airflow) in(t *testing.T) *airflow { return &airflow{t: t, helm: a.helm, ns: a.ns} }
+func (a *airflow) in(t *testing.T) *airflow {
+	t.Helper()
+	return &airflow{t: t, helm: a.helm, ns: a.ns}
+}
 
 // without runs do while a Deployment has no pods, and gives them back.
 func without(t *testing.T, namespace, name string, do func()) {
@@ -105,6 +108,7 @@ func (a *airflow) visit(n int, path string) {
 }
 
 func controllersDown(t *testing.T, awake, asleep *airflow) {
+	t.Helper()
 	without(t, release, release+"-controller", func() {
 		awake.visit(40, "/slow?for=50ms")
 		asleep.visit(4, "/echo")
@@ -112,6 +116,7 @@ func controllersDown(t *testing.T, awake, asleep *airflow) {
 }
 
 func kedaDown(t *testing.T, awake, asleep *airflow) {
+	t.Helper()
 	without(t, "keda", "keda-operator", func() {
 		awake.visit(40, "/slow?for=50ms")
 		asleep.visit(4, "/echo")
@@ -120,6 +125,7 @@ func kedaDown(t *testing.T, awake, asleep *airflow) {
 }
 
 func noInterceptor(t *testing.T, awake, asleep *airflow) {
+	t.Helper()
 	without(t, release, release+"-interceptor", func() {
 		eventually(t, "the app that is awake is led to its pods", func() error {
 			pods := awake.podIPs()
@@ -163,6 +169,7 @@ func noInterceptor(t *testing.T, awake, asleep *airflow) {
 
 // apiServerUnreachable sends its requests by itself: kubectl exec would need the API server.
 func apiServerUnreachable(t *testing.T, awake, asleep *airflow) {
+	t.Helper()
 	pause := strings.Fields(os.Getenv("E2E_PAUSE"))
 	if len(pause) == 0 {
 		t.Skip("E2E_PAUSE is empty")

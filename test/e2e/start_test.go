@@ -29,60 +29,60 @@ const policy = `{"apiVersion":"admissionregistration.k8s.io/v1","kind":"Validati
 // event says it once, and when it is mended it answers as before.
 func TestStartFails(t *testing.T) {
 	for name, tc := range map[string]struct {
-		spoil, mend func(t *testing.T, a *airflow)
+		spoil, mend func(a *airflow)
 		want        string // is said to clients and in the event
 		advice      string // in the event
 	}{
 		"image that does not exist": {
-			spoil: func(t *testing.T, a *airflow) {
+			spoil: func(a *airflow) {
 				a.patchPod(`{"containers":[{"name":"webserver","image":"registry.example.com/airflow:2"}]}`)
 			},
-			mend: func(t *testing.T, a *airflow) {
+			mend: func(a *airflow) {
 				a.patchPod(`{"containers":[{"name":"webserver","image":"` + os.Getenv("E2E_APP_IMAGE") + `"}]}`)
 			},
 			want: "its image registry.example.com/airflow:2 cannot be pulled", advice: "Check the image's name",
 		},
 		"crash loop": {
-			spoil: func(t *testing.T, a *airflow) { a.startDelay("soon") },
-			mend:  func(t *testing.T, a *airflow) { a.startDelay("100ms") },
+			spoil: func(a *airflow) { a.startDelay("soon") },
+			mend:  func(a *airflow) { a.startDelay("100ms") },
 			want:  " times, the last time with exit code 1", advice: "See kubectl logs -n ",
 		},
 		"no node": {
-			spoil: func(t *testing.T, a *airflow) { a.patchPod(`{"nodeSelector":{"disk":"huge"}}`) },
-			mend:  func(t *testing.T, a *airflow) { a.patchPod(`{"nodeSelector":null}`) },
+			spoil: func(a *airflow) { a.patchPod(`{"nodeSelector":{"disk":"huge"}}`) },
+			mend:  func(a *airflow) { a.patchPod(`{"nodeSelector":null}`) },
 			want:  "no node can take its pod: 0/", advice: "add a node",
 		},
 		"quota": {
-			spoil: func(t *testing.T, a *airflow) {
+			spoil: func(a *airflow) {
 				none := corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}
 				quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}
-				if err := kube.Create(t.Context(), quota); err != nil {
-					t.Fatal(err)
+				if err := kube.Create(a.t.Context(), quota); err != nil {
+					a.t.Fatal(err)
 				}
 			},
-			mend: func(t *testing.T, a *airflow) { kubectl(t, "delete", "resourcequota", "-n", a.ns, "none") },
+			mend: func(a *airflow) { kubectl(a.t, "delete", "resourcequota", "-n", a.ns, "none") },
 			want: "Kubernetes refuses its pod: exceeded quota: none, requested: pods=1", advice: "Raise the quota",
 		},
 		"admission": {
-			spoil: func(t *testing.T, a *airflow) {
-				apply := exec.CommandContext(t.Context(), os.Getenv("KUBECTL"), "apply", "-f", "-")
+			spoil: func(a *airflow) {
+				apply := exec.CommandContext(a.t.Context(), os.Getenv("KUBECTL"), "apply", "-f", "-")
 				apply.Stdin = strings.NewReader(fmt.Sprintf(policy, a.ns))
 				if out, err := apply.CombinedOutput(); err != nil {
-					t.Fatalf("%v: %s", err, out)
+					a.t.Fatalf("%v: %s", err, out)
 				}
-				t.Cleanup(func() {
+				a.t.Cleanup(func() {
 					_, _ = command(context.Background(), os.Getenv("KUBECTL"), "delete", "validatingadmissionpolicy,validatingadmissionpolicybinding",
 						a.ns, "--ignore-not-found")
 				})
-				eventually(t, "the policy is in force", func() error {
-					_, err := command(t.Context(), os.Getenv("KUBECTL"), "run", "-n", a.ns, "pod", "--image=any", "--dry-run=server")
+				eventually(a.t, "the policy is in force", func() error {
+					_, err := command(a.t.Context(), os.Getenv("KUBECTL"), "run", "-n", a.ns, "pod", "--image=any", "--dry-run=server")
 					if err == nil {
 						return errors.New("pods are admitted")
 					}
 					return nil
 				})
 			},
-			mend: func(t *testing.T, a *airflow) { kubectl(t, "delete", "validatingadmissionpolicybinding", a.ns) },
+			mend: func(a *airflow) { kubectl(a.t, "delete", "validatingadmissionpolicybinding", a.ns) },
 			want: "denied request: pods here need an owner", advice: "so that it is admitted",
 		},
 	} {
@@ -91,7 +91,7 @@ func TestStartFails(t *testing.T) {
 			a := newAirflow(t, "HELM")
 			a.optIn()
 			a.asleep()
-			tc.spoil(t, a)
+			tc.spoil(a)
 			got := get(t, a.url("/echo"))[0]
 			if got.Status != 503 || !strings.Contains(got.Body, "cannot start: ") || !strings.Contains(got.Body, tc.want) {
 				t.Errorf("got %+v, want %s", got, tc.want)
@@ -109,7 +109,7 @@ func TestStartFails(t *testing.T) {
 					t.Errorf("events of the %s: %s", kind, all)
 				}
 			}
-			tc.mend(t, a)
+			tc.mend(a)
 			eventually(t, "it answers again", func() error {
 				if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
 					return fmt.Errorf("%d %s", got.Status, got.Body)
