@@ -29,8 +29,8 @@ const (
 	refusedMax = time.Minute
 )
 
-// refusedWrite is a write that the API server does not accept: a quota, a policy or a missing right forbids it.
-type refusedWrite struct {
+// refusedError is a write that the API server does not accept: a quota, a policy or a missing right forbids it.
+type refusedError struct {
 	injector.Refusal
 
 	what   string // such as "creating Service web-direct"
@@ -38,10 +38,10 @@ type refusedWrite struct {
 	err    error
 }
 
-func (e *refusedWrite) Error() string { return e.what + ": " + e.err.Error() }
-func (e *refusedWrite) Unwrap() error { return e.err }
+func (e *refusedError) Error() string { return e.what + ": " + e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }
 
-// writer is a client whose refused writes are errors that wrap a *refusedWrite. It also notices when one is accepted again.
+// writer is a client whose refused writes are errors that wrap a *refusedError. It also notices when one is accepted again.
 type writer struct {
 	client.Client
 	events *recorder
@@ -63,7 +63,7 @@ func (w writer) Delete(ctx context.Context, o client.Object, opts ...client.Dele
 	return w.written("deleting", o, w.Client.Delete(ctx, o, opts...))
 }
 
-// written turns the error of a write into a *refusedWrite if it is one.
+// written turns the error of a write into a *refusedError if it is one.
 func (w writer) written(verb string, o client.Object, err error) error {
 	kind := fmt.Sprintf("%T", o)
 	if gvk, err := apiutil.GVKForObject(o, w.Scheme()); err == nil {
@@ -75,7 +75,7 @@ func (w writer) written(verb string, o client.Object, err error) error {
 		return nil
 	}
 	if refusal, refused := injector.RefusalOf(err); refused {
-		return &refusedWrite{Refusal: refusal, what: what, object: o, err: err}
+		return &refusedError{Refusal: refusal, what: what, object: o, err: err}
 	}
 	return err
 }
@@ -94,7 +94,7 @@ type refusal struct {
 func (r *recorder) finish(ctx context.Context, about types.NamespacedName, reason, consequence string, result ctrl.Result, err error,
 	objects ...injector.Object,
 ) (ctrl.Result, error) {
-	refused, ok := errors.AsType[*refusedWrite](err)
+	refused, ok := errors.AsType[*refusedError](err)
 	if !ok {
 		if what := r.accepted(about); what != "" && err == nil {
 			r.emit(ctx, injector.Report{
