@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// An apiClient asks the API server, from inside the namespace, as the administrator. It reads single objects, which is
-// all that waiting takes; whatever writes goes through kubectl.
+// An apiClient reads single objects from the API server, from inside the namespace and as administrator. Waiting needs no
+// more; everything that writes uses kubectl.
 type apiClient struct {
 	http *http.Client
 }
@@ -48,7 +48,7 @@ func (c *cluster) api() (*apiClient, error) {
 	}}, nil
 }
 
-// get reads what is at path into an object; a nil object only asks whether it is there.
+// get reads the object at path. With a nil object it only checks that one is there.
 func (a *apiClient) get(ctx context.Context, path string, object any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, apiServer+path, nil)
 	if err != nil {
@@ -73,7 +73,7 @@ func (a *apiClient) get(ctx context.Context, path string, object any) error {
 	return json.Unmarshal(body, object)
 }
 
-// conditions is the part of an object's status that says how it is doing.
+// conditions is the part of an object's status that lists its conditions.
 type conditions struct {
 	Status struct {
 		Conditions []struct{ Type, Status, Reason, Message string }
@@ -89,18 +89,18 @@ func (c conditions) isTrue(kind string) bool {
 	return false
 }
 
-// has tells whether the object at path has a condition. An object that is not there, or an API server that does not
-// answer yet, has none.
+// has tells whether the object at path has a condition. It is false if there is no such object or the API server does not
+// answer yet.
 func (a *apiClient) has(ctx context.Context, path, condition string) bool {
 	var object conditions
 	return a.get(ctx, path, &object) == nil && object.isTrue(condition)
 }
 
-// waitHealthy polls a component's own health endpoint, whose certificate it has signed itself.
+// waitHealthy polls a component's health endpoint. The component signs its certificate itself.
 func (c *cluster) waitHealthy(ctx context.Context, name, url string) error {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DialContext:     c.dial,
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // on loopback of a namespace of our own
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // on loopback of our own namespace
 	}}
 	defer client.CloseIdleConnections()
 	return poll(ctx, time.Minute, name+" to be healthy; see "+c.log(name), func() (bool, error) {
@@ -120,7 +120,7 @@ func (c *cluster) waitHealthy(ctx context.Context, name, url string) error {
 	})
 }
 
-// apply sends manifests to the API server the way a person would.
+// apply sends manifests to the API server with kubectl, as a user would.
 func (c *cluster) apply(ctx context.Context, manifests []byte) error {
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, c.hyperkube(), "apply", "--server-side", "--force-conflicts", "--kubeconfig", c.kubeconfig(), "-f", "-")

@@ -23,27 +23,28 @@ import (
 	"time"
 )
 
-// A program is a command that is built from source. Those of other projects are built from the unpacked folder of their
-// own module, so that what its go.mod replaces and its go.sum checks applies; `go install M@V` refuses such modules.
+// A program is a command that is built from source. A program of another project is built in the unpacked folder of its
+// own module, so that the replacements in its go.mod and the checksums in its go.sum apply; `go install M@V` refuses such
+// modules.
 type program struct {
 	name    string
 	title   string
 	module  string // empty: ours
 	folder  string // of our module, below test/cluster
 	version string
-	sum     string // of our sources that go into it
+	sum     string // checksum of our sources that it is built from
 	pkg     string // in the module
 	ldflags string
-	flags   func(ctx context.Context, dir, work string) ([]string, error) // for `go build`, of what does not build as it is
+	flags   func(ctx context.Context, dir, work string) ([]string, error) // extra flags for `go build`, for what does not build without changes
 }
 
-// together says whether one run of `go build` makes both: they share what is compiled, and while one is linked, which
-// takes one processor, others are compiled.
+// together tells whether one run of `go build` makes both programs. They then share compiled packages, and linking one,
+// which uses a single processor, overlaps with compiling the other.
 func (p program) together(q program) bool {
 	return p.module == q.module && p.folder == q.folder && (p.module == "" || p.version == q.version)
 }
 
-// output is what `go build` calls it.
+// output is the file name that `go build` gives it.
 func (p program) output() string {
 	if p.pkg == "." {
 		return p.folder
@@ -51,8 +52,8 @@ func (p program) output() string {
 	return path.Base(p.pkg)
 }
 
-// dir is where the program is kept. All that it is made of is in the name, so nothing is ever overwritten by something
-// different.
+// dir is the folder of the built program. Its name contains every version that the program depends on, so a different
+// build never overwrites it.
 func (p program) dir() string {
 	base, _, _ := strings.Cut(p.title, " ")
 	name := strings.ToLower(base) + "-" + p.version
@@ -77,7 +78,7 @@ func (c *cluster) programs() map[string]program {
 	keda.sum, keda.flags = c.kedaSum(), c.kedaFlags
 	helm3 := helm("helm3", "3", helm3Version)
 	helm3.module, helm3.pkg = "helm.sh/helm/v3", "./cmd/helm"
-	for _, pkg := range []string{"/pkg/chartutil", "/pkg/lint/rules"} { // else it takes itself for one of Kubernetes 1.20
+	for _, pkg := range []string{"/pkg/chartutil", "/pkg/lint/rules"} { // otherwise it assumes Kubernetes 1.20
 		helm3.ldflags += " -X " + helm3.module + pkg + ".k8sVersionMajor=1 -X " + helm3.module + pkg + ".k8sVersionMinor=" + kubernetesMinor
 	}
 	all := map[string]program{}
@@ -111,7 +112,7 @@ func kubernetesLDFlags() string {
 	return strings.Join(flags, " ")
 }
 
-// sumFiles is short, and different when a file in the folder or below it is.
+// sumFiles returns a short checksum of the folder and everything below it.
 func sumFiles(dir string) (string, error) {
 	sum := sha256.New()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -139,7 +140,7 @@ func (c *cluster) imageFile(image bundledImage) string {
 	return filepath.Join(filepath.Dir(c.binary(image.binary)), path.Base(image.dest)+".tar")
 }
 
-// build makes what is missing of the named programs.
+// build builds those of the named programs that are missing.
 func (c *cluster) build(ctx context.Context, report *progress, names ...string) error {
 	if len(c.missing(names)) == 0 {
 		return nil
@@ -152,7 +153,7 @@ func (c *cluster) build(ctx context.Context, report *progress, names ...string) 
 		return err
 	}
 	defer release()
-	missing := c.missing(names) // somebody else may have built some while we waited
+	missing := c.missing(names) // another process may have built some while we waited
 	for len(missing) > 0 {
 		var batch, rest []program
 		var titles []string
@@ -182,7 +183,7 @@ func (c *cluster) missing(names []string) []program {
 	return missing
 }
 
-// compile builds programs of one module, in another folder first: what has its final name is whole.
+// compile builds programs of one module in a temporary folder, so that a program under its final name is always complete.
 func (c *cluster) compile(ctx context.Context, programs []program) error {
 	dir := filepath.Join(c.checkout, "test", "cluster", programs[0].folder)
 	if module := programs[0].module; module != "" {
@@ -249,7 +250,7 @@ func (c *cluster) download(ctx context.Context, module, version string) (string,
 	return result.Dir, nil
 }
 
-// goCommand is shielded from settings that fit other builds. Where modules come from stays as it is set up.
+// goCommand drops environment settings that are meant for other builds. Those that say where modules come from stay.
 func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
@@ -285,7 +286,7 @@ func (c *cluster) buildCluster(ctx context.Context, report *progress, withKEDA b
 	return c.renderKEDA(ctx)
 }
 
-// writeImages makes those that are not there, of programs that are.
+// writeImages writes the images that are missing, from programs that are built.
 func (c *cluster) writeImages(images ...bundledImage) error {
 	for _, image := range images {
 		if file := c.imageFile(image); !exists(file) {
@@ -297,7 +298,7 @@ func (c *cluster) writeImages(images ...bundledImage) error {
 	return nil
 }
 
-// renderKEDA writes down KEDA's own manifests, so that `up` does not depend on Go's module cache.
+// renderKEDA stores KEDA's own manifests, so that `up` does not depend on Go's module cache.
 func (c *cluster) renderKEDA(ctx context.Context) error {
 	dir, err := c.download(ctx, "github.com/kedacore/keda/v2", kedaVersion)
 	if err != nil {
@@ -315,8 +316,7 @@ func (c *cluster) renderKEDA(ctx context.Context) error {
 	return err
 }
 
-// assets is the folder that envtest wants: a control plane of its own, for tests that need no node, and with it the
-// clients that write to one.
+// assets returns the folder that envtest expects: a control plane for tests that need no node, and its clients.
 func (c *cluster) assets() (string, error) {
 	dir := filepath.Join(filepath.Dir(c.hyperkube()), "assets")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -336,7 +336,7 @@ func (c *cluster) assets() (string, error) {
 	return dir, nil
 }
 
-// link makes name a link to target, also where it is one to something else: a client of another version.
+// link makes name a link to target. It replaces a link to another target, such as a client of another version.
 func link(target, name string) error {
 	if have, err := os.Readlink(name); err == nil && have == target {
 		return nil

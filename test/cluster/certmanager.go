@@ -17,7 +17,7 @@ func (c *cluster) certManagerImage() bundledImage {
 	return bundledImage{name: "scale-to-zero.test/cert-manager:" + c.certManagerSum, binary: "cert-manager", dest: "/cert-manager"}
 }
 
-// certManagerManifests has it run as an administrator: its roles are not what we test.
+// certManagerManifests runs cert-manager as administrator: our tests are not about its roles.
 const certManagerManifests = `apiVersion: v1
 kind: Namespace
 metadata: {name: cert-manager}
@@ -48,7 +48,7 @@ spec:
           readinessProbe: {httpGet: {path: /readyz, port: 8081}, periodSeconds: 1}
 `
 
-// addCertManager can be repeated.
+// addCertManager installs cert-manager. It can be repeated.
 func (c *cluster) addCertManager(ctx context.Context, report *progress) error {
 	if err := c.mustBeUp(); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (c *cluster) addCertManager(ctx context.Context, report *progress) error {
 	})
 }
 
-// certManagerCRDs are those of the release, ready to be followed by another document.
+// certManagerCRDs returns the release's CRDs. Another YAML document can be appended.
 func (c *cluster) certManagerCRDs(ctx context.Context) ([]byte, error) {
 	dir, err := c.download(ctx, "github.com/cert-manager/cert-manager", certManagerVersion)
 	if err != nil {

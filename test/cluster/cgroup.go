@@ -45,8 +45,8 @@ func cgroupMounts() (v1, v2 []string, err error) {
 	return v1, v2, nil
 }
 
-// ensureCgroups makes the folder below which this cluster's kubelet keeps all its pods. The kubelet wants to find it in
-// every hierarchy and does not make it.
+// ensureCgroups makes the cgroup that holds all pods of this cluster. The kubelet expects it in every hierarchy and does
+// not create it.
 func (c *cluster) ensureCgroups() error {
 	v1, v2, err := cgroupMounts()
 	if err != nil {
@@ -57,7 +57,7 @@ func (c *cluster) ensureCgroups() error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("making cgroup: %w", err)
 		}
-		// a new cpuset is empty, and nothing can run in an empty one
+		// a new cpuset is empty, and no process can run in it
 		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 			if err := copyFile(filepath.Join(mount, file), filepath.Join(dir, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("setting up cgroup: %w", err)
@@ -73,8 +73,8 @@ func (c *cluster) ensureCgroups() error {
 	return nil
 }
 
-// delegateControllers makes the controllers of a v2 hierarchy available below its root. One by one, because those that
-// a v1 hierarchy holds are refused; the kubelet says so if one is missing that it needs.
+// delegateControllers makes the controllers of a v2 hierarchy available below its root. It enables them one by one,
+// because the kernel refuses those that a v1 hierarchy holds. If the kubelet lacks one, it says so.
 func delegateControllers(mount string) {
 	controllers, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
 	if err != nil {
@@ -103,7 +103,7 @@ func (c *cluster) cgroupDirs() ([]string, error) {
 	for _, mount := range append(v1, v2...) {
 		err := filepath.WalkDir(filepath.Join(mount, c.globalName()), func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
-				return nil // it went away meanwhile
+				return nil // it has gone meanwhile
 			}
 			if err == nil && d.IsDir() {
 				dirs = append([]string{path}, dirs...)
@@ -117,7 +117,7 @@ func (c *cluster) cgroupDirs() ([]string, error) {
 	return dirs, nil
 }
 
-// cgroupPIDs lists every process in the cluster's cgroups: what runs in its pods, with or without a shim left to tell.
+// cgroupPIDs lists every process in the cluster's cgroups. That includes processes of pods whose shim is gone.
 func (c *cluster) cgroupPIDs() ([]int, error) {
 	dirs, err := c.cgroupDirs()
 	if err != nil {
@@ -127,7 +127,7 @@ func (c *cluster) cgroupPIDs() ([]int, error) {
 	for _, dir := range dirs {
 		content, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		if err != nil {
-			continue // it went away meanwhile
+			continue // it has gone meanwhile
 		}
 		for field := range strings.FieldsSeq(string(content)) {
 			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {

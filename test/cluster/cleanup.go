@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// down removes the cluster, in whatever state it is. It goes by what is there, not by what `up` once did.
+// down removes the cluster, whatever state it is in. It looks at what is there and keeps no record of what `up` did.
 func (c *cluster) down(ctx context.Context, report *progress) error {
 	if os.Geteuid() != 0 {
 		return errors.New("not root: only root can remove a cluster")
@@ -56,7 +56,7 @@ func (c *cluster) down(ctx context.Context, report *progress) error {
 	return nil
 }
 
-// tryStopPods leaves to killStrays what containerd does not manage.
+// tryStopPods stops the pods through containerd. killStrays gets the rest.
 func (c *cluster) tryStopPods(ctx context.Context, report *progress) error {
 	if _, err := c.running("containerd"); err != nil {
 		return nil
@@ -67,7 +67,7 @@ func (c *cluster) tryStopPods(ctx context.Context, report *progress) error {
 	return nil
 }
 
-// stopRest ends containerd, and the control plane all at once and without grace: nothing of it is kept.
+// stopRest stops containerd, and kills the control plane at once: nothing of it is kept.
 func (c *cluster) stopRest(ctx context.Context) error {
 	if err := c.stop(ctx, 10*time.Second, "containerd"); err != nil {
 		return err
@@ -75,8 +75,8 @@ func (c *cluster) stopRest(ctx context.Context) error {
 	return c.stop(ctx, 0, c.pidFiles("*")...)
 }
 
-// killStrays ends what no pid file speaks of: pods and shims whose containerd was killed, daemons whose `up` was killed
-// before it could write the file, commands that somebody left running in the namespace.
+// killStrays ends processes without a pid file: pods and shims whose containerd was killed, daemons whose `up` was killed
+// before it wrote the file, and commands that were left running in the namespace.
 func (c *cluster) killStrays(ctx context.Context) error {
 	return poll(ctx, 20*time.Second, "the cluster's processes to end", func() (bool, error) {
 		strays, err := c.strays()
@@ -87,8 +87,8 @@ func (c *cluster) killStrays(ctx context.Context) error {
 	})
 }
 
-// strays finds every process that belongs to this cluster and to nobody else: one in its network namespace, in its
-// cgroups, or a shim that serves its containerd.
+// strays finds every process that belongs to this cluster alone: those in its network namespace or cgroups, and the shims
+// of its containerd.
 func (c *cluster) strays() ([]identity, error) {
 	pids, err := c.cgroupPIDs()
 	if err != nil {
@@ -113,7 +113,8 @@ func (c *cluster) strays() ([]identity, error) {
 	return ids, nil
 }
 
-// namespacePIDs lists the processes in the cluster's network namespace. We are not one, though a thread of ours may be.
+// namespacePIDs lists the processes in the cluster's network namespace. It leaves out this process, which may have a
+// thread in there.
 func (c *cluster) namespacePIDs() ([]int, error) {
 	namespace, err := c.namespaceID()
 	if errors.Is(err, os.ErrNotExist) {
@@ -128,7 +129,7 @@ func (c *cluster) namespacePIDs() ([]int, error) {
 	})
 }
 
-// processes lists those of the machine that match.
+// processes lists the machine's processes that match.
 func processes(match func(pid int) bool) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -159,7 +160,7 @@ func (c *cluster) removeGlobals(ctx context.Context) error {
 	return firstError(c.unmountAll, func() error { return c.deleteCgroups(ctx) }, c.deleteNetwork)
 }
 
-// mountsBelow reads /proc/self/mounts for what is mounted below a folder, the innermost first.
+// mountsBelow lists what /proc/self/mounts has below a folder, the innermost first.
 func mountsBelow(mounts, dir string) []string {
 	var found []string
 	for s := bufio.NewScanner(strings.NewReader(mounts)); s.Scan(); {
@@ -167,7 +168,7 @@ func mountsBelow(mounts, dir string) []string {
 		if len(fields) < 2 {
 			continue
 		}
-		// spaces and the like are written as octal numbers
+		// spaces and other special characters are octal escapes
 		path := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[1])
 		if strings.HasPrefix(path, dir+"/") {
 			found = append(found, path)
@@ -188,7 +189,7 @@ func (c *cluster) unmountAll() error {
 		return err
 	}
 	for _, path := range mounts {
-		if unix.Unmount(path, unix.UMOUNT_NOFOLLOW) != nil { // busy for a moment longer: take it out of sight at least
+		if unix.Unmount(path, unix.UMOUNT_NOFOLLOW) != nil { // it is still busy: detach it at least
 			if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 				return fmt.Errorf("unmounting %s: %w", path, err)
 			}
@@ -197,7 +198,7 @@ func (c *cluster) unmountAll() error {
 	return nil
 }
 
-// removeState deletes the cluster's folder, but never through something that is mounted in it.
+// removeState deletes the cluster's folder. It refuses while something is mounted in it.
 func (c *cluster) removeState() error {
 	mounts, err := c.mounts()
 	if err != nil {

@@ -29,7 +29,7 @@ Run it from the repository's root; relative paths start there:
   go run -C test/cluster . kubectl get pods -A
   go run -C test/cluster . down`
 
-// A command gets its cluster when it runs: --name is not known before.
+// A command gets its cluster when it runs, because --name is not parsed earlier.
 type command func(ctx context.Context, c *cluster, args []string) error
 
 func rootCommand() *cobra.Command {
@@ -285,7 +285,7 @@ func certManagerCommand(run runner) *cobra.Command {
 	}
 }
 
-// replaceEnv sets variables, once each: if a variable is there twice, some programs use the first.
+// replaceEnv sets each variable once: some programs use the first of two values.
 func replaceEnv(env, set []string) []string {
 	names := map[string]bool{}
 	for _, variable := range set {

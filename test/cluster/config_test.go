@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// Everything that two clusters could meet at has to differ between them.
+// Two clusters must differ in everything that they could collide in.
 func TestConfigurationKeepsClustersApart(t *testing.T) {
 	a, b := testCluster(t), testCluster(t)
 	b.cache, b.name = a.cache, "other"
@@ -189,7 +189,7 @@ func TestSumFiles(t *testing.T) {
 
 func TestAssets(t *testing.T) {
 	c := testCluster(t)
-	for range 2 { // the second time, everything is there, and out of date
+	for range 2 { // the second time, everything is there and outdated
 		dir, err := c.assets()
 		if err != nil {
 			t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// cri connects to the container runtime the way the kubelet does. It is a unix socket, so from any namespace.
+// cri connects to the container runtime as the kubelet does. The unix socket works from any namespace.
 func (c *cluster) cri() (cri.RuntimeServiceClient, func() error, error) {
 	conn, err := grpc.NewClient("unix://"+c.containerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -39,8 +39,7 @@ func (c *cluster) containerdReady(ctx context.Context) bool {
 	return err == nil
 }
 
-// stopPods ends every pod. containerd then takes its network down and unmounts its files, which is better than doing it
-// behind its back.
+// stopPods stops every pod through containerd, which then also removes its network and mounts.
 func (c *cluster) stopPods(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -77,7 +76,7 @@ func (c *cluster) ctr(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// load gives images to the node, for there is no registry that it could pull them from.
+// load imports images into the node. There is no registry to pull them from.
 func (c *cluster) load(ctx context.Context, files ...string) error {
 	if _, err := c.running("containerd"); err != nil {
 		return fmt.Errorf("cluster %s is not up: run `up` first", c.name)
@@ -93,7 +92,7 @@ func (c *cluster) load(ctx context.Context, files ...string) error {
 	return nil
 }
 
-// loadOnce loads images of our own, unless they are there.
+// loadOnce loads images of our own that the node does not have.
 func (c *cluster) loadOnce(ctx context.Context, images ...bundledImage) error {
 	out, err := c.ctr(ctx, "images", "ls", "-q")
 	if err != nil {
@@ -109,10 +108,10 @@ func (c *cluster) loadOnce(ctx context.Context, images ...bundledImage) error {
 	return nil
 }
 
-// removeShimSockets deletes the sockets of the shims, which containerd keeps in one folder for the whole machine. A shim
-// that was killed leaves its own behind; its address is in its state.
+// removeShimSockets deletes the shims' sockets, which containerd keeps in one folder for the whole machine. A killed shim
+// leaves its socket behind; the shim's state has the address.
 func (c *cluster) removeShimSockets() {
-	// The only error is a bad pattern.
+	// The only possible error is a bad pattern.
 	files, _ := filepath.Glob(c.path("run", "containerd", "io.containerd.runtime.v2.task", "k8s.io", "*", "address"))
 	for _, file := range files {
 		if address, err := os.ReadFile(file); err == nil {

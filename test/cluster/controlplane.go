@@ -11,7 +11,7 @@ import (
 func (c *cluster) etcd() daemon {
 	return daemon{name: "etcd", binary: c.hyperkube(), args: []string{
 		"--name=scale-to-zero", "--data-dir=" + c.path("data", "etcd"), "--log-level=warn",
-		"--unsafe-no-fsync", // the data of a test cluster survives a killed process, and need not survive a power cut
+		"--unsafe-no-fsync", // no fsync: the data has to survive a killed process, and not a power cut
 		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
 		"--initial-cluster=scale-to-zero=http://127.0.0.1:2380",
@@ -33,13 +33,13 @@ func (c *cluster) apiServer() daemon {
 		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--proxy-client-cert-file=" + c.pki("front-proxy-client.crt"), "--proxy-client-key-file=" + c.pki("front-proxy-client.key"),
-		"--enable-aggregator-routing=true", // webhooks and aggregated APIs are called at their pods, not through kube-proxy
+		"--enable-aggregator-routing=true", // the API server calls webhooks and aggregated APIs at their pods, not through kube-proxy
 		"--shutdown-delay-duration=0s",
 	}}
 }
 
-// The two controllers below have their request rates raised: at the defaults, the default ServiceAccount, without which
-// no pod starts, is 5 s late. One of each runs, so there is no leader to elect.
+// Both controllers get higher request rates. At the defaults, the default ServiceAccount, which every pod needs, comes 5
+// s late. There is one replica of each, so none elects a leader.
 func (c *cluster) controllerManager() daemon {
 	kubeconfig := c.pki("kube-controller-manager.kubeconfig")
 	return daemon{name: "kube-controller-manager", binary: c.hyperkube(), args: []string{
@@ -61,7 +61,7 @@ func (c *cluster) scheduler() daemon {
 	}}
 }
 
-// upAPIServer starts etcd and the API server, which waits for etcd by itself.
+// upAPIServer starts etcd and the API server. The API server waits for etcd itself.
 func (c *cluster) upAPIServer(ctx context.Context) error {
 	for _, d := range []daemon{c.etcd(), c.apiServer()} {
 		if err := c.start(ctx, d); err != nil {
@@ -77,7 +77,7 @@ func (c *cluster) upAPIServer(ctx context.Context) error {
 	})
 }
 
-// upControllers returns when pods can be made: the ServiceAccount that they run as is the last thing they need.
+// upControllers returns when pods can be created: it waits for their ServiceAccount, which comes last.
 func (c *cluster) upControllers(ctx context.Context) error {
 	for _, d := range []daemon{c.controllerManager(), c.scheduler()} {
 		if err := c.start(ctx, d); err != nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// CoreDNS runs as a process: it needs no image, and is there before the first pod.
+// CoreDNS runs as a process: this needs no image, and DNS is there before the first pod.
 func (c *cluster) corefile() []byte {
 	return fmt.Appendf(nil, `.:53 {
   bind %s
@@ -57,7 +57,7 @@ ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol
 endpoints: [{addresses: [` + nodeIP + `], conditions: {ready: true}}]
 `
 
-// upDNS returns when a name resolves the way a pod resolves it: through the Service, at its address.
+// upDNS returns when a name resolves through the Service's address, as it does for a pod.
 func (c *cluster) upDNS(ctx context.Context) error {
 	if _, err := writeFile(c.path("conf", "Corefile"), c.corefile(), 0o644); err != nil {
 		return err

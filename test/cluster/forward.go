@@ -18,12 +18,12 @@ import (
 	"time"
 )
 
-// A forwarding leads from a port on this machine's loopback to a port of a Service inside the namespace.
+// A forwarding connects a port on this machine's loopback to a port of a Service inside the namespace.
 type forwarding struct {
 	localPort int
 	namespace string
 	service   string
-	port      string // a number, or the name that the Service gives it
+	port      string // a number, or the name of the Service's port
 }
 
 func parseForwarding(local, target string) (forwarding, error) {
@@ -52,7 +52,7 @@ type service struct {
 	}
 }
 
-// address is what a client in the cluster would connect to.
+// address is what a client in the cluster connects to.
 func (s service) address(port string) (string, error) {
 	if net.ParseIP(s.Spec.ClusterIP) == nil {
 		return "", errors.New("it has no cluster IP")
@@ -68,7 +68,7 @@ func (s service) address(port string) (string, error) {
 	return "", fmt.Errorf("it has no port %s, only %s", port, strings.Join(known, ", "))
 }
 
-// resolve asks for the Service's address anew for every connection, since it may be deleted and made again meanwhile.
+// resolve looks up the Service's address for every connection, since the Service may be deleted and created again.
 func (c *cluster) resolve(ctx context.Context, api *apiClient, f forwarding) (string, error) {
 	var s service
 	err := api.get(ctx, "/api/v1/namespaces/"+f.namespace+"/services/"+f.service, &s)
@@ -81,7 +81,7 @@ func (c *cluster) resolve(ctx context.Context, api *apiClient, f forwarding) (st
 	return "", fmt.Errorf("service %s/%s: %w", f.namespace, f.service, err)
 }
 
-// forward listens until ctx ends or the cluster is gone. Once it listens, it says so through ready.
+// forward listens until ctx ends or the cluster is gone. It calls ready as soon as it listens.
 func (c *cluster) forward(ctx context.Context, f forwarding, ready func(address string)) error {
 	if err := c.mustBeUp(); err != nil {
 		return err
@@ -116,7 +116,7 @@ func (c *cluster) forward(ctx context.Context, f forwarding, ready func(address 
 	}
 }
 
-// nonCancel drops the error that stands for having been told to stop.
+// nonCancel drops the error of a cancelled context.
 func nonCancel(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -124,7 +124,7 @@ func nonCancel(err error) error {
 	return err
 }
 
-// watchNamespace ends a forward whose cluster was removed.
+// watchNamespace ends a forward whose cluster is removed.
 func (c *cluster) watchNamespace(ctx context.Context, cancel context.CancelCauseFunc) {
 	before, err := c.namespaceID()
 	tick := time.NewTicker(time.Second)
@@ -159,15 +159,15 @@ func (c *cluster) serve(ctx context.Context, api *apiClient, f forwarding, clien
 	return nil
 }
 
-// join copies both ways until both are done. The end of one direction is passed on alone: a client may well close its
-// side for writing and go on reading.
+// join copies in both directions until both have ended. It passes on the end of one direction alone, because a client may
+// close its side for writing and go on reading.
 func join(a, b net.Conn) {
 	var both sync.WaitGroup
 	for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
 		both.Go(func() {
 			_, err := io.Copy(way[0], way[1])
 			if half, ok := way[0].(*net.TCPConn); ok && err == nil {
-				_ = half.CloseWrite() // the other side may have gone entirely
+				_ = half.CloseWrite() // the other side may be gone
 				return
 			}
 			a.Close()
@@ -177,7 +177,7 @@ func join(a, b net.Conn) {
 	both.Wait()
 }
 
-// forwardInBackground starts `forward` again as a process of its own and returns once it listens.
+// forwardInBackground runs `forward` as a process of its own and returns once it listens.
 func (c *cluster) forwardInBackground(ctx context.Context, f forwarding) error {
 	if err := c.mustBeUp(); err != nil {
 		return err
@@ -205,7 +205,7 @@ func (f forwarding) forwardLine() string {
 	return fmt.Sprintf("http://127.0.0.1:%d -> %s", f.localPort, f.target())
 }
 
-// spawnForward's child answers on standard output: one line as soon as it listens.
+// spawnForward starts the child process. It writes one line to standard output as soon as it listens.
 func (c *cluster) spawnForward(ctx context.Context, f forwarding, name string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -235,10 +235,10 @@ func (c *cluster) spawnForward(ctx context.Context, f forwarding, name string) e
 	if err != nil {
 		return c.explain(name, err)
 	}
-	_ = answer.SetReadDeadline(time.Now().Add(15 * time.Second)) // a pipe of Go's own can have one
+	_ = answer.SetReadDeadline(time.Now().Add(15 * time.Second)) // a pipe made by Go supports deadlines
 	line, err := io.ReadAll(io.LimitReader(answer, int64(len(f.forwardLine()))))
 	if err != nil || string(line) != f.forwardLine() {
-		_ = stopProcesses(ctx, []identity{id}, time.Second) // it is failing, and the error to report is why
+		_ = stopProcesses(ctx, []identity{id}, time.Second) // it is failing, and its own error says why
 		os.Remove(c.pidFile(name))
 		return c.explain(name, errors.New("it did not start"))
 	}

@@ -79,7 +79,7 @@ func tcpPair(t *testing.T) (near, far *net.TCPConn) {
 	return a.(*net.TCPConn), b.(*net.TCPConn)
 }
 
-// A client that has said everything still gets the answer.
+// A client that has closed its side for writing still gets the answer.
 func TestJoinPassesHalfCloseOn(t *testing.T) {
 	client, here := tcpPair(t)
 	there, server := tcpPair(t)

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Some things exist once for the whole machine, however many clusters run: this file notes who uses them. The notes are
-// in /run, since what they are about does not survive a reboot either, and clusters of different users share them.
+// Some things exist once for the whole machine, however many clusters run. This file notes who uses them. The notes are
+// in /run because a reboot resets what they are about, and because clusters of different users share them.
 const (
 	hostDir  = "/run/scale-to-zero"
 	hostLock = "/run/scale-to-zero.lock"
 )
 
-// kubeletSysctls are what a kubelet sets to its liking when it starts.
+// kubeletSysctls are the sysctls that a kubelet changes when it starts.
 func kubeletSysctls() []string {
 	return []string{
 		"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
@@ -30,23 +30,24 @@ func kubeletSysctls() []string {
 	}
 }
 
-// kubeletDirs are where a kubelet puts things whatever its configuration says: links to logs, a socket for devices.
+// kubeletDirs are folders that a kubelet uses whatever its configuration says: for links to logs and a socket for
+// devices.
 func kubeletDirs() []string {
 	return []string{"/var/log/containers", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet"}
 }
 
-// namespacesDir is made, and mounted on itself, by the first `ip netns add` on a machine.
+// namespacesDir is created, and mounted on itself, by the first `ip netns add` on a machine.
 const namespacesDir = "/run/netns"
 
-// A hostState is how the machine was before the first cluster.
+// A hostState is the state of the machine before the first cluster.
 type hostState struct {
 	Sysctls map[string]string `json:"sysctls"`
-	Made    []string          `json:"made"` // folders that were not there
+	Made    []string          `json:"made"` // folders that did not exist
 }
 
 func (c *cluster) claimFile() string { return filepath.Join(hostDir, "clusters", c.globalName()) }
 
-// checkOwner refuses to touch what another user's cluster, or one in another cache folder, has under the same name.
+// checkOwner refuses to touch a cluster of the same name that belongs to another user or another cache folder.
 func (c *cluster) checkOwner() error {
 	owner := claimant(c.claimFile())
 	if owner == "" || owner == c.path() {
@@ -70,7 +71,7 @@ func claims() (int, error) {
 	return count, nil
 }
 
-// claimant is the folder of the cluster that made a claim. One whose folder is gone has no claim any more.
+// claimant is the folder of the cluster that made a claim. If the folder is gone, the claim no longer counts.
 func claimant(claim string) string {
 	content, err := os.ReadFile(claim)
 	owner := strings.TrimSpace(string(content))
@@ -80,7 +81,7 @@ func claimant(claim string) string {
 	return owner
 }
 
-// claimHost notes that this cluster is about to change the machine, and how it was before if it is the first.
+// claimHost notes that this cluster is about to change the machine. The first cluster also saves the machine's state.
 func (c *cluster) claimHost(ctx context.Context) error {
 	release, err := lock(ctx, hostLock, "this machine's settings")
 	if err != nil {
@@ -118,7 +119,7 @@ func readHost(sysctls string) hostState {
 	return state
 }
 
-// releaseHost takes the note back, and with the last one restores the machine.
+// releaseHost deletes the note. The last cluster restores the machine.
 func (c *cluster) releaseHost(ctx context.Context) error {
 	if !exists(hostDir) {
 		return nil
@@ -142,7 +143,7 @@ func (c *cluster) releaseHost(ctx context.Context) error {
 	if err == nil {
 		err = before.restore()
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) { // killed before it was written, so before anything was changed
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // `up` was killed before it wrote the state, and so before it changed anything
 		return fmt.Errorf("restoring the machine's settings: %w", err)
 	}
 	return os.RemoveAll(hostDir)
@@ -155,12 +156,12 @@ func (s hostState) restore() error {
 		}
 	}
 	for _, dir := range s.Made {
-		if dir == "/var/lib/kubelet/device-plugins" { // nothing but kubelet's socket and a marker file are in there
+		if dir == "/var/lib/kubelet/device-plugins" { // only the kubelet's socket and a marker file are in there
 			if err := os.RemoveAll(dir); err != nil {
 				return err
 			}
 		}
-		if dir == namespacesDir && isEmpty(dir) { // nobody else has a namespace
+		if dir == namespacesDir && isEmpty(dir) { // no other namespace is left
 			if err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
 				return fmt.Errorf("unmounting %s: %w", dir, err)
 			}
@@ -177,7 +178,7 @@ func isEmpty(dir string) bool {
 
 // removeLogLinks deletes the links that the kubelet makes to its pods' logs.
 func (c *cluster) removeLogLinks() {
-	links, _ := filepath.Glob("/var/log/containers/*") // the only error is a bad pattern
+	links, _ := filepath.Glob("/var/log/containers/*") // the only possible error is a bad pattern
 	for _, link := range links {
 		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, c.path()+"/") {
 			os.Remove(link)

@@ -25,14 +25,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-const imageUser = 65532 // what distroless images call nonroot; a number, so that runAsNonRoot can be checked
+const imageUser = 65532 // the user nonroot of distroless images; a number, so that runAsNonRoot can be checked
 
 // An imageSpec is an image that holds one static binary.
 type imageSpec struct {
 	name   string
-	binary string   // where it is on this machine
-	dest   string   // where it is in the image
-	args   []string // what it is started with, before what the pod adds
+	binary string   // path on this machine
+	dest   string   // path in the image
+	args   []string // the command's first arguments; the pod's follow
 }
 
 // parseImageSpec understands BINARY or BINARY:/dest.
@@ -78,7 +78,7 @@ func writeImage(spec imageSpec, out string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // gone already if all went well
+	defer os.Remove(f.Name()) // already renamed if all went well
 	if err := tarball.Write(tag, img, f); err != nil {
 		f.Close()
 		return fmt.Errorf("writing %s: %w", out, err)
@@ -92,7 +92,8 @@ func writeImage(spec imageSpec, out string) error {
 	return os.Rename(f.Name(), out)
 }
 
-// checkStatic spares people the error of a container whose loader is missing: that its binary does not exist.
+// checkStatic refuses a binary that needs a loader. In a container without the loader, the error would claim that the
+// binary does not exist.
 func checkStatic(binary []byte) error {
 	file, err := elf.NewFile(bytes.NewReader(binary))
 	if err != nil {
@@ -107,7 +108,7 @@ func checkStatic(binary []byte) error {
 }
 
 func buildImage(spec imageSpec, layer []byte) (v1.Image, error) {
-	// not compressed: it stays on this machine, where gzip would only take time, twice
+	// not compressed: it stays on this machine, where gzip would only cost time, twice
 	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(layer, types.DockerUncompressedLayer))
 	if err != nil {
 		return nil, fmt.Errorf("building the image: %w", err)
@@ -126,8 +127,8 @@ func buildImage(spec imageSpec, layer []byte) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// writeLayer is the whole file system: the binary, a place to write to, and the files by which libraries look up who
-// they run as. There are no CA certificates, since there is nobody to talk to who has one from them.
+// writeLayer writes the whole file system: the binary, a writable folder, and the files in which libraries look up the
+// current user. It leaves out CA certificates, because nothing in the cluster has one that they could verify.
 func writeLayer(dest string, binary []byte) ([]byte, error) {
 	users := fmt.Sprintf("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:%d:%d:nonroot:/tmp:/sbin/nologin\n", imageUser, imageUser)
 	groups := fmt.Sprintf("root:x:0:\nnonroot:x:%d:\n", imageUser)
@@ -137,7 +138,7 @@ func writeLayer(dest string, binary []byte) ([]byte, error) {
 	for _, entry := range []struct {
 		path    string
 		mode    int64
-		content []byte // nil is a folder
+		content []byte // nil means a folder
 	}{
 		{"/tmp", 0o1777, nil},
 		{"/etc/passwd", 0o644, []byte(users)},

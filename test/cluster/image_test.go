@@ -42,7 +42,7 @@ func TestParseImageSpec(t *testing.T) {
 	}
 }
 
-// pauseBinary is a small static program that is at hand.
+// pauseBinary is a small static program to test with.
 func pauseBinary(t *testing.T) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "pause")

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A bundledImage is one that this program makes itself, under the name by which manifests ask for it.
+// A bundledImage is an image that this program makes itself, under the name that manifests use.
 type bundledImage struct {
 	name   string
 	binary string
@@ -22,8 +22,8 @@ func pause() bundledImage {
 	return bundledImage{name: pauseImage, binary: "pause", dest: "/pause"}
 }
 
-// kedaImages have the paths that KEDA's own images have: its manifests name them, and by them the one program knows what
-// to be.
+// kedaImages put the program at the paths of KEDA's own images. The manifests use these paths, and the program tells by
+// its path which of the three it is.
 func kedaImages() []bundledImage {
 	return []bundledImage{
 		{name: "ghcr.io/kedacore/keda:" + kedaVersion, binary: "keda", dest: "/keda"},
@@ -34,9 +34,9 @@ func kedaImages() []bundledImage {
 
 const externalMetrics = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.external.metrics.k8s.io"
 
-// patchKEDA fits KEDA's manifests to a cluster without a registry, and in a hurry. Its Deployments wait up to 20 s before
-// they look for the first time whether a pod is ready. Its operator ends itself once it has made its certificates, to
-// start again with them, and would then wait 16 s for its own old lease: there is one operator, so it needs none.
+// patchKEDA adapts KEDA's manifests to a cluster without a registry, and makes KEDA start faster. The first readiness
+// probe of its Deployments is up to 20 s late. The operator exits once it has made its certificates, and after the
+// restart waits 16 s for its own old lease; with one operator, no lease is needed.
 func patchKEDA(manifests []byte) []byte {
 	for _, edit := range []struct{ pattern, with string }{
 		{`(image: ghcr\.io/kedacore/[a-z-]+):\S+`, "${1}:" + kedaVersion},
@@ -52,7 +52,7 @@ func patchKEDA(manifests []byte) []byte {
 	return manifests
 }
 
-// installKEDA hands KEDA over to the cluster. Whether it works is another question: see waitForKEDA.
+// installKEDA applies KEDA's manifests. waitForKEDA waits until it works.
 func (c *cluster) installKEDA(ctx context.Context) error {
 	manifests, err := os.ReadFile(c.kedaManifests())
 	if err != nil {
@@ -74,7 +74,7 @@ func (c *cluster) waitForKEDA(ctx context.Context) error {
 	})
 }
 
-// kedaAvailable asks for its three Deployments and for the API that the metrics adapter serves.
+// kedaAvailable checks KEDA's three Deployments and the API of its metrics adapter.
 func (a *apiClient) kedaAvailable(ctx context.Context) bool {
 	var deployments struct {
 		Items []conditions

@@ -58,7 +58,7 @@ func TestDropScalers(t *testing.T) {
 	}
 }
 
-// An edit that does not fit a later release says so, and is not left out silently.
+// An edit that does not fit a later release is an error, and not skipped.
 func TestKEDAEdits(t *testing.T) {
 	for name, tc := range map[string]struct {
 		edit  kedaEdit

@@ -16,14 +16,15 @@ import (
 	"strings"
 )
 
-// KEDA has a client of every cloud, database and queue that it can scale by, and they are two thirds of what it compiles.
-// We build it without them, from the sources of its release: the operator, the metrics adapter and the admission webhooks
-// are its own code, in one program instead of three. The triggers below are kept. Left out are the other scalers, the
-// secret stores of clouds, Azure Event Grid and metrics by OpenTelemetry; who asks for one of these gets an error. Its
-// client-go, controller-runtime and metrics library are those of module kube, one minor version later than its own.
+// KEDA has a client for every cloud, database and queue that it can scale by, and they are two thirds of what it
+// compiles. We build it without them, from the sources of its release: the operator, the metrics adapter and the
+// admission webhooks are unchanged, in one program instead of three. The build keeps the triggers below. It leaves out
+// the other scalers, the secret stores of clouds, Azure Event Grid and metrics by OpenTelemetry; using one of them is an
+// error. It uses the client-go, controller-runtime and metrics library of module kube, one minor version later than
+// KEDA's own.
 const kedaModule = "github.com/kedacore/keda/v2"
 
-// kedaTriggers are those that are kept, each with the file of package scalers that has it.
+// kedaTriggers are the triggers that the build keeps, each with the file of package scalers that has it.
 func kedaTriggers() map[string]string {
 	return map[string]string{
 		"cpu":                 "cpu_memory_scaler.go",
@@ -36,12 +37,12 @@ func kedaTriggers() map[string]string {
 	}
 }
 
-// A kedaEdit is a change of a file of KEDA's, which has to fit.
+// A kedaEdit is a change to one of KEDA's files. If it does not fit, the build fails.
 type kedaEdit struct {
-	file    string // or a folder, if it is removed
-	pattern string // empty: the file is removed
+	file    string // or a folder to remove
+	pattern string // empty: remove the file
 	with    string
-	ours    string // the file of ours that takes its place, below test/cluster/keda
+	ours    string // our file that replaces it, below test/cluster/keda
 }
 
 func kedaEdits() []kedaEdit {
@@ -67,13 +68,13 @@ func kedaEdits() []kedaEdit {
 	return edits
 }
 
-// kedaSum is different when something is that goes into KEDA besides its release.
+// kedaSum is a checksum of everything but its release that KEDA is built from.
 func (c *cluster) kedaSum() string {
 	sum := sha256.Sum256(fmt.Append(nil, c.kubeSum, c.kedaFilesSum, kedaTriggers(), kedaEdits()))
 	return hex.EncodeToString(sum[:4])
 }
 
-// kedaFlags returns what `go build` is to be told in module kube, and writes KEDA's sources into the folder work.
+// kedaFlags returns the flags for `go build` in module kube, and writes KEDA's sources into the folder work.
 func (c *cluster) kedaFlags(ctx context.Context, dir, work string) ([]string, error) {
 	source, err := c.download(ctx, kedaModule, kedaVersion)
 	if err != nil {
@@ -99,7 +100,7 @@ func (c *cluster) kedaFlags(ctx context.Context, dir, work string) ([]string, er
 	return []string{"-modfile", goMod}, nil
 }
 
-// writeKEDA writes what KEDA is built from, with files from the folder ours.
+// writeKEDA writes KEDA's sources, with the replacements from the folder ours.
 func writeKEDA(source, work, ours string) error {
 	for _, name := range []string{"go.mod", "apis", "cmd", "controllers", "pkg", "version"} {
 		if err := copySources(filepath.Join(source, name), filepath.Join(work, name)); err != nil {
@@ -117,7 +118,7 @@ func writeKEDA(source, work, ours string) error {
 	return nil
 }
 
-// copySources copies Go files, but no tests, and the files of a module.
+// copySources copies Go files except tests, and the files of a module.
 func copySources(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -145,7 +146,7 @@ func copySources(from, to string) error {
 	})
 }
 
-// apply makes the edit in the folder work, with files from the folder ours.
+// apply makes the edit in the folder work, with the replacement from the folder ours.
 func (e kedaEdit) apply(work, ours string) error {
 	file := filepath.Join(work, e.file)
 	if e.ours != "" {
@@ -175,7 +176,7 @@ func (e kedaEdit) apply(work, ours string) error {
 	return os.WriteFile(file, pattern.ReplaceAll(content, []byte(e.with)), 0o644)
 }
 
-// dropScalers removes the scalers of all triggers but those that are kept.
+// dropScalers removes all scalers but those of kedaTriggers.
 func dropScalers(work string, keep map[string]string) error {
 	scalers, err := filepath.Glob(filepath.Join(work, "pkg", "scalers", "*_scaler.go"))
 	if err != nil {

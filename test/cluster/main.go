@@ -27,21 +27,21 @@ func main() {
 	}
 }
 
-// execute prepares the environment and the working directory before cobra parses anything: cobra does not parse the arguments
-// of commands that pass them on.
+// execute prepares the environment and the working directory before cobra parses anything, because cobra does not parse
+// the flags of commands that pass all arguments on.
 func execute(ctx context.Context) error {
-	// an administrator's programs are not in everybody's PATH
+	// administrators' programs are not in every user's PATH
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 		return err
 	}
 	if err := leaveModule(); err != nil {
 		return err
 	}
-	return rootCommand().ExecuteContext(ctx) //nolint:contextcheck // cobra hands it to the commands
+	return rootCommand().ExecuteContext(ctx) //nolint:contextcheck // cobra passes it to the commands
 }
 
-// leaveModule undoes what `go run -C test/cluster` does to the working directory: relative paths start at the repository's
-// root, also in what exec and helm run.
+// leaveModule undoes the change of working directory by `go run -C test/cluster`: relative paths start at the
+// repository's root, also for programs that exec and helm run.
 func leaveModule() error {
 	dir, err := os.Getwd()
 	if err != nil {

@@ -20,21 +20,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The node's address sits on one end of a veth pair, the other end is inside the namespace as well: not every kernel has
-// the dummy driver, and addresses of loopback are refused as endpoints.
+// The node's address is on one end of a veth pair; the other end is inside the namespace as well. A dummy interface would
+// do, but not every kernel has its driver, and loopback addresses are not valid endpoints.
 const (
 	nodeLink = "node0"
 	peerLink = "node0p"
 )
 
-// hasNamespace tells whether the network namespace is there. The file alone does not: after a reboot or a crash half-way
-// it can be an empty file with nothing mounted on it.
+// hasNamespace tells whether the network namespace is there. A file is not enough: after a reboot or a crash it may be
+// empty, with nothing mounted on it.
 func (c *cluster) hasNamespace() bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(c.namespacePath(), &fs) == nil && fs.Type == unix.NSFS_MAGIC
 }
 
-// ensureNetwork makes the namespace and what is in it. Every step may have been done before.
+// ensureNetwork makes the namespace and its contents. Every step can be repeated.
 func (c *cluster) ensureNetwork() error {
 	if !c.hasNamespace() {
 		if err := os.Remove(c.namespacePath()); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -94,9 +94,9 @@ func setNetworkSysctls() error {
 		{"net/ipv4/ip_forward", "1"},
 		{"net/ipv4/conf/all/rp_filter", "0"},
 		{"net/ipv4/conf/default/rp_filter", "0"},
-		// a Service without endpoints is rejected by an ICMP error: if that is rate-limited, clients time out instead
+		// a Service without endpoints is rejected by an ICMP error; if that is rate-limited, clients time out instead
 		{"net/ipv4/icmp_ratelimit", "0"},
-		// pod to Service to pod on the same bridge: the answer has to pass the rules too, or it comes from a stranger
+		// pod to Service to pod on the same bridge: the rules must see the answer too, or it has the wrong source address
 		{"net/bridge/bridge-nf-call-iptables", "1"},
 	} {
 		if err := os.WriteFile("/proc/sys/"+s.name, []byte(s.value), 0o644); err != nil {
@@ -106,8 +106,8 @@ func setNetworkSysctls() error {
 	return nil
 }
 
-// inNamespace runs f on a thread that is in the cluster's network namespace. What f starts or opens stays in there. The
-// thread is never given back: it ends with its goroutine, so that no other goroutine finds itself in the namespace.
+// inNamespace runs f on a thread in the cluster's network namespace. What f starts or opens stays in there. The thread
+// ends with its goroutine, so that no other goroutine runs in the namespace.
 func (c *cluster) inNamespace(f func() error) error {
 	if !c.hasNamespace() {
 		return fmt.Errorf("cluster %s has no network namespace: it is not up", c.name)
@@ -136,7 +136,7 @@ func enter(path string) error {
 	return nil
 }
 
-// dial connects to an address inside the namespace. The address is an IP: a name would be looked up outside.
+// dial connects to an address inside the namespace. The address is an IP, because a name would be resolved outside.
 func (c *cluster) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
 	err = c.inNamespace(func() error {
 		d := net.Dialer{Timeout: 10 * time.Second}
@@ -146,14 +146,14 @@ func (c *cluster) dial(ctx context.Context, network, address string) (conn net.C
 	return conn, err
 }
 
-// execInNamespace replaces this process by the command, inside the namespace. Only returns on errors.
+// execInNamespace replaces this process by the command, inside the namespace. It returns only on errors.
 func (c *cluster) execInNamespace(binary string, argv, env []string) error {
 	return c.inNamespace(func() error {
 		return fmt.Errorf("running %s: %w", binary, syscall.Exec(binary, argv, env))
 	})
 }
 
-// deleteNetwork removes the namespace; its interfaces, routes and rules go with it.
+// deleteNetwork removes the namespace, and with it the interfaces, routes and rules.
 func (c *cluster) deleteNetwork() error {
 	if !exists(c.namespacePath()) {
 		return nil
@@ -169,7 +169,7 @@ func (c *cluster) deleteNetwork() error {
 	return nil
 }
 
-// namespaceID is what /proc/PID/ns/net of every process in the namespace looks like.
+// namespaceID is the target of /proc/PID/ns/net for every process in the namespace.
 func (c *cluster) namespaceID() (os.FileInfo, error) {
 	if !c.hasNamespace() {
 		return nil, os.ErrNotExist
@@ -177,7 +177,7 @@ func (c *cluster) namespaceID() (os.FileInfo, error) {
 	return os.Stat(c.namespacePath())
 }
 
-// cniConfiguration is for a plain bridge with addresses from one subnet.
+// cniConfiguration describes a plain bridge with addresses from one subnet.
 func (c *cluster) cniConfiguration() map[string]any {
 	return map[string]any{
 		"cniVersion": "1.0.0", "name": c.globalName(),
@@ -195,11 +195,12 @@ func (c *cluster) cniConfiguration() map[string]any {
 	}
 }
 
-// removeCNIResults deletes what libcni remembers about this cluster's pods, as it does itself when a pod ends in good
-// order. Every network has its own file, and that of loopback has the same name in all clusters: go by the pod's number.
+// removeCNIResults deletes what libcni stores about this cluster's pods. libcni does so itself when a pod ends normally.
+// There is one file for each network, and those for loopback have the same names in all clusters, so this selects by the
+// pod's number.
 func (c *cluster) removeCNIResults() {
 	const results = "/var/lib/cni/results/"
-	pods, _ := filepath.Glob(c.path("data", "containerd", "io.containerd.grpc.v1.cri", "sandboxes", "*")) // the only error is a bad pattern
+	pods, _ := filepath.Glob(c.path("data", "containerd", "io.containerd.grpc.v1.cri", "sandboxes", "*")) // the only possible error is a bad pattern
 	for _, pod := range pods {
 		files, _ := filepath.Glob(results + "*-" + filepath.Base(pod) + "-*")
 		for _, f := range files {
@@ -209,9 +210,9 @@ func (c *cluster) removeCNIResults() {
 	removeIfEmpty(results, filepath.Dir(filepath.Clean(results)))
 }
 
-// removeIfEmpty deletes folders that others may use, or may have made.
+// removeIfEmpty deletes folders that others may use or have created.
 func removeIfEmpty(dirs ...string) {
 	for _, dir := range dirs {
-		_ = syscall.Rmdir(dir) // fails if it is not empty, which is the point
+		_ = syscall.Rmdir(dir) // fails on purpose if it is not empty
 	}
 }

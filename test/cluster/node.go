@@ -70,31 +70,31 @@ func (c *cluster) kubeletConfiguration() map[string]any {
 		"tlsCertFile":   c.pki("kubelet-server.crt"), "tlsPrivateKeyFile": c.pki("kubelet-server.key"),
 		"containerRuntimeEndpoint": "unix://" + c.containerdSocket(),
 		"cgroupDriver":             "cgroupfs", "cgroupRoot": "/" + c.globalName(), "cgroupsPerQOS": true,
-		"failCgroupV1": false, // many machines still have it, and the kubelet would rather not start
+		"failCgroupV1": false, // many machines have swap, with which the kubelet does not start by default
 		"failSwapOn":   false, "oomScoreAdj": 0, "enforceNodeAllocatable": []string{"pods"},
 		"podLogsDir": c.path("data", "podlogs"), "volumePluginDir": c.path("data", "volumeplugins"),
 		"resolvConf": "", "clusterDNS": []string{dnsIP}, "clusterDomain": "cluster.local",
 		"makeIPTablesUtilChains": false, "serializeImagePulls": false,
-		"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99, // an image that is deleted cannot be pulled again
+		"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99, // a deleted image cannot be pulled again
 		"evictionHard":              map[string]string{"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
 		"nodeStatusUpdateFrequency": "10s", "nodeLeaseDurationSeconds": 40, "kubeAPIQPS": 200, "kubeAPIBurst": 400,
 	}
 }
 
 func (c *cluster) proxyConfiguration() map[string]any {
-	sync := map[string]any{"minSyncPeriod": "10ms", "syncPeriod": "30s"} // 0s would not mean at once, but every second
+	sync := map[string]any{"minSyncPeriod": "10ms", "syncPeriod": "30s"} // 0s would mean every second, not at once
 	return map[string]any{
 		"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
 		"clientConnection": map[string]any{"kubeconfig": c.pki("kube-proxy.kubeconfig")},
 		"clusterCIDR":      podCIDR, "hostnameOverride": nodeName,
 		"healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
 		"nftables": sync, "iptables": sync,
-		// the limits of connection tracking are the whole machine's: leave them alone
+		// the limits of connection tracking are the whole machine's: do not change them
 		"conntrack": map[string]any{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
 	}
 }
 
-// writeNodeConfiguration writes JSON where YAML is expected, which is the same, without its questions of quoting.
+// writeNodeConfiguration writes JSON, which is valid YAML and needs no care with quotes.
 func (c *cluster) writeNodeConfiguration() error {
 	toml, err := c.containerdConfiguration()
 	if err != nil {
@@ -119,7 +119,7 @@ func (c *cluster) writeNodeConfiguration() error {
 	return nil
 }
 
-// upContainerd starts containerd inside the namespace, where its CNI plugins then make the bridge.
+// upContainerd starts containerd inside the namespace. Its CNI plugins make the bridge there.
 func (c *cluster) upContainerd(ctx context.Context) error {
 	if err := c.writeNodeConfiguration(); err != nil {
 		return fmt.Errorf("writing the node's configuration: %w", err)
@@ -149,11 +149,11 @@ func (c *cluster) upNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// what the API says about the node may be from before this kubelet was started
+	// the node's conditions in the API may be older than this kubelet
 	if err := c.waitHealthy(ctx, "kubelet", "http://127.0.0.1:10248/healthz"); err != nil {
 		return err
 	}
-	// kube-proxy looks its node up once, so it has to be there
+	// kube-proxy looks up its node once, so the node must be there
 	node := "/api/v1/nodes/" + nodeName
 	err = poll(ctx, time.Minute, "the node to register; see "+c.log("kubelet"), func() (bool, error) {
 		return api.get(ctx, node, nil) == nil, c.require("kubelet")

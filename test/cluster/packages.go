@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// debianPackages are what Go's module proxy does not have, by the program that each is needed for. What counts is the
-// program: containerd and runc may have come from somebody else, and must not be replaced then.
+// debianPackages are the packages that Go's module proxy does not have, by the program that each is needed for. A package
+// is installed only if its program is missing: containerd and runc may come from elsewhere, and must not be replaced.
 func debianPackages() []struct{ program, name string } {
 	return []struct{ program, name string }{
 		{containerdBinary, "containerd"},
@@ -33,7 +33,7 @@ const (
 	cniPlugins       = "/usr/lib/cni"
 )
 
-// checkMachine says which one thing is missing, before anything is done.
+// checkMachine reports the first thing that the machine lacks, before anything is changed.
 func (c *cluster) checkMachine() error {
 	if os.Geteuid() != 0 {
 		return errors.New("not root: a node mounts file systems and makes network namespaces; run this as root")
@@ -46,7 +46,7 @@ func (c *cluster) checkMachine() error {
 		{"/proc/sys/net/bridge/bridge-nf-call-iptables", "", "br_netfilter"},
 	} {
 		if !fileHas(need.path, need.word) {
-			_ = exec.Command("modprobe", need.module).Run() // it may be built in, or missing altogether: look again
+			_ = exec.Command("modprobe", need.module).Run() // it may be built in, or missing altogether: check again
 		}
 		if !fileHas(need.path, need.word) {
 			return fmt.Errorf("this kernel has no %s: load the module, or use a kernel that has it", need.module)
@@ -92,7 +92,7 @@ func missingPackages() []string {
 	return missing
 }
 
-// installPackages installs what is missing from Debian.
+// installPackages installs missing packages from Debian.
 func installPackages(ctx context.Context, report *progress) error {
 	missing := missingPackages()
 	if len(missing) == 0 {
@@ -110,7 +110,7 @@ func installPackages(ctx context.Context, report *progress) error {
 	return nil
 }
 
-// aptGet installs, but would rather fail than remove something in exchange.
+// aptGet installs packages, and fails rather than remove any.
 func aptGet(ctx context.Context, packages []string) error {
 	for _, args := range [][]string{
 		{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends", "--no-remove"}, packages...),

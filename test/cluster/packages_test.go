@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// onlyInPath leaves nothing in PATH but one program, if content says what it does.
+// onlyInPath makes PATH a folder with one program, or with none if content is empty.
 func onlyInPath(t *testing.T, name, content string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -46,7 +46,7 @@ func TestBuildNeedsGo(t *testing.T) {
 	}
 }
 
-// A build that fails must not leave anything under the program's name.
+// A failed build must not leave a file under the program's name.
 func TestFailedBuildLeavesNothing(t *testing.T) {
 	onlyInPath(t, "go", "#!/bin/sh\necho half >$6\necho broken >&2\nexit 1\n")
 	c := testCluster(t)

@@ -19,18 +19,18 @@ import (
 	"time"
 )
 
-// A cluster's certificates live as long as it may run, and not longer: `down` deletes them.
+// Certificates are valid as long as a cluster may run; `down` deletes them.
 const certificateLifetime = 10 * 365 * 24 * time.Hour
 
-// An authority signs certificates. There are two: one for everybody, and one that vouches for the API server only when
-// it passes requests on to an aggregated API (the metrics adapter). One for both would let any client pose as anybody.
+// An authority signs certificates. There are two: the second signs the certificate with which the API server passes
+// requests on to an aggregated API (the metrics adapter). With a single one, any client could impersonate any user.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pem  []byte
 }
 
-// A subject is who a certificate is for. With addresses or names it can be a server, too.
+// A subject is the holder of a certificate. With addresses or names it can be a server too.
 type subject struct {
 	file  string
 	user  string
@@ -39,8 +39,7 @@ type subject struct {
 	ips   []string
 }
 
-// ensurePKI makes all keys, certificates and kubeconfigs, or none: they belong together, so they appear under their name
-// in one step.
+// ensurePKI makes all keys, certificates and kubeconfigs or none: they belong together, so one rename publishes them all.
 func (c *cluster) ensurePKI() error {
 	if exists(c.path("pki")) {
 		return nil
@@ -87,7 +86,7 @@ func writePKI(dir string) error {
 		{file: "admin", user: "kubernetes-admin", group: "system:masters"},
 		{file: "kube-controller-manager", user: "system:kube-controller-manager"},
 		{file: "kube-scheduler", user: "system:kube-scheduler"},
-		{file: "kube-proxy", user: "system:kube-proxy"}, // bound to system:node-proxier by the API server itself
+		{file: "kube-proxy", user: "system:kube-proxy"}, // the API server itself binds it to system:node-proxier
 		{file: "coredns", user: "coredns"},
 		{file: "kubelet", user: "system:node:" + nodeName, group: "system:nodes"},
 	} {
@@ -133,7 +132,7 @@ func newTemplate(name pkix.Name) (*x509.Certificate, error) {
 	}
 	return &x509.Certificate{
 		SerialNumber: serial, Subject: name,
-		NotBefore: time.Now().Add(-time.Hour), // clocks on one machine are equal, but not always steady
+		NotBefore: time.Now().Add(-time.Hour), // the clock may be set back
 		NotAfter:  time.Now().Add(certificateLifetime),
 	}, nil
 }
@@ -201,7 +200,7 @@ func writeServiceAccountKey(dir string) error {
 	return err
 }
 
-// writeKeyPair writes the public part as FILE.crt and the private one as FILE.key.
+// writeKeyPair writes the certificate to FILE.crt and the private key to FILE.key.
 func writeKeyPair(dir, file string, public []byte, key *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {

@@ -38,7 +38,7 @@ func TestPKI(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		ca, user, group string
-		server          []string // names it can be reached at
+		server          []string // its host names
 	}{
 		"apiserver":          {ca: "ca", user: "kube-apiserver", server: []string{"kubernetes.default.svc", nodeIP, serviceIP, "127.0.0.1"}},
 		"kubelet-server":     {ca: "ca", user: "system:node:node1", group: "system:nodes", server: []string{nodeIP, nodeName}},
@@ -69,7 +69,7 @@ func TestPKI(t *testing.T) {
 	}
 }
 
-// Both authorities in one would let any client claim to be any user.
+// With one authority for both, any client could claim to be any user.
 func TestFrontProxyIsItsOwnAuthority(t *testing.T) {
 	dir := t.TempDir()
 	if err := writePKI(dir); err != nil {

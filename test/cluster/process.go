@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// An identity tells one process from every other that had or will have its number: process numbers are reused, but not
-// with the same start time within one boot of the machine.
+// An identity distinguishes a process from every other that had or will have the same number: numbers are reused, but not
+// with the same start time within one boot.
 type identity struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // in clock ticks since boot
@@ -28,7 +28,7 @@ type identity struct {
 
 var errNoProcess = errors.New("no such process")
 
-// identify describes a process that runs. A zombie does not: PID 1 may take seconds to reap what was orphaned to it, and
+// identify describes a running process. A zombie does not count as one: PID 1 may take seconds to reap an orphan, and
 // until then kill(pid, 0) claims that it is alive.
 func identify(pid int) (identity, error) {
 	id := identity{PID: pid}
@@ -53,7 +53,7 @@ func identify(pid int) (identity, error) {
 }
 
 // parseStat reads state and start time from /proc/PID/stat. The second field is the command in parentheses and may
-// itself contain spaces and parentheses, so counting begins after the last one.
+// contain spaces and parentheses, so fields are counted from the last parenthesis.
 func parseStat(stat string) (state string, start uint64, err error) {
 	end := strings.LastIndexByte(stat, ')')
 	if end < 0 {
@@ -77,8 +77,8 @@ func (id identity) alive() bool {
 	return err == nil && now == id
 }
 
-// signal reaches this process or none. os.FindProcess takes a pidfd first, and only then is the identity compared: if
-// the number changed hands before, the comparison fails, and if it does after, the pidfd leads nowhere.
+// signal reaches this process or none. os.FindProcess takes a pidfd before the identity is compared: if the number was
+// reused earlier, the comparison fails; if it is reused later, the pidfd no longer reaches anything.
 func (id identity) signal(sig syscall.Signal) {
 	p, err := os.FindProcess(id.PID)
 	if err != nil {
@@ -86,11 +86,11 @@ func (id identity) signal(sig syscall.Signal) {
 	}
 	defer p.Release()
 	if id.alive() {
-		_ = p.Signal(sig) // it may have ended just now, which is what a signal is for
+		_ = p.Signal(sig) // it may have just ended, as a signal would have it do
 	}
 }
 
-// stopProcesses ends the processes, politely first, and returns once they are gone.
+// stopProcesses ends the processes, first with SIGTERM, and returns once they are gone.
 func stopProcesses(ctx context.Context, ids []identity, grace time.Duration) error {
 	for _, step := range []struct {
 		sig  syscall.Signal
@@ -117,14 +117,15 @@ func stopProcesses(ctx context.Context, ids []identity, grace time.Duration) err
 	return fmt.Errorf("stopping processes %v: they are still there", ids)
 }
 
-// A daemon is one long-running process of the cluster. Its name is also argv[0], by which hyperkube knows what to be.
+// A daemon is one long-running process of the cluster. Its name is also argv[0], by which hyperkube chooses the
+// component.
 type daemon struct {
 	name   string
 	binary string
 	args   []string
 }
 
-// start runs the daemon inside the namespace, unless it runs already, and does not wait for it to be of use. The process
+// start runs the daemon inside the namespace, unless it runs already, and does not wait until it is ready. The process
 // outlives us: it gets its own session, so that Ctrl-C in the terminal of `up` does not reach it.
 func (c *cluster) start(ctx context.Context, d daemon) error {
 	if _, err := c.running(d.name); err == nil {
@@ -153,8 +154,8 @@ func (c *cluster) start(ctx context.Context, d daemon) error {
 	return c.savePID(d.name, id)
 }
 
-// stopUnclaimed ends a daemon that no pid file speaks of: `up` was killed before it could write it. The new one could
-// not listen where the old one still does.
+// stopUnclaimed ends a daemon without a pid file: `up` was killed before it wrote it. A new daemon could not listen while
+// the old one does.
 func (c *cluster) stopUnclaimed(ctx context.Context, d daemon) error {
 	pids, err := c.namespacePIDs()
 	if err != nil {
@@ -173,7 +174,8 @@ func (c *cluster) stopUnclaimed(ctx context.Context, d daemon) error {
 	return stopProcesses(ctx, old, 10*time.Second)
 }
 
-// commandLine is empty, but has a first element, for a process that has ended or is the kernel's.
+// commandLine returns the arguments of a process. For one that has ended or is the kernel's it returns one empty
+// argument.
 func commandLine(pid int) []string {
 	content, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // it may have ended
 	return strings.Split(strings.TrimRight(string(content), "\x00"), "\x00")
@@ -188,7 +190,7 @@ func (c *cluster) savePID(name string, id identity) error {
 	return err
 }
 
-// running returns the process that a pid file names, if it is still that one.
+// running returns the process that a pid file names, if it still runs.
 func (c *cluster) running(name string) (identity, error) {
 	var id identity
 	content, err := os.ReadFile(c.pidFile(name))
@@ -223,14 +225,14 @@ func (c *cluster) stop(ctx context.Context, grace time.Duration, names ...string
 
 // pidFiles lists the names of pid files that match the pattern.
 func (c *cluster) pidFiles(pattern string) []string {
-	files, _ := filepath.Glob(c.pidFile(pattern)) // the only error is a bad pattern
+	files, _ := filepath.Glob(c.pidFile(pattern)) // the only possible error is a bad pattern
 	for i, f := range files {
 		files[i] = strings.TrimSuffix(filepath.Base(f), ".pid")
 	}
 	return files
 }
 
-// require is a condition for waiting: it fails as soon as one of the daemons is gone, instead of when time is up.
+// require is a condition for poll: it fails as soon as one of the daemons is gone, so that nobody waits in vain.
 func (c *cluster) require(names ...string) error {
 	for _, name := range names {
 		if _, err := c.running(name); err != nil {
@@ -254,7 +256,7 @@ func tail(path string, lines int) string {
 	return "    " + strings.Join(all[max(0, len(all)-lines):], "\n    ")
 }
 
-// poll asks every 25 ms whether a condition holds. An error of the condition ends the waiting.
+// poll checks a condition every 25 ms. An error of the condition ends it.
 func poll(ctx context.Context, limit time.Duration, what string, condition func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

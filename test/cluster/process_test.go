@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// testCluster has its state in a folder of the test's own.
+// testCluster has its state in a folder of its own.
 func testCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{
@@ -27,7 +27,7 @@ func testCluster(t *testing.T) *cluster {
 	return c
 }
 
-// startSleep starts a process that lasts longer than any test, and reaps it once it ends.
+// startSleep starts a process that outlasts the test, and reaps it once it ends.
 func startSleep(t *testing.T) (identity, <-chan error) {
 	t.Helper()
 	cmd := exec.Command("sleep", "3600")
@@ -98,7 +98,7 @@ func TestZombieIsNotAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id.signal(syscall.SIGKILL) // and nobody waits for it yet
+	id.signal(syscall.SIGKILL) // and nothing reaps it yet
 	if err := poll(t.Context(), 10*time.Second, "the process to end", func() (bool, error) { return !id.alive(), nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestZombieIsNotAlive(t *testing.T) {
 	}
 }
 
-// A stale pid file whose number now belongs to somebody else must not end that process.
+// A stale pid file must not end the process that now has its number.
 func TestStopLeavesForeignProcessesAlone(t *testing.T) {
 	c := testCluster(t)
 	foreign, done := startSleep(t)
@@ -236,7 +236,7 @@ func TestIsShimOf(t *testing.T) {
 
 func TestCommandLine(t *testing.T) {
 	id, _ := startSleep(t)
-	// The kernel lets Start return before it has laid out the new program's arguments.
+	// Start may return before the kernel has set up the new program's arguments.
 	var got string
 	if err := poll(t.Context(), time.Minute, "a command line", func() (bool, error) {
 		got = strings.Join(commandLine(id.PID), " ")

@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A progress tells people what takes so long. It writes to standard error: standard output is for a command's result.
+// A progress reports long steps to the user. It writes to standard error: standard output is for a command's result.
 type progress struct {
 	out      io.Writer
 	terminal bool
-	silent   bool // reports only beginning and end
+	silent   bool // reports only begin and end
 	began    time.Time
 }
 
-// aside is for something that runs while something else is shown.
+// aside returns a progress for what runs while another step is shown.
 func (p *progress) aside() *progress {
 	return &progress{out: p.out, terminal: p.terminal, silent: true, began: p.began}
 }
@@ -30,7 +30,7 @@ func newProgress() *progress {
 	return &progress{out: os.Stderr, terminal: err == nil, began: time.Now()}
 }
 
-// stage does something short, and then reports it with the time since the start.
+// stage runs a short step and reports it with the time since the start.
 func (p *progress) stage(what string, do func() error) error {
 	if err := do(); err != nil {
 		return err
@@ -39,8 +39,8 @@ func (p *progress) stage(what string, do func() error) error {
 	return nil
 }
 
-// long does something that takes minutes. On a terminal, one line counts the seconds; in a log, where every update would be a
-// line, there is one each half minute.
+// long runs a step that takes minutes. On a terminal, one line counts the seconds; in a log, where every update is a new
+// line, it writes one each half minute.
 func (p *progress) long(what string, do func() error) error {
 	began := time.Now()
 	elapsed := func() time.Duration { return time.Since(began).Round(time.Second) }

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A cluster is the name of one and the folders it works with. Nothing is in memory only: another process with the same
-// cluster value sees the same state.
+// A cluster is a name and the folders that belong to it. All state is in files: another process with the same cluster
+// value sees the same state.
 type cluster struct {
 	name     string
 	checkout string // the repository this runs in
@@ -55,7 +55,7 @@ func newCluster(name, dir string) (*cluster, error) {
 	return c, nil
 }
 
-// nameFor is different for every checkout path, and still says which one it is.
+// nameFor makes a readable name that differs for every checkout path.
 func nameFor(checkout string) string {
 	sum := sha256.Sum256([]byte(checkout))
 	base := strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(filepath.Base(checkout)), "-"), "-")
@@ -96,8 +96,8 @@ func (c *cluster) containerdSocket() string   { return c.path("run", "containerd
 func (c *cluster) log(name string) string     { return c.path("logs", name+".log") }
 func (c *cluster) pidFile(name string) string { return c.path("run", name+".pid") }
 
-// prepare makes the folders. A state folder from before a reboot is thrown away: its processes, namespace and mounts
-// are gone, and containerd would try to pick up tasks that no longer exist.
+// prepare makes the folders. It deletes a state folder from before a reboot: the processes, namespace and mounts are
+// gone, and containerd would try to resume tasks that no longer exist.
 func (c *cluster) prepare() error {
 	boot, err := bootID()
 	if err != nil {
@@ -117,9 +117,8 @@ func (c *cluster) prepare() error {
 	return err
 }
 
-// lock keeps two commands from changing the same thing at once. A killed holder's lock is free at once, since the kernel
-// drops it. Release deletes the file too, so that nothing is left behind; hence the check that the file just locked is
-// still the one that others will lock.
+// lock keeps two commands from changing the same thing at once. The kernel frees the lock of a killed process. Release
+// also deletes the file, so the check after locking makes sure that the locked file is still the one that others lock.
 func lock(ctx context.Context, path, what string) (release func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -143,7 +142,7 @@ func lock(ctx context.Context, path, what string) (release func(), err error) {
 	}
 }
 
-// flock waits as long as the longest thing takes that is done under a lock, which is building everything.
+// flock waits for up to an hour: the longest step under a lock builds everything.
 func flock(ctx context.Context, f *os.File, what string) error {
 	told := false
 	return poll(ctx, time.Hour, "others to be done with "+what, func() (bool, error) {
@@ -153,7 +152,7 @@ func flock(ctx context.Context, f *os.File, what string) error {
 		}
 		if !told {
 			holder := make([]byte, 16)
-			n, _ := f.ReadAt(holder, 0) // it may not have said yet who it is
+			n, _ := f.ReadAt(holder, 0) // the holder may not have written its number yet
 			fmt.Fprintf(os.Stderr, "waiting for process %s, which works on %s\n", strings.TrimSpace(string(holder[:n])), what)
 			told = true
 		}
@@ -179,8 +178,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// writeFile writes whole files only, and only if something changes: kube-proxy exits when its configuration file is
-// written to, even with the same content.
+// writeFile replaces the file in one step, and only if its content changes: kube-proxy exits when its configuration file
+// is written, even with the same content.
 func writeFile(path string, content []byte, mode fs.FileMode) (changed bool, err error) {
 	if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
 		return false, nil
@@ -189,7 +188,7 @@ func writeFile(path string, content []byte, mode fs.FileMode) (changed bool, err
 	if err != nil {
 		return false, err
 	}
-	defer os.Remove(f.Name()) // gone already if all went well
+	defer os.Remove(f.Name()) // already renamed if all went well
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Chmod(mode), f.Close()); err != nil {
 		return false, err

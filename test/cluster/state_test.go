@@ -31,7 +31,7 @@ func TestNewCluster(t *testing.T) {
 	checkout := checkoutAt(t, filepath.Join(t.TempDir(), "My Checkout"))
 	for name, tc := range map[string]struct {
 		name, dir string
-		want      string // beginning of the cluster's name
+		want      string // how the cluster's name begins
 		fails     string
 	}{
 		"from the root":   {dir: checkout, want: "my-checkout-"},

@@ -59,7 +59,7 @@ func choose(condition bool, yes, no string) string {
 	return no
 }
 
-// state describes what is installed in a namespace of its own.
+// state describes a component that has a namespace of its own.
 func (a *apiClient) state(ctx context.Context, namespace string, available func(context.Context) bool) string {
 	switch err := a.get(ctx, "/api/v1/namespaces/"+namespace, nil); {
 	case errors.Is(err, errNotFound):

@@ -22,9 +22,9 @@ const (
 	definitions       = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
 )
 
-// Traefik listens on 80 and 443 in its pod too: it accepts listeners of a Gateway only on ports of its own. It may read
-// what its two providers watch, and write nothing but status. Ingresses without its class are not its business. Its API, by
-// which a test sees what it has taken in, is open: to pods of this cluster only.
+// Traefik listens on 80 and 443 in its pod too, because it accepts a Gateway's listeners only on its own ports. It may
+// read what its two providers watch and write only status. It ignores Ingresses without its class. Its API shows tests
+// what it has loaded; only pods of this cluster can reach it.
 const traefikManifests = `
 apiVersion: v1
 kind: Namespace
@@ -110,7 +110,7 @@ spec:
         readinessProbe: {httpGet: {path: /ping, port: admin}, periodSeconds: 1}
 `
 
-// addTraefik puts Traefik into a cluster that is up. Every step can be repeated.
+// addTraefik adds Traefik to a running cluster. Every step can be repeated.
 func (c *cluster) addTraefik(ctx context.Context, report *progress) error {
 	if err := c.checkMachine(); err != nil {
 		return err
@@ -181,7 +181,8 @@ func (c *cluster) waitForTraefik(ctx context.Context, api *apiClient) error {
 	})
 }
 
-// traefikAvailable asks for the Deployment, and for what only a Traefik that sees the cluster's objects has said.
+// traefikAvailable checks the Deployment, and the GatewayClass, which only a Traefik that reads the cluster's objects
+// accepts.
 func (a *apiClient) traefikAvailable(ctx context.Context) bool {
 	return a.has(ctx, traefikDeployment, "Available") && a.has(ctx, traefikClass, "Accepted")
 }

@@ -25,7 +25,7 @@ func writeFiles(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// A go.mod of which no module is to be had is read all the same.
+// A go.mod is read even if none of its modules can be downloaded.
 func TestRequirements(t *testing.T) {
 	dir := t.TempDir()
 	writeFiles(t, dir, map[string]string{"go.mod": `module a.test/m
@@ -72,7 +72,7 @@ func TestLegoOverlay(t *testing.T) {
 	}
 }
 
-// What stands in for modules compiles by itself, and says that it is them.
+// The replacements compile by themselves, and have the module paths of what they replace.
 func TestTraefikStandIns(t *testing.T) {
 	for folder, module := range map[string]string{
 		"ext": "github.com/traefik/traefik/dynamic/ext", "httpauth": "github.com/abbot/go-http-auth",
@@ -87,7 +87,7 @@ func TestTraefikStandIns(t *testing.T) {
 	}
 }
 
-// The image is one that only this program gives to the node.
+// No image but this program's own has this name.
 func TestTraefikManifests(t *testing.T) {
 	for _, want := range []string{
 		"image: scale-to-zero.test/traefik:" + traefikVersion + "\n", "namespace: traefik", "kind: IngressClass", "kind: GatewayClass",

@@ -14,9 +14,9 @@ import (
 	"strings"
 )
 
-// Traefik does not build from the module proxy alone: two modules are missing there that it replaces others with, and
-// so are libraries that only go-acme/lego's DNS providers need. The folders below test/cluster/traefik stand in for
-// them, in a go.mod that is derived from Traefik's own; the sources in Go's module cache stay as they are.
+// Traefik does not build from the module proxy alone. The proxy lacks two modules with which Traefik replaces others, and
+// libraries that only go-acme/lego's DNS providers need. The folders below test/cluster/traefik replace them, in a go.mod
+// that is derived from Traefik's own; the sources in Go's module cache stay unchanged.
 const (
 	traefikModule    = "github.com/traefik/traefik/v3"
 	legoModule       = "github.com/go-acme/lego/v5"
@@ -32,7 +32,7 @@ func (c *cluster) gatewayAPIManifests() string {
 	return filepath.Join(filepath.Dir(c.binary("traefik")), "gateway-api.yaml")
 }
 
-// buildTraefik builds what `up` does not need.
+// buildTraefik builds Traefik, which `up` does not need.
 func (c *cluster) buildTraefik(ctx context.Context, report *progress) error {
 	if err := c.build(ctx, report, "traefik"); err != nil {
 		return err
@@ -43,7 +43,7 @@ func (c *cluster) buildTraefik(ctx context.Context, report *progress) error {
 	return c.renderGatewayAPI(ctx)
 }
 
-// renderGatewayAPI writes down the definitions of the standard channel, of the version that Traefik is built with.
+// renderGatewayAPI stores the standard channel's definitions, of the version that Traefik is built with.
 func (c *cluster) renderGatewayAPI(ctx context.Context) error {
 	dir, err := c.download(ctx, traefikModule, traefikVersion)
 	if err != nil {
@@ -72,7 +72,7 @@ func (c *cluster) renderGatewayAPI(ctx context.Context) error {
 	return err
 }
 
-// requirements reads the versions that a go.mod asks for. It leaves the module graph alone, part of which is missing.
+// requirements reads the versions that a go.mod requires. It does not load the module graph, parts of which are missing.
 func requirements(ctx context.Context, goMod string) (map[string]string, error) {
 	output, err := goCommand(ctx, filepath.Dir(goMod), "mod", "edit", "-json", goMod).Output()
 	if err != nil {
@@ -91,7 +91,7 @@ func requirements(ctx context.Context, goMod string) (map[string]string, error) 
 	return versions, nil
 }
 
-// traefikFlags returns what `go build` is to be told, and prepares it in the folder work.
+// traefikFlags returns the flags for `go build`, and prepares the files that they name in the folder work.
 func (c *cluster) traefikFlags(ctx context.Context, dir, work string) ([]string, error) {
 	for _, name := range []string{"go.mod", "go.sum"} {
 		content, err := os.ReadFile(filepath.Join(dir, name))
@@ -124,8 +124,8 @@ func (c *cluster) traefikFlags(ctx context.Context, dir, work string) ([]string,
 	return []string{"-modfile", goMod, "-overlay", overlay}, nil
 }
 
-// writeLegoOverlay makes an overlay in which the empty folder lego has all files of source but the DNS providers, and
-// in their place ours. The other way round, Go refuses to lay anything over its module cache.
+// writeLegoOverlay writes an overlay in which the empty folder lego has all source files of go-acme/lego except its DNS
+// providers, which ours replace. The reverse fails: Go allows no overlay over its module cache.
 func writeLegoOverlay(overlay, lego, source, providers string) error {
 	replace := map[string]string{filepath.Join(lego, filepath.FromSlash(legoProviders), "providers.go"): providers}
 	err := filepath.WalkDir(source, func(path string, d fs.DirEntry, err error) error {

@@ -9,14 +9,14 @@ import (
 	"os"
 )
 
-// controlPlane and nodeDaemons are everything that runs besides the pods.
+// controlPlane and nodeDaemons are all processes that run besides the pods.
 func controlPlane() []string {
 	return []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
 }
 func nodeDaemons() []string { return []string{"containerd", "kubelet", "kube-proxy", "coredns"} }
 
-// up boots what is not there yet. Every stage can be repeated, so it also completes a cluster that is only partly up, after
-// a crash of `up` itself or of any of its processes.
+// up starts what does not run yet. Every stage can be repeated, so it also completes a partial cluster, after a crash of
+// `up` itself or of any process.
 func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error {
 	if err := c.checkMachine(); err != nil {
 		return err
@@ -44,7 +44,7 @@ func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error
 	return nil
 }
 
-// obtain installs and builds what is not there yet, at once: one waits for the network, the other for the processors.
+// obtain installs and builds what is missing, both at once: one waits for the network, the other for the processors.
 func (c *cluster) obtain(ctx context.Context, report *progress, withKEDA bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -52,7 +52,7 @@ func (c *cluster) obtain(ctx context.Context, report *progress, withKEDA bool) e
 	go func() {
 		err := installPackages(ctx, report.aside())
 		if err != nil {
-			cancel() // no need to build for minutes before saying so
+			cancel() // report it now, and not after minutes of building
 		}
 		installed <- err
 	}()
@@ -63,7 +63,7 @@ func (c *cluster) obtain(ctx context.Context, report *progress, withKEDA bool) e
 	return built
 }
 
-// isUp asks everything that up waits for, so its answer is as good as having just booted.
+// isUp checks everything that up waits for.
 func (c *cluster) isUp(ctx context.Context, withKEDA bool) bool {
 	if !c.hasNamespace() || c.require(append(controlPlane(), nodeDaemons()...)...) != nil {
 		return false
@@ -95,7 +95,7 @@ func (c *cluster) boot(ctx context.Context, report *progress, withKEDA bool) err
 		{"certificates and commands", func() error { return firstError(c.ensurePKI, c.writeWrappers) }},
 		{"containerd", func() error {
 			err := c.upContainerd(ctx)
-			if err == nil { // images take seconds to unpack, and nothing needs them before the first pod
+			if err == nil { // unpacking images takes seconds, and nothing needs them before the first pod
 				go func() { loaded <- c.loadOnce(ctx, images...) }()
 			}
 			return err
@@ -130,7 +130,8 @@ func firstError(steps ...func() error) error {
 	return nil
 }
 
-// environment is what a client of the cluster runs with. Caches of kubectl and helm go to the cluster's folder and with it.
+// environment is the environment of a client of the cluster. The caches of kubectl and helm are in the cluster's folder,
+// and go with it.
 func (c *cluster) environment() []string {
 	return []string{
 		"SCALE_TO_ZERO_CLUSTER=" + c.name, "SCALE_TO_ZERO_NETNS=" + c.namespacePath(), "SCALE_TO_ZERO_BIN=" + c.path("bin"),

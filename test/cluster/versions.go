@@ -3,7 +3,7 @@
 
 package main
 
-// What runs in the cluster. Changing a version here builds it next to the old one; `down` and `up` switch to it.
+// The versions of what runs in the cluster. A changed version is built next to the old one; `down` and `up` switch to it.
 const (
 	kubernetesVersion = "v1.37.2" // keep kube/go.mod in step
 	kubernetesMinor   = "37"
@@ -13,11 +13,11 @@ const (
 	certManagerVersion = "v1.21.2"
 	helmVersion        = "v4.3.1"
 	helm3Version       = "v3.22.0"
-	traefikVersion     = "v3.7.13" // brings the version of Gateway API
+	traefikVersion     = "v3.7.13" // decides the version of Gateway API
 )
 
-// The addresses inside the namespace. They come from 198.18.0.0/15, which is set aside for benchmarks, so that a client
-// that forgets to enter the namespace does not reach anybody by accident.
+// The addresses inside the namespace. They come from 198.18.0.0/15, which is reserved for benchmarks, so that a client
+// that does not enter the namespace reaches nothing by accident.
 const (
 	nodeName    = "node1"
 	nodeIP      = "198.19.128.1"
@@ -26,7 +26,7 @@ const (
 	serviceCIDR = "198.19.0.0/20"
 	serviceIP   = "198.19.0.1"
 	dnsIP       = "198.19.0.10"
-	apiServer   = "https://127.0.0.1:6443" // loopback: outside the namespace it is refused and never leaves the machine
+	apiServer   = "https://127.0.0.1:6443" // loopback: outside the namespace it is refused, and no packet leaves the machine
 )
 
 const pauseImage = "scale-to-zero.test/pause:1"

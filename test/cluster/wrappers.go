@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// clients maps the commands that talk to the cluster to the programs that they are.
+// clients maps the commands that talk to the cluster to their programs.
 func clients() map[string]string {
 	return map[string]string{"kubectl": "hyperkube", "helm": "helm", "helm3": "helm3"}
 }
 
-// A wrapper enters the namespace before it runs the command, and fails if it is not there: with the cluster's kubeconfig
-// but outside of its namespace, a client would not reach anything, and say so in its own confusing way. It keeps another
-// KUBECONFIG only where one can have been meant: in `exec` and after `env`.
+// A wrapper enters the namespace before it runs the command, and fails if there is no namespace: outside of it, a client
+// with the cluster's kubeconfig would reach nothing and report a confusing error. It keeps a KUBECONFIG of the caller
+// only where that can be meant: in `exec` and after `env`.
 const wrapper = `#!/bin/sh
 if ! [ -e %[1]s ]; then
   echo "%[2]s: cluster %[3]s is not up; start it with: go run -C test/cluster . up" >&2
@@ -41,7 +41,7 @@ func (c *cluster) writeWrappers() error {
 		return err
 	}
 	for name, program := range clients() {
-		link := c.path("libexec", name) // called through a link, hyperkube knows what to be
+		link := c.path("libexec", name) // hyperkube chooses the program by the link's name
 		if err := os.Symlink(c.binary(program), link); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
@@ -53,7 +53,7 @@ func (c *cluster) writeWrappers() error {
 	return nil
 }
 
-// runClient becomes kubectl or helm, inside the namespace. Helm 3, which `up` does without, is built first if need be.
+// runClient becomes kubectl or helm, inside the namespace. It first builds Helm 3 if needed, which `up` does not build.
 func (c *cluster) runClient(ctx context.Context, name string, args []string) error {
 	if err := c.mustBeUp(); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (c *cluster) mustBeUp() error {
 	return nil
 }
 
-// shellQuote makes one word of anything.
+// shellQuote quotes a string as one shell word.
 func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
