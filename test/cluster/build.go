@@ -35,7 +35,7 @@ type program struct {
 	sum     string // checksum of our sources that it is built from
 	pkg     string // in the module
 	ldflags string
-	flags   func(ctx context.Context, dir, work string) ([]string, error) // extra flags for `go build`, for what does not build without changes
+	flags   func(ctx context.Context, dir, work string) ([]string, error) // more flags for `go build`, if it needs any
 }
 
 // together tells whether one run of `go build` makes both programs. They then share compiled packages, and linking one,

@@ -200,7 +200,7 @@ func (c *cluster) cniConfiguration() map[string]any {
 // pod's number.
 func (c *cluster) removeCNIResults() {
 	const results = "/var/lib/cni/results/"
-	pods, _ := filepath.Glob(c.path("data", "containerd", "io.containerd.grpc.v1.cri", "sandboxes", "*")) // the only possible error is a bad pattern
+	pods, _ := filepath.Glob(c.path("data", "containerd", "io.containerd.grpc.v1.cri", "sandboxes", "*")) // the only error is a bad pattern
 	for _, pod := range pods {
 		files, _ := filepath.Glob(results + "*-" + filepath.Base(pod) + "-*")
 		for _, f := range files {

@@ -70,7 +70,7 @@ func (c *cluster) kubeletConfiguration() map[string]any {
 		"tlsCertFile":   c.pki("kubelet-server.crt"), "tlsPrivateKeyFile": c.pki("kubelet-server.key"),
 		"containerRuntimeEndpoint": "unix://" + c.containerdSocket(),
 		"cgroupDriver":             "cgroupfs", "cgroupRoot": "/" + c.globalName(), "cgroupsPerQOS": true,
-		"failCgroupV1": false, // many machines have swap, with which the kubelet does not start by default
+		"failCgroupV1": false, // many machines still have v1, with which the kubelet does not start by default
 		"failSwapOn":   false, "oomScoreAdj": 0, "enforceNodeAllocatable": []string{"pods"},
 		"podLogsDir": c.path("data", "podlogs"), "volumePluginDir": c.path("data", "volumeplugins"),
 		"resolvConf": "", "clusterDNS": []string{dnsIP}, "clusterDomain": "cluster.local",
