@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// largeBody is the length of the bodies whose bytes are counted.
+	// largeBody is the length of the bodies of which the bytes are counted.
 	largeBody = 16 << 20
-	// chunk is how much is read or written of them at a time.
+	// chunk is how much of them is read or written at a time.
 	chunk = 256 << 10
 	// maxHeader is longer than any header that the proxies send.
 	maxHeader = 8 << 10
@@ -30,10 +30,10 @@ const (
 
 func smallBody() string { return strings.Repeat("x", smallLength) }
 
-// backend is the app behind all proxies. It understands of HTTP just what they send, since what it costs is taken from
-// them when there are only two cores: it takes no more time than nginx does to answer by itself.
+// backend is the app behind all proxies. With only two cores, its CPU time is taken from the proxies, so it is minimal:
+// it understands just the HTTP that they send, and costs no more than nginx answering by itself.
 //
-// GET / has 100 bytes, GET /large has largeBody, and the body of a POST is read before the answer.
+// GET / returns 100 bytes and GET /large returns largeBody; the body of a POST is read before the answer.
 func backend(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("backend", flag.ContinueOnError)
 	listen := flags.String("listen", "", "address")
@@ -68,12 +68,12 @@ func answer(length int) []byte {
 	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", length)
 }
 
-// serveApp answers the requests of one connection until it ends or something comes that is not understood; the load
+// serveApp answers the requests of one connection until it ends, or until a request that it does not understand; the load
 // then sees an error.
 func serveApp(conn net.Conn, small, large []byte) {
 	defer conn.Close()
 	header := make([]byte, maxHeader)
-	var body []byte // made by the first one that is large
+	var body []byte // made by the first large body
 	have := 0
 	for {
 		n, err := conn.Read(header[have:])
@@ -98,7 +98,7 @@ func serveApp(conn net.Conn, small, large []byte) {
 		if rest > 0 && body == nil {
 			body = make([]byte, chunk)
 		}
-		// Requests do not come before the answer to the one before them, so what is too much is an error too.
+		// The next request comes only after the answer, so more bytes than the body's are an error too.
 		if rest < 0 || skip(conn, body, rest) != nil || respond(conn, header[:end], small, large) != nil {
 			return
 		}
@@ -125,7 +125,7 @@ func respond(conn net.Conn, header, small, large []byte) error {
 // bodyLength returns the length of the body after header.
 func bodyLength(header []byte) (int, error) {
 	if bytes.HasPrefix(header, []byte("GET ")) {
-		return 0, nil // the frequent case, and short
+		return 0, nil // the frequent case, and a short text
 	}
 	for line := range bytes.Lines(header) {
 		name, value, ok := bytes.Cut(line, []byte(":"))

@@ -20,42 +20,42 @@ const (
 	haproxy      = "haproxy"
 	reverseProxy = "reverseproxy"
 
-	// twin is appended to a proxy's name for a second one of its kind.
+	// twin is the suffix of a second proxy of the same kind.
 	twin = " (twin)"
 )
 
-// sample is what one round of one proxy gave, by metric.
+// sample has the values of one round of one proxy, by metric.
 type sample map[string]float64
 
 // load is one way to keep a proxy busy.
 type load struct {
 	name string
 	run  func(ctx context.Context, l *lab, s *server, d time.Duration) (sample, error)
-	// parts are how often a round has the load on every proxy, for an eighth of a round's time each; 0 is once, for all
+	// parts is how often a round repeats the load on every proxy, each for an eighth of a round's time; 0 is once, for all
 	// of it.
 	parts int
 }
 
-// figure is one number of ours and the same of a reference's.
+// figure compares one value of ours with the same value of a reference.
 type figure struct {
 	name, title, unit string
 	load, metric      string
 	ours, reference   string // proxies
 	more              bool   // more is better
-	// mean is what stands for all values; nil is their median.
+	// mean summarizes all values; nil is their median.
 	mean func(values []float64) float64
-	// goal is the most that the ratio may be. Without one the figure only informs.
+	// goal is the highest ratio allowed. A figure without a goal only informs.
 	goal float64
 }
 
-// allLoads is in the order in which they are run in each round.
+// allLoads is in the order in which each round runs them.
 func allLoads() []load {
 	return []load{
 		{name: "get", run: small(func(s *server) string { return s.http }, false)},
 		{name: "post", run: small(func(s *server) string { return s.http }, true)},
 		{name: "tcp", run: small(func(s *server) string { return s.tcp }, false)},
-		// A percentile is moved by whatever disturbs a hundredth of the time, so that it varies by several times from one
-		// part to the next, for nginx beside itself too. It takes many and short ones to tell two proxies apart.
+		// Whatever disturbs a hundredth of the time moves a percentile. It varies several times over from one part to the next,
+		// even between two nginx. Many short parts are needed to tell two proxies apart.
 		{name: "rate", run: atRate, parts: 24},
 		{name: "download", run: bodies("download")},
 		{name: "upload", run: bodies("upload")},
@@ -109,7 +109,7 @@ func allFigures() []figure {
 	}
 }
 
-// middle is what stands for all values.
+// middle summarizes all values.
 func (f figure) middle(values []float64) float64 {
 	if f.mean != nil {
 		return f.mean(values)
@@ -117,7 +117,7 @@ func (f figure) middle(values []float64) float64 {
 	return median(values)
 }
 
-// chosen returns the figures that match. For a check, a twin of the reference takes our place and nothing can be missed.
+// chosen returns the figures that match. For a check, a twin of the reference takes our place, and no goal can be missed.
 func chosen(figures []figure, only *regexp.Regexp, check bool) []figure {
 	figures = slices.DeleteFunc(slices.Clone(figures), func(f figure) bool { return !only.MatchString(f.name) })
 	if check {
@@ -128,7 +128,7 @@ func chosen(figures []figure, only *regexp.Regexp, check bool) []figure {
 	return figures
 }
 
-// proxiesOf returns the proxies that a load has to be run on for figures, each once.
+// proxiesOf returns the proxies that the figures need for a load, each once.
 func proxiesOf(figures []figure, load string) []string {
 	var names []string
 	for _, f := range figures {
@@ -144,7 +144,7 @@ func proxiesOf(figures []figure, load string) []string {
 	return names
 }
 
-// rotated returns names beginning with another one in each round, so that none always follows the same one.
+// rotated returns names starting at another one in each round, so that none always follows the same one.
 func rotated(names []string, round int) []string {
 	if len(names) == 0 {
 		return nil

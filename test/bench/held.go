@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// heldRequests are sent to an app that sleeps: as many as one route takes.
+// heldRequests is how many requests are sent to a sleeping app: as many as one route holds.
 const heldRequests = 10000
 
-// heldFor is how long they may take to arrive, and to be answered.
+// heldFor is the time limit for them to arrive, and to be answered.
 const heldFor = time.Minute
 
-// held measures the memory of requests that wait for a pod, and sees that each is answered when there is one. A proxy that
-// cannot hold is measured by connections that wait for the client.
+// held measures the memory of requests that are held until there is a pod, and checks that each is answered then. For a
+// proxy that cannot hold requests, it measures connections that wait for the client.
 func held(ctx context.Context, l *lab, s *server, d time.Duration) (sample, error) {
 	if kindOf(s.name) != ours {
 		return idle(ctx, l, s, d)
@@ -80,7 +80,7 @@ func send(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a connection: %w", err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(heldFor)) // it is open
+	_ = conn.SetDeadline(time.Now().Add(heldFor)) // the caller closes it
 	if _, err := conn.Write([]byte("GET / HTTP/1.1\r\nHost: " + addr + "\r\n\r\n")); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("sending a request: %w", err)
@@ -88,13 +88,13 @@ func send(ctx context.Context, addr string) (net.Conn, error) {
 	return conn, nil
 }
 
-// tell has our interceptor see that the app is asleep, or awake.
+// tell makes our interceptor see the app as asleep or awake.
 func (s *server) tell(ctx context.Context, what string) error {
 	_, err := ask(ctx, "http://"+s.profile+"/"+what)
 	return err
 }
 
-// holds is an error unless our interceptor says that it holds n requests.
+// holds returns an error unless our interceptor reports n held requests.
 func (s *server) holds(ctx context.Context, n int) error {
 	metrics, err := ask(ctx, "http://"+s.health+"/metrics")
 	if err != nil {

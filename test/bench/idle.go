@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// idleConnections is how many are opened to see what one takes.
+// idleConnections is how many connections are opened to measure the memory of one.
 const idleConnections = 2000
 
-// idle measures the memory of connections on which one request was made. It does so on a proxy that has just been
-// started: one that has been busy has memory to spare, in which they would cost nothing.
+// idle measures the memory of connections on which one request was made. The proxy has just been started: a busy one has
+// spare memory, in which they would seem to cost nothing.
 func idle(ctx context.Context, l *lab, s *server, _ time.Duration) (sample, error) {
 	s, err := l.start(ctx, s.name)
 	if err != nil {
@@ -59,7 +59,7 @@ func open(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a connection: %w", err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second)) // it is open
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second)) // the caller closes it
 	_, err = conn.Write([]byte("GET / HTTP/1.1\r\nHost: " + addr + "\r\n\r\n"))
 	if err == nil {
 		err = receiveBody(bufio.NewReader(conn), make([]byte, 512), len(smallBody()))
@@ -71,7 +71,7 @@ func open(ctx context.Context, addr string) (net.Conn, error) {
 	return conn, nil
 }
 
-// settle gives a proxy time to tidy up after the last request.
+// settle lets a proxy clean up after the last request.
 func settle(ctx context.Context) error {
 	select {
 	case <-time.After(300 * time.Millisecond):

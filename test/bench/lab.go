@@ -27,22 +27,22 @@ var nginxConf string
 //go:embed haproxy.cfg
 var haproxyConf string
 
-// lab has the servers that are measured, and the backend behind them.
+// lab has the measured servers, and the backend behind them.
 type lab struct {
 	options options
 	dir     string
-	program string // this one
+	program string // path of this program
 	backend *process
 	app     string // the backend's address
 	servers map[string]*server
-	maximum float64 // requests a second that nginx does, for loads that are a part of it
+	maximum float64 // the most requests a second that nginx answers, of which some loads send a part
 }
 
 // server is a running proxy.
 type server struct {
 	*process
 	http, tcp string // addresses
-	// profile and health are addresses of profiles and of metrics, if it is ours.
+	// profile and health are the addresses of profiles and of metrics, for our interceptor only.
 	profile, health string
 }
 
@@ -76,13 +76,13 @@ func (l *lab) startBackend(ctx context.Context) error {
 	return l.backend.await(ctx, func() error { return check(ctx, l.app) })
 }
 
-// spare gives a Go process the cores that the proxies leave. One is enough for the backend and for each load, and
-// threads more would take time from the proxy only to look for work.
+// spare is the environment that limits a Go process to the cores that the proxies leave. One core is enough for the
+// backend and for each load; more threads would take time from the proxy only to look for work.
 func spare(cores int) []string {
 	return []string{"GOMAXPROCS=" + strconv.Itoa(max(1, runtime.NumCPU()-cores))}
 }
 
-// server returns the running proxy of that name, which is started if need be.
+// server returns the running proxy of that name, and starts it if needed.
 func (l *lab) server(ctx context.Context, name string) (*server, error) {
 	if s := l.servers[name]; s != nil {
 		return s, nil
@@ -155,7 +155,7 @@ func (l *lab) configure(s *server, dir, name, text string) error {
 	return os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o600)
 }
 
-// close stops all that runs.
+// close stops everything that runs.
 func (l *lab) close() {
 	for _, s := range l.servers {
 		s.stop()
@@ -166,7 +166,7 @@ func (l *lab) close() {
 	_ = os.RemoveAll(l.dir)
 }
 
-// check sees that the app answers at addr.
+// check returns an error unless the app answers at addr.
 func check(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -190,7 +190,8 @@ func check(ctx context.Context, addr string) error {
 	return nil
 }
 
-// freePorts returns n addresses on which nobody listens. All are held until the last is found, so that they differ.
+// freePorts returns n addresses on which nothing listens. It keeps all of them in use until it has the last, so that they
+// differ.
 func freePorts(n int) ([]string, error) {
 	var addresses []string
 	for range n {

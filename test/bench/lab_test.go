@@ -44,7 +44,7 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
-// TestRoles runs the proxies that are made of this program.
+// TestRoles runs the proxies that are part of this program.
 func TestRoles(t *testing.T) {
 	backend := app(t)
 	ports, err := freePorts(6)

@@ -64,8 +64,8 @@ func TestBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {
-		parts []string // each is written by itself
-		want  int      // length of the answer's body, or -1 if there is none
+		parts []string // each is written on its own
+		want  int      // length of the answer's body, or -1 without one
 	}{
 		"small":              {[]string{"GET / HTTP/1.1\r\n\r\n"}, 100},
 		"in parts":           {[]string{"GET / HT", "TP/1.1\r\nHost: x\r\n\r", "\n"}, 100},
@@ -82,7 +82,7 @@ func TestBackend(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			for range 2 { // the connection is kept
+			for range 2 { // the connection stays open
 				for _, part := range tc.parts {
 					_, _ = io.WriteString(conn, part)
 				}
@@ -194,7 +194,7 @@ func TestSender(t *testing.T) {
 		begin := time.Now()
 		due := func(i int) time.Time { return begin.Add(time.Duration(i) * time.Second) }
 		s.conns[1], s.conns[2] = &exchange{}, &exchange{due: due(1)}
-		// Request 0 was answered, 1 is on its way, 2 and 3 were not even sent.
+		// Request 0 was answered, 1 is in flight, 2 and 3 were never sent.
 		got := s.overdue(due, 2, 4, due(10))
 		if want := []time.Duration{9 * time.Second, 8 * time.Second, 7 * time.Second}; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("got %v, want %v", got, want)

@@ -27,7 +27,7 @@ import (
 	"time"
 )
 
-// errMissed says that everything was measured, and that a goal was missed.
+// errMissed says that the measurement is complete and a goal was missed.
 var errMissed = errors.New("a ratio is above its goal")
 
 func main() {
@@ -45,7 +45,7 @@ func main() {
 	}
 }
 
-// run measures, or is one of the processes that a measurement needs.
+// run measures, or runs as one of the processes that a measurement needs.
 func run(ctx context.Context, args []string) error {
 	roles := map[string]func(context.Context, []string) error{
 		"backend": backend, "interceptor": serveInterceptor, "reverseproxy": serveReverseProxy,

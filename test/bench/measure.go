@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// measure measures the figures that o chooses, prints and writes them, and then says whether all goals are met.
+// measure measures the figures that o chooses, prints and writes them, and returns errMissed if a goal is missed.
 func measure(ctx context.Context, o options) error {
-	// Of startProcess: the thread that starts processes must not end.
+	// See startProcess: the thread that starts processes must not end.
 	runtime.LockOSThread()
 	figures := chosen(allFigures(), o.only, o.check)
 	if len(figures) == 0 {
@@ -66,8 +66,8 @@ func measure(ctx context.Context, o options) error {
 // series has the values of all rounds by load, proxy and metric.
 type series map[[3]string][]float64
 
-// rounds runs all loads that figures need. Each round has every load on every proxy, one right after the other: what
-// disturbs the machine for a while disturbs all proxies of some rounds, and the medians leave these out.
+// rounds runs all loads that figures need. A round runs every load on every proxy, one right after the other: a
+// disturbance of the machine affects all proxies of some rounds, and the medians leave these out.
 func (l *lab) rounds(ctx context.Context, figures []figure) (series, error) {
 	values := series{}
 	for round := -1; round < l.options.rounds; round++ {
@@ -97,7 +97,7 @@ func (l *lab) rounds(ctx context.Context, figures []figure) (series, error) {
 	return values, nil
 }
 
-// each runs a load on each proxy, and adds what that gives to values.
+// each runs a load on each proxy, and adds the results to values.
 func (l *lab) each(ctx context.Context, load load, names []string, d time.Duration, values series) error {
 	for _, name := range names {
 		got, err := l.once(ctx, load, name, d)
@@ -128,7 +128,7 @@ func (l *lab) once(ctx context.Context, load load, name string, d time.Duration)
 // load1 returns the load of the last minute in the text of /proc/loadavg.
 func load1(b []byte) float64 {
 	first, _, _ := strings.Cut(string(b), " ")
-	load, _ := strconv.ParseFloat(first, 64) // it only decides about a remark
+	load, _ := strconv.ParseFloat(first, 64) // it only decides on a remark
 	return load
 }
 

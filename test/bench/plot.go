@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// plot is a figure's picture: a row for each proxy, a dot for each value, and a bar at what stands for all.
+// plot is a figure's picture: a row for each proxy, a dot for each value, and a bar at their summary.
 type plot struct {
 	figure
 	Result result
@@ -28,15 +28,15 @@ type row struct {
 const (
 	plotWidth  = 720
 	plotLeft   = 150 // names
-	plotRight  = 80  // what stands for all
+	plotRight  = 80  // summary of the values
 	rowHeight  = 34
 	axisHeight = 34
 )
 
-// Title implements what the page asks for.
+// Title is for the page's template.
 func (p plot) Title() string { return p.title }
 
-// Better says which way is good.
+// Better says which direction is good.
 func (p plot) Better() string {
 	if p.more {
 		return "more is better"
@@ -44,10 +44,10 @@ func (p plot) Better() string {
 	return "less is better"
 }
 
-// Against is the proxy that the ratio is to.
+// Against is the proxy that the ratio compares with.
 func (p plot) Against() string { return p.reference }
 
-// goalAt is where our bar would be if the ratio just met its goal, or 0 without one.
+// goalAt is where our bar would be at the highest ratio allowed, or 0 without a goal.
 func (p plot) goalAt() float64 {
 	switch {
 	case p.Result.Goal == nil:
@@ -88,7 +88,7 @@ func (p plot) SVG() template.HTML {
 		p.draw(&b, r, 18+i*rowHeight+rowHeight/2, x)
 	}
 	b.WriteString(`</svg>`)
-	return template.HTML(b.String()) // made here of numbers and of text that is escaped
+	return template.HTML(b.String()) // built here from numbers and escaped text
 }
 
 func (p plot) draw(b *strings.Builder, r row, y int, x func(float64) float64) {
@@ -111,7 +111,7 @@ func (p plot) draw(b *strings.Builder, r row, y int, x func(float64) float64) {
 	b.WriteString(`</g>`)
 }
 
-// tickStep returns a round step of which some five fit into top.
+// tickStep returns a round step of which about five fit into top.
 func tickStep(top float64) float64 {
 	if !(top > 0) || math.IsInf(top, 0) {
 		return 1

@@ -29,8 +29,8 @@ type process struct {
 	ended chan struct{} // closed when it has ended
 }
 
-// startProcess starts argv, whose output goes to a file in dir. The caller must be on a locked thread that lives as long
-// as this program: the kernel takes the end of that thread for the end of the parent.
+// startProcess starts argv and writes its output to a file in dir. The caller must be on a locked thread that lives as
+// long as this program, because the kernel takes the end of that thread for the end of the parent.
 func startProcess(dir, name string, env []string, argv ...string) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), ended: make(chan struct{})}
 	log, err := os.Create(p.log)
@@ -41,14 +41,14 @@ func startProcess(dir, name string, env []string, argv ...string) (*process, err
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	// An interrupt from the terminal is ours alone, and if we are killed it ends too.
+	// An interrupt from the terminal reaches us alone. If we are killed, the process ends too.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	p.pid = p.cmd.Process.Pid
 	go func() {
-		_ = p.cmd.Wait() // how it ended is seen by who waits for it
+		_ = p.cmd.Wait() // whoever waits for it sees how it ended
 		close(p.ended)
 	}()
 	return p, nil
@@ -56,7 +56,7 @@ func startProcess(dir, name string, env []string, argv ...string) (*process, err
 
 // stop ends the process and waits for it.
 func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 	select {
 	case <-p.ended:
 	case <-time.After(5 * time.Second):
@@ -65,14 +65,14 @@ func (p *process) stop() {
 	}
 }
 
-// died describes an end that nobody asked for, by the last that the process said.
+// died describes an unexpected end, with the last output of the process.
 func (p *process) died() error {
 	said, _ := os.ReadFile(p.log)
 	lines := bytes.Split(bytes.TrimSpace(said), []byte("\n"))
 	return fmt.Errorf("%s ended (%s): %s", p.name, p.cmd.ProcessState, lines[len(lines)-1])
 }
 
-// await waits until try succeeds, but not longer than the process lives.
+// await waits until try succeeds, or the process has ended.
 func (p *process) await(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -93,7 +93,7 @@ func (p *process) await(ctx context.Context, try func() error) error {
 	}
 }
 
-// tree returns the process and its children: nginx works in these.
+// tree returns the process and its children: nginx does its work in children.
 func (p *process) tree() ([]int, error) {
 	select {
 	case <-p.ended:
@@ -121,7 +121,7 @@ func (p *process) tree() ([]int, error) {
 	return pids, nil
 }
 
-// cpu returns the CPU time of the process and its children until now.
+// cpu returns the CPU time that the process and its children have used.
 func (p *process) cpu() (time.Duration, error) {
 	pids, err := p.tree()
 	if err != nil {
@@ -129,8 +129,8 @@ func (p *process) cpu() (time.Duration, error) {
 	}
 	var sum time.Duration
 	for _, pid := range pids {
-		// The clock of all threads of a process, those that have ended too, to the nanosecond; /proc/PID/stat has
-		// the same in hundredths of a second. See clock_getcpuclockid(3), whose arithmetic this is.
+		// The CPU clock of all threads of a process, ended ones included, in nanoseconds; /proc/PID/stat has it in hundredths
+		// of a second. The arithmetic is that of clock_getcpuclockid(3).
 		var t unix.Timespec
 		if err := unix.ClockGettime(int32(^pid<<3|2), &t); err != nil {
 			return 0, fmt.Errorf("reading the CPU time of %s: %w", p.name, err)
@@ -140,7 +140,7 @@ func (p *process) cpu() (time.Duration, error) {
 	return sum, nil
 }
 
-// memory returns the bytes of resident memory of the process and its children that no file backs.
+// memory returns the resident memory of the process and its children that no file backs, in bytes.
 func (p *process) memory() (int64, error) {
 	pids, err := p.tree()
 	if err != nil {
@@ -161,8 +161,8 @@ func (p *process) memory() (int64, error) {
 	return sum, nil
 }
 
-// parseStat returns the process and its parent in the text of /proc/PID/stat. The name between them is in parentheses
-// and may have any character, these too.
+// parseStat returns the process and its parent from the text of /proc/PID/stat. The name between them is in parentheses
+// and may contain any character, parentheses too.
 func parseStat(b []byte) (pid, parent int, err error) {
 	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
 	if open < 0 || end < open {

@@ -80,7 +80,7 @@ func TestProcess(t *testing.T) {
 		if memory, err := p.memory(); err != nil || memory <= 0 {
 			t.Errorf("memory %d, %v", memory, err)
 		}
-		// The child is sh's, and is not stopped with it.
+		// The child belongs to sh, and is not stopped with it.
 		pids, _ := p.tree()
 		for _, pid := range pids[1:] {
 			child, _ := os.FindProcess(pid)

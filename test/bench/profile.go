@@ -17,14 +17,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// profiles runs each load that figures need once more on the interceptor and writes what it did meanwhile. What these
-// runs would say is not counted, since profiling takes time.
+// profiles runs each load that figures need once more on the interceptor and writes its profiles. The results of these
+// runs are not used, since profiling takes time.
 func (l *lab) profiles(ctx context.Context, figures []figure) error {
 	if err := os.MkdirAll(l.options.profile, 0o755); err != nil {
 		return fmt.Errorf("making the folder for the profiles: %w", err)
 	}
 	for _, load := range allLoads() {
-		// Each idle run has an interceptor of its own, and none of what it does is worth a profile.
+		// Each idle run has an interceptor of its own, whose work is not worth a profile.
 		if !slices.Contains(proxiesOf(figures, load.name), ours) || load.name == "idle" {
 			continue
 		}
@@ -40,7 +40,7 @@ func (l *lab) profiles(ctx context.Context, figures []figure) error {
 				return fetch(ctx, url, filepath.Join(l.options.profile, load.name+"."+kind+".pprof"))
 			})
 		}
-		// Not in the group: tools are started by the thread that waits for us.
+		// Not in the group: the thread that waits for us starts tools.
 		_, err = load.run(ctx, l, s, l.options.duration)
 		if fetched := group.Wait(); err == nil {
 			err = fetched

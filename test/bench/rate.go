@@ -25,7 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// latencies is what sendAtRate prints.
+// latencies is the output of sendAtRate.
 type latencies struct {
 	Requests int           `json:"requests"`
 	P50      time.Duration `json:"p50"`
@@ -33,7 +33,7 @@ type latencies struct {
 	Max      time.Duration `json:"max"`
 }
 
-// atRate sends requests at half of what nginx can do at most, whatever the proxy makes of them.
+// atRate sends half of the requests that nginx can answer, whatever the proxy can do.
 func atRate(ctx context.Context, l *lab, s *server, d time.Duration) (sample, error) {
 	if l.maximum == 0 {
 		if err := l.findMaximum(ctx); err != nil {
@@ -54,7 +54,7 @@ func atRate(ctx context.Context, l *lab, s *server, d time.Duration) (sample, er
 
 func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// findMaximum measures what nginx does at most, once, so that the rate is the same in all rounds.
+// findMaximum measures the most that nginx can answer. It does so once, so that the rate is the same in all rounds.
 func (l *lab) findMaximum(ctx context.Context) error {
 	s, err := l.server(ctx, nginx)
 	if err != nil {
@@ -68,15 +68,15 @@ func (l *lab) findMaximum(ctx context.Context) error {
 		}
 		rates = append(rates, got["rate"])
 	}
-	l.maximum = median(rates[1:]) // the first one warmed it up
+	l.maximum = median(rates[1:]) // the first run only warms nginx up
 	return nil
 }
 
-// sendAtRate sends a request each time that one is due, on one of the connections or as soon as one is free, and measures
-// from when it was due: waiting for a slow proxy counts.
+// sendAtRate sends each request when it is due, on a free connection or as soon as one is free, and measures from when it
+// was due: time spent waiting for a slow proxy counts.
 //
-// One thread does it, with the system calls themselves: Go's timers are as coarse as a millisecond, which is more than
-// most of the latencies, and its scheduler would take more time from the proxy than the requests do.
+// It uses one thread and plain system calls: Go's timers have a resolution of a millisecond, more than most of the
+// latencies, and its scheduler would take more time from the proxy than the requests do.
 func sendAtRate(_ context.Context, args []string) error {
 	flags := flag.NewFlagSet("rate", flag.ContinueOnError)
 	address := flags.String("address", "", "of the proxy")
@@ -91,7 +91,7 @@ func sendAtRate(_ context.Context, args []string) error {
 	}
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
-	// Else the kernel lets timers be 50 µs late, to wake up less often.
+	// By default the kernel lets timers be 50 µs late, to wake up less often.
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("asking for exact timers: %w", err)
 	}
@@ -100,7 +100,7 @@ func sendAtRate(_ context.Context, args []string) error {
 		return err
 	}
 	defer s.close()
-	// A request on each connection, so that the proxy has accepted them all.
+	// One request on each connection first, so that the proxy has accepted them all.
 	if _, err := s.run(*connections, 0); err != nil {
 		return err
 	}
@@ -114,16 +114,16 @@ func sendAtRate(_ context.Context, args []string) error {
 	})
 }
 
-// sender has connections on which at most one request is on its way each.
+// sender has connections, each with at most one request in flight.
 type sender struct {
 	epoll   int
 	request []byte
 	conns   map[int32]*exchange // by file descriptor
-	free    []int32             // in the order in which they became free
+	free    []int32             // the one that has been free longest comes first
 	events  []unix.EpollEvent
 }
 
-// exchange is a connection's request and as much of its answer as has come.
+// exchange is a connection's request, and what has come of its answer.
 type exchange struct {
 	due    time.Time
 	answer []byte
@@ -169,8 +169,8 @@ func (s *sender) close() {
 	_ = unix.Close(s.epoll)
 }
 
-// run sends n requests, one each interval, and returns how long each took. What is not answered when as much time again
-// has passed as they should have taken, and a second, took as long as until then.
+// run sends n requests, one each interval, and returns how long each took. It waits for answers for twice the time that
+// sending should take, and a second. Later ones count as if they came at that moment.
 func (s *sender) run(n int, interval time.Duration) ([]time.Duration, error) {
 	took := make([]time.Duration, 0, n)
 	begin := time.Now()
@@ -207,7 +207,7 @@ func (s *sender) run(n int, interval time.Duration) ([]time.Duration, error) {
 	return took, nil
 }
 
-// overdue returns the time until end of the requests that are on their way and of those that were not even sent.
+// overdue returns the time until end of the requests in flight and of those that were never sent.
 func (s *sender) overdue(due func(int) time.Time, sent, n int, end time.Time) []time.Duration {
 	var took []time.Duration
 	for fd, c := range s.conns {
@@ -235,7 +235,7 @@ func (s *sender) send(due time.Time) error {
 	return nil
 }
 
-// wait returns the connections that can be read, as soon as there is one or the time is over. Epoll_wait alone counts in
+// wait returns the connections that can be read, as soon as there is one or time is up. epoll_wait alone counts in
 // milliseconds.
 func (s *sender) wait(d time.Duration) ([]unix.EpollEvent, error) {
 	timeout := unix.NsecToTimespec(int64(max(0, d)))
@@ -251,7 +251,7 @@ func (s *sender) wait(d time.Duration) ([]unix.EpollEvent, error) {
 	}
 }
 
-// receive reads what has come, and if that completes the answer returns when the request was due.
+// receive reads what has come. If the answer is complete, it returns when the request was due.
 func (s *sender) receive(fd int32) (time.Time, error) {
 	c := s.conns[fd]
 	n, err := unix.Read(int(fd), c.answer[len(c.answer):cap(c.answer)])
@@ -274,7 +274,7 @@ func (s *sender) receive(fd int32) (time.Time, error) {
 	return c.due, nil
 }
 
-// isWhole says that answer has all of the app's answer to a small request.
+// isWhole says that answer is the app's whole answer to a small request.
 func isWhole(answer []byte) (bool, error) {
 	header, body, ok := bytes.Cut(answer, []byte("\r\n\r\n"))
 	switch {

@@ -29,7 +29,7 @@ import (
 //go:embed page.html
 var page string
 
-// report is all that a run has to say.
+// report is the result of a run.
 type report struct {
 	Results []result
 	Plots   []plot
@@ -37,7 +37,7 @@ type report struct {
 	Settings
 }
 
-// Settings are those of the run, as the page describes them.
+// Settings are the settings of the run, in the page's words.
 type Settings struct {
 	Rounds, Connections, Cores, Idle int
 	Duration                         time.Duration
@@ -108,10 +108,10 @@ func (r report) html() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// number writes v with four digits at most.
+// number formats v with at most four digits.
 func number(v float64) string { return strconv.FormatFloat(significant(v), 'f', -1, 64) }
 
-// facts describes where the figures come from. What cannot be found out is left out.
+// facts describes the machine and the programs. It leaves out what it cannot find out.
 func facts(ctx context.Context) []fact {
 	kernel, model := "", ""
 	var u unix.Utsname
@@ -164,7 +164,7 @@ func commit() string {
 	return revision + modified
 }
 
-// version returns the first line that a program says of itself, whichever way and with whatever exit code.
+// version returns the line in which a program reports its version, on either stream and with any exit code.
 func version(ctx context.Context, name string, args ...string) string {
 	out := combined(ctx, name, args...)
 	line, _, _ := strings.Cut(out, "\n")

@@ -26,8 +26,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
-// serveInterceptor is the data path as it is shipped, with a cluster that says that the app is awake until it is told
-// otherwise.
+// serveInterceptor runs the shipped data path, with a cluster that reports the app as awake until it is told otherwise.
 func serveInterceptor(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("interceptor", flag.ContinueOnError)
 	app := flags.String("app", "", "address of the backend")
@@ -53,15 +52,15 @@ func serveInterceptor(ctx context.Context, args []string) error {
 		asleep.Endpoints, asleep.Pods = nil, 0
 		told <- asleep
 	})
-	go func() { _ = listenAndServe(ctx, *profile, mux) }() // who asks for a profile sees that there is none
-	host, _, _ := net.SplitHostPort(*httpAddress)          // awake has parsed it
+	go func() { _ = listenAndServe(ctx, *profile, mux) }() // whoever asks for a profile gets none
+	host, _, _ := net.SplitHostPort(*httpAddress)          // awake has already parsed it
 	return interceptor.Run(ctx, interceptor.Options{
 		Cluster: cluster{service, told}, PodName: "bench", GRPCAddress: *grpc, HealthAddress: *health, ListenHost: host,
 		DrainTimeout: 100 * time.Millisecond, UnpublishedLinger: time.Millisecond, Log: logr.Discard(),
 	})
 }
 
-// awake is a Service with two routes, whose one pod is at app.
+// awake is a Service with two routes and one pod, at app.
 func awake(app, httpAddress, tcpAddress string) (route.Service, error) {
 	s := route.Service{
 		Namespace: "bench", Name: "web", Published: true, SleepID: "1", Pods: 1, Endpoints: map[string][]string{},
@@ -86,7 +85,7 @@ func awake(app, httpAddress, tcpAddress string) (route.Service, error) {
 	return s, nil
 }
 
-// cluster is an interceptor.Cluster with one Service, which changes when it is told.
+// cluster is an interceptor.Cluster with one Service, which changes on request.
 type cluster struct {
 	service route.Service
 	told    <-chan route.Service
@@ -112,8 +111,8 @@ func (cluster) Replicas(context.Context, string, api.Workload) (int32, error) { 
 func (cluster) WakeRequested(scaler.Wake) {}
 func (cluster) Warn(scaler.Warning)       {}
 
-// serveReverseProxy is the proxy that Go's library offers, as people write it who know its defaults: without enough idle
-// connections it would open one for nearly every request.
+// serveReverseProxy is the proxy of Go's library, set up with enough idle connections: with the defaults it would open
+// one for nearly every request.
 func serveReverseProxy(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet(reverseProxy, flag.ContinueOnError)
 	listen := flags.String("listen", "", "address")

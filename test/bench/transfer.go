@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// transfers is how many large bodies are on their way at once.
+// transfers is how many large bodies are in flight at once.
 const transfers = 8
 
 // bodies moves large bodies through a proxy.
@@ -47,8 +47,8 @@ func bodies(direction string) func(context.Context, *lab, *server, time.Duration
 	}
 }
 
-// transfer downloads or uploads bodies, one after the other on each of some connections, and prints how many bytes they
-// had. It does not break off: what counts has gone the whole way.
+// transfer downloads or uploads bodies, one after the other on each of some connections, and prints their total bytes. It
+// finishes each body: only bytes that have gone the whole way count.
 func transfer(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("transfer", flag.ContinueOnError)
 	address := flags.String("address", "", "of the proxy")
@@ -72,7 +72,7 @@ func transfer(ctx context.Context, args []string) error {
 			}
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-			// With the least buffer, so that bodies are read without a copy.
+			// With the smallest buffer, so that bodies are read without a copy.
 			in, buf := bufio.NewReaderSize(conn, 4096), make([]byte, chunk)
 			for ; time.Now().Before(end); moved[i] += largeBody {
 				if err := move(conn, in, buf); err != nil {
@@ -113,7 +113,7 @@ func upload(conn net.Conn, in *bufio.Reader, buf []byte) error {
 	return receiveBody(in, buf, len(smallBody()))
 }
 
-// receiveBody reads an answer, which must be a success with a body of this length.
+// receiveBody reads an answer. It must be a success with a body of this length.
 func receiveBody(in *bufio.Reader, buf []byte, length int) error {
 	resp, err := http.ReadResponse(in, nil)
 	if err != nil {

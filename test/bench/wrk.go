@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// small keeps a proxy as busy as it gets with small requests.
+// small keeps a proxy as busy as possible with small requests.
 func small(address func(*server) string, post bool) func(context.Context, *lab, *server, time.Duration) (sample, error) {
 	return func(ctx context.Context, l *lab, s *server, d time.Duration) (sample, error) {
 		args := []string{
@@ -53,7 +53,7 @@ func small(address func(*server) string, post bool) func(context.Context, *lab, 
 	}
 }
 
-// parseWrk returns how many requests there were, and a second. Requests that failed are an error: they cost less.
+// parseWrk returns the number of requests, and the requests a second. Failed requests are an error: they cost less.
 func parseWrk(out string) (requests, rate float64, err error) {
 	for line := range strings.Lines(out) {
 		line = strings.TrimSpace(line)
@@ -76,7 +76,7 @@ func parseWrk(out string) (requests, rate float64, err error) {
 	return requests, rate, nil
 }
 
-// tool runs a program to its end, with env besides our own, and returns what it printed.
+// tool runs a program to its end, with env added to our environment, and returns what it printed.
 func tool(ctx context.Context, env []string, name string, args ...string) (string, error) {
 	var said strings.Builder
 	cmd := exec.CommandContext(ctx, name, args...)
@@ -92,8 +92,8 @@ func tool(ctx context.Context, env []string, name string, args ...string) (strin
 	return string(out), nil
 }
 
-// combined runs a program and returns what it printed, wherever it did.
+// combined runs a program and returns what it printed on both streams.
 func combined(ctx context.Context, name string, args ...string) string {
-	out, _ := exec.CommandContext(ctx, name, args...).CombinedOutput() // some exit with an error after they said their version
+	out, _ := exec.CommandContext(ctx, name, args...).CombinedOutput() // some print their version and exit with an error
 	return string(out)
 }

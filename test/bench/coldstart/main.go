@@ -44,19 +44,19 @@ import (
 type bench struct {
 	client                         kubernetes.Interface
 	namespace, service, deployment string
-	direct                         string // the Service with the app's pods
+	direct                         string // the Service that selects the app's pods
 	url, host                      string
 	jitter                         time.Duration
 	changes                        <-chan change
 }
 
-// change is what a watch saw.
+// change is a change that a watch reported.
 type change struct {
 	at       time.Time
-	replicas int32 // of the Deployment's spec, or -1
-	ready    int   // pods that became Ready (1) or went (-1)
-	listed   bool  // a ready pod is in the EndpointSlices, and none was
-	counted  bool  // the Deployment's status counts a ready pod, and did not
+	replicas int32 // replicas in the Deployment's spec, or -1
+	ready    int   // pods that became Ready (1) or are gone (-1)
+	listed   bool  // the EndpointSlices list a ready pod and listed none before
+	counted  bool  // the Deployment's status counts a ready pod and counted none before
 }
 
 func main() {
@@ -186,8 +186,8 @@ func (b *bench) cold(ctx context.Context, figures map[string][]time.Duration) er
 	return nil
 }
 
-// byHand measures one start by `kubectl scale`. Nobody asks for this one, so KEDA may look before the pod is ready and take
-// it back; then there is another.
+// byHand measures one start by `kubectl scale`. There is no request, so KEDA may scale to zero again before the pod is
+// ready; then it tries again.
 func (b *bench) byHand(ctx context.Context, figures map[string][]time.Duration) error {
 	for {
 		if err := b.scaleByHand(ctx, figures); !errors.Is(err, errTakenBack) {
@@ -219,11 +219,11 @@ func (b *bench) scale(ctx context.Context, replicas int) error {
 
 var errTakenBack = errors.New("it was scaled to zero before its start was over")
 
-// moments are when the watches saw what a start consists of.
+// moments are the times at which the watches saw each step of a start.
 type moments struct{ scaled, up, inSlice, counted time.Time }
 
-// start waits for the Deployment to be scaled up, for its pod, and for that to be in an EndpointSlice and counted in the
-// Deployment's status.
+// start waits until the Deployment is scaled up, its pod is ready, an EndpointSlice lists it, and the Deployment's status
+// counts it.
 func (b *bench) start(ctx context.Context) (moments, error) {
 	var m moments
 	for m.up.IsZero() || m.inSlice.IsZero() || m.counted.IsZero() {
@@ -267,14 +267,14 @@ func (b *bench) asleep(ctx context.Context) error {
 		}
 		select {
 		case <-b.changes:
-		case <-time.After(100 * time.Millisecond): // pods that end are no change of the ones counted here
+		case <-time.After(100 * time.Millisecond): // terminating pods do not change the ready ones counted here
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// drained takes all changes that are known already, so that the next one is news.
+// drained discards the changes that have already arrived, so that the next one is new.
 func (b *bench) drained(ctx context.Context) error {
 	for {
 		select {
@@ -322,7 +322,7 @@ func (b *bench) watch(ctx context.Context) (<-chan change, error) {
 	return f.changes, nil
 }
 
-// follower tells changes by what watches saw last.
+// follower turns the objects of the watches into changes.
 type follower struct {
 	changes         chan change
 	replicas        int32
