@@ -18,10 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// remembered is how many of an app's last falls asleep say when the next one is due.
+// remembered is how many of an app's last falls asleep predict the next one.
 const remembered = 16
 
-// app is an app under test, and what is seen of it.
+// app is an app under test, and what the watches see of it.
 type app struct {
 	name   string
 	lines  lines
@@ -30,12 +30,12 @@ type app struct {
 	number atomic.Int64
 
 	mu       sync.Mutex // protects all below
-	replicas int32      // that its Deployment is to have, -1 before it is seen
-	zeroAt   time.Time  // since when that is 0
-	wasUp    bool       // a pod was ready since it was 0
+	replicas int32      // replicas in its Deployment's spec, -1 before it is seen
+	zeroAt   time.Time  // since when there are 0
+	wasUp    bool       // a pod has been ready since then
 	pods     map[types.UID]podState
-	answered time.Time       // the last request
-	naps     []time.Duration // from that to zeroAt, the last ones
+	answered time.Time       // time of the last request
+	naps     []time.Duration // times from the last request to zeroAt, the latest ones
 	changed  chan struct{}   // closed by the next change
 }
 
@@ -48,7 +48,7 @@ func newApp(name, address string, l *ledger, r *report) *app {
 	}
 }
 
-// sawDeployment takes note of the Deployment's present state.
+// sawDeployment records the Deployment's present state.
 func (a *app) sawDeployment(d *appsv1.Deployment) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -66,7 +66,7 @@ func (a *app) sawDeployment(d *appsv1.Deployment) {
 	a.tell()
 }
 
-// sawPod takes note of a pod's present state, or of its end.
+// sawPod records a pod's present state, or its end.
 func (a *app) sawPod(p *corev1.Pod, gone bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -85,7 +85,7 @@ func (a *app) tell() {
 	a.changed = make(chan struct{})
 }
 
-// until waits until is holds, at most until the given time, and reports whether it does.
+// until waits until is holds or the given time comes, and reports whether it holds.
 func (a *app) until(ctx context.Context, limit time.Time, is func() bool) bool {
 	timer := time.NewTimer(time.Until(limit))
 	defer timer.Stop()
@@ -106,13 +106,13 @@ func (a *app) until(ctx context.Context, limit time.Time, is func() bool) bool {
 	}
 }
 
-// asleep is for until: it is at zero, and all its pods are gone.
+// asleep is a condition for until: the Deployment is at zero, and all its pods are gone.
 func (a *app) asleep() bool { return a.replicas == 0 && len(a.pods) == 0 }
 
-// falling is for until: it has just been scaled to zero, or some time before.
+// falling is a condition for until: the Deployment is scaled to zero, pods or not.
 func (a *app) falling() bool { return a.replicas == 0 }
 
-// due draws a moment around the one at which the app will fall asleep if no request comes, as past ones tell.
+// due draws a moment around the time at which the app will fall asleep if no request comes. Past times predict it.
 func (a *app) due(rng *rand.Rand) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -124,7 +124,7 @@ func (a *app) due(rng *rand.Rand) time.Time {
 	return a.answered.Add(low + draw(rng, high-low))
 }
 
-// edge says what the app is doing.
+// edge names the state that the app is in.
 func (a *app) edge() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -160,14 +160,15 @@ func (a *app) plan(rng *rand.Rand) plan {
 	return newPlan(rng, fmt.Sprintf("%s-%d", a.name, a.number.Add(1)))
 }
 
-// send sends a request and reports what comes of it. It is not given up when ctx ends.
+// send sends a request and reports the result. The end of ctx does not cancel it.
 func (a *app) send(ctx context.Context, p plan) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*patience)
 	defer cancel()
 	one := result{at: time.Now(), app: a.name, kind: p.name, edge: a.edge(), id: p.id}
 	one.reused, one.err = a.try(ctx, p, p.kept)
-	// HTTP has no way to close an idle connection for sure before a request comes (RFC 9112, 9.5). A client may send it
-	// again if it knows that it was not carried out, or that twice is no more than once. Ours knows by the ledger.
+	// A server may close an idle connection just when a request comes, and HTTP cannot prevent it (RFC 9112, 9.5). A client
+	// may repeat the request if it knows that the first was not carried out, or that a second does no harm. The ledger tells
+	// our client.
 	if one.reused && errors.Is(one.err, errUnanswered) && (!p.once || a.ledger.came(p.id) == 0) {
 		one.raced = true
 		_, one.err = a.try(ctx, p, false)
@@ -187,7 +188,7 @@ func (a *app) send(ctx context.Context, p plan) {
 	a.report.add(one)
 }
 
-// try sends a request once, and reports whether over a connection that had been used before.
+// try sends a request once, and reports whether it went over a connection that had been used before.
 func (a *app) try(ctx context.Context, p plan, reuse bool) (reused bool, err error) {
 	r, err := p.request(a.lines.address)
 	if err != nil {

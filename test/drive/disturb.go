@@ -16,10 +16,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// disturbance is something that happens now and then.
+// disturbance is an action that is taken now and then.
 type disturbance struct {
 	name  string
-	every time.Duration // on average; 0 is never
+	every time.Duration // mean interval; 0 disables it
 	do    func(ctx context.Context, rng *rand.Rand) error
 }
 
@@ -83,7 +83,7 @@ func (w *world) killPods(ctx context.Context, rng *rand.Rand) error {
 	return nil
 }
 
-// scale asks for two replicas of an app, and some time later for none again.
+// scale scales an app to two replicas, and some time later to none.
 func (w *world) scale(ctx context.Context, rng *rand.Rand) error {
 	a := w.any(rng)
 	if err := w.bounds(ctx, a, 2, 2); err != nil {
@@ -103,7 +103,7 @@ func (w *world) bounds(ctx context.Context, a *app, low, high int) error {
 	return nil
 }
 
-// failover ends the controller that leads.
+// failover stops the controller that is the leader.
 func (w *world) failover(ctx context.Context) error {
 	d, err := w.component(ctx, "controller")
 	if err != nil {
@@ -123,10 +123,10 @@ func (w *world) failover(ctx context.Context) error {
 		}
 		return nil
 	}
-	return nil // it has given the lease up and no other has taken it yet
+	return nil // it has released the lease and no other controller has taken it yet
 }
 
-// component finds a Deployment of scale-to-zero's.
+// component finds a Deployment of scale-to-zero.
 func (w *world) component(ctx context.Context, name string) (*appsv1.Deployment, error) {
 	list, err := w.client.AppsV1().Deployments(w.options.product).List(ctx, metav1.ListOptions{
 		LabelSelector: "app.kubernetes.io/name=scale-to-zero,app.kubernetes.io/component=" + name,

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// edges has the apps cycle, under disturbances, until there were enough cycles or ctx ends.
+// edges runs the apps through cycles, under disturbances, until there are enough cycles or ctx ends.
 func (w *world) edges(ctx context.Context) {
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
@@ -29,7 +29,7 @@ func (w *world) edges(ctx context.Context) {
 	w.drained(&everybody)
 }
 
-// enough waits until there were enough cycles, or ctx ends.
+// enough waits until there are enough cycles, or ctx ends.
 func (w *world) enough(ctx context.Context) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -53,14 +53,14 @@ func (w *world) cycle(ctx context.Context, a *app, rng *rand.Rand) {
 	}
 }
 
-// moment waits for an edge that it draws, or for a moment around it.
+// moment draws an edge and waits for it, or for a moment around it.
 func (w *world) moment(ctx context.Context, a *app, rng *rand.Rand) {
 	limit, never := time.Now().Add(restless), func() bool { return false }
 	zero, after := a.falling, time.Duration(0)
 	switch n := rng.IntN(20); {
 	case n < 2: // while it is awake
 		zero, after = nil, 2*time.Second
-	case n < 9: // when it is due to fall asleep; it is left to do so if the moment comes too early
+	case n < 9: // when it is due to fall asleep; if the moment comes too early, it is left to do so
 		if !a.until(ctx, a.due(rng), a.falling) {
 			return
 		}
@@ -78,14 +78,14 @@ func (w *world) moment(ctx context.Context, a *app, rng *rand.Rand) {
 	a.until(ctx, time.Now().Add(draw(rng, after)), never)
 }
 
-// burst sends one request, or some one after the other, or a crowd at once, and waits for all answers.
+// burst sends one request, a few in sequence, or many at once, and waits for all answers.
 func (w *world) burst(ctx context.Context, a *app, rng *rand.Rand) {
 	n, spread := 1, time.Duration(1)
 	switch k := rng.IntN(10); {
 	case k < 1:
 		n = 6 + rng.IntN(15)
 	case k < 6:
-		n, spread = 2+rng.IntN(4), 1500*time.Millisecond // so that some meet a start
+		n, spread = 2+rng.IntN(4), 1500*time.Millisecond // so that some arrive during a start
 	}
 	var all sync.WaitGroup
 	defer all.Wait()

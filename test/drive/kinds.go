@@ -22,11 +22,11 @@ type kind struct {
 	method string
 	path   string // %s is the request's number, %d its size
 	body   bool
-	chunks bool // the body comes without a length
+	chunks bool // the body is chunked
 	once   bool // it must not be carried out twice
 }
 
-// kinds are all there are.
+// kinds are all kinds of requests.
 func kinds() []kind {
 	return []kind{
 		{name: "GET", method: http.MethodGet, path: "/echo?n=%s"},
@@ -41,12 +41,12 @@ func kinds() []kind {
 	}
 }
 
-// plan is a request that is to be sent.
+// plan is a request to send.
 type plan struct {
 	kind
 	id   string
-	size int  // of the body or the answer
-	seed byte // of the body
+	size int  // size of the body or the answer
+	seed byte // seed of the body
 	kept bool // over a connection that has been used before, if there is one
 }
 
@@ -60,7 +60,7 @@ func newPlan(rng *rand.Rand, id string) plan {
 	}
 }
 
-// request returns what is sent to host.
+// request returns the plan's HTTP request to host.
 func (p plan) request(host string) (*http.Request, error) {
 	path := p.path
 	switch {
@@ -85,7 +85,7 @@ func (p plan) request(host string) (*http.Request, error) {
 	return r, nil
 }
 
-// content is the body, which no other request is likely to have.
+// content returns the body. No other request is likely to have the same.
 func (p plan) content() []byte {
 	seed := sha256.Sum256(append([]byte(p.id), p.seed))
 	b := make([]byte, p.size)
@@ -93,14 +93,14 @@ func (p plan) content() []byte {
 	return b
 }
 
-// answer is what came back, all of it.
+// answer is an answer that has been read to its end.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// check returns what is wrong with the answer that app gave.
+// check returns what is wrong with the app's answer.
 func (p plan) check(app string, a answer) error {
 	if a.status != http.StatusOK {
 		return fmt.Errorf("status %d: %.200s", a.status, bytes.TrimSpace(a.body))
@@ -147,8 +147,7 @@ func (p plan) check(app string, a answer) error {
 	return nil
 }
 
-// checkPattern compares b, which begins at an offset of the bytes that the app's /download sends, with them; size is how
-// many there should be.
+// checkPattern compares b with the bytes that the app's /download sends from an offset on. Their number should be size.
 func checkPattern(b []byte, offset, size int) error {
 	if len(b) != size {
 		return fmt.Errorf("%d bytes came of %d", len(b), size)

@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-// good is the answer of an app that does what it should.
+// good is the right answer of an app.
 func good(t *testing.T, p plan) answer {
 	t.Helper()
 	r, err := p.request("h")
@@ -55,7 +55,7 @@ func TestCheck(t *testing.T) {
 		for _, tc := range []struct {
 			name string
 			a    answer
-			// Nothing tells such an answer of these kinds from a good one.
+			// For these kinds, nothing distinguishes such an answer from a good one.
 			except []string
 		}{
 			{"503", answer{http.StatusServiceUnavailable, good(t, p).header, good(t, p).body}, nil},
@@ -72,7 +72,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A plan is the same for the same seed, and some of each kind come.
+// The same seed gives the same plan, and every kind occurs.
 func TestPlans(t *testing.T) {
 	a, b := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(1, 2))
 	seen := map[string]int{}

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// ledger is where the apps' pods, which come and go, note which requests have come that must not come twice.
+// ledger counts the requests that must not come twice. The apps' pods come and go, and report these requests here.
 type ledger struct {
 	server *http.Server
 	url    string
@@ -22,9 +22,9 @@ type ledger struct {
 	twice int
 }
 
-// newLedger serves a ledger on the address of this machine, or pod, from which near is reached.
+// newLedger serves a ledger on this machine's or pod's address from which near can be reached.
 func newLedger(ctx context.Context, near string) (*ledger, error) {
-	probe, err := new(net.Dialer).DialContext(ctx, "udp", near) // sends nothing
+	probe, err := new(net.Dialer).DialContext(ctx, "udp", near) // UDP: sends nothing
 	if err != nil {
 		return nil, fmt.Errorf("finding an address for the ledger: %w", err)
 	}
@@ -54,14 +54,14 @@ func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// came is how often a request has come.
+// came returns how often a request has come.
 func (l *ledger) came(id string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.times[id]
 }
 
-// repeated is how many requests have come more than once.
+// repeated returns how many requests have come more than once.
 func (l *ledger) repeated() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,13 +18,13 @@ import (
 // patience is how long a request may take, the wake included.
 const patience = 90 * time.Second
 
-// maxIdle is how many connections to one app are kept.
+// maxIdle is how many idle connections to one app are kept.
 const maxIdle = 4
 
-// errUnanswered says that a connection ended before any of an answer came.
+// errUnanswered says that a connection ended before the first byte of an answer.
 var errUnanswered = errors.New("the connection ended without an answer")
 
-// line is a connection to an app's Service. It is net/http's client without its retries, which nobody would see.
+// line is a connection to an app's Service. Unlike net/http's client, it does not retry: such retries would hide losses.
 type line struct {
 	conn net.Conn
 	r    *bufio.Reader
@@ -38,7 +38,7 @@ func dial(ctx context.Context, address string) (*line, error) {
 	return &line{conn, bufio.NewReader(conn)}, nil
 }
 
-// closed reports whether the server has closed the connection, which is idle.
+// closed reports whether the server has closed the idle connection.
 func (l *line) closed() bool {
 	if l.conn.SetReadDeadline(time.Now().Add(time.Millisecond)) != nil {
 		return true
@@ -48,13 +48,13 @@ func (l *line) closed() bool {
 	return !errors.As(err, &timeout) || !timeout.Timeout()
 }
 
-// exchange sends a request and reads the whole answer. It reports whether the connection may be used again.
+// exchange sends a request and reads the whole answer. It reports whether the connection can be used again.
 func (l *line) exchange(r *http.Request) (a answer, keep bool, err error) {
 	if err := l.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return a, false, fmt.Errorf("setting a deadline: %w", err)
 	}
 	written := make(chan error, 1)
-	go func() { written <- r.Write(l.conn) }() // the answer may come before all is sent
+	go func() { written <- r.Write(l.conn) }() // the answer may come before everything is sent
 	defer func() {
 		if err != nil {
 			_ = l.conn.Close() // ends the writing
@@ -79,18 +79,18 @@ func (l *line) exchange(r *http.Request) (a answer, keep bool, err error) {
 		return a, false, fmt.Errorf("reading the answer after its first %d bytes: %w", len(a.body), err)
 	}
 	if response.Close {
-		_ = l.conn.Close() // what is still written has nobody to read it
+		_ = l.conn.Close() // nobody will read the rest that is still being written
 	}
 	return a, !response.Close && !r.Close, nil
 }
 
-// lines are the connections to one Service that are kept.
+// lines are the idle connections to one Service.
 type lines struct {
 	address string
 
 	mu     sync.Mutex // protects all below
 	idle   []*line    // the one that has been idle longest comes first
-	closed int        // how many the server had closed when they were wanted
+	closed int        // how many of the connections taken had been closed by the server
 }
 
 // take returns the connection that has been idle longest if one is to be reused, or a new one.
@@ -132,7 +132,7 @@ func (p *lines) put(l *line) {
 	}
 }
 
-// closedIdle is how many kept connections the server had closed.
+// closedIdle returns how many idle connections the server had closed.
 func (p *lines) closedIdle() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

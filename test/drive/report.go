@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// result is what came of one request, or of one stream.
+// result is the result of one request, or of one stream.
 type result struct {
-	at     time.Time // when it was begun
+	at     time.Time // when it began
 	took   time.Duration
 	app    string
 	kind   string
-	edge   string // what the app was doing when it was begun
+	edge   string // the app's state when it began
 	id     string
 	reused bool // it went over a connection that had been used before
-	raced  bool // the server closed that before it read the request, which then went over another one
+	raced  bool // the server closed that connection before it read the request, which then went over another one
 	err    error
 }
 
@@ -49,7 +49,7 @@ func (r *row) add(one result) {
 	r.longest = max(r.longest, one.took)
 }
 
-// report counts all that happens.
+// report counts everything that happens.
 type report struct {
 	out   io.Writer
 	began time.Time
@@ -92,14 +92,14 @@ func (r *report) add(one result) {
 	}
 }
 
-// cycle counts one app's falling asleep after it has been awake.
+// cycle counts that an app fell asleep after it was awake.
 func (r *report) cycle(app string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cycles[app]++
 }
 
-// slept is how often all apps have.
+// slept returns how often apps fell asleep, all together.
 func (r *report) slept() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -128,7 +128,7 @@ func (r *report) disturb(name string) {
 	r.disturbed[name]++
 }
 
-// problem tells of something that is wrong but is no lost request.
+// problem reports a problem other than a lost request.
 func (r *report) problem(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,14 +136,14 @@ func (r *report) problem(format string, args ...any) {
 	r.print("PROBLEM "+format, args...)
 }
 
-// finish takes what was counted elsewhere.
+// finish adds what was counted elsewhere.
 func (r *report) finish(repeated, closedIdle int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.repeated, r.closedIdle = repeated, closedIdle
 }
 
-// progress prints how far it is.
+// progress prints the progress.
 func (r *report) progress() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -191,7 +191,7 @@ func (r *report) summary(out io.Writer, seed uint64) {
 	fmt.Fprintf(out, "carried out twice: %d\nother problems: %d\nlost: %d\n", r.repeated, len(r.problems), r.total.lost)
 }
 
-// verdict is an error if anything is wrong, or nothing was tried.
+// verdict returns an error if anything is wrong, or if nothing was tested.
 func (r *report) verdict() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

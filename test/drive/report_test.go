@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// What is counted is what was added, under both headings, and a loss is told with all that is known of it.
+// The counts are those that were added, under both headings, and the report of a loss has everything that is known of it.
 func TestReport(t *testing.T) {
 	var out strings.Builder
 	r := newReport(&out)

@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// restarts restarts every interceptor, over and over, while requests come and streams are open, until there were enough
-// rounds or ctx ends.
+// restarts restarts every interceptor over and over, under requests and open streams, until there are enough rounds or
+// ctx ends.
 func (w *world) restarts(ctx context.Context) error {
 	if err := w.fits(ctx); err != nil {
 		return err
@@ -48,8 +48,8 @@ func (w *world) restarts(ctx context.Context) error {
 	return err
 }
 
-// fits checks that what is open may end before an interceptor that drains cuts it. It may take half of its time-out until
-// new connections stay away.
+// fits checks that the open streams can end before a draining interceptor cuts them. New connections may come for half of
+// the drain time-out.
 func (w *world) fits(ctx context.Context) error {
 	d, err := w.component(ctx, "interceptor")
 	if err != nil {
@@ -69,7 +69,7 @@ func (w *world) fits(ctx context.Context) error {
 	return nil
 }
 
-// round restarts the interceptors and waits until none of those before is left.
+// round restarts the interceptors and waits until all earlier ones are gone.
 func (w *world) round(ctx context.Context) error {
 	d, err := w.component(ctx, "interceptor")
 	if err != nil {
@@ -86,13 +86,13 @@ func (w *world) round(ctx context.Context) error {
 	err = poll(ctx, 5*time.Minute, "the interceptors to be restarted", func() (bool, error) {
 		now, ready, err := w.podsOf(ctx, d)
 		restarted := err == nil && ready == int(*d.Spec.Replicas) && len(now) == ready && disjoint(before, now)
-		return restarted, nil //nolint:nilerr // it is asked again
+		return restarted, nil //nolint:nilerr // asked again
 	})
 	switch {
 	case err == nil:
 		w.report.round(time.Since(begun))
 	case errors.Is(err, context.Canceled), ctx.Err() != nil:
-		return nil // the time is over
+		return nil // time is up
 	}
 	return err
 }

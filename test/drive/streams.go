@@ -16,7 +16,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// open is a stream that is carried for some time and then ends whole, or returns what was wrong.
+// open carries a stream for some time and then ends it in order. It returns what was wrong.
 type open struct {
 	name string
 	run  func(ctx context.Context, host string, rng *rand.Rand, lasts time.Duration) error
@@ -26,7 +26,7 @@ func streams() []open {
 	return []open{{"WebSocket", socket}, {"WebSocket", socket}, {"download", download}, {"download", download}, {"events", events}}
 }
 
-// stream has a stream open all the time, each time a new one, until ctx ends; the last one is carried to its end too.
+// stream keeps a stream open until ctx ends, one after the other. The last one is carried to its end too.
 func (w *world) stream(ctx context.Context, a *app, s open, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		lasts := time.Second + draw(rng, w.options.longest-time.Second)
@@ -39,7 +39,7 @@ func (w *world) stream(ctx context.Context, a *app, s open, rng *rand.Rand) {
 	}
 }
 
-// socket sends messages, each of which has to come back, and closes.
+// socket sends messages, each of which must come back, and closes.
 func socket(ctx context.Context, host string, rng *rand.Rand, lasts time.Duration) error {
 	c, response, err := websocket.Dial(ctx, "ws://"+host+"/ws", nil)
 	if err != nil {
@@ -73,7 +73,7 @@ func socket(ctx context.Context, host string, rng *rand.Rand, lasts time.Duratio
 	return nil
 }
 
-// download takes 24 MiB, as slowly as it takes for them to last, and checks each byte.
+// download takes 24 MiB, at a rate that makes them last, and checks each byte.
 func download(ctx context.Context, host string, _ *rand.Rand, lasts time.Duration) error {
 	const size, part = 24 << 20, 64 << 10
 	response, err := get(ctx, fmt.Sprintf("http://%s/download?bytes=%d", host, size))
@@ -97,7 +97,7 @@ func download(ctx context.Context, host string, _ *rand.Rand, lasts time.Duratio
 	return nil
 }
 
-// events takes as many events as come in the time, ten in a second, and checks that none is missing.
+// events reads ten events a second for the given time, and checks that none is missing.
 func events(ctx context.Context, host string, _ *rand.Rand, lasts time.Duration) error {
 	n := int(lasts / (100 * time.Millisecond))
 	response, err := get(ctx, fmt.Sprintf("http://%s/sse?n=%d", host, n))

@@ -23,8 +23,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 )
 
-// restless is how long an app may stay awake without a request before that is a problem: KEDA may wait for a minute after
-// a restart of its own.
+// restless is how long an app may stay awake without a request before this counts as a problem: after a restart of its
+// own, KEDA may wait for a minute.
 const restless = 3 * time.Minute
 
 // world is a namespace with the apps under test.
@@ -38,7 +38,7 @@ type world struct {
 	stop      context.CancelFunc // of the watches
 }
 
-// newWorld makes the apps, which are opted in, and waits until all of them sleep, which says that all is in place.
+// newWorld makes the apps, which are opted in, and waits until all of them sleep: then everything works.
 func newWorld(ctx context.Context, o options, out io.Writer) (*world, error) {
 	c, err := config.GetConfigWithContext(o.context)
 	if err != nil {
@@ -67,7 +67,7 @@ func newWorld(ctx context.Context, o options, out io.Writer) (*world, error) {
 	return w, nil
 }
 
-// awake says that the app of this number is to stay awake.
+// awake says that the app of this number stays awake.
 func (w *world) awake(i int) bool { return w.options.longest > 0 && i%2 == 0 }
 
 func (w *world) populate(ctx context.Context) error {
@@ -116,8 +116,8 @@ func (w *world) deployment(name string, i int) *appsv1.Deployment {
 			PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
 		}
 	}
-	// Kubernetes tells a pod to stop and everybody else not to send anything there at the same time, so that an app which
-	// closes its port at once resets what has just been sent to it. The remedy that its documentation names is this.
+	// Kubernetes stops a pod and removes it from everybody's endpoints at the same time. An app that closes its port at once
+	// resets the requests that are still sent to it. Kubernetes' documentation recommends this hook.
 	if seconds := int64(w.options.linger / time.Second); seconds > 0 {
 		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: seconds}}}
 	}
@@ -171,7 +171,7 @@ func (w *world) watch(ctx context.Context) error {
 	return nil
 }
 
-// settle waits until the apps sleep for the first time, and until those that are to stay awake are intercepted.
+// settle waits until the apps sleep for the first time, and until those that stay awake are intercepted.
 func (w *world) settle(ctx context.Context) error {
 	limit := time.Now().Add(restless)
 	for i, a := range w.apps {
@@ -191,7 +191,7 @@ func (w *world) settle(ctx context.Context) error {
 func (w *world) intercepted(ctx context.Context, name string, limit time.Time) error {
 	return poll(ctx, time.Until(limit), "the Service "+name+" to be intercepted", func() (bool, error) {
 		s, err := w.client.CoreV1().Services(w.namespace).Get(ctx, name, metav1.GetOptions{})
-		return err == nil && s.Spec.Selector["scale-to-zero/intercepted"] != "", nil //nolint:nilerr // it is asked again
+		return err == nil && s.Spec.Selector["scale-to-zero/intercepted"] != "", nil //nolint:nilerr // asked again
 	})
 }
 
@@ -225,12 +225,12 @@ func (w *world) remove(ctx context.Context) error {
 	return nil
 }
 
-// random returns a source of its own for each part of a run.
+// random returns a random source of its own for each part of a run.
 func (w *world) random(part int) *rand.Rand {
 	return rand.New(rand.NewPCG(w.options.seed, uint64(part)))
 }
 
-// tells prints the progress until ctx ends, and counts what has to be read elsewhere.
+// tells prints the progress until ctx ends, and adds what is counted elsewhere.
 func (w *world) tells(ctx context.Context) {
 	tick := time.NewTicker(15 * time.Second)
 	defer tick.Stop()
@@ -244,7 +244,7 @@ func (w *world) tells(ctx context.Context) {
 	}
 }
 
-// drained waits for everybody and takes over the last counts.
+// drained waits for all parts and adds the last counts.
 func (w *world) drained(everybody *sync.WaitGroup) {
 	everybody.Wait()
 	closed := 0
@@ -254,7 +254,7 @@ func (w *world) drained(everybody *sync.WaitGroup) {
 	w.report.finish(w.ledger.repeated(), closed)
 }
 
-// draw returns a duration below most, or 0 if that is none.
+// draw returns a random duration below most, or 0 if that is 0 or less.
 func draw(rng *rand.Rand, most time.Duration) time.Duration {
 	if most <= 0 {
 		return 0
