@@ -56,8 +56,8 @@ func renameAfter(word, value string, rename func(string) string) string {
 	}
 }
 
-// actionServices returns the Services that the actions of an AWS load balancer forward to. They are backends: the Ingress's
-// spec names the action in their place.
+// actionServices returns the Services that the actions of an AWS load balancer forward to. They are backends too: the
+// Ingress's spec names only the action.
 func actionServices(ingress *networkingv1.Ingress) []string {
 	var services []string
 	for _, key := range slices.Sorted(maps.Keys(ingress.Annotations)) {
@@ -71,8 +71,8 @@ func actionServices(ingress *networkingv1.Ingress) []string {
 	return services
 }
 
-// NamedElsewhere returns the keys of those annotations of an Ingress that seem to name one of its backend Services, and that
-// stay as they are when the backend is exchanged for its alias Service.
+// NamedElsewhere returns the keys of an Ingress's annotations that seem to name one of its backend Services, and that
+// stay unchanged when the alias Service replaces the backend.
 func NamedElsewhere(ingress *networkingv1.Ingress, service string) []string {
 	var keys []string
 	for _, key := range slices.Sorted(maps.Keys(ingress.Annotations)) {
@@ -90,8 +90,8 @@ func NamedElsewhere(ingress *networkingv1.Ingress, service string) []string {
 	return keys
 }
 
-// seemsToName says whether an annotation has the Service's name in a URL or as a name of the cluster's DNS; or, if its key
-// is about a Service, as a word.
+// seemsToName reports whether an annotation contains the Service's name in a URL or as a DNS name of the cluster, or as a
+// word if its key is about Services.
 func seemsToName(key, value, service, namespace string) bool {
 	_, name, _ := strings.Cut(key, "/")
 	about := slices.ContainsFunc([]string{"service", "backend", "upstream"}, func(word string) bool {
@@ -114,14 +114,14 @@ func seemsToName(key, value, service, namespace string) bool {
 	return false
 }
 
-// forIngressControllers says whether an annotation of a Service is one that ingress controllers and meshes read on a backend.
-// The others are instructions to tools that act on the Service itself, as to scrape it, to publish its name, to give it a
-// load balancer or a certificate: these must not act twice.
+// forIngressControllers reports whether ingress controllers and meshes read this annotation of a Service on a backend.
+// Other annotations instruct tools that act on the Service itself: to scrape it, publish its name, or give it a load
+// balancer or a certificate. The alias Service must not have these, or they would act twice.
 func forIngressControllers(key, value string) bool {
 	domain, name, _ := strings.Cut(key, "/")
 	switch domain {
 	case "cloud.google.com", "beta.cloud.google.com", "service.alpha.kubernetes.io": // GKE
-		// Network endpoint groups of a Service itself have names, which can be given once.
+		// The network endpoint groups of a Service have names, and a name can be used only once.
 		return slices.Contains([]string{"backend-config", "app-protocols", "neg"}, name) && !strings.Contains(value, "exposed_ports")
 	case "nginx.org", "nginx.com", "haproxy.org", "konghq.com", "projectcontour.io", "k8s.apisix.apache.org",
 		"config.linkerd.io", "retry.linkerd.io", "timeout.linkerd.io", "balancer.linkerd.io":

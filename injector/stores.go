@@ -11,16 +11,16 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// store is a program that others keep their data in: a database, a cache, a broker or a store of secrets.
+// store is a program in which others keep their data: a database, a cache, a message broker or a store of secrets.
 type store struct {
 	name  string
-	ports []int32  // that it listens on unless told otherwise
-	words []string // that people name such a port with
+	ports []int32  // its default ports
+	words []string // usual names of such a port
 }
 
-// stores are by well-known ports. Left out is what others use more: 9000 (ClickHouse, but also MinIO, SonarQube and
-// Portainer), 8123 (ClickHouse and Home Assistant), 50000 (Db2 and Jenkins' agents), 7000 (Cassandra's peers) and 8080 to
-// 8091 (the consoles of Couchbase and many others).
+// stores are the known stores with their ports. A port that other programs use more often is left out: 9000 (ClickHouse,
+// but also MinIO, SonarQube and Portainer), 8123 (ClickHouse and Home Assistant), 50000 (Db2 and Jenkins' agents), 7000
+// (Cassandra's peers) and 8080 to 8091 (the consoles of Couchbase and many others).
 func stores() []store {
 	return []store{
 		{"PostgreSQL or PgBouncer", []int32{5432, 5433, 6432}, []string{"postgres", "postgresql", "pgsql", "pgbouncer"}},
@@ -60,8 +60,8 @@ func stores() []store {
 	}
 }
 
-// storeOf names the store that a port is one of: by its number or its target's, or else by a word of its name, its
-// target's name or its appProtocol. It is empty for anything else.
+// storeOf returns the name of the store behind a port, or "" if it looks like none. It goes by the port's and the target
+// port's number, and by the words of the port's name, the target port's name and the appProtocol.
 func storeOf(p corev1.ServicePort) string {
 	numbers, words := []int32{p.Port}, storeWords(p.Name)
 	if p.TargetPort.Type == intstr.Int {

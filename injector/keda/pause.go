@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// The annotations by which the owner of a ScaledObject pauses it (KEDA 2.21).
+// The annotations with which the owner of a ScaledObject pauses it (KEDA 2.21).
 const (
 	PausedAnnotation         = "autoscaling.keda.sh/paused"
 	PausedReplicasAnnotation = "autoscaling.keda.sh/paused-replicas"
@@ -18,11 +18,11 @@ const (
 	PausedScaleOutAnnotation = "autoscaling.keda.sh/paused-scale-out"
 )
 
-// Pause is what KEDA does not do for a ScaledObject that is paused.
+// Pause says what KEDA does not do for a paused ScaledObject.
 type Pause struct {
-	// NoWake says that it does not bring the workload up, and NoSleep that it does not put it to sleep.
+	// NoWake says that KEDA does not scale the workload up from zero, and NoSleep that it does not scale it to zero.
 	NoWake, NoSleep bool
-	// By are the annotations that say so, in order.
+	// By has the keys of the annotations that pause it, sorted.
 	By []string
 
 	annotations map[string]string
@@ -44,7 +44,7 @@ func PauseOf(annotations map[string]string) Pause {
 	if value, found := annotations[PausedReplicasAnnotation]; found {
 		p.By = append(p.By, PausedReplicasAnnotation)
 		n, err := strconv.ParseInt(value, 10, 32)
-		p.NoSleep, p.NoWake = true, err != nil || n <= 0 // KEDA brings it to any other count
+		p.NoSleep, p.NoWake = true, err != nil || n <= 0 // KEDA scales it to any other count
 	}
 	if set(PausedAnnotation) {
 		p.NoSleep, p.NoWake = true, p.NoWake || len(p.By) == 1
@@ -55,7 +55,7 @@ func PauseOf(annotations map[string]string) Pause {
 	return p
 }
 
-// String names the annotations with their values.
+// String returns the annotations with their values.
 func (p Pause) String() string {
 	texts := make([]string, len(p.By))
 	for i, key := range p.By {

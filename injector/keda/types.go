@@ -23,7 +23,7 @@ func AddToScheme(s *runtime.Scheme) error {
 	return nil
 }
 
-// Finalizer is the one by which KEDA 2.21 keeps a deleted ScaledObject until it has cleaned up.
+// Finalizer is KEDA 2.21's: a deleted ScaledObject stays until KEDA has cleaned up.
 const Finalizer = "finalizer.keda.sh"
 
 // ScaledObject scales one workload.
@@ -34,8 +34,8 @@ type ScaledObject struct {
 	Spec ScaledObjectSpec `json:"spec"`
 }
 
-// ScaledObjectSpec is how it scales it. Only fields that we set are here: other people's ScaledObjects are read, and
-// never written.
+// ScaledObjectSpec says how it is scaled. It has only the fields that we set: we read the ScaledObjects of others and
+// never write them.
 type ScaledObjectSpec struct {
 	ScaleTargetRef ScaleTarget `json:"scaleTargetRef"`
 	// PollingInterval, CooldownPeriod and InitialCooldownPeriod are seconds.
@@ -54,7 +54,7 @@ type ScaleTarget struct {
 	Name       string `json:"name"`
 }
 
-// TargetKind is the kind, which KEDA takes for Deployment when it is not given.
+// TargetKind is the kind. Like KEDA, it assumes a Deployment if none is given.
 func (t ScaleTarget) TargetKind() string {
 	if t.Kind == "" {
 		return "Deployment"
@@ -62,7 +62,7 @@ func (t ScaleTarget) TargetKind() string {
 	return t.Kind
 }
 
-// Trigger is what it scales by.
+// Trigger says what to scale by.
 type Trigger struct {
 	Type       string            `json:"type"`
 	Name       string            `json:"name,omitempty"`
