@@ -83,6 +83,7 @@ func build(t *testing.T) string {
 }
 
 func (r run) suite(t *testing.T, tools string, through bool) {
+	t.Helper()
 	counts := t.TempDir()
 	args := []string{"-v", "--mode", r.mode, "--conf", filepath.Join("testdata", r.config)}
 	for _, pattern := range r.failing {

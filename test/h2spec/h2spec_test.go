@@ -58,6 +58,7 @@ func TestH2Spec(t *testing.T) {
 
 // run runs the cases of a group and of those within it.
 func run(t *testing.T, port int, group *spec.TestGroup, seen map[string]bool) {
+	t.Helper()
 	for i, tc := range append(append([]*spec.TestCase(nil), group.Tests...), group.StrictTests...) {
 		id := fmt.Sprintf("%s/%d", group.ID(), i+1)
 		seen[id] = true
