@@ -256,7 +256,7 @@ func TestStartDelay(t *testing.T) {
 	})
 }
 
-// A request that is under way when the server is told to stop is answered; one that never ends is ended.
+// When the server is told to stop, it answers a request in flight. One that never ends is cut.
 func TestDrain(t *testing.T) {
 	s, err := newServer("web-1")
 	if err != nil {
@@ -278,7 +278,7 @@ func TestDrain(t *testing.T) {
 		}()
 	}
 	for deadline := time.Now().Add(5 * time.Second); s.requests.Load() < 2 && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond) //nolint:forbidigo // there is nothing to wait on in another goroutine's socket
+		time.Sleep(time.Millisecond) //nolint:forbidigo // a goroutine that blocks on a socket gives no sign
 	}
 	stop()
 	for range 2 {

@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-// shown is how much of a body an answer holds.
+// shown is how many bytes of a body an answer shows.
 const shown = 1 << 10
 
 type getOptions struct {
@@ -38,7 +38,7 @@ type getOptions struct {
 	url         string
 }
 
-// header is a flag that may be given many times.
+// header is a flag that may be repeated.
 type header http.Header
 
 func (h header) String() string { return fmt.Sprint(map[string][]string(h)) }
@@ -99,7 +99,7 @@ func (o getOptions) transport() (*http.Transport, error) {
 	return t, nil
 }
 
-// body returns what to send, for one request.
+// body returns the body of one request.
 func (o getOptions) body() io.Reader {
 	if o.bytes == 0 {
 		return strings.NewReader(o.data)
@@ -107,19 +107,19 @@ func (o getOptions) body() io.Reader {
 	return io.LimitReader(rand.NewChaCha8([32]byte{}), o.bytes)
 }
 
-// answer is what came back.
+// answer is the answer to one request, as get prints it.
 type answer struct {
 	Status      int     `json:"status,omitempty"`
-	Body        string  `json:"body,omitempty"` // its first bytes
+	Body        string  `json:"body,omitempty"` // the body's first bytes
 	Bytes       int64   `json:"bytes"`
-	SHA256      string  `json:"sha256,omitempty"` // of all of it
+	SHA256      string  `json:"sha256,omitempty"` // of the whole body
 	Held        string  `json:"held,omitempty"`   // the header Scale-To-Zero-Held
 	Ms          float64 `json:"ms"`
 	FirstByteMs float64 `json:"firstByteMs,omitempty"`
 	Error       string  `json:"error,omitempty"`
 }
 
-// get prints an answer for each request, and fails if any got none or only a part of one.
+// get prints an answer for each request, and fails if a request got none or only a part of one.
 func get(ctx context.Context, o getOptions, stdout io.Writer) error {
 	transport, err := o.transport()
 	if err != nil {
@@ -179,7 +179,7 @@ func request(ctx context.Context, client *http.Client, o getOptions) answer {
 		r.Host = r.Header.Get("Host")
 		response, err := client.Do(r)
 		if err != nil {
-			return err // it names method and URL
+			return err // it has the method and the URL
 		}
 		defer func() { _ = response.Body.Close() }()
 		a.Status, a.Held = response.StatusCode, response.Header.Get("Scale-To-Zero-Held")
@@ -197,7 +197,7 @@ func request(ctx context.Context, client *http.Client, o getOptions) answer {
 	return a
 }
 
-// limited passes on as much as it may and drops the rest.
+// limited writes up to its limit and drops the rest.
 type limited struct {
 	to   io.Writer
 	left int

@@ -29,7 +29,7 @@ import (
 //go:embed page.html
 var pageSource string
 
-// drain is how long the requests that are under way may take to end after SIGTERM.
+// drain is how long requests in flight may take to end after SIGTERM.
 const drain = 30 * time.Second
 
 type server struct {
@@ -37,7 +37,7 @@ type server struct {
 	page     *template.Template
 	started  time.Time
 	requests atomic.Int64
-	ledger   string // URL that is told which requests of /once/ have come, or empty
+	ledger   string // URL of the ledger for requests of /once/, or empty
 	exit     func(code int)
 }
 
@@ -49,7 +49,7 @@ func newServer(name string) (*server, error) {
 	return &server{name: name, page: page, started: time.Now(), exit: os.Exit}, nil
 }
 
-// serve starts as slowly as it is told to, and ends when ctx does and all requests have.
+// serve starts after the configured delay, and ends when ctx and all requests have ended.
 func serve(ctx context.Context, env func(string) string, stderr io.Writer) error {
 	delay, err := time.ParseDuration(cmp.Or(env("START_DELAY"), "0s"))
 	if err != nil {
@@ -86,7 +86,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	protocols.SetUnencryptedHTTP2(true)
 	h := &http.Server{
 		Handler: s.handler(), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		// WebSockets and streams end by it; other requests do not look.
+		// It ends WebSockets and streams; other requests do not use it.
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	failed := make(chan error, 1)
@@ -174,7 +174,7 @@ func (s *server) echo(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// note tells the ledger, which outlives the pods, that a request has come that must not come twice. The ledger refuses one
+// note reports a request that must not come twice to the ledger, which outlives the pods. The ledger refuses a request
 // that it knows already.
 func (s *server) note(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, drain)
@@ -210,7 +210,7 @@ func (s *server) slow(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "want for=DURATION, as in for=2s", http.StatusBadRequest)
 		return
 	}
-	// Not the request's context: that ends at SIGTERM, and a request that is under way is to be answered.
+	// Not the request's context: SIGTERM ends that, and a request in flight must be answered.
 	time.Sleep(pause) //nolint:forbidigo // it is what was asked for
 	_, _ = fmt.Fprintf(w, "%s took %s\n", s.name, pause)
 }
@@ -241,7 +241,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 func (s *server) socket(w http.ResponseWriter, r *http.Request) {
 	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // any origin: it only echoes
 	if err != nil {
-		return // Accept has answered
+		return // Accept has answered already
 	}
 	defer func() { _ = c.CloseNow() }()
 	for {
@@ -266,7 +266,7 @@ func (s *server) download(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.CopyN(w, &pattern{}, n)
 }
 
-// pattern is a reader of the alphabet over and over, so that each byte can be checked by where it is.
+// pattern reads the alphabet over and over, so that each byte can be checked by its offset.
 type pattern struct{ next int }
 
 func (a *pattern) Read(p []byte) (int, error) {

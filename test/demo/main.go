@@ -99,7 +99,7 @@ func run(ctx context.Context, args []string) int {
 	return 1
 }
 
-// checkMachine says in one line what the cluster's program would say later.
+// checkMachine reports in one line what the cluster's program would report later.
 func checkMachine(own bool) error {
 	if _, err := os.Stat("test/cluster/go.mod"); err != nil {
 		return errors.New("run it from the repository's root: go run ./test/demo")
@@ -136,7 +136,7 @@ func demo(ctx context.Context, n *narrator, own, load string) error {
 		}
 		return err
 	}
-	if err != nil && ctx.Err() == nil { // soon they are gone
+	if err != nil && ctx.Err() == nil { // they end soon
 		if events, err := p.cluster.kubectl(ctx, "events", "-n", appNamespace); err == nil {
 			n.blank()
 			n.command("kubectl", "events", "-n", appNamespace)

@@ -72,7 +72,7 @@ func (n *narrator) heading(text string) {
 	n.blank()
 }
 
-// inChapter says in an error under which heading it came.
+// inChapter adds to an error the heading under which it came.
 func (n *narrator) inChapter(err error) error {
 	if err == nil || n.chapter == "" {
 		return err
@@ -192,7 +192,8 @@ func wrapCommand(args []string, width int) []string {
 	return fill(chunks, width-len("    \\"), ` \`)
 }
 
-// fill puts as many chunks on each line as fit, and mark at the end of every line but the last. It returns at least one line.
+// fill puts as many chunks on each line as fit, and mark at the end of every line but the last. It returns at least one
+// line.
 func fill(chunks []string, width int, mark string) []string {
 	lines := []string{""}
 	for _, chunk := range chunks {

@@ -22,7 +22,7 @@ func TestWrap(t *testing.T) {
 	}{
 		{"", []string{""}},
 		{"one two", []string{"one two"}},
-		{"one  two", []string{"one  two"}}, // it fits, and stays
+		{"one  two", []string{"one  two"}}, // it fits, and is unchanged
 		{"one two three", []string{"one two", "three"}},
 		{"one twotwotwotwo three", []string{"one", "twotwotwotwo", "three"}},
 		{"äöü äöü äöü", []string{"äöü äöü", "äöü"}},

@@ -210,7 +210,7 @@ func reasons(events []event) []string {
 	return names
 }
 
-// added returns what is only in after, and what is only in before.
+// added returns the items of after that before lacks, and those of before that after lacks.
 func added(before, after []string) (more, fewer []string) {
 	for _, a := range after {
 		if !slices.Contains(before, a) {

@@ -21,7 +21,7 @@ const podsAwake = `{"items": [
    "status": {"podIP": "10.0.0.9"}}
 ]}`
 
-// objects returns what kubectl answers, with the Service's selector and the endpoints that are given.
+// objects returns kubectl's output, with the given selector of the Service and the given endpoints.
 func objects(selector, endpoints string) string {
 	return `{"items": [
   {"kind": "Deployment", "metadata": {"name": "airflow-webserver"}, "spec": {"replicas": 1}},

@@ -37,8 +37,8 @@ func TestLoader(t *testing.T) {
 	}
 }
 
-// fakeKubectl answers with the content of a file named after its first words that are no flags, and writes down what it
-// is told.
+// fakeKubectl answers with the content of the file that is named after its first words other than flags. It records its
+// arguments.
 func fakeKubectl(t *testing.T, answers map[string]string) (calls func() []string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -66,7 +66,7 @@ if [ -e "$1 $2 $3" ]; then cat "$1 $2 $3"; elif [ -e "$1 $2" ]; then cat "$1 $2"
 	}
 }
 
-// The demo touches nothing that it has not made.
+// The demo changes nothing that it has not created.
 func TestClaim(t *testing.T) {
 	theirs := `{"metadata": {"name": "scale-to-zero", "labels": {"team": "a"}}}`
 	made := `{"metadata": {"name": "scale-to-zero", "labels": {"scale-to-zero-demo": "true"}}}`
@@ -118,7 +118,7 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
-// What the manifest names is in the archive, under its own digest.
+// The archive has what its manifest names, under its digest.
 func TestWriteImage(t *testing.T) {
 	dir := t.TempDir()
 	binary, file := filepath.Join(dir, "app"), filepath.Join(dir, "app.tar")

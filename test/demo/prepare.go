@@ -24,7 +24,7 @@ const (
 // preparation is everything before the story: a cluster, scale-to-zero, and an app.
 type preparation struct {
 	narrator      *narrator
-	context, load string // of the viewer's own cluster, if that is to be used
+	context, load string // of the viewer's own cluster, if the demo uses one
 
 	cluster     cluster
 	tag, appTag string // of the images
@@ -178,7 +178,7 @@ func (p *preparation) app(ctx context.Context) error {
 		"--set-string", "webserver.service.annotations.scale-to-zero/cooldown="+cooldown, "--wait", "--timeout", "2m")
 }
 
-// install runs Helm, and says how long it took until everything was ready.
+// install runs Helm, and prints how long it took until everything was ready.
 func (p *preparation) install(ctx context.Context, args ...string) error {
 	p.narrator.command(append([]string{"helm"}, args...)...)
 	began := time.Now()

@@ -191,7 +191,7 @@ func (s *story) sleep(ctx context.Context) error {
 	return nil
 }
 
-// asleep waits until the app has no pod, and shows that. Since says what happened at quietSince.
+// asleep waits until the app has no pod, and shows that. Since names the event at quietSince.
 func (s *story) asleep(ctx context.Context, since string) error {
 	n := s.narrator
 	_, err := n.await(ctx, condition{
@@ -309,7 +309,7 @@ func (s *story) allEvents(ctx context.Context) error {
 	return s.events(ctx, "Injected", "Asleep", "WakeRequested", "Awake", "Asleep")
 }
 
-// events shows the events on the Service, once those that are due exist.
+// events shows the events on the Service, once the expected ones are there.
 func (s *story) events(ctx context.Context, due ...string) error {
 	n := s.narrator
 	args := []string{"events", "-n", appNamespace, "--for", "service/" + webserver}
