@@ -25,7 +25,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// warnings are what the API server warns of.
+// warnings collects the API server's warnings.
 type warnings struct {
 	mu   sync.Mutex // protects text
 	text []string
@@ -37,7 +37,7 @@ func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 	w.text = append(w.text, text)
 }
 
-// take returns them, and forgets them.
+// take returns the warnings and forgets them.
 func (w *warnings) take() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -45,7 +45,7 @@ func (w *warnings) take() string {
 	return strings.Join(w.text, "\n")
 }
 
-// warned returns a client that keeps the API server's warnings.
+// warned returns a client that collects the API server's warnings.
 func warned(t *testing.T) (client.Client, *warnings) {
 	t.Helper()
 	w := &warnings{}
@@ -58,12 +58,12 @@ func warned(t *testing.T) (client.Client, *warnings) {
 	return c, w
 }
 
-// TestReplicasByHand: a count that the guard does not take is warned of, where a person has written it.
+// TestReplicasByHand: whoever writes a count that the guard does not accept gets a warning.
 func TestReplicasByHand(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	a.sleeps()
 	c, w := warned(t)
 	const kept = "Deployment/web keeps 0 replicas: "
@@ -105,11 +105,11 @@ func TestReplicasByHand(t *testing.T) {
 	if n := a.replicas(); n != 1 {
 		t.Errorf("kubectl scale: %d replicas", n)
 	}
-	// The interceptors know of a start for which nobody waits by this alone.
+	// Nobody waits for this start; the interceptors learn of it from the progress alone.
 	a.progress("it starts", at(api.StageScheduling))
 }
 
-// stopped is a clock that a test moves forward. That no two times are the same keeps the names of events apart.
+// stopped is a clock that only a test moves. No two times are the same, so events get different names.
 type stopped struct {
 	start time.Time
 	ahead atomic.Int64
@@ -120,15 +120,15 @@ func (c *stopped) now() time.Time {
 }
 func (c *stopped) forward(d time.Duration) { c.ahead.Add(int64(d)) }
 
-// TestScaledToZeroByHand is told as what it is, where the API server records who did it, and where the interceptors know
-// better. It is not recorded for the scale subresource, whose object leaves a count of zero out.
+// TestScaledToZeroByHand: the event says that the workload was scaled by hand, where the API server records who did it or
+// the interceptors know better. There is no record for the scale subresource, whose object leaves a count of zero out.
 func TestScaledToZeroByHand(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	counts, c := &counts{}, &stopped{start: time.Now()}
 	control := planeOptions{interceptors: &interceptors{}, counts: counts, now: c.now}
 	p := start(t, control)
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	c.forward(time.Hour)
 	awake := 0
 	again := func() {
@@ -189,13 +189,13 @@ func TestScaledToZeroByHand(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	start(t, control) // which does not know for how long it has been awake
+	start(t, control) // the new controller does not know for how long it has been awake
 	eventually(t, "it has seen the workload", a.scaled)
 	asleep("kubectl", use(0, 50*time.Second),
 		"was scaled to zero, not for lack of requests: it had been idle for less than 51s, and sleeps after 5m. "+wakes)
 }
 
-// TestAsleepWithoutKEDA tells what the controller does itself from what is done by hand.
+// TestAsleepWithoutKEDA distinguishes the controller's own scaling from scaling by hand.
 func TestAsleepWithoutKEDA(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	withoutKEDA(t)
@@ -206,7 +206,7 @@ func TestAsleepWithoutKEDA(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.label(`"true"`)
-	a.followTakeover()
+	a.followInjection()
 	a.told("Service", "web", "Injected: ")
 	counts.setUse(&injector.Use{Idle: 2 * time.Second, Counted: time.Hour})
 	c.forward(time.Hour)
@@ -226,13 +226,13 @@ func TestAsleepWithoutKEDA(t *testing.T) {
 		"To keep it there, opt it out first (label scale-to-zero=false)\n")
 }
 
-// TestNeverAwake: what was never ready has not been awake.
+// TestNeverAwake: a workload that was never ready has not been awake.
 func TestNeverAwake(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	c := &clock{}
 	start(t, planeOptions{interceptors: &interceptors{}, now: c.now})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	a.sleeps()
 	a.scaledSeen(1)
 	a.pod("web-1-a", replicaSet(), corev1.PodStatus{})
@@ -245,7 +245,7 @@ func TestNeverAwake(t *testing.T) {
 	}
 }
 
-// TestSlowStartWithoutKEDA is given its time by the controller, unless it cannot succeed.
+// TestSlowStartWithoutKEDA: the controller lets a start take its time, unless it cannot succeed.
 func TestSlowStartWithoutKEDA(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	withoutKEDA(t)
@@ -256,7 +256,7 @@ func TestSlowStartWithoutKEDA(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.label(`"true"`)
-	a.followTakeover()
+	a.followInjection()
 	a.scaleAs(injector.ManagedBy, 0)
 	a.told("Deployment", "web", "Asleep: ")
 	a.ready(0)
@@ -276,12 +276,13 @@ func TestSlowStartWithoutKEDA(t *testing.T) {
 	a.has(0)
 }
 
-// TestPaused: what the owner of the ScaledObject pauses by KEDA's annotations, nobody wakes, and an event tells how it ends.
+// TestPaused: nothing wakes a workload that the owner of the ScaledObject has paused with KEDA's annotations, and an
+// event says how to end the pause.
 func TestPaused(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	p := start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	annotate := func(key, value string) {
 		t.Helper()
 		so := &keda.ScaledObject{}
@@ -329,12 +330,13 @@ func TestPaused(t *testing.T) {
 	a.has(1)
 }
 
-// TestScaledObjectIsOurs: who changes it is warned, and an event says once that it was undone; what is not ours stays.
+// TestScaledObjectIsOurs: whoever changes our ScaledObject gets a warning, and one event says that the change was undone.
+// Fields that are not ours stay.
 func TestScaledObjectIsOurs(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	c, w := warned(t)
 	cron := keda.Trigger{
 		Type: "cron", Metadata: map[string]string{"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "1"},
@@ -393,7 +395,7 @@ func TestScaledObjectIsOurs(t *testing.T) {
 	}
 }
 
-// TestNotReadyAddresses: pods that take requests before they are ready go on doing so, and are awake.
+// TestNotReadyAddresses: pods that take requests before they are ready go on doing so, and count as awake.
 func TestNotReadyAddresses(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -418,7 +420,7 @@ func TestNotReadyAddresses(t *testing.T) {
 	if err := a.intercepted(); err == nil {
 		t.Error("it is intercepted before its pods are known")
 	}
-	a.followTakeover()
+	a.followInjection()
 	a.scale(0)
 	a.told("Service", "web", "Asleep: Deployment/web was scaled to zero after ")
 	a.directSlice(false)
@@ -438,5 +440,5 @@ func TestNotReadyAddresses(t *testing.T) {
 	a.label("null")
 	a.ready(1)
 	a.nativeSlice(true)
-	eventually(t, "it is given back", func() error { return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{}) })
+	eventually(t, "it is restored", func() error { return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{}) })
 }

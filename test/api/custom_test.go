@@ -26,7 +26,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-// galleries is a kind of somebody else's, with a scale subresource.
+// galleries is a third party's kind, with a scale subresource.
 func galleries() *apiextensionsv1.CustomResourceDefinition {
 	return &apiextensionsv1.CustomResourceDefinition{
 		ObjectMeta: metav1.ObjectMeta{Name: "galleries.example.com"},
@@ -47,7 +47,7 @@ func galleries() *apiextensionsv1.CustomResourceDefinition {
 	}
 }
 
-// gallery makes one, named web.
+// gallery makes a Gallery named web.
 func (a *app) gallery(replicas int64) *unstructured.Unstructured {
 	a.t.Helper()
 	g := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": replicas}}}
@@ -70,7 +70,7 @@ func (a *app) scaleGallery(gallery *unstructured.Unstructured, replicas int64) {
 	}
 }
 
-// galleryHas says that it is to have another number of replicas, if it is.
+// galleryHas returns nil once the Gallery has that replica count.
 func (a *app) galleryHas(gallery *unstructured.Unstructured, replicas int64) error {
 	a.t.Helper()
 	a.get("web", gallery)
@@ -80,7 +80,7 @@ func (a *app) galleryHas(gallery *unstructured.Unstructured, replicas int64) err
 	return nil
 }
 
-// TestCustomResource takes a Service over whose pods belong to a kind that nobody here knows.
+// TestCustomResource injects a Service whose pods belong to a kind that nothing here knows.
 func TestCustomResource(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -98,7 +98,7 @@ func TestCustomResource(t *testing.T) {
 		t.Fatal(err)
 	}
 	gallery := a.gallery(3)
-	a.followTakeover()
+	a.followInjection()
 	so := &keda.ScaledObject{}
 	eventually(t, "the ScaledObject is made", func() error {
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-gallery"}, so)
@@ -129,7 +129,7 @@ func TestCustomResource(t *testing.T) {
 	})
 }
 
-// user returns who may do everything that the rules allow.
+// user returns a user who may do everything that the rules allow.
 func user(t *testing.T, name string, rules ...rbacv1.PolicyRule) *rest.Config {
 	t.Helper()
 	u, err := env.AddUser(envtest.User{Name: name}, nil)
@@ -161,8 +161,8 @@ func allow(t *testing.T, user, name string, rules ...rbacv1.PolicyRule) *rbacv1.
 	return role
 }
 
-// TestWorkloadForbidden: an app that sleeps stays injected, and wakes, while its kind may not be read; it is not given
-// back before it may be again.
+// TestWorkloadForbidden: while the controller may not read a sleeping app's kind, the app stays injected and still wakes.
+// It is restored only once the kind can be read again.
 func TestWorkloadForbidden(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	crd := envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{galleries()}}
@@ -198,7 +198,7 @@ func TestWorkloadForbidden(t *testing.T) {
 		`"scale-to-zero/hold-timeout":"1s"}}}`); err != nil {
 		t.Fatal(err)
 	}
-	a.followTakeover()
+	a.followInjection()
 	scaled := func() error {
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-gallery"}, &keda.ScaledObject{})
 	}
@@ -215,7 +215,7 @@ func TestWorkloadForbidden(t *testing.T) {
 			"WorkloadForbidden: This Service stays redirected as it is: scale-to-zero may not read and scale galleries.example.com") != 1 {
 			return fmt.Errorf("events: %q", got)
 		}
-		// Anything that has the Service looked at; the role's end takes the API server a moment.
+		// This makes the controller look at the Service; the API server takes a moment to end the role.
 		return a.patch(fmt.Sprintf(`{"metadata":{"annotations":{"touched":%q}}}`, time.Now()))
 	})
 	listInterceptors(t, "198.18.0.3")
@@ -242,7 +242,7 @@ func TestWorkloadForbidden(t *testing.T) {
 
 	allow(t, "controllers", "custom-workloads-again", custom)
 	eventually(t, "the old replica count is back", func() error { return a.galleryHas(gallery, 2) })
-	// Nothing is held for it any more, so that nobody waits for its pods.
+	// No request is held for it any more, so nothing waits for its pods.
 	eventually(t, "nothing of ours is left", func() error {
 		return errors.Join(a.gone("web-gallery", &keda.ScaledObject{}), a.nothingLeft())
 	})

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestNamespaceTakesWhatVisitorsReach: a Namespace's opt-in takes a Service when an Ingress exposes it, and restores it
+// TestNamespaceTakesWhatVisitorsReach: a Namespace's opt-in injects a Service when an Ingress exposes it, and restores it
 // when none does any more.
 func TestNamespaceTakesWhatVisitorsReach(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
@@ -34,7 +34,7 @@ func TestNamespaceTakesWhatVisitorsReach(t *testing.T) {
 		t.Errorf("the event is %v: its namespace is opted in, not this Service in particular", got)
 	}
 	front := a.ingress("front")
-	a.followTakeover()
+	a.followInjection()
 	if err := kube.Delete(t.Context(), front); err != nil {
 		t.Fatal(err)
 	}
@@ -42,19 +42,19 @@ func TestNamespaceTakesWhatVisitorsReach(t *testing.T) {
 	if err := a.patchNamespace(`{"metadata":{"annotations":{"scale-to-zero/internal-services":"true"}}}`); err != nil {
 		t.Fatal(err)
 	}
-	a.followTakeover()
+	a.followInjection()
 	if err := a.patchNamespace(`{"metadata":{"annotations":{"scale-to-zero/internal-services":null}}}`); err != nil {
 		t.Fatal(err)
 	}
 	a.given("when internal Services are not opted in any more")
-	// Another Service of the same pods is reached.
+	// Another Service of the same pods is exposed.
 	public := a.service()
 	public.Name, public.Spec.Type = "public", corev1.ServiceTypeLoadBalancer
 	create(t, public)
-	a.followTakeover()
+	a.followInjection()
 }
 
-// given waits until the Service is given back.
+// given waits until the Service is restored.
 func (a *app) given(when string) {
 	a.t.Helper()
 	eventually(a.t, "the sentinel goes "+when, func() error {
@@ -71,7 +71,7 @@ func (a *app) given(when string) {
 	}
 }
 
-// TestGatewayRoutes: the Gateway API may be installed while the controllers run. A route exposes a Service as an
+// TestGatewayRoutes: the Gateway API may be installed while the controllers run. An HTTPRoute exposes a Service as an
 // Ingress does.
 func TestGatewayRoutes(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
@@ -88,9 +88,9 @@ func TestGatewayRoutes(t *testing.T) {
 		"spec": map[string]any{"rules": []any{map[string]any{"backendRefs": []any{map[string]any{"name": "web", "port": int64(80)}}}}},
 	}}
 	eventually(t, "the API server takes routes", func() error { return kube.Create(t.Context(), route.DeepCopy()) })
-	a.followTakeover()
+	a.followInjection()
 	p.stop()
-	// A controller that starts knows the routes before it judges anything.
+	// A controller that starts reads the HTTPRoutes before it decides anything.
 	start(t, planeOptions{interceptors: &interceptors{}})
 	other := a.service()
 	other.Name = "other"
@@ -107,7 +107,7 @@ func TestGatewayRoutes(t *testing.T) {
 	a.given("when its route is gone")
 }
 
-// routesCRD is the least of a CRD of the Gateway API that a server needs to store routes.
+// routesCRD is the smallest CRD of the Gateway API with which a server stores routes.
 func routesCRD(kind, plural, version string) *apiextensionsv1.CustomResourceDefinition {
 	return &apiextensionsv1.CustomResourceDefinition{
 		ObjectMeta: metav1.ObjectMeta{

@@ -21,7 +21,7 @@ func (a *app) dualStack() {
 	}
 }
 
-// publishes says how the route slice of an IP family differs from n interceptors.
+// publishes reports how the route slice of an IP family differs from n interceptors.
 func (a *app) publishes(family string, n int) func() error {
 	return func() error {
 		s := &discoveryv1.EndpointSlice{}
@@ -33,7 +33,7 @@ func (a *app) publishes(family string, n int) func() error {
 	}
 }
 
-// TestEachFamilyHasInterceptors: nobody's way to the pods is taken away for interceptors that he cannot reach.
+// TestEachFamilyHasInterceptors: no client loses its way to the pods for interceptors that it cannot reach.
 func TestEachFamilyHasInterceptors(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -54,7 +54,7 @@ func TestEachFamilyHasInterceptors(t *testing.T) {
 		t.Errorf("the pods are listed for %v", direct.Spec.IPFamilies)
 	}
 	listFamily(t, discoveryv1.AddressTypeIPv6, "fd00::2")
-	a.followTakeover()
+	a.followInjection()
 	for _, family := range []string{"ipv4", "ipv6"} {
 		if err := a.publishes(family, 1)(); err != nil {
 			t.Error(err)
@@ -62,14 +62,14 @@ func TestEachFamilyHasInterceptors(t *testing.T) {
 	}
 }
 
-// TestFamilyLost: a Service that is injected stays so for the clients that reach interceptors.
+// TestFamilyLost: an injected Service stays injected for the clients that can reach interceptors.
 func TestFamilyLost(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	listFamily(t, discoveryv1.AddressTypeIPv6, "fd00::2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
 	a.dualStack()
-	a.takenOver()
+	a.injected()
 	listFamily(t, discoveryv1.AddressTypeIPv6)
 	a.told("Service", "web", "NoInterceptor: No interceptor of scale-to-zero can be reached over IPv6")
 	if err := a.publishes("ipv4", 1)(); err != nil || !injector.Intercepted(a.live()) {

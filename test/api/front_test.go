@@ -26,7 +26,7 @@ func (a *app) frontIngress() *networkingv1.Ingress {
 	}
 }
 
-// toldOnce waits for an event, and says whether there is only one of its reason.
+// toldOnce waits for an event, and reports whether it is the only one with its reason.
 func (a *app) toldOnce(reason, text string) {
 	a.t.Helper()
 	a.told("Service", "web", text)
@@ -35,8 +35,8 @@ func (a *app) toldOnce(reason, text string) {
 	}
 }
 
-// What a proxy in front asks for and no longer gets is said once, a controller that starts again included; so is what becomes of
-// the client's address.
+// One event each says which setting of a proxy in front no longer has an effect, and what becomes of the client's
+// address. A restarted controller does not repeat them.
 func TestFrontIsWarned(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	plane := planeOptions{interceptors: &interceptors{}}
@@ -47,7 +47,7 @@ func TestFrontIsWarned(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.label(`"true"`)
-	a.takenOver()
+	a.injected()
 	a.toldOnce("AffinityLost", "Ingress front (nginx.ingress.kubernetes.io/affinity: cookie) keeps each client at one endpoint")
 	a.toldOnce("ClientAddress", `set annotation scale-to-zero/proxy-protocol: "2"`)
 	p.stop()
@@ -66,7 +66,7 @@ func TestFrontIsWarned(t *testing.T) {
 	a.told("Service", "web", "On port 80 pods are sent it in a PROXY header")
 }
 
-// Settings that cannot be used are denied with what can.
+// A setting that cannot be used is denied, and the denial names one that can.
 func TestBadFrontSettingsAreDenied(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})

@@ -14,13 +14,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// TestWorkloadDeletedWhileAsleep: what is held for it is told at once, also while the alias Service lingers.
+// TestWorkloadDeletedWhileAsleep: held requests fail at once, also while the alias Service lingers.
 func TestWorkloadDeletedWhileAsleep(t *testing.T) {
 	t.Run("Service", func(t *testing.T) {
 		listInterceptors(t, "198.18.0.2")
 		start(t, planeOptions{interceptors: &interceptors{}})
 		a := newApp(t, 1)
-		a.takenOver()
+		a.injected()
 		a.scale(0)
 		if err := kube.Delete(t.Context(), a.deployment("web", 1)); err != nil {
 			t.Fatal(err)
@@ -51,7 +51,7 @@ func TestWorkloadDeletedWhileAsleep(t *testing.T) {
 	})
 }
 
-// lessons are Learned that the test teaches.
+// lessons are Learned that the test sets.
 type lessons chan []int32
 
 func (l lessons) Follow(ctx context.Context, serverFirst func([]int32)) error {
@@ -65,8 +65,8 @@ func (l lessons) Follow(ctx context.Context, serverFirst func([]int32)) error {
 	}
 }
 
-// TestServerFirstIsKept: what the interceptors have learned about a port is in the route slice, and stays there when another
-// controller takes over.
+// TestServerFirstIsKept: the route slice has what the interceptors have learned about a port, and keeps it when another
+// controller becomes the leader.
 func TestServerFirstIsKept(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	l := make(lessons)
@@ -75,7 +75,7 @@ func TestServerFirstIsKept(t *testing.T) {
 	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/protocol":"auto"}}}`); err != nil {
 		t.Fatal(err)
 	}
-	a.takenOver()
+	a.injected()
 	_, routes := a.routeSlice()
 	if routes.Ports[0].ServerFirst || routes.Reach == nil || len(routes.Reach.Inside) == 0 {
 		t.Errorf("routes %+v", routes)

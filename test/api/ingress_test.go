@@ -19,7 +19,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// ingress makes an Ingress that leads to Service web by the port's name and by its number, and to another.
+// ingress makes an Ingress with three backends: Service web by the port's name and by its number, and another.
 func (a *app) ingress(name string) *networkingv1.Ingress {
 	a.t.Helper()
 	backend := func(service string, port networkingv1.ServiceBackendPort) networkingv1.IngressBackend {
@@ -65,7 +65,7 @@ func (a *app) backendsOf(name string) []string {
 	return now
 }
 
-// led waits until an Ingress leads to the backends named.
+// led waits until an Ingress has these backends.
 func (a *app) led(name string, want ...string) {
 	a.t.Helper()
 	eventually(a.t, "Ingress "+name+" is led", func() error {
@@ -122,7 +122,7 @@ func TestIngress(t *testing.T) {
 		return nil
 	})
 
-	// Its author edits it, in the names that they know, as a chart's replace does.
+	// Its author edits it, with the original names, as a chart's replace does.
 	edited := &networkingv1.Ingress{}
 	a.get("front", edited)
 	edited.Spec = *before.Spec.DeepCopy()
@@ -135,7 +135,7 @@ func TestIngress(t *testing.T) {
 		t.Errorf("after an edit it leads to %v", got)
 	}
 
-	// It sleeps, and is given back by the first of the two: the other keeps it.
+	// It sleeps, and the first of the two restores it: the other keeps it.
 	a.scale(0)
 	a.patchIngress("front", unlabel)
 	if got := a.backendsOf("front"); !slices.Equal(got, []string{"other", "web-scale-to-zero"}) {
@@ -179,7 +179,7 @@ func TestIngressAndService(t *testing.T) {
 	a.patchIngress("front", label)
 	a.directMade()
 	a.led("front", "other", "web-scale-to-zero")
-	a.takenOver()
+	a.injected()
 	a.led("front", "other", "web")
 	eventually(t, "the alias goes", func() error { return a.gone("web-scale-to-zero", &corev1.Service{}) })
 	if err := a.intercepted(); err != nil {
@@ -190,7 +190,7 @@ func TestIngressAndService(t *testing.T) {
 	}
 	a.label("null")
 	a.led("front", "other", "web-scale-to-zero")
-	eventually(t, "the Service is given back", func() error {
+	eventually(t, "the Service is restored", func() error {
 		if a.intercepted() == nil {
 			return fmt.Errorf("selector %v", a.live().Spec.Selector)
 		}
@@ -199,11 +199,12 @@ func TestIngressAndService(t *testing.T) {
 	a.nativeSlice(true)
 	eventually(t, "its route slice goes", func() error { return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{}) })
 	if err := a.scaled(); err != nil {
-		t.Errorf("the workload was given back: %v", err)
+		t.Errorf("the workload was restored: %v", err)
 	}
 }
 
-// TestIngressStrippedWithoutAdmission: names of ours that are left without the annotation are found and put back.
+// TestIngressStrippedWithoutAdmission: an Ingress that has our backends without the annotation is found, and its own
+// backends are restored.
 func TestIngressStrippedWithoutAdmission(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	p := start(t, planeOptions{interceptors: &interceptors{}})

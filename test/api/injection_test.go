@@ -22,7 +22,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-func TestTakeover(t *testing.T) {
+func TestInjection(t *testing.T) {
 	fake := &interceptors{deaf: true}
 	listInterceptors(t, "198.18.0.2", "198.18.0.3")
 	start(t, planeOptions{interceptors: fake})
@@ -77,7 +77,7 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
-// TestReapply writes an intercepted Service in every way that charts are written.
+// TestReapply writes an injected Service in every way in which charts are applied.
 func TestReapply(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -94,7 +94,7 @@ func TestReapply(t *testing.T) {
 	if err := apply(); err != nil {
 		t.Fatal(err)
 	}
-	a.takenOver()
+	a.injected()
 	original := map[string]string{"app": "web", injector.SentinelKey: injector.SentinelValue}
 	ways := map[string]func() error{
 		"server-side apply": apply,
@@ -120,7 +120,7 @@ func TestReapply(t *testing.T) {
 			t.Errorf("%s owns the selector: %s", m.Manager, m.FieldsV1.GetRawString())
 		}
 	}
-	// These two write the selector as theirs, which is why a server-side apply is not tried after them.
+	// These two ways make the selector theirs, so a server-side apply is not tested after them.
 	for name, write := range map[string]func() error{
 		"replace": func() error {
 			s := a.service()
@@ -156,12 +156,12 @@ func TestBadSettingsAreDenied(t *testing.T) {
 	}
 }
 
-// TestSettingsTakeEffect edits an intercepted Service's annotations.
+// TestSettingsTakeEffect edits an injected Service's annotations.
 func TestSettingsTakeEffect(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	_, before := a.routeSlice()
 	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"20s","scale-to-zero/max-replicas":"4",` +
 		`"scale-to-zero/ignore-paths":"/ping, /static/*"}}}`); err != nil {
@@ -201,7 +201,7 @@ func TestSkipsSayWhyAndFollow(t *testing.T) {
 		return nil
 	})
 	eventually(t, "who labels it again is told again", func() error {
-		a.label("null") // of which the controller may see nothing, when it looks too late
+		a.label("null") // the controller may see none of it, if it reads too late
 		a.label(`"true"`)
 		if got := events(t, a.ns, "Service", "web"); strings.Count(got, "InjectionSkipped: ") < 2 {
 			return fmt.Errorf("events: %q", got)
@@ -214,7 +214,7 @@ func TestSkipsSayWhyAndFollow(t *testing.T) {
 	if err := kube.Delete(t.Context(), hpa); err != nil {
 		t.Fatal(err)
 	}
-	a.takenOver()
+	a.injected()
 }
 
 // TestWorkloadAfterService is the order in which Helm creates a chart's objects.
@@ -235,7 +235,7 @@ func TestWorkloadAfterService(t *testing.T) {
 	})
 	create(t, a.deployment("web", 1))
 	a.ready(1)
-	a.takenOver()
+	a.injected()
 }
 
 // TestWithoutAdmission: a Service that admission did not touch keeps working, and the app is not put to sleep.
@@ -285,7 +285,7 @@ func TestScalersOwnNoField(t *testing.T) {
 	if err := apply(); !apierrors.IsConflict(err) {
 		t.Fatalf("without us: got %v; the test stands on a conflict here", err)
 	}
-	a.takenOver()
+	a.injected()
 	for _, n := range []int32{0, 1} {
 		a.scale(n)
 		eventually(t, "nobody owns replicas", func() error {
@@ -309,8 +309,8 @@ func TestPortsOutliveTheController(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	p := start(t, planeOptions{interceptors: &interceptors{}})
 	a, b := newApp(t, 1), newApp(t, 1)
-	a.takenOver()
-	b.takenOver()
+	a.injected()
+	b.injected()
 	_, before := a.routeSlice()
 	if _, other := b.routeSlice(); other.Ports[0].Listen == before.Ports[0].Listen {
 		t.Fatalf("two Services share port %d", other.Ports[0].Listen)
@@ -332,12 +332,12 @@ func TestPortsOutliveTheController(t *testing.T) {
 	})
 }
 
-// TestInterceptorsComeAndGo: the route slice lists those that are ready and listen.
+// TestInterceptorsComeAndGo: the route slice lists the interceptors that are ready and listen.
 func TestInterceptorsComeAndGo(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	published := func(want ...string) func() error {
 		return func() error {
 			slice, _ := a.routeSlice()
@@ -358,13 +358,13 @@ func TestInterceptorsComeAndGo(t *testing.T) {
 	eventually(t, "the first is gone", published("198.18.0.3"))
 }
 
-// TestLateInterceptor: one that is ready and listens only after the others is published then.
+// TestLateInterceptor: an interceptor that becomes ready or listens after the others is published then.
 func TestLateInterceptor(t *testing.T) {
 	listInterceptors(t, "198.18.0.2", "198.18.0.3")
 	fake := &interceptors{deafAt: "198.18.0.3"}
 	start(t, planeOptions{interceptors: fake})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	if err := a.publishes("ipv4", 1)(); err != nil {
 		t.Fatal(err)
 	}
@@ -372,7 +372,7 @@ func TestLateInterceptor(t *testing.T) {
 	eventually(t, "the other is published", a.publishes("ipv4", 2))
 }
 
-// TestForeignDirectService: a Service that has the direct Service's name and is not ours is left alone.
+// TestForeignDirectService: a foreign Service with the direct Service's name is left alone.
 func TestForeignDirectService(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})

@@ -24,13 +24,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// counts are pretended ones.
+// counts fakes the interceptors' counts.
 type counts struct {
 	mu      sync.Mutex // protects what follows
 	active  bool
 	pending int64
 	err     error         // until the counts are set
-	use     *injector.Use // nil if nobody knows
+	use     *injector.Use // nil if unknown
 }
 
 func (c *counts) Count(context.Context, string, api.Workload) (bool, int64, error) {
@@ -68,7 +68,7 @@ func installKEDA(t *testing.T) {
 	}
 }
 
-// withoutKEDA takes KEDA away until the test is over.
+// withoutKEDA removes KEDA until the test is over.
 func withoutKEDA(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() { installKEDA(t) })
@@ -93,7 +93,8 @@ func uninstallKEDA(t *testing.T) {
 	})
 }
 
-// TestWithoutKEDA: scaling goes by the interceptors' counts; KEDA takes it over when it is installed, and leaves it again.
+// TestWithoutKEDA: the interceptors' counts decide on the scale. KEDA scales as soon as it is installed, and until it is
+// removed.
 func TestWithoutKEDA(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	withoutKEDA(t)
@@ -105,7 +106,7 @@ func TestWithoutKEDA(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.label(`"true"`)
-	a.followTakeover()
+	a.followInjection()
 	c.set(true, 25)
 	a.has(3)
 	c.set(false, 0)
@@ -137,7 +138,7 @@ func TestWithoutKEDA(t *testing.T) {
 	})
 }
 
-// TestLimitFalls: the replicas that load was worth under the old limit are nobody's wish, also while they stay for a while.
+// TestLimitFalls: replicas that load justified under the old limit are no user's wish, even if they stay for a while.
 func TestLimitFalls(t *testing.T) {
 	for name, withKEDA := range map[string]bool{"without KEDA": false, "with KEDA": true} {
 		t.Run(name, func(t *testing.T) {
@@ -151,7 +152,7 @@ func TestLimitFalls(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.label(`"true"`)
-			a.followTakeover()
+			a.followInjection()
 			remembers := func(want int32) {
 				t.Helper()
 				eventually(t, fmt.Sprintf("it remembers %d", want), func() error {
@@ -191,9 +192,9 @@ func TestLimitFalls(t *testing.T) {
 	}
 }
 
-// TestGivenBackBesideAnother: a Service is given back while another one keeps the workload, which sleeps and which only we
+// TestRestoredBesideAnother: a Service is restored while another one keeps the workload, which sleeps and which only we
 // can wake.
-func TestGivenBackBesideAnother(t *testing.T) {
+func TestRestoredBesideAnother(t *testing.T) {
 	for name, withKEDA := range map[string]bool{"without KEDA": false, "KEDA down": true} {
 		t.Run(name, func(t *testing.T) {
 			listInterceptors(t, "198.18.0.2")
@@ -217,7 +218,7 @@ func TestGivenBackBesideAnother(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.label(`"true"`)
-			a.followTakeover()
+			a.followInjection()
 			eventually(t, "the second is intercepted", func() error {
 				got := &corev1.Service{}
 				if a.get("web2", got); !injector.Intercepted(got) {
@@ -232,15 +233,15 @@ func TestGivenBackBesideAnother(t *testing.T) {
 
 			a.label("null")
 			a.has(1)
-			c.set(false, 0) // what it is woken for is not theirs to count
+			c.set(false, 0) // that wake is not for them
 			a.ready(1)
 			a.directSlice(true)
 			a.nativeSlice(true)
-			eventually(t, "the first is given back", func() error {
+			eventually(t, "the first is restored", func() error {
 				return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{})
 			})
 			if !withKEDA {
-				a.has(0) // for the second it may sleep again
+				a.has(0) // it may sleep again, for the second Service
 				return
 			}
 			eventually(t, "KEDA may put it to sleep again", func() error {
@@ -254,12 +255,12 @@ func TestGivenBackBesideAnother(t *testing.T) {
 	}
 }
 
-// TestKEDAIsGone: its API is there and its operator is not, which leaves a ScaledObject's finalizer to us.
+// TestKEDAIsGone: KEDA's API is there without its operator, so we must remove a ScaledObject's finalizer.
 func TestKEDAIsGone(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 2)
-	a.takenOver()
+	a.injected()
 	so := &keda.ScaledObject{}
 	a.get("web-deployment", so)
 	so.Finalizers = []string{keda.Finalizer}

@@ -20,7 +20,7 @@ func (a *app) patchNamespace(patch string) error {
 	return kube.Patch(a.t.Context(), ns, client.RawPatch("application/merge-patch+json", []byte(patch)), client.FieldOwner("kubectl-label"))
 }
 
-// reachable has the Service be one that visitors reach.
+// reachable gives the Service a port that visitors reach.
 func (a *app) reachable() {
 	a.t.Helper()
 	if err := a.patch(`{"spec":{"type":"NodePort"}}`); err != nil {
@@ -43,7 +43,7 @@ func TestNamespace(t *testing.T) {
 		`"scale-to-zero/hold-timeout":"3m"}}}`); err != nil {
 		t.Fatal(err)
 	}
-	a.followTakeover()
+	a.followInjection()
 	eventually(t, "the ScaledObject is made", a.scaled)
 	if _, routes := a.routeSlice(); routes.Cooldown.String() != "7m0s" || routes.HoldTimeout.String() != "3m0s" {
 		t.Errorf("the namespace's annotations are no defaults: cool-down %s, hold time-out %s", routes.Cooldown, routes.HoldTimeout)
@@ -62,7 +62,7 @@ func TestNamespace(t *testing.T) {
 		}
 		return nil
 	})
-	// A chart that is applied again by somebody who knows nothing of labels.
+	// The chart is applied again, by somebody who knows nothing of labels.
 	replaced := a.live()
 	replaced.Annotations, replaced.Spec.Selector = nil, map[string]string{"app": "web"}
 	if err := kube.Update(t.Context(), replaced); err != nil {
@@ -92,7 +92,7 @@ func TestNamespaceWithOneOptedOut(t *testing.T) {
 	if err := a.patchNamespace(`{"metadata":{"labels":{"scale-to-zero":"true"}}}`); err != nil {
 		t.Fatal(err)
 	}
-	a.followTakeover()
+	a.followInjection()
 	late := a.service()
 	late.Name = "late"
 	create(t, late)
@@ -109,7 +109,7 @@ func TestNamespaceWithOneOptedOut(t *testing.T) {
 	a.nativeSlice(true)
 	eventually(t, "nothing of ours is left", a.nothingLeft)
 	a.label("null")
-	a.followTakeover()
+	a.followInjection()
 }
 
 func TestBadNamespaceSettingsAreDenied(t *testing.T) {

@@ -33,7 +33,7 @@ func TestEnabledAnnotation(t *testing.T) {
 	if err := a.patch(enable); err != nil {
 		t.Fatal(err)
 	}
-	a.followTakeover()
+	a.followInjection()
 	a.told("Service", "web", fmt.Sprintf("Undo: kubectl annotate service -n %s web scale-to-zero/enabled-", a.ns))
 	a.told("Service", "web", "kubectl port-forward, logs and exec find no pods behind service/web now: use deployment/web.")
 	for patch, want := range map[string]string{
@@ -68,7 +68,7 @@ func TestEnabledAnnotation(t *testing.T) {
 	if err := a.patchNamespace(enable); err != nil {
 		t.Fatal(err)
 	}
-	a.followTakeover()
+	a.followInjection()
 	a.told("Service", "web", fmt.Sprintf("Undo: kubectl label service -n %s web scale-to-zero=false", a.ns))
 	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/enabled":"false"}}}`); err != nil {
 		t.Fatal(err)
@@ -77,7 +77,8 @@ func TestEnabledAnnotation(t *testing.T) {
 	eventually(t, "nothing of ours is left", a.nothingLeft)
 }
 
-// TestHeadlessByItsIngress: a headless Service that is opted in says which Ingress to label, and follows when it is.
+// TestHeadlessByItsIngress: the event of an opted-in headless Service names the Ingress to label. It ends once that is
+// labelled.
 func TestHeadlessByItsIngress(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -162,7 +163,7 @@ func TestAdmissionWarnings(t *testing.T) {
 	}
 }
 
-// TestIngressAnnotations: annotations that name the backend follow it, and the others are reported.
+// TestIngressAnnotations: known annotations that name the backend are rewritten with it; the others are reported.
 func TestIngressAnnotations(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -198,15 +199,15 @@ func TestIngressAnnotations(t *testing.T) {
 		alias.Annotations["traefik.ingress.kubernetes.io/service.serversscheme"] != "h2c" {
 		t.Errorf("the alias has annotations %v", alias.Annotations)
 	}
-	a.patchIngress("front", `{"metadata":{"annotations":{`+author+`}}}`) // the chart again
+	a.patchIngress("front", `{"metadata":{"annotations":{`+author+`}}}`) // the chart is applied again
 	check("serviceName=web-scale-to-zero rewrite=/", "web-scale-to-zero,other")
 	a.patchIngress("front", unlabel)
 	a.led("front", "other", "web")
 	check("serviceName=web rewrite=/", "web,other")
 }
 
-// TestNoVisitorYet: an app that was opted in with its whole chart, that nothing exposes and that gets no request, is warned about before
-// its first sleep; the chart's web server, behind an Ingress, is not.
+// TestNoVisitorYet: an app that was opted in with its whole chart gets a warning before its first sleep if nothing
+// exposes it and it gets no request. The chart's web server, which an Ingress exposes, gets none.
 func TestNoVisitorYet(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}, counts: &counts{use: &injector.Use{Idle: time.Hour, Counted: time.Hour}}})
@@ -229,7 +230,7 @@ func TestNoVisitorYet(t *testing.T) {
 	direct := &corev1.Service{}
 	a.get("front-direct", direct)
 	a.slice("front-direct-native", "front-direct", direct.Labels, true)
-	a.followTakeover()
+	a.followInjection()
 	a.told("Service", "front", "Injected: ")
 	a.told("Service", "web", "NoVisitorYet: No request has come to Service web of late, and no Ingress")
 	a.told("Service", "web",

@@ -17,12 +17,12 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// TestPortsAndAffinity edits what a taken-over Service says of its ports and its clients.
+// TestPortsAndAffinity edits the ports and the session affinity of an injected Service.
 func TestPortsAndAffinity(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	_, before := a.routeSlice()
 	var direct, same corev1.Service
 	a.get("web-direct", &direct)
@@ -63,7 +63,7 @@ func TestPortsAndAffinity(t *testing.T) {
 		t.Errorf("interceptors of before are told of affinity: %s", slice.Annotations[api.RoutesAnnotation])
 	}
 
-	// What names a port that is not there is denied, whichever of the two is written.
+	// An annotation that names a port that does not exist is denied, and so is removing that port.
 	for patch, want := range map[string]string{
 		`{"metadata":{"annotations":{"scale-to-zero/protocol":"5433=tcp"}}}`: `"5433=tcp" is not allowed: Service web has no port 5433; ` +
 			`it has http (80), grpc (81)`,
@@ -78,7 +78,7 @@ func TestPortsAndAffinity(t *testing.T) {
 	says(false, map[string]string{"http": "auto"})
 }
 
-// TestAffinityThroughAnIngress: the alias Service is what an ingress controller connects to, and follows the Service.
+// TestAffinityThroughAnIngress: an ingress controller connects to the alias Service, which copies the Service's changes.
 func TestAffinityThroughAnIngress(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})

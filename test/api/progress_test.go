@@ -23,7 +23,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// clock is one that can be put forward.
+// clock is a clock that a test can move.
 type clock struct{ ahead atomic.Int64 }
 
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
@@ -74,7 +74,7 @@ func crashing() []corev1.ContainerStatus {
 	return s
 }
 
-// progress waits until the route slice's progress is as wanted, and returns it.
+// progress waits until the route slice has the wanted progress, and returns it.
 func (a *app) progress(what string, wanted func(api.Progress) bool) api.Progress {
 	a.t.Helper()
 	var p api.Progress
@@ -116,14 +116,14 @@ func (a *app) sleeps() {
 	})
 }
 
-// TestStartIsFollowed: the route slice says how far a start has come, and how long the last ones took; another controller
-// goes on where one stops.
+// TestStartIsFollowed: the route slice has the progress of a start, and how long the last starts took. Another controller
+// continues where one stops.
 func TestStartIsFollowed(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	c := &clock{}
 	p := start(t, planeOptions{interceptors: &interceptors{}, now: c.now})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	for n := range 6 {
 		a.sleeps()
 		a.progress("asleep", starts(min(n, 5)))
@@ -170,7 +170,7 @@ func TestStartIsFollowed(t *testing.T) {
 	}
 }
 
-// TestStartIsLeftAlone for half a second, since whatever is done then competes with it.
+// TestStartIsLeftAlone for half a second, since work done then competes with the start.
 func TestStartIsLeftAlone(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	c := &clock{}
@@ -182,13 +182,13 @@ func TestStartIsLeftAlone(t *testing.T) {
 		return c.now()
 	}})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	a.sleeps()
 	stopped.Store(new(time.Now()))
 	a.scale(1)
 	a.pod("web-1-a", replicaSet(), corev1.PodStatus{})
 	most := int32(5)
-	// reconciled returns when the workload has been, at least once since it was called.
+	// reconciled returns once the workload has been reconciled at least once since the call.
 	reconciled := func() {
 		t.Helper()
 		for range 2 { // of which the second is written after the first reconcile
@@ -215,13 +215,14 @@ func TestStartIsLeftAlone(t *testing.T) {
 	a.progress("a pod", at(api.StageScheduling))
 }
 
-// TestStartFails: an image that there is not. It is said at once, in words, and again while it lasts; an event says it once.
+// TestStartFails because its image does not exist. Clients get the reason at once, and again as long as it lasts; one
+// event reports it.
 func TestStartFails(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	c := &clock{}
 	p := start(t, planeOptions{interceptors: &interceptors{}, now: c.now})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	a.sleeps()
 	a.scale(1)
 	first := a.pod("web-1-a", replicaSet(), corev1.PodStatus{
@@ -275,7 +276,7 @@ func TestStartFails(t *testing.T) {
 	a.ready(1)
 	a.progress("it is ready; nothing is to be learned of how long that took", starts(0))
 	a.told("Service", "web", "Awake: ")
-	// An app that has been up, and whose pod does not come back.
+	// An app that was awake, and whose pod does not come back.
 	a.ready(0)
 	second := a.pod("web-1-c", replicaSet(), corev1.PodStatus{ContainerStatuses: crashing()})
 	if err := kube.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-1-b"}},
@@ -303,13 +304,13 @@ func TestStartFails(t *testing.T) {
 	a.progress("how long it took to mend it is no duration of a start", starts(0))
 }
 
-// TestStartIsRefused by the API server, and by the scheduler: nobody is told before it is certain.
+// TestStartIsRefused by the API server, and by the scheduler: nobody is told before the failure is certain.
 func TestStartIsRefused(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	c := &clock{}
 	start(t, planeOptions{interceptors: &interceptors{}, now: c.now})
 	const quota = `pods "web-1-a" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0`
-	// certain lets time go by until the start fails.
+	// certain moves the clock until the start fails.
 	certain := func(a *app) {
 		t.Helper()
 		began := c.now()
@@ -323,7 +324,7 @@ func TestStartIsRefused(t *testing.T) {
 	}
 	t.Run("Deployment", func(t *testing.T) {
 		a := newApp(t, 1)
-		a.takenOver()
+		a.injected()
 		a.sleeps()
 		a.scale(1)
 		d := &appsv1.Deployment{}
@@ -342,7 +343,7 @@ func TestStartIsRefused(t *testing.T) {
 		a := newApp(t, 1)
 		set := a.statefulSet(1)
 		a.label(`"true"`)
-		a.followTakeover()
+		a.followInjection()
 		scaled := func(n int32) {
 			t.Helper()
 			s := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: n}}
@@ -368,7 +369,7 @@ func TestStartIsRefused(t *testing.T) {
 	})
 	t.Run("a node is coming", func(t *testing.T) {
 		a := newApp(t, 1)
-		a.takenOver()
+		a.injected()
 		a.sleeps()
 		pod := a.pod("web-1-a", replicaSet(), corev1.PodStatus{Conditions: []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
@@ -395,7 +396,7 @@ func TestProgressReachesLaterServices(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	a.sleeps()
 	a.scale(1)
 	a.pod("web-1-a", replicaSet(), corev1.PodStatus{})

@@ -40,8 +40,8 @@ func blocked(ready int) injector.PortReach {
 	return injector.PortReach{Name: "http", Ready: ready, Port: "8080", Error: "i/o timeout"}
 }
 
-// TestPodsOutOfReach: an app whose pods the interceptors cannot connect to stays as it is, and no traffic goes to them; it
-// is injected when the way opens.
+// TestPodsOutOfReach: an app whose pods the interceptors cannot connect to is not injected, and gets no traffic through
+// them. It is injected once they can connect.
 func TestPodsOutOfReach(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	listedAs(t)
@@ -72,7 +72,7 @@ func TestPodsOutOfReach(t *testing.T) {
 			if strings.Contains(events(t, a.ns, "Service", "web"), "Injected") {
 				t.Error("it is said to be injected")
 			}
-			// A rollout leaves it without a ready pod: it does not pass for asleep.
+			// A rollout leaves it without a ready pod. That does not count as asleep.
 			a.ready(0)
 			a.directSlice(false)
 			for range 2 {
@@ -93,8 +93,8 @@ func TestPodsOutOfReach(t *testing.T) {
 	}
 }
 
-// TestProvenWhenReady: an app that was asleep when it was labelled is proven with its first ready pod, and given back if the
-// interceptors cannot connect to it.
+// TestProvenWhenReady: an app that was asleep when it was labelled is proven with its first ready pod, and restored if
+// the interceptors cannot connect to it.
 func TestProvenWhenReady(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	listedAs(t)

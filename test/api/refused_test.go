@@ -19,8 +19,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-// deny makes a policy that denies writes in the app's namespace, waits until it denies probe, and returns what takes it
-// away. CEL says what it allows.
+// deny makes a policy that denies writes in the app's namespace, except those that CEL allows. It waits until the policy
+// denies probe, and returns a function that removes it.
 func (a *app) deny(group, version, resource, cel string, probe client.Object) (allow func()) {
 	a.t.Helper()
 	const isProbe = "has(object.metadata.annotations) && 'probe' in object.metadata.annotations"
@@ -63,8 +63,8 @@ func (a *app) deny(group, version, resource, cel string, probe client.Object) (a
 	}
 }
 
-// quota makes a ResourceQuota that allows none of a resource more than there are. There is no quota controller here: its
-// status says what is used.
+// quota makes a ResourceQuota that allows no more of a resource than there is now. There is no quota controller here, so
+// the test writes the quota's status.
 func (a *app) quota(name corev1.ResourceName, n string) *corev1.ResourceQuota {
 	a.t.Helper()
 	q := &corev1.ResourceQuota{
@@ -79,7 +79,7 @@ func (a *app) quota(name corev1.ResourceName, n string) *corev1.ResourceQuota {
 	return q
 }
 
-// refuses waits until o is refused: admission takes note of policies and quotas a little later.
+// refuses waits until o is refused: policies and quotas take effect a little later.
 func (a *app) refuses(o client.Object) {
 	a.t.Helper()
 	eventually(a.t, "it is refused", func() error {
@@ -91,8 +91,8 @@ func (a *app) refuses(o client.Object) {
 	})
 }
 
-// TestRefusedWrites: what the API server refuses of an injection is an event that says what and why, once, and the app stays
-// as it was; it is injected when that is allowed.
+// TestRefusedWrites: if the API server refuses a write of an injection, one event says what and why, and the app stays as
+// it was. It is injected once the write is allowed.
 func TestRefusedWrites(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -105,7 +105,7 @@ func TestRefusedWrites(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		refuse func(a *app) (allow func())
-		want   []string // what the event says
+		want   []string // the event's text
 	}{
 		"a quota on Services": {func(a *app) func() {
 			q := a.quota("services", "1")
@@ -150,7 +150,7 @@ func TestRefusedWrites(t *testing.T) {
 				t.Error("it is injected")
 			}
 			allow()
-			a.takenOver()
+			a.injected()
 			if got := events(t, a.ns, "Service", "web"); strings.Count(got, "Skipped") != 1 || strings.Count(got, "Injected") != 1 {
 				t.Errorf("events: %q", got)
 			}
@@ -158,12 +158,13 @@ func TestRefusedWrites(t *testing.T) {
 	}
 }
 
-// TestRefusedScaledObject: a ScaledObject that is refused later is told on the Service and the workload, and so is its end.
+// TestRefusedScaledObject: if a ScaledObject is refused later, events on the Service and on the workload report it, and
+// its end.
 func TestRefusedScaledObject(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
-	a.takenOver()
+	a.injected()
 	allow := a.deny("keda.sh", "v1alpha1", "scaledobjects", "false", newScaledObject())
 	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/max-replicas":"3"}}}`); err != nil {
 		t.Fatal(err)

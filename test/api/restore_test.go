@@ -26,7 +26,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-// nothingLeft says what of ours is still around the app.
+// nothingLeft lists our objects and changes that are still around the app.
 func (a *app) nothingLeft() error {
 	s := a.live()
 	if injector.Intercepted(s) || s.Annotations[injector.RouteAnnotation] != "" {
@@ -43,7 +43,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 3)
-	a.takenOver()
+	a.injected()
 	a.scale(0)
 	a.ready(0)
 	a.directSlice(false)
@@ -68,7 +68,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	}
 	a.ready(3)
 	a.nativeSlice(true)
-	// Requests that an interceptor holds can go nowhere yet.
+	// Held requests cannot be forwarded yet.
 	a.staysRouted()
 	a.directSlice(true)
 	eventually(t, "nothing of ours is left", a.nothingLeft)
@@ -84,7 +84,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	})
 }
 
-// staysRouted fails if the route slice goes within five looks of the controller.
+// staysRouted fails if the route slice is deleted within five reconciles.
 func (a *app) staysRouted() {
 	a.t.Helper()
 	gone := time.NewTimer(500 * time.Millisecond)
@@ -105,7 +105,7 @@ func TestServiceDeletedWhileAsleep(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 2)
-	a.takenOver()
+	a.injected()
 	a.scale(0)
 	if err := kube.Delete(t.Context(), a.service()); err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestRestoreAll(t *testing.T) {
 	create(t, pod)
 	p := start(t, planeOptions{interceptors: &interceptors{}, deployment: "controller"})
 	a := newApp(t, 2)
-	a.takenOver()
+	a.injected()
 	a.scale(0)
 	front := newApp(t, 1)
 	front.ingress("front")
@@ -145,7 +145,7 @@ func TestRestoreAll(t *testing.T) {
 			Until: time.Now().Add(time.Hour), Log: logr.Discard(),
 		})
 	}
-	// An interrupted run says what it could not do, and the next one goes on.
+	// An interrupted restore reports what it could not do, and the next one continues.
 	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	if err := restore(short); err == nil || !strings.Contains(err.Error(), "service "+a.ns+"/web") {
@@ -167,7 +167,7 @@ func TestRestoreAll(t *testing.T) {
 		}
 		return nil
 	})
-	// The Deployment's status says at once that it has none, but the pod takes its time, and may write its Lease.
+	// The Deployment's status says at once that it has no pod. The pod takes its time, and may still write its Lease.
 	own.Status.ObservedGeneration = own.Generation
 	if err := kube.Status().Update(t.Context(), own); err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func TestRestoreAll(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Fatalf("it ended before the controllers did: %v", err)
-	case <-time.After(time.Second): // several of its looks
+	case <-time.After(time.Second): // several reconciles
 	}
 	create(t, lease)
 	p.stop()
@@ -206,13 +206,13 @@ func TestRestoreAll(t *testing.T) {
 	}
 }
 
-// TestEarlierVersion starts on what an earlier version has left: its route slices say nothing of scaling, and only its
-// ScaledObjects remember a replica count. Nothing is disturbed, and the way back is the same.
+// TestEarlierVersion starts with the objects of an earlier version: its route slices say nothing about scaling, and only
+// its ScaledObjects remember a replica count. Nothing is disturbed, and restoring works as before.
 func TestEarlierVersion(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	p := start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 3)
-	a.takenOver()
+	a.injected()
 	a.scale(0)
 	p.stop()
 	slice, before := a.routeSlice()

@@ -76,7 +76,7 @@ func run(m *testing.M) (code int, err error) {
 			MutatingWebhooks: []*admissionregistrationv1.MutatingWebhookConfiguration{mutating()},
 		},
 	}
-	// As of a dual-stack cluster: a Service has one IP family, IPv4, unless it asks for more.
+	// As in a dual-stack cluster: a Service has one IP family, IPv4, unless it asks for more.
 	env.ControlPlane.GetAPIServer().Configure().Set("service-cluster-ip-range", "10.0.0.0/24,fd00:10::/112")
 	cfg, err := env.Start()
 	if err != nil {
@@ -100,7 +100,7 @@ func logger() logr.Logger {
 	return funcr.New(func(prefix, args string) { fmt.Fprintln(os.Stderr, prefix, args) }, funcr.Options{Verbosity: 1})
 }
 
-// scaledObjects is the least of KEDA's CRD that a server needs to store what we write.
+// scaledObjects is the smallest CRD of KEDA's with which a server stores what we write.
 func scaledObjects() *apiextensionsv1.CustomResourceDefinition {
 	return &apiextensionsv1.CustomResourceDefinition{
 		ObjectMeta: metav1.ObjectMeta{Name: "scaledobjects.keda.sh"},
@@ -152,17 +152,17 @@ func mutating() *admissionregistrationv1.MutatingWebhookConfiguration {
 	}
 }
 
-// interceptors are pretended ones: an address listens when a test says so.
+// interceptors fakes the interceptors: an address listens when a test says so.
 type interceptors struct {
-	mu     sync.Mutex // protects the others
+	mu     sync.Mutex // protects the other fields
 	deaf   bool
-	deafAt string // IP address of one that does not listen
+	deafAt string // IP address of an interceptor that does not listen
 	dialed []string
-	// reach is what each finds out about its way to the pods; nil is that it is open.
+	// reach is each interceptor's answer about its way to the pods; nil means that it is open.
 	reach []injector.PortReach
 }
 
-// setReach changes what they find out.
+// setReach changes reach.
 func (i *interceptors) setReach(found ...injector.PortReach) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -203,7 +203,7 @@ type planeOptions struct {
 	counts       controller.Counts // nil for interceptors that do not answer
 	learned      controller.Learned
 	now          func() time.Time
-	as           *rest.Config // who the controllers are; nil for one who may do everything
+	as           *rest.Config // the controllers' user; nil for one who may do everything
 }
 
 // start runs a manager with the controllers and admission until the test ends or stop is called.
@@ -262,7 +262,7 @@ func start(t *testing.T, o planeOptions) *plane {
 	return p
 }
 
-// eventually waits until check returns nil; its last error is what the test fails with.
+// eventually waits until check returns nil. If it never does, the test fails with its last error.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
 	deadline := time.NewTimer(30 * time.Second)

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestWaitsAreTold: what a labelled Service lacks is told when it lacks it for long, and looked at more rarely then.
+// TestWaitsAreTold: if a labelled Service lacks something for long, an event says what, and the controller checks more
+// rarely.
 func TestWaitsAreTold(t *testing.T) {
 	listInterceptors(t)
 	fake := &interceptors{deaf: true}
@@ -30,10 +31,10 @@ func TestWaitsAreTold(t *testing.T) {
 	if a.intercepted() == nil {
 		t.Error("intercepted before the pods were listed")
 	}
-	a.takenOver()
+	a.injected()
 }
 
-// nextDial waits until an interceptor is dialed, and says when.
+// nextDial waits until an interceptor is dialed, and returns the time.
 func (i *interceptors) nextDial(t *testing.T) time.Time {
 	t.Helper()
 	dials := func() int {

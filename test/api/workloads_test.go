@@ -23,14 +23,14 @@ func TestReplicaGuard(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 2)
-	a.takenOver()
+	a.injected()
 	a.scale(0)
 	apply := func(replicas int32, change func(*appsv1.Deployment)) {
 		t.Helper()
 		d := a.deployment("web", replicas)
 		d.ManagedFields = nil
 		change(d)
-		//nolint:staticcheck // there are no apply configurations for what is not typed
+		//nolint:staticcheck // untyped objects have no apply configurations
 		if err := kube.Patch(t.Context(), d, client.Apply, client.FieldOwner("helm"), client.ForceOwnership); err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestReplicaGuard(t *testing.T) {
 		return nil
 	})
 	a.label("null")
-	eventually(t, "it is given back with the new count", func() error {
+	eventually(t, "it is restored with the new count", func() error {
 		if n := a.replicas(); n != 3 {
 			return fmt.Errorf("it has %d", n)
 		}
@@ -89,7 +89,7 @@ func TestReplicaGuard(t *testing.T) {
 	replicas(1, "no longer ours")
 }
 
-// TestTwoServicesShareOneScaledObject and give the workload back only together.
+// TestTwoServicesShareOneScaledObject and restore the workload only together.
 func TestTwoServicesShareOneScaledObject(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
@@ -97,7 +97,7 @@ func TestTwoServicesShareOneScaledObject(t *testing.T) {
 	second := a.service()
 	second.Name, second.Annotations = "web2", map[string]string{"scale-to-zero/cooldown": "1h"}
 	create(t, second)
-	a.takenOver()
+	a.injected()
 	a.told("Service", "web", "also serves Service web2")
 	second.Labels[injector.OptInLabel] = "true"
 	if err := kube.Update(t.Context(), second); err != nil {
@@ -127,7 +127,7 @@ func TestTwoServicesShareOneScaledObject(t *testing.T) {
 	}
 	a.label("null")
 	a.nativeSlice(true)
-	eventually(t, "the first is given back", func() error {
+	eventually(t, "the first is restored", func() error {
 		return a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{})
 	})
 	if err := a.scaled(); err != nil {
@@ -135,14 +135,14 @@ func TestTwoServicesShareOneScaledObject(t *testing.T) {
 	}
 }
 
-// TestNoInterceptor: an app that is awake is led to its pods and stays awake; one that sleeps stays asleep.
+// TestNoInterceptor: an awake app's traffic goes straight to its pods and it stays awake; a sleeping app stays asleep.
 func TestNoInterceptor(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	fake := &interceptors{}
 	start(t, planeOptions{interceptors: fake})
 	awake, asleep := newApp(t, 1), newApp(t, 1)
-	awake.takenOver()
-	asleep.takenOver()
+	awake.injected()
+	asleep.injected()
 	asleep.scale(0)
 	asleep.ready(0)
 	asleep.directSlice(false)
@@ -176,7 +176,7 @@ func TestNoInterceptor(t *testing.T) {
 	if n := asleep.replicas(); n != 0 {
 		t.Errorf("the one that sleeps was woken to %d", n)
 	}
-	// One is ready, and does not listen yet: the pods are better than nobody.
+	// One interceptor is ready, and does not listen yet: traffic stays with the pods.
 	listInterceptors(t, "198.18.0.3")
 	leads(awake, "198.18.0.9", 8080)
 	fake.setDeaf(false)
@@ -185,7 +185,7 @@ func TestNoInterceptor(t *testing.T) {
 	for _, a := range []*app{awake, asleep} {
 		a.told("Service", "web", "go through scale-to-zero again")
 	}
-	// Nobody has counted its visitors meanwhile: it may sleep when its cool-down has passed since.
+	// No interceptor counted its requests meanwhile: it may sleep once its cool-down has passed since.
 	so := &keda.ScaledObject{}
 	if awake.get("web-deployment", so); *so.Spec.MinReplicaCount != 1 {
 		t.Error("KEDA may put it to sleep at once")
@@ -196,7 +196,7 @@ func TestNoInterceptor(t *testing.T) {
 	least(0)
 }
 
-// statefulSet puts one in the Deployment's place.
+// statefulSet replaces the Deployment by a StatefulSet.
 func (a *app) statefulSet(replicas int32) *appsv1.StatefulSet {
 	a.t.Helper()
 	template := a.deployment("web", 1)
@@ -210,14 +210,14 @@ func (a *app) statefulSet(replicas int32) *appsv1.StatefulSet {
 	return set
 }
 
-// TestStatefulSet takes the other built-in kind there and back.
+// TestStatefulSet injects and restores the other built-in kind.
 func TestStatefulSet(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
 	set := a.statefulSet(2)
 	a.label(`"true"`)
-	a.followTakeover()
+	a.followInjection()
 	so := &keda.ScaledObject{}
 	eventually(t, "the ScaledObject is made", func() error {
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-statefulset"}, so)

@@ -26,7 +26,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// app is one app in a namespace of its own, with what the controller-manager would make of it.
+// app is one app in a namespace of its own, with the objects that the controller-manager would make.
 type app struct {
 	t  *testing.T
 	ns string
@@ -46,7 +46,7 @@ func newApp(t *testing.T, replicas int32) *app {
 	return a
 }
 
-// remove leaves nothing that the controllers of the next test would have to give back. There is no garbage collector here.
+// remove leaves nothing that the next test's controllers would have to restore. There is no garbage collector here.
 func (a *app) remove() {
 	for _, o := range []client.Object{
 		&networkingv1.Ingress{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &keda.ScaledObject{}, &appsv1.Deployment{},
@@ -110,7 +110,7 @@ func (a *app) nativeSlice(ready bool) {
 	a.slice("web-native", "web", map[string]string{discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}, ready)
 }
 
-// directSlice writes that of the direct Service.
+// directSlice writes the EndpointSlice of the direct Service.
 func (a *app) directSlice(ready bool) {
 	a.t.Helper()
 	var direct corev1.Service
@@ -184,16 +184,16 @@ func (a *app) intercepted() error {
 	return nil
 }
 
-// takenOver labels the Service and plays the endpoint slice controller until the Service is intercepted.
-func (a *app) takenOver() {
+// injected labels the Service and plays the endpoint slice controller until the Service is injected.
+func (a *app) injected() {
 	a.t.Helper()
 	a.label(`"true"`)
-	a.followTakeover()
+	a.followInjection()
 	eventually(a.t, "the ScaledObject is made", a.scaled)
 }
 
-// followTakeover plays the endpoint slice controller until the Service is intercepted.
-func (a *app) followTakeover() {
+// followInjection plays the endpoint slice controller until the Service is injected.
+func (a *app) followInjection() {
 	a.t.Helper()
 	a.directMade()
 	eventually(a.t, "the Service is intercepted", a.intercepted)
@@ -209,7 +209,7 @@ func (a *app) directMade() {
 	a.directSlice(true)
 }
 
-// scaled says why the workload has no ScaledObject of ours.
+// scaled reports why the workload has no ScaledObject of ours.
 func (a *app) scaled() error {
 	return kube.Get(a.t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-deployment"}, &keda.ScaledObject{})
 }
@@ -287,7 +287,7 @@ func (a *app) routeSlice() (*discoveryv1.EndpointSlice, api.Routes) {
 	return s, routes
 }
 
-// listInterceptors writes the slice of the interceptors' own Service, and takes away that of its other IP family.
+// listInterceptors writes the slice of the interceptors' own Service, and removes that of its other IP family.
 func listInterceptors(t *testing.T, addresses ...string) {
 	t.Helper()
 	listFamily(t, discoveryv1.AddressTypeIPv6)
