@@ -31,7 +31,7 @@ type airflow struct {
 
 const webserver = "airflow-webserver" // its Service and its Deployment
 
-// newAirflow installs the chart, not labelled. Its Service asks for a cool-down of 3 s.
+// newAirflow installs the chart, without the label. Its Service has a cool-down of 3 s.
 func newAirflow(t *testing.T, helm string, values ...string) *airflow {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}
@@ -39,7 +39,7 @@ func newAirflow(t *testing.T, helm string, values ...string) *airflow {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx := context.Background() // the test's own is over
+		ctx := context.Background() // the test's own context has ended
 		if t.Failed() {
 			out, _ := command(ctx, os.Getenv("KUBECTL"), "events", "-n", ns.Name)
 			t.Log(out)
@@ -64,7 +64,7 @@ func (a *airflow) upgrade(args ...string) {
 	must(a.t, a.helm, append([]string{"upgrade", "airflow", os.Getenv("E2E_APP_CHART"), "-n", a.ns}, args...)...)
 }
 
-// optIn sets the one Helm value, and waits until the Service is intercepted and KEDA is told.
+// optIn sets the one Helm value, and waits until the Service is injected and KEDA has its ScaledObject.
 func (a *airflow) optIn() {
 	a.t.Helper()
 	a.upgrade("--reuse-values", "--set-string", "webserver.labels.scale-to-zero=true")
@@ -76,7 +76,7 @@ func (a *airflow) optIn() {
 	})
 }
 
-// asleep waits until the app is at zero and its last pod has left the list.
+// asleep waits until the app is at zero replicas and its last pod is gone.
 func (a *airflow) asleep() {
 	a.t.Helper()
 	eventually(a.t, "the app sleeps", func() error {
@@ -90,7 +90,7 @@ func (a *airflow) asleep() {
 	})
 }
 
-// label sets the label, or takes it off, on both objects on which the chart puts it.
+// label sets or removes the label on both objects on which the chart puts it.
 func (a *airflow) label(label string) {
 	a.t.Helper()
 	kubectl(a.t, "label", "-n", a.ns, "--overwrite", "ingress/airflow-ingress", label)
@@ -158,7 +158,7 @@ func (a *airflow) podIPs() []string {
 	return addresses
 }
 
-// url is the Service by its short name, as a pod of another namespace writes it.
+// url is the Service's short name, as a pod of another namespace writes it.
 func (a *airflow) url(path string) string { return "http://" + webserver + "." + a.ns + ":8080" + path }
 
 // events returns the reasons and messages of the events on an object.
@@ -188,7 +188,7 @@ func count(events []string, reason string) int {
 	return n
 }
 
-// remains names what of ours is still in the namespace.
+// remains lists our objects that are still in the namespace.
 func (a *airflow) remains() error {
 	a.t.Helper()
 	var left []string

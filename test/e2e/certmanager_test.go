@@ -30,15 +30,15 @@ const (
 	caCertificate      = release + "-webhook-ca"
 )
 
-// TestCertManager has a real cert-manager make, inject and renew what the webhook serves, while the API server needs the
-// webhook all the time. It is not parallel to the other tests, which go on with the certificate of our own.
+// TestCertManager: a real cert-manager makes, injects and renews the webhook's certificate, while the API server needs
+// the webhook all the time. It is not parallel to the other tests, which continue with our own certificate.
 func TestCertManager(t *testing.T) {
 	if _, err := kube.RESTMapper().RESTMapping(schema.GroupKind{Group: "cert-manager.io", Kind: "Certificate"}, "v1"); err != nil {
 		t.Skip("cert-manager is not in this cluster")
 	}
 	a := newAirflow(t, "HELM")
 	t.Cleanup(func() {
-		if err := install(context.Background()); err != nil { // the test's own context is over
+		if err := install(context.Background()); err != nil { // the test's own context has ended
 			t.Error(err)
 		}
 	})
@@ -87,7 +87,7 @@ func TestCertManager(t *testing.T) {
 		"all,secrets,roles,rolebindings,leases,issuers.cert-manager.io,certificates.cert-manager.io,certificaterequests.cert-manager.io")
 }
 
-// admitted says whether the webhook is asked: it denies an annotation that without it nobody would mind.
+// admitted checks that the API server calls the webhook: only the webhook denies this annotation.
 func admitted(ctx context.Context, a *airflow) error {
 	err := kube.Create(ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
@@ -129,8 +129,8 @@ func watchAdmission(t *testing.T, a *airflow) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// renewed has cert-manager renew a Certificate, as `cmctl renew` does. It returns the certificate after it was written,
-// and, if it is the serving one, after every replica serves it that served another one before.
+// renewed has cert-manager renew a Certificate, as `cmctl renew` does, and returns the new certificate. If it is a
+// serving one, renewed waits until every replica that served another serves it.
 func renewed(t *testing.T, name string) *x509.Certificate {
 	t.Helper()
 	pods := controllers(t)
@@ -173,7 +173,7 @@ func renewed(t *testing.T, name string) *x509.Certificate {
 	return pair.Leaf
 }
 
-// controllers names the controllers' pods, with how often they were restarted.
+// controllers returns the controllers' pods with their restart counts.
 func controllers(t *testing.T) []string {
 	t.Helper()
 	var list corev1.PodList
@@ -208,7 +208,7 @@ func served(t *testing.T, pod string) *x509.Certificate {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { cancel(); _ = c.Wait() }() // it is killed, and says so
+	defer func() { cancel(); _ = c.Wait() }() // it is killed, and reports that
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +223,7 @@ func served(t *testing.T, pod string) *x509.Certificate {
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
 }
 
-// verified is what an API server does.
+// verified verifies a certificate as an API server does.
 func verified(leaf *x509.Certificate, bundle []byte) error {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(bundle) {
@@ -233,7 +233,7 @@ func verified(leaf *x509.Certificate, bundle []byte) error {
 	return err
 }
 
-// trusted says whether the caBundle has the CA of the Secret. The cainjector leaves in it what was there before.
+// trusted reports whether the caBundle has the CA of the Secret. The cainjector keeps earlier CAs in it.
 func trusted(t *testing.T) error {
 	t.Helper()
 	var config admissionv1.MutatingWebhookConfiguration

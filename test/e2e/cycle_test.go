@@ -16,8 +16,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// TestCycle is the main job: one Helm value, and the app sleeps, wakes, answers and sleeps again, whoever calls it by
-// whatever name; its objects stay what the chart made them. Probes do not wake it.
+// TestCycle is the main job: with one Helm value, the app sleeps, wakes, answers and sleeps again, whoever calls it by
+// whichever name. Its objects stay as the chart made them. Probes do not wake it.
 func TestCycle(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM")
@@ -73,7 +73,7 @@ func TestCycle(t *testing.T) {
 	}
 }
 
-// TestBodyWhileAsleep sends 10 MiB before there is anybody to read it.
+// TestBodyWhileAsleep sends 10 MiB before there is a pod to read it.
 func TestBodyWhileAsleep(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM")
@@ -101,7 +101,7 @@ func TestBodyWhileAsleep(t *testing.T) {
 	}
 }
 
-// TestCrowdWakesOnce: 100 requests at once while asleep are all answered, and there is one wake.
+// TestCrowdWakesOnce: 100 requests at once to a sleeping app are all answered, and cause one wake.
 func TestCrowdWakesOnce(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM")
@@ -125,13 +125,13 @@ func TestCrowdWakesOnce(t *testing.T) {
 	}
 }
 
-// scaledUp is how often KEDA says that it has scaled the app up.
+// scaledUp returns how often KEDA reports that it scaled the app up.
 func scaledUp(a *airflow) int {
 	return count(a.events("ScaledObject", webserver+"-deployment"), "KEDAScaleTargetActivated")
 }
 
-// TestChartUpgrades upgrades the app's chart with either Helm, awake and asleep: it neither undoes the injection nor
-// conflicts with it, nor wakes it. The chart wants two replicas, which is not what KEDA wakes it with.
+// TestChartUpgrades upgrades the app's chart with either Helm, awake and asleep. An upgrade neither undoes the injection
+// nor conflicts with it, nor wakes the app. The chart asks for two replicas, while KEDA wakes it with another count.
 func TestChartUpgrades(t *testing.T) {
 	for _, helm := range []string{"HELM", "HELM3"} {
 		t.Run(helm, func(t *testing.T) {
@@ -171,8 +171,8 @@ func TestChartUpgrades(t *testing.T) {
 	}
 }
 
-// TestSettingsChangeWhileAwake: KEDA builds its scaler anew for each change of a ScaledObject, and for a moment calls an app
-// inactive that is not. It stays up.
+// TestSettingsChangeWhileAwake: at each change of a ScaledObject, KEDA builds a new scaler and for a moment takes an
+// active app for inactive. The app stays awake.
 func TestSettingsChangeWhileAwake(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM", "--set-string", "webserver.service.annotations.scale-to-zero/cooldown=20m")
@@ -199,7 +199,8 @@ func TestSettingsChangeWhileAwake(t *testing.T) {
 	}
 }
 
-// TestOptOutWhileAsleep takes the label off: the old replica count and the old endpoints are back, and nothing is left.
+// TestOptOutWhileAsleep removes the label: the old replica count and the old endpoints are back, and nothing of ours is
+// left.
 func TestOptOutWhileAsleep(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM", "--set", "webserver.replicas=2")
@@ -234,7 +235,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	}
 }
 
-// TestOptOutUnderLoad takes the label off and puts it on again while requests come all the time; none fails.
+// TestOptOutUnderLoad removes the label and sets it again under constant requests; none fails.
 func TestOptOutUnderLoad(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM")

@@ -24,8 +24,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-// TestFailures takes away one thing after the other that scale-to-zero stands on, and looks at an app that is awake and
-// at one that sleeps. It is not parallel to the other tests, which need all of it.
+// TestFailures takes down what scale-to-zero depends on, one part after the other, and checks an awake and a sleeping
+// app. It is not parallel to the other tests, which need all parts.
 func TestFailures(t *testing.T) {
 	awake := newAirflow(t, "HELM", "--set-string", `webserver.service.annotations.scale-to-zero/cooldown=20m`)
 	asleep := newAirflow(t, "HELM")
@@ -53,7 +53,7 @@ func (a *airflow) in(t *testing.T) *airflow {
 	return &airflow{t: t, helm: a.helm, ns: a.ns}
 }
 
-// without runs do while a Deployment has no pods, and gives them back.
+// without runs do while a Deployment has no pods, and then restores its replicas.
 func without(t *testing.T, namespace, name string, do func()) {
 	t.Helper()
 	d := &appsv1.Deployment{}
@@ -81,7 +81,7 @@ func without(t *testing.T, namespace, name string, do func()) {
 		if err := kube.List(t.Context(), &pods, client.InNamespace(namespace), client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
 			return err
 		}
-		// One that drains is no use to anybody either.
+		// A draining pod does not help either.
 		if slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp == nil }) {
 			return fmt.Errorf("it has %d", len(pods.Items))
 		}
@@ -93,7 +93,7 @@ func without(t *testing.T, namespace, name string, do func()) {
 	}
 }
 
-// visit sends requests and fails for each that is not answered well.
+// visit sends requests, and fails for each without a good answer.
 func (a *airflow) visit(n int, path string) {
 	a.t.Helper()
 	answers := get(a.t, "-n", fmt.Sprint(n), "-c", "4", a.url(path))
@@ -121,7 +121,7 @@ func kedaDown(t *testing.T, awake, asleep *airflow) {
 		awake.visit(40, "/slow?for=50ms")
 		asleep.visit(4, "/echo")
 	})
-	asleep.asleep() // KEDA is back
+	asleep.asleep() // KEDA works again
 }
 
 func noInterceptor(t *testing.T, awake, asleep *airflow) {
@@ -153,9 +153,9 @@ func noInterceptor(t *testing.T, awake, asleep *airflow) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		awake.visit(200, "/slow?for=50ms") // on the way back too
+		awake.visit(200, "/slow?for=50ms") // when it ends, too
 	}()
-	eventually(t, "they are taken over again", func() error {
+	eventually(t, "they are redirected again", func() error {
 		for _, a := range []*airflow{awake, asleep} {
 			if got := count(a.events("Service", webserver), "Injected"); got != 2 {
 				return fmt.Errorf("events %q", a.events("Service", webserver))
@@ -167,7 +167,7 @@ func noInterceptor(t *testing.T, awake, asleep *airflow) {
 	<-done
 }
 
-// apiServerUnreachable sends its requests by itself: kubectl exec would need the API server.
+// apiServerUnreachable sends its requests itself: kubectl exec would need the API server.
 func apiServerUnreachable(t *testing.T, awake, asleep *airflow) {
 	t.Helper()
 	pause := strings.Fields(os.Getenv("E2E_PAUSE"))
@@ -207,7 +207,7 @@ func apiServerUnreachable(t *testing.T, awake, asleep *airflow) {
 	held := make(chan error, 1)
 	var requests, failures atomic.Int32
 	for sent := false; ; {
-		if !sent && time.Since(began) > 5*time.Second { // it is surely paused by then
+		if !sent && time.Since(began) > 5*time.Second { // by then it is paused for certain
 			sent = true
 			go func() { held <- visit(t.Context(), asleepURL) }()
 		}

@@ -27,11 +27,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// door is how visitors from outside of the cluster come to an app: a URL that the ingress controller serves.
+// door is how visitors from outside the cluster reach an app: a URL that the ingress controller serves.
 type door struct {
 	*airflow
 	scheme, host string
-	flags        []string // of `app get`: how to get to the ingress controller
+	flags        []string // for `app get`: the ingress controller's address
 }
 
 // newDoor has a host name of its own for the app: all tests share one ingress controller.
@@ -49,12 +49,12 @@ func needTraefik(t *testing.T) {
 	}
 }
 
-// request returns what `app get` needs to send n requests, one after the other, over one connection.
+// request returns the arguments for `app get` to send n requests, one after the other, over one connection.
 func (d door) request(n int, path string) []string {
 	return append(slices.Clone(d.flags), "-n", fmt.Sprint(n), d.scheme+"://"+d.host+path)
 }
 
-// opens waits until the ingress controller leads to the app, which nobody has opted in yet.
+// opens waits until the ingress controller routes to the app, which is not opted in yet.
 func (d door) opens() {
 	d.t.Helper()
 	eventually(d.t, "the ingress controller leads to the app", func() error {
@@ -66,8 +66,8 @@ func (d door) opens() {
 	})
 }
 
-// leaves waits until the ingress controller has left these pods. It connects to what is behind a Service by itself, and
-// takes in changes every two seconds at most, which would be too late for an app that falls asleep earlier.
+// leaves waits until the ingress controller no longer connects to these pods. It reads a Service's endpoints itself, and
+// may load changes up to two seconds late: too late for an app that falls asleep earlier.
 func (d door) leaves(pods []string) {
 	d.t.Helper()
 	eventually(d.t, "the ingress controller has left the pods", func() error {
@@ -87,7 +87,7 @@ func (d door) leaves(pods []string) {
 	})
 }
 
-// wakes visits the app, which sleeps, and again as soon as it has answered.
+// wakes sends a request to the sleeping app, and another as soon as it has answered.
 func (d door) wakes() {
 	d.t.Helper()
 	answers := get(d.t, d.request(2, "/echo?x=1%2F2")...)
@@ -115,7 +115,7 @@ func (d door) wakes() {
 	}
 }
 
-// cycle opts the app in and goes through the door while it sleeps and while it is awake, twice.
+// cycle opts the app in and visits it through the door, asleep and awake, twice.
 func (d door) cycle() {
 	d.t.Helper()
 	d.opens()
@@ -132,7 +132,7 @@ func (d door) cycle() {
 	}
 }
 
-// withIngress has the app's chart make the Ingress, as its users would.
+// withIngress makes the app's chart create the Ingress, as its users would.
 func withIngress(a *airflow, values ...string) (spec func() networkingv1.IngressSpec) {
 	a.t.Helper()
 	a.upgrade(append([]string{
@@ -166,7 +166,7 @@ func TestIngress(t *testing.T) {
 	}
 }
 
-// TestIngressTLS has the ingress controller end TLS, with a certificate that the app's owner brings.
+// TestIngressTLS: the ingress controller terminates TLS, with a certificate of the app's owner.
 func TestIngressTLS(t *testing.T) {
 	needTraefik(t)
 	t.Parallel()
@@ -188,7 +188,7 @@ func TestIngressTLS(t *testing.T) {
 	}
 }
 
-// TestGateway has a Gateway and an HTTPRoute in place of the Ingress.
+// TestGateway uses a Gateway and an HTTPRoute in place of the Ingress.
 func TestGateway(t *testing.T) {
 	needTraefik(t)
 	t.Parallel()
@@ -220,7 +220,7 @@ func TestGateway(t *testing.T) {
 	}
 }
 
-// gatewayAPI makes an object of Gateway API, whose Go module is not worth a dependency.
+// gatewayAPI makes an object of the Gateway API, whose Go module is not worth a dependency.
 func gatewayAPI(a *airflow, kind string, spec map[string]any) *unstructured.Unstructured {
 	a.t.Helper()
 	o := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
@@ -255,8 +255,8 @@ func selfSigned(t *testing.T, host string) (certificate, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 }
 
-// TestIngressAlone opts in nothing but the Ingress: its visitors wake the app, who calls the Service does not. The chart's
-// owner edits it meanwhile, and takes the label off while the app sleeps and visitors come.
+// TestIngressAlone opts in only the Ingress: its visitors wake the app, callers of the Service do not. The chart's owner
+// edits it meanwhile, and removes the label while the app sleeps and visitors come.
 func TestIngressAlone(t *testing.T) {
 	needTraefik(t)
 	t.Parallel()
@@ -287,10 +287,10 @@ func TestIngressAlone(t *testing.T) {
 		d.wakes()
 	}
 	if s := a.service(); s.Spec.Selector["scale-to-zero/intercepted"] != "" {
-		t.Errorf("the Service was taken over: selector %v", s.Spec.Selector)
+		t.Errorf("the Service was injected: selector %v", s.Spec.Selector)
 	}
 	a.asleep()
-	eventually(t, "a call of the Service finds nobody", func() error { // kube-proxy has pods that are about to end answer
+	eventually(t, "a call of the Service finds nobody", func() error { // kube-proxy uses terminating pods if there are no others
 		if got, err := tryGet(t.Context(), "-timeout", "3s", a.url("/echo")); err == nil {
 			return fmt.Errorf("status %d", got[0].Status)
 		}

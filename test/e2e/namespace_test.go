@@ -11,8 +11,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// TestNamespace labels the namespace and nothing in it: the webserver, which an Ingress leads to, sleeps; the scheduler,
-// which has no Service, is left alone; and all is as before when the label is off again.
+// TestNamespace labels only the namespace. The web server, which an Ingress exposes, sleeps; the scheduler, which has no
+// Service, is left alone. Without the label, everything is as before.
 func TestNamespace(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM")

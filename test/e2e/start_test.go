@@ -25,13 +25,13 @@ const policy = `{"apiVersion":"admissionregistration.k8s.io/v1","kind":"Validati
 {"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicyBinding","metadata":{"name":%[1]q},
 "spec":{"policyName":%[1]q,"validationActions":["Deny"]}}`
 
-// TestStartFails breaks an app in its sleep: who asks for it is told why it cannot start as soon as that is certain, an
-// event says it once, and when it is mended it answers as before.
+// TestStartFails breaks a sleeping app. As soon as the failure is certain, its clients get the reason, and one event
+// reports it. Once the app is fixed, it answers as before.
 func TestStartFails(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spoil, mend func(a *airflow)
-		want        string // is said to clients and in the event
-		advice      string // in the event
+		want        string // is in the answers and in the event
+		advice      string // is in the event
 	}{
 		"image that does not exist": {
 			spoil: func(a *airflow) {
@@ -126,7 +126,7 @@ func (a *airflow) patchPod(spec string) {
 	kubectl(a.t, "patch", "deployment", "-n", a.ns, webserver, "-p", `{"spec":{"template":{"spec":`+spec+`}}}`)
 }
 
-// startDelay says how long the app takes to start; one that is no duration ends it.
+// startDelay sets how long the app takes to start; an invalid duration makes it exit.
 func (a *airflow) startDelay(d string) {
 	a.t.Helper()
 	kubectl(a.t, "set", "env", "-n", a.ns, "deployment/"+webserver, "START_DELAY="+d)

@@ -76,7 +76,7 @@ func run(m *testing.M) (int, error) {
 	return code, kube.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: clientsNS}})
 }
 
-// install installs our chart, or upgrades it to what is to be tested. Values come from args alone.
+// install installs our chart, or upgrades to it. Values come from args alone.
 func install(ctx context.Context, args ...string) error {
 	repository, tag, _ := strings.Cut(os.Getenv("E2E_IMAGE"), ":")
 	_, err := command(ctx, os.Getenv("HELM"), append([]string{
@@ -89,7 +89,7 @@ func install(ctx context.Context, args ...string) error {
 	return err
 }
 
-// startClient starts the pod from which requests are sent.
+// startClient starts the pod that sends the requests.
 func startClient(ctx context.Context) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: clientsNS}}
 	if err := kube.Create(ctx, ns); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -120,7 +120,7 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// must runs a command that is to succeed.
+// must runs a command that has to succeed.
 func must(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := command(t.Context(), name, args...)
@@ -157,7 +157,7 @@ func get(t *testing.T, args ...string) []answer {
 	return answers
 }
 
-// background is get beside the test, which receives the answers, or none if it failed.
+// background is get in a goroutine. The test receives the answers, or none if it failed.
 func background(t *testing.T, args ...string) <-chan []answer {
 	t.Helper()
 	done := make(chan []answer, 1)
@@ -189,7 +189,7 @@ func tryGet(ctx context.Context, args ...string) ([]answer, error) {
 	return answers, nil
 }
 
-// eventually waits until check returns nil; its last error is what the test fails with.
+// eventually waits until check returns nil. If it never does, the test fails with its last error.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
 	deadline := time.NewTimer(2 * time.Minute)

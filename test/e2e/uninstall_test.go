@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestUninstall removes scale-to-zero while an app sleeps: the app is given back first. It is not parallel to the other
-// tests, which go on only when this one has installed the chart again.
+// TestUninstall removes scale-to-zero while an app sleeps: the app is restored first. It is not parallel to the other
+// tests, which continue only when the chart is installed again.
 func TestUninstall(t *testing.T) {
 	a := newAirflow(t, "HELM", "--set", "webserver.replicas=2")
 	a.optIn()
@@ -36,16 +36,16 @@ func TestUninstall(t *testing.T) {
 	if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
 		t.Errorf("status %d: %s", got.Status, got.Body)
 	}
-	// Interceptors take their time to drain, after Helm has gone.
+	// Interceptors take their time to drain, after Helm has ended.
 	nothingLeft(t, "all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,pdb")
 	if err := install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// The label is still there: it is taken over again.
+	// The label is still there: the app is injected again.
 	a.asleep()
 }
 
-// nothingLeft waits until our release has gone, and what else it made of these kinds.
+// nothingLeft waits until our release and its other objects of these kinds are gone.
 func nothingLeft(t *testing.T, kinds string) {
 	t.Helper()
 	eventually(t, "nothing is left in our namespace", func() error {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestUpgrade replaces every controller and every interceptor, as an upgrade of our chart does, while requests come for an
-// app that is awake, and one for an app that sleeps; none fails. The other tests are not to be disturbed by it.
+// TestUpgrade replaces every controller and every interceptor, as an upgrade of our chart does, under requests for an
+// awake app and one for a sleeping app; none fails. It must not disturb the other tests.
 func TestUpgrade(t *testing.T) {
 	awake := newAirflow(t, "HELM", "--set-string", `webserver.service.annotations.scale-to-zero/cooldown=20m`)
 	asleep := newAirflow(t, "HELM", "--set-string", `webserver.service.annotations.scale-to-zero/cooldown=3s`)

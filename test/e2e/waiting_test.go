@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestWaitingPage: a browser that opens an app that sleeps is shown a page, which follows the start until the app can be
-// asked, and which knows the next time how long that takes.
+// TestWaitingPage: a browser that opens a sleeping app gets the waiting page, which shows the start's progress until the
+// app answers. The next time it also knows how long a start takes.
 func TestWaitingPage(t *testing.T) {
 	t.Parallel()
 	a := newAirflow(t, "HELM", "--set", "webserver.startDelay=4s")
