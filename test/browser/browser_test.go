@@ -53,7 +53,7 @@ func (c *cluster) Replicas(context.Context, string, api.Workload) (int32, error)
 func (c *cluster) WakeRequested(scaler.Wake)                                     {}
 func (c *cluster) Warn(scaler.Warning)                                           {}
 
-// app is one that sleeps behind an interceptor.
+// app is a sleeping app behind an interceptor.
 type app struct {
 	t       *testing.T
 	cluster cluster
@@ -62,7 +62,7 @@ type app struct {
 	pod     string
 
 	mu     sync.Mutex // protects visits
-	visits []string   // the requests for pages that have reached it
+	visits []string   // the requests for pages that have reached the app
 }
 
 func newApp(t *testing.T) *app {
@@ -134,7 +134,7 @@ func (a *app) url(host string) string {
 	return fmt.Sprintf("http://%s:%d/d/sales?from=now-6h", host, a.service.Routes.Ports[0].Listen)
 }
 
-// visited says that the app was asked for its page once, however long the visitor has waited.
+// visited checks that the app got one request for its page, however long the visitor has waited.
 func (a *app) visited() {
 	a.t.Helper()
 	a.mu.Lock()
@@ -144,7 +144,7 @@ func (a *app) visited() {
 	}
 }
 
-// pending waits until so many requests are counted.
+// pending waits until that many requests are counted.
 func (a *app) pending(n int) {
 	a.t.Helper()
 	line := fmt.Sprintf("\nscale_to_zero_pending_requests{namespace=\"shop\",workload=\"Deployment/grafana\"} %d\n", n)
@@ -181,11 +181,11 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// newBrowser starts a Chromium and returns the context of it.
+// newBrowser starts Chromium and returns its context.
 func newBrowser(t *testing.T) context.Context {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		// To an address of this machine browsers speak as they do by https. The host stands for all others.
+		// For browsers, this machine's addresses are as secure as https. This host stands for all others.
 		chromedp.Flag("host-resolver-rules", "MAP app.test 127.0.0.1"),
 		chromedp.Flag("no-sandbox", os.Geteuid() == 0))
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
@@ -211,7 +211,7 @@ func newTab(t *testing.T, browser context.Context, actions ...action) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
 	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil { // without a limit, which would be the tab's
+	if err := chromedp.Do(ctx); err != nil { // without the tab's time limit
 		t.Fatalf("opening a tab: %v", err)
 	}
 	c := &tab{t, ctx, cancel}
@@ -224,7 +224,7 @@ func (c *tab) do(what string, actions ...action) {
 	get(c, what, chromedp.Steps(actions...))
 }
 
-// get returns what a does.
+// get returns the result of a.
 func get[T any](c *tab, what string, a chromedp.Action[T]) T {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.ctx, within)
@@ -252,7 +252,7 @@ func (c *tab) entries() []string {
 	return urls
 }
 
-// keeps leaves a picture.
+// keeps stores a screenshot.
 func (c *tab) keeps(name string) {
 	c.t.Helper()
 	dir := os.Getenv("SCREENSHOTS")
@@ -265,7 +265,7 @@ func (c *tab) keeps(name string) {
 	}
 }
 
-// looks has a visitor's screen and language.
+// looks sets a visitor's screen and language.
 func looks(language, scheme string, width, height int64) []action {
 	return []action{
 		command(emulation.SetUserAgentOverride,
@@ -285,7 +285,8 @@ func command[P any](c cdp.Command[P, cdp.Empty], params P) action {
 	})
 }
 
-// The page follows the start, and then is the app's, at the address that was asked for and with nothing new in the history.
+// The page follows the start, and then becomes the app's page, at the address that was asked for and without a new
+// history entry.
 func TestPageOpensTheApp(t *testing.T) {
 	browser := newBrowser(t)
 	for name, tc := range map[string]struct {
@@ -345,7 +346,7 @@ func TestPageOpensTheApp(t *testing.T) {
 	}
 }
 
-// A proxy before the interceptor, as an ingress controller is, changes nothing.
+// A proxy in front of the interceptor, such as an ingress controller, changes nothing.
 func TestPageBehindAProxy(t *testing.T) {
 	a := newApp(t)
 	to := &url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", a.service.Routes.Ports[0].Listen)}
@@ -365,7 +366,7 @@ func TestPageBehindAProxy(t *testing.T) {
 	a.visited()
 }
 
-// Without JavaScript the page loads itself again and again.
+// Without JavaScript the page reloads itself again and again.
 func TestPageWithoutScripts(t *testing.T) {
 	a := newApp(t)
 	c := newTab(t, newBrowser(t), append(looks("en", "light", 390, 844), command(emulation.SetScriptExecutionDisabled,
@@ -380,7 +381,7 @@ func TestPageWithoutScripts(t *testing.T) {
 	a.visited()
 }
 
-// What fails is told with its reason, and opened when it does not any more.
+// The page of a failed start gives the reason, and opens the app once it no longer fails.
 func TestPageOfAFailure(t *testing.T) {
 	a := newApp(t)
 	browser := newBrowser(t)
@@ -407,7 +408,7 @@ func TestPageOfAFailure(t *testing.T) {
 	}
 }
 
-// A page that is open counts as a visitor, and one that was closed does not.
+// An open page counts as a visitor, and a closed one does not.
 func TestClosedPage(t *testing.T) {
 	a := newApp(t)
 	c := newTab(t, newBrowser(t))

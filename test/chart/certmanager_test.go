@@ -65,7 +65,7 @@ func TestLintNeedsNoCertManager(t *testing.T) {
 	}
 }
 
-// arguments returns what a pod's container is started with.
+// arguments returns the arguments of a pod's container.
 func arguments(t *testing.T, all []runtime.Object, pod string) map[string]string {
 	t.Helper()
 	template, ok := templates(all)[pod]
@@ -119,7 +119,7 @@ func TestCertManagerChain(t *testing.T) {
 	if root := issuers[ca.Spec.IssuerRef.Name]; root == nil || root.Spec.SelfSigned == nil {
 		t.Errorf("the CA's issuer is %v", root)
 	}
-	// What holds this together when the CA is renewed: see TestRenewalOfTheCA in certs.
+	// For how this survives a renewal of the CA, see TestRenewalOfTheCA in certs.
 	if ca.Spec.PrivateKey.RotationPolicy != certmanagerv1.RotationPolicyNever {
 		t.Errorf("a renewed CA has another key: %s", ca.Spec.PrivateKey.RotationPolicy)
 	}
@@ -153,8 +153,8 @@ func TestOwnIssuer(t *testing.T) {
 	}
 }
 
-// secretsAndConfigurations returns what a component may do with Secrets, webhook configurations and what cert-manager has for
-// them, as "verb resource/name".
+// secretsAndConfigurations returns a component's rights on Secrets, webhook configurations and cert-manager's kinds, as
+// "verb resource/name".
 func secretsAndConfigurations(all []runtime.Object, component string) []string {
 	var out []string
 	add := func(rules []rbacv1.PolicyRule) {
@@ -189,7 +189,7 @@ func secretsAndConfigurations(all []runtime.Object, component string) []string {
 	return out
 }
 
-// With cert-manager the controllers may only read what they serve, and what says why they cannot serve it yet.
+// With cert-manager the controllers may only read what they serve, and what explains why they cannot serve it yet.
 func TestCertManagerTakesRightsAway(t *testing.T) {
 	const tls = "scale-to-zero-webhook-tls"
 	read := []string{"get certificates/" + tls, "get secrets/" + tls, "list secrets/" + tls, "watch secrets/" + tls}
@@ -221,8 +221,8 @@ func TestCertManagerTakesRightsAway(t *testing.T) {
 	}
 }
 
-// cert-manager leaves the Secrets of deleted Certificates behind. The restore command is told of all that either mode may
-// have made, and may delete it.
+// cert-manager leaves the Secrets of deleted Certificates behind. The restore command knows and may delete every object
+// that either mode may have made.
 func TestUninstallRemovesTheSecrets(t *testing.T) {
 	for name, v := range map[string]values{"self": {}, "cert-manager": withCertManager()} {
 		all := must4(t, v)
@@ -252,7 +252,7 @@ func TestUninstallRemovesTheSecrets(t *testing.T) {
 	}
 }
 
-// A real API server with cert-manager's own CRDs accepts what the chart has for cert-manager, with strict validation.
+// A real API server with cert-manager's own CRDs accepts the chart's objects for cert-manager, with strict validation.
 func TestServerAcceptsIssuersAndCertificates(t *testing.T) {
 	crds := filepath.Join(moduleDir(t, "github.com/cert-manager/cert-manager"), "deploy", "crds")
 	_, plain := server(t, &envtest.Environment{CRDDirectoryPaths: []string{crds}, ErrorIfCRDPathMissing: true})
@@ -275,7 +275,7 @@ func TestServerAcceptsIssuersAndCertificates(t *testing.T) {
 			t.Errorf("%s: nothing was created", name)
 		}
 	}
-	// The server would have said so.
+	// The server would have reported it.
 	bad := only[*certmanagerv1.Certificate](must4(t, withCertManager()))[0]
 	bad.Name, bad.Spec.PrivateKey.RotationPolicy = "bad", "Sometimes"
 	if err := c.Create(t.Context(), bad); !apierrors.IsInvalid(err) {
@@ -283,7 +283,7 @@ func TestServerAcceptsIssuersAndCertificates(t *testing.T) {
 	}
 }
 
-// moduleDir is where Go keeps the sources of a module that ours needs.
+// moduleDir is the folder in which Go keeps the sources of a module.
 func moduleDir(t *testing.T, module string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-json", module).Output()

@@ -41,7 +41,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// Both Helms make the same of the charts, and Kubernetes knows every field of it.
+// Both Helms render the charts alike, and Kubernetes knows every field.
 func TestRender(t *testing.T) {
 	for name, tc := range map[string]struct {
 		path string
@@ -81,7 +81,7 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// testdata/all.yaml has to stay what it says it is.
+// testdata/all.yaml must keep its promise to set all values.
 func TestAllValuesAreCovered(t *testing.T) {
 	var walk func(path string, defaults, all values)
 	walk = func(path string, defaults, all values) {
@@ -131,7 +131,7 @@ func TestSchemaTellsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// The limits reach the interceptors as they were written, large numbers too.
+// The interceptors get the limits as they were written, large numbers too.
 func TestLimits(t *testing.T) {
 	for name, tc := range map[string]struct {
 		v    values
@@ -193,7 +193,7 @@ func TestNotesTellOfMissingKEDA(t *testing.T) {
 	}
 }
 
-// templates returns the pods that all would start.
+// templates returns the pod templates of all workloads.
 func templates(all []runtime.Object) map[string]corev1.PodTemplateSpec {
 	out := map[string]corev1.PodTemplateSpec{}
 	for _, d := range only[*appsv1.Deployment](all) {
@@ -232,7 +232,7 @@ func TestPodsAreRestricted(t *testing.T) {
 	}
 }
 
-// What selects pods selects those it should, whatever labels the user adds.
+// Selectors match the right pods, whatever labels the user adds.
 func TestSelectors(t *testing.T) {
 	all := must4(t, readValues(t, "testdata/all.yaml"))
 	pods := templates(all)
@@ -275,7 +275,7 @@ func TestInterceptorsHaveEachIPFamily(t *testing.T) {
 	}
 }
 
-// Names are cut so that those made from them fit.
+// Long names are cut so that names derived from them are valid.
 func TestLongReleaseName(t *testing.T) {
 	r, err := render4(ours, strings.Repeat("long", 13), "ns", withCertManager(), certManagerAPI)
 	if err != nil {

@@ -32,7 +32,7 @@ func matcher(t *testing.T, prefix string) matchconditions.Matcher {
 		for _, c := range w.MatchConditions {
 			expressions = append(expressions, new(matchconditions.MatchCondition(c)))
 		}
-		oldest := version.MustParseGeneric(kubernetesVersion) // of the expression language too
+		oldest := version.MustParseGeneric(kubernetesVersion) // the expression language has it too
 		filter := cel.NewConditionCompiler(environment.MustBaseEnvSet(oldest)).
 			CompileCondition(expressions, cel.OptionalVariableDeclarations{HasAuthorizer: true}, environment.NewExpressions)
 		return matchconditions.NewMatcher(filter, w.FailurePolicy, "webhook", "mutating", w.Name)
@@ -41,7 +41,7 @@ func matcher(t *testing.T, prefix string) matchconditions.Matcher {
 	return nil
 }
 
-// called says whether the API server calls the webhook for a write. A nil old is a CREATE.
+// called reports whether the API server calls the webhook for a write. A nil old means CREATE.
 func called(t *testing.T, m matchconditions.Matcher, object, old runtime.Object) bool {
 	t.Helper()
 	operation := admission.Create
@@ -65,7 +65,7 @@ func meta(labels, annotations map[string]string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Name: "s", Namespace: "default", Labels: labels, Annotations: annotations}
 }
 
-// The API server calls the webhook for the Services that concern it and for no others, and never fails to decide.
+// The API server calls the webhook for the Services that concern it and for no others, and the conditions never fail.
 func TestServiceConditions(t *testing.T) {
 	m := matcher(t, "services")
 	service := func(labels, annotations, selector map[string]string) *corev1.Service {

@@ -1,8 +1,8 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package chart holds tests of config/chart and test/demo/chart: they are rendered by Helm 3 and by Helm 4, and what comes
-// out is judged by Kubernetes' own code.
+// Package chart tests config/chart and test/demo/chart: Helm 3 and Helm 4 render them, and Kubernetes' own code checks
+// the result.
 //
-// It is a module of its own, so that nothing needed here shows up in the dependencies of what we ship.
+// It is a module of its own, so that its dependencies are not the product's.
 package chart

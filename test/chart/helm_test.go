@@ -47,7 +47,7 @@ type rendered struct {
 	notes    string
 }
 
-// helm is one major version of it.
+// helm is one major version of Helm.
 type helm struct {
 	name   string
 	lint   func(path string, v values) []error
@@ -126,7 +126,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// TestMain keeps Helm 3 from telling what it does, and has the objects of cert-manager decoded strictly too.
+// TestMain silences Helm 3, and makes the objects of cert-manager decode strictly too.
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard)
 	if err := certmanagerv1.AddToScheme(scheme.Scheme); err != nil {
@@ -135,7 +135,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// objects decodes r strictly. What this Kubernetes does not know comes back unstructured. They are sorted by kind and name.
+// objects decodes r strictly. Kinds that this Kubernetes does not know come back unstructured. They are sorted by kind
+// and name.
 func objects(t *testing.T, r rendered) []runtime.Object {
 	t.Helper()
 	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()

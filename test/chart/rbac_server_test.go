@@ -21,7 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
 
-// The interceptors may list and watch the ConfigMaps that are themes, in all namespaces at once, and no others.
+// The interceptors may list and watch the ConfigMaps that are themes, in all namespaces, and no others.
 func TestServerShowsInterceptorsThemesAlone(t *testing.T) {
 	config, admin := server(t, &envtest.Environment{})
 	all := must4(t, values{})
@@ -60,7 +60,7 @@ func TestServerShowsInterceptorsThemesAlone(t *testing.T) {
 	}
 }
 
-// server starts an API server for the test, and returns how to reach it and a client for it.
+// server starts an API server for the test, and returns its configuration and a client.
 func server(t *testing.T, env *envtest.Environment) (*rest.Config, client.Client) {
 	t.Helper()
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
@@ -82,8 +82,8 @@ func server(t *testing.T, env *envtest.Environment) (*rest.Config, client.Client
 	return config, c
 }
 
-// The controllers may list pods' addresses in EndpointSlices where that takes a right of its own, as on OpenShift, whose
-// admission plugin this policy stands for.
+// The controllers may list pods' addresses in EndpointSlices where that needs a permission of its own, as on OpenShift,
+// whose admission plugin this policy stands for.
 func TestServerLetsControllersListPods(t *testing.T) {
 	config, admin := server(t, &envtest.Environment{})
 	made := []client.Object{
@@ -111,7 +111,7 @@ func TestServerLetsControllersListPods(t *testing.T) {
 				PolicyName: "restricted-endpoints", ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
 			},
 		},
-		// Who may write EndpointSlices, and no more.
+		// This user may write EndpointSlices, and no more.
 		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "slices"}, Rules: []rbacv1.PolicyRule{{
 			APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"create"},
 		}}},

@@ -33,12 +33,12 @@ type app struct {
 	rendered map[values]map[string]string // the chart's objects by kind
 }
 
-// newApp makes the namespace, and takes the interceptors away: what is applied next is not taken over yet.
+// newApp makes the namespace, and removes the interceptors, so that what is applied next is not injected yet.
 func newApp(t *testing.T) *app {
 	t.Helper()
 	listInterceptors(t)
 	waitForAdmission(t, true)
-	// A short cool-down, since the app stays up for one after its traffic has gone past the interceptors.
+	// The cool-down is short, since the app stays awake for one after its traffic bypassed the interceptors.
 	ns := &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "app-", Annotations: map[string]string{"scale-to-zero/cooldown": "1s"}},
 	}
@@ -59,7 +59,7 @@ func newApp(t *testing.T) *app {
 	return a
 }
 
-// object returns an empty one of the chart's kinds.
+// object returns an empty object of one of the chart's kinds.
 func (a *app) object(kind string) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{}
 	u.SetGroupVersionKind(map[string]schema.GroupVersionKind{
@@ -101,7 +101,7 @@ func (a *app) intercepted() error {
 	return nil
 }
 
-// injected lists an interceptor and waits until the app is taken over, and KEDA is told.
+// injected lists an interceptor and waits until the app is injected and KEDA has its ScaledObject.
 func (a *app) injected() {
 	a.t.Helper()
 	listInterceptors(a.t, "198.18.0.2")
@@ -109,7 +109,7 @@ func (a *app) injected() {
 	eventually(a.t, "KEDA is told", func() error { return a.get("web-deployment", &keda.ScaledObject{}) })
 }
 
-// floor checks below how many replicas the app may not go.
+// floor checks the replica count below which the app may not go.
 func (a *app) floor(want int32) func() error {
 	return func() error {
 		so := &keda.ScaledObject{}
@@ -123,7 +123,7 @@ func (a *app) floor(want int32) func() error {
 	}
 }
 
-// scaled writes the replica count as KEDA does, and waits until everybody has seen it.
+// scaled writes the replica count as KEDA does, and waits until every controller has seen it.
 func (a *app) scaled(n int32) {
 	a.t.Helper()
 	s := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: n}}
@@ -145,7 +145,7 @@ func (a *app) scaled(n int32) {
 	})
 }
 
-// state is one in which the chart is compared and applied again.
+// state is an app's state in which a tool compares the chart with it and applies it again.
 type state struct {
 	name        string
 	intercepted bool
@@ -161,7 +161,7 @@ func states() []state {
 	}
 }
 
-// selectorOwners returns who owns the Service's selector.
+// selectorOwners returns the field managers of the Service's selector.
 func (a *app) selectorOwners() string {
 	a.t.Helper()
 	var owners []string
@@ -173,7 +173,7 @@ func (a *app) selectorOwners() string {
 	return strings.Join(owners, ", ")
 }
 
-// specs returns what a re-apply must not change: of the Service and the Ingress all but the metadata.
+// specs returns what a re-apply must not change: everything in the Service and the Ingress except the metadata.
 func (a *app) specs() map[string]any {
 	a.t.Helper()
 	all := map[string]any{}
@@ -187,7 +187,7 @@ func (a *app) specs() map[string]any {
 	return all
 }
 
-// versions tell whether anything has been written.
+// versions show whether anything has been written.
 func (a *app) versions() map[string]string {
 	a.t.Helper()
 	all := map[string]string{}
@@ -219,9 +219,9 @@ func (a *app) noDrift(tool tool, v values) error {
 	return errors.Join(err, a.noDeploymentDrift(drift, v))
 }
 
-// noDeploymentDrift checks how a tool says that the Deployment differs from the chart: its replicas alone, only while the
-// chart asks for another count than there is, and only if it does not ask admission, which guards the count: of all tools,
-// that is Argo CD unless it includes mutation webhooks.
+// noDeploymentDrift checks a tool's diff of the Deployment. Only the replica count may differ, only while the chart asks
+// for another count than there is, and only if the tool does not ask admission, which guards the count. Of all tools,
+// that is Argo CD, unless it includes mutation webhooks.
 func (a *app) noDeploymentDrift(drift string, v values) error {
 	if drift == "" {
 		return nil
@@ -244,7 +244,7 @@ func (a *app) noDeploymentDrift(drift string, v values) error {
 	return nil
 }
 
-// patch changes the Service's selector the way a controller would that does not leave it to admission.
+// patch changes the Service's selector as a controller without an admission webhook would.
 func (a *app) patch(selector map[string]string) error {
 	s := a.service()
 	from := client.MergeFrom(s.DeepCopy())
@@ -259,7 +259,7 @@ func same(what string, want, got any) error {
 	return nil
 }
 
-// replace replaces the Service with the chart's, to which it may add the route annotation.
+// replace replaces the Service by the chart's, and may add the route annotation.
 func (a *app) replace(v values, annotated bool) error {
 	all, err := a.render(v)
 	if err != nil {

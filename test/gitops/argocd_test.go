@@ -24,7 +24,7 @@ import (
 // argoManager is the name under which Argo CD applies.
 const argoManager = "argocd-controller"
 
-// argoDrift is what Argo CD would show as out of sync, in each of its ways to compare but the structured merge.
+// argoDrift returns what Argo CD would show as out of sync, in each of its diff modes but the structured merge.
 func argoDrift(a *app, kind string, v values) (string, error) {
 	var all strings.Builder
 	for name, options := range map[string][]diff.Option{
@@ -44,8 +44,8 @@ func argoDrift(a *app, kind string, v values) (string, error) {
 	return all.String(), nil
 }
 
-// argoStructuredMerge is how Argo CD before 3.6 compares objects with the sync option ServerSideApply=true, unless it is
-// told to diff server-side.
+// argoStructuredMerge is how Argo CD before 3.6 compares objects with the sync option ServerSideApply=true, unless
+// server-side diff is on.
 func argoStructuredMerge(a *app, kind string, v values) (string, error) {
 	return argoDiff(a, kind, v, diff.WithStructuredMergeDiff(true))
 }
@@ -83,7 +83,7 @@ func argoDiff(a *app, kind string, v values, options ...diff.Option) (string, er
 	return cmp.Diff(before, after), nil
 }
 
-// schemas are those of the API server's kinds.
+// schemas are the schemas of the API server's kinds.
 var schemas = sync.OnceValues(func() (*managedfields.GvkParser, error) {
 	d, err := discovery.NewDiscoveryClientForConfig(env.Config)
 	if err != nil {
@@ -100,7 +100,7 @@ var schemas = sync.OnceValues(func() (*managedfields.GvkParser, error) {
 	return managedfields.NewGVKParser(models, false)
 })
 
-// dryRunner asks the API server what Argo CD's server-side diff asks it through kubectl's code.
+// dryRunner sends the API server the requests that Argo CD's server-side diff sends through kubectl's code.
 type dryRunner struct{ a *app }
 
 func (r dryRunner) Run(_ context.Context, o *unstructured.Unstructured, manager string) (string, error) {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestChecksBite: what TestReapply checks fails when somebody changes the selector himself and does not leave it to
-// admission. That is what the design avoids.
+// TestChecksBite: the checks of TestReapply fail if a controller changes the selector itself instead of leaving that to
+// admission. The design avoids exactly this.
 func TestChecksBite(t *testing.T) {
 	chart := values{1, "first"}
 	for _, tool := range tools() {
@@ -53,7 +53,7 @@ func TestChecksBite(t *testing.T) {
 	}
 }
 
-// isConflict says whether a tool was told that a field is somebody else's.
+// isConflict reports whether the tool got a conflict: another manager owns a field.
 func isConflict(err error) bool { return err != nil && strings.Contains(err.Error(), "conflict with ") }
 
 func installed(t *testing.T, tool tool, chart values) *app {
@@ -65,8 +65,8 @@ func installed(t *testing.T, tool tool, chart values) *app {
 	return a
 }
 
-// TestArgoStructuredMerge: this diff of Argo CD predicts an apply without asking the API server, and so without
-// admission. It is the one that shows the sentinel.
+// TestArgoStructuredMerge: this diff of Argo CD predicts an apply without the API server, and so without admission. It is
+// the only one that shows the sentinel.
 func TestArgoStructuredMerge(t *testing.T) {
 	chart := values{1, "first"}
 	for _, tool := range tools() {

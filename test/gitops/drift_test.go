@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestReapply: in every state of an app, the tool that has applied its chart finds nothing to change at the Service and
-// the Ingress, and applies the chart again without a conflict and without undoing anything.
+// TestReapply: in every state of an app, the tool that has applied its chart finds no difference in the Service and the
+// Ingress. It applies the chart again without a conflict and without undoing anything.
 func TestReapply(t *testing.T) {
 	for _, tool := range tools() {
 		for _, replicas := range []int32{1, 2} {
@@ -42,7 +42,7 @@ func TestReapply(t *testing.T) {
 	}
 }
 
-// is checks that the Service is in the state, and the tool's.
+// is checks that the Service is in this state, and still belongs to the tool.
 func (a *app) is(s state, tool tool) error {
 	var err error
 	if s.intercepted {

@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// kubernetes plays the controllers of Deployments and EndpointSlices, a namespace at a time: every pod that a Deployment
-// asks for is ready at once.
+// kubernetes plays the controllers of Deployments and EndpointSlices in one namespace at a time: every pod of a
+// Deployment is ready at once.
 type kubernetes struct{ client client.Client }
 
 func addKubernetes(mgr ctrl.Manager) error {
@@ -64,7 +64,7 @@ func (k kubernetes) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	return ctrl.Result{}, nil
 }
 
-// slice lists the pod that the Service's selector matches, if there is one.
+// slice lists the pod that the Service's selector matches, if any.
 func (k kubernetes) slice(ctx context.Context, service *corev1.Service, deployments []appsv1.Deployment) error {
 	s := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4}
 	s.Namespace, s.Name = service.Namespace, service.Name+"-native"

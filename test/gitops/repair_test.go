@@ -11,8 +11,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// TestWebhookAway: applied while nobody admits, a three-way merge leaves the sentinel where it is, which shows that its
-// patch is empty. The others take it out, and it is repaired.
+// TestWebhookAway: while the webhook is away, a three-way merge keeps the sentinel, because its patch is empty. The other
+// tools remove it, and the controller repairs that.
 func TestWebhookAway(t *testing.T) {
 	chart := values{1, "first"}
 	for _, tool := range tools() {
@@ -39,8 +39,8 @@ func TestWebhookAway(t *testing.T) {
 	}
 }
 
-// TestRepair: a replace while nobody admits takes out the sentinel, or the route annotation too. Until both are back, KEDA
-// is told to keep the app up, be it awake or asleep.
+// TestRepair: while the webhook is away, a replace removes the sentinel, and possibly the route annotation too. Until
+// both are back, KEDA keeps the app's replicas up, awake or asleep.
 func TestRepair(t *testing.T) {
 	chart := values{1, "first"}
 	helm3 := tools()[0]
@@ -82,8 +82,8 @@ func TestRepair(t *testing.T) {
 }
 
 // TestReplace: `kubectl replace` of the chart's Service undoes nothing. But it writes the selector without the sentinel,
-// which is not what is there, and so the selector becomes its own, which it does not where there is no sentinel. A tool
-// that applies server-side meets a conflict after that, and has to be forced once.
+// which differs from the stored one, so it becomes the selector's owner; without a sentinel it would not. A tool that
+// applies server-side then gets a conflict, and has to force once.
 func TestReplace(t *testing.T) {
 	chart := values{1, "first"}
 	for _, tool := range tools() {

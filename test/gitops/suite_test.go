@@ -111,7 +111,7 @@ func logger() logr.Logger {
 	return funcr.New(func(prefix, args string) { fmt.Fprintln(os.Stderr, prefix, args) }, funcr.Options{Verbosity: 1})
 }
 
-// admissionOfChart renders what our own chart tells the API server about admission.
+// admissionOfChart renders the admission configuration of our own chart.
 func admissionOfChart(home string) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
 	out, err := command{home: home}.run("helm", "template", "scale-to-zero", "../../config/chart", "--namespace", ours, "--show-only",
 		"templates/webhook.yaml")
@@ -127,7 +127,7 @@ func admissionOfChart(home string) (*admissionregistrationv1.MutatingWebhookConf
 	return nil, errors.New("our chart has no MutatingWebhookConfiguration")
 }
 
-// scaledObjects is the least of KEDA's CRD that a server needs to store what we write, with KEDA's rule about the
+// scaledObjects is the smallest CRD of KEDA's with which a server stores what we write, with KEDA's rule about the
 // replica counts.
 func scaledObjects() *apiextensionsv1.CustomResourceDefinition {
 	return &apiextensionsv1.CustomResourceDefinition{
@@ -155,7 +155,7 @@ func scaledObjects() *apiextensionsv1.CustomResourceDefinition {
 	}
 }
 
-// startManagers runs our control plane, and next to it the part of Kubernetes that is played.
+// startManagers runs our control plane, and beside it the part of Kubernetes that the tests play.
 func startManagers() (stop func() error, err error) {
 	cacheOptions, err := controller.CacheOptions()
 	if err != nil {
@@ -198,7 +198,7 @@ func startManagers() (stop func() error, err error) {
 	}, nil
 }
 
-// listInterceptors writes the slice of the interceptors' own Service: with one, or with none.
+// listInterceptors writes the slice of the interceptors' own Service, with one interceptor or with none.
 func listInterceptors(t *testing.T, addresses ...string) {
 	t.Helper()
 	s := &discoveryv1.EndpointSlice{
@@ -220,7 +220,7 @@ func listInterceptors(t *testing.T, addresses ...string) {
 	}
 }
 
-// withoutWebhook takes admission away until back is called or the test ends.
+// withoutWebhook removes admission until back is called or the test ends.
 func withoutWebhook(t *testing.T) (back func()) {
 	t.Helper()
 	var list admissionregistrationv1.MutatingWebhookConfigurationList
@@ -246,8 +246,8 @@ func withoutWebhook(t *testing.T) (back func()) {
 	}
 }
 
-// waitForAdmission waits until the API server calls the webhook, or does not: it learns of a change a little later. The
-// webhook takes the sentinel from a Service that is not ours, which shows who is there.
+// waitForAdmission waits until the API server does or does not call the webhook: it learns of a change a little later.
+// The webhook removes the sentinel from a Service that is not ours, which shows that it was called.
 func waitForAdmission(t *testing.T, there bool) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("admission is there: %t", there), func() error {
@@ -268,7 +268,7 @@ func waitForAdmission(t *testing.T, there bool) {
 	})
 }
 
-// eventually waits until check returns nil; its last error is what the test fails with.
+// eventually waits until check returns nil. If it never does, the test fails with its last error.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
 	deadline := time.NewTimer(30 * time.Second)

@@ -19,13 +19,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// command runs the tools, for one namespace.
+// command runs a tool for one namespace.
 type command struct {
 	home, namespace string
 	stdin           string
 }
 
-// run runs one of the tools, and returns what it prints: to standard output alone, unless it fails.
+// run runs a tool and returns its standard output. If the tool fails, standard error is part of it.
 func (c command) run(name string, args ...string) (string, error) {
 	cmd := exec.Command(filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), name), args...)
 	cmd.Env = []string{"HOME=" + c.home, "PATH=" + os.Getenv("PATH"), "KUBECONFIG=" + kubeconfig}
@@ -41,10 +41,10 @@ func (c command) run(name string, args ...string) (string, error) {
 	if name == "kubectl" {
 		return stdout.String(), nil
 	}
-	return stdout.String() + stderr.String(), nil // with --debug, helm tells there what it does
+	return stdout.String() + stderr.String(), nil // with --debug, helm prints its steps there
 }
 
-// values are what one version of the chart has different from another.
+// values are what differs between two versions of the chart.
 type values struct {
 	replicas int32
 	note     string
@@ -54,23 +54,22 @@ func (v values) flags() []string {
 	return []string{"--set", fmt.Sprintf("replicas=%d,note=%s", v.replicas, v.note)}
 }
 
-// tool is one way to bring a chart to a cluster, again and again.
+// tool is one way to apply a chart to a cluster, again and again.
 type tool struct {
 	name string
-	// manager is the owner of what it has applied.
+	// manager is the field manager of what it has applied.
 	manager string
-	// apply applies the chart and returns what was said.
+	// apply applies the chart and returns the output.
 	apply func(a *app, v values) (string, error)
-	// unchanged are the words, for a kind, with which it says that there is nothing to do. Empty if it has none.
+	// unchanged are the words, for a kind, that say that nothing was to be done. It is empty if the tool has none.
 	unchanged string
-	// drift says how the object of a kind differs from the chart, empty if it does not. Nil if the tool knows only how to
-	// apply.
+	// drift returns how the object of a kind differs from the chart, or "". It is nil if the tool can only apply.
 	drift func(a *app, kind string, v values) (string, error)
-	// forced applies in spite of conflicts. Nil if the tool does so always, or knows no conflicts.
+	// forced applies in spite of conflicts. It is nil if the tool always does, or has no conflicts.
 	forced func(a *app, v values) (string, error)
-	// threeWay says that it leaves alone what others have added to a map.
+	// threeWay says that the tool keeps what others have added to a map.
 	threeWay bool
-	// replaces says that it always writes all of an object.
+	// replaces says that the tool always writes the whole object.
 	replaces bool
 }
 
@@ -152,7 +151,7 @@ func (a *app) render(v values) (map[string]string, error) {
 	return all, nil
 }
 
-// documents returns the YAML documents of a stream that are not empty.
+// documents returns the YAML documents of a stream except empty ones.
 func documents(stream string) []string {
 	var out []string
 	for document := range strings.SplitSeq("\n"+stream, "\n---\n") {
@@ -163,7 +162,7 @@ func documents(stream string) []string {
 	return out
 }
 
-// kubectl gives it all objects of the chart.
+// kubectl runs kubectl with all objects of the chart.
 func kubectl(verb string, flags ...string) func(*app, values) (string, error) {
 	return func(a *app, v values) (string, error) {
 		all, err := a.render(v)
@@ -196,8 +195,8 @@ func kubectlDiff(flags ...string) func(*app, string, values) (string, error) {
 // fluxManager is the name under which Flux's kustomize-controller applies.
 const fluxManager = "kustomize-controller"
 
-// fluxApply does what Flux does with an object: a dry run of a forced server-side apply, and the same in earnest only if
-// the dry run's result is not what is there.
+// fluxApply does what Flux does with an object: a dry run of a forced server-side apply, and a real one only if the dry
+// run's result differs from what is there.
 func fluxApply(a *app, v values) (string, error) {
 	all, err := a.render(v)
 	if err != nil {
@@ -240,7 +239,7 @@ func fluxDrift(a *app, kind string, v values) (string, error) {
 	return cmp.Diff(live.Object, dry.Object), nil
 }
 
-// serverSideApply applies a manifest and forces it, as Flux and Argo CD do, and returns what the API server answers.
+// serverSideApply applies a manifest and forces it, as Flux and Argo CD do, and returns the API server's answer.
 func (a *app) serverSideApply(manager, manifest string, options ...client.PatchOption) (*unstructured.Unstructured, error) {
 	u := &unstructured.Unstructured{}
 	if err := yaml.Unmarshal([]byte(manifest), u); err != nil {
