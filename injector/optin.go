@@ -61,9 +61,9 @@ func UndoOptIn(kind string, o metav1.Object) string {
 }
 
 // Warnings returns what the author of a write should know about the opt-in and the settings of a Service ("Service"), an Ingress
-// or a Namespace, although they are allowed. takenOver says that a Service is injected: its Namespace or an Ingress may have
+// or a Namespace, although they are allowed. injected says that a Service is injected: its Namespace or an Ingress may have
 // opted it in, which the Service itself does not show.
-func Warnings(kind string, o metav1.Object, takenOver bool) []string {
+func Warnings(kind string, o metav1.Object, injected bool) []string {
 	var warnings []string
 	if _, ok := o.GetAnnotations()[OptInLabel]; ok {
 		warnings = append(warnings, fmt.Sprintf("annotation %s does nothing: use label %s or annotation %s", OptInLabel, OptInLabel,
@@ -74,7 +74,7 @@ func Warnings(kind string, o metav1.Object, takenOver bool) []string {
 			EnabledAnnotation))
 	}
 	optedIn, err := OptedIn(o)
-	if optedIn || err != nil || takenOver || OptedOut(o) {
+	if optedIn || err != nil || injected || OptedOut(o) {
 		return warnings
 	}
 	idle := idleSettings(kind, o.GetAnnotations())

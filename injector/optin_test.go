@@ -64,10 +64,10 @@ func TestUndoOptIn(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	cooldown := annotated("scale-to-zero/cooldown", "1m")
 	for name, tc := range map[string]struct {
-		kind      string
-		change    []func(*corev1.Service)
-		takenOver bool
-		want      []string // a part of each
+		kind     string
+		change   []func(*corev1.Service)
+		injected bool
+		want     []string // a part of each
 	}{
 		"opted in":               {"Service", []func(*corev1.Service){cooldown}, false, nil},
 		"opted in by annotation": {"Service", []func(*corev1.Service){unlabelled, enabled("true"), cooldown}, false, nil},
@@ -114,7 +114,7 @@ func TestWarnings(t *testing.T) {
 		"a Namespace's own": {"Namespace", []func(*corev1.Service){unlabelled, cooldown, annotated("scale-to-zero/internal-services",
 			"true")}, false, []string{"scale-to-zero/internal-services: no effect unless the Namespace is opted in"}},
 	} {
-		got := Warnings(tc.kind, service(tc.change...), tc.takenOver)
+		got := Warnings(tc.kind, service(tc.change...), tc.injected)
 		if len(got) != len(tc.want) || slices.ContainsFunc(tc.want, func(want string) bool {
 			return !slices.ContainsFunc(got, func(w string) bool { return strings.Contains(w, want) })
 		}) {

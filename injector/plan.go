@@ -48,7 +48,7 @@ type Plan struct {
 	// Delete is deleted. Deleted is reported if one of the objects was still there.
 	Delete  []Object
 	Deleted []Report
-	// FreePorts are the Fronts whose interceptor ports are given back.
+	// FreePorts are the Fronts whose interceptor ports become free.
 	FreePorts []string
 	// Forget says that no write is waited for any more.
 	Forget bool

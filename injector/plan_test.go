@@ -200,9 +200,9 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-// TestTakeoverEnds: from any order of what may happen to an app, an injection ends when everything works again: injected if
+// TestInjectionEnds: from any order of what may happen to an app, an injection ends when everything works again: injected if
 // it is opted in, else restored. world checks that no step happens without the one before it.
-func TestTakeoverEnds(t *testing.T) {
+func TestInjectionEnds(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(400) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -43,7 +43,7 @@ func TestNewScaling(t *testing.T) {
 
 func TestRemember(t *testing.T) {
 	for _, tc := range []struct{ before, current, limit, want int32 }{
-		{0, 3, 0, 3}, // at takeover
+		{0, 3, 0, 3}, // when injected
 		{0, 0, 0, 1}, // injected at zero: no app is left there
 		{3, 0, 3, 3}, // asleep
 		{3, 1, 3, 3}, // woken

@@ -461,8 +461,8 @@ func TestAdmitNamespace(t *testing.T) {
 	}
 }
 
-// FuzzTakeover draws what happens to an app from its input. world checks each step.
-func FuzzTakeover(f *testing.F) {
+// FuzzInjection draws what happens to an app from its input. world checks each step.
+func FuzzInjection(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seed, uint8(30), seed%2 == 0)
 	}

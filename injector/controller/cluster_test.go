@@ -515,8 +515,8 @@ func (c *cluster) both(n int) {
 	}
 }
 
-// takenOver has the app injected.
-func (c *cluster) takenOver() {
+// injected labels the app and waits until it is injected.
+func (c *cluster) injected() {
 	c.t.Helper()
 	c.both(1)
 	c.directSlice(true)

@@ -113,7 +113,7 @@ func TestVisits(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService(release), webService(release, func(s *corev1.Service) {
 		s.Name, s.Spec.Selector = "front", map[string]string{"app": "front"}
 	}))
-	c.takenOver()
+	c.injected()
 	c.now = c.now.Add(3 * time.Minute)
 	c.counts.err = errors.New("unavailable")
 	if result, err := c.reconcileService(); err != nil || result.RequeueAfter < time.Minute || result.RequeueAfter > 2*time.Minute {
@@ -127,7 +127,7 @@ func TestVisits(t *testing.T) {
 // TestNotReadyAddresses: a workload whose pods take requests before they are ready is awake by its direct Service's slices.
 func TestNotReadyAddresses(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService(func(s *corev1.Service) { s.Spec.PublishNotReadyAddresses = true }))
-	c.takenOver()
+	c.injected()
 	c.ready(0, 0)
 	c.directSlice(false)
 	c.both(1)

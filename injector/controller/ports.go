@@ -47,7 +47,7 @@ func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time
 	return out, nil
 }
 
-// free gives back all ports of a Front.
+// free returns all ports of a Front to the range.
 func (b *portBook) free(front types.NamespacedName, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -50,13 +50,13 @@ func named(namespace string, names ...string) []reconcile.Request {
 // injected.
 func (r *requests) servicesOfSlice(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetLabels()[api.RoleLabel] == api.RoleInterceptor {
-		return r.takenOver(ctx)
+		return r.injected(ctx)
 	}
 	return named(o.GetNamespace(), o.GetLabels()[injector.ServiceLabel])
 }
 
-// takenOver are the Services that have route slices, in all namespaces.
-func (r *requests) takenOver(ctx context.Context) []reconcile.Request {
+// injected returns the Services that have route slices, in all namespaces.
+func (r *requests) injected(ctx context.Context) []reconcile.Request {
 	var list discoveryv1.EndpointSliceList
 	if err := r.client.List(ctx, &list, client.MatchingLabels{api.RoleLabel: api.RoleRoute}, client.UnsafeDisableDeepCopy); err != nil {
 		log.FromContext(ctx).Error(err, "Listing route slices")
@@ -151,7 +151,7 @@ func (r *requests) servicesOfWorkload(ctx context.Context, o client.Object) []re
 		if o.GetName() != r.deployment {
 			return nil // of our own namespace nothing is injected
 		}
-		return append(r.takenOver(ctx), r.list(ctx, func(s *corev1.Service) bool {
+		return append(r.injected(ctx), r.list(ctx, func(s *corev1.Service) bool {
 			optedIn, err := injector.OptedIn(s)
 			return err == nil && optedIn
 		})...)

@@ -53,7 +53,7 @@ func manyServices(t *testing.T) *cluster {
 		serviceNamed("named", nil, func(s *corev1.Service) { s.Annotations = map[string]string{workloadIs: "Deployment/web"} }),
 		serviceNamed("ours", web, func(s *corev1.Service) { s.Labels = map[string]string{injector.ManagedByLabel: injector.ManagedBy} }),
 	)
-	c.takenOver()
+	c.injected()
 	return c
 }
 
@@ -345,7 +345,7 @@ func TestReadsByIndex(t *testing.T) {
 		ingress.Name, ingress.Spec.DefaultBackend.Service.Name = name, name
 		c.create(ingress)
 	}
-	c.takenOver()
+	c.injected()
 	reader := &countingReader{Reader: c}
 	c.services.observer.client, c.services.observer.workloads.client, c.scaling.observer.client = reader, reader, reader
 	c.both(1)

@@ -81,7 +81,7 @@ func TestRestoreAll(t *testing.T) {
 // TestRestoreAllIsInterrupted names what is left, and nothing is restored without a controller.
 func TestRestoreAllIsInterrupted(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
-	c.takenOver()
+	c.injected()
 	for name, running := range map[string]bool{"in time": true, "no controller is there to restore": false} {
 		if running {
 			c.create(ownDeployment())

@@ -29,8 +29,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// TestTakeover follows an app from its label to its sleep and back.
-func TestTakeover(t *testing.T) {
+// TestInjection follows an app from its label to its sleep and back.
+func TestInjection(t *testing.T) {
 	c := newCluster(t, webDeployment(2), webService())
 	result, err := c.reconcileService()
 	if err != nil || result.RequeueAfter != retryMin {
@@ -42,7 +42,7 @@ func TestTakeover(t *testing.T) {
 	if result, err = c.reconcileService(); err != nil || result.RequeueAfter != 2*retryMin {
 		t.Errorf("the pauses do not grow: %+v, %v", result, err)
 	}
-	c.takenOver()
+	c.injected()
 	c.told("Injected on Service/web: Requests to Service web (port 80) now go through scale-to-zero")
 	c.told("Injected on Deployment/web: ")
 	so := c.scaledObject()
@@ -83,8 +83,8 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
-// TestTakeoverByIngress redirects the Ingress alone.
-func TestTakeoverByIngress(t *testing.T) {
+// TestInjectionByIngress redirects the Ingress alone.
+func TestInjectionByIngress(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService(func(s *corev1.Service) { s.Labels = nil }), webIngress())
 	c.both(1)
 	c.directSlice(true)
@@ -132,13 +132,13 @@ func TestEveryCallMayFail(t *testing.T) {
 			c.both(1)
 			c.directSlice(true)
 		}, func(c *cluster) bool { return injector.Intercepted(c.service()) && c.scaledObject() != nil }},
-		"it stays": {nil, func(c *cluster) { c.takenOver() }, func(c *cluster) bool { return injector.Intercepted(c.service()) }},
+		"it stays": {nil, func(c *cluster) { c.injected() }, func(c *cluster) bool { return injector.Intercepted(c.service()) }},
 		"it goes": {nil, func(c *cluster) {
-			c.takenOver()
+			c.injected()
 			optOut(c)
 		}, func(c *cluster) bool { return !injector.Intercepted(c.service()) }},
 		"it is gone": {nil, func(c *cluster) {
-			c.takenOver()
+			c.injected()
 			optOut(c)
 			c.both(3)
 			c.podsBack()
@@ -162,11 +162,11 @@ func TestEveryCallMayFail(t *testing.T) {
 			s := c.service()
 			byNamespace(s)
 			c.update(s)
-			c.takenOver()
+			c.injected()
 			c.now = c.now.Add(3 * time.Minute)
 		}, func(c *cluster) bool { return injector.Intercepted(c.service()) }},
 		"the Service is deleted": {nil, func(c *cluster) {
-			c.takenOver()
+			c.injected()
 			if err := c.Delete(c.t.Context(), c.service()); err != nil {
 				c.t.Fatal(err)
 			}
@@ -176,11 +176,11 @@ func TestEveryCallMayFail(t *testing.T) {
 			s := c.service()
 			s.Annotations = map[string]string{"scale-to-zero/max-replicas": "4", "scale-to-zero/target-pending-requests": "10"}
 			c.update(s)
-			c.takenOver()
+			c.injected()
 			c.counts.active, c.counts.pending = true, 35
 		}, func(c *cluster) bool { return *c.deployment().Spec.Replicas == 4 }},
 		"it starts": {nil, func(c *cluster) {
-			c.takenOver()
+			c.injected()
 			c.ready(0, 0)
 			c.both(1)
 			c.ready(1, 0)
@@ -222,7 +222,7 @@ func TestEveryCallMayFail(t *testing.T) {
 // TestLeftovers: what belongs to a Service of the same name that was deleted goes.
 func TestLeftovers(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
-	c.takenOver()
+	c.injected()
 	old := c.service()
 	if err := c.Delete(t.Context(), old); err != nil {
 		t.Fatal(err)
@@ -304,7 +304,7 @@ func TestRefused(t *testing.T) {
 	if got := c.events(); strings.Count(got, "is refused") != 1 {
 		t.Errorf("events %s", got)
 	}
-	c.takenOver()
+	c.injected()
 	c.refuses = func(verb string, o runtime.Object) error {
 		if _, ok := o.(*corev1.Service); ok && verb == "update" {
 			return quota
@@ -447,7 +447,7 @@ func TestSkips(t *testing.T) {
 // TestRestoringAll: an annotation of the controllers' Deployment has everything restored, for its time.
 func TestRestoringAll(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
-	c.takenOver()
+	c.injected()
 	own := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: "controller"}}
 	c.create(own)
 	own.Annotations = map[string]string{injector.RestoringAnnotation: c.now.Add(time.Hour).Format(time.RFC3339)}
@@ -564,7 +564,7 @@ func TestServiceResult(t *testing.T) {
 // TestPortBook: ports are kept across controllers, freed, and given to one alone.
 func TestPortBook(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
-	c.takenOver()
+	c.injected()
 	routes, ok := routesOf(c.routeSlice())
 	if !ok {
 		t.Fatal("no routes")
@@ -606,7 +606,7 @@ func TestPortBook(t *testing.T) {
 func TestLearned(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService(func(s *corev1.Service) { s.Spec.Ports[0].Name = "x" }))
 	c.reach = []injector.PortReach{{Name: "x", Ready: 1, Reached: true}}
-	c.takenOver()
+	c.injected()
 	routes, _ := routesOf(c.routeSlice())
 	port := routes.Ports[0].Listen
 	done := make(chan struct{})

@@ -27,7 +27,7 @@ import (
 // TestRestoreWithKEDA: KEDA and its HPA are told the old count, and go when they hold it.
 func TestRestoreWithKEDA(t *testing.T) {
 	c := newCluster(t, webDeployment(2), webService())
-	c.takenOver()
+	c.injected()
 	hpa := &autoscalingv2.HorizontalPodAutoscaler{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "keda-hpa-web-deployment"},
 		Spec:       autoscalingv2.HorizontalPodAutoscalerSpec{MinReplicas: new(int32(1)), MaxReplicas: 2},
@@ -55,7 +55,7 @@ func TestRestoreWithKEDA(t *testing.T) {
 // TestScaledObjectReset: somebody's change is undone, and reported once.
 func TestScaledObjectReset(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
-	c.takenOver()
+	c.injected()
 	for range 2 {
 		so := c.scaledObject()
 		so.Spec.MaxReplicaCount = new(int32(7))
@@ -114,7 +114,7 @@ func TestDisown(t *testing.T) {
 // TestWorkloadIsGone, or may not be read: nothing is done, and what is remembered goes.
 func TestWorkloadIsGone(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
-	c.takenOver()
+	c.injected()
 	if err := c.Delete(t.Context(), c.deployment()); err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestWorkloadIsGone(t *testing.T) {
 // TestScaleIsRefused: that a workload cannot be scaled is an event on it and its Services.
 func TestScaleIsRefused(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
-	c.takenOver()
+	c.injected()
 	c.hasKEDA.Store(false)
 	c.counts.active, c.counts.pending = false, 0
 	c.now = c.now.Add(time.Hour)
@@ -155,7 +155,7 @@ func TestScaleIsRefused(t *testing.T) {
 // TestCountsAreAway: while nobody says what the interceptors count, nothing changes.
 func TestCountsAreAway(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
-	c.takenOver()
+	c.injected()
 	c.hasKEDA.Store(false)
 	c.counts.err = errors.New("unavailable")
 	c.now = c.now.Add(time.Hour)
@@ -188,7 +188,7 @@ func (c *cluster) pod(name string, status corev1.PodStatus) *corev1.Pod {
 // TestStartFails: why an app cannot start goes to the interceptors and into an event.
 func TestStartFails(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
-	c.takenOver()
+	c.injected()
 	c.ready(0, 0)
 	c.both(1)
 	c.ready(1, 0)

@@ -167,7 +167,7 @@ func TestNotKeptAwake(t *testing.T) {
 		"it is never to sleep": {
 			cooldown: 5 * time.Minute, pause: time.Minute, lasts: 2 * time.Hour, change: func(r *api.Routes) { r.NeverSleeps = true },
 		},
-		"it is being given back": {
+		"it is being restored": {
 			cooldown: 5 * time.Minute, pause: time.Minute, lasts: 2 * time.Hour, change: func(r *api.Routes) { r.Retiring = true },
 		},
 	} {

@@ -224,7 +224,7 @@ func TestPaused(t *testing.T) {
 		f.SetService(back)
 		pick()
 		if r.Held() != 1 {
-			t.Error("what is being given back comes up")
+			t.Error("what is being restored comes up")
 		}
 		f.SetService(web("10.0.0.1:80"))
 		if err := <-got; err != nil {
