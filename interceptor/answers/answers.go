@@ -64,7 +64,7 @@ func plain(status, retryAfter int, text string) Answer {
 
 // For is the one table from errors to answers.
 func For(err error) Answer {
-	var bad http1.Malformed
+	var bad http1.MalformedError
 	var unreadable *UnreadableError
 	var held *route.HoldTimeoutError
 	var unreachable *route.UnreachableError

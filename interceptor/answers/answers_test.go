@@ -187,7 +187,7 @@ func TestAppend(t *testing.T) {
 func TestWritersAgree(t *testing.T) {
 	for _, err := range []error{
 		&route.AsleepError{}, &route.AsleepError{Starting: true}, &route.AsleepError{Quiet: true}, &route.DownError{Service: "shop/web"},
-		&route.StartingError{Service: "shop/web"}, route.ErrTooManyHeld, http1.ConnectMethod, io.EOF,
+		&route.StartingError{Service: "shop/web"}, route.ErrTooManyHeld, http1.ErrConnectMethod, io.EOF,
 	} {
 		a := new(Maker).For(nil, &route.Visit{Wait: route.Wait{Held: 1500 * time.Millisecond}}, err, nil)
 		w := httptest.NewRecorder()

@@ -182,7 +182,7 @@ func (c *conn) next() bool {
 			case err != nil:
 				return c.refuse(err)
 			case n > c.server.engine.options.Limits.MaxHeaderBytes:
-				return c.refuse(http1.HeadTooLarge)
+				return c.refuse(http1.ErrHeadTooLarge)
 			case n > 0:
 				c.in.Skip(c.req.Skip)
 				c.now.headLength = n
@@ -191,7 +191,7 @@ func (c *conn) next() bool {
 			}
 		}
 		if c.in != nil && c.in.Len()-c.req.Skip > c.server.engine.options.Limits.MaxHeaderBytes {
-			return c.refuse(http1.HeadTooLarge)
+			return c.refuse(http1.ErrHeadTooLarge)
 		}
 		if c.in != nil {
 			seen = c.in.Len()

@@ -65,7 +65,7 @@ func (r relay) readHead(in *wire.Buffer) (*wire.Buffer, error) {
 		}
 		switch {
 		case n > limit, n == 0 && in.Len() > limit:
-			return in, unreadable(http1.HeadTooLarge.Error())
+			return in, unreadable(http1.ErrHeadTooLarge.Error())
 		case n > 0:
 			r.answerLength = n
 			return in, nil

@@ -172,7 +172,7 @@ func (x *request1) fail(err error) outcome {
 	case base.Err() != nil:
 		err = context.Cause(base)
 	}
-	if _, bad := errors.AsType[http1.Malformed](err); bad {
+	if _, bad := errors.AsType[http1.MalformedError](err); bad {
 		x.respond(x.answerTo(err), false)
 		return rejected
 	}

@@ -61,7 +61,7 @@ func newStream(s *Server, w http.ResponseWriter, in *http.Request) *stream {
 // attend implements exchange.
 func (s *stream) attend() {
 	if s.in.Method == http.MethodConnect {
-		s.respond(http1.ConnectMethod)
+		s.respond(http1.ErrConnectMethod)
 		return
 	}
 	s.early.to = s.w

@@ -73,7 +73,7 @@ func (x *request1) stopUpload(err error) error {
 	}
 	u.end()
 	var read wire.ReadError
-	var bad http1.Malformed
+	var bad http1.MalformedError
 	switch {
 	case errors.As(u.err, &bad):
 		return bad

@@ -78,7 +78,7 @@ func (c *Chunked) Skip(n int64) {
 }
 
 // Next goes on by as many bytes of b as are of one kind, and returns their number and the kind. It is 0 only if b is empty
-// or the body has ended. The error is a Malformed.
+// or the body has ended. The error is a MalformedError.
 func (c *Chunked) Next(b []byte) (n int, kind Kind, err error) {
 	if c.state == atData && len(b) > 0 {
 		n = int(min(c.left, int64(len(b))))
@@ -116,7 +116,7 @@ func (c *Chunked) kind(b byte) Kind {
 }
 
 // Feed goes on by as many bytes of b as belong to the body. It returns their number, and what they go on as: themselves, or,
-// where they have padding or bare LFs, a copy without them. The error is a Malformed.
+// where they have padding or bare LFs, a copy without them. The error is a MalformedError.
 func (c *Chunked) Feed(b []byte) (pass []byte, n int, err error) {
 	same := true
 	for n < len(b) && !c.Done() {
@@ -152,7 +152,7 @@ func (c *Chunked) framing(b byte) error {
 		return nil
 	case c.state <= atDataLF:
 		if b != '\n' || c.state == atDataCR && !c.Lenient {
-			return BadChunkEnd
+			return ErrBadChunkEnd
 		}
 		c.state, c.count, c.left = atSize, 0, 0
 		return nil
@@ -165,7 +165,7 @@ func (c *Chunked) framing(b byte) error {
 func (c *Chunked) sizeLine(b byte) error {
 	if c.state == atSizeLF {
 		if b != '\n' {
-			return BadLineEnd
+			return ErrBadLineEnd
 		}
 		c.endSizeLine()
 		return nil
@@ -173,20 +173,20 @@ func (c *Chunked) sizeLine(b byte) error {
 	if c.state == atSize {
 		if digit := hexDigit(b); digit >= 0 {
 			if c.count++; c.count > maxChunkDigits {
-				return BadChunkSize
+				return ErrBadChunkSize
 			}
 			c.left = c.left<<4 | int64(digit)
 			return nil
 		}
 		if c.count == 0 {
-			return BadChunkSize
+			return ErrBadChunkSize
 		}
 	}
 	if c.extra--; c.extra < -extraFraming {
-		return ChunkLineTooLong
+		return ErrChunkLineTooLong
 	}
 	if c.count++; c.count > maxChunkLine {
-		return ChunkLineTooLong
+		return ErrChunkLineTooLong
 	}
 	switch {
 	case b == '\r':
@@ -195,14 +195,14 @@ func (c *Chunked) sizeLine(b byte) error {
 		c.endSizeLine()
 	case c.state == atExtension:
 		if !c.mayHave(b) {
-			return BadChunkLine
+			return ErrBadChunkLine
 		}
 	case b == ';':
 		c.state = atExtension
 	case isSpace(b):
 		c.state = atPadding
 	default:
-		return BadChunkSize
+		return ErrBadChunkSize
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func (c *Chunked) mayHave(b byte) bool {
 // trailer takes a byte of what follows the last chunk.
 func (c *Chunked) trailer(b byte) error {
 	if c.count++; c.count > maxTrailer {
-		return TrailerTooLarge
+		return ErrTrailerTooLarge
 	}
 	switch c.state {
 	case atTrailer:
@@ -248,11 +248,11 @@ func (c *Chunked) trailer(b byte) error {
 		switch {
 		case b == ':':
 			if n := c.name.name(); n != Other && n != UserAgent && !c.Lenient {
-				return BadTrailer
+				return ErrBadTrailer
 			}
 			c.state = atTrailerValue
 		case lowered[b] == 0:
-			return BadFieldName
+			return ErrBadFieldName
 		default:
 			c.name.add(b)
 		}
@@ -260,7 +260,7 @@ func (c *Chunked) trailer(b byte) error {
 		return c.trailerValue(b)
 	default: // atTrailerLF, atEndLF
 		if b != '\n' {
-			return BadLineEnd
+			return ErrBadLineEnd
 		}
 		if c.state == atEndLF {
 			c.state = atEnd
@@ -279,9 +279,9 @@ func (c *Chunked) trailerValue(b byte) error {
 	case b == '\n' && c.Lenient:
 		c.state = atTrailer
 	case b == '\n':
-		return BadLineEnd
+		return ErrBadLineEnd
 	case !c.mayHave(b):
-		return BadFieldValue
+		return ErrBadFieldValue
 	}
 	return nil
 }

@@ -67,69 +67,69 @@ func goodChunks() map[string]struct{ body, data string } {
 func badChunks() map[string]struct {
 	body    string
 	at      int
-	want    Malformed
+	want    MalformedError
 	lenient bool // it is none even for Lenient
 } {
 	type bad = struct {
 		body    string
 		at      int
-		want    Malformed
+		want    MalformedError
 		lenient bool
 	}
 	perLine := strings.Repeat("x", 4000)
 	return map[string]bad{
-		"no size":                   {"\r\n", 0, BadChunkSize, true},
-		"LF first":                  {"\n5\r\nhello\r\n", 0, BadChunkSize, true},
-		"minus":                     {"-1\r\n", 0, BadChunkSize, true},
-		"plus":                      {"+1\r\n", 0, BadChunkSize, true},
-		"space first":               {" 5\r\nhello\r\n", 0, BadChunkSize, true},
-		"0x":                        {"0x5\r\nhello\r\n", 1, BadChunkSize, true},
-		"no hex":                    {"g\r\n", 0, BadChunkSize, true},
-		"underscore":                {"1_0\r\n", 1, BadChunkSize, true},
-		"16 digits":                 {"0000000000000005\r\n", 15, BadChunkSize, true},
-		"size that wraps":           {"10000000000000005\r\n", 15, BadChunkSize, true},
-		"two sizes":                 {"5 5\r\nhello\r\n", 2, BadChunkSize, true},
-		"vertical tab":              {"5\x0b\r\nhello\r\n", 1, BadChunkSize, true},
-		"endless space":             {"5" + strings.Repeat(" ", maxChunkLine), maxChunkLine, ChunkLineTooLong, true},
-		"LF behind the size":        {"5\nhello\r\n", 1, BadChunkSize, false},
-		"LF behind space":           {"5 \nhello\r\n", 2, BadChunkSize, false},
-		"CR behind space":           {"5 \rhello\r\n", 3, BadLineEnd, true},
-		"CR behind the size":        {"5\rhello\r\n", 2, BadLineEnd, true},
-		"CR CR LF":                  {"5\r\r\nhello\r\n", 2, BadLineEnd, true},
-		"LF in an extension":        {"5;a\nhello\r\n", 3, BadChunkLine, false},
-		"CR in an extension":        {"5;a\rb\r\nhello\r\n", 4, BadLineEnd, true},
-		"NUL in an extension":       {"5;\x00\r\nhello\r\n", 2, BadChunkLine, true},
-		"DEL in an extension":       {"5;\x7f\r\nhello\r\n", 2, BadChunkLine, false},
-		"data too long":             {"2\r\nabc\r\n", 5, BadChunkEnd, true},
-		"data too short":            {"4\r\nab\r\n0\r\n\r\n", 7, BadChunkEnd, true},
-		"data too short by one":     {"3\r\nab\r\n0\r\n\r\n", 6, BadChunkEnd, false}, // "ab\r", and an LF
-		"LF behind data":            {"1\r\na\n0\r\n\r\n", 4, BadChunkEnd, false},
-		"CR behind data":            {"1\r\na\r0\r\n\r\n", 5, BadChunkEnd, true},
-		"size right behind data":    {"1\r\na0\r\n\r\n", 4, BadChunkEnd, true},
-		"LF as the end":             {"0\r\n\n", 3, BadLineEnd, false},
-		"CR and no LF as the end":   {"0\r\n\rGET", 4, BadLineEnd, true},
-		"another chunk after 0":     {"0\r\n5\r\nhello\r\n", 4, BadFieldName, true},
-		"trailer with LF":           {"0\r\nA: b\n\r\n", 7, BadLineEnd, false},
-		"trailer with CR":           {"0\r\nA: b\rc\r\n", 8, BadLineEnd, true},
-		"trailer folded":            {"0\r\nA: b\r\n c\r\n\r\n", 9, FoldedField, true},
-		"first trailer folded":      {"0\r\n A: b\r\n\r\n", 3, FoldedField, true},
-		"trailer without name":      {"0\r\n: b\r\n\r\n", 3, BadFieldName, true},
-		"trailer without colon":     {"0\r\nA\r\n\r\n", 4, BadFieldName, true},
-		"trailer with space":        {"0\r\nA : b\r\n\r\n", 4, BadFieldName, true},
-		"trailer with NUL":          {"0\r\nA: \x00\r\n\r\n", 6, BadFieldValue, true},
-		"trailer with DEL":          {"0\r\nA: \x7f\r\n\r\n", 6, BadFieldValue, false},
-		"trailer of the length":     {"0\r\nContent-Length: 1\r\n\r\n", 17, BadTrailer, false},
-		"trailer of the coding":     {"0\r\nA: b\r\ntransfer-ENCODING: x\r\n\r\n", 26, BadTrailer, false},
-		"trailer of the host":       {"0\r\nHost: x\r\n\r\n", 7, BadTrailer, false},
-		"trailer of the connection": {"0\r\nConnection: x\r\n\r\n", 13, BadTrailer, false},
+		"no size":                   {"\r\n", 0, ErrBadChunkSize, true},
+		"LF first":                  {"\n5\r\nhello\r\n", 0, ErrBadChunkSize, true},
+		"minus":                     {"-1\r\n", 0, ErrBadChunkSize, true},
+		"plus":                      {"+1\r\n", 0, ErrBadChunkSize, true},
+		"space first":               {" 5\r\nhello\r\n", 0, ErrBadChunkSize, true},
+		"0x":                        {"0x5\r\nhello\r\n", 1, ErrBadChunkSize, true},
+		"no hex":                    {"g\r\n", 0, ErrBadChunkSize, true},
+		"underscore":                {"1_0\r\n", 1, ErrBadChunkSize, true},
+		"16 digits":                 {"0000000000000005\r\n", 15, ErrBadChunkSize, true},
+		"size that wraps":           {"10000000000000005\r\n", 15, ErrBadChunkSize, true},
+		"two sizes":                 {"5 5\r\nhello\r\n", 2, ErrBadChunkSize, true},
+		"vertical tab":              {"5\x0b\r\nhello\r\n", 1, ErrBadChunkSize, true},
+		"endless space":             {"5" + strings.Repeat(" ", maxChunkLine), maxChunkLine, ErrChunkLineTooLong, true},
+		"LF behind the size":        {"5\nhello\r\n", 1, ErrBadChunkSize, false},
+		"LF behind space":           {"5 \nhello\r\n", 2, ErrBadChunkSize, false},
+		"CR behind space":           {"5 \rhello\r\n", 3, ErrBadLineEnd, true},
+		"CR behind the size":        {"5\rhello\r\n", 2, ErrBadLineEnd, true},
+		"CR CR LF":                  {"5\r\r\nhello\r\n", 2, ErrBadLineEnd, true},
+		"LF in an extension":        {"5;a\nhello\r\n", 3, ErrBadChunkLine, false},
+		"CR in an extension":        {"5;a\rb\r\nhello\r\n", 4, ErrBadLineEnd, true},
+		"NUL in an extension":       {"5;\x00\r\nhello\r\n", 2, ErrBadChunkLine, true},
+		"DEL in an extension":       {"5;\x7f\r\nhello\r\n", 2, ErrBadChunkLine, false},
+		"data too long":             {"2\r\nabc\r\n", 5, ErrBadChunkEnd, true},
+		"data too short":            {"4\r\nab\r\n0\r\n\r\n", 7, ErrBadChunkEnd, true},
+		"data too short by one":     {"3\r\nab\r\n0\r\n\r\n", 6, ErrBadChunkEnd, false}, // "ab\r", and an LF
+		"LF behind data":            {"1\r\na\n0\r\n\r\n", 4, ErrBadChunkEnd, false},
+		"CR behind data":            {"1\r\na\r0\r\n\r\n", 5, ErrBadChunkEnd, true},
+		"size right behind data":    {"1\r\na0\r\n\r\n", 4, ErrBadChunkEnd, true},
+		"LF as the end":             {"0\r\n\n", 3, ErrBadLineEnd, false},
+		"CR and no LF as the end":   {"0\r\n\rGET", 4, ErrBadLineEnd, true},
+		"another chunk after 0":     {"0\r\n5\r\nhello\r\n", 4, ErrBadFieldName, true},
+		"trailer with LF":           {"0\r\nA: b\n\r\n", 7, ErrBadLineEnd, false},
+		"trailer with CR":           {"0\r\nA: b\rc\r\n", 8, ErrBadLineEnd, true},
+		"trailer folded":            {"0\r\nA: b\r\n c\r\n\r\n", 9, ErrFoldedField, true},
+		"first trailer folded":      {"0\r\n A: b\r\n\r\n", 3, ErrFoldedField, true},
+		"trailer without name":      {"0\r\n: b\r\n\r\n", 3, ErrBadFieldName, true},
+		"trailer without colon":     {"0\r\nA\r\n\r\n", 4, ErrBadFieldName, true},
+		"trailer with space":        {"0\r\nA : b\r\n\r\n", 4, ErrBadFieldName, true},
+		"trailer with NUL":          {"0\r\nA: \x00\r\n\r\n", 6, ErrBadFieldValue, true},
+		"trailer with DEL":          {"0\r\nA: \x7f\r\n\r\n", 6, ErrBadFieldValue, false},
+		"trailer of the length":     {"0\r\nContent-Length: 1\r\n\r\n", 17, ErrBadTrailer, false},
+		"trailer of the coding":     {"0\r\nA: b\r\ntransfer-ENCODING: x\r\n\r\n", 26, ErrBadTrailer, false},
+		"trailer of the host":       {"0\r\nHost: x\r\n\r\n", 7, ErrBadTrailer, false},
+		"trailer of the connection": {"0\r\nConnection: x\r\n\r\n", 13, ErrBadTrailer, false},
 		"trailer of where it's from": {
-			"0\r\nX-Forwarded-For: x\r\n\r\n", 18, BadTrailer, false,
+			"0\r\nX-Forwarded-For: x\r\n\r\n", 18, ErrBadTrailer, false,
 		},
-		"line too long":          {"1;" + strings.Repeat("x", maxChunkLine), maxChunkLine, ChunkLineTooLong, true},
-		"last line too long":     {"0;" + strings.Repeat("x", maxChunkLine), maxChunkLine, ChunkLineTooLong, true},
-		"trailer too large":      {"0\r\na:" + strings.Repeat("x", maxTrailer), 3 + maxTrailer, TrailerTooLarge, true},
-		"many trailers":          {"0\r\n" + strings.Repeat("a:\r\n", maxTrailer), 3 + maxTrailer, TrailerTooLarge, true},
-		"extensions for no data": {strings.Repeat("1;"+perLine+"\r\na\r\n", 5), 4*(4000+7) + 381, ChunkLineTooLong, true},
+		"line too long":          {"1;" + strings.Repeat("x", maxChunkLine), maxChunkLine, ErrChunkLineTooLong, true},
+		"last line too long":     {"0;" + strings.Repeat("x", maxChunkLine), maxChunkLine, ErrChunkLineTooLong, true},
+		"trailer too large":      {"0\r\na:" + strings.Repeat("x", maxTrailer), 3 + maxTrailer, ErrTrailerTooLarge, true},
+		"many trailers":          {"0\r\n" + strings.Repeat("a:\r\n", maxTrailer), 3 + maxTrailer, ErrTrailerTooLarge, true},
+		"extensions for no data": {strings.Repeat("1;"+perLine+"\r\na\r\n", 5), 4*(4000+7) + 381, ErrChunkLineTooLong, true},
 	}
 }
 
@@ -242,7 +242,7 @@ func TestExtensionsInProportion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var c Chunked
 			_, _, err := c.Feed(bytes.Repeat([]byte(tc.chunk), 10000))
-			if tc.fits && err != nil || !tc.fits && !errors.Is(err, ChunkLineTooLong) {
+			if tc.fits && err != nil || !tc.fits && !errors.Is(err, ErrChunkLineTooLong) {
 				t.Errorf("got %v", err)
 			}
 		})

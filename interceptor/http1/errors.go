@@ -5,77 +5,77 @@ package http1
 
 import "net/http"
 
-// Malformed says what is wrong with a message. It is an error, and a byte in size, so that returning it costs nothing.
-type Malformed uint8
+// MalformedError says what is wrong with a message. It is an error, and a byte in size, so that returning it costs nothing.
+type MalformedError uint8
 
 // What can be wrong.
 const (
-	_ Malformed = iota
-	BadStartLine
-	ManyEmptyLines
-	BadMethod
-	BadTarget
-	ConnectMethod
-	BadVersion
-	BadStatus
-	BadFieldName
-	BadFieldValue
-	BadLineEnd
-	FoldedField
-	MissingHost
-	RepeatedHost
-	BadHost
-	BadContentLength
-	RepeatedContentLength
-	RepeatedTransferEncoding
-	BadTransferEncoding
-	UnknownTransferEncoding
-	LengthAndEncoding
-	EncodingInHTTP10
-	HeadTooLarge
-	ConnectionTooLong
-	BadChunkSize
-	BadChunkLine
-	BadChunkEnd
-	ChunkLineTooLong
-	TrailerTooLarge
-	BadTrailer
+	_ MalformedError = iota
+	ErrBadStartLine
+	ErrManyEmptyLines
+	ErrBadMethod
+	ErrBadTarget
+	ErrConnectMethod
+	ErrBadVersion
+	ErrBadStatus
+	ErrBadFieldName
+	ErrBadFieldValue
+	ErrBadLineEnd
+	ErrFoldedField
+	ErrMissingHost
+	ErrRepeatedHost
+	ErrBadHost
+	ErrBadContentLength
+	ErrRepeatedContentLength
+	ErrRepeatedTransferEncoding
+	ErrBadTransferEncoding
+	ErrUnknownTransferEncoding
+	ErrLengthAndEncoding
+	ErrEncodingInHTTP10
+	ErrHeadTooLarge
+	ErrConnectionTooLong
+	ErrBadChunkSize
+	ErrBadChunkLine
+	ErrBadChunkEnd
+	ErrChunkLineTooLong
+	ErrTrailerTooLarge
+	ErrBadTrailer
 )
 
 // Error implements error. It never looks like the beginning of an answer, since it is sent to whom an answer within an
 // answer could be of use.
-func (m Malformed) Error() string {
+func (m MalformedError) Error() string {
 	texts := [...]string{
-		BadStartLine:   "the first line is not a method, a target and a version with one space between each",
-		ManyEmptyLines: "more than four empty lines come before the first line",
-		BadMethod:      "the method is not a token",
-		BadTarget: "the request target is neither a path, nor *, nor an absolute http URL, " +
+		ErrBadStartLine:   "the first line is not a method, a target and a version with one space between each",
+		ErrManyEmptyLines: "more than four empty lines come before the first line",
+		ErrBadMethod:      "the method is not a token",
+		ErrBadTarget: "the request target is neither a path, nor *, nor an absolute http URL, " +
 			"or has bytes that are not allowed in one",
-		ConnectMethod:            "CONNECT asks for a tunnel, which only a port of protocol tcp passes on",
-		BadVersion:               "the version is neither 1.1 nor 1.0",
-		BadStatus:                "the status is not a number of three digits",
-		BadFieldName:             "a header field's name is not a token with a colon right behind it",
-		BadFieldValue:            "a header field's value has a control character",
-		BadLineEnd:               "a line does not end in CR and LF",
-		FoldedField:              "a header field goes on in a second line",
-		MissingHost:              "the Host field is missing",
-		RepeatedHost:             "there are several Host fields",
-		BadHost:                  "the Host field is not a host",
-		BadContentLength:         "Content-Length is not a number of bytes",
-		RepeatedContentLength:    "there are several Content-Length fields",
-		RepeatedTransferEncoding: "there are several Transfer-Encoding fields",
-		BadTransferEncoding:      "Transfer-Encoding is no list of codings, or has chunked and something else",
-		UnknownTransferEncoding:  "Transfer-Encoding is a coding other than chunked",
-		LengthAndEncoding:        "there are both Content-Length and Transfer-Encoding",
-		EncodingInHTTP10:         "version 1.0 has no Transfer-Encoding",
-		HeadTooLarge:             "the header is too large",
-		ConnectionTooLong:        "the Connection field is longer than 512 bytes",
-		BadChunkSize:             "the size of a chunk is not a hexadecimal number",
-		BadChunkLine:             "the line with a chunk's size has bytes that are not allowed in it",
-		BadChunkEnd:              "a chunk's data does not end in CR and LF where its size says",
-		ChunkLineTooLong:         "the line with a chunk's size is too long",
-		TrailerTooLarge:          "the trailer is too large",
-		BadTrailer:               "the trailer has a field that belongs into the header",
+		ErrConnectMethod:            "CONNECT asks for a tunnel, which only a port of protocol tcp passes on",
+		ErrBadVersion:               "the version is neither 1.1 nor 1.0",
+		ErrBadStatus:                "the status is not a number of three digits",
+		ErrBadFieldName:             "a header field's name is not a token with a colon right behind it",
+		ErrBadFieldValue:            "a header field's value has a control character",
+		ErrBadLineEnd:               "a line does not end in CR and LF",
+		ErrFoldedField:              "a header field goes on in a second line",
+		ErrMissingHost:              "the Host field is missing",
+		ErrRepeatedHost:             "there are several Host fields",
+		ErrBadHost:                  "the Host field is not a host",
+		ErrBadContentLength:         "Content-Length is not a number of bytes",
+		ErrRepeatedContentLength:    "there are several Content-Length fields",
+		ErrRepeatedTransferEncoding: "there are several Transfer-Encoding fields",
+		ErrBadTransferEncoding:      "Transfer-Encoding is no list of codings, or has chunked and something else",
+		ErrUnknownTransferEncoding:  "Transfer-Encoding is a coding other than chunked",
+		ErrLengthAndEncoding:        "there are both Content-Length and Transfer-Encoding",
+		ErrEncodingInHTTP10:         "version 1.0 has no Transfer-Encoding",
+		ErrHeadTooLarge:             "the header is too large",
+		ErrConnectionTooLong:        "the Connection field is longer than 512 bytes",
+		ErrBadChunkSize:             "the size of a chunk is not a hexadecimal number",
+		ErrBadChunkLine:             "the line with a chunk's size has bytes that are not allowed in it",
+		ErrBadChunkEnd:              "a chunk's data does not end in CR and LF where its size says",
+		ErrChunkLineTooLong:         "the line with a chunk's size is too long",
+		ErrTrailerTooLarge:          "the trailer is too large",
+		ErrBadTrailer:               "the trailer has a field that belongs into the header",
 	}
 	if int(m) < len(texts) && texts[m] != "" {
 		return texts[m]
@@ -84,13 +84,13 @@ func (m Malformed) Error() string {
 }
 
 // Status is what a client that sent such a request is answered.
-func (m Malformed) Status() int {
+func (m MalformedError) Status() int {
 	switch m {
-	case BadVersion:
+	case ErrBadVersion:
 		return http.StatusHTTPVersionNotSupported
-	case UnknownTransferEncoding, ConnectMethod:
+	case ErrUnknownTransferEncoding, ErrConnectMethod:
 		return http.StatusNotImplemented
-	case HeadTooLarge, ConnectionTooLong, TrailerTooLarge:
+	case ErrHeadTooLarge, ErrConnectionTooLong, ErrTrailerTooLarge:
 		return http.StatusRequestHeaderFieldsTooLarge
 	default:
 		return http.StatusBadRequest

@@ -199,7 +199,7 @@ func sameFold(a, b []byte) bool {
 }
 
 // maxConnection is how long all Connection fields may be together: they are read again for each of the other fields. The text
-// of ConnectionTooLong says it too.
+// of ErrConnectionTooLong says it too.
 const maxConnection = 512
 
 // parse reads all that follows the first line, which ends at at, and returns the length of the head, or 0 if more bytes
@@ -270,14 +270,14 @@ func parseField(b []byte, at int, answer bool) (Field, error) {
 }
 
 // badName says what is wrong with a field whose name ends after length bytes at the byte last.
-func badName(first byte, length int, last byte) Malformed {
+func badName(first byte, length int, last byte) MalformedError {
 	switch {
 	case length == 0 && isSpace(first):
-		return FoldedField
+		return ErrFoldedField
 	case last == '\n', last == '\r':
-		return BadLineEnd
+		return ErrBadLineEnd
 	default:
-		return BadFieldName
+		return ErrBadFieldName
 	}
 }
 
@@ -294,11 +294,11 @@ func lineEnd(b []byte, at int, answer bool) (int, error) {
 		case b[at] == '\r' && b[at+1] == '\n':
 			return at + 2, nil
 		case b[at] == '\r', b[at] == '\n':
-			return 0, BadLineEnd
+			return 0, ErrBadLineEnd
 		case answer && b[at] != 0:
 			at++
 		default:
-			return 0, BadFieldValue
+			return 0, ErrBadFieldValue
 		}
 	}
 }
@@ -315,15 +315,15 @@ func (h *Head) interpret(b []byte, answer bool) error {
 		case ContentLength:
 			length := parseLength(value)
 			if length < 0 {
-				return BadContentLength
+				return ErrBadContentLength
 			}
 			if h.Length >= 0 && (!answer || h.Length != length) {
-				return RepeatedContentLength
+				return ErrRepeatedContentLength
 			}
 			h.Length = length
 		case TransferEncoding:
 			if encoded {
-				return RepeatedTransferEncoding
+				return ErrRepeatedTransferEncoding
 			}
 			encoded = true
 			if h.Chunked = EqualFold(value, "chunked"); !h.Chunked {
@@ -331,7 +331,7 @@ func (h *Head) interpret(b []byte, answer bool) error {
 			}
 		case Connection:
 			if options += len(value) + 1; options > maxConnection {
-				return ConnectionTooLong
+				return ErrConnectionTooLong
 			}
 			Tokens(value, h.connectionToken)
 		case Upgrade:
@@ -345,7 +345,7 @@ func (h *Head) interpret(b []byte, answer bool) error {
 }
 
 // badEncoding distinguishes a coding that we do not know from what is no list of codings.
-func badEncoding(value []byte) Malformed {
+func badEncoding(value []byte) MalformedError {
 	chunked, bad := 0, len(value) == 0
 	Tokens(value, func(t []byte) bool {
 		if EqualFold(t, "chunked") {
@@ -357,9 +357,9 @@ func badEncoding(value []byte) Malformed {
 		return true
 	})
 	if bad || chunked > 0 {
-		return BadTransferEncoding
+		return ErrBadTransferEncoding
 	}
-	return UnknownTransferEncoding
+	return ErrUnknownTransferEncoding
 }
 
 func (h *Head) connectionToken(t []byte) bool {

@@ -19,12 +19,12 @@ type Request struct {
 
 // Parse reads the head of a request from the beginning of b and returns its length, or 0 if more bytes are needed. Only
 // bytes that follow an LF can change that. All positions count from b[Skip:], and so does the length. The error is a
-// Malformed; some of it may be known before the head is complete.
+// MalformedError; some of it may be known before the head is complete.
 func (r *Request) Parse(b []byte) (int, error) {
 	r.Skip = 0
 	for lines := 0; BlankLine(b) > 0; lines++ {
 		if lines == maxBlank {
-			return 0, ManyEmptyLines
+			return 0, ErrManyEmptyLines
 		}
 		r.Skip += BlankLine(b)
 		b = b[BlankLine(b):]
@@ -71,7 +71,7 @@ func (r *Request) parseLine(b []byte) (int, error) {
 	for at < len(b) && lowered[b[at]] != 0 {
 		at++
 	}
-	if end, err := spaceAt(b, at, BadMethod); err != nil || end == 0 {
+	if end, err := spaceAt(b, at, ErrBadMethod); err != nil || end == 0 {
 		return 0, err
 	}
 	r.MethodEnd = at
@@ -79,7 +79,7 @@ func (r *Request) parseLine(b []byte) (int, error) {
 	for at < len(b) && b[at] > ' ' && b[at] != 0x7f {
 		at++
 	}
-	if end, err := spaceAt(b, at, BadTarget); err != nil || end == 0 {
+	if end, err := spaceAt(b, at, ErrBadTarget); err != nil || end == 0 {
 		return 0, err
 	}
 	r.TargetEnd = at
@@ -89,10 +89,10 @@ func (r *Request) parseLine(b []byte) (int, error) {
 	}
 	r.Minor = minor
 	if string(r.Method(b)) == "CONNECT" {
-		return 0, ConnectMethod
+		return 0, ErrConnectMethod
 	}
 	if !validTarget(r.Target(b)) {
-		return 0, BadTarget
+		return 0, ErrBadTarget
 	}
 	return at + 1 + n, nil
 }
@@ -102,12 +102,12 @@ func parseLineEnd(b []byte) (minor, n int, _ error) {
 	const end = "HTTP/1.1\r\n"
 	if len(b) < len(end) {
 		if bytes.IndexByte(b, '\n') >= 0 {
-			return 0, 0, BadStartLine
+			return 0, 0, ErrBadStartLine
 		}
 		return 0, 0, nil
 	}
 	if b[8] != '\r' || b[9] != '\n' { // first, since fewer bytes may have shown that already
-		return 0, 0, BadStartLine
+		return 0, 0, ErrBadStartLine
 	}
 	minor, err := parseVersion(b)
 	return minor, len(end), err
@@ -115,7 +115,7 @@ func parseLineEnd(b []byte) (minor, n int, _ error) {
 
 // spaceAt wants a space at at, where a word that may not be empty ends, and returns at, or 0 if it has not come yet. Bad
 // is the error for another byte.
-func spaceAt(b []byte, at int, bad Malformed) (int, error) {
+func spaceAt(b []byte, at int, bad MalformedError) (int, error) {
 	switch {
 	case at == len(b):
 		return 0, nil
@@ -124,7 +124,7 @@ func spaceAt(b []byte, at int, bad Malformed) (int, error) {
 	case b[at] == ' ':
 		return at, nil
 	case b[at] == '\r', b[at] == '\n':
-		return 0, BadStartLine
+		return 0, ErrBadStartLine
 	default:
 		return 0, bad
 	}
@@ -133,10 +133,10 @@ func spaceAt(b []byte, at int, bad Malformed) (int, error) {
 // parseVersion reads HTTP/1.x from the beginning of b, which is long enough.
 func parseVersion(b []byte) (int, error) {
 	if string(b[:5]) != "HTTP/" || b[6] != '.' || b[5] < '0' || b[5] > '9' || b[7] < '0' || b[7] > '9' {
-		return 0, BadStartLine
+		return 0, ErrBadStartLine
 	}
 	if b[5] != '1' || b[7] > '1' {
-		return 0, BadVersion
+		return 0, ErrBadVersion
 	}
 	return int(b[7] - '0'), nil
 }
@@ -165,19 +165,19 @@ func (r *Request) check(b []byte) error {
 			continue
 		}
 		if hosts++; hosts > 1 {
-			return RepeatedHost
+			return ErrRepeatedHost
 		}
 		if !validHost(b[f.ValueStart:f.ValueEnd]) {
-			return BadHost
+			return ErrBadHost
 		}
 	}
 	switch {
 	case hosts == 0 && r.Minor == 1:
-		return MissingHost
+		return ErrMissingHost
 	case r.Chunked && r.Length >= 0:
-		return LengthAndEncoding
+		return ErrLengthAndEncoding
 	case r.Chunked && r.Minor == 0:
-		return EncodingInHTTP10
+		return ErrEncodingInHTTP10
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ type Response struct {
 }
 
 // Parse reads the head of an answer from the beginning of b and returns its length, or 0 if more bytes are needed. The
-// error is a Malformed; Repair may make something of it.
+// error is a MalformedError; Repair may make something of it.
 //
 // Where an answer has both a Content-Length and chunks, the chunks count (RFC 9112, 6.3), and Length is -1.
 func (r *Response) Parse(b []byte) (int, error) {
@@ -40,7 +40,7 @@ func (r *Response) parseLine(b []byte) (int, error) {
 	const shortest = "HTTP/1.1 200"
 	if len(b) <= len(shortest) {
 		if bytes.IndexByte(b, '\n') >= 0 {
-			return 0, BadStartLine
+			return 0, ErrBadStartLine
 		}
 		return 0, nil
 	}
@@ -52,12 +52,12 @@ func (r *Response) parseLine(b []byte) (int, error) {
 	r.Status = 0
 	for _, c := range b[9:12] {
 		if c < '0' || c > '9' {
-			return 0, BadStatus
+			return 0, ErrBadStatus
 		}
 		r.Status = r.Status*10 + int(c-'0')
 	}
 	if b[8] != ' ' || r.Status < 100 || b[12] != ' ' && b[12] != '\r' {
-		return 0, BadStatus
+		return 0, ErrBadStatus
 	}
 	return lineEnd(b, len(shortest), true)
 }

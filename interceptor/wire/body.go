@@ -26,7 +26,7 @@ func (b *Body) Ended() bool {
 
 // Consume goes on by those of the bytes that belong to the body and returns how many they are, and what is passed on: they
 // themselves, or chunks in their place that are well-formed, in other memory. If plain, the framing of chunks is taken out,
-// in place. The error is an http1.Malformed.
+// in place. The error is an http1.MalformedError.
 func (b *Body) Consume(came []byte, plain bool) (pass []byte, n int, err error) {
 	switch {
 	case b.Chunked && plain:

@@ -51,7 +51,7 @@ func TestBodyTakes(t *testing.T) {
 func TestBodyTakesNoBadChunks(t *testing.T) {
 	for _, plain := range []bool{false, true} {
 		b := chunkedBody()
-		if _, n, err := b.Consume([]byte("1\r\nab"), plain); n != 4 || !errors.Is(err, http1.BadChunkEnd) {
+		if _, n, err := b.Consume([]byte("1\r\nab"), plain); n != 4 || !errors.Is(err, http1.ErrBadChunkEnd) {
 			t.Errorf("plain %v: got %d, %v", plain, n, err)
 		}
 	}

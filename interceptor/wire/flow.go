@@ -65,7 +65,7 @@ type Flow struct {
 }
 
 // Copy carries all that is left of b. The error is a ReadError, which wraps io.ErrUnexpectedEOF where Src ended too
-// early and an http1.Malformed where it sent what is no body, or a WriteError.
+// early and an http1.MalformedError where it sent what is no body, or a WriteError.
 func (f *Flow) Copy(b *Body) error {
 	f.bulk = false
 	for !b.Ended() {

@@ -216,7 +216,7 @@ func TestFlowFails(t *testing.T) {
 				body:   Body{Left: int64(size)}, read: true, is: os.ErrDeadlineExceeded,
 			},
 			"no chunks": {
-				before: func(*flowRig) {}, came: []byte("1\r\nabc"), body: chunkedBody(), read: true, is: http1.BadChunkEnd,
+				before: func(*flowRig) {}, came: []byte("1\r\nabc"), body: chunkedBody(), read: true, is: http1.ErrBadChunkEnd,
 			},
 		} {
 			t.Run(fmt.Sprint(name, size), func(t *testing.T) {

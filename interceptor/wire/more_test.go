@@ -173,7 +173,7 @@ func TestBrokenOff(t *testing.T) {
 			t.Errorf("%v is not broken off", err)
 		}
 	}
-	if BrokenOff(http1.BadChunkEnd) || WriteError.Error(WriteError{io.EOF}) != "EOF" || ReadError.Error(ReadError{io.EOF}) != "EOF" {
+	if BrokenOff(http1.ErrBadChunkEnd) || WriteError.Error(WriteError{io.EOF}) != "EOF" || ReadError.Error(ReadError{io.EOF}) != "EOF" {
 		t.Error("what is no HTTP is broken off, or errors say something else")
 	}
 }
