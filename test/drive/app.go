@@ -162,7 +162,7 @@ func (a *app) plan(rng *rand.Rand) plan {
 
 // send sends a request and reports the result. The end of ctx does not cancel it.
 func (a *app) send(ctx context.Context, p plan) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*requestTimeout)
 	defer cancel()
 	one := result{at: time.Now(), app: a.name, kind: p.name, edge: a.edge(), id: p.id}
 	one.reused, one.err = a.try(ctx, p, p.kept)

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// patience is how long a request may take, the wake included.
-const patience = 90 * time.Second
+// requestTimeout is how long a request may take, the wake included.
+const requestTimeout = 90 * time.Second
 
 // maxIdle is how many idle connections to one app are kept.
 const maxIdle = 4
@@ -31,7 +31,7 @@ type line struct {
 }
 
 func dial(ctx context.Context, address string) (*line, error) {
-	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", address)
+	conn, err := (&net.Dialer{Timeout: requestTimeout}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)
 	}
@@ -50,7 +50,7 @@ func (l *line) closed() bool {
 
 // exchange sends a request and reads the whole answer. It reports whether the connection can be used again.
 func (l *line) exchange(r *http.Request) (a answer, keep bool, err error) {
-	if err := l.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := l.conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
 		return a, false, fmt.Errorf("setting a deadline: %w", err)
 	}
 	written := make(chan error, 1)
