@@ -35,7 +35,7 @@ func Add(mgr ctrl.Manager) error {
 	server.Register(ServicePath, &admission.Webhook{Handler: admitter[*corev1.Service]{mgr.GetScheme(), admitService}})
 	server.Register(IngressPath, &admission.Webhook{Handler: admitter[*networkingv1.Ingress]{mgr.GetScheme(), admitIngress}})
 	server.Register(NamespacePath, &admission.Webhook{Handler: admitter[*corev1.Namespace]{mgr.GetScheme(), admitNamespace}})
-	server.Register(WorkloadPath, &admission.Webhook{Handler: workloads{}})
+	server.Register(WorkloadPath, &admission.Webhook{Handler: replicaGuard{}})
 	server.Register(ScaledObjectPath, &admission.Webhook{Handler: scaledObjects{}})
 	return nil
 }

@@ -49,8 +49,8 @@ func patches(t *testing.T, r admission.Response) []string {
 	return out
 }
 
-// TestWorkloads guards the replica counts of workloads that are remembered.
-func TestWorkloads(t *testing.T) {
+// TestReplicaGuard guards the replica counts of workloads that are remembered.
+func TestReplicaGuard(t *testing.T) {
 	n := func(n int32) *int32 { return &n }
 	const annotation = "/metadata/annotations/scale-to-zero~1replicas"
 	for name, tc := range map[string]struct {
@@ -96,7 +96,7 @@ func TestWorkloads(t *testing.T) {
 			}
 			req := request(t, tc.manager, tc.object, old)
 			req.Kind.Kind, req.Name = "Deployment", "web"
-			got := workloads{}.Handle(t.Context(), req)
+			got := replicaGuard{}.Handle(t.Context(), req)
 			if !got.Allowed {
 				t.Fatalf("denied: %v", got.Result)
 			}
@@ -113,11 +113,11 @@ func TestWorkloads(t *testing.T) {
 // TestWorkloadsTwice: what the guard makes of its own work is nothing.
 func TestWorkloadsTwice(t *testing.T) {
 	old, wanted := deployment(new(int32), "2"), deployment(new(int32(2)), "2")
-	first := workloads{}.Handle(t.Context(), request(t, "helm", wanted, old))
+	first := replicaGuard{}.Handle(t.Context(), request(t, "helm", wanted, old))
 	if len(first.Patches) != 1 {
 		t.Fatalf("patches %v", first.Patches)
 	}
-	if again := (workloads{}).Handle(t.Context(), request(t, "helm", deployment(new(int32), "2"), old)); len(again.Patches) != 0 {
+	if again := (replicaGuard{}).Handle(t.Context(), request(t, "helm", deployment(new(int32), "2"), old)); len(again.Patches) != 0 {
 		t.Errorf("patches %v", again.Patches)
 	}
 }
@@ -133,12 +133,12 @@ func TestUndecodable(t *testing.T) {
 		code    int32
 	}{
 		"a workload as it was": {
-			workloads{},
+			replicaGuard{},
 			func(r *admission.Request) { r.OldObject = broken }, deployment(nil, "1"), false,
 			http.StatusBadRequest,
 		},
 		"a workload": {
-			workloads{},
+			replicaGuard{},
 			func(r *admission.Request) { r.Object = broken }, deployment(nil, "1"), false,
 			http.StatusBadRequest,
 		},
@@ -160,7 +160,7 @@ func TestUndecodable(t *testing.T) {
 				nil), false, http.StatusBadRequest,
 		},
 		"options, which name nobody": {
-			workloads{}, func(r *admission.Request) { r.Options = broken }, deployment(nil, "1"), true, http.StatusOK,
+			replicaGuard{}, func(r *admission.Request) { r.Options = broken }, deployment(nil, "1"), true, http.StatusOK,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

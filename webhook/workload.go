@@ -16,8 +16,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// workloads guards the replica counts of workloads that we scale: applying a chart again writes its count again.
-type workloads struct{}
+// replicaGuard guards the replica counts of workloads that we scale: applying a chart again writes its count again.
+type replicaGuard struct{}
 
 // workload is what the guard reads of a Deployment or a StatefulSet.
 type workload struct {
@@ -36,7 +36,7 @@ func (w workload) replicas() int32 {
 }
 
 // Handle implements admission.Handler.
-func (workloads) Handle(_ context.Context, req admission.Request) admission.Response {
+func (replicaGuard) Handle(_ context.Context, req admission.Request) admission.Response {
 	old, err := oldObject(req, &workload{})
 	if err != nil {
 		return admission.Errored(http.StatusBadRequest, err)

@@ -70,7 +70,7 @@ type plane struct {
 	events    *recorder
 	writes    writer
 	requests  *requests
-	workloads *workloads
+	workloads *workloadClient
 	natives   *natives
 	learned   *learned
 	keda      atomic.Bool // whether KEDA is installed
@@ -125,7 +125,7 @@ func (p *plane) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a client that watches: %w", err)
 	}
-	p.workloads = &workloads{client: p.mgr.GetClient(), mapper: p.mgr.GetRESTMapper(), scales: scales, watchKind: p.watchKind}
+	p.workloads = &workloadClient{client: p.mgr.GetClient(), mapper: p.mgr.GetRESTMapper(), scales: scales, watchKind: p.watchKind}
 	p.natives = newNatives(ctx, watcher)
 	p.learned = newLearned(p.Learned, p.mgr.GetClient())
 	p.requests = &requests{client: p.mgr.GetClient(), namespace: p.Namespace, deployment: p.Deployment, workloads: p.workloads}
@@ -228,7 +228,7 @@ func (p *plane) addKEDA(ctx context.Context) error {
 			p.serviceController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, byName, changed)),
 			p.workloadController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, byTarget)),
 		); err != nil {
-			return errors.Join(err, k.gone(ctx, schema.GroupVersionKind{})) // so that the next look can begin anew
+			return errors.Join(err, k.gone(ctx, schema.GroupVersionKind{})) // so that the next poll tries again
 		}
 		p.keda.Store(true)
 		k.log.Info("KEDA is installed: it scales")
@@ -239,7 +239,7 @@ func (p *plane) addKEDA(ctx context.Context) error {
 		k.log.Info("KEDA is not installed any more: scaling without it")
 		return p.mgr.GetCache().RemoveInformer(ctx, &keda.ScaledObject{})
 	}
-	return errors.Join(k.look(ctx), p.mgr.Add(k))
+	return errors.Join(k.poll(ctx), p.mgr.Add(k))
 }
 
 // addGateway notices which routes of the Gateway API there are.
@@ -255,7 +255,7 @@ func (p *plane) addGateway(ctx context.Context) error {
 		err := p.serviceController.Watch(source.Kind[client.Object](p.mgr.GetCache(), newUnstructured(kind),
 			handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfRoute), predicate.GenerationChangedPredicate{}))
 		if err != nil {
-			return errors.Join(err, k.gone(ctx, kind)) // so that the next look can begin anew
+			return errors.Join(err, k.gone(ctx, kind)) // so that the next poll tries again
 		}
 		return nil
 	}
@@ -263,5 +263,5 @@ func (p *plane) addGateway(ctx context.Context) error {
 		return p.mgr.GetCache().RemoveInformer(ctx, newUnstructured(kind))
 	}
 	p.gateway.kinds = k
-	return errors.Join(k.look(ctx), p.mgr.Add(k))
+	return errors.Join(k.poll(ctx), p.mgr.Add(k))
 }

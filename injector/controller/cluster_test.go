@@ -155,7 +155,7 @@ func (c *cluster) assemble() {
 	o.setDefaults()
 	events := newRecorder(c, o.Now)
 	writes := writer{c, events}
-	ws := &workloads{client: c, mapper: c.RESTMapper(), scales: scales{c}, watchKind: func(schema.GroupVersionKind) error { return nil }}
+	ws := &workloadClient{client: c, mapper: c.RESTMapper(), scales: scales{c}, watchKind: func(schema.GroupVersionKind) error { return nil }}
 	ctx, stop := context.WithCancel(c.t.Context())
 	c.natives = newNatives(ctx, c)
 	c.t.Cleanup(func() {

@@ -74,11 +74,11 @@ func (s galleryScales) Patch(_ context.Context, gvr schema.GroupVersionResource,
 	return nil, nil
 }
 
-func newGalleries(g *galleries, watchKind func(schema.GroupVersionKind) error) *workloads {
+func newGalleries(g *galleries, watchKind func(schema.GroupVersionKind) error) *workloadClient {
 	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{galleryKind.GroupVersion()})
 	mapper.AddSpecific(galleryKind, galleryKind.GroupVersion().WithResource("galleries"),
 		galleryKind.GroupVersion().WithResource("gallery"), meta.RESTScopeNamespace)
-	return &workloads{client: g, mapper: mapper, scales: galleryScales{g}, watchKind: watchKind}
+	return &workloadClient{client: g, mapper: mapper, scales: galleryScales{g}, watchKind: watchKind}
 }
 
 // TestCustomWorkload reads a workload of a kind that is not built in.

@@ -122,7 +122,7 @@ func (n *natives) follow(ctx context.Context, service types.NamespacedName) (*fo
 	return f, nil
 }
 
-// run keeps what a watch reports. When the watch ends by itself, the next look begins another.
+// run keeps what a watch reports. When the watch ends by itself, the next poll begins another.
 func (n *natives) run(service types.NamespacedName, f *followed, w watch.Interface) {
 	for e := range w.ResultChan() {
 		s, ok := e.Object.(*discoveryv1.EndpointSlice)

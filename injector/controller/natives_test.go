@@ -62,7 +62,7 @@ func TestNatives(t *testing.T) {
 	ready(true)
 }
 
-// TestNativesFail: a list or a watch that fails is an error, and the next look tries again.
+// TestNativesFail: a list or a watch that fails is an error, and the next poll tries again.
 func TestNativesFail(t *testing.T) {
 	c := newCluster(t)
 	web := types.NamespacedName{Namespace: "apps", Name: "web"}

@@ -51,14 +51,14 @@ func (k *optionalKinds) Start(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := k.look(ctx); err != nil && ctx.Err() == nil {
+		if err := k.poll(ctx); err != nil && ctx.Err() == nil {
 			k.log.Error(err, "Looking for an API that may be installed", "kinds", k.kinds)
 		}
 	}
 }
 
-// look finds out which kinds the API server serves, in which version, and acts on a change.
-func (k *optionalKinds) look(ctx context.Context) error {
+// poll finds out which kinds the API server serves, in which version, and acts on a change.
+func (k *optionalKinds) poll(ctx context.Context) error {
 	served, err := k.served()
 	if err != nil {
 		return err

@@ -110,7 +110,7 @@ func TestOptionalKinds(t *testing.T) {
 		{"it is removed", nil, nil, "-v1alpha2/TCPRoute -v1/HTTPRoute -v1/GRPCRoute"},
 	} {
 		d.kinds, live.err, *story = step.kinds, step.err, nil
-		if err := k.look(t.Context()); err != nil {
+		if err := k.poll(t.Context()); err != nil {
 			t.Errorf("%s: %v", step.name, err)
 		}
 		if got := strings.Join(*story, " "); got != step.want {
@@ -124,31 +124,31 @@ func TestOptionalKindsFail(t *testing.T) {
 	k, _ := newOptional(d, live)
 	broken := errors.New("connection refused")
 	d.err = broken
-	if err := k.look(t.Context()); !errors.Is(err, broken) {
+	if err := k.poll(t.Context()); !errors.Is(err, broken) {
 		t.Errorf("nobody says what is served: %v", err)
 	}
 	d.err, live.err = nil, broken
-	if err := k.look(t.Context()); !errors.Is(err, broken) {
+	if err := k.poll(t.Context()); !errors.Is(err, broken) {
 		t.Errorf("it cannot be listed: %v", err)
 	}
 	live.err = nil
 	come, gone := k.come, k.gone
 	k.come = func(context.Context, schema.GroupVersionKind) error { return broken }
-	if err := k.look(t.Context()); !errors.Is(err, broken) || len(k.used()) != 0 {
+	if err := k.poll(t.Context()); !errors.Is(err, broken) || len(k.used()) != 0 {
 		t.Errorf("it cannot be used: %v", err)
 	}
-	if k.come = come; k.look(t.Context()) != nil || len(k.used()) != 1 {
+	if k.come = come; k.poll(t.Context()) != nil || len(k.used()) != 1 {
 		t.Errorf("it is not used: %v", k.used())
 	}
 	k.gone = func(context.Context, schema.GroupVersionKind) error { return broken }
 	d.kinds = nil
-	if err := k.look(t.Context()); !errors.Is(err, broken) || len(k.used()) != 0 {
+	if err := k.poll(t.Context()); !errors.Is(err, broken) || len(k.used()) != 0 {
 		t.Errorf("its use cannot be ended: %v, %v", err, k.used())
 	}
 	k.gone = gone
 }
 
-// TestOptionalKindsStart looks again and again, errors or not, until it is to end.
+// TestOptionalKindsStart polls again and again, errors or not, until it is to end.
 func TestOptionalKindsStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &fakeDiscovery{err: errors.New("connection refused")}

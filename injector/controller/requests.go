@@ -30,7 +30,7 @@ type requests struct {
 	client client.Reader
 	// namespace is where scale-to-zero runs, and deployment its own Deployment there.
 	namespace, deployment string
-	workloads             *workloads
+	workloads             *workloadClient
 }
 
 // named are requests for objects of one namespace, each once.

@@ -41,7 +41,7 @@ type serviceObserver struct {
 	Options
 
 	client    client.Reader
-	workloads *workloads
+	workloads *workloadClient
 	keda      interface{ Load() bool }
 	routes    routeLister
 	natives   *natives

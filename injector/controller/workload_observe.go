@@ -36,7 +36,7 @@ type workloadObserver struct {
 
 	client    client.Reader
 	live      client.Reader // for what the cache leaves out: pods, events and all managed fields
-	workloads *workloads
+	workloads *workloadClient
 	keda      interface{ Load() bool }
 }
 
@@ -144,8 +144,8 @@ func (b *workloadObserver) answer(ctx context.Context, o *injector.WorkloadObser
 	case injector.AskHPA:
 		return b.hpa(ctx, o)
 	case injector.AskPods:
-		look, err := b.look(ctx, o, s)
-		o.Answers.Pods = &look
+		start, err := b.startOf(ctx, o, s)
+		o.Answers.Pods = &start
 		return err
 	case injector.NoWorkloadQuestion:
 	}
@@ -169,8 +169,8 @@ func (b *workloadObserver) hpa(ctx context.Context, o *injector.WorkloadObservat
 	return nil
 }
 
-// look finds out how far the workload's pods are.
-func (b *workloadObserver) look(ctx context.Context, o *injector.WorkloadObservation, s injector.Starting) (injector.Start, error) {
+// startOf observes how far the workload's pods have come.
+func (b *workloadObserver) startOf(ctx context.Context, o *injector.WorkloadObservation, s injector.Starting) (injector.Start, error) {
 	w := o.Workload
 	selector, err := labels.Parse(w.Selector)
 	if err != nil {
@@ -183,28 +183,28 @@ func (b *workloadObserver) look(ctx context.Context, o *injector.WorkloadObserva
 	if err := b.live.List(ctx, &pods, client.InNamespace(w.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
 		return injector.Start{}, fmt.Errorf("listing the pods of %s in namespace %s: %w", w.Ref(), w.Namespace, err)
 	}
-	look := injector.NewStart(w, pods.Items, o.Now)
+	start := injector.NewStart(w, pods.Items, o.Now)
 	switch {
-	case look.None && w.Refused != "":
+	case start.None && w.Refused != "":
 		return injector.Refused(w.Refused), nil
-	case look.None && w.Kind != "Deployment" && !s.Waiting.IsZero():
+	case start.None && w.Kind != "Deployment" && !s.Waiting.IsZero():
 		list, err := b.eventsOf(ctx, w.Namespace, string(w.UID), "FailedCreate")
 		for _, e := range list {
 			if !e.LastTimestamp.Time.Before(s.Waiting.Add(-eventSlack)) {
 				return injector.Refused(e.Message), nil
 			}
 		}
-		return look, err
-	case look.Reason == injector.ReasonUnschedulable:
+		return start, err
+	case start.Reason == injector.ReasonUnschedulable:
 		// A node is on its way: the one event is the cluster autoscaler's, the other Karpenter's.
 		for _, reason := range []string{"TriggeredScaleUp", "Nominated"} {
-			coming, err := b.eventsOf(ctx, w.Namespace, string(look.Pod.UID), reason)
+			coming, err := b.eventsOf(ctx, w.Namespace, string(start.Pod.UID), reason)
 			if err != nil || len(coming) > 0 {
-				return injector.Start{Stage: look.Stage}, err
+				return injector.Start{Stage: start.Stage}, err
 			}
 		}
 	}
-	return look, nil
+	return start, nil
 }
 
 // eventsOf lists the events on an object for one reason.

@@ -263,14 +263,14 @@ func TestLook(t *testing.T) {
 			w, _ := injector.NewWorkload(d)
 			o := &injector.WorkloadObservation{Now: c.now, Workload: w, Object: d, Asks: []injector.Asking{{Service: c.service()}}}
 			tc.before(c, o)
-			got, err := c.scaling.observer.look(t.Context(), o, injector.Starting{Waiting: c.now})
+			got, err := c.scaling.observer.startOf(t.Context(), o, injector.Starting{Waiting: c.now})
 			if err != nil || tc.want == "" && got.Failing != "" || !strings.Contains(got.Failing, tc.want) {
 				t.Errorf("%+v, %v; want %q", got, err, tc.want)
 			}
 		})
 	}
 	c := newCluster(t)
-	if _, err := c.scaling.observer.look(t.Context(), &injector.WorkloadObservation{Workload: injector.Workload{Selector: "a=b=c"}},
+	if _, err := c.scaling.observer.startOf(t.Context(), &injector.WorkloadObservation{Workload: injector.Workload{Selector: "a=b=c"}},
 		injector.Starting{}); err == nil {
 		t.Error("a selector that cannot be read")
 	}

@@ -24,11 +24,12 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// workloads reads and scales them, whatever their kind. Rights for custom resources come from the chart's customWorkloads.
+// workloadClient reads and scales workloads, whatever their kind. Permissions for custom resources come from the chart's
+// customWorkloads.
 //
 // +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=get;patch
-type workloads struct {
+type workloadClient struct {
 	client client.Reader // built-in kinds come from its cache, custom resources from the API server
 	mapper meta.RESTMapper
 	scales scale.ScalesGetter
@@ -40,7 +41,7 @@ type workloads struct {
 }
 
 // find returns the workload that a Service leads to, and a Skip if there is none.
-func (ws *workloads) find(ctx context.Context, service *corev1.Service, s injector.Settings) (injector.Target, error) {
+func (ws *workloadClient) find(ctx context.Context, service *corev1.Service, s injector.Settings) (injector.Target, error) {
 	var candidates []injector.Workload
 	var err error
 	if s.Workload == "" {
@@ -62,7 +63,7 @@ func (ws *workloads) find(ctx context.Context, service *corev1.Service, s inject
 }
 
 // selected returns the workloads of built-in kinds with one of the labels that the Service selects: all that it may lead to.
-func (ws *workloads) selected(ctx context.Context, service *corev1.Service) ([]injector.Workload, error) {
+func (ws *workloadClient) selected(ctx context.Context, service *corev1.Service) ([]injector.Workload, error) {
 	selector := pairs(injector.OriginalSelector(service))
 	if len(selector) == 0 {
 		return nil, nil
@@ -84,7 +85,7 @@ func (ws *workloads) selected(ctx context.Context, service *corev1.Service) ([]i
 }
 
 // get returns the workload with that name, as api.Workload.String has written it.
-func (ws *workloads) get(ctx context.Context, namespace, ref string) (injector.Target, error) {
+func (ws *workloadClient) get(ctx context.Context, namespace, ref string) (injector.Target, error) {
 	kind, name, ok := injector.ParseWorkload(ref)
 	if !ok {
 		return injector.Target{}, nil
@@ -106,7 +107,7 @@ func (ws *workloads) get(ctx context.Context, namespace, ref string) (injector.T
 }
 
 // custom returns a workload of a kind that is not built in.
-func (ws *workloads) custom(ctx context.Context, namespace string, kind schema.GroupKind, name string) (injector.Target, error) {
+func (ws *workloadClient) custom(ctx context.Context, namespace string, kind schema.GroupKind, name string) (injector.Target, error) {
 	mapping, err := ws.mapper.RESTMapping(kind)
 	if meta.IsNoMatchError(err) {
 		return injector.Target{Retry: true, Skip: injector.Skip(fmt.Sprintf(
@@ -155,7 +156,7 @@ func (ws *workloads) custom(ctx context.Context, namespace string, kind schema.G
 }
 
 // watch has a kind watched, once.
-func (ws *workloads) watch(kind schema.GroupVersionKind) error {
+func (ws *workloadClient) watch(kind schema.GroupVersionKind) error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if slices.Contains(ws.watched, kind) {
@@ -169,7 +170,7 @@ func (ws *workloads) watch(kind schema.GroupVersionKind) error {
 }
 
 // scale sets a workload's replica count through its scale subresource, as `kubectl scale` does.
-func (ws *workloads) scale(ctx context.Context, w injector.Workload, n int32) error {
+func (ws *workloadClient) scale(ctx context.Context, w injector.Workload, n int32) error {
 	gv, err := schema.ParseGroupVersion(w.APIVersion)
 	if err != nil {
 		return fmt.Errorf("reading the version of %s: %w", w.Ref(), err)
