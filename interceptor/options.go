@@ -34,7 +34,7 @@ type Sink interface {
 
 // Cluster is Kubernetes as the interceptor needs it. *kube.Cluster is one.
 type Cluster interface {
-	scaler.Workloads
+	scaler.WorkloadScaler
 	scaler.Events
 	// Watch reports to sink what there is, and then what changes, until ctx is done.
 	Watch(ctx context.Context, sink Sink) error

@@ -98,7 +98,7 @@ func assemble(o Options) *interceptor {
 		Name: o.PodName, Dial: o.PeerAddress, Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),
 	})
 	i.waker = scaler.NewWaker(scaler.WakerOptions{
-		Workloads: o.Cluster, Events: o.Cluster, Peers: i.peers, Hub: i.hub, Log: o.Log.WithName("waker"),
+		Scaler: o.Cluster, Events: o.Cluster, Peers: i.peers, Hub: i.hub, Log: o.Log.WithName("waker"),
 	})
 	m := metrics.New(o.Registry)
 	i.table = route.NewTable(route.TableOptions{

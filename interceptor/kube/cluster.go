@@ -100,7 +100,7 @@ func (c *Cluster) custom(namespace string, w api.Workload) (dynamic.ResourceInte
 	return c.dynamic.Resource(version.WithResource(w.Resource)).Namespace(namespace), nil
 }
 
-// Replicas implements scaler.Workloads.
+// Replicas implements scaler.WorkloadScaler.
 func (c *Cluster) Replicas(ctx context.Context, namespace string, w api.Workload) (int32, error) {
 	replicas, err := c.replicas(ctx, namespace, w)
 	if err != nil {
@@ -135,7 +135,7 @@ func (c *Cluster) replicas(ctx context.Context, namespace string, w api.Workload
 	return scale.Spec.Replicas, nil
 }
 
-// Scale implements scaler.Workloads. Another client that scales at the same moment is harmless: it is patched from 0 to
+// Scale implements scaler.WorkloadScaler. Another client that scales at the same moment is harmless: it is patched from 0 to
 // 1 only.
 func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (bool, error) {
 	replicas, err := c.Replicas(ctx, namespace, w)

@@ -24,8 +24,8 @@ type Peers interface {
 	SinceLost() time.Duration
 }
 
-// Workloads scales.
-type Workloads interface {
+// WorkloadScaler reads and changes the replica counts of workloads.
+type WorkloadScaler interface {
 	// Replicas is how many replicas the workload is to have.
 	Replicas(ctx context.Context, namespace string, w api.Workload) (int32, error)
 	// Scale gives the workload one replica if it has none, and reports whether it had none.

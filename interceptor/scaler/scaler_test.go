@@ -450,7 +450,7 @@ func TestWaker(t *testing.T) {
 					pushes = looks(t, hub.Follow(deployment))
 				}
 				pokes := looks(t, hub.FollowAll())
-				w := NewWaker(WakerOptions{Workloads: workloads, Events: events, Peers: peers, Log: logr.Discard(), Hub: hub})
+				w := NewWaker(WakerOptions{Scaler: workloads, Events: events, Peers: peers, Log: logr.Discard(), Hub: hub})
 				defer w.Close()
 				table, l := newTable(w)
 				table.SetService(service())
@@ -504,7 +504,7 @@ func TestWakerWakesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
 		w := NewWaker(WakerOptions{
-			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: counts.NewHub(),
+			Scaler: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: counts.NewHub(),
 		})
 		defer w.Close()
 		table, l := newTable(w)
@@ -535,7 +535,7 @@ func TestWakerEndsWithTheFirstPod(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
 		hub := counts.NewHub()
 		pushes := looks(t, hub.Follow(deployment))
-		w := NewWaker(WakerOptions{Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: hub})
+		w := NewWaker(WakerOptions{Scaler: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: hub})
 		defer w.Close()
 		table, l := newTable(w)
 		table.SetService(service())
@@ -579,7 +579,7 @@ func TestWakerAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
 		w := NewWaker(WakerOptions{
-			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: counts.NewHub(),
+			Scaler: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: counts.NewHub(),
 		})
 		defer w.Close()
 		table, l := newTable(w)
@@ -603,7 +603,7 @@ func TestWakerLingers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
 		w := NewWaker(WakerOptions{
-			Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: counts.NewHub(),
+			Scaler: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: counts.NewHub(),
 		})
 		defer w.Close()
 		table, l := newTable(w)

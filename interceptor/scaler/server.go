@@ -28,7 +28,7 @@ type ServerOptions struct {
 	// Target finds a target; nil if it does not exist.
 	Target   func(route.Key) *route.Target
 	Activity *Activity
-	// Replicas is how many replicas a workload is to have, as Workloads says.
+	// Replicas is how many replicas a workload is to have, as WorkloadScaler says.
 	Replicas func(ctx context.Context, namespace string, w api.Workload) (int32, error)
 	// Hub has the streams of KEDA: each follows its workload. Default one of its own.
 	Hub *counts.Hub

@@ -177,7 +177,7 @@ func TestWakerRespectsAPause(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
 		hub := counts.NewHub()
 		defer hub.Follow(deployment).Close()
-		w := NewWaker(WakerOptions{Workloads: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: hub})
+		w := NewWaker(WakerOptions{Scaler: workloads, Events: events, Peers: newFakePeers(), Log: logr.Discard(), Hub: hub})
 		defer w.Close()
 		table, l := newTable(w)
 		table.SetService(service())

@@ -19,9 +19,9 @@ import (
 
 // WakerOptions configure a Waker.
 type WakerOptions struct {
-	Workloads Workloads
-	Events    Events
-	Peers     Peers
+	Scaler WorkloadScaler
+	Events Events
+	Peers  Peers
 	// Hub has KEDA's streams that are open here, and the peers'.
 	Hub *counts.Hub
 	// Repeat is how often a waking workload is looked at again. Default 1 s.
@@ -31,7 +31,7 @@ type WakerOptions struct {
 	// Linger is how long a wake goes on for which no request waits any more. A waiting page without JavaScript comes again
 	// every 2 s. Default 5 s.
 	Linger time.Duration
-	// Timeout bounds one call of Workloads. Default 10 s.
+	// Timeout bounds one call of Scaler. Default 10 s.
 	Timeout time.Duration
 	Log     logr.Logger
 }
@@ -134,7 +134,7 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 func (w *Waker) scale(r *route.Route, t *route.Target, kedaListens bool) {
 	ctx, cancel := context.WithTimeout(w.ctx, w.options.Timeout)
 	defer cancel()
-	scaled, err := w.options.Workloads.Scale(ctx, t.Key.Namespace, t.Workload())
+	scaled, err := w.options.Scaler.Scale(ctx, t.Key.Namespace, t.Workload())
 	log := w.options.Log.WithValues("namespace", t.Key.Namespace, "workload", t.Key.Workload, "kedaListens", kedaListens)
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		w.options.Events.Warn(Warning{
