@@ -10,12 +10,12 @@ import (
 )
 
 // Admit does to a Service that is being written what admission must do: it keeps, adds or removes the sentinel. It changes
-// service in place and touches nothing but SentinelKey in its selector and RouteAnnotation. old is what the API server has
+// service in place and touches nothing but SentinelKey in its selector and RedirectAnnotation. old is what the API server has
 // now, nil on create. byController says that the write is our controller's own.
 //
-// The first row that matches decides about RouteAnnotation, and the sentinel follows it:
+// The first row that matches decides about RedirectAnnotation, and the sentinel follows it:
 //
-//	old       writer          service                        RouteAnnotation
+//	old       writer          service                        RedirectAnnotation
 //	--------  --------------  -----------------------------  --------------------------------------------------------------
 //	none      anybody         any                            removed: a route is made later, and this may be a copy
 //	any       anybody         selects no pods                removed
@@ -41,12 +41,12 @@ func Admit(service, old *corev1.Service, byController bool) error {
 			return err
 		}
 	}
-	setRedirect(service, admittedRoute(service, old, optedIn, byController))
+	setRedirect(service, admittedRedirect(service, old, optedIn, byController))
 	return nil
 }
 
-// admittedRoute is the value of RouteAnnotation by the table at Admit; empty removes it.
-func admittedRoute(service, old *corev1.Service, optedIn, byController bool) string {
+// admittedRedirect is the value of RedirectAnnotation by the table at Admit; empty removes it.
+func admittedRedirect(service, old *corev1.Service, optedIn, byController bool) string {
 	if old == nil || len(OriginalSelector(service)) == 0 || OptedOut(service) {
 		return ""
 	}
@@ -54,14 +54,14 @@ func admittedRoute(service, old *corev1.Service, optedIn, byController bool) str
 		return ""
 	}
 	if byController {
-		return service.Annotations[RouteAnnotation]
+		return service.Annotations[RedirectAnnotation]
 	}
-	return old.Annotations[RouteAnnotation]
+	return old.Annotations[RedirectAnnotation]
 }
 
 // TakenOver says whether a Service that is being written is injected, as old shows, and is not opted out.
 func TakenOver(service, old *corev1.Service) bool {
-	return old != nil && old.Annotations[RouteAnnotation] != "" && !OptedOut(service)
+	return old != nil && old.Annotations[RedirectAnnotation] != "" && !OptedOut(service)
 }
 
 // checkService says whether the settings of a Service can be used.
@@ -91,17 +91,17 @@ func AdmitNamespace(namespace *corev1.Namespace) error {
 	return err
 }
 
-// setRedirect sets RouteAnnotation to route, or removes it where route is empty, and the sentinel to match.
-func setRedirect(service *corev1.Service, route string) {
-	if route == "" {
-		delete(service.Annotations, RouteAnnotation)
+// setRedirect sets RedirectAnnotation to value, or removes it where value is empty, and the sentinel to match.
+func setRedirect(service *corev1.Service, value string) {
+	if value == "" {
+		delete(service.Annotations, RedirectAnnotation)
 	} else {
 		if service.Annotations == nil {
 			service.Annotations = map[string]string{}
 		}
-		service.Annotations[RouteAnnotation] = route
+		service.Annotations[RedirectAnnotation] = value
 	}
-	if route == RouteReady {
+	if value == RedirectReady {
 		service.Spec.Selector[SentinelKey] = SentinelValue
 	} else {
 		delete(service.Spec.Selector, SentinelKey)

@@ -55,7 +55,7 @@ func noSelector(s *corev1.Service) { s.Spec.Selector = nil }
 
 // TestAdmitTable has the rows of the table at Admit, with each kind of writer.
 func TestAdmitTable(t *testing.T) {
-	ready := annotated(RouteAnnotation, RouteReady)
+	ready := annotated(RedirectAnnotation, RedirectReady)
 	kinds := map[string]func(*corev1.Service){
 		"opted in": label("true"), "annotated": func(s *corev1.Service) { unlabelled(s); enabled("true")(s) },
 		"opted out": label("false"), "neither": unlabelled, "wrong": label("yes"),
@@ -89,7 +89,7 @@ func TestAdmitTable(t *testing.T) {
 						case byController:
 							want = asks
 						}
-						if got := now.Annotations[RouteAnnotation] == RouteReady; got != want || Intercepted(now) != want {
+						if got := now.Annotations[RedirectAnnotation] == RedirectReady; got != want || Intercepted(now) != want {
 							t.Errorf("%s: annotation %t, sentinel %t; want %t", name, got, Intercepted(now), want)
 						}
 					}
@@ -99,14 +99,14 @@ func TestAdmitTable(t *testing.T) {
 	}
 	for name, kind := range kinds {
 		created := service(kind, ready)
-		if err := Admit(created, nil, true); err != nil || created.Annotations[RouteAnnotation] != "" || Intercepted(created) {
+		if err := Admit(created, nil, true); err != nil || created.Annotations[RedirectAnnotation] != "" || Intercepted(created) {
 			t.Errorf("%s, created: %v, %v", name, created.Annotations, err)
 		}
 	}
 }
 
 func TestAdmit(t *testing.T) {
-	ready := annotated(RouteAnnotation, RouteReady)
+	ready := annotated(RedirectAnnotation, RedirectReady)
 	tests := map[string]struct {
 		service, old *corev1.Service
 		byController bool

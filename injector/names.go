@@ -24,11 +24,11 @@ const (
 	// SentinelValue is its value.
 	SentinelValue = "true"
 
-	// RouteAnnotation on the user's Service is how the controller asks admission: RouteReady asks for the sentinel, and
+	// RedirectAnnotation on the user's Service is how the controller asks admission: RedirectReady asks for the sentinel, and
 	// removing the annotation asks for the sentinel's removal. Nobody else can change it.
-	RouteAnnotation = Prefix + "route"
-	// RouteReady is its only value.
-	RouteReady = "ready"
+	RedirectAnnotation = Prefix + "route"
+	// RedirectReady is its only value.
+	RedirectReady = "ready"
 
 	// ServiceLabel on our objects names the Service that they were made for.
 	ServiceLabel = Prefix + "service"

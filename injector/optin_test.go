@@ -93,7 +93,7 @@ func TestWarnings(t *testing.T) {
 			false,
 			[]string{"no effect", "scale-to-zero/cooldwon", "scale-to-zero/hold-timeout"},
 		},
-		"ours to write": {"Service", []func(*corev1.Service){unlabelled, annotated(RouteAnnotation, RouteReady)}, false, nil},
+		"ours to write": {"Service", []func(*corev1.Service){unlabelled, annotated(RedirectAnnotation, RedirectReady)}, false, nil},
 		"the label as an annotation": {
 			"Service",
 			[]func(*corev1.Service){unlabelled, annotated("scale-to-zero", "true")},

@@ -39,7 +39,7 @@ func (in *injection) redirect() Question {
 		}
 		what, undo = fmt.Sprintf("Requests through %s to Service %s", ingressesText(optedIn), o.Service.Name), UndoOptIn("ingress", optedIn[0])
 	} else {
-		ask.Writes = []Annotation{{o.Service, RouteAnnotation, RouteReady}}
+		ask.Writes = []Annotation{{o.Service, RedirectAnnotation, RedirectReady}}
 		for _, i := range optedIn { // it would stay opted in for these
 			undo += " && " + UndoOptIn("ingress", i)
 		}

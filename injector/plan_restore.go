@@ -27,7 +27,7 @@ func (p *planner) restore(f *Front) (idle bool, q Question) {
 	}
 	p.Phase = PhaseRestoring
 	retiring := p.retire(f)
-	if !f.Alias && (p.o.Service.Annotations[RouteAnnotation] != "" || Intercepted(p.o.Service)) {
+	if !f.Alias && (p.o.Service.Annotations[RedirectAnnotation] != "" || Intercepted(p.o.Service)) {
 		// The sentinel has to go for Kubernetes to list the pods again; until it does, the route slices serve alone.
 		p.write(retiring)
 		p.askBack(f)
@@ -87,7 +87,7 @@ func (p *planner) present(f Front) bool {
 	if f.Alias {
 		return f.Service != nil || len(p.o.aliasedIngresses()) > 0
 	}
-	return p.o.Service.Annotations[RouteAnnotation] != "" || Intercepted(p.o.Service)
+	return p.o.Service.Annotations[RedirectAnnotation] != "" || Intercepted(p.o.Service)
 }
 
 // retire returns the route slices as they are to be, with the time at which their return began, and those that change.
@@ -153,7 +153,7 @@ func (p *planner) askBack(f *Front) {
 			ask.Writes = append(ask.Writes, Annotation{i, AliasesAnnotation, EncodeAliases(aliases)})
 		}
 	} else {
-		ask.Writes = []Annotation{{p.o.Service, RouteAnnotation, ""}}
+		ask.Writes = []Annotation{{p.o.Service, RedirectAnnotation, ""}}
 	}
 	p.Soon = true
 	ask.Ignored = p.clone()

@@ -226,7 +226,7 @@ func TestInjectionEnds(t *testing.T) {
 			switch {
 			case wanted && p.Phase != PhaseRedirected:
 				t.Fatalf("not injected: %s", describe(p))
-			case !wanted && (p.Phase != PhaseAbsent || len(w.slices)+len(w.companions) > 0 || w.service.Annotations[RouteAnnotation] != "" ||
+			case !wanted && (p.Phase != PhaseAbsent || len(w.slices)+len(w.companions) > 0 || w.service.Annotations[RedirectAnnotation] != "" ||
 				Intercepted(w.service)):
 				t.Fatalf("not restored: %s\n%s", describe(p), w.state())
 			}

@@ -142,7 +142,7 @@ func checkNoNamespaceSetting(annotations map[string]string) error {
 }
 
 // internal are the keys below Prefix that are ours to write.
-func internal(key string) bool { return key == RouteAnnotation || key == AliasesAnnotation }
+func internal(key string) bool { return key == RedirectAnnotation || key == AliasesAnnotation }
 
 // Layer returns the annotations of ours in layers, the nearest last: each key's value is the nearest one.
 func Layer(layers ...map[string]string) map[string]string {

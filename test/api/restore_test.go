@@ -29,7 +29,7 @@ import (
 // nothingLeft lists our objects and changes that are still around the app.
 func (a *app) nothingLeft() error {
 	s := a.live()
-	if injector.Intercepted(s) || s.Annotations[injector.RouteAnnotation] != "" {
+	if injector.Intercepted(s) || s.Annotations[injector.RedirectAnnotation] != "" {
 		return fmt.Errorf("selector %v, annotations %v", s.Spec.Selector, s.Annotations)
 	}
 	return errors.Join(
@@ -54,7 +54,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 		return nil
 	})
 	a.label("null")
-	if s := a.live(); injector.Intercepted(s) || s.Annotations[injector.RouteAnnotation] != "" {
+	if s := a.live(); injector.Intercepted(s) || s.Annotations[injector.RedirectAnnotation] != "" {
 		t.Errorf("admission left selector %v, annotations %v", s.Spec.Selector, s.Annotations)
 	}
 	eventually(t, "the old replica count is back", func() error {

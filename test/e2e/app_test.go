@@ -214,7 +214,7 @@ func (a *airflow) remains() error {
 	}
 	s := &corev1.Service{}
 	if err := kube.Get(a.t.Context(), client.ObjectKey{Namespace: a.ns, Name: webserver}, s); err == nil {
-		if injector.Intercepted(s) || s.Annotations[injector.RouteAnnotation] != "" {
+		if injector.Intercepted(s) || s.Annotations[injector.RedirectAnnotation] != "" {
 			left = append(left, fmt.Sprintf("selector %v, annotations %v", s.Spec.Selector, s.Annotations))
 		}
 	} else if !apierrors.IsNotFound(err) {

@@ -95,7 +95,7 @@ func (a *app) deployment() *appsv1.Deployment {
 }
 
 func (a *app) intercepted() error {
-	if s := a.service(); !injector.Intercepted(s) || s.Annotations[injector.RouteAnnotation] != injector.RouteReady {
+	if s := a.service(); !injector.Intercepted(s) || s.Annotations[injector.RedirectAnnotation] != injector.RedirectReady {
 		return fmt.Errorf("selector %v, annotations %v", s.Spec.Selector, s.Annotations)
 	}
 	return nil
@@ -268,8 +268,8 @@ func (a *app) replace(v values, annotated bool) error {
 	c := a.command
 	c.stdin = all["Service"]
 	if annotated {
-		c.stdin = strings.Replace(c.stdin, "annotations: {", fmt.Sprintf("annotations: {%s: %s, ", injector.RouteAnnotation,
-			injector.RouteReady), 1)
+		c.stdin = strings.Replace(c.stdin, "annotations: {", fmt.Sprintf("annotations: {%s: %s, ", injector.RedirectAnnotation,
+			injector.RedirectReady), 1)
 	}
 	_, err = c.run("kubectl", "replace", "--namespace="+a.ns, "--filename=-")
 	return err

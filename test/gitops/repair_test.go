@@ -59,7 +59,7 @@ func TestRepair(t *testing.T) {
 				}
 				eventually(t, "the app is kept up", a.floor(1))
 				eventually(t, "the controller asks for the sentinel", func() error {
-					if s := a.service(); s.Annotations[injector.RouteAnnotation] != injector.RouteReady {
+					if s := a.service(); s.Annotations[injector.RedirectAnnotation] != injector.RedirectReady {
 						return fmt.Errorf("annotations %v", s.Annotations)
 					}
 					return nil
