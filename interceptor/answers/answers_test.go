@@ -260,18 +260,18 @@ func TestPage(t *testing.T) {
 	failing := api.Progress{Failing: "its image cannot be pulled", Reason: "ImagePullBackOff"}
 	value := func(string) string { return "" }
 	for name, tc := range map[string]struct {
-		err      error
-		patience time.Duration
-		state    string // of the page; empty is no page
-		retry    int
+		err   error
+		limit time.Duration
+		state string // of the page; empty is no page
+		retry int
 	}{
 		"starting":          {&route.StartingError{Service: "shop/web"}, time.Second, "starting", 2},
 		"failing":           {&route.StartFailedError{Service: "shop/web", Progress: failing}, time.Second, "failing", 10},
-		"without patience":  {&route.StartingError{Service: "shop/web"}, 0, "", 2},
+		"without a limit":   {&route.StartingError{Service: "shop/web"}, 0, "", 2},
 		"too many are held": {route.ErrTooManyHeld, time.Second, "", 5},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := m.For(pageRoute(t, api.Progress{}), &route.Visit{Wait: route.Wait{Patience: tc.patience}}, tc.err, value)
+			a := m.For(pageRoute(t, api.Progress{}), &route.Visit{Wait: route.Wait{Limit: tc.limit}}, tc.err, value)
 			state := ""
 			for _, f := range a.Fields {
 				if f.Name == StateField {

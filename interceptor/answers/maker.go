@@ -24,7 +24,7 @@ type Maker struct {
 	HideHeld bool
 }
 
-// For returns the answer to a visit that ended with err: the waiting page for a visit with patience, and else what For says.
+// For returns the answer to a visit that ended with err: the waiting page for a visit with a Limit, and else what For says.
 // Value returns the request's header fields.
 func (m *Maker) For(r *route.Route, v *route.Visit, err error, value func(name string) string) Answer {
 	a, ok := m.page(r, v, err, value)
@@ -46,11 +46,11 @@ func (m *Maker) HeldFor(v *route.Visit) string {
 	return held(v.Held)
 }
 
-// page is the page for a visit with patience, if err is what it can show.
+// page is the page for a visit with a Limit, if err is what it can show.
 func (m *Maker) page(r *route.Route, v *route.Visit, err error, value func(name string) string) (Answer, bool) {
 	_, starting := errors.AsType[*route.StartingError](err)
 	failed, fails := errors.AsType[*route.StartFailedError](err)
-	if v.Patience == 0 || !starting && !fails {
+	if v.Limit == 0 || !starting && !fails {
 		return Answer{}, false
 	}
 	w := WaitFor(r, r.Start(), v.Held)

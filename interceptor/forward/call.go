@@ -163,7 +163,7 @@ func (c *call) describe() {
 
 // setPatience decides how long the request is held before its client is shown the waiting page; 0 is until the app answers.
 func (c *call) setPatience() {
-	c.visit.Patience = c.server.engine.options.patience(c.server.route, page.Request{
+	c.visit.Limit = c.server.engine.options.patience(c.server.route, page.Request{
 		Method: c.visit.Method, Target: string(c.asked.target()), Host: c.asked.host(),
 		HasBody: c.asked.hasBody(), HasUpgrade: c.asked.hasUpgrade(), Value: c.asked.value,
 	})

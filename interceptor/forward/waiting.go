@@ -51,9 +51,9 @@ func (c *call) follow(h holder) (answers.Answer, error) {
 		return answers.WaitFor(r, start, time.Duration(before)*time.Second+time.Since(v.Began))
 	}
 	now := wait(r.Start())
-	v.Patience = pollFor
+	v.Limit = pollFor
 	if left := now.UntilLate(); left > 0 {
-		v.Patience = min(pollFor, left)
+		v.Limit = min(pollFor, left)
 	}
 	v.News = func(start route.Start) bool {
 		now := wait(start)

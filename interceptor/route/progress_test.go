@@ -90,16 +90,16 @@ func TestStartFailsForAWhile(t *testing.T) {
 	})
 }
 
-// A visit with patience gives up for itself alone; one that follows the start goes on until there are news.
-func TestPatience(t *testing.T) {
+// A visit with a limit gives up for itself alone; one that follows the start goes on until there is news.
+func TestWaitLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
 		f.SetService(web())
 		r := f.route(10000)
 		var starting *StartingError
 		began := time.Now()
-		for _, v := range []*Visit{{Wait: Wait{Patience: 1}}, {Wait: Wait{Patience: 2 * time.Second}}} {
-			if _, err := r.Pick(t.Context(), v); !errors.As(err, &starting) || starting.Service != "shop/web" || v.Held < v.Patience {
+		for _, v := range []*Visit{{Wait: Wait{Limit: 1}}, {Wait: Wait{Limit: 2 * time.Second}}} {
+			if _, err := r.Pick(t.Context(), v); !errors.As(err, &starting) || starting.Service != "shop/web" || v.Held < v.Limit {
 				t.Errorf("got %v after %s", err, v.Held)
 			}
 		}
@@ -111,7 +111,7 @@ func TestPatience(t *testing.T) {
 		}
 		// What is longer than everybody is held ends like that.
 		var timeout *HoldTimeoutError
-		if _, err := r.Pick(t.Context(), &Visit{Wait: Wait{Patience: time.Hour}}); !errors.As(err, &timeout) {
+		if _, err := r.Pick(t.Context(), &Visit{Wait: Wait{Limit: time.Hour}}); !errors.As(err, &timeout) {
 			t.Errorf("got %v", err)
 		}
 

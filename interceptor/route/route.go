@@ -71,7 +71,7 @@ func (e *StartFailedError) Error() string {
 	return fmt.Sprintf("%s (for service %s) cannot start: %s", e.Target.Workload, e.Service, e.Progress.Failing)
 }
 
-// StartingError is returned for a visit whose patience is over, or whose News says that there are any.
+// StartingError is returned for a visit that reaches its Limit, or whose News returns true.
 type StartingError struct {
 	Service string // namespace/name
 	Target  Key
@@ -109,9 +109,9 @@ type Visit struct {
 
 // Wait is how a visit waits for a pod, and how long it has waited, in all calls of Pick together.
 type Wait struct {
-	// Patience is how long it is held at most: then the error is a StartingError. 0 is for as long as the route holds requests,
-	// and the least is not at all.
-	Patience time.Duration
+	// Limit is the longest time that it is held: then the error is a StartingError. 0 means as long as the route holds requests,
+	// and the smallest value not at all.
+	Limit time.Duration
 	// News is for a visit that follows a start: it is called for each state of it, and when it returns true the wait ends with a
 	// StartingError. If the start fails, that is news like others.
 	News func(Start) bool
@@ -260,8 +260,8 @@ func (r *Route) mayWait(s *snapshot, v *Visit) (time.Duration, error) {
 	if left <= 0 {
 		return 0, s.timedOut(r, waited)
 	}
-	if v.Patience > 0 {
-		left = min(left, v.Patience-waited)
+	if v.Limit > 0 {
+		left = min(left, v.Limit-waited)
 	}
 	if left <= 0 {
 		return 0, &StartingError{Service: r.Name(), Target: s.target.Key}

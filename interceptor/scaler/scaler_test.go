@@ -611,7 +611,7 @@ func TestWakerLingers(t *testing.T) {
 		target := l.route.Target()
 		for range 10 {
 			release := target.Begin()
-			if _, err := l.route.Pick(t.Context(), &route.Visit{Wait: route.Wait{Patience: time.Second}}); err == nil {
+			if _, err := l.route.Pick(t.Context(), &route.Visit{Wait: route.Wait{Limit: time.Second}}); err == nil {
 				t.Error("picked a pod where there is none")
 			}
 			release()
