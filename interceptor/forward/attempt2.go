@@ -46,7 +46,7 @@ func (s *stream) try(pod *route.Endpoint) (failure, error) {
 		pod.Unreachable(err)
 	}
 	return failure{
-		over: ctx.Err() != nil, answered: a.answered.Load(), incomplete: !s.body.complete(), unsent: unsent,
+		aborted: ctx.Err() != nil, answered: a.answered.Load(), incomplete: !s.body.complete(), unsent: unsent,
 		brokenOff: hasBroken(err), idempotent: s.twice, reused: a.reused.Load(),
 	}, err
 }

@@ -41,7 +41,7 @@ type attempter interface {
 
 // failure is what is known of an attempt that came to nothing.
 type failure struct {
-	over        bool // the client has gone, or everything is cut
+	aborted     bool // the client has gone, or everything is cut
 	answered    bool // some of an answer has come or gone on
 	incomplete  bool // some of the request is not here any more
 	unsent      bool // nothing of the request has left
@@ -64,7 +64,7 @@ const (
 // verdict decides whether a request may be sent once more, after broken pods have broken off. This is the one rule for all
 // protocols:
 //
-//	it is over, some of an answer has come, or some of the request is gone       → give up
+//	it was aborted, some of an answer has come, or some of the request is gone   → give up
 //	nothing of it has left                                                      → again
 //	it was not delivered, and the pod ended the connection in order: the end
 //	  would have acknowledged what had arrived before it                        → again
@@ -74,7 +74,7 @@ const (
 //	otherwise                                                                   → give up
 func (f failure) verdict(broken int) verdict {
 	switch {
-	case f.over, f.answered, f.incomplete:
+	case f.aborted, f.answered, f.incomplete:
 		return giveUp
 	case f.unsent, f.undelivered && f.ended:
 		return again

@@ -155,7 +155,7 @@ func (o *opening) try(pod *route.Endpoint) (_ failure, err error) {
 		o.up, err = connect(s.base, pod, 0)
 	}
 	if err != nil {
-		return failure{unsent: true, over: s.base.Err() != nil}, err
+		return failure{unsent: true, aborted: s.base.Err() != nil}, err
 	}
 	connected = true
 	o.pod = pod

@@ -56,7 +56,7 @@ func (x *request1) try(pod *route.Endpoint) (failure, error) {
 	up, err := x.connect(pod)
 	if err != nil {
 		x.leave()
-		return failure{unsent: true, over: x.conn.server.base.Err() != nil}, err
+		return failure{unsent: true, aborted: x.conn.server.base.Err() != nil}, err
 	}
 	x.outcome, err = x.carry(up)
 	if err == nil && x.outcome == upgraded {
@@ -67,7 +67,7 @@ func (x *request1) try(pod *route.Endpoint) (failure, error) {
 		return failure{}, nil
 	}
 	return failure{
-		over: x.watch.gone.Load() || x.conn.server.base.Err() != nil, answered: x.watch.begun.Load(), incomplete: x.streams,
+		aborted: x.watch.gone.Load() || x.conn.server.base.Err() != nil, answered: x.watch.begun.Load(), incomplete: x.streams,
 		unsent: errors.Is(err, wire.ErrStale), undelivered: x.undelivered, ended: errors.Is(err, io.EOF), brokenOff: wire.BrokenOff(err),
 		idempotent: x.replayable(), reused: up.reused,
 	}, err
