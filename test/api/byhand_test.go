@@ -391,7 +391,7 @@ func TestScaledObjectIsOurs(t *testing.T) {
 		return nil
 	})
 	if got := w.take(); got != "" || undone() != 2 {
-		t.Errorf("warned %q of what is theirs, or told of what is ours", got)
+		t.Errorf("got %q: a warning about their field, or none about ours", got)
 	}
 }
 

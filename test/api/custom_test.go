@@ -107,7 +107,7 @@ func TestCustomResource(t *testing.T) {
 		t.Errorf("KEDA is to scale %+v", got)
 	}
 	if _, routes := a.routeSlice(); routes.Workload.String() != "Gallery.example.com/web" || routes.Workload.Resource != "galleries" {
-		t.Errorf("the interceptors are told of %+v", routes.Workload)
+		t.Errorf("the routes have the workload %+v", routes.Workload)
 	}
 	a.scaleGallery(gallery, 0)
 	a.told("Gallery", "web", "Asleep: ")
@@ -210,7 +210,7 @@ func TestWorkloadForbidden(t *testing.T) {
 	if err := kube.Delete(t.Context(), role); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is told", func() error {
+	eventually(t, "an event says so", func() error {
 		if got := events(t, a.ns, "Service", "web"); strings.Count(got,
 			"WorkloadForbidden: This Service stays redirected as it is: scale-to-zero may not read and scale galleries.example.com") != 1 {
 			return fmt.Errorf("events: %q", got)

@@ -87,7 +87,7 @@ func TestServerFirstIsKept(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, "it is written down", kept)
+	eventually(t, "the route slice has it", kept)
 	p.stop()
 	start(t, planeOptions{interceptors: &interceptors{}})
 	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"7m"}}}`); err != nil {

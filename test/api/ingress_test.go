@@ -68,9 +68,9 @@ func (a *app) backendsOf(name string) []string {
 // led waits until an Ingress has these backends.
 func (a *app) led(name string, want ...string) {
 	a.t.Helper()
-	eventually(a.t, "Ingress "+name+" is led", func() error {
+	eventually(a.t, "Ingress "+name+" has its backends", func() error {
 		if got := a.backendsOf(name); !slices.Equal(got, want) {
-			return fmt.Errorf("it leads to %v, want %v; events: %s", got, want, events(a.t, a.ns, "Service", "web"))
+			return fmt.Errorf("backends %v, want %v; events: %s", got, want, events(a.t, a.ns, "Service", "web"))
 		}
 		return nil
 	})
@@ -132,14 +132,14 @@ func TestIngress(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := a.backendsOf("front"); !slices.Equal(got, []string{"other", "web-scale-to-zero"}) {
-		t.Errorf("after an edit it leads to %v", got)
+		t.Errorf("after an edit its backends are %v", got)
 	}
 
 	// It sleeps, and the first of the two restores it: the other keeps it.
 	a.scale(0)
 	a.patchIngress("front", unlabel)
 	if got := a.backendsOf("front"); !slices.Equal(got, []string{"other", "web-scale-to-zero"}) {
-		t.Errorf("the label went, nobody is awake, and it leads to %v", got)
+		t.Errorf("without the label and while the app sleeps, its backends are %v", got)
 	}
 	a.patchIngress("back", unlabel)
 	eventually(t, "the old replica count is back", func() error {

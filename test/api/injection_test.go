@@ -200,7 +200,7 @@ func TestSkipsSayWhyAndFollow(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, "who labels it again is told again", func() error {
+	eventually(t, "the next labelling gets an event again", func() error {
 		a.label("null") // the controller may see none of it, if it reads too late
 		a.label(`"true"`)
 		if got := events(t, a.ns, "Service", "web"); strings.Count(got, "InjectionSkipped: ") < 2 {
@@ -288,7 +288,7 @@ func TestScalersOwnNoField(t *testing.T) {
 	a.injected()
 	for _, n := range []int32{0, 1} {
 		a.scale(n)
-		eventually(t, "nobody owns replicas", func() error {
+		eventually(t, "no manager owns replicas", func() error {
 			d := &appsv1.Deployment{}
 			a.get("web", d)
 			for _, m := range d.ManagedFields {
@@ -320,7 +320,7 @@ func TestPortsOutliveTheController(t *testing.T) {
 	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"20s"}}}`); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the new controller has been at it", func() error {
+	eventually(t, "the new controller has reconciled it", func() error {
 		_, routes := a.routeSlice()
 		if routes.Cooldown.String() != "20s" {
 			return fmt.Errorf("cool-down is %s", routes.Cooldown)

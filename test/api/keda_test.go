@@ -168,14 +168,14 @@ func TestLimitFalls(t *testing.T) {
 			if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/max-replicas":null}}}`); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "its route slice asks for no more", func() error {
+			eventually(t, "its route slice has the new maximum", func() error {
 				if s, _ := a.routeSlice(); strings.Contains(s.Annotations[injector.ScalingAnnotation], "maxReplicas") {
 					return fmt.Errorf("annotations %v", s.Annotations)
 				}
 				return nil
 			})
 			if withKEDA {
-				eventually(t, "KEDA's most is 1", func() error {
+				eventually(t, "KEDA's maximum is 1", func() error {
 					so := &keda.ScaledObject{}
 					if a.get("web-deployment", so); *so.Spec.MaxReplicaCount != 1 {
 						return fmt.Errorf("it is %d", *so.Spec.MaxReplicaCount)

@@ -96,7 +96,7 @@ func TestNamespaceWithOneOptedOut(t *testing.T) {
 	late := a.service()
 	late.Name = "late"
 	create(t, late)
-	eventually(t, "a Service that comes later is taken too", func() error {
+	eventually(t, "a later Service is injected too", func() error {
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "late-direct"}, &corev1.Service{})
 	})
 	if err := kube.Delete(t.Context(), late); err != nil {
@@ -104,7 +104,7 @@ func TestNamespaceWithOneOptedOut(t *testing.T) {
 	}
 	a.label(`"false"`)
 	if a.intercepted() == nil {
-		t.Error("the write that opts out leaves the sentinel")
+		t.Error("the write that opts out does not remove the sentinel")
 	}
 	a.nativeSlice(true)
 	eventually(t, "nothing of ours is left", a.nothingLeft)

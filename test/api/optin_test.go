@@ -50,7 +50,7 @@ func TestEnabledAnnotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	if a.intercepted() == nil {
-		t.Error("the write that takes the annotation off leaves the sentinel")
+		t.Error("the write that removes the annotation does not remove the sentinel")
 	}
 	a.nativeSlice(true)
 	eventually(t, "nothing of ours is left", a.nothingLeft)

@@ -31,7 +31,7 @@ func TestPortsAndAffinity(t *testing.T) {
 	}
 	says := func(affinity bool, want map[string]string) {
 		t.Helper()
-		eventually(t, "the interceptors are told", func() error {
+		eventually(t, "the route slice has it", func() error {
 			_, routes := a.routeSlice()
 			got := map[string]string{}
 			for _, p := range routes.Ports {
@@ -60,7 +60,7 @@ func TestPortsAndAffinity(t *testing.T) {
 		{"name":"db","port":5432}, {"name":"mysql","port":3307}, {"name":"own","port":82,"appProtocol":"example.com/own"}]}}`)
 	says(false, map[string]string{"http": "auto", "grpc": "http", "tls": "tcp", "db": "tcp", "mysql": "tcp", "own": "auto"})
 	if slice, _ := a.routeSlice(); strings.Contains(slice.Annotations[api.RoutesAnnotation], "ffinity") {
-		t.Errorf("interceptors of before are told of affinity: %s", slice.Annotations[api.RoutesAnnotation])
+		t.Errorf("interceptors of an earlier version get affinity: %s", slice.Annotations[api.RoutesAnnotation])
 	}
 
 	// An annotation that names a port that does not exist is denied, and so is removing that port.

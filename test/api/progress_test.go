@@ -154,7 +154,7 @@ func TestStartIsFollowed(t *testing.T) {
 			if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"20s"}}}`); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the new controller has been at it", func() error {
+			eventually(t, "the new controller has reconciled it", func() error {
 				if _, routes := a.routeSlice(); routes.Cooldown.String() != "20s" {
 					return fmt.Errorf("cool-down is %s", routes.Cooldown)
 				}
@@ -254,10 +254,10 @@ func TestStartFails(t *testing.T) {
 	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"20s"}}}`); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the route slice is written anew", func() error {
+	eventually(t, "the route slice is rewritten", func() error {
 		s, routes := a.routeSlice()
 		if s.Annotations[api.ProgressAnnotation] == "" {
-			t.Fatal("that has taken its progress away")
+			t.Fatal("this removed its progress")
 		}
 		if routes.Cooldown.String() != "20s" {
 			return fmt.Errorf("cool-down is %s", routes.Cooldown)

@@ -138,7 +138,7 @@ func TestProvenWhenReady(t *testing.T) {
 				}
 				return
 			}
-			eventually(t, "the Service is turned back", func() error {
+			eventually(t, "the redirect is undone", func() error {
 				if s := a.live(); injector.Intercepted(s) {
 					return fmt.Errorf("selector %v", s.Spec.Selector)
 				}

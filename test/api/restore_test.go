@@ -47,7 +47,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	a.scale(0)
 	a.ready(0)
 	a.directSlice(false)
-	eventually(t, "it is told asleep", func() error {
+	eventually(t, "an event says that it is asleep", func() error {
 		if got := events(t, a.ns, "Deployment", "web"); !strings.Contains(got, "Asleep: ") {
 			return fmt.Errorf("events: %q", got)
 		}
@@ -75,7 +75,7 @@ func TestOptOutWhileAsleep(t *testing.T) {
 	if n := a.replicas(); n != 3 {
 		t.Errorf("replicas %d, want 3", n)
 	}
-	eventually(t, "the story is told", func() error {
+	eventually(t, "the events are there", func() error {
 		got := events(t, a.ns, "Service", "web")
 		if strings.Count(got, "Restored: ") != 1 {
 			return fmt.Errorf("events: %q", got)
@@ -196,13 +196,13 @@ func TestRestoreAll(t *testing.T) {
 		t.Errorf("a second run, when the chart is half gone: %v", err)
 	}
 	if got := front.backendsOf("front"); !slices.Equal(got, []string{"other", "web"}) {
-		t.Errorf("the Ingress leads to %v", got)
+		t.Errorf("the backends of the Ingress are %v", got)
 	}
 	if err := a.nothingLeft(); err != nil {
 		t.Error(err)
 	}
 	if a.live().Labels[injector.OptInLabel] != "true" {
-		t.Error("the label is the user's, and it was taken off")
+		t.Error("the label is the user's, and it was removed")
 	}
 }
 

@@ -148,7 +148,7 @@ func TestNoInterceptor(t *testing.T) {
 	asleep.directSlice(false)
 	leads := func(a *app, to string, port int32) {
 		t.Helper()
-		eventually(t, "it leads to "+to, func() error {
+		eventually(t, "the endpoints are "+to, func() error {
 			slice, _ := a.routeSlice()
 			if len(slice.Endpoints) != 1 || slice.Endpoints[0].Addresses[0] != to || port != 0 && *slice.Ports[0].Port != port {
 				return fmt.Errorf("ports %v, endpoints %v", slice.Ports, slice.Endpoints)

@@ -45,7 +45,7 @@ func TestCertManager(t *testing.T) {
 	if err := install(t.Context(), "--set", "certs.mode=cert-manager"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the API server is told cert-manager's CA", func() error {
+	eventually(t, "the webhook configuration has cert-manager's CA", func() error {
 		if err := trusted(t); err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func TestCertManager(t *testing.T) {
 	if bytes.Equal(oldCA, newCA) {
 		t.Error("the CA was not renewed")
 	}
-	eventually(t, "the API server is told the renewed CA", func() error { return trusted(t) })
+	eventually(t, "the webhook configuration has the renewed CA", func() error { return trusted(t) })
 	for name, tc := range map[string]struct {
 		served *x509.Certificate
 		bundle []byte

@@ -187,7 +187,7 @@ func TestSettingsChangeWhileAwake(t *testing.T) {
 	for i := range 25 {
 		before := count(a.events("ScaledObject", so), "KEDAScalersStarted")
 		kubectl(t, "annotate", "service", "-n", a.ns, webserver, "--overwrite", fmt.Sprintf("scale-to-zero/cooldown=%ds", 1201+i))
-		eventually(t, "KEDA has built its scaler anew", func() error {
+		eventually(t, "KEDA has a new scaler", func() error {
 			if n := count(a.events("ScaledObject", so), "KEDAScalersStarted"); n == before {
 				return fmt.Errorf("%d times", n)
 			}

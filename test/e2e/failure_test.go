@@ -127,7 +127,7 @@ func kedaDown(t *testing.T, awake, asleep *airflow) {
 func noInterceptor(t *testing.T, awake, asleep *airflow) {
 	t.Helper()
 	without(t, release, release+"-interceptor", func() {
-		eventually(t, "the app that is awake is led to its pods", func() error {
+		eventually(t, "the awake app's endpoints are its pods", func() error {
 			pods := awake.podIPs()
 			if got := awake.endpoints(webserver); len(pods) == 0 || !slices.Equal(got, pods) {
 				return fmt.Errorf("it is led to %v, and its pods are %v", got, pods)
@@ -140,7 +140,7 @@ func noInterceptor(t *testing.T, awake, asleep *airflow) {
 			return nil
 		})
 		awake.visit(40, "/slow?for=50ms")
-		eventually(t, "the other one says so", func() error {
+		eventually(t, "an event of the sleeping app says so", func() error {
 			if got := asleep.events("Service", webserver); count(got, "NoInterceptor") == 0 {
 				return fmt.Errorf("events %q", got)
 			}

@@ -57,7 +57,7 @@ func (d door) request(n int, path string) []string {
 // opens waits until the ingress controller routes to the app, which is not opted in yet.
 func (d door) opens() {
 	d.t.Helper()
-	eventually(d.t, "the ingress controller leads to the app", func() error {
+	eventually(d.t, "the ingress controller routes to the app", func() error {
 		got, err := tryGet(d.t.Context(), d.request(1, "/echo")...)
 		if err == nil && got[0].Status != 200 {
 			err = fmt.Errorf("status %d: %s", got[0].Status, got[0].Body)
@@ -271,9 +271,9 @@ func TestIngressAlone(t *testing.T) {
 	}
 	leadsTo := func(want string) {
 		t.Helper()
-		eventually(t, "the Ingress leads to "+want, func() error {
+		eventually(t, "the Ingress has the backend "+want, func() error {
 			if got := backend(); got != want {
-				return fmt.Errorf("it leads to %s; events: %q", got, a.events("Service", webserver))
+				return fmt.Errorf("its backend is %s; events: %q", got, a.events("Service", webserver))
 			}
 			return nil
 		})
@@ -290,7 +290,7 @@ func TestIngressAlone(t *testing.T) {
 		t.Errorf("the Service was injected: selector %v", s.Spec.Selector)
 	}
 	a.asleep()
-	eventually(t, "a call of the Service finds nobody", func() error { // kube-proxy uses terminating pods if there are no others
+	eventually(t, "a call of the Service finds no pod", func() error { // kube-proxy uses terminating pods if there are no others
 		if got, err := tryGet(t.Context(), "-timeout", "3s", a.url("/echo")); err == nil {
 			return fmt.Errorf("status %d", got[0].Status)
 		}

@@ -33,7 +33,7 @@ func TestWaitingPage(t *testing.T) {
 		eventually(t, "the page may open the app", func() error {
 			poll := get(t, "-H", fmt.Sprintf("Scale-To-Zero-Wait: %s,1", report.State), a.url("/echo"))[0]
 			if err := json.Unmarshal([]byte(poll.Body), &report); err != nil || poll.Status != 200 {
-				return fmt.Errorf("it was told %d %s: %w", poll.Status, poll.Body, err)
+				return fmt.Errorf("it got %d %s: %w", poll.Status, poll.Body, err)
 			}
 			stages[report.Stage], estimates[report.Estimate] = true, true
 			if !report.Ready {
@@ -46,9 +46,9 @@ func TestWaitingPage(t *testing.T) {
 		}
 	}
 	if !stages["not-ready"] {
-		t.Errorf("it was told the stages %v", stages)
+		t.Errorf("it got the stages %v", stages)
 	}
 	if !strings.Contains(fmt.Sprint(estimates), "Usually ready in about") {
-		t.Errorf("it was told the estimates %v", estimates)
+		t.Errorf("it got the estimates %v", estimates)
 	}
 }

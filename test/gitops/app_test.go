@@ -106,7 +106,7 @@ func (a *app) injected() {
 	a.t.Helper()
 	listInterceptors(a.t, "198.18.0.2")
 	eventually(a.t, "the Service is intercepted", a.intercepted)
-	eventually(a.t, "KEDA is told", func() error { return a.get("web-deployment", &keda.ScaledObject{}) })
+	eventually(a.t, "KEDA has its ScaledObject", func() error { return a.get("web-deployment", &keda.ScaledObject{}) })
 }
 
 // floor checks the replica count below which the app may not go.

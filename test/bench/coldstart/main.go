@@ -1,17 +1,17 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command coldstart measures the stages of a cold start from outside: from the request to the scale patch, from there to
-// the pod's Ready, and from there to the first byte of the answer, as watches on the Deployment and its pods see them; and
-// of the last one how much went by until Kubernetes had the pod in an EndpointSlice, from which the interceptors know it. In
-// turn with these it scales the same Deployment by hand, which is the time that Kubernetes itself takes.
+// Command coldstart measures the stages of a cold start from outside, through watches on the Deployment and its pods: from
+// the request to the scale patch, from there to the ready pod, and from there to the first byte of the answer. Of the last
+// stage it also measures how long Kubernetes takes to list the pod in an EndpointSlice, from which the interceptors learn
+// it. Between these starts it scales the same Deployment by hand, to measure what Kubernetes itself takes.
 //
-// The Service must be opted in, its app must run in a Deployment of its own, and its cool-down should be short. It must
-// run where the Service's cluster IP can be reached.
+// The Service must be opted in, its app must run in a Deployment of its own, and its cool-down should be short. The command
+// must run where it can reach the Service's cluster IP.
 //
 //	coldstart -namespace NS -service NAME -deployment NAME [-n 20] [-plain NAME]
 //
-// With -url and -host it measures another product in the same way, whose proxy is there, such as the KEDA HTTP add-on.
+// With -url and -host, the address of its proxy, it measures another product in the same way, such as the KEDA HTTP add-on.
 package main
 
 import (
