@@ -84,24 +84,20 @@ func (s *Sniffer) Feed(b []byte) Kind {
 }
 
 func (s *Sniffer) next(c byte) {
-	space := c == ' ' || c == '\t' || c == '\r'
 	if s.strange {
 		if s.taken++; s.taken > maxStrange {
 			s.kind = KindTCP
 			return
 		}
 	}
+	space := c == ' ' || c == '\t' || c == '\r'
 	switch {
 	case s.part == sniffBlank && (space || c == '\n'):
 		s.odd = s.odd || c == ' ' || c == '\t'
-	case c == '\n' && s.strange && s.version:
-		s.kind = KindHTTP
 	case c == '\n':
-		s.kind = KindTCP
+		s.endLine()
 	case s.part == sniffBlank, s.part == sniffMethod && !space:
-		s.part = sniffMethod
-		s.odd = s.odd || (c < 'A' || c > 'Z') && c != '-' && c != '_'
-		s.strange = s.strange || !http1.IsToken(c)
+		s.inMethod(c)
 	case s.part == sniffMethod:
 		s.part = sniffGap
 	case space && s.part == sniffGap:
@@ -110,6 +106,21 @@ func (s *Sniffer) next(c byte) {
 	default:
 		s.inWord(c)
 	}
+}
+
+// endLine decides about a line that has not shown before its end what it is.
+func (s *Sniffer) endLine() {
+	s.kind = KindTCP
+	if s.strange && s.version {
+		s.kind = KindHTTP
+	}
+}
+
+// inMethod takes a byte of the first word.
+func (s *Sniffer) inMethod(c byte) {
+	s.part = sniffMethod
+	s.odd = s.odd || (c < 'A' || c > 'Z') && c != '-' && c != '_'
+	s.strange = s.strange || !http1.IsToken(c)
 }
 
 // inWord takes a byte of a word behind the method.

@@ -123,7 +123,8 @@ func TestSniff(t *testing.T) {
 // that our own parser takes for a request's is never taken for bytes, and neither is one whose last word is a version.
 func FuzzSniff(f *testing.F) {
 	for _, s := range []string{
-		"GET / HTTP/1.1\r\n", "PRI * HTTP/2.0", "\x16\x03\x01", "GET http://", "get x", "A-_ h", "\"GET\" / HTTP/1.1\r\n", "\r\n\nget x HTTP/1.1\r\n",
+		"GET / HTTP/1.1\r\n", "PRI * HTTP/2.0", "\x16\x03\x01", "GET http://", "get x", "A-_ h",
+		"\"GET\" / HTTP/1.1\r\n", "\r\n\nget x HTTP/1.1\r\n",
 	} {
 		f.Add([]byte(s))
 	}
@@ -133,7 +134,7 @@ func FuzzSniff(f *testing.F) {
 		var s Sniffer
 		for i := range len(b) + 1 {
 			got := sniff(b[:i])
-			if decided != KindUndecided && got != decided && !(s.strange && got == KindHTTP) {
+			if decided != KindUndecided && got != decided && (!s.strange || got != KindHTTP) {
 				t.Fatalf("%q is %v, and %q is %v", b[:i-1], decided, b[:i], got)
 			}
 			decided = got
