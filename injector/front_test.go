@@ -48,7 +48,7 @@ func TestProxyProtocolSetting(t *testing.T) {
 			}
 			continue
 		}
-		routes := NewRoutes(service, s, api.Workload{}, nil)
+		routes := NewRoutes(service, s, Workload{}, nil)
 		var proxied []string
 		for _, p := range routes.Ports {
 			if p.ProxyProtocol {

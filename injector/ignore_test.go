@@ -81,7 +81,7 @@ func TestIgnoredInRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := service(func(s *corev1.Service) { s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80}} })
-	workload := api.Workload{Kind: "Deployment", Name: "web"}
+	workload := workload("Deployment", "web", nil)
 	listen := map[string]int32{"http": 10000}
 	got := NewRoutes(s, settings, workload, listen)
 	if !slices.Equal(got.IgnorePaths, []string{"/healthz", "/static/*"}) || !slices.Equal(got.IgnoreAgents, []string{"Acme-Monitor/"}) ||

@@ -108,7 +108,7 @@ func (in *injection) route() Question {
 	if o.Answers.Listen == nil {
 		return Question{Kind: AskPorts, Front: in.front.Service.Name, Ports: names}
 	}
-	in.routes = NewRoutes(o.Service, in.v.Settings, in.v.Workload.Ref(), o.Answers.Listen)
+	in.routes = NewRoutes(o.Service, in.v.Settings, in.v.Workload, o.Answers.Listen)
 	in.routes.Reach = ReachOf(o.Service, o.Ingresses)
 	keepServerFirst(&in.routes, in.front.Routes, o.ServerFirst)
 	return Question{}

@@ -102,7 +102,7 @@ func TestNamespacesPortsAreNotChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	routes := NewRoutes(s, settings, api.Workload{}, nil)
+	routes := NewRoutes(s, settings, Workload{}, nil)
 	if routes.Ports[0].Protocol != api.ProtocolAuto || routes.Ports[1].Protocol != api.ProtocolTCP {
 		t.Errorf("%+v", routes.Ports)
 	}

@@ -17,12 +17,12 @@ import (
 )
 
 // NewRoutes returns the routes of an opted-in Service. listen are the interceptor ports by the names of the Service's ports.
-func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen map[string]int32) api.Routes {
+func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[string]int32) api.Routes {
 	r := api.Routes{
 		Service:     service.Name,
 		ServiceUID:  string(service.UID),
 		Direct:      DirectServiceName(service.Name),
-		Workload:    w,
+		Workload:    w.Ref(),
 		Cooldown:    api.Duration(s.Cooldown),
 		NeverSleeps: s.MinReplicas > 0,
 		HoldTimeout: api.Duration(s.HoldTimeout),
@@ -30,6 +30,9 @@ func NewRoutes(service *corev1.Service, s Settings, w api.Workload, listen map[s
 		ClientAffinity: service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		WaitingPage:    s.WaitingPage,
 		AffinityCookie: s.AffinityCookie,
+	}
+	if s.Readiness != readinessKubelet {
+		r.Readiness = ReadinessOf(w.Template, service.Spec.Ports)
 	}
 	r.IgnorePaths, _ = parseIgnorePaths(s.IgnorePaths) // what does not parse was denied, or has the Service skipped
 	r.IgnoreAgents, r.CountKnownAgents, _ = parseIgnoreAgents(s.IgnoreAgents)

@@ -87,7 +87,8 @@ func TestNewRoutes(t *testing.T) {
 		}
 	})
 	listen := map[string]int32{"ui": 10001, "grpc": 10002, "tls": 10003, "odd": 10004}
-	got := NewRoutes(s, DefaultSettings(), api.Workload{Kind: "Deployment", Name: "web"}, listen)
+	w := workload("Deployment", "web", nil)
+	got := NewRoutes(s, DefaultSettings(), w, listen)
 	want := []api.Port{
 		{Name: "ui", Port: 80, Listen: 10001, Protocol: "auto"},
 		{Name: "grpc", Port: 81, Listen: 10002, Protocol: "http"},
@@ -101,7 +102,7 @@ func TestNewRoutes(t *testing.T) {
 		t.Error("a Service without session affinity has it in its routes")
 	}
 	s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-	if got = NewRoutes(s, DefaultSettings(), got.Workload, listen); !got.ClientAffinity {
+	if got = NewRoutes(s, DefaultSettings(), w, listen); !got.ClientAffinity {
 		t.Errorf("session affinity ClientIP is lost: %+v", got)
 	}
 	encoded, err := got.Encode()

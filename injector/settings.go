@@ -42,6 +42,8 @@ type Settings struct {
 	InternalServices bool
 	// AffinityCookie is Routes.AffinityCookie.
 	AffinityCookie string
+	// Readiness says who decides that a starting pod takes requests: readinessApp or readinessKubelet; empty when it is not given.
+	Readiness string
 	// ProxyProtocol says on which ports pods are sent a PROXY header, as parseProxyProtocol reads it; empty when it is not given.
 	ProxyProtocol string
 }
@@ -99,6 +101,10 @@ func settings() map[string]setting {
 		"waiting-page": func(s *Settings, v string) (string, bool) {
 			s.WaitingPage = v
 			return "auto, always or never", slices.Contains([]string{api.PageAuto, api.PageAlways, api.PageNever}, v)
+		},
+		"readiness": func(s *Settings, v string) (string, bool) {
+			s.Readiness = v
+			return "app or kubelet", slices.Contains([]string{readinessApp, readinessKubelet}, v)
 		},
 		"affinity-cookie": func(s *Settings, v string) (string, bool) {
 			s.AffinityCookie = v

@@ -31,6 +31,8 @@ type Workload struct {
 	Resource string
 	// PodLabels are those of its pod template; they are unknown for a custom resource.
 	PodLabels map[string]string
+	// Template is its pod template; nil for a custom resource.
+	Template *corev1.PodTemplateSpec
 	// Selector selects its pods, in the notation of the scale subresource; empty if it is unknown.
 	Selector string
 	// Refused is why Kubernetes cannot create its pods, if its status says so. A StatefulSet's does not.
@@ -45,12 +47,12 @@ func NewWorkload(object any) (Workload, bool) {
 	case *appsv1.Deployment:
 		return Workload{
 			ObjectMeta: o.ObjectMeta, APIVersion: appsVersion, Kind: "Deployment", PodLabels: o.Spec.Template.Labels,
-			Selector: selector(o.Spec.Selector), Refused: refused(o), Replicas: replicas(o.Spec.Replicas), ReadyReplicas: o.Status.ReadyReplicas,
+			Template: &o.Spec.Template, Selector: selector(o.Spec.Selector), Refused: refused(o), Replicas: replicas(o.Spec.Replicas), ReadyReplicas: o.Status.ReadyReplicas,
 		}, true
 	case *appsv1.StatefulSet:
 		return Workload{
 			ObjectMeta: o.ObjectMeta, APIVersion: appsVersion, Kind: "StatefulSet", PodLabels: o.Spec.Template.Labels,
-			Selector: selector(o.Spec.Selector), Replicas: replicas(o.Spec.Replicas), ReadyReplicas: o.Status.ReadyReplicas,
+			Template: &o.Spec.Template, Selector: selector(o.Spec.Selector), Replicas: replicas(o.Spec.Replicas), ReadyReplicas: o.Status.ReadyReplicas,
 		}, true
 	case *appsv1.DaemonSet:
 		return Workload{

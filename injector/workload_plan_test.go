@@ -54,7 +54,7 @@ func newScaledWorld(t *testing.T, change ...func(*scaledWorld)) *scaledWorld {
 // asking is a Service's route slice.
 func asking(name string, change ...func(*corev1.Service)) Asking {
 	s := service(append([]func(*corev1.Service){called(name)}, change...)...)
-	routes := NewRoutes(s, DefaultSettings(), workload("Deployment", "web", nil).Ref(), map[string]int32{"http": 10000})
+	routes := NewRoutes(s, DefaultSettings(), workload("Deployment", "web", nil), map[string]int32{"http": 10000})
 	slice := RouteSlices(s, s, routes, DefaultSettings(), Published{})[0]
 	return Asking{Slice: &slice, Routes: routes, Service: s}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/reach"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/ready"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
@@ -33,6 +34,7 @@ type interceptor struct {
 	memory   *route.Memory
 	table    *route.Table
 	waker    *scaler.Waker
+	prober   *ready.Prober
 	scaler   *scaler.Server
 	peers    *peer.Pool
 	peerSide *peer.Server
@@ -100,9 +102,14 @@ func assemble(o Options) *interceptor {
 	i.waker = scaler.NewWaker(scaler.WakerOptions{
 		Scaler: o.Cluster, Events: o.Cluster, Peers: i.peers, Hub: i.hub, Log: o.Log.WithName("waker"),
 	})
+	i.prober = ready.New(ready.Options{
+		Unready: func(t *route.Target) route.Unready { return i.table.Unready(t) },
+		Vouch:   func(t *route.Target, ip string, word route.Word) { i.table.Vouch(t, ip, word) },
+		Log:     o.Log.WithName("ready"),
+	})
 	m := metrics.New(o.Registry)
 	i.table = route.NewTable(route.TableOptions{
-		Listeners: i.manager, Waker: i.waker, RouteMetrics: m.Route, TargetMetrics: m.Target,
+		Listeners: i.manager, Waker: wakers{i.waker, i.prober}, PodsChanged: i.prober.PodsChanged, RouteMetrics: m.Route, TargetMetrics: m.Target,
 		Hub: i.hub, Memory: i.memory, NewPool: i.engine.NewPool, Linger: o.Linger, Log: o.Log.WithName("route"),
 		GaveUp: notice.GaveUp(o.Notices), MinGaveUp: o.MinGaveUp, Unreachable: unreachable(o.Cluster),
 	})
@@ -157,6 +164,7 @@ func (i *interceptor) shutdown(parts context.Context) {
 	i.manager.Shutdown(time.Until(limit))
 	i.table.Close()
 	i.waker.Close()
+	i.prober.Close()
 	i.scaler.Close()
 	i.peerSide.Close()
 	i.peers.Close()
@@ -185,6 +193,18 @@ func (i *interceptor) waitForQuiet(parts context.Context, limit time.Time) {
 		case <-parts.Done():
 		}
 	}
+}
+
+// wakers have a workload woken, and its pods asked.
+type wakers struct {
+	*scaler.Waker
+	prober *ready.Prober
+}
+
+// Wake implements route.Waker.
+func (w wakers) Wake(r *route.Route, t *route.Target, v *route.Visit) {
+	w.Waker.Wake(r, t, v)
+	w.prober.Wake(t)
 }
 
 // sink hands what the watch sees to those it is for.

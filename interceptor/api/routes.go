@@ -81,6 +81,8 @@ type Routes struct {
 	WaitingPage string `json:"waitingPage,omitempty"`
 	// Reach is how browsers come to the Service; nil is not known.
 	Reach *Reach `json:"reach,omitempty"`
+	// Readiness is how interceptors find out that a pod takes requests; nil is by Kubernetes' word alone.
+	Readiness *Readiness `json:"readiness,omitempty"`
 	// Retiring says that the Service is being restored: requests are still served, but the workload is no longer
 	// woken or put to sleep for them, since the injector restores it by itself.
 	Retiring bool `json:"retiring,omitempty"`
@@ -170,6 +172,9 @@ func DecodeRoutes(value string) (Routes, error) {
 		if err := p.check(); err != nil {
 			return r, err
 		}
+	}
+	if err := r.Readiness.check(); err != nil {
+		return r, err
 	}
 	switch r.WaitingPage {
 	case "", PageAuto, PageAlways, PageNever:

@@ -34,11 +34,12 @@ type slice struct {
 	progress  string                // the annotation; role route
 	published bool                  // our own address is a ready endpoint; role route
 	endpoints map[string][]endpoint // ready pods by port name; role direct
+	unready   map[string][]endpoint // those that are not ready, and not ending; role direct
 	pods      int                   // ready or not, but not ending; role direct
 	peers     []peer.Peer           // role interceptor
 }
 
-// endpoint is a ready pod's port.
+// endpoint is a pod's port.
 type endpoint struct {
 	addr string // ip:port
 	pod  string // its name; empty if the slice does not say
@@ -58,7 +59,7 @@ func digest(es *discoveryv1.EndpointSlice, self Options) slice {
 			s.published = s.published || usable(e) && slices.Contains(e.Addresses, self.PodIP)
 		}
 	case api.RoleDirect:
-		s.endpoints, s.pods = pods(es)
+		s.endpoints, s.unready, s.pods = pods(es)
 	case api.RoleInterceptor:
 		s.peers = peers(es, self)
 	}
@@ -74,15 +75,16 @@ func ending(e discoveryv1.Endpoint) bool {
 	return e.Conditions.Terminating != nil && *e.Conditions.Terminating
 }
 
-func pods(es *discoveryv1.EndpointSlice) (ready map[string][]endpoint, all int) {
-	ready = map[string][]endpoint{}
+func pods(es *discoveryv1.EndpointSlice) (ready, unready map[string][]endpoint, all int) {
+	ready, unready = map[string][]endpoint{}, map[string][]endpoint{}
 	for _, e := range es.Endpoints {
 		if len(e.Addresses) == 0 || ending(e) {
 			continue
 		}
 		all++
+		into := ready
 		if !usable(e) {
-			continue
+			into = unready
 		}
 		for _, p := range es.Ports {
 			if p.Port == nil {
@@ -97,10 +99,10 @@ func pods(es *discoveryv1.EndpointSlice) (ready map[string][]endpoint, all int) 
 			if e.TargetRef != nil {
 				pod.pod = e.TargetRef.Name
 			}
-			ready[portName] = append(ready[portName], pod)
+			into[portName] = append(into[portName], pod)
 		}
 	}
-	return ready, all
+	return ready, unready, all
 }
 
 // peers are the other interceptors, whatever their condition: one that drains still counts.
@@ -125,7 +127,7 @@ func peers(es *discoveryv1.EndpointSlice, self Options) []peer.Peer {
 // each IP family, and the slices of its direct Service.
 func combine(routes api.Routes, own, direct []slice) route.Service {
 	s := route.Service{
-		Namespace: own[0].service.namespace, Name: own[0].service.name, Routes: routes, Created: own[0].created, Endpoints: map[string][]string{},
+		Namespace: own[0].service.namespace, Name: own[0].service.name, Routes: routes, Created: own[0].created,
 	}
 	for _, r := range own {
 		if r.created.Before(s.Created) {
@@ -134,7 +136,7 @@ func combine(routes api.Routes, own, direct []slice) route.Service {
 		s.Published = s.Published || r.published
 	}
 	slices.SortFunc(direct, func(a, b slice) int { return cmp.Compare(a.uid, b.uid) })
-	ready := map[string][]endpoint{}
+	ready, unready := map[string][]endpoint{}, map[string][]endpoint{}
 	sleep := fnv.New64a()
 	for _, d := range direct {
 		// The pods of all slices together, once for each IP family: more than one pod too many does not matter.
@@ -142,13 +144,22 @@ func combine(routes api.Routes, own, direct []slice) route.Service {
 		for portName, endpoints := range d.endpoints {
 			ready[portName] = append(ready[portName], endpoints...)
 		}
+		for portName, endpoints := range d.unready {
+			unready[portName] = append(unready[portName], endpoints...)
+		}
 		_, _ = sleep.Write([]byte(d.uid + "/" + strconv.FormatInt(d.generation, 10) + "\n")) // never fails
 	}
-	for portName, endpoints := range ready {
-		s.Endpoints[portName] = addresses(endpoints)
-	}
+	s.Endpoints, s.Unready = byPort(ready), byPort(unready)
 	s.SleepID = strconv.FormatUint(sleep.Sum64(), 36)
 	return s
+}
+
+func byPort(endpoints map[string][]endpoint) map[string][]string {
+	out := map[string][]string{}
+	for portName, of := range endpoints {
+		out[portName] = addresses(of)
+	}
+	return out
 }
 
 // addresses are where the pods are, each once: of one that has an address of either IP family the IPv4 one counts, since

@@ -15,6 +15,7 @@ import (
 // apply makes the routes of s be as s says.
 func (t *Table) apply(s Service) {
 	target := t.target(s)
+	t.forgetEarly(target)
 	for _, p := range s.Routes.Ports {
 		key := keyOf(s, p)
 		if p.ServerFirst {
@@ -100,7 +101,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	if old != nil && s.Pods > 0 {
 		next.startID = old.startID
 	}
-	next.endpoints = t.endpoints(r, old, s.Endpoints[r.Port.Name])
+	next.endpoints = t.endpoints(r, old, s.addrs(r.Port.Name, target.early))
 	next.sticky = stickyFor(&s.Routes, old, next.endpoints)
 	if old == nil {
 		target.routes++
@@ -203,8 +204,8 @@ func (t *Table) refresh(target *Target) {
 		paused = paused || s.Progress.Paused != nil
 		expected = expected || s.Progress.Stage != "" || s.Progress.Failing != ""
 		pods = max(pods, s.Pods)
-		for _, addrs := range s.Endpoints {
-			ready += len(addrs)
+		for portName := range s.ports() {
+			ready += len(s.addrs(portName, target.early))
 		}
 	}
 	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
@@ -218,4 +219,5 @@ func (t *Table) refresh(target *Target) {
 	target.retiring.Store(retiring)
 	target.paused.Store(paused)
 	target.setPods(int32(pods), int32(ready), expected)
+	t.options.PodsChanged(target)
 }

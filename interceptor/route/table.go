@@ -27,6 +27,8 @@ type Service struct {
 	Created time.Time
 	// Endpoints are the ready pods as ip:port by port name.
 	Endpoints map[string][]string
+	// Unready are the same of the pods that have an address and are not ready.
+	Unready map[string][]string
 	// Pods is the number of pods, ready or not.
 	Pods int
 	// Published says that a route slice sends traffic to this very interceptor.
@@ -71,6 +73,8 @@ type TableOptions struct {
 	NewPool func(addr string) io.Closer
 	// Unreachable is called when a ready pod of a route has been out of reach for long, and must not block. Default none.
 	Unreachable func(*Route, *UnreachableError)
+	// PodsChanged is called when the pods of a target may have changed. It must neither block nor call the Table. Default none.
+	PodsChanged func(*Target)
 	// Hub hears of each change of a target's counts. Default one without followers.
 	Hub *counts.Hub
 	// Memory is what routes have learned about connections, here and at the peers. Default an empty one.
@@ -87,6 +91,9 @@ func (o *TableOptions) setDefaults() {
 	o.MaxHeld = cmp.Or(o.MaxHeld, 10000)
 	o.MinGaveUp = cmp.Or(o.MinGaveUp, 10*time.Second)
 	o.MaxHeldBytes = cmp.Or(o.MaxHeldBytes, 128<<20)
+	if o.PodsChanged == nil {
+		o.PodsChanged = func(*Target) {}
+	}
 	if o.Hub == nil {
 		o.Hub = counts.NewHub()
 	}

@@ -50,6 +50,10 @@ type Target struct {
 	retiring atomic.Bool  // a route of it is being restored
 	paused   atomic.Bool  // its owner does not want it to be woken
 
+	// early has the pods of which Vouch has said something, by IP address: true if they take requests, false if they are not to
+	// be asked any more. It is protected by Table.mu.
+	early map[string]bool
+
 	metrics TargetMetrics
 	hub     *counts.Hub
 	// noted says that the hub knows of a change that no follower has looked at.

@@ -1,0 +1,99 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// Readiness is how an interceptor finds out by itself that a pod takes requests, before Kubernetes says so: by the pod's own
+// probes.
+type Readiness struct {
+	// Probes are those of all containers, in the order in which the kubelet begins them: a container's startup probe before its
+	// readiness probe. A pod takes requests when all have succeeded. There is at least one.
+	Probes []Probe `json:"probes"`
+	// Trust is how long a pod takes requests for the success of its probes alone. Kubernetes must have called it ready by then.
+	Trust Duration `json:"trust"`
+}
+
+// Probe is one probe of a container: HTTP, GRPC, or neither, which only connects.
+type Probe struct {
+	// Startup says that it has to succeed once, and not any more later.
+	Startup bool       `json:"startup,omitempty"`
+	HTTP    *HTTPProbe `json:"http,omitempty"`
+	GRPC    *GRPCProbe `json:"grpc,omitempty"`
+	// Port is the pod's.
+	Port    int32    `json:"port"`
+	Timeout Duration `json:"timeout"`
+	// Successes is how often in a row it has to succeed.
+	Successes int32 `json:"successes"`
+}
+
+// HTTPProbe is a GET.
+type HTTPProbe struct {
+	// HTTPS says that it goes over TLS, whose certificate is not verified.
+	HTTPS bool `json:"https,omitempty"`
+	// Path may have a query.
+	Path    string   `json:"path"`
+	Headers []Header `json:"headers,omitempty"`
+}
+
+// Header is a header field.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// GRPCProbe is a call of the gRPC health protocol.
+type GRPCProbe struct {
+	Service string `json:"service,omitempty"`
+}
+
+// maxProbes is how many probes the containers of a pod may have together.
+const maxProbes = 40
+
+// check says what is wrong with r.
+func (r *Readiness) check() error {
+	if r == nil {
+		return nil
+	}
+	if len(r.Probes) == 0 || len(r.Probes) > maxProbes {
+		return fmt.Errorf("decoding routes: %d readiness probes, want 1 to %d", len(r.Probes), maxProbes)
+	}
+	if r.Trust <= 0 {
+		return fmt.Errorf("decoding routes: trust %s must be positive", r.Trust)
+	}
+	for i, p := range r.Probes {
+		if what := p.invalid(); what != "" {
+			return fmt.Errorf("decoding routes: readiness probe %d has an invalid %s", i, what)
+		}
+	}
+	return nil
+}
+
+// invalid names the first of p's fields that cannot be used, if there is one.
+func (p Probe) invalid() string {
+	switch {
+	case p.Port < 1 || p.Port > 65535:
+		return "port"
+	case p.Timeout <= 0:
+		return "timeout"
+	case p.Successes < 1:
+		return "number of successes"
+	case p.HTTP != nil && p.GRPC != nil:
+		return "kind"
+	case p.HTTP == nil:
+		return ""
+	case !strings.HasPrefix(p.HTTP.Path, "/"):
+		return "path"
+	}
+	for _, h := range p.HTTP.Headers {
+		if http.CanonicalHeaderKey(h.Name) == "" || strings.ContainsAny(h.Name+h.Value, "\r\n\x00") {
+			return "header"
+		}
+	}
+	return ""
+}
