@@ -5,8 +5,9 @@ package api
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Readiness is how an interceptor finds out by itself that a pod takes requests, before Kubernetes says so: by the pod's own
@@ -91,7 +92,7 @@ func (p Probe) invalid() string {
 		return "path"
 	}
 	for _, h := range p.HTTP.Headers {
-		if http.CanonicalHeaderKey(h.Name) == "" || strings.ContainsAny(h.Name+h.Value, "\r\n\x00") {
+		if !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) {
 			return "header"
 		}
 	}

@@ -74,6 +74,16 @@ func TestRoutesOfAnotherVersion(t *testing.T) {
 	}
 }
 
+// probing gives routes a valid Readiness, and changes that.
+func probing(change func(*Readiness)) func(*Routes) {
+	return func(r *Routes) {
+		r.Readiness = &Readiness{Trust: Duration(time.Minute), Probes: []Probe{{
+			HTTP: &HTTPProbe{Path: "/", Headers: []Header{{Name: "A", Value: "b"}}}, Port: 8080, Timeout: Duration(time.Second), Successes: 1,
+		}}}
+		change(r.Readiness)
+	}
+}
+
 func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*Routes)
@@ -90,6 +100,17 @@ func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 		"cookie":   {func(r *Routes) { r.AffinityCookie = "a b" }, `affinity cookie is "a b"`},
 		"path":     {func(r *Routes) { r.IgnorePaths = []string{"/a", ""} }, `ignored path ""`},
 		"agent":    {func(r *Routes) { r.IgnoreAgents = []string{"*"} }, `ignored agent "*"`},
+
+		"no probe":         {probing(func(r *Readiness) { r.Probes = nil }), "0 readiness probes"},
+		"many probes":      {probing(func(r *Readiness) { r.Probes = make([]Probe, maxProbes+1) }), "41 readiness probes"},
+		"trust":            {probing(func(r *Readiness) { r.Trust = 0 }), "trust 0s must be positive"},
+		"probe's port":     {probing(func(r *Readiness) { r.Probes[0].Port = 65536 }), "probe 0 has an invalid port"},
+		"probe's timeout":  {probing(func(r *Readiness) { r.Probes[0].Timeout = 0 }), "invalid timeout"},
+		"successes":        {probing(func(r *Readiness) { r.Probes[0].Successes = 0 }), "invalid number of successes"},
+		"two kinds":        {probing(func(r *Readiness) { r.Probes[0].GRPC = &GRPCProbe{} }), "invalid kind"},
+		"another host":     {probing(func(r *Readiness) { r.Probes[0].HTTP.Path = "http://192.0.2.1/" }), "invalid path"},
+		"a field in two":   {probing(func(r *Readiness) { r.Probes[0].HTTP.Headers[0].Value = "a\r\nB: c" }), "invalid header"},
+		"a field no token": {probing(func(r *Readiness) { r.Probes[0].HTTP.Headers[0].Name = "a b" }), "invalid header"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := valid()

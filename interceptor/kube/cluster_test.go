@@ -205,6 +205,9 @@ func TestWatchCombinesSlices(t *testing.T) {
 	if diff := cmp.Diff(want, got.Endpoints); diff != "" {
 		t.Errorf("endpoints (-want +got):\n%s", diff)
 	}
+	if diff := cmp.Diff(map[string][]string{"http": {"10.1.0.2:8080"}}, got.Unready); diff != "" {
+		t.Errorf("unready (-want +got):\n%s", diff)
+	}
 	if got.Pods != 4 || !got.Published || got.SleepID == "" {
 		t.Errorf("pods %d, published %v, sleep %q", got.Pods, got.Published, got.SleepID)
 	}
