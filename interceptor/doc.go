@@ -16,6 +16,8 @@
 // forward carries HTTP/1.1 by http1, HTTP/2 by net/http, and bytes, by one core. It stands on wire, which knows connections and no
 // requests, headers, which decides what passes, and answers, which speaks in an app's place (page has the waiting page).
 //
+// While a request is held, ready runs the probes of starting pods, so that it need not wait for the kubelet's next one.
+//
 // Counts go from route to a hub (counts), which tells those who follow them what has changed: KEDA's streams (scaler) and the
 // other interceptors' (peer). What only the interceptors see and an app's owner should know, such as who keeps it awake, notice
 // reports in events.
