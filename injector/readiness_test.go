@@ -151,7 +151,8 @@ func TestReadiness(t *testing.T) {
 		}, minTrust},
 		"a port that nobody declares, of the only container": {
 			podTemplate(app(func(c *corev1.Container) { c.Ports, c.ReadinessProbe = nil, get("/ready", intstr.FromInt(8080)) })),
-			[]api.Probe{ready}, minTrust,
+			[]api.Probe{ready},
+			minTrust,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -176,7 +177,9 @@ func TestReadiness(t *testing.T) {
 // TestServedPorts: each port that the Service sends traffic to has to belong to a container with a probe.
 func TestServedPorts(t *testing.T) {
 	template := podTemplate(beside(corev1.Container{
-		Name: "admin", Ports: []corev1.ContainerPort{{Name: "admin", ContainerPort: 9000}, {Name: "dns", ContainerPort: 80, Protocol: corev1.ProtocolUDP}},
+		Name: "admin", Ports: []corev1.ContainerPort{
+			{Name: "admin", ContainerPort: 9000}, {Name: "dns", ContainerPort: 80, Protocol: corev1.ProtocolUDP},
+		},
 	}))
 	for name, tc := range map[string]struct {
 		ports []corev1.ServicePort

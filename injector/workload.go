@@ -47,12 +47,14 @@ func NewWorkload(object any) (Workload, bool) {
 	case *appsv1.Deployment:
 		return Workload{
 			ObjectMeta: o.ObjectMeta, APIVersion: appsVersion, Kind: "Deployment", PodLabels: o.Spec.Template.Labels,
-			Template: &o.Spec.Template, Selector: selector(o.Spec.Selector), Refused: refused(o), Replicas: replicas(o.Spec.Replicas), ReadyReplicas: o.Status.ReadyReplicas,
+			Template: &o.Spec.Template, Selector: selector(o.Spec.Selector), Refused: refused(o), Replicas: replicas(o.Spec.Replicas),
+			ReadyReplicas: o.Status.ReadyReplicas,
 		}, true
 	case *appsv1.StatefulSet:
 		return Workload{
 			ObjectMeta: o.ObjectMeta, APIVersion: appsVersion, Kind: "StatefulSet", PodLabels: o.Spec.Template.Labels,
-			Template: &o.Spec.Template, Selector: selector(o.Spec.Selector), Replicas: replicas(o.Spec.Replicas), ReadyReplicas: o.Status.ReadyReplicas,
+			Template: &o.Spec.Template, Selector: selector(o.Spec.Selector), Replicas: replicas(o.Spec.Replicas),
+			ReadyReplicas: o.Status.ReadyReplicas,
 		}, true
 	case *appsv1.DaemonSet:
 		return Workload{

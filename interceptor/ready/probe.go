@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -100,9 +101,7 @@ func (c *client) get(ctx context.Context, addr string, p *api.HTTPProbe) error {
 			req.Host = h.Value
 		}
 	}
-	for name, values := range own {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, own)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return err

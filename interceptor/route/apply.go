@@ -204,9 +204,7 @@ func (t *Table) refresh(target *Target) {
 		paused = paused || s.Progress.Paused != nil
 		expected = expected || s.Progress.Stage != "" || s.Progress.Failing != ""
 		pods = max(pods, s.Pods)
-		for portName := range s.ports() {
-			ready += len(s.addrs(portName, target.early))
-		}
+		ready += s.serving(target.early)
 	}
 	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
 		target.cooldown.Store(int64(cooldown))

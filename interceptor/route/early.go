@@ -115,20 +115,20 @@ func (s *Service) addrs(portName string, early map[string]bool) []string {
 	return addrs
 }
 
-// ports are the names of the ports on which there is a pod.
-func (s *Service) ports() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for name := range s.Endpoints {
-			if !yield(name) {
-				return
-			}
-		}
-		for name := range s.Unready {
-			if _, both := s.Endpoints[name]; !both && !yield(name) {
-				return
+// serving is the number of pods that take requests, over all ports.
+func (s *Service) serving(early map[string]bool) int {
+	n := 0
+	for _, addrs := range s.Endpoints {
+		n += len(addrs)
+	}
+	if s.Routes.Readiness != nil && len(early) > 0 {
+		for ip := range s.unready() {
+			if early[ip] {
+				n++
 			}
 		}
 	}
+	return n
 }
 
 // unready are the IP addresses of pods that are not ready, some of them several times.
