@@ -156,6 +156,25 @@ func TestHealthDoesNotCount(t *testing.T) {
 	}
 }
 
+// TestTooEarly: an app that has not said yet that it is ready refuses requests.
+func TestTooEarly(t *testing.T) {
+	s, h := newTestServer(t)
+	s.early.Store(true)
+	s.readyAt = time.Now().Add(time.Hour)
+	want := func(path string, status int) {
+		t.Helper()
+		if a := app(t, 0, "get", h.URL+path)[0]; a.Status != status {
+			t.Errorf("%s: got %d, want %d", path, a.Status, status)
+		}
+	}
+	want("/echo", http.StatusTooEarly)
+	want("/healthz", http.StatusServiceUnavailable)
+	want("/echo", http.StatusTooEarly)
+	s.readyAt = time.Now()
+	want("/healthz", http.StatusOK)
+	want("/echo", http.StatusOK)
+}
+
 func TestDownload(t *testing.T) {
 	_, h := newTestServer(t)
 	a := app(t, 0, "get", h.URL+"/download?bytes=100000")[0]

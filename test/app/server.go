@@ -39,6 +39,9 @@ type server struct {
 	requests atomic.Int64
 	ledger   string // URL of the ledger for requests of /once/, or empty
 	exit     func(code int)
+	// readyAt is when it begins to be ready. Where early is set, requests before its first good word get an error.
+	readyAt time.Time
+	early   atomic.Bool
 }
 
 func newServer(name string) (*server, error) {
@@ -72,6 +75,14 @@ func serve(ctx context.Context, env func(string) string, stderr io.Writer) error
 		return err
 	}
 	s.ledger = env("LEDGER")
+	if value := env("READY_DELAY"); value != "" {
+		delay, err := time.ParseDuration(value)
+		if err != nil {
+			return fmt.Errorf("reading READY_DELAY: %w", err)
+		}
+		s.readyAt = time.Now().Add(delay)
+		s.early.Store(true)
+	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+cmp.Or(env("PORT"), "8080"))
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
@@ -107,7 +118,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.home)
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("/healthz", s.health)
 	mux.HandleFunc("/echo", s.echo)
 	mux.HandleFunc("/upload", s.echo)
 	mux.HandleFunc("/once/{id}", s.echo)
@@ -118,12 +129,26 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("/download", s.download)
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { s.exit(1) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-App", s.name)
 		if r.URL.Path != "/healthz" {
 			s.requests.Add(1)
+			if s.early.Load() {
+				http.Error(w, "this request came before the app had said that it is ready", http.StatusTooEarly)
+				return
+			}
 		}
-		w.Header().Set("X-App", s.name)
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// health is what probes ask.
+func (s *server) health(w http.ResponseWriter, _ *http.Request) {
+	if time.Now().Before(s.readyAt) {
+		http.Error(w, "not ready yet", http.StatusServiceUnavailable)
+		return
+	}
+	s.early.Store(false)
+	_, _ = io.WriteString(w, "ok\n")
 }
 
 func (s *server) home(w http.ResponseWriter, r *http.Request) {

@@ -103,8 +103,8 @@ func (w *world) populate(ctx context.Context) error {
 	return nil
 }
 
-// deployment is an app that starts at once, or takes a moment; every third one has no readiness probe, so that it is
-// ready before it listens.
+// deployment is an app that starts at once, or takes a moment. Every third one has no readiness probe, so that it is ready
+// before it listens; another third listens before it is ready, and refuses what comes before its probe has succeeded.
 func (w *world) deployment(name string, i int) *appsv1.Deployment {
 	labels := map[string]string{"app": name}
 	c := corev1.Container{
@@ -113,8 +113,11 @@ func (w *world) deployment(name string, i int) *appsv1.Deployment {
 	}
 	if i%3 != 2 {
 		c.ReadinessProbe = &corev1.Probe{
-			PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
+			PeriodSeconds: int32(1 + i%3), ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
 		}
+	}
+	if i%3 == 1 {
+		c.Env = append(c.Env, corev1.EnvVar{Name: "READY_DELAY", Value: "300ms"})
 	}
 	// Kubernetes stops a pod and removes it from everybody's endpoints at the same time. An app that closes its port at once
 	// resets the requests that are still sent to it. Kubernetes' documentation recommends this hook.
