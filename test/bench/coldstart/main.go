@@ -11,6 +11,11 @@
 //
 //	coldstart -namespace NS -service NAME -deployment NAME [-n 20] [-plain NAME]
 //
+// With -matrix it makes apps of its own, each with a twin that is started by hand: they listen after different times, and the
+// kubelet probes them at different periods. The ratios go to a file as JSON.
+//
+//	coldstart -matrix test/bench/coldstart/results.json [-n 10]
+//
 // With -url and -host, the address of its proxy, it measures another product in the same way, such as the KEDA HTTP add-on.
 package main
 
@@ -79,51 +84,68 @@ func run(ctx context.Context) error {
 		"for the starts by hand, a Deployment and its Service of the same kind that nobody else scales (default the same)")
 	flag.StringVar(&b.url, "url", "", "where to send requests instead of to the Service")
 	flag.StringVar(&b.host, "host", "", "their Host header")
+	matrix := flag.String("matrix", "", "measure apps of its own, and write the ratios to this file")
+	image := flag.String("image", "scale-to-zero.test/app:dev", "their image")
 	flag.DurationVar(&b.jitter, "jitter", 0, "wait for up to so long before each, as a product's tickers may be met at any moment")
 	flag.Parse()
-	if b.service == "" || b.deployment == "" || *n < 1 {
-		return errors.New("-service and -deployment are needed, and -n of at least 1; see -help")
+	if *matrix == "" && (b.service == "" || b.deployment == "") || *n < 1 {
+		return errors.New("-service and -deployment are needed, or -matrix, and -n of at least 1; see -help")
 	}
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return err
 	}
-	b.direct = injector.DirectServiceName(b.service)
 	if b.client, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
-	service, err := b.client.CoreV1().Services(b.namespace).Get(ctx, b.service, metav1.GetOptions{})
+	if *matrix != "" {
+		return runMatrix(ctx, b.client, *image, *n, *matrix)
+	}
+	figures, err := b.measure(ctx, *path, *plain, *n)
 	if err != nil {
 		return err
+	}
+	report(figures)
+	return nil
+}
+
+// measure measures n cold starts in turn with as many starts by hand: of plain, or of the same Deployment if that is empty.
+func (b *bench) measure(ctx context.Context, path, plain string, n int) (map[string][]time.Duration, error) {
+	b.direct = injector.DirectServiceName(b.service)
+	service, err := b.client.CoreV1().Services(b.namespace).Get(ctx, b.service, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
 	}
 	if b.url != "" {
 		b.direct = b.service
 	} else {
-		b.url = fmt.Sprintf("http://%s:%d%s", service.Spec.ClusterIP, service.Spec.Ports[0].Port, *path)
+		b.url = fmt.Sprintf("http://%s:%d%s", service.Spec.ClusterIP, service.Spec.Ports[0].Port, path)
 	}
 	if b.changes, err = b.watch(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	hand := b
-	if *plain != "" {
-		hand = &bench{client: b.client, namespace: b.namespace, service: *plain, deployment: *plain, direct: *plain}
+	if plain != "" {
+		hand = &bench{client: b.client, namespace: b.namespace, service: plain, deployment: plain, direct: plain}
 		if hand.changes, err = hand.watch(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	figures := map[string][]time.Duration{}
-	for i := range *n {
-		if err := errors.Join(b.cold(ctx, figures), hand.byHand(ctx, figures)); err != nil {
-			return fmt.Errorf("cold start %d: %w", i+1, err)
-		}
-		if hand != b {
+	for i := range n {
+		if hand != b { // nobody else scales it
 			if err := hand.scale(ctx, 0); err != nil {
-				return fmt.Errorf("ending start %d by hand: %w", i+1, err)
+				return nil, fmt.Errorf("ending start %d by hand: %w", i, err)
 			}
 		}
+		if err := errors.Join(b.cold(ctx, figures), hand.byHand(ctx, figures)); err != nil {
+			return nil, fmt.Errorf("cold start %d: %w", i+1, err)
+		}
 	}
-	report(figures)
-	return nil
+	if hand != b {
+		return figures, hand.scale(ctx, 0)
+	}
+	return figures, nil
 }
 
 const (
@@ -253,7 +275,12 @@ func (b *bench) start(ctx context.Context) (moments, error) {
 
 // asleep waits until the Deployment is at zero and all its pods are gone.
 func (b *bench) asleep(ctx context.Context) error {
+	said := time.Now()
 	for {
+		if time.Since(said) > 10*time.Second {
+			said = time.Now()
+			fmt.Fprintf(os.Stderr, "waiting until Deployment %s has no replicas and no pods\n", b.deployment)
+		}
 		d, err := b.client.AppsV1().Deployments(b.namespace).Get(ctx, b.deployment, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -380,9 +407,7 @@ func report(figures map[string][]time.Duration) {
 		f := slices.Sorted(slices.Values(figures[name]))
 		fmt.Fprintln(w, strings.Join([]string{name, ms(f[0]), ms(f[len(f)/2]), ms(f[len(f)-1]), fmt.Sprint(len(f)), ""}, "\t"))
 	}
-	median := func(name string) float64 {
-		f := slices.Sorted(slices.Values(figures[name]))
-		return float64(f[len(f)/2])
-	}
-	fmt.Fprintf(w, "whole to by hand\t\t%.2f\t\t\t\n", median(whole)/median(byHand))
+	fmt.Fprintf(w, "whole to by hand\t\t%.2f\t\t\t\n", float64(median(figures[whole]))/float64(median(figures[byHand])))
 }
+
+func median(f []time.Duration) time.Duration { return slices.Sorted(slices.Values(f))[len(f)/2] }
