@@ -193,7 +193,7 @@ func (t *Table) refresh(target *Target) {
 		return
 	}
 	var cooldown, hold time.Duration
-	var ready, pods int
+	var pods, ready, early int
 	retiring, neverSleeps, paused, expected := false, false, false, false
 	for _, key := range t.services.of[target.Key] {
 		s := t.services.all[key]
@@ -204,7 +204,10 @@ func (t *Table) refresh(target *Target) {
 		paused = paused || s.Progress.Paused != nil
 		expected = expected || s.Progress.Stage != "" || s.Progress.Failing != ""
 		pods = max(pods, s.Pods)
-		ready += s.serving(target.early)
+		for _, addrs := range s.Endpoints {
+			ready += len(addrs)
+		}
+		early += s.early(target.early)
 	}
 	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
 		target.cooldown.Store(int64(cooldown))
@@ -216,6 +219,6 @@ func (t *Table) refresh(target *Target) {
 	}
 	target.retiring.Store(retiring)
 	target.paused.Store(paused)
-	target.setPods(int32(pods), int32(ready), expected)
+	target.setPods(int32(pods), int32(ready), early > 0, expected)
 	t.options.PodsChanged(target)
 }

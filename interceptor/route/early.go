@@ -115,15 +115,12 @@ func (s *Service) addrs(portName string, early map[string]bool) []string {
 	return addrs
 }
 
-// serving is the number of pods that take requests, over all ports.
-func (s *Service) serving(early map[string]bool) int {
+// early is the number of pods that take requests before they are ready, over all ports.
+func (s *Service) early(vouched map[string]bool) int {
 	n := 0
-	for _, addrs := range s.Endpoints {
-		n += len(addrs)
-	}
-	if s.Routes.Readiness != nil && len(early) > 0 {
+	if s.Routes.Readiness != nil && len(vouched) > 0 {
 		for ip := range s.unready() {
-			if early[ip] {
+			if vouched[ip] {
 				n++
 			}
 		}

@@ -80,6 +80,24 @@ func TestVouch(t *testing.T) {
 	want("a pod that has its address is another one", both)
 }
 
+// An app that takes requests before it is ready has its time to start: Kubernetes, and the app's owner, do not know yet that it
+// has started. The wake is over.
+func TestEarlyIsStarting(t *testing.T) {
+	f := newFixture(0)
+	f.SetService(starts(nil))
+	target := f.route(10000).Target()
+	target.BeginWake()
+	f.SetService(starts(nil, "10.0.0.1:80"))
+	f.Vouch(target, "10.0.0.1", WordReady)
+	if !target.Ready() || !target.Starting() || target.Waking() != 0 || target.ReadyFor() != never {
+		t.Errorf("ready %v, starting %v, waking %s, ready for %s", target.Ready(), target.Starting(), target.Waking(), target.ReadyFor())
+	}
+	f.SetService(starts([]string{"10.0.0.1:80"}))
+	if target.Starting() || target.ReadyFor() == never {
+		t.Errorf("starting %v, ready for %s", target.Starting(), target.ReadyFor())
+	}
+}
+
 // The pod of two Services is early at both that have it asked. At neither is a request held while their slices change one after
 // the other.
 func TestEarlyAtTwoServices(t *testing.T) {

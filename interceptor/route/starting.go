@@ -34,9 +34,10 @@ func (s *starting) since() (began int64, ok bool) {
 	return max(began, -began), began != 0
 }
 
-// setPods takes in how many pods there are and how many of them are ready. Expected says that the injector expects one.
-// The caller holds Table.mu.
-func (t *Target) setPods(pods, ready int32, expected bool) {
+// setPods takes in how many pods there are and how many of them are ready. Early says that one takes requests before it is ready,
+// which ends a wake, but no start: until Kubernetes has called it ready too, the workload is not put to sleep. Expected says
+// that the injector expects a pod. The caller holds Table.mu.
+func (t *Target) setPods(pods, ready int32, early, expected bool) {
 	now := t.clock.now()
 	s := &t.starting
 	hadPods, wasReady := t.HasPods(), t.Ready()
@@ -64,6 +65,9 @@ func (t *Target) setPods(pods, ready int32, expected bool) {
 		if hadPods {
 			t.emptied.Add(1)
 		}
+	}
+	if early {
+		ready = max(ready, 1)
 	}
 	t.listed.Store(pods)
 	t.ready.Store(ready)
