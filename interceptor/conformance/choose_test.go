@@ -73,6 +73,59 @@ func TestProtocolChanges(t *testing.T) {
 	old.want(200, "fine")
 }
 
+// What turns out to be HTTP only after its beginning has gone to the pod as bytes gets an error, and the pod sees no end: there
+// are apps that take that for the end of the line.
+func TestLateHTTP(t *testing.T) {
+	for name, tc := range map[string]struct{ first, then string }{
+		"the line goes on": {"\xa0GET /a HT", "TP/1.1\r\nHost: h\r\n\r\n"},
+		"the client ends":  {"\xa0GET /a HTTP/1.1", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			got, ended := make(chan string, 1), make(chan error, 1)
+			go func() {
+				conn, err := l.Accept()
+				if err != nil {
+					ended <- err
+					return
+				}
+				defer conn.Close()
+				b := make([]byte, len(tc.first))
+				_, err = io.ReadFull(conn, b)
+				if got <- string(b); err == nil {
+					_, err = io.Copy(io.Discard, conn)
+				}
+				ended <- err
+			}()
+			_, listen := serving(t, api.ProtocolAuto, l.Addr().String())
+			c := connect(t, listen)
+			c.send(tc.first)
+			if first := <-got; first != tc.first {
+				t.Errorf("the pod got %q", first)
+			}
+			if tc.then == "" {
+				if err := c.CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				c.send(tc.then)
+			}
+			if m := c.answer(); m.status() != http.StatusBadRequest {
+				t.Errorf("got %q", m.start)
+			}
+			_ = c.Close()
+			if err := <-ended; err == nil {
+				t.Error("the pod saw an end in order")
+			}
+		})
+	}
+}
+
 // On a port of protocol auto HTTP never goes past the rules, however it begins and however late.
 func TestHTTPIsNeverBytes(t *testing.T) {
 	const fields = "Host: h\r\nX-Forwarded-For: forged\r\nConnection: close\r\n\r\n"

@@ -6,7 +6,11 @@ package forward
 import (
 	"context"
 	"errors"
+	"io"
+	"time"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/answers"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
@@ -34,6 +38,10 @@ func (s *Server) tunnel(client, up *wire.Sock, early []byte, talk *talk) error {
 			f := wire.Flow{Src: src, Dst: dst, Waits: counting}
 			err = f.Copy(&wire.Body{Left: wire.UntilEnd})
 		}
+		if errors.Is(err, wire.ErrLateHTTP) {
+			_ = up.SetLinger(0) // an end in order might be the end of a request for the app
+			refuseLate(client, talk)
+		}
 		talk.end(src == client)
 		if err != nil {
 			shut()
@@ -49,4 +57,16 @@ func (s *Server) tunnel(client, up *wire.Sock, early []byte, talk *talk) error {
 		err = half(up, client, early)
 	}()
 	return errors.Join(half(client, up, nil), <-sent)
+}
+
+// refuseLate answers a client whose bytes have turned out to be HTTP, unless the app has said something already.
+func refuseLate(client *wire.Sock, talk *talk) {
+	if talk.podSpoke.Load() {
+		return
+	}
+	_, err := client.Write(answers.Append(nil, answers.For(http1.ErrLateLine), true, false))
+	// As in conn.linger, closing the connection while bytes come would reset it, and take the answer back.
+	if err == nil && client.CloseWrite() == nil && client.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+		_, _ = io.CopyN(io.Discard, client, maxRefused)
+	}
 }

@@ -13,6 +13,7 @@ const (
 	_ MalformedError = iota
 	ErrBadStartLine
 	ErrManyEmptyLines
+	ErrLateLine
 	ErrBadMethod
 	ErrBadTarget
 	ErrConnectMethod
@@ -47,6 +48,7 @@ const (
 func (m MalformedError) Error() string {
 	texts := [...]string{
 		ErrBadStartLine:   "the first line is not a method, a target and a version with one space between each",
+		ErrLateLine:       "the first line came in pieces, and is no request's or took longer than two seconds",
 		ErrManyEmptyLines: "more than four empty lines come before the first line",
 		ErrBadMethod:      "the method is not a token",
 		ErrBadTarget: "the request target is neither a path, nor *, nor an absolute http URL, " +

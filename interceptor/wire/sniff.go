@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
@@ -19,7 +20,7 @@ import (
 const SniffTimeout = 2 * time.Second
 
 // maxPeek is how much Peek reads of a connection that is still undecided.
-const maxPeek = 1 << 10
+const maxPeek = 16 << 10
 
 // Kind is what the first bytes of a connection say.
 type Kind int
@@ -32,29 +33,32 @@ const (
 	KindHTTP2 // never a Sniffer's: the reader of HTTP finds it
 )
 
-// Sniffer tells HTTP, version 1 or 2 without TLS, from anything else by the first bytes of a connection, which may come in
+// Sniffer tells HTTP, version 1 or 2 without TLS, from anything else by the first line of a connection, which may come in
 // pieces. An answer other than KindUndecided holds for whatever follows, with one exception (see strange).
 //
-// HTTP is a line of a method and more words, one of which begins with "HTTP/" and a digit, whatever else is wrong with it:
-// an app may take it for a request, so it must not go past us as bytes. Empty lines before it do not count. It is
-// decided before its end where the method is in upper case and the target is a path or an http URL, as nearly always.
-// So "GET /" is HTTP even without a version, as it was in HTTP/0.9. The first lines of other line protocols (memcached's
-// "get key", Redis's "PING", NATS's "CONNECT {") have no such word.
+// A line is HTTP, whatever else is wrong with it, if an app may take it for a request: that must not go past us as bytes.
+//
+//   - Its first word is in upper case, and the second one begins a path or an http URL: decided at once, as nearly always. So
+//     "GET /" is HTTP even without a version, as it was in HTTP/0.9.
+//   - Its third word begins with a version ("HTTP/" and a digit), or its last word is one.
+//
+// Empty lines before it do not count. Other line protocols have no such lines: memcached's "get key", Redis's "PING", NATS's
+// "CONNECT {", an access log, whose versions stand before the end.
 type Sniffer struct {
-	kind    Kind
-	part    sniffPart
-	odd     bool // the method is not in upper case
-	matched int  // how much of the word that began last is as httpVersion or httpURL has it, or -1
-	// strange says that the first word has a byte that no method has, as binary protocols and JSON do. Such a line is passed
-	// on without waiting for its end. It is HTTP all the same if it ends in a version, since there are apps that take any
-	// word for a method. A version before its end is none: log lines contain them.
+	kind Kind
+	part sniffPart
+	odd  bool // the method is not in upper case
+	// strange says that the first word has a byte that no method has, as binary protocols and JSON do. Such a line is passed on
+	// without waiting for its end. It is HTTP all the same if its last word is a version, since there are apps that take any
+	// word for a method.
 	strange bool
-	version bool // the word that began last is a version so far
-	taken   int  // bytes of a strange line
-}
+	taken   int // bytes of a strange line
 
-// maxStrange is how much of a strange line is looked at: more than the apps that we know take for a line.
-const maxStrange = 64 << 10
+	words   int  // that have begun
+	matched int  // how much of the last word is as httpVersion has it, or -1
+	version bool // the last word is a version so far
+	urls    int  // how much of the second word is as an http URL has it, or -1
+}
 
 // sniffPart is the part of the first line in which the next byte stands.
 type sniffPart uint8
@@ -62,12 +66,14 @@ type sniffPart uint8
 const (
 	sniffBlank  sniffPart = iota // before the line
 	sniffMethod                  // in its first word
-	sniffGap                     // behind that
-	sniffTarget                  // in its second word, which may still be httpURL
-	sniffRest                    // in any word after the first
+	sniffSpace                   // behind a word
+	sniffWord                    // in any other word
 )
 
-const httpVersion, httpURL = "http/", "http"
+const httpVersion, httpURL = "HTTP/", "http://"
+
+// maxStrange is how much of a strange line is looked at: more than the apps that we know take for a line.
+const maxStrange = 64 << 10
 
 // Feed goes on by b.
 func (s *Sniffer) Feed(b []byte) Kind {
@@ -83,6 +89,14 @@ func (s *Sniffer) Feed(b []byte) Kind {
 	return s.kind
 }
 
+// Ended says what a connection is that has ended within its first line.
+func (s *Sniffer) Ended() Kind {
+	if s.kind == KindUndecided {
+		s.endLine()
+	}
+	return s.kind
+}
+
 func (s *Sniffer) next(c byte) {
 	if s.strange {
 		if s.taken++; s.taken > maxStrange {
@@ -93,16 +107,12 @@ func (s *Sniffer) next(c byte) {
 	space := c == ' ' || c == '\t' || c == '\r'
 	switch {
 	case s.part == sniffBlank && (space || c == '\n'):
-		s.odd = s.odd || c == ' ' || c == '\t'
 	case c == '\n':
 		s.endLine()
 	case s.part == sniffBlank, s.part == sniffMethod && !space:
 		s.inMethod(c)
-	case s.part == sniffMethod:
-		s.part = sniffGap
-	case space && s.part == sniffGap:
-	case space:
-		s.part, s.matched = sniffRest, 0
+	case space, s.strange && splits(c):
+		s.part = sniffSpace
 	default:
 		s.inWord(c)
 	}
@@ -111,29 +121,36 @@ func (s *Sniffer) next(c byte) {
 // endLine decides about a line that has not shown before its end what it is.
 func (s *Sniffer) endLine() {
 	s.kind = KindTCP
-	if s.strange && s.version {
+	if s.version {
 		s.kind = KindHTTP
 	}
 }
 
 // inMethod takes a byte of the first word.
 func (s *Sniffer) inMethod(c byte) {
-	s.part = sniffMethod
+	s.part, s.words = sniffMethod, 1
 	s.odd = s.odd || (c < 'A' || c > 'Z') && c != '-' && c != '_'
 	s.strange = s.strange || !http1.IsToken(c)
+	if splits(c) {
+		s.part = sniffSpace
+	}
+}
+
+// splits says whether there are apps, such as those of Python's http.server, that split a line at c, besides at blanks.
+func splits(c byte) bool {
+	return c == '\v' || c == '\f' || c >= 0x1c && c <= 0x1f || c == 0x85 || c == 0xa0
 }
 
 // inWord takes a byte of a word behind the method.
 func (s *Sniffer) inWord(c byte) {
-	if s.part == sniffGap {
-		s.part = sniffTarget
-		if !s.odd && c == '/' {
-			s.kind = KindHTTP
-			return
-		}
+	first := s.part == sniffSpace
+	if first {
+		s.words++
+		s.part, s.matched, s.version, s.urls = sniffWord, 0, false, 0
 	}
-	if s.matched == 0 {
-		s.version = false
+	if s.words == 2 && !s.odd && (first && c == '/' || s.inURL(c)) {
+		s.kind = KindHTTP
+		return
 	}
 	digit := c >= '0' && c <= '9'
 	switch {
@@ -141,17 +158,27 @@ func (s *Sniffer) inWord(c byte) {
 		s.version = s.version && (digit || c == '.')
 	case s.matched == len(httpVersion):
 		s.matched, s.version = -1, digit
-		if digit && !s.strange {
+		if digit && s.words <= 3 && !s.strange {
 			s.kind = KindHTTP
 		}
-	case c == httpVersion[s.matched], s.matched < len(httpURL) && c|0x20 == httpVersion[s.matched]:
+	case c == httpVersion[s.matched], c&^0x20 == httpVersion[s.matched]:
 		s.matched++
-		if s.part == sniffTarget && s.matched == len(httpURL) && !s.odd {
-			s.kind = KindHTTP
-		}
 	default:
 		s.matched = -1
 	}
+}
+
+// inURL takes a byte of the second word, and reports whether that begins as an http URL.
+func (s *Sniffer) inURL(c byte) bool {
+	switch {
+	case s.urls < 0:
+	case c|0x20 == httpURL[s.urls] || c == httpURL[s.urls]:
+		s.urls++
+	case s.urls == len("http") && c|0x20 == 's':
+	default:
+		s.urls = -1
+	}
+	return s.urls == len(httpURL)
 }
 
 // SpeaksOther says what a connection speaks whose first bytes are no request: HTTP/2 by its preface, TLS by the type of
@@ -176,7 +203,7 @@ func Peek(conn net.Conn, timeout time.Duration) (Kind, []byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return KindTCP, nil, err
 	}
-	buf := make([]byte, 0, maxPeek)
+	buf := make([]byte, 0, 1<<10)
 	var sniffs Sniffer
 	for {
 		n, err := conn.Read(buf[len(buf):cap(buf)])
@@ -186,12 +213,13 @@ func Peek(conn net.Conn, timeout time.Duration) (Kind, []byte, error) {
 		case kind != KindUndecided, len(buf) >= maxPeek, errors.Is(err, os.ErrDeadlineExceeded):
 			return kind, buf, conn.SetReadDeadline(time.Time{})
 		case errors.Is(err, io.EOF) && len(buf) > 0:
-			return KindTCP, buf, conn.SetReadDeadline(time.Time{})
+			return sniffs.Ended(), buf, conn.SetReadDeadline(time.Time{})
 		case errors.Is(err, io.EOF):
 			return KindTCP, nil, ErrNoBytes
 		case err != nil:
 			return KindTCP, nil, err
 		}
+		buf = slices.Grow(buf, 1)
 	}
 }
 
@@ -255,6 +283,9 @@ func (s *Sniffer) Pass(dst, src *Sock, w Waits, answered func() bool) error {
 		in, err := src.Await()
 		if s.strange && answered() {
 			s.kind = KindTCP
+		}
+		if errors.Is(err, io.EOF) && s.Ended() == KindHTTP {
+			return ReadError{ErrLateHTTP} // there are apps that take the end for the end of the line
 		}
 		if errors.Is(err, io.EOF) {
 			return nil

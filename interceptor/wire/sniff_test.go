@@ -101,6 +101,22 @@ func TestSniff(t *testing.T) {
 		"only a version behind it":       {"(GET) HTTP/1.1\r\n", KindHTTP},
 		"strange, and a long line":       {"@ /" + strings.Repeat("a", maxStrange/2) + " HTTP/1.1\r\n", KindHTTP},
 		"strange, and too long":          {"@ /" + strings.Repeat("a", maxStrange) + " HTTP/1.1\r\n", KindTCP},
+		"a form feed for a space":        {"GET\x0c/ff\x0cHTTP/1.1\r\n", KindHTTP},
+		"a no-break space":               {"GET\xa0/ff\xa0HTTP/1.1\r\n", KindHTTP},
+		"a form feed at the end":         {"\x0cGET / HTTP/1.1\x0c\r\n", KindHTTP},
+		"a form feed, lower case":        {"get\x1c/ff\x1cHTTP/1.1\r\n", KindHTTP},
+		"a space first, HTTP/0.9":        {" GET /\r\n", KindHTTP},
+		"five words":                     {"get /a b c HTTP/1.1\r\n", KindHTTP},
+		"a version in the middle":        {"get /a b HTTP/1.1 c\r\n", KindTCP},
+		"combined log format":            {`10.0.0.1 - - [27/Nov/2026:17:00:00 +0000] "GET / HTTP/1.1" 200 12` + "\n", KindTCP},
+		"syslog of old":                  {`Nov 27 17:00:00 host nginx: "GET / HTTP/1.1" 200` + "\n", KindTCP},
+		"syslog, octets counted":         {"57 <34>1 2026 host app - GET / HTTP/1.1 200\n", KindTCP},
+		"a log line of words":            {"info request GET / HTTP/1.1 200\n", KindTCP},
+		"irc, about versions":            {"PRIVMSG #c :see HTTP/2 now\r\n", KindTCP},
+		"redis, a key like a URL":        {"GET http-cache:1\r\n", KindTCP},
+		"nats, a subject like it":        {"PUB http.req 2\r\n", KindTCP},
+		"https":                          {"GET https://h/", KindHTTP},
+		"https, begun":                   {"GET https:/", KindUndecided},
 		"strange, no version":            {"@GET / HTTP/one\r\n", KindTCP},
 		"strange, and more behind":       {"@GET / HTTP/1.1x\r\n", KindTCP},
 		"an access log's line":           {"<34>1 host \"GET / HTTP/1.1\" 200 12\n", KindTCP},
@@ -128,7 +144,7 @@ func FuzzSniff(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	version := regexp.MustCompile(`^[^\n]*[ \t\r]HTTP/[0-9][0-9.]*[ \t\r]*\n`)
+	version := regexp.MustCompile(`^[^ \t\r\n][^\n]*[ \t\r]HTTP/[0-9][0-9.]*[ \t\r]*\n`)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		decided := KindUndecided
 		var s Sniffer
