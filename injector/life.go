@@ -28,6 +28,8 @@ type Life struct {
 	Seen  bool
 	// Woken is when it last left sleep; zero while it is asleep.
 	Woken time.Time
+	// Hand is the replica count to which somebody scaled it when it last left sleep, until it is ready.
+	Hand int32
 	// Bypassing says that requests may go past the interceptors: a Service is not redirected yet, or has failed open.
 	// Bypassed is when that was last so.
 	Bypassing bool
@@ -57,6 +59,9 @@ func (l Life) Next(now time.Time, replicas int32, serves, bypassing bool) Life {
 	if l.Known && is.Awake && !l.Awake {
 		is.Since, is.Seen = now, true
 	}
+	if is.Awake || is.Asleep {
+		is.Hand = 0
+	}
 	if is.Bypassing = bypassing; bypassing || l.Bypassing {
 		is.Bypassed = now
 	}
@@ -68,6 +73,18 @@ func (l Life) FellAsleep(was Life) bool { return was.Known && l.Asleep && !was.A
 
 // Awoke is described at FellAsleep.
 func (l Life) Awoke(was Life) bool { return was.Known && l.Awake && !was.Awake && !l.Woken.IsZero() }
+
+// crossing is how long after somebody has scaled a workload up KEDA may still put it to sleep for what it found before.
+const crossing = 5 * time.Second
+
+// Crossed returns the replica count to which somebody had just scaled the workload when KEDA put it to sleep, as it had found it
+// idle before; 0 if that is not what has happened since was.
+func (l Life) Crossed(was Life, now time.Time) int32 {
+	if !l.FellAsleep(was) || now.Sub(was.Woken) > crossing {
+		return 0
+	}
+	return was.Hand
+}
 
 // KeptUp is how much longer an app that is up must not sleep, since it may have had visitors whom nobody counted: until one
 // cool-down after its traffic last went past the interceptors. KEDA needs that time too, to find them and the app active

@@ -22,16 +22,23 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 	before := s
 	advice := ""
 	switch {
-	case w.Replicas == 0:
+	case w.Replicas == 0 && p.again == 0:
 		s = s.idle(true)
+	case w.Replicas == 0: // it is scaled up again
 	case len(d.services) == 0: // nobody waits here
 		s = s.idle(false)
 	case w.ReadyReplicas > 0:
 		s = s.over(o.Now)
 	default:
 		s = s.begun(o.Now)
-		// Nobody waits for what was scaled up by hand: the interceptors learn of it by this alone.
-		if wait := s.untilLook(o.Now); wait > 0 && (!s.Looked.IsZero() || !ScaledByHand(w.ManagedFields)) {
+		wait := s.untilLook(o.Now)
+		if s.Progress.Stage == "" && ScaledByHand(w.ManagedFields) {
+			// Nobody waits for it. The interceptors learn of it by this alone, and KEDA asks them whether it may sleep.
+			s.Progress.Stage = api.StageScheduling
+			p.after(wait)
+			break
+		}
+		if wait > 0 {
 			p.after(wait)
 			break
 		}

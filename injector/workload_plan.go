@@ -95,6 +95,8 @@ type workloadPlanner struct {
 	o     *WorkloadObservation
 	d     demand
 	pause pause
+	// again is the replica count that somebody asked for a moment ago, and that KEDA has taken back; 0 is none.
+	again int32
 }
 
 func (p *workloadPlanner) steps() []func() WorkloadQuestion {
@@ -126,9 +128,15 @@ func (p *workloadPlanner) live() WorkloadQuestion {
 	o, w := p.o, p.o.Workload
 	was := o.Memory.Life
 	is := was.Next(o.Now, w.Replicas, p.serves(), p.d.unsafe || p.d.failOpen)
+	if was.Asleep && w.Replicas > 0 && ScaledByHand(w.ManagedFields) && !is.Awake {
+		is.Hand = w.Replicas
+	}
 	p.Life = is
+	if o.Install.KEDA && p.pause.why() == "" && len(p.d.services) > 0 {
+		p.again = is.Crossed(was, o.Now)
+	}
 	switch {
-	case len(p.d.services) == 0:
+	case len(p.d.services) == 0, p.again > 0:
 	case is.FellAsleep(was):
 		if o.Answers.Use == nil {
 			return AskUse
@@ -201,6 +209,8 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 		p.keep(ScaledObject(w, scaling, remembered, o.Install.ScalerAddress))
 	}
 	switch {
+	case p.again > 0:
+		p.Scale = &p.again
 	case d.retiring && w.Replicas == 0:
 		// Requests held for the Service that is restored wake nobody, and KEDA may be down.
 		p.Scale = &scaling.MinReplicas

@@ -380,7 +380,20 @@ func TestWorkloadPlans(t *testing.T) {
 
 		"falls asleep":  {[]func(*scaledWorld){settled, sleeps}, "Asleep, after 1m0s"},
 		"wakes":         {[]func(*scaledWorld){settled, sleeps, look, wakes}, "after 500ms"},
-		"wakes by hand": {[]func(*scaledWorld){settled, sleeps, look, wakes, byHand}, `disown, progress {"stage":"scheduling"}, after 1s`},
+		"wakes by hand": {[]func(*scaledWorld){settled, sleeps, look, wakes, byHand}, `disown, progress {"stage":"scheduling"}, after 500ms`},
+		"wakes by hand, and KEDA takes it back": {[]func(*scaledWorld){
+			settled, sleeps, look, wakes, byHand, look, passes(400 * time.Millisecond), sleeps,
+		}, "scale to 1, after 1m0s"},
+		"wakes by hand, and KEDA takes it back twice": {[]func(*scaledWorld){
+			settled, sleeps, look, wakes, byHand, look, sleeps, look, wakes, look, passes(time.Second), sleeps,
+		}, "Asleep, progress , after 1m0s"},
+		"wakes by hand, and is put to sleep later": {[]func(*scaledWorld){
+			settled, sleeps, look, wakes, byHand, look, passes(crossing + time.Second), sleeps,
+		}, "Asleep, progress , after 1m0s"},
+		"wakes by hand, is ready, and is put to sleep": {[]func(*scaledWorld){
+			settled, sleeps, look, wakes, byHand, look, isReady, look, sleeps,
+		}, "Asleep, after 1m0s"},
+		"KEDA wakes it, and takes it back": {[]func(*scaledWorld){settled, sleeps, look, wakes, look, sleeps}, "Asleep, after 1m0s"},
 		"is starting": {
 			[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second)}, `progress {"stage":"scheduling"}, after 1s`,
 		},

@@ -74,6 +74,8 @@ func (r *workloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 func (r *workloadReconciler) execute(ctx context.Context, key types.NamespacedName, o injector.WorkloadObservation,
 	p injector.WorkloadPlan,
 ) error {
+	// First: what KEDA asks the interceptors when the ScaledObject changes depends on it.
+	told := r.writeProgress(ctx, p)
 	if p.Disown {
 		if err := r.disown(ctx, o.Object); err != nil {
 			return err
@@ -87,11 +89,13 @@ func (r *workloadReconciler) execute(ctx context.Context, key types.NamespacedNa
 		func() error { return r.writeScaledObject(ctx, p) },
 		func() error { return r.scale(ctx, o, p) },
 		func() error { return r.deleteScaledObject(ctx, p) },
-		func() error { return r.writeProgress(ctx, p) },
 	} {
 		if err := step(); err != nil {
 			return err
 		}
+	}
+	if told != nil {
+		return told
 	}
 	r.events.emit(ctx, p.Reports...)
 	if p.Forget {
