@@ -5,6 +5,7 @@ package injector
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -35,16 +36,20 @@ func ChangedFields(before, after keda.ScaledObjectSpec) []string {
 	return changed
 }
 
-// instead says what to do instead of a change that is undone.
-const instead = "Set " + Prefix + "cooldown, min-replicas, max-replicas or target-pending-requests on the Service; other triggers " +
-	"are not supported"
+// instead says what to do instead of a change of these fields that is undone.
+func instead(changed []string) string {
+	if slices.Contains(changed, "spec.triggers") {
+		return "Triggers of your own are not supported"
+	}
+	return "Set " + Prefix + "cooldown, min-replicas, max-replicas or target-pending-requests on the Service"
+}
 
 // UndoneWarning is for a user who changes such fields of a ScaledObject of ours.
 func UndoneWarning(name string, changed []string) string {
-	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and undoes this change of %s. %s.", name, strings.Join(changed, ", "), instead)
+	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and undoes this change of %s. %s.", name, strings.Join(changed, ", "), instead(changed))
 }
 
 // UndoneNote is the event that reports that it was undone.
 func UndoneNote(name string, changed []string) string {
-	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and has undone a change of %s. %s", name, strings.Join(changed, ", "), instead)
+	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and has undone a change of %s. %s", name, strings.Join(changed, ", "), instead(changed))
 }

@@ -51,17 +51,17 @@ func TestKeptWarning(t *testing.T) {
 	}{
 		"kubectl patch, asleep": {
 			"kubectl-patch", 0, 1,
-			"Deployment/web keeps 0 replicas: 1 is its chart's count, so scale-to-zero takes this write for the chart applied again. " +
+			"Deployment/web keeps 0 replicas: scale-to-zero's replica guard ignores 1, the count that it returns to anyway. " +
 				"A request or `kubectl scale` wakes it.",
 		},
 		"kubectl edit, awake": {
 			"kubectl-edit", 3, 1,
-			"Deployment/web keeps 3 replicas: 1 is its chart's count, so scale-to-zero takes this write for the chart applied again. " +
+			"Deployment/web keeps 3 replicas: scale-to-zero's replica guard ignores 1, the count that it returns to anyway. " +
 				"`kubectl scale` changes it.",
 		},
 		"server-side apply": {
 			"kubectl", 1, 2,
-			"Deployment/web keeps 1 replica: 2 is its chart's count, so scale-to-zero takes this write for the chart applied again. " +
+			"Deployment/web keeps 1 replica: scale-to-zero's replica guard ignores 2, the count that it returns to anyway. " +
 				"`kubectl scale` changes it.",
 		},
 		"the count passes": {"kubectl-patch", 3, 3, ""},

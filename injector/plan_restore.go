@@ -72,10 +72,14 @@ func (p *planner) restore(f *Front) (idle bool, q Question) {
 
 // reportStart reports that restoring waits for the app's start, if that lasts.
 func (p *planner) reportStart(f *Front, w Target) {
-	note := fmt.Sprintf("Not restored yet: %s has no ready pod; requests are held until it has one, for %s at most",
-		f.Routes.Workload, Short(time.Duration(f.Routes.HoldTimeout)))
-	if p.waited(note, p.o.Now) >= reportAfter {
-		p.Outcome.once(corev1.EventTypeNormal, ReasonRestoring, note, present([]Object{p.o.Service, w.Object})...)
+	eventType, held := corev1.EventTypeNormal, "has no ready pod; requests are held until it has one"
+	if progress, err := api.DecodeProgress(f.Slices[0].Annotations[api.ProgressAnnotation]); err == nil && progress.Failing != "" {
+		eventType, held = corev1.EventTypeWarning, "cannot start: "+progress.Failing+". Requests get 503 with this"
+	}
+	note := fmt.Sprintf("Not restored yet: %s %s. After %s the Service goes without scale-to-zero in any case",
+		f.Routes.Workload, held, Short(time.Duration(f.Routes.HoldTimeout)))
+	if p.waited("a ready pod", p.o.Now) >= reportAfter {
+		p.Outcome.once(eventType, ReasonRestoring, note, present([]Object{p.o.Service, w.Object})...)
 	}
 }
 
@@ -254,6 +258,9 @@ func (p *planner) remove(f *Front, w Target, back bool) {
 		note += fmt.Sprintf("%s was scaled to %s; none is ready yet", f.Routes.Workload, replicasText(w.Workload.Replicas))
 	default:
 		note += fmt.Sprintf("%s has %s", f.Routes.Workload, replicasText(w.Workload.Replicas))
+	}
+	if kept := p.o.Answers.Kept; w.Object != nil && kept != nil && *kept {
+		note += ". It still sleeps when nobody uses its other Services, and requests to this one do not wake it"
 	}
 	p.Deleted = append(p.Deleted, Report{
 		Type: corev1.EventTypeNormal, Reason: ReasonRestored, Note: note,

@@ -330,7 +330,25 @@ func TestReports(t *testing.T) {
 			w.now = w.now.Add(reportAfter)
 			w.reconcile()
 			w.reconcile()
-		}}, []string{"Restoring: Not restored yet: Deployment/web has no ready pod; requests are held until it has one, for 5m at most"}},
+		}}, []string{"Restoring: Not restored yet: Deployment/web has no ready pod; requests are held until it has one. After 5m the Service " +
+			"goes without scale-to-zero in any case"}},
+		"the app cannot start while it is restored": {[]func(*world){redirected, asleep, optOut, func(w *world) {
+			w.reconcile()
+			w.reconcile()
+			for _, s := range w.slices {
+				s.Annotations[api.ProgressAnnotation] = `{"stage":"pulling","failing":"its image cannot be pulled","reason":"ErrImagePull"}`
+			}
+			w.now = w.now.Add(reportAfter)
+			w.reconcile()
+			w.reconcile()
+		}}, []string{"Restoring: Not restored yet: Deployment/web cannot start: its image cannot be pulled. Requests get 503 with this. " +
+			"After 5m the Service goes without scale-to-zero in any case"}},
+		"restored, and another Service keeps the workload": {[]func(*world){redirected, optOut, func(w *world) {
+			w.reconcile()
+			w.native, w.kept = true, true
+			w.reconcile()
+		}}, []string{"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in. Deployment/web has " +
+			"1 replica. It still sleeps when nobody uses its other Services, and requests to this one do not wake it"}},
 		"admission is away": {[]func(*world){func(w *world) {
 			w.admission = false
 			for range 4 {

@@ -31,7 +31,7 @@ func KeptWarning(fieldManager, workload string, kept, wanted int32) string {
 	if kept == wanted || !strings.HasPrefix(fieldManager, "kubectl") {
 		return ""
 	}
-	why := fmt.Sprintf("%s keeps %s: %d is its chart's count, so scale-to-zero takes this write for the chart applied again.", workload,
+	why := fmt.Sprintf("%s keeps %s: scale-to-zero's replica guard ignores %d, the count that it returns to anyway.", workload,
 		replicasText(kept), wanted)
 	if kept == 0 {
 		return why + " A request or `kubectl scale` wakes it."

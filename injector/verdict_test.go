@@ -425,7 +425,9 @@ func TestTexts(t *testing.T) {
 			APIVersion: "example.com/v1", Kind: "Gallery", ObjectMeta: metav1.ObjectMeta{Name: "web"},
 		}): "gallery.example.com/web",
 		UndoneWarning("web-deployment", []string{"spec.triggers"}): "scale-to-zero " +
-			"owns ScaledObject web-deployment and undoes this change of spec.triggers. " + instead + ".",
+			"owns ScaledObject web-deployment and undoes this change of spec.triggers. Triggers of your own are not supported.",
+		UndoneWarning("web-deployment", []string{"spec.cooldownPeriod"}): "scale-to-zero owns ScaledObject web-deployment and undoes this " +
+			"change of spec.cooldownPeriod. Set scale-to-zero/cooldown, min-replicas, max-replicas or target-pending-requests on the Service.",
 		replicasOf(1, 1): "1 of 1 replica",
 		replicasOf(0, 3): "0 of 3 replicas",
 	} {

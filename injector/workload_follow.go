@@ -25,7 +25,7 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 	case w.Replicas == 0 && p.again == 0:
 		s = s.idle(true)
 	case w.Replicas == 0: // it is scaled up again
-	case len(d.services) == 0: // nobody waits here
+	case len(d.services) == 0 && !d.retiring: // nobody waits here
 		s = s.idle(false)
 	case w.ReadyReplicas > 0:
 		s = s.over(o.Now)

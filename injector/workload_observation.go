@@ -50,6 +50,8 @@ type WorkloadMemory struct {
 	Undone  string
 	// Exceeded is the last note about more replicas than allowed.
 	Exceeded string
+	// Restored says that an event has said that it gets its old replica count back.
+	Restored bool
 }
 
 // WorkloadAnswers were found out for one plan. Nil is not asked yet.

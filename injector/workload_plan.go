@@ -101,6 +101,9 @@ type workloadPlanner struct {
 
 func (p *workloadPlanner) steps() []func() WorkloadQuestion {
 	if len(p.d.services) == 0 && (p.d.retiring || !p.d.unsafe) {
+		if p.d.retiring { // requests may be held for it
+			return []func() WorkloadQuestion{p.restore, p.follow}
+		}
 		return []func() WorkloadQuestion{p.restore}
 	}
 	return []func() WorkloadQuestion{p.live, p.apply, p.follow}
@@ -138,6 +141,7 @@ func (p *workloadPlanner) live() WorkloadQuestion {
 	switch {
 	case len(p.d.services) == 0, p.again > 0:
 	case is.FellAsleep(was):
+		p.Memory.Exceeded = "" // more replicas after that are another wish
 		if o.Answers.Use == nil {
 			return AskUse
 		}

@@ -4,8 +4,11 @@
 package injector
 
 import (
+	"fmt"
 	"slices"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
@@ -33,6 +36,11 @@ func (p *workloadPlanner) restore() WorkloadQuestion {
 	switch {
 	case w.Replicas < n:
 		p.Scale, p.Soon = &n, true
+		if len(o.Asks) == 0 && !p.Memory.Restored { // no Service is left whose events say so
+			p.Memory.Restored = true
+			p.report(corev1.EventTypeNormal, ReasonRestored, fmt.Sprintf("No Service leads to %s through scale-to-zero any more: scaling it to %s",
+				w.Ref(), replicasText(n)))
+		}
 	case ending:
 		p.release()
 	case so != nil:

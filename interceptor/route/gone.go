@@ -15,7 +15,7 @@ import (
 const removedGrace = time.Second
 
 // removed is why requests for a Service whose route slices are gone get no pod.
-const removed = "the Service was deleted, or scale-to-zero no longer handles it"
+const removed = "the Service does not exist any more, or has just left scale-to-zero; try again"
 
 // reasonGone is the Progress.Reason of an app that is gone.
 const reasonGone = "Gone"
