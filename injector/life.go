@@ -30,6 +30,8 @@ type Life struct {
 	Woken time.Time
 	// Hand is the replica count to which somebody scaled it when it last left sleep, until it is ready.
 	Hand int32
+	// Repeated says that it was scaled to that once more, which is not done twice before it is ready.
+	Repeated bool
 	// Bypassing says that requests may go past the interceptors: a Service is not redirected yet, or has failed open.
 	// Bypassed is when that was last so.
 	Bypassing bool
@@ -62,6 +64,7 @@ func (l Life) Next(now time.Time, replicas int32, serves, bypassing bool) Life {
 	if is.Awake || is.Asleep {
 		is.Hand = 0
 	}
+	is.Repeated = is.Repeated && !is.Awake
 	if is.Bypassing = bypassing; bypassing || l.Bypassing {
 		is.Bypassed = now
 	}

@@ -28,6 +28,10 @@ type Use struct {
 // within says whether a request may have come within a time: the interceptors may not have counted for so long yet.
 func (u Use) within(d time.Duration) bool { return u.Pending > 0 || u.Idle < d || u.Counted < d }
 
+// unasked says that no request can have woken a workload that leaves sleep now: somebody has scaled it up. `kubectl scale` leaves
+// no trace in the managed fields.
+func (u *Use) unasked() bool { return u != nil && u.Pending == 0 && min(u.Idle, u.Counted) > aMoment }
+
 // Slept is how a workload came to have no replicas.
 type Slept struct {
 	// By is the field manager that set the count, as ScaledBy returns it.

@@ -32,7 +32,7 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 	default:
 		s = s.begun(o.Now)
 		wait := s.untilLook(o.Now)
-		if s.Progress.Stage == "" && ScaledByHand(w.ManagedFields) {
+		if s.Progress.Stage == "" && p.Life.Hand > 0 {
 			// Nobody waits for it. The interceptors learn of it by this alone, and KEDA asks them whether it may sleep.
 			s.Progress.Stage = api.StageScheduling
 			p.after(wait)

@@ -131,12 +131,18 @@ func (p *workloadPlanner) live() WorkloadQuestion {
 	o, w := p.o, p.o.Workload
 	was := o.Memory.Life
 	is := was.Next(o.Now, w.Replicas, p.serves(), p.d.unsafe || p.d.failOpen)
-	if was.Asleep && w.Replicas > 0 && ScaledByHand(w.ManagedFields) && !is.Awake {
-		is.Hand = w.Replicas
+	if was.Known && was.Asleep && w.Replicas > 0 && !is.Awake {
+		if o.Answers.Use == nil {
+			return AskUse
+		}
+		if !was.Repeated && (ScaledByHand(w.ManagedFields) || o.Answers.Use.Use.unasked()) {
+			is.Hand = w.Replicas
+		}
 	}
 	p.Life = is
 	if o.Install.KEDA && p.pause.why() == "" && len(p.d.services) > 0 {
 		p.again = is.Crossed(was, o.Now)
+		p.Life.Repeated = is.Repeated || p.again > 0
 	}
 	switch {
 	case len(p.d.services) == 0, p.again > 0:

@@ -233,6 +233,10 @@ func retires(w *scaledWorld) {
 
 func look(w *scaledWorld) { w.reconcile() }
 
+// nobodyAsked says that the interceptors have counted for long, and no request; visited that one has just come.
+func nobodyAsked(w *scaledWorld) { w.use = &Use{Idle: time.Hour, Counted: time.Hour} }
+func visited(w *scaledWorld)     { w.use = &Use{Pending: 1, Counted: time.Hour} }
+
 // TestWorkloadPlans has the rows of the table at WorkloadPlan, and what a start adds.
 func TestWorkloadPlans(t *testing.T) {
 	past := func(w *scaledWorld) { w.asks[0] = asking("web") }
@@ -382,18 +386,22 @@ func TestWorkloadPlans(t *testing.T) {
 		"wakes":         {[]func(*scaledWorld){settled, sleeps, look, wakes}, "after 500ms"},
 		"wakes by hand": {[]func(*scaledWorld){settled, sleeps, look, wakes, byHand}, `disown, progress {"stage":"scheduling"}, after 500ms`},
 		"wakes by hand, and KEDA takes it back": {[]func(*scaledWorld){
-			settled, sleeps, look, wakes, byHand, look, passes(400 * time.Millisecond), sleeps,
+			settled, sleeps, look, wakes, nobodyAsked, look, passes(400 * time.Millisecond), sleeps,
 		}, "scale to 1, after 1m0s"},
 		"wakes by hand, and KEDA takes it back twice": {[]func(*scaledWorld){
-			settled, sleeps, look, wakes, byHand, look, sleeps, look, wakes, look, passes(time.Second), sleeps,
+			settled, sleeps, look, wakes, nobodyAsked, look, sleeps, look, wakes, look, passes(time.Second), sleeps,
 		}, "Asleep, progress , after 1m0s"},
 		"wakes by hand, and is put to sleep later": {[]func(*scaledWorld){
-			settled, sleeps, look, wakes, byHand, look, passes(crossing + time.Second), sleeps,
+			settled, sleeps, look, wakes, nobodyAsked, look, passes(crossing + time.Second), sleeps,
 		}, "Asleep, progress , after 1m0s"},
 		"wakes by hand, is ready, and is put to sleep": {[]func(*scaledWorld){
-			settled, sleeps, look, wakes, byHand, look, isReady, look, sleeps,
+			settled, sleeps, look, wakes, nobodyAsked, look, isReady, look, sleeps,
 		}, "Asleep, after 1m0s"},
-		"KEDA wakes it, and takes it back": {[]func(*scaledWorld){settled, sleeps, look, wakes, look, sleeps}, "Asleep, after 1m0s"},
+		"KEDA wakes it, and takes it back": {[]func(*scaledWorld){settled, sleeps, look, wakes, visited, look, sleeps}, "Asleep, after 1m0s"},
+		"wakes, and nobody has asked": {
+			[]func(*scaledWorld){settled, sleeps, look, wakes, nobodyAsked}, `progress {"stage":"scheduling"}, after 500ms`,
+		},
+		"wakes for a visitor": {[]func(*scaledWorld){settled, sleeps, look, wakes, visited}, "after 500ms"},
 		"is starting": {
 			[]func(*scaledWorld){settled, sleeps, look, wakes, look, passes(time.Second)}, `progress {"stage":"scheduling"}, after 1s`,
 		},
