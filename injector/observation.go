@@ -97,6 +97,7 @@ type Answers struct {
 	Kept     *bool         // whether another Service routes to the workload
 	Siblings *Surroundings // of the workload's pods
 	Visits   *Visits
+	Stack    map[string]bool // the Services asked for that exist, and whether they are injected
 }
 
 // Target is the workload that a Service leads to.
@@ -144,6 +145,8 @@ type Question struct {
 	// Workload is the one for AskRouted and AskKept, and AskVisits and AskSiblings.
 	Workload Workload
 	Name     string
+	// Names are of the Services that AskStack is about.
+	Names []string
 }
 
 // QuestionKind says what is asked.
@@ -162,6 +165,7 @@ const (
 	AskKept                      // whether another Service routes to it: Answers.Kept
 	AskSiblings                  // Services of the same workload: Answers.Siblings
 	AskVisits                    // when it was last used: Answers.Visits
+	AskStack                     // the Services that are to wake with it: Answers.Stack
 )
 
 // Front is one way by which a Service's traffic comes in and can be redirected: the Service itself, or, where only its

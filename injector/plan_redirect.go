@@ -149,7 +149,7 @@ func (in *injection) warn(out *Outcome) Question {
 				"%s=true too, or send its clients here",
 			in.v.Workload.Ref(), strings.Join(siblings, ", "), OptInLabel), o.Service)
 	}
-	return Question{}
+	return in.warnOfStack(out)
 }
 
 // warnOfAnnotations reports annotations of opted-in Ingresses that seem to name the Service, and still do so now that the

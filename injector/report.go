@@ -34,6 +34,7 @@ const (
 	ReasonResumed = "Resumed"
 	ReasonUndone  = "ScaledObjectReset" // changes of fields that are ours
 
+	ReasonStack    = "WakeWithIncomplete"  // some of the Services that are to wake together cannot
 	ReasonExceeded = "MaxReplicasExceeded" // by somebody else
 )
 

@@ -31,6 +31,7 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 		WaitingPage:    s.WaitingPage,
 		AffinityCookie: s.AffinityCookie,
 	}
+	r.WakeWith, _ = parseWakeWith(s.WakeWith)
 	if s.Readiness != readinessKubelet {
 		r.Readiness = ReadinessOf(w.Template, service.Spec.Ports)
 	}

@@ -42,6 +42,8 @@ type Settings struct {
 	InternalServices bool
 	// AffinityCookie is Routes.AffinityCookie.
 	AffinityCookie string
+	// WakeWith names the Services that wake together with this one, as parseWakeWith reads it; empty when it is not given.
+	WakeWith string
 	// Readiness says who decides that a starting pod takes requests: readinessApp or readinessKubelet; empty when it is not given.
 	Readiness string
 	// ProxyProtocol says on which ports pods are sent a PROXY header, as parseProxyProtocol reads it; empty when it is not given.
@@ -101,6 +103,11 @@ func settings() map[string]setting {
 		"waiting-page": func(s *Settings, v string) (string, bool) {
 			s.WaitingPage = v
 			return "auto, always or never", slices.Contains([]string{api.PageAuto, api.PageAlways, api.PageNever}, v)
+		},
+		"wake-with": func(s *Settings, v string) (string, bool) {
+			s.WakeWith = v
+			_, ok := parseWakeWith(v)
+			return fmt.Sprintf("at most %d names of Services of this namespace, separated by commas", api.MaxWakeWith), ok
 		},
 		"readiness": func(s *Settings, v string) (string, bool) {
 			s.Readiness = v

@@ -37,6 +37,7 @@ type world struct {
 	workload     Workload
 	gone         bool // the workload is
 	skip         Skip // why there is no workload
+	stack        map[string]bool
 	forbidden    Skip
 	listed       bool // Kubernetes has made a slice of the direct Service
 	native       bool // Kubernetes lists a ready pod behind the Service itself
@@ -186,6 +187,8 @@ func (w *world) answer(o *Observation, q Question) {
 	switch q.Kind {
 	case AskSurroundings:
 		a.Around = around()
+	case AskStack:
+		a.Stack = w.stack
 	case AskSiblings:
 		a.Siblings = around()
 	case AskTarget:

@@ -130,13 +130,10 @@ func (b *serviceObserver) install(ctx context.Context) (injector.Install, error)
 
 // companion returns the Service of ours with that name, if there is one.
 func (b *serviceObserver) companion(ctx context.Context, o *injector.Observation, name string) (injector.Companion, error) {
-	found := &corev1.Service{}
-	err := b.client.Get(ctx, types.NamespacedName{Namespace: o.Service.Namespace, Name: name}, found)
+	found, err := b.service(ctx, o.Service.Namespace, name)
 	switch {
-	case apierrors.IsNotFound(err):
-		return injector.Companion{}, nil
-	case err != nil:
-		return injector.Companion{}, fmt.Errorf("getting service %s/%s: %w", o.Service.Namespace, name, err)
+	case err != nil || found == nil:
+		return injector.Companion{}, err
 	case found.Labels[injector.ManagedByLabel] != injector.ManagedBy:
 		return injector.Companion{Foreign: true}, nil
 	case found.Labels[injector.ServiceLabel] != o.Service.Name:
@@ -201,9 +198,44 @@ func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q
 		a.Kept, err = b.kept(ctx, key, q.Workload)
 	case injector.AskVisits:
 		a.Visits, err = b.visits(ctx, o.Service, q.Workload)
+	case injector.AskStack:
+		a.Stack, err = b.stack(ctx, key.Namespace, q.Names)
 	case injector.NoQuestion:
 	}
 	return err
+}
+
+// stack says which of the named Services exist, and whether they are injected: themselves, or by their Ingresses.
+func (b *serviceObserver) stack(ctx context.Context, namespace string, names []string) (map[string]bool, error) {
+	out := map[string]bool{}
+	for _, name := range names {
+		own, err := b.service(ctx, namespace, name)
+		if err != nil {
+			return nil, err
+		}
+		if own == nil {
+			continue
+		}
+		alias, err := b.service(ctx, namespace, injector.AliasServiceName(name))
+		if err != nil {
+			return nil, err
+		}
+		out[name] = injector.Intercepted(own) || alias != nil && alias.Labels[injector.ManagedByLabel] == injector.ManagedBy
+	}
+	return out, nil
+}
+
+// service returns the Service of that name, or nil.
+func (b *serviceObserver) service(ctx context.Context, namespace, name string) (*corev1.Service, error) {
+	found := &corev1.Service{}
+	err := b.client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, found)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil //nolint:nilnil // there is none
+	case err != nil:
+		return nil, fmt.Errorf("getting service %s/%s: %w", namespace, name, err)
+	}
+	return found, nil
 }
 
 // surroundings reads what exposes the Services that select pods with one of the labels. A Service that shares pods with

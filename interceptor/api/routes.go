@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -81,6 +82,9 @@ type Routes struct {
 	WaitingPage string `json:"waitingPage,omitempty"`
 	// Reach is how browsers come to the Service; nil is not known.
 	Reach *Reach `json:"reach,omitempty"`
+	// WakeWith names opted-in Services of the same namespace whose workloads wake together with this one's, and do not sleep while
+	// it is in use.
+	WakeWith []string `json:"wakeWith,omitempty"`
 	// Readiness is how interceptors find out that a pod takes requests; nil is by Kubernetes' word alone.
 	Readiness *Readiness `json:"readiness,omitempty"`
 	// Retiring says that the Service is being restored: requests are still served, but the workload is no longer
@@ -98,6 +102,20 @@ type Reach struct {
 	Hosts []string `json:"hosts,omitempty"`
 	// Inside are its addresses in the cluster.
 	Inside []string `json:"inside,omitempty"`
+}
+
+// MaxWakeWith is how many Services a Service may name in Routes.WakeWith.
+const MaxWakeWith = 20
+
+// IsServiceName says whether name can be a Service's: a label of RFC 1123.
+func IsServiceName(name string) bool {
+	for i, c := range []byte(name) {
+		inside := i > 0 && i < len(name)-1
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && (c != '-' || !inside) {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 63
 }
 
 // Workload names what is scaled, in the namespace of the Service.
@@ -175,6 +193,9 @@ func DecodeRoutes(value string) (Routes, error) {
 	}
 	if err := r.Readiness.check(); err != nil {
 		return r, err
+	}
+	if len(r.WakeWith) > MaxWakeWith || slices.ContainsFunc(r.WakeWith, func(name string) bool { return !IsServiceName(name) }) {
+		return r, fmt.Errorf("decoding routes: wakeWith is %q, want at most %d names of Services", r.WakeWith, MaxWakeWith)
 	}
 	switch r.WaitingPage {
 	case "", PageAuto, PageAlways, PageNever:

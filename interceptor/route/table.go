@@ -127,11 +127,13 @@ type serviceIndex struct {
 	of  map[Key][]serviceKey
 	// published is how many of them send traffic to this interceptor.
 	published int
+	stacks    stacks
 }
 
 func (i *serviceIndex) add(s Service) {
 	i.all[s.key()] = s
 	i.of[s.target()] = append(i.of[s.target()], s.key())
+	i.stacks.add(&s)
 	if s.Published {
 		i.published++
 	}
@@ -139,6 +141,7 @@ func (i *serviceIndex) add(s Service) {
 
 func (i *serviceIndex) remove(s Service) {
 	delete(i.all, s.key())
+	i.stacks.remove(&s)
 	target := s.target()
 	if rest := slices.DeleteFunc(i.of[target], func(other serviceKey) bool { return other == s.key() }); len(rest) > 0 {
 		i.of[target] = rest
@@ -179,7 +182,7 @@ func NewTable(o TableOptions) *Table {
 		clock:    newClock(),
 		memory:   o.Memory,
 		syncing:  syncing{make(chan struct{})},
-		services: serviceIndex{all: map[serviceKey]Service{}, of: map[Key][]serviceKey{}},
+		services: serviceIndex{all: map[serviceKey]Service{}, of: map[Key][]serviceKey{}, stacks: newStacks()},
 		routes:   map[routeKey]*Route{},
 		ports:    map[int32]routeKey{},
 		targets:  map[Key]*Target{},

@@ -4,6 +4,7 @@
 package scaler
 
 import (
+	"slices"
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
@@ -12,6 +13,24 @@ import (
 // Activity decides what is active, from the counts here and at the peers.
 type Activity struct {
 	Peers Peers
+	// Leaders are the workloads whose use keeps another one up, as route.Table.Leaders returns them. Nil is none.
+	Leaders func(*route.Target) []*route.Target
+}
+
+// leaders are those of t.
+func (a *Activity) leaders(t *route.Target) []*route.Target {
+	if a.Leaders == nil {
+		return nil
+	}
+	return a.Leaders(t)
+}
+
+// led says that a leader of t has a pending request anywhere, or has had one more recently than quiet.
+func (a *Activity) led(t *route.Target, quiet time.Duration) bool {
+	return slices.ContainsFunc(a.leaders(t), func(leader *route.Target) bool {
+		pending, idle := a.Peers.Total(leader.Key)
+		return pending > 0 || leader.Pending() > 0 || min(idle, leader.Idle()) < quiet
+	})
 }
 
 // Pending is the number of pending requests at all interceptors.
@@ -20,15 +39,21 @@ func (a *Activity) Pending(t *route.Target) int64 {
 	return t.Pending() + pending
 }
 
-// Idle is the time since the last request anywhere that is known of, and for how long no request can have gone uncounted.
+// Idle is the time since the last request anywhere that is known of, here or of a leader, and for how long no request can have
+// gone uncounted.
 func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
-	_, idle = a.Peers.Total(t.Key)
-	return min(idle, t.Idle()), min(t.Known(), a.Peers.SinceLost())
+	idle = t.Idle()
+	for _, one := range append(a.leaders(t), t) {
+		_, elsewhere := a.Peers.Total(one.Key)
+		idle = min(idle, one.Idle(), elsewhere)
+	}
+	return idle, min(t.Known(), a.Peers.SinceLost())
 }
 
 // Active says whether the workload is to be up, where it may sleep after an idle time of quiet:
 //
 //	a request is pending anywhere, or the last one anywhere is younger than quiet          → yes
+//	the same is true of a leader                                                          → yes
 //	the Service is being restored                                                         → yes, the injector decides
 //	it is starting, and may still take the time                                           → yes, even if nobody waits any more
 //	counting began more recently, by our start, by injection or because the first pod
@@ -44,7 +69,7 @@ func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	switch {
 	case pending > 0 || t.Pending() > 0 || min(idle, t.Idle()) < quiet:
 		return true
-	case t.Retiring(), t.Starting():
+	case t.Retiring(), t.Starting(), a.led(t, quiet):
 		return true
 	default:
 		return t.HasPods() && min(t.ReadyFor(), a.Peers.SinceLost()) < quiet
@@ -54,10 +79,10 @@ func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 // InSight says that calling the workload active cannot wake it in vain: it has a pod, a request waits for one, or the
 // injector brings it up.
 func (a *Activity) InSight(t *route.Target) bool {
-	return t.HasPods() || t.Retiring() || !t.Paused() && a.Pending(t) > 0
+	return t.HasPods() || t.Retiring() || !t.Paused() && (a.Pending(t) > 0 || a.led(t, 0))
 }
 
-// Waiting says that requests wait for a pod.
+// Waiting says that requests wait for a pod, its own or a leader's.
 func (a *Activity) Waiting(t *route.Target) bool {
-	return !t.Retiring() && !t.Paused() && (t.Held() > 0 || !t.Ready() && a.Pending(t) > 0)
+	return !t.Retiring() && !t.Paused() && (t.Held() > 0 || !t.Ready() && (a.Pending(t) > 0 || a.led(t, 0)))
 }

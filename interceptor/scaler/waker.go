@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,10 @@ type WakerOptions struct {
 	Peers  Peers
 	// Hub has KEDA's streams that are open here, and the peers'.
 	Hub *counts.Hub
+	// Led are routes of the workloads that wake together with another one, and Leaders those that have it wake, as
+	// route.Table returns them. Nil is none.
+	Led     func(*route.Target) []*route.Route
+	Leaders func(*route.Target) []*route.Target
 	// Repeat is how often a waking workload is looked at again. Default 1 s.
 	Repeat time.Duration
 	// KEDAGrace is how long KEDA has for scaling until we do. Default 3 s.
@@ -37,6 +42,12 @@ type WakerOptions struct {
 }
 
 func (o *WakerOptions) setDefaults() {
+	if o.Led == nil {
+		o.Led = func(*route.Target) []*route.Route { return nil }
+	}
+	if o.Leaders == nil {
+		o.Leaders = func(*route.Target) []*route.Target { return nil }
+	}
 	o.Repeat = cmp.Or(o.Repeat, time.Second)
 	o.KEDAGrace = cmp.Or(o.KEDAGrace, 3*time.Second)
 	o.Linger = cmp.Or(o.Linger, 5*time.Second)
@@ -73,6 +84,18 @@ func (w *Waker) Close() {
 
 // Wake implements route.Waker.
 func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
+	if !w.begin(r, t, func() string { return Describe(v) + ": waking " + t.Workload().String() }) {
+		return
+	}
+	for _, led := range w.options.Led(t) {
+		if to := led.Target(); !led.Retiring() && !to.Paused() {
+			w.begin(led, to, func() string { return "waking " + to.Workload().String() + " together with " + t.Workload().String() })
+		}
+	}
+}
+
+// begin has a workload woken, by a route of it, and reports whether it slept. The message is for the event.
+func (w *Waker) begin(r *route.Route, t *route.Target, message func() string) bool {
 	begun := t.BeginWake()
 	if t.StartLoop() {
 		w.mu.Lock()
@@ -84,13 +107,20 @@ func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 		w.push(t) // the loop of an earlier wake does so only at its next tick
 	}
 	if !begun {
-		return
+		return false
 	}
-	workload := t.Workload()
 	w.options.Log.Info("Waking", "namespace", t.Key.Namespace, "workload", t.Key.Workload, "service", r.Service)
 	w.options.Events.WakeRequested(Wake{
-		Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: workload,
-		SleepID: r.SleepID(), Message: Describe(v) + ": waking " + workload.String(),
+		Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: t.Workload(),
+		SleepID: r.SleepID(), Message: message(),
+	})
+	return true
+}
+
+// wanted says that the wake of t goes on: t or one of its leaders has a request, or had one a moment ago.
+func (w *Waker) wanted(t *route.Target) bool {
+	return slices.ContainsFunc(append(w.options.Leaders(t), t), func(one *route.Target) bool {
+		return one.Idle() < w.options.Linger
 	})
 }
 
@@ -119,7 +149,7 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 		if now := t.Emptied(); now != emptied {
 			began, emptied, direct = time.Now(), now, backoff{}
 		}
-		if t.Held() > 0 || t.Waking() > 0 && t.Idle() < w.options.Linger {
+		if t.Held() > 0 || t.Waking() > 0 && w.wanted(t) {
 			continue
 		}
 		if !t.Ready() {
