@@ -1,0 +1,118 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package scaler
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
+)
+
+// database is a Service that web, which service returns, wakes with it.
+func database(addrs ...string) route.Service {
+	s := service(addrs...)
+	s.Name, s.Routes.Service, s.SleepID = "db", "db", "d1"
+	s.Routes.Workload.Name = "db"
+	s.Routes.Ports = []api.Port{{Name: "http", Port: 5432, Listen: 10001, Protocol: api.ProtocolAuto}}
+	return s
+}
+
+func front(addrs ...string) route.Service {
+	s := service(addrs...)
+	s.Routes.WakeWith = []string{"db"}
+	return s
+}
+
+var databaseKey = route.Key{Namespace: "shop", Workload: "Deployment/db"}
+
+// What a workload in use leads is up as long as that is, and while it wakes.
+func TestLedIsActive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, _ := newTable(nil)
+		peers := newFakePeers()
+		a := &Activity{Peers: peers, Leaders: table.Leaders}
+		table.SetService(front())
+		table.SetService(database())
+		web, db := table.Target(deployment), table.Target(databaseKey)
+		advance(time.Hour)
+		want := func(what string, active, inSight, waiting bool) {
+			t.Helper()
+			if a.Active(db, time.Minute) != active || a.InSight(db) != inSight || a.Waiting(db) != waiting {
+				t.Errorf("%s: active %v, in sight %v, waiting %v", what, a.Active(db, time.Minute), a.InSight(db), a.Waiting(db))
+			}
+			if a.Waiting(web) && web.Pending() == 0 {
+				t.Errorf("%s: what leads it is woken for it", what)
+			}
+		}
+		want("nobody is there", false, false, false)
+		release := web.Begin()
+		want("the first request is held", true, true, true)
+		table.SetService(database("10.0.0.2:5432"))
+		want("it is ready before the other", true, true, false)
+		release()
+		advance(30 * time.Second)
+		if idle, _ := a.Idle(db); idle != 30*time.Second {
+			t.Errorf("idle for %s", idle)
+		}
+		want("the visitor has just left", true, true, false)
+		advance(time.Hour)
+		want("the visitor has left long ago", false, true, false)
+		db.Begin()()
+		advance(time.Second)
+		if a.Active(web, time.Minute) {
+			t.Error("what it is led by is kept up by it")
+		}
+	})
+}
+
+// A request wakes what it leads in the same moment, with an event of its own, and each is scaled where KEDA does not listen.
+func TestWakesTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		workloads, events := &fakeWorkloads{}, &fakeEvents{}
+		var table *route.Table
+		w := NewWaker(WakerOptions{
+			Scaler: workloads, Events: events, Peers: newFakePeers(), Hub: counts.NewHub(), Log: logr.Discard(),
+			Led:     func(t *route.Target) []*route.Route { return table.Led(t) },
+			Leaders: func(t *route.Target) []*route.Target { return table.Leaders(t) },
+		})
+		table, _ = newTable(w)
+		table.SetService(database())
+		s := front()
+		table.SetService(s)
+		var r *route.Route
+		for _, one := range table.Routes() {
+			if one.Service == "web" {
+				r = one
+			}
+		}
+		picked := make(chan error, 1)
+		go func() {
+			e, err := r.Pick(t.Context(), &route.Visit{Method: "GET", Path: "/"})
+			if err == nil {
+				e.Done()
+			}
+			picked <- err
+		}()
+		synctest.Wait()
+		if n := workloads.scales.Load(); n != 2 {
+			t.Errorf("%d workloads were scaled", n)
+		}
+		if len(events.wakes) != 2 || events.wakes[1].Service != "db" ||
+			events.wakes[1].Message != "waking Deployment/db together with Deployment/web" {
+			t.Errorf("events %+v", events.wakes)
+		}
+		s.Endpoints, s.Pods = map[string][]string{"http": {"10.0.0.1:80"}}, 1
+		table.SetService(s)
+		if err := <-picked; err != nil {
+			t.Error(err)
+		}
+		w.Close()
+	})
+}
