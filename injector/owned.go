@@ -46,10 +46,12 @@ func instead(changed []string) string {
 
 // UndoneWarning is for a user who changes such fields of a ScaledObject of ours.
 func UndoneWarning(name string, changed []string) string {
-	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and undoes this change of %s. %s.", name, strings.Join(changed, ", "), instead(changed))
+	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and undoes this change of %s. %s.", name, strings.Join(changed, ", "),
+		instead(changed))
 }
 
 // UndoneNote is the event that reports that it was undone.
 func UndoneNote(name string, changed []string) string {
-	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and has undone a change of %s. %s", name, strings.Join(changed, ", "), instead(changed))
+	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and has undone a change of %s. %s", name, strings.Join(changed, ", "),
+		instead(changed))
 }

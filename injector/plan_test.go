@@ -347,8 +347,8 @@ func TestReports(t *testing.T) {
 			w.reconcile()
 			w.native, w.kept = true, true
 			w.reconcile()
-		}}, []string{"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in. Deployment/web has " +
-			"1 replica. It still sleeps when nobody uses its other Services, and requests to this one do not wake it"}},
+		}}, []string{"Restored: Requests to Service web go to its pods again, without scale-to-zero: it is no longer opted in. Deployment/web " +
+			"has 1 replica. It still sleeps when nobody uses its other Services, and requests to this one do not wake it"}},
 		"admission is away": {[]func(*world){func(w *world) {
 			w.admission = false
 			for range 4 {

@@ -101,8 +101,7 @@ func settings() map[string]setting {
 			return protocolsAllowed, ok
 		},
 		"waiting-page": func(s *Settings, v string) (string, bool) {
-			s.WaitingPage = v
-			return "auto, always or never", slices.Contains([]string{api.PageAuto, api.PageAlways, api.PageNever}, v)
+			return word(&s.WaitingPage, v, api.PageAuto, api.PageAlways, api.PageNever)
 		},
 		"wake-with": func(s *Settings, v string) (string, bool) {
 			s.WakeWith = v
@@ -110,8 +109,7 @@ func settings() map[string]setting {
 			return fmt.Sprintf("at most %d names of Services of this namespace, separated by commas", api.MaxWakeWith), ok
 		},
 		"readiness": func(s *Settings, v string) (string, bool) {
-			s.Readiness = v
-			return "app or kubelet", slices.Contains([]string{readinessApp, readinessKubelet}, v)
+			return word(&s.Readiness, v, readinessApp, readinessKubelet)
 		},
 		"affinity-cookie": func(s *Settings, v string) (string, bool) {
 			s.AffinityCookie = v
@@ -212,6 +210,12 @@ func integer(to *int32, value string, low, high int32) (string, bool) {
 func boolean(to *bool, value string) (string, bool) {
 	*to = value == "true"
 	return `"true" or "false"`, isBool(value)
+}
+
+func word(to *string, value string, allowed ...string) (string, bool) {
+	*to = value
+	last := len(allowed) - 1
+	return strings.Join(allowed[:last], ", ") + " or " + allowed[last], slices.Contains(allowed, value)
 }
 
 func duration(to *time.Duration, value string, low, high time.Duration) (string, bool) {

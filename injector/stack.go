@@ -51,7 +51,8 @@ func (in *injection) warnOfStack(out *Outcome) Question {
 	}
 	note := ""
 	if len(notes) > 0 {
-		note = fmt.Sprintf("Annotation %swake-with names Services that cannot wake with %s: %s", Prefix, in.o.Service.Name, strings.Join(notes, "; "))
+		note = fmt.Sprintf("Annotation %swake-with names Services that cannot wake with %s: %s", Prefix, in.o.Service.Name,
+			strings.Join(notes, "; "))
 		out.after(stackRetry)
 	}
 	out.lasting(corev1.EventTypeWarning, ReasonStack, note, in.o.Service)

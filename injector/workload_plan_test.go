@@ -315,9 +315,11 @@ func TestWorkloadPlans(t *testing.T) {
 		},
 		"an alias whose Ingresses do not lead to it": {[]func(*scaledWorld){func(w *scaledWorld) { w.asks[0] = ofAlias(false) }}, ""},
 
-		"retires":                     {[]func(*scaledWorld){settled, retires}, "update web-deployment 2-2, delete web-deployment, soon"},
-		"retires, asleep":             {[]func(*scaledWorld){settled, sleeps, look, retires}, "update web-deployment 2-2, scale to 2, soon"},
-		"nobody leads to it any more": {[]func(*scaledWorld){settled, sleeps, look, nobody}, "update web-deployment 2-2, scale to 2, Restored, soon"},
+		"retires":         {[]func(*scaledWorld){settled, retires}, "update web-deployment 2-2, delete web-deployment, soon"},
+		"retires, asleep": {[]func(*scaledWorld){settled, sleeps, look, retires}, "update web-deployment 2-2, scale to 2, soon"},
+		"nobody leads to it any more": {
+			[]func(*scaledWorld){settled, sleeps, look, nobody}, "update web-deployment 2-2, scale to 2, Restored, soon",
+		},
 		"KEDA's HPA holds another": {
 			[]func(*scaledWorld){settled, retires, func(w *scaledWorld) { w.hpa = HPAAnswer{true, 1, 2} }},
 			"update web-deployment 2-2, soon",

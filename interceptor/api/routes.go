@@ -186,36 +186,41 @@ func DecodeRoutes(value string) (Routes, error) {
 	case len(r.Ports) == 0:
 		return r, errors.New("decoding routes: no ports")
 	}
+	return r, r.checkOptions()
+}
+
+// checkOptions says what is wrong with the parts that may be left out, and with the ports.
+func (r *Routes) checkOptions() error {
 	for _, p := range r.Ports {
 		if err := p.check(); err != nil {
-			return r, err
+			return err
 		}
 	}
 	if err := r.Readiness.check(); err != nil {
-		return r, err
+		return err
 	}
 	if len(r.WakeWith) > MaxWakeWith || slices.ContainsFunc(r.WakeWith, func(name string) bool { return !IsServiceName(name) }) {
-		return r, fmt.Errorf("decoding routes: wakeWith is %q, want at most %d names of Services", r.WakeWith, MaxWakeWith)
+		return fmt.Errorf("decoding routes: wakeWith is %q, want at most %d names of Services", r.WakeWith, MaxWakeWith)
 	}
 	switch r.WaitingPage {
 	case "", PageAuto, PageAlways, PageNever:
 	default:
-		return r, fmt.Errorf("decoding routes: waiting page is %q, want auto, always or never", r.WaitingPage)
+		return fmt.Errorf("decoding routes: waiting page is %q, want auto, always or never", r.WaitingPage)
 	}
 	if r.AffinityCookie != "" && !IsCookieName(r.AffinityCookie) {
-		return r, fmt.Errorf("decoding routes: affinity cookie is %q, which cannot be the name of a cookie", r.AffinityCookie)
+		return fmt.Errorf("decoding routes: affinity cookie is %q, which cannot be the name of a cookie", r.AffinityCookie)
 	}
 	for _, p := range r.IgnorePaths {
 		if !IsIgnorePath(p) {
-			return r, fmt.Errorf("decoding routes: ignored path %q is none", p)
+			return fmt.Errorf("decoding routes: ignored path %q is none", p)
 		}
 	}
 	for _, a := range r.IgnoreAgents {
 		if !IsIgnoreAgent(a) {
-			return r, fmt.Errorf("decoding routes: ignored agent %q is none", a)
+			return fmt.Errorf("decoding routes: ignored agent %q is none", a)
 		}
 	}
-	return r, nil
+	return nil
 }
 
 func (p Port) check() error {

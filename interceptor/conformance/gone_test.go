@@ -115,7 +115,7 @@ func waitInPage(t *testing.T, listen int32, why string) error {
 
 // Whoever waits for an app is answered as soon as its workload, or its Service, is gone.
 func TestAppGoneWhileHeld(t *testing.T) {
-	for event, why := range map[string]string{"workload": "Deployment/web does not exist any more", "service": "the Service was deleted"} {
+	for event, why := range map[string]string{"workload": "Deployment/web does not exist any more", "service": "the Service does not exist any more"} {
 		for name, w := range waiters() {
 			t.Run(event+", "+name, func(t *testing.T) {
 				t.Parallel()

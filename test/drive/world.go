@@ -113,7 +113,8 @@ func (w *world) deployment(name string, i int) *appsv1.Deployment {
 	}
 	if i%3 != 2 {
 		c.ReadinessProbe = &corev1.Probe{
-			PeriodSeconds: int32(1 + i%3), ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
+			PeriodSeconds: int32(1 + i%3),
+			ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
 		}
 	}
 	if i%3 == 1 {

@@ -92,7 +92,7 @@ func runMatrix(ctx context.Context, client kubernetes.Interface, image string, n
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, append(content, '\n'), 0o644) //nolint:gosec // everybody may read it
+	return os.WriteFile(file, append(content, '\n'), 0o644)
 }
 
 // deploy makes an app of the kind and its Service.
@@ -122,7 +122,10 @@ func (k kind) deploy(ctx context.Context, client kubernetes.Interface, namespace
 						Name: "app", Image: image, Ports: []corev1.ContainerPort{{ContainerPort: 8080}},
 						Env: []corev1.EnvVar{{Name: "START_DELAY", Value: k.listens.String()}, {Name: "READY_DELAY", Value: "0s"}},
 						ReadinessProbe: &corev1.Probe{
-							PeriodSeconds: k.period, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
+							PeriodSeconds: k.period,
+							ProbeHandler: corev1.ProbeHandler{
+								HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)},
+							},
 						},
 					}},
 				},
