@@ -50,7 +50,7 @@ var version = ""
 // leaseName is the name of the Lease that the controllers use for leader election.
 const leaseName = "scale-to-zero-controller"
 
-// Defaults that two commands share. They are the names that the chart gives to a release called scale-to-zero.
+// Defaults that two commands share: the names in the chart for a release called scale-to-zero.
 const (
 	defaultDeployment         = "scale-to-zero-controller"
 	defaultCertSecret         = "scale-to-zero-webhook-cert"
@@ -90,7 +90,7 @@ Every flag can also be set in the environment: --log-level is SCALE_TO_ZERO_LOG_
 	return root
 }
 
-// fromEnvironment sets every flag that is not on the command line from the environment, if it is there.
+// fromEnvironment sets every flag that is not on the command line from its environment variable, if that exists.
 func fromEnvironment(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -262,7 +262,7 @@ func (f *controllerFlags) manager(config *rest.Config, scheme *runtime.Scheme, c
 	if err != nil {
 		return nil, err
 	}
-	// Injecting an app takes a handful of writes; at the default of 20 a second a labelled namespace would have to wait.
+	// Injecting an app takes several writes. With the default of 20 a second, an opted-in namespace would have to wait.
 	config.QPS, config.Burst = 100, 200
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Cache: cacheOptions,
@@ -403,5 +403,5 @@ func (f *restoreFlags) run(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return certs.Remove(ctx, c, f.namespace, f.certificates) // only now: the controllers were using it
+	return certs.Remove(ctx, c, f.namespace, f.certificates) // not earlier: the controllers were using it
 }

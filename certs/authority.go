@@ -22,8 +22,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The Secret's keys. The first certificate in keyBundle is the authority whose key is in keyAuthorityKey; its predecessors
-// follow until they expire.
+// The Secret's keys. The first certificate in keyBundle is the authority whose key is in keyAuthorityKey. Earlier authorities follow
+// until they expire.
 const (
 	keyLeaf         = corev1.TLSCertKey
 	keyLeafKey      = corev1.TLSPrivateKeyKey
@@ -34,13 +34,13 @@ const (
 const (
 	leafLife      = 90 * 24 * time.Hour
 	authorityLife = 5 * 365 * 24 * time.Hour
-	// authorityOverlap is how long before it expires an authority gets a successor. It exceeds leafLife, so that the last
-	// leaf of the old authority is renewed at its normal time.
+	// authorityOverlap is how long before its expiry an authority gets a successor. It exceeds leafLife, so that the last leaf of the
+	// old authority is renewed at its normal time.
 	authorityOverlap = 365 * 24 * time.Hour
-	// publishedFor is how long a new authority is published before it signs what is served, so that every API server has
-	// it by then.
+	// publishedFor is how long a new authority is published before it signs the served certificate, so that every API server knows it by
+	// then.
 	publishedFor = time.Hour
-	// maxPredecessors bounds the bundle if the Secret is lost again and again.
+	// maxPredecessors bounds the bundle, in case the Secret is lost again and again.
 	maxPredecessors = 2
 	// skew is how far clocks may differ, for example between this machine and an API server.
 	skew = 5 * time.Minute
@@ -50,15 +50,15 @@ const (
 	keyType         = "PRIVATE KEY"
 )
 
-// identity is a parsed and verified Secret: everything in it fits together, though it may be due for renewal or expired.
+// identity is a parsed and verified Secret. Everything in it fits together, but it may be expired or due for renewal.
 type identity struct {
-	authorities  []*x509.Certificate // the signing one first, then its predecessors; never empty
+	authorities  []*x509.Certificate // the signing one first, then earlier ones; never empty
 	authorityKey crypto.Signer       // of authorities[0]
-	leaf         *tls.Certificate    // nil if the Secret's leaf cannot be used
+	leaf         *tls.Certificate    // nil if the Secret's leaf is not usable
 	leafProblem  string              // why leaf is nil
 }
 
-// parseIdentity reads a Secret's data. The error says why it cannot be used as an authority.
+// parseIdentity reads a Secret's data. The error says why the data is not usable as an authority.
 func parseIdentity(data map[string][]byte, dnsNames []string, now time.Time) (*identity, error) {
 	authorities, err := parseAuthorities(data[keyBundle])
 	if err != nil {
@@ -120,7 +120,7 @@ func parseKey(data []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// parseLeaf returns the serving certificate if a client that trusts authorities accepts it for every DNS name now.
+// parseLeaf returns the serving certificate, if a client that trusts authorities accepts it now for every DNS name.
 func parseLeaf(data map[string][]byte, authorities []*x509.Certificate, dnsNames []string, now time.Time) (*tls.Certificate, error) {
 	pair, err := tls.X509KeyPair(data[keyLeaf], data[keyLeafKey])
 	if err != nil {
@@ -142,8 +142,8 @@ func parseLeaf(data map[string][]byte, authorities []*x509.Certificate, dnsNames
 	return &pair, nil
 }
 
-// newIdentity creates an authority and a leaf. Our authorities in trusted, the current caBundle, stay in the bundle, since
-// another replica may still serve a leaf of theirs for a while.
+// newIdentity creates an authority and a leaf. It keeps our authorities from trusted, the present caBundle, in the bundle: another
+// replica may still serve one of their leaves for a while.
 func newIdentity(trusted []byte, dnsNames []string, now time.Time) (*identity, error) {
 	predecessors, err := parseAuthorities(trusted)
 	if err != nil {
@@ -157,8 +157,8 @@ func newIdentity(trusted []byte, dnsNames []string, now time.Time) (*identity, e
 	return id.withNewLeaf(dnsNames, now)
 }
 
-// next returns what has to replace id, and why, or nil if nothing is due. Published says whether the API server has all of
-// id's authorities.
+// next returns the replacement for id, and the reason; nil if nothing is due. published is set if the API server has all authorities
+// of id.
 func (id *identity) next(dnsNames []string, published bool, now time.Time) (*identity, string, error) {
 	current := id.authorities[0]
 	switch {
@@ -166,7 +166,7 @@ func (id *identity) next(dnsNames []string, published bool, now time.Time) (*ide
 		next, err := id.withNewLeaf(dnsNames, now)
 		return next, id.leafProblem, err
 	case id.leaf.Leaf.CheckSignatureFrom(current) != nil:
-		// The key of the authority that signed it is gone. It is served until its successor can be served.
+		// The key of the authority that signed the leaf is gone. Serve the leaf until its successor can be served.
 		if !published || now.Before(current.NotBefore.Add(skew+publishedFor)) {
 			return nil, "", nil
 		}
@@ -183,7 +183,7 @@ func (id *identity) next(dnsNames []string, published bool, now time.Time) (*ide
 	}
 }
 
-// due is when next will return something, provided that nothing is due now and everything is published.
+// due returns when next will return a replacement, if nothing is due now and everything is published.
 func (id *identity) due() time.Time {
 	current := id.authorities[0]
 	if id.leaf.Leaf.CheckSignatureFrom(current) != nil {
@@ -196,7 +196,7 @@ func (id *identity) due() time.Time {
 	return leaf
 }
 
-// renewal is when two thirds of cert's lifetime are over.
+// renewal returns when two thirds of cert's lifetime are over.
 func renewal(cert *x509.Certificate) time.Time {
 	return cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / 3)
 }
@@ -212,7 +212,7 @@ func (id *identity) withNewAuthority(now time.Time) (*identity, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		// The number distinguishes an authority from its predecessor: verifiers look authorities up by name.
+		// The number distinguishes an authority from the earlier ones: verifiers look authorities up by name.
 		Subject:               pkix.Name{CommonName: commonName, SerialNumber: serial.Text(16)},
 		NotBefore:             now.Add(-skew),
 		NotAfter:              now.Add(authorityLife),
@@ -290,7 +290,7 @@ func serialNumber() (*big.Int, error) {
 	return n.Add(n, big.NewInt(1)), nil
 }
 
-// bundle is the value of caBundle.
+// bundle returns the value of caBundle.
 func (id *identity) bundle() []byte {
 	var b bytes.Buffer
 	for _, a := range id.authorities {
@@ -299,7 +299,7 @@ func (id *identity) bundle() []byte {
 	return b.Bytes()
 }
 
-// data is what parseIdentity reads.
+// data returns the Secret's data, in the format of parseIdentity.
 func (id *identity) data() (map[string][]byte, error) {
 	authorityKey, err := encodeKey(id.authorityKey)
 	if err != nil {

@@ -40,7 +40,7 @@ func FuzzParseIdentity(f *testing.F) {
 	})
 }
 
-// However close its authority is to its end, a leaf ends no later, and what is due comes to an end.
+// A leaf never outlives its authority, however soon that expires, and next eventually finds nothing due.
 func TestLeafNeverOutlivesItsAuthority(t *testing.T) {
 	names, begin := []string{testHost}, time.Now()
 	for _, left := range []time.Duration{

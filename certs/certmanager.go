@@ -17,25 +17,24 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// certManager is the source of ModeCertManager. It reads the Secret, and writes nothing but events.
+// certManager is the source of ModeCertManager. It only reads the Secret; it writes only events.
 type certManager struct {
 	*Options
 
-	// All are empty while the Secret has a certificate that can be served.
-	since           time.Time // when it had none for the first time
-	logged, emitted string    // why it has none, as the last log line and the last event say
+	// These are empty while the Secret has a usable certificate.
+	since           time.Time // when it first had none
+	logged, emitted string    // the reason in the last log line and in the last event
 }
 
 const (
-	// statusInterval is how often cert-manager's progress is read while the Secret has no certificate that can be served. The
-	// watch reports only changes of the Secret.
+	// statusInterval is how often cert-manager's progress is read while the Secret has no usable certificate. The watch reports only
+	// changes of the Secret.
 	statusInterval = 10 * time.Second
-	// eventAfter is how long that has to last before it becomes an event: during an installation it is normal.
+	// eventAfter is how long the certificate may be missing before an event says so. During an installation that is normal.
 	eventAfter = 30 * time.Second
 )
 
-// sync serves what the Secret contains. If that cannot be served, a log line and later an event say why, once for each
-// reason.
+// sync serves the certificate in the Secret. If that is not usable, a log line and later an event say why, once for each reason.
 func (c *certManager) sync(ctx context.Context, served *tls.Certificate) (*tls.Certificate, time.Time, error) {
 	secret, err := c.Client.CoreV1().Secrets(c.Namespace).Get(ctx, c.SecretName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -56,8 +55,8 @@ func (c *certManager) sync(ctx context.Context, served *tls.Certificate) (*tls.C
 	return leaf, leaf.Leaf.NotAfter, nil
 }
 
-// await reports why the Secret has no certificate that can be served, and has sync called again soon. The problem is nil if
-// there is no Secret.
+// await reports why the Secret has no usable certificate, and makes the caller call sync again soon. problem is nil if there is no
+// Secret.
 func (c *certManager) await(ctx context.Context, served *tls.Certificate, problem error) (*tls.Certificate, time.Time, error) {
 	now := time.Now()
 	if c.since.IsZero() {
@@ -84,7 +83,7 @@ func (c *certManager) await(ctx context.Context, served *tls.Certificate, proble
 	return nil, now.Add(statusInterval), nil
 }
 
-// describe says what is served in the meantime.
+// describe says what is served meanwhile.
 func describe(served *tls.Certificate) string {
 	if served == nil {
 		return "nothing"
@@ -96,8 +95,8 @@ func (c *certManager) informers() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{secretInformer(c.Options)}
 }
 
-// parseIssued returns the certificate in one of cert-manager's Secrets, if an API server whose caBundle is the Secret's CA
-// accepts it for host now. The error names the key that is wrong.
+// parseIssued returns the certificate in a Secret of cert-manager, if an API server whose caBundle is the Secret's CA accepts it now
+// for host. The error names the key with the problem.
 func parseIssued(data map[string][]byte, host string, now time.Time) (*tls.Certificate, error) {
 	for _, key := range []string{keyLeaf, keyLeafKey, keyBundle} {
 		if len(bytes.TrimSpace(data[key])) == 0 {
@@ -123,7 +122,7 @@ func parseIssued(data map[string][]byte, host string, now time.Time) (*tls.Certi
 		return nil, fmt.Errorf("%s expired at %s", keyLeaf, end.Format(time.RFC3339))
 	}
 	if begin := pair.Leaf.NotBefore; now.Before(begin) && !now.Add(skew).Before(begin) {
-		now = begin // it was issued a moment ago, by a clock that is ahead of ours
+		now = begin // the certificate was issued a moment ago, by a clock that is ahead of ours
 	}
 	_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, DNSName: host, CurrentTime: now})
 	if err != nil {

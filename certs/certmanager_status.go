@@ -21,8 +21,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// status says how far cert-manager has come with the certificate, by the conditions of the Certificate and its issuer. The
-// chart gives the Certificate the name of its Secret.
+// status describes cert-manager's progress with the certificate, from the conditions of the Certificate and its issuer. In the chart,
+// the Certificate has the name of its Secret.
 func (c *certManager) status(ctx context.Context) string {
 	var certificate certmanagerv1.Certificate
 	if err := c.Reader.Get(ctx, client.ObjectKey{Namespace: c.Namespace, Name: c.SecretName}, &certificate); err != nil {
@@ -31,7 +31,7 @@ func (c *certManager) status(ctx context.Context) string {
 	return certificateStatus(&certificate) + ". " + c.issuerStatus(ctx, &certificate)
 }
 
-// issuerStatus is the part of status about the issuer of certificate.
+// issuerStatus returns the part of status that is about the certificate's issuer.
 func (c *certManager) issuerStatus(ctx context.Context, certificate *certmanagerv1.Certificate) string {
 	ref := certificate.Spec.IssuerRef
 	kind := cmp.Or(ref.Kind, certmanagerv1.IssuerKind)
@@ -52,7 +52,7 @@ func (c *certManager) issuerStatus(ctx context.Context, certificate *certmanager
 	return issuerStatus(kind+" "+name, issuer)
 }
 
-// unread says why the status of an object is not known.
+// unread says why the status of an object is unknown.
 func unread(kind, name string, err error) string {
 	switch {
 	case apierrors.IsNotFound(err):
@@ -64,7 +64,7 @@ func unread(kind, name string, err error) string {
 	}
 }
 
-// certificateStatus says what the conditions of certificate say.
+// certificateStatus describes the conditions of certificate.
 func certificateStatus(certificate *certmanagerv1.Certificate) string {
 	var said []string
 	for _, c := range certificate.Status.Conditions {
@@ -73,7 +73,7 @@ func certificateStatus(certificate *certmanagerv1.Certificate) string {
 	return conditions(fmt.Sprintf("Certificate %s/%s", certificate.Namespace, certificate.Name), said)
 }
 
-// issuerStatus says what the conditions of issuer say.
+// issuerStatus describes the conditions of issuer.
 func issuerStatus(name string, issuer certmanagerv1.GenericIssuer) string {
 	var said []string
 	for _, c := range issuer.GetStatus().Conditions {
@@ -93,11 +93,11 @@ func conditions(name string, said []string) string {
 	return name + ": " + strings.Join(said, "; ")
 }
 
-// eventReason is the reason of the event about a certificate that does not arrive.
+// eventReason is the reason of the event about a missing certificate.
 const eventReason = "CertificateNotIssued"
 
-// emit writes an event on the controllers' Deployment. All replicas give it the same name, so that there is one. An event
-// that cannot be written is only logged.
+// emit writes an event on the controllers' Deployment. All replicas give the event the same name, so that there is only one. If the
+// event cannot be written, that is only logged.
 func (c *certManager) emit(ctx context.Context, why string) {
 	if c.Deployment == "" {
 		return
@@ -107,7 +107,7 @@ func (c *certManager) emit(ctx context.Context, why string) {
 		c.Log.Error(err, "Finding the Deployment for an event failed", "deployment", c.Namespace+"/"+c.Deployment)
 		return
 	}
-	const maxMessage = 1024 // what the API server allows
+	const maxMessage = 1024 // the API server's limit
 	message := "The webhook's certificate in Secret " + c.SecretName + " cannot be served: " + why
 	if len(message) > maxMessage {
 		message = strings.ToValidUTF8(message[:maxMessage-len("...")], "") + "..."

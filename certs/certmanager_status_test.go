@@ -38,7 +38,7 @@ func certManagerWith(t *testing.T, objects ...client.Object) client.Client {
 	return fake.NewClientBuilder().WithScheme(newScheme(t)).WithObjects(objects...).Build()
 }
 
-// certificate is the webhook's, with the issuer and the conditions given.
+// certificate returns the webhook's Certificate with this issuer and these conditions.
 func certificate(ref cmmeta.IssuerReference, conditions ...certmanagerv1.CertificateCondition) *certmanagerv1.Certificate {
 	return &certmanagerv1.Certificate{
 		ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: testSecret},
@@ -114,8 +114,8 @@ func TestStatusOfCertManager(t *testing.T) {
 	}
 }
 
-// A certificate that does not arrive is logged at once, becomes one event for all replicas once it has lasted, and is
-// reported again when cert-manager says something new.
+// A missing certificate is logged at once, becomes one event for all replicas after a while, and is reported again when cert-manager
+// says something new.
 func TestReportsWhatCertManagerWaitsFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "controller", UID: "u"}}
@@ -166,7 +166,7 @@ func TestReportsWhatCertManagerWaitsFor(t *testing.T) {
 	})
 }
 
-// An event that cannot be written does not keep the certificate from being served.
+// The certificate is served even if an event cannot be written.
 func TestEventThatCannotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)

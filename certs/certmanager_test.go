@@ -27,7 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// issuer makes what an issuer of cert-manager's would. Its methods panic, so that a fuzz test can use it.
+// issuer issues certificates like an issuer of cert-manager. Its methods panic, so that a fuzz test can use it.
 type issuer struct {
 	key    *ecdsa.PrivateKey
 	cert   *x509.Certificate
@@ -40,7 +40,7 @@ func newIssuer(parent *issuer) *issuer {
 	return i
 }
 
-// renew gives the issuer another certificate for the same key.
+// renew gives the issuer a new certificate for the same key.
 func (i *issuer) renew() {
 	template := &x509.Certificate{
 		SerialNumber: must(serialNumber()), Subject: pkix.Name{CommonName: "a CA"},
@@ -55,7 +55,7 @@ func (i *issuer) renew() {
 	i.cert = must(sign(template, i.parent.cert, i.key.Public(), i.parent.key))
 }
 
-// issue makes a Secret's data: a leaf with its chain, its key and the root.
+// issue returns a Secret's data: a leaf with its chain, its key and the root.
 func (i *issuer) issue(host string, life time.Duration) map[string][]byte {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	leaf := must(sign(&x509.Certificate{
@@ -80,7 +80,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// log collects what is logged.
+// log collects log lines.
 type log struct {
 	mu    sync.Mutex // protects lines
 	lines []string
@@ -92,7 +92,7 @@ func (l *log) add(_, args string) {
 	l.lines = append(l.lines, args)
 }
 
-// take returns the lines since the last time.
+// take returns the lines since the last call.
 func (l *log) take() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,7 +101,7 @@ func (l *log) take() []string {
 	return lines
 }
 
-// reader returns a Manager in a cluster where cert-manager has objects.
+// reader returns a Manager in a cluster that has these objects of cert-manager.
 func (c *cluster) reader(objects ...client.Object) (*Manager, *log) {
 	c.t.Helper()
 	l := &log{}
@@ -149,8 +149,8 @@ func TestParseMode(t *testing.T) {
 	}
 }
 
-// Before the Secret exists, the pod is up and not ready, and has said why. It writes nothing, and of core Kubernetes it reads
-// nothing but the Secret: its role allows no more.
+// Before the Secret exists, the pod is up but not ready, and has logged why. It writes nothing, and of core Kubernetes it reads only
+// the Secret: its role allows no more.
 func TestWaitsForCertManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, webhooks("x"))
@@ -193,7 +193,7 @@ func TestFollowsRenewals(t *testing.T) {
 		c.issued(ca.issue(testHost, leafLife))
 		m, log := c.reader()
 		other, _ := c.reader()
-		m.Resync, other.Resync = 48*time.Hour, 48*time.Hour // it takes months
+		m.Resync, other.Resync = 48*time.Hour, 48*time.Hour // the test takes months
 		ensure(t, m, other)
 		start(t, m)
 		start(t, other)
@@ -219,8 +219,8 @@ func TestFollowsRenewals(t *testing.T) {
 	})
 }
 
-// The API server and a replica never hear of a renewal at the same moment. With the key of the CA kept over its renewals,
-// as the chart has it, each side may be the first; with a new key, neither may.
+// The API server and a replica never learn of a renewal at the same moment. If the CA keeps its key, as in the chart, either may be
+// first. If the key is new, neither may be.
 func TestRenewalOfTheCA(t *testing.T) {
 	leaf := func(data map[string][]byte) *x509.Certificate {
 		return must(parseIssued(data, testHost, time.Now())).Leaf
@@ -322,7 +322,7 @@ func badCertificate() []byte {
 }
 
 func TestParseIssuedAcceptsWhatAnAPIServerDoes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // the clock stands still
+	synctest.Test(t, func(t *testing.T) { // so that the clock stands still
 		now, root := time.Now(), newIssuer(nil)
 		for name, tc := range map[string]struct {
 			data map[string][]byte

@@ -22,17 +22,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Mode is who issues the certificate.
+// Mode says who issues the certificate.
 type Mode string
 
 const (
-	// ModeSelf makes the replicas keep their own CA, and write it to the webhook configuration.
+	// ModeSelf makes the replicas maintain their own CA, and write it to the webhook configuration.
 	ModeSelf Mode = "self"
-	// ModeCertManager makes the replicas serve what cert-manager writes to the Secret; its cainjector writes the CA.
+	// ModeCertManager makes the replicas serve what cert-manager writes to the Secret. cert-manager's cainjector writes the CA to the
+	// webhook configuration.
 	ModeCertManager Mode = "cert-manager"
 )
 
-// ParseMode returns the mode of that name.
+// ParseMode returns the mode with that name.
 func ParseMode(s string) (Mode, error) {
 	switch m := Mode(s); m {
 	case ModeSelf, ModeCertManager:
@@ -44,28 +45,27 @@ func ParseMode(s string) (Mode, error) {
 
 // Options configure a Manager.
 type Options struct {
-	// Mode is who issues the certificate. Defaults to ModeSelf.
+	// Mode says who issues the certificate. Defaults to ModeSelf.
 	Mode Mode
 	// Namespace is where the Secret and the Service are. Required.
 	Namespace string
 	// SecretName is the Secret that all replicas share. In ModeSelf it is created if it does not exist. Required.
 	SecretName string
-	// Service is the webhook's Service; the certificate is valid for its name. Required.
+	// Service is the webhook's Service. The certificate is valid for its name. Required.
 	Service string
-	// WebhookConfiguration is the MutatingWebhookConfiguration whose webhooks get the CA. It may be created later. Required
-	// in ModeSelf, unused otherwise.
+	// WebhookConfiguration is the MutatingWebhookConfiguration whose webhooks get the CA. It may be created later. Required in ModeSelf,
+	// otherwise unused.
 	WebhookConfiguration string
-	// Deployment is the controllers' Deployment, for an event about a certificate that does not arrive. Used in
-	// ModeCertManager; if empty there is no event.
+	// Deployment is the controllers' Deployment. Events about a missing certificate are emitted on it. Used in ModeCertManager; if it is
+	// empty, there are no events.
 	Deployment string
-	// Client reads them, and in ModeSelf writes them. Required.
+	// Client reads these objects, and in ModeSelf writes them. Required.
 	Client kubernetes.Interface
-	// Reader reads cert-manager's Certificates and issuers, to say why a certificate does not arrive. Required in
-	// ModeCertManager.
+	// Reader reads cert-manager's Certificates and issuers, to say why a certificate is missing. Required in ModeCertManager.
 	Reader client.Reader
-	// Log gets changes and failures. Defaults to one that discards everything.
+	// Log gets changes and failures. Defaults to a logger that discards everything.
 	Log logr.Logger
-	// Resync is how often everything is checked although no change was seen. Defaults to 10 minutes.
+	// Resync is how often everything is checked even without a change. Defaults to 10 minutes.
 	Resync time.Duration
 	// Attempts is how often Ensure tries. Defaults to 10, which takes about half a minute.
 	Attempts int
@@ -86,15 +86,15 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// host is the name that the API server calls the webhook by.
+// host returns the name by which the API server calls the webhook.
 func (o *Options) host() string { return o.Service + "." + o.Namespace + ".svc" }
 
-// A source is where the certificate comes from: the part that differs between the modes.
+// source is where the certificate comes from: the part that differs between the modes.
 type source interface {
-	// sync does everything that is due. It returns the certificate to serve from now on, or nil to keep served, which is
-	// nil at first, and when to call it again. It is never called concurrently.
+	// sync does everything that is due. It returns the certificate to serve from now on, or nil to keep served, and when to call sync
+	// again. served is nil at first. sync is never called concurrently.
 	sync(ctx context.Context, served *tls.Certificate) (leaf *tls.Certificate, due time.Time, err error)
-	// informers report when to call sync before that.
+	// informers report when to call sync earlier than that.
 	informers() []cache.SharedIndexInformer
 }
 
@@ -103,10 +103,10 @@ type Manager struct {
 	Options
 
 	source source
-	leaf   atomic.Pointer[tls.Certificate] // what GetCertificate returns; written by sync alone
+	leaf   atomic.Pointer[tls.Certificate] // what GetCertificate returns; only sync writes it
 }
 
-// The pause between two attempts doubles from the shorter to the longer one.
+// The pause between two attempts doubles, from shortestPause to longestPause.
 const (
 	shortestPause = 250 * time.Millisecond
 	longestPause  = 5 * time.Second
@@ -142,8 +142,8 @@ func New(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// Ensure blocks until there is a certificate to serve. With cert-manager it returns at once, and Start waits for the
-// certificate. It tries a bounded number of times.
+// Ensure blocks until there is a certificate to serve. It tries a bounded number of times. With cert-manager it returns at once, and
+// Start waits for the certificate.
 func (m *Manager) Ensure(ctx context.Context) error {
 	pause := shortestPause
 	for attempt := 1; ; attempt++ {
@@ -166,7 +166,7 @@ func (m *Manager) Ensure(ctx context.Context) error {
 	}
 }
 
-// Start implements manager.Runnable. Until ctx is done, it renews what is due and serves what others have renewed.
+// Start implements manager.Runnable. Until ctx is done, it renews what is due, and serves what others have renewed.
 func (m *Manager) Start(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	stop, err := m.watch(ctx, changed)
@@ -194,7 +194,7 @@ func (m *Manager) Start(ctx context.Context) error {
 // NeedLeaderElection implements manager.LeaderElectionRunnable: every replica serves.
 func (m *Manager) NeedLeaderElection() bool { return false }
 
-// GetCertificate is for a tls.Config.
+// GetCertificate implements tls.Config.GetCertificate.
 func (m *Manager) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	leaf := m.leaf.Load()
 	if leaf == nil {
@@ -203,7 +203,7 @@ func (m *Manager) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	return leaf, nil
 }
 
-// ReadyCheck is a healthz.Checker.
+// ReadyCheck is a healthz.Checker. It fails while there is no valid certificate.
 func (m *Manager) ReadyCheck(*http.Request) error {
 	leaf := m.leaf.Load()
 	if leaf == nil {
@@ -229,21 +229,21 @@ func secretInformer(o *Options) cache.SharedIndexInformer {
 	return coreinformers.NewFilteredSecretInformer(o.Client, o.Namespace, 0, nil, only(o.SecretName))
 }
 
-// only restricts a list and a watch to one object; our roles allow no more.
+// only restricts a list and a watch to one object. Our roles allow no more.
 func only(name string) func(*metav1.ListOptions) {
 	return func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	}
 }
 
-// watch sends to changed whenever something changes that concerns the source. Its stop function ends the watches, and
-// returns when they have ended.
+// watch sends to changed whenever something changes that concerns the source. Its stop function ends the watches and waits for their
+// end.
 func (m *Manager) watch(ctx context.Context, changed chan<- struct{}) (stop func(), err error) {
 	informers := m.source.informers()
 	notify := func() {
 		select {
 		case changed <- struct{}{}:
-		default: // one is pending already
+		default: // a notification is already pending
 		}
 	}
 	for _, informer := range informers {
@@ -264,7 +264,7 @@ func (m *Manager) watch(ctx context.Context, changed chan<- struct{}) (stop func
 	return func() { cancel(); running.Wait() }, nil
 }
 
-// wait returns true after d or when something is received, and false when ctx is done.
+// wait returns true after d or when changed has an element, and false when ctx is done.
 func wait(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -35,7 +35,7 @@ const (
 	testHost      = "webhook.scale-to-zero.svc"
 )
 
-// cluster is a fake API server that refuses to update a Secret from an old version, as a real one does.
+// cluster is a fake API server. Like a real one, it refuses to update a Secret from an old version.
 type cluster struct {
 	*fake.Clientset
 	t *testing.T
@@ -108,7 +108,7 @@ func start(t *testing.T, m *Manager) {
 	synctest.Wait()
 }
 
-// advance moves the clock of the bubble, and returns when everybody has done what was due.
+// advance advances the bubble's clock, and returns when everything that was due is done.
 func advance(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // in a bubble it takes no time
 	synctest.Wait()
@@ -141,7 +141,7 @@ func (c *cluster) update(change func(*corev1.Secret)) {
 	}
 }
 
-// bundle is what the API server verifies the webhooks with. It fails the test if that differs between webhooks.
+// bundle returns the CA with which the API server verifies the webhooks. It fails the test if the webhooks have different ones.
 func (c *cluster) bundle() []byte {
 	c.t.Helper()
 	config, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(c.t.Context(), testConfig, metav1.GetOptions{})
@@ -218,7 +218,7 @@ func TestFirstCertificate(t *testing.T) {
 		if got := time.Until(serves(t, m).NotAfter); got > leafLife {
 			t.Errorf("the certificate lives %s", got)
 		}
-		// What is served comes from the Secret, so another replica serves the same.
+		// The served certificate comes from the Secret, so another replica serves the same.
 		other := c.manager()
 		ensure(t, other)
 		if !serves(t, other).Equal(serves(t, m)) {
@@ -293,15 +293,15 @@ func (c *cluster) count(verb, resource string) int {
 	return n
 }
 
-// What an API server sees in six years: each certificate that any replica serves verifies with the caBundle that is
-// published, and with the one that was a while ago, in case the API server has not heard yet.
+// This is what an API server sees in six years. Each certificate that any replica serves verifies with the published caBundle, and
+// with the one of a while ago, in case the API server lags behind.
 func TestEveryCertificateVerifies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, webhooks(""))
 		managers := []*Manager{c.manager(), c.manager()}
 		ensure(t, managers...)
 		for _, m := range managers {
-			m.Log = m.Log.V(1) // there is a lot of it
+			m.Log = m.Log.V(1) // there are many lines
 			start(t, m)
 		}
 		const fine, coarse = 20 * time.Minute, 48 * time.Hour
@@ -403,7 +403,7 @@ func TestBadSecretIsRegenerated(t *testing.T) {
 	}
 }
 
-// The other replica goes on serving a leaf of the authority whose key is lost until it hears of the new one.
+// The other replica serves a leaf of the authority whose key is lost until it learns of the new one.
 func TestLostSecretKeepsItsAuthorityTrusted(t *testing.T) {
 	c := newCluster(t, webhooks(""))
 	m, slow := c.manager(), c.manager()
@@ -466,7 +466,7 @@ func TestBundleIsRepaired(t *testing.T) {
 	})
 }
 
-// Nothing is served that the API server does not trust yet, while there is something else to serve.
+// A certificate that the API server does not trust yet is not served as long as there is another one.
 func TestServesTheOldUntilTheNewIsPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, webhooks(""))

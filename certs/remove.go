@@ -14,9 +14,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Remove deletes the cert-manager Certificates of these names and the Secrets of the same names, as far as they exist;
-// cert-manager does not delete a Secret with its Certificate. All Certificates are deleted before the first Secret, or
-// cert-manager would create the Secrets again.
+// Remove deletes the cert-manager Certificates with these names, and the Secrets with the same names, if they exist. cert-manager
+// does not delete a Secret with its Certificate. Remove deletes all Certificates before the first Secret; otherwise cert-manager
+// would create the Secrets again.
 func Remove(ctx context.Context, c client.Client, namespace string, names []string) error {
 	for _, name := range names {
 		certificate := &certmanagerv1.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}

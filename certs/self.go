@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// selfManaged is the source of ModeSelf. Replicas need no leader: each does what is due, and the Secret's resource version
+// selfManaged is the source of ModeSelf. The replicas need no leader: each does what is due, and the Secret's resource version
 // decides which write wins.
 type selfManaged struct {
 	*Options
@@ -32,7 +32,7 @@ func newSelfManaged(o *Options) *selfManaged {
 	return &selfManaged{Options: o, dnsNames: []string{o.host(), o.host() + ".cluster.local"}}
 }
 
-// sync writes what is due, and publishes the CA before it serves anything that the CA has signed.
+// sync writes what is due. It publishes the CA before it serves a certificate that the CA has signed.
 func (s *selfManaged) sync(ctx context.Context, served *tls.Certificate) (*tls.Certificate, time.Time, error) {
 	config, err := s.webhookConfiguration(ctx)
 	if err != nil {
@@ -49,7 +49,7 @@ func (s *selfManaged) sync(ctx context.Context, served *tls.Certificate) (*tls.C
 	return id.leaf, id.due(), err // serving nothing would be no better
 }
 
-// informers watch the Secret, and the webhook configuration, whose caBundle others may overwrite.
+// informers watch the Secret and the webhook configuration, whose caBundle others may overwrite.
 func (s *selfManaged) informers() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{
 		secretInformer(s.Options),
@@ -57,7 +57,7 @@ func (s *selfManaged) informers() []cache.SharedIndexInformer {
 	}
 }
 
-// converge returns what the Secret contains once everything that is due was written, by this replica or another.
+// converge returns the content of the Secret after everything that is due has been written, by this replica or another.
 func (s *selfManaged) converge(ctx context.Context, config *admissionv1.MutatingWebhookConfiguration) (*identity, error) {
 	// Up to three changes can be due: everything, then an authority, then a leaf. The other rounds are for lost races.
 	const rounds = 8
@@ -90,7 +90,7 @@ func (s *selfManaged) converge(ctx context.Context, config *admissionv1.Mutating
 	return nil, fmt.Errorf("writing secret %s/%s: it changed each of %d times", s.Namespace, s.SecretName, rounds)
 }
 
-// plan returns what secret contains, and what it should contain instead, if anything, and why.
+// plan returns what secret contains. If that has to be replaced, it also returns the new content and the reason.
 func (s *selfManaged) plan(
 	secret *corev1.Secret, config *admissionv1.MutatingWebhookConfiguration, now time.Time,
 ) (current, next *identity, reason string, err error) {
@@ -135,7 +135,7 @@ func (s *selfManaged) write(ctx context.Context, secret *corev1.Secret, id *iden
 	return err
 }
 
-// owners makes the Service own the Secret, so that uninstalling the chart, which does not know the Secret, deletes it too.
+// owners makes the Service own the Secret, so that the Secret is deleted when the chart is uninstalled: the chart does not know it.
 func (s *selfManaged) owners(ctx context.Context) ([]metav1.OwnerReference, error) {
 	service, err := s.Client.CoreV1().Services(s.Namespace).Get(ctx, s.Service, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -147,12 +147,12 @@ func (s *selfManaged) owners(ctx context.Context) ([]metav1.OwnerReference, erro
 	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: service.Name, UID: service.UID}}, nil
 }
 
-// webhookConfiguration returns nil if it does not exist.
+// webhookConfiguration returns the webhook configuration, or nil if it does not exist.
 func (s *selfManaged) webhookConfiguration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, error) {
 	config, err := s.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().
 		Get(ctx, s.WebhookConfiguration, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil, nil // nothing to publish to; not a failure
+		return nil, nil // there is nothing to publish to, which is not a failure
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading webhook configuration %s: %w", s.WebhookConfiguration, err)
@@ -160,7 +160,7 @@ func (s *selfManaged) webhookConfiguration(ctx context.Context) (*admissionv1.Mu
 	return config, nil
 }
 
-// published says whether every webhook of config has bundle as its CA. It is true without a config.
+// published reports whether every webhook of config has bundle as its CA. It returns true without a config.
 func published(config *admissionv1.MutatingWebhookConfiguration, bundle []byte) bool {
 	if config == nil {
 		return true
@@ -173,7 +173,7 @@ func published(config *admissionv1.MutatingWebhookConfiguration, bundle []byte) 
 	return true
 }
 
-// trusted is the caBundle that the API server has at the moment.
+// trusted returns the caBundle that the API server has at present.
 func trusted(config *admissionv1.MutatingWebhookConfiguration) []byte {
 	if config == nil || len(config.Webhooks) == 0 {
 		return nil
@@ -181,8 +181,7 @@ func trusted(config *admissionv1.MutatingWebhookConfiguration) []byte {
 	return config.Webhooks[0].ClientConfig.CABundle
 }
 
-// publish writes bundle to every webhook of config. It changes no other field, and fails if config has changed since it was
-// read.
+// publish writes bundle to every webhook of config. It changes no other field. It fails if config has changed since it was read.
 func (s *selfManaged) publish(ctx context.Context, config *admissionv1.MutatingWebhookConfiguration, bundle []byte) error {
 	if published(config, bundle) {
 		return nil

@@ -9,11 +9,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Admit does to a Service that is being written what admission must do: it keeps, adds or removes the sentinel. It changes
-// service in place and touches nothing but SentinelKey in its selector and RedirectAnnotation. old is what the API server has
-// now, nil on create. byController says that the write is our controller's own.
+// Admit changes a Service during a write as admission must: it keeps, adds or removes the sentinel. It changes service in place, and
+// only SentinelKey in the selector and RedirectAnnotation. old is the Service in the API server, nil on create. byController is set
+// if our controller is the writer.
 //
-// The first row that matches decides about RedirectAnnotation, and the sentinel follows it:
+// The first matching row decides about RedirectAnnotation, and the sentinel follows the annotation:
 //
 //	old       writer          service                        RedirectAnnotation
 //	--------  --------------  -----------------------------  --------------------------------------------------------------
@@ -24,13 +24,13 @@ import (
 //	any       our controller  any other                      as it is written: asking for a route, or giving it up
 //	any       anybody else    any other                      as old has it, also when a file from elsewhere replaces it
 //
-// A Service that is not opted in itself may be opted in by its Namespace or an Ingress, which only the controller knows: it
-// keeps what old has.
+// A Service that is not opted in itself may be opted in by its Namespace or an Ingress. Only the controller knows that, so such a
+// Service keeps what old has.
 //
-// An error denies the write, and is the user's to fix. Our controller's writes are never denied: it changes no setting, and
-// must be able to restore a Service whose label or annotations were written while admission was away.
+// An error denies the write, and the user has to fix it. Writes of our controller are never denied: the controller changes no
+// setting, and must be able to restore a Service whose label or annotations were written while admission was down.
 //
-// Applying it twice equals applying it once.
+// Applying Admit twice equals applying it once.
 func Admit(service, old *corev1.Service, byController bool) error {
 	optedIn, err := OptedIn(service)
 	if !byController {
@@ -45,7 +45,7 @@ func Admit(service, old *corev1.Service, byController bool) error {
 	return nil
 }
 
-// admittedRedirect is the value of RedirectAnnotation by the table at Admit; empty removes it.
+// admittedRedirect returns the value of RedirectAnnotation by Admit's table. Empty removes the annotation.
 func admittedRedirect(service, old *corev1.Service, optedIn, byController bool) string {
 	if old == nil || len(OriginalSelector(service)) == 0 || OptedOut(service) {
 		return ""
@@ -59,12 +59,12 @@ func admittedRedirect(service, old *corev1.Service, optedIn, byController bool) 
 	return old.Annotations[RedirectAnnotation]
 }
 
-// TakenOver says whether a Service that is being written is injected, as old shows, and is not opted out.
+// TakenOver reports whether a Service in a write is injected, according to old, and not opted out.
 func TakenOver(service, old *corev1.Service) bool {
 	return old != nil && old.Annotations[RedirectAnnotation] != "" && !OptedOut(service)
 }
 
-// checkService says whether the settings of a Service can be used.
+// checkService checks the settings of a Service.
 func checkService(service *corev1.Service) error {
 	if _, err := ParseSettings(service.Annotations); err != nil {
 		return err
@@ -75,8 +75,8 @@ func checkService(service *corev1.Service) error {
 	return CheckPorts(service)
 }
 
-// AdmitNamespace says whether the annotations of a Namespace, which are defaults for its Services, can be used. An error
-// denies the write, and is the user's to fix.
+// AdmitNamespace checks the annotations of a Namespace, which are defaults for its Services. An error denies the write, and the user
+// has to fix it.
 func AdmitNamespace(namespace *corev1.Namespace) error {
 	if _, err := OptedIn(namespace); err != nil {
 		return err
@@ -91,7 +91,7 @@ func AdmitNamespace(namespace *corev1.Namespace) error {
 	return err
 }
 
-// setRedirect sets RedirectAnnotation to value, or removes it where value is empty, and the sentinel to match.
+// setRedirect sets RedirectAnnotation to value, or removes it if value is empty. It makes the sentinel match.
 func setRedirect(service *corev1.Service, value string) {
 	if value == "" {
 		delete(service.Annotations, RedirectAnnotation)
@@ -108,7 +108,7 @@ func setRedirect(service *corev1.Service, value string) {
 	}
 }
 
-// Intercepted says whether the Service's traffic goes to the interceptors alone.
+// Intercepted reports whether all of the Service's traffic goes to the interceptors.
 func Intercepted(service *corev1.Service) bool {
 	return service.Spec.Selector[SentinelKey] == SentinelValue
 }

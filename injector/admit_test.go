@@ -53,7 +53,7 @@ func sentinel(s *corev1.Service) { s.Spec.Selector[SentinelKey] = SentinelValue 
 
 func noSelector(s *corev1.Service) { s.Spec.Selector = nil }
 
-// TestAdmitTable has the rows of the table at Admit, with each kind of writer.
+// TestAdmitTable tests the rows of Admit's table, with each kind of writer.
 func TestAdmitTable(t *testing.T) {
 	ready := annotated(RedirectAnnotation, RedirectReady)
 	kinds := map[string]func(*corev1.Service){
@@ -206,7 +206,7 @@ func TestAdmit(t *testing.T) {
 			if err := Admit(tc.service, tc.old, tc.byController); err != nil {
 				t.Fatal(err)
 			}
-			// What it makes of its own work, as on a write that the API server sends through admission again.
+			// Apply it to its own result, as when the API server calls admission again.
 			if tc.old != nil {
 				if d := cmp.Diff(tc.want, tc.service); d != "" {
 					t.Errorf("after two (-want +got):\n%s", d)

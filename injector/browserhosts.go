@@ -13,7 +13,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// ReachOf says how browsers reach a Service. ingresses are those that have it as a backend; others do not matter.
+// ReachOf says how browsers reach a Service. Of ingresses, only those that have the Service as a backend matter.
 func ReachOf(service *corev1.Service, ingresses []networkingv1.Ingress) *api.Reach {
 	r := &api.Reach{
 		Direct: service.Spec.Type == corev1.ServiceTypeLoadBalancer || service.Spec.Type == corev1.ServiceTypeNodePort ||
@@ -23,7 +23,7 @@ func ReachOf(service *corev1.Service, ingresses []networkingv1.Ingress) *api.Rea
 	for i := range ingresses {
 		hosts, known := hostsOf(&ingresses[i], service.Name)
 		if !known {
-			r.Hosts = nil // then the other hosts say nothing
+			r.Hosts = nil // unknown hosts may reach it too, so a list would be wrong
 			return r
 		}
 		r.Hosts = append(r.Hosts, hosts...)
@@ -33,8 +33,8 @@ func ReachOf(service *corev1.Service, ingresses []networkingv1.Ingress) *api.Rea
 	return r
 }
 
-// hostsOf returns the hosts for which an Ingress sends traffic to a Service. They are unknown if it does so for any host, or has
-// annotations that change the host that the Service sees.
+// hostsOf returns the hosts for which an Ingress sends traffic to a Service. They are unknown if the Ingress does so for any host, or
+// has annotations that change the host that the Service sees.
 func hostsOf(ingress *networkingv1.Ingress, service string) (hosts []string, known bool) {
 	author, _ := Backends(ingress)
 	if !slices.Contains(author, service) {

@@ -13,11 +13,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// charts are the Services of charts that others publish, as these render with an Ingress where they have one (August 2026):
+// charts are the Services of published charts, rendered with an Ingress if the chart has one (August 2026):
 //
 //	name type ports selector → verdict, and with internal-services
 //
-// A port is name:port>target/appProtocol, with a * where an Ingress routes to it. Selectors are without the release.
+// A port is name:port>target/appProtocol, with a * if an Ingress routes to it. The selectors omit the release.
 const charts = `
 # argo-cd
 applicationset-controller ClusterIP http-webhook:7000>webhook name=applicationset → not-reached taken
@@ -122,7 +122,7 @@ metrics ClusterIP http:9100>metrics component=metrics → not-reached taken
 nextcloud ClusterIP *http:8080>80 component=app → taken taken
 `
 
-// A Namespace's label takes of these charts what visitors reach, and no database.
+// A Namespace's label selects, from these charts, what visitors reach, and no database.
 func TestCharts(t *testing.T) {
 	taken := 0
 	for chart := range strings.SplitSeq(strings.TrimSpace(charts), "\n\n") {
@@ -176,7 +176,7 @@ func verdictOf(skip Skip) string {
 	return "taken"
 }
 
-// chartService reads a line's facts: the Service, and the Ingresses that route to its ports.
+// chartService parses a line: the Service, and the Ingresses that route to its ports.
 func chartService(t *testing.T, facts []string) (*corev1.Service, []networkingv1.Ingress) {
 	t.Helper()
 	s := service(unlabelled, noPorts, called(facts[0]))

@@ -1,10 +1,10 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package injector decides what becomes of an opted-in Service, Ingress or Namespace, and of the workload behind it.
+// Package injector decides what happens to an opted-in Service, Ingress or Namespace, and to the workload behind it.
 //
-// This root package is pure: it knows no client, no clock and no log. Package injector/controller observes, asks it for a plan
-// and carries the plan out; package webhook asks it what admission does.
+// This root package is pure: it has no client, no clock and no log. Package injector/controller observes the cluster, asks this
+// package for a plan, and carries the plan out. Package webhook asks it what admission must do.
 //
 //	Observation         ── PlanService ──► direct and alias Service, route slices, what to ask of admission, events
 //	WorkloadObservation ── PlanWorkload ─► ScaledObject or replica count, progress of a start, events
@@ -13,8 +13,8 @@
 //	Ingress (write)     ── AdmitIngress ─► backends by their alias Service, or by the author's names
 //	workload (write)    ── KeepReplicas ─► the current replica count, unless the chart has another than before
 //
-// A plan is made in one call, or asks a Question first that the caller answers. The steps of an injection are Phases, which have
-// one table; those of a workload have theirs at WorkloadPlan, and its sleeping and waking at Life.
+// A plan needs one call, or first asks a Question that the caller has to answer. The steps of an injection are Phases; their table is
+// at type Phase. The table for workloads is at WorkloadPlan, and the one for sleeping and waking at Life.
 //
-// It may import the Kubernetes API types and interceptor/api, and nothing else of this project.
+// The package may import the Kubernetes API types and interceptor/api, and nothing else of this project.
 package injector

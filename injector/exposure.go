@@ -12,13 +12,13 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Surroundings are what in a Service's namespace decides whether visitors reach it. Services are at least those that share
-// pods with the ones that are judged.
+// Surroundings is what decides, in a Service's namespace, whether visitors reach the Service. Services has at least those that share
+// pods with the judged ones.
 type Surroundings struct {
 	Services  []corev1.Service
 	Ingresses []networkingv1.Ingress
 	Routes    []GatewayRoute
-	// InternalServices says that the Namespace's opt-in includes Services that only other pods call.
+	// InternalServices is set if the Namespace's opt-in includes Services that only other pods call.
 	InternalServices bool
 }
 
@@ -40,8 +40,8 @@ func GatewayRouteKinds() []string { return []string{"HTTPRoute", "GRPCRoute", "T
 // GatewayGroup is the API group of the Gateway API.
 const GatewayGroup = "gateway.networking.k8s.io"
 
-// NewGatewayRoute reads a route as the API server returns it. Backends in other namespaces are left out: a ReferenceGrant
-// decides whether they may be used, and a route that somebody creates elsewhere must not put an app here to sleep.
+// NewGatewayRoute reads a route as the API server returns it. It omits backends in other namespaces: a ReferenceGrant decides whether
+// they may be used, and a route that somebody creates elsewhere must not put an app here to sleep.
 func NewGatewayRoute(route *unstructured.Unstructured) GatewayRoute {
 	r := GatewayRoute{Kind: route.GetKind(), Name: route.GetName()}
 	rules, _, _ := unstructured.NestedSlice(route.Object, "spec", "rules")
@@ -70,13 +70,13 @@ func routeBackend(ref any, namespace string) (RouteBackend, bool) {
 	return RouteBackend{Service: text("name"), Port: int32(port)}, text("name") != "" //nolint:gosec // the CRD bounds it to 65535
 }
 
-// JudgeNamespaced judges a Service that only its namespace opts in. Such a label is meant for what visitors reach, and must
-// never put a database to sleep:
+// JudgeNamespaced judges a Service that only its Namespace opts in. Such an opt-in is meant for Services that visitors reach, and
+// must never put a database to sleep:
 //
-//   - No port may be one of a database, a cache or a broker, whatever its name.
-//   - Visitors have to reach it, or another Service of the same pods: by an Ingress, a Gateway API route, a load balancer
-//     or a node port. Or the Namespace asks for internal Services too.
-//   - Each port has to be one that visitors reach, or to say that it speaks HTTP by its appProtocol or its name.
+//   - No port may belong to a database, a cache or a broker, whatever its name.
+//   - Visitors must reach the Service, or another Service with the same pods: by an Ingress, a Gateway API route, a load balancer
+//     or a node port. This rule does not apply if the Namespace asks for internal Services too.
+//   - Visitors must reach each port, unless its appProtocol or its name says that it speaks HTTP.
 //   - Visitors must not reach the same pods by a Service that cannot be injected: these visitors would not count.
 func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
 	if port, store := storePort(service); store != "" {
@@ -118,7 +118,7 @@ func JudgeNamespaced(service *corev1.Service, around Surroundings) Skip {
 	return ""
 }
 
-// storePort names a port of the Service that is a store's, and the store; both are empty if there is none.
+// storePort returns a port of the Service that belongs to a store, and the name of the store. Both are empty if there is none.
 func storePort(service *corev1.Service) (port, store string) {
 	for _, p := range service.Spec.Ports {
 		if store := storeOf(p); store != "" {
@@ -128,13 +128,13 @@ func storePort(service *corev1.Service) (port, store string) {
 	return "", ""
 }
 
-// Reached says whether requests from outside of the cluster get to the Service: by one of its namespace's Ingresses or
-// Gateway API routes, a load balancer or a node port.
+// Reached reports whether requests from outside the cluster reach the Service: by an Ingress or a Gateway API route of its namespace,
+// a load balancer or a node port.
 func (a Surroundings) Reached(service *corev1.Service) bool {
 	return slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return a.reachesPort(service, p) })
 }
 
-// reachTogether says whether the Service is reached, or another one of the same pods.
+// reachTogether reports whether visitors reach the Service, or another Service with the same pods.
 func (a Surroundings) reachTogether(service *corev1.Service) bool {
 	return a.Reached(service) || slices.ContainsFunc(a.Services, func(other corev1.Service) bool {
 		return sharePods(service, &other) && a.Reached(&other)
@@ -163,8 +163,7 @@ func (a Surroundings) exposing(service *corev1.Service, p corev1.ServicePort) []
 	return exposing
 }
 
-// uncounted says why visitors that reach the Service would not be counted if it were opted in; empty if they would, or if
-// there are none.
+// uncounted says why visitors who reach the Service would not be counted. It is empty if they would be, or if there are none.
 func (a Surroundings) uncounted(service *corev1.Service) Skip {
 	why := JudgeService(service, "", false, nil)
 	if OptedOut(service) {
@@ -176,7 +175,7 @@ func (a Surroundings) uncounted(service *corev1.Service) Skip {
 	if !OnlyByIngress(service) {
 		return why
 	}
-	for _, p := range service.Spec.Ports { // unless all of its Ingresses are opted in, and so counted
+	for _, p := range service.Spec.Ports { // if all its Ingresses are opted in, its visitors are counted
 		for _, ingress := range a.exposing(service, p) {
 			if optedIn, err := OptedIn(ingress); err != nil || !optedIn {
 				return why
@@ -186,7 +185,7 @@ func (a Surroundings) uncounted(service *corev1.Service) Skip {
 	return ""
 }
 
-// sharePods says whether two different Services of a namespace select the same pods, or one a part of the other's.
+// sharePods reports whether two different Services of a namespace select the same pods, or one selects a subset of the other's.
 func sharePods(a, b *corev1.Service) bool {
 	one, other := OriginalSelector(a), OriginalSelector(b)
 	if len(one) == 0 || len(other) == 0 || a.Name == b.Name {
@@ -195,7 +194,7 @@ func sharePods(a, b *corev1.Service) bool {
 	return contains(one, other) || contains(other, one)
 }
 
-// contains says whether all of part is in all.
+// contains reports whether all entries of part are in all.
 func contains(all, part map[string]string) bool {
 	for k, v := range part {
 		if got, ok := all[k]; !ok || got != v {
@@ -205,8 +204,8 @@ func contains(all, part map[string]string) bool {
 	return true
 }
 
-// OptedInTogether says whether the Service may have been opted in with a whole chart: another Service of the same release,
-// with other pods, is opted in too.
+// OptedInTogether reports whether the Service may have been opted in together with a whole chart: another Service of the same
+// release, with other pods, is opted in too.
 func OptedInTogether(service *corev1.Service, all []corev1.Service) bool {
 	release := ReleaseOf(service)
 	return release != "" && slices.ContainsFunc(all, func(other corev1.Service) bool {
@@ -215,7 +214,7 @@ func OptedInTogether(service *corev1.Service, all []corev1.Service) bool {
 	})
 }
 
-// ReleaseOf names the release that a Service was installed with; empty if it does not say.
+// ReleaseOf returns the name of the release to which a Service belongs; empty if the Service does not say.
 func ReleaseOf(service *corev1.Service) string {
 	labels := service.Labels
 	for _, name := range []string{labels["app.kubernetes.io/instance"], service.Annotations["meta.helm.sh/release-name"], labels["release"]} {

@@ -65,9 +65,9 @@ func TestJudgeNamespaced(t *testing.T) {
 		"port exposes it", "visitors reach its pods by Service"
 	ui := port("ui", 80, nil)
 	tests := map[string]struct {
-		change []func(*corev1.Service) // of a Service without ports
+		change []func(*corev1.Service) // to a Service without ports
 		around Surroundings
-		skip   string // a part of the reason; empty: taken
+		skip   string // part of the reason; empty means injected
 	}{
 		"beside a store": {[]func(*corev1.Service){ui}, beside(ingresses(ingressTo("web", byNumber)),
 			service(called("db"), unlabelled, noPorts, port("bolt", 7687, nil))), "its pods also serve port bolt (7687) of Service db"},

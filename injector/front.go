@@ -23,7 +23,7 @@ const (
 		"several separated by commas, as in 5432=2 or 2,8080=off"
 )
 
-// parseProxyProtocol reads annotation proxy-protocol, of which empty is none.
+// parseProxyProtocol reads annotation proxy-protocol. An empty value means that there is none.
 func parseProxyProtocol(value string) (portValues, bool) {
 	if value == "" {
 		return portValues{}, true
@@ -37,8 +37,8 @@ type affinityKey struct {
 	asks func(value string) bool
 }
 
-// affinityKeys are those of the ingress controllers that balance over endpoints themselves. Each is read from Ingresses and
-// from Services, since the controllers differ in where they look for it.
+// affinityKeys returns the annotations of those ingress controllers that balance over endpoints themselves. Each is looked for on
+// Ingresses and on Services, because the controllers differ in where they read it.
 func affinityKeys() []affinityKey {
 	set := func(value string) bool { return value != "" }
 	is := func(words ...string) func(string) bool {
@@ -67,9 +67,9 @@ func affinityKeys() []affinityKey {
 	}
 }
 
-// AffinityLost describes the annotations that ask an ingress controller for an affinity that the interceptors do not keep, and
-// says what to set. It is empty if there are none. ingresses are those whose traffic for the Service goes through the
-// interceptors. A workload with at most one pod loses nothing.
+// AffinityLost describes annotations that ask an ingress controller for an affinity that the interceptors do not keep, and says what
+// to set instead. It is empty if there are none. ingresses are those whose traffic for the Service goes through the interceptors. A
+// workload with at most one pod loses nothing.
 func AffinityLost(service *corev1.Service, ingresses []*networkingv1.Ingress, s Settings, w Workload) string {
 	limit := NewScaling([]Settings{s}, max(Remembered(w.Annotations), w.Replicas)).MaxReplicas
 	if s.AffinityCookie != "" || limit < 2 {
@@ -110,8 +110,8 @@ func clip(value string) string {
 	return value
 }
 
-// ClientAddress describes what becomes of the client's address, which externalTrafficPolicy Local is meant to keep, and whether
-// it is lost on any port. It is empty for Services without that policy.
+// ClientAddress describes how the interceptors pass on the client's address, which externalTrafficPolicy Local is meant to preserve,
+// and whether the address is lost on any port. The note is empty for Services without that policy.
 func ClientAddress(service *corev1.Service, routes api.Routes) (note string, lost bool) {
 	if service.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
 		return "", false

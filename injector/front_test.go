@@ -107,7 +107,7 @@ func TestAffinityLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: tc.service}}
 			w := Workload{ObjectMeta: metav1.ObjectMeta{Name: "web"}, APIVersion: "apps/v1", Kind: "Deployment", Replicas: max(tc.replicas, 0)}
-			if tc.replicas == 0 { // three, and asleep
+			if tc.replicas == 0 { // three replicas, asleep
 				w.Annotations = map[string]string{ReplicasAnnotation: "3"}
 			}
 			got := AffinityLost(service, tc.ingresses, tc.settings, w)
@@ -121,7 +121,7 @@ func TestAffinityLost(t *testing.T) {
 	}
 }
 
-// However many Ingresses ask, and however long what they say is, the note fits into an event.
+// The note fits into an event, however many Ingresses ask for affinity and however long their annotations are.
 func TestAffinityLostIsBounded(t *testing.T) {
 	var all []*networkingv1.Ingress
 	for range 50 {

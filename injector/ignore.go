@@ -10,7 +10,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// maxIgnored bounds each list of what is ignored, since every request is compared with all of it.
+// maxIgnored bounds each list of ignored paths or agents, because every request is compared with the whole list.
 const maxIgnored = 64
 
 const (
@@ -20,16 +20,16 @@ const (
 	ignoreAgentsAllowed = "the beginnings of User-Agents separated by commas, each of at least 3 characters, and with a leading * to " +
 		"match any word, " +
 		"as in Acme-Monitor/,*AcmeBot; none for counting the known probes and scrapers; at most 64 of at most 256 characters"
-	// countKnown is the word among agents that has the known ones count.
+	// countKnown, in the list of agents, makes the known probes and scrapers count.
 	countKnown = "none"
 )
 
-// parseIgnorePaths reads the annotation's value, of which empty is none.
+// parseIgnorePaths reads the annotation's value. An empty value means that there is none.
 func parseIgnorePaths(value string) (paths []string, ok bool) {
 	return parseList(value, api.IsIgnorePath)
 }
 
-// parseIgnoreAgents reads the annotation's value, of which empty is none.
+// parseIgnoreAgents reads the annotation's value. An empty value means that there is none.
 func parseIgnoreAgents(value string) (agents []string, count, ok bool) {
 	agents, ok = parseList(value, func(a string) bool { return a == countKnown || api.IsIgnoreAgent(a) })
 	if i := slices.Index(agents, countKnown); i >= 0 {
@@ -41,7 +41,7 @@ func parseIgnoreAgents(value string) (agents []string, count, ok bool) {
 	return agents, count, ok
 }
 
-// parseList reads a list with commas between, in which nothing comes twice.
+// parseList reads a comma-separated list without duplicates.
 func parseList(value string, valid func(string) bool) (list []string, ok bool) {
 	if value == "" {
 		return nil, true

@@ -63,7 +63,7 @@ func TestIgnoreAgentsSetting(t *testing.T) {
 	}
 }
 
-// many is a list of n entries.
+// many returns a list with n entries.
 func many(name string, n int) string {
 	list := make([]string, n)
 	for i := range list {
@@ -72,7 +72,7 @@ func many(name string, n int) string {
 	return strings.Join(list, ",")
 }
 
-// What the annotations say reaches the interceptors, in the form that they take.
+// The interceptors get the values of the annotations, in their own format.
 func TestIgnoredInRoutes(t *testing.T) {
 	settings, err := ParseSettings(map[string]string{
 		Prefix + "ignore-paths": "/healthz, /static/*", Prefix + "ignore-user-agents": "none, Acme-Monitor/",
@@ -95,7 +95,7 @@ func TestIgnoredInRoutes(t *testing.T) {
 	if _, err := api.DecodeRoutes(encoded); err != nil {
 		t.Error(err)
 	}
-	// Without them nothing is said, so that an upgrade changes no slice.
+	// Without the annotations, the fields are absent, so that an upgrade changes no slice.
 	got = NewRoutes(s, DefaultSettings(), workload, listen)
 	if encoded, err = got.Encode(); err != nil || strings.Contains(encoded, "gnore") || strings.Contains(encoded, "nown") {
 		t.Errorf("got %s, %v", encoded, err)

@@ -12,16 +12,16 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// AdmitIngress does to an Ingress that is being written what admission must do: the backends named in AliasesAnnotation lead
-// to their alias Service. It changes nothing but that annotation and the names of backend Services, also in the annotations
-// that renameIn knows. old is what the API server has now, nil on create. byController says that the write is our
-// controller's own, which alone may change the annotation.
+// AdmitIngress changes an Ingress during a write as admission must: it replaces the backends named in AliasesAnnotation by their
+// alias Service. It changes only that annotation and the names of backend Services, including the names in annotations that renameIn
+// knows. old is the Ingress in the API server, nil on create. byController is set if our controller is the writer; only the
+// controller may change AliasesAnnotation.
 //
-// The author's names are restored first and then replaced again, so a write may come with either. An Ingress that is no
-// longer opted in keeps its aliases until the controller removes them: the Service's own pods may be asleep.
+// AdmitIngress first restores the author's names and then replaces them again, so a write may contain either name. An Ingress that is
+// no longer opted in keeps its aliases until the controller removes them: the Service's own pods may be asleep.
 //
-// An error denies the write, and is the user's to fix; as with Admit, our controller's writes are never denied. Applying it
-// twice equals applying it once.
+// An error denies the write, and the user has to fix it. As in Admit, writes of our controller are never denied. Applying
+// AdmitIngress twice equals applying it once.
 func AdmitIngress(ingress, old *networkingv1.Ingress, byController bool) error {
 	optedIn, err := OptedIn(ingress)
 	if err != nil && !byController {
@@ -38,7 +38,7 @@ func AdmitIngress(ingress, old *networkingv1.Ingress, byController bool) error {
 	aliases, had := Aliases(ingress), map[string]string(nil)
 	author := authorsNames(aliases)
 	if old == nil {
-		aliases = nil // this may be a copy of another Ingress, whose aliases are not its own
+		aliases = nil // this may be a copy of another Ingress, and the aliases belong to that one
 	} else {
 		had = Aliases(old)
 		maps.Copy(author, authorsNames(had))
@@ -59,7 +59,7 @@ func AdmitIngress(ingress, old *networkingv1.Ingress, byController bool) error {
 	return nil
 }
 
-// exchange renames the backend Services of an Ingress wherever it names them.
+// exchange renames the backend Services of an Ingress, wherever it names them.
 func exchange(ingress *networkingv1.Ingress, rename func(string) string) {
 	for _, name := range backendNames(ingress) {
 		*name = rename(*name)
@@ -69,8 +69,8 @@ func exchange(ingress *networkingv1.Ingress, rename func(string) string) {
 	}
 }
 
-// IngressWarnings are for the author of an Ingress: those of Warnings, and which of its annotations seem to name a backend and
-// are not rewritten with it.
+// IngressWarnings returns Warnings for the author of an Ingress, and one about annotations that seem to name a backend but are not
+// rewritten with it.
 func IngressWarnings(ingress *networkingv1.Ingress) []string {
 	warnings := Warnings("Ingress", ingress, false)
 	if optedIn, err := OptedIn(ingress); err != nil || !optedIn {
@@ -87,7 +87,7 @@ func IngressWarnings(ingress *networkingv1.Ingress) []string {
 	return warnings
 }
 
-// Aliases reads AliasesAnnotation: the alias Service's name by the Service's.
+// Aliases reads AliasesAnnotation. It maps a Service's name to that of its alias Service.
 func Aliases(ingress *networkingv1.Ingress) map[string]string {
 	aliases := map[string]string{}
 	for pair := range strings.SplitSeq(ingress.Annotations[AliasesAnnotation], ",") {
@@ -98,7 +98,7 @@ func Aliases(ingress *networkingv1.Ingress) map[string]string {
 	return aliases
 }
 
-// EncodeAliases is the value of AliasesAnnotation for aliases.
+// EncodeAliases returns the value of AliasesAnnotation for aliases.
 func EncodeAliases(aliases map[string]string) string {
 	pairs := make([]string, 0, len(aliases))
 	for _, service := range slices.Sorted(maps.Keys(aliases)) {
@@ -118,7 +118,7 @@ func setAliases(ingress *networkingv1.Ingress, aliases map[string]string) {
 	ingress.Annotations[AliasesAnnotation] = EncodeAliases(aliases)
 }
 
-// authorsNames are the Services by their aliases: Aliases the other way round.
+// authorsNames inverts Aliases: it maps an alias Service's name to that of the Service.
 func authorsNames(aliases map[string]string) map[string]string {
 	author := map[string]string{}
 	for service, alias := range aliases {
@@ -127,8 +127,8 @@ func authorsNames(aliases map[string]string) map[string]string {
 	return author
 }
 
-// Backends returns the names of the Services that an Ingress sends traffic to, each once: those that its author wrote, and
-// those that it has now. They differ where a name was replaced by its alias.
+// Backends returns the names of the Services to which an Ingress sends traffic, without duplicates: the names that its author wrote,
+// and the present names. They differ where an alias has replaced a name.
 func Backends(ingress *networkingv1.Ingress) (author, now []string) {
 	originals := authorsNames(Aliases(ingress))
 	now = actionServices(ingress)
@@ -147,7 +147,7 @@ func Backends(ingress *networkingv1.Ingress) (author, now []string) {
 	return slices.Compact(author), slices.Compact(now)
 }
 
-// backendNames points to every place where an Ingress names a Service.
+// backendNames returns a pointer to every place where an Ingress names a Service.
 func backendNames(ingress *networkingv1.Ingress) []*string {
 	var names []*string
 	add := func(b *networkingv1.IngressBackend) {
@@ -166,7 +166,7 @@ func backendNames(ingress *networkingv1.Ingress) []*string {
 	return names
 }
 
-// refersTo says whether an Ingress sends traffic to a port of a Service, by the Service's name as its author wrote it.
+// refersTo reports whether an Ingress sends traffic to a port of a Service. service is the name that the author wrote.
 func refersTo(ingress *networkingv1.Ingress, service, portName string, port int32) bool {
 	originals := authorsNames(Aliases(ingress))
 	refers := func(b *networkingv1.IngressBackend) bool {

@@ -11,7 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// renameIn renames the Services that an annotation of an Ingress names, where its form is known:
+// renameIn renames the Services in an annotation of an Ingress, if it knows the annotation's format:
 //
 //	nginx.org/websocket-services: web,api                 and ssl-services, grpc-services
 //	nginx.org/rewrites: serviceName=web rewrite=/         and sticky-cookie-services
@@ -40,7 +40,7 @@ func renameIn(key, value string, rename func(string) string) string {
 	}
 }
 
-// renameAfter renames each name that follows a word, as in serviceName=web or "serviceName": "web".
+// renameAfter renames each name that follows word, as in serviceName=web or "serviceName": "web".
 func renameAfter(word, value string, rename func(string) string) string {
 	var out strings.Builder
 	for {
@@ -56,8 +56,8 @@ func renameAfter(word, value string, rename func(string) string) string {
 	}
 }
 
-// actionServices returns the Services that the actions of an AWS load balancer forward to. They are backends too: the
-// Ingress's spec names only the action.
+// actionServices returns the Services to which the actions of an AWS load balancer forward. They are backends too: the Ingress's spec
+// names only the action.
 func actionServices(ingress *networkingv1.Ingress) []string {
 	var services []string
 	for _, key := range slices.Sorted(maps.Keys(ingress.Annotations)) {
@@ -71,8 +71,8 @@ func actionServices(ingress *networkingv1.Ingress) []string {
 	return services
 }
 
-// NamedElsewhere returns the keys of an Ingress's annotations that seem to name one of its backend Services, and that
-// stay unchanged when the alias Service replaces the backend.
+// NamedElsewhere returns the keys of an Ingress's annotations that seem to name one of its backend Services, but stay unchanged when
+// the alias Service replaces the backend.
 func NamedElsewhere(ingress *networkingv1.Ingress, service string) []string {
 	var keys []string
 	for _, key := range slices.Sorted(maps.Keys(ingress.Annotations)) {
@@ -90,8 +90,8 @@ func NamedElsewhere(ingress *networkingv1.Ingress, service string) []string {
 	return keys
 }
 
-// seemsToName reports whether an annotation contains the Service's name in a URL or as a DNS name of the cluster, or as a
-// word if its key is about Services.
+// seemsToName reports whether an annotation contains the Service's name in a URL or in a DNS name of the cluster. If the annotation's
+// key is about Services, the name may also be a word of its own.
 func seemsToName(key, value, service, namespace string) bool {
 	_, name, _ := strings.Cut(key, "/")
 	about := slices.ContainsFunc([]string{"service", "backend", "upstream"}, func(word string) bool {

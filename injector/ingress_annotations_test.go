@@ -18,7 +18,7 @@ func named(key, value, aliases, backend string) *networkingv1.Ingress {
 	return i
 }
 
-// The annotations that name a backend follow it, there and back, also when a chart writes its own names again.
+// Annotations that name a backend follow it, in both directions, even if a chart writes its own names again.
 func TestAnnotationsFollowTheBackend(t *testing.T) {
 	const aliases, alias = "web=web-scale-to-zero", "web-scale-to-zero"
 	for _, tc := range []struct{ key, author, exchanged string }{
@@ -44,7 +44,7 @@ func TestAnnotationsFollowTheBackend(t *testing.T) {
 		},
 		{"nginx.ingress.kubernetes.io/default-backend", "web", alias},
 		{"haproxy-ingress.github.io/default-backend", "web:8080", alias + ":8080"},
-		// Not these.
+		// These do not name a backend.
 		{"nginx.org/websocket-services", "", ""},
 		{"nginx.org/rewrites", "serviceName", "serviceName"},
 		{"nginx.org/location-snippets", "proxy_set_header X web;", "proxy_set_header X web;"},
@@ -56,7 +56,7 @@ func TestAnnotationsFollowTheBackend(t *testing.T) {
 		asked := named(tc.key, tc.author, aliases, "web")
 		check := func(what string, i, old *networkingv1.Ingress, byController bool, want string) {
 			t.Helper()
-			for range 2 { // twice is as good as once
+			for range 2 { // applying it twice equals applying it once
 				if err := AdmitIngress(i, old, byController); err != nil {
 					t.Fatal(err)
 				}
@@ -75,7 +75,7 @@ func TestAnnotationsFollowTheBackend(t *testing.T) {
 	}
 }
 
-// What the actions of an AWS load balancer forward to is a backend: the spec names the action.
+// The targets of an AWS load balancer's actions are backends: the spec names only the action.
 func TestActionsAreBackends(t *testing.T) {
 	i := named("alb.ingress.kubernetes.io/actions.blue",
 		`{"forwardConfig":{"targetGroups":[{"serviceName":"web-scale-to-zero"},{"serviceName":"api"}]}}`, "web=web-scale-to-zero", "blue")
@@ -105,7 +105,7 @@ func TestNamedElsewhere(t *testing.T) {
 		{"example.com/upstream-services", "api web", true},
 		{"haproxy.org/route-backend", "web:80", true},
 		{"haproxy.org/route-backend", "other-web", false},
-		{"nginx.org/rewrites", "serviceName=web rewrite=/", false}, // rewritten
+		{"nginx.org/rewrites", "serviceName=web rewrite=/", false}, // this one is rewritten
 		{"external-dns.alpha.kubernetes.io/hostname", "web.apps.example.com", false},
 		{"cert-manager.io/issuer", "web", false},
 		{"meta.helm.sh/release-name", "web", false},

@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ingress returns an opted-in Ingress whose default backend and two paths are the Services named.
+// ingress returns an opted-in Ingress with these Services as its default backend and in two paths.
 func ingress(labelled bool, aliases, fallback, first, second string) *networkingv1.Ingress {
 	backend := func(name string) networkingv1.IngressBackend {
 		return networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{
@@ -101,7 +101,7 @@ func TestAdmitIngress(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			for range 2 { // twice is as good as once
+			for range 2 { // applying it twice equals applying it once
 				if err := AdmitIngress(tc.ingress, tc.old, tc.byController); err != nil {
 					t.Fatal(err)
 				}
@@ -131,7 +131,7 @@ func TestAdmitIngressDenies(t *testing.T) {
 	if err := AdmitIngress(i, nil, false); err == nil {
 		t.Error("a setting that cannot be read was let in")
 	}
-	// Written while admission was away, neither keeps the controller from giving it back.
+	// Both were written while admission was down. The controller must still be able to restore the backends.
 	i.Labels[OptInLabel] = "yes"
 	if err := AdmitIngress(i, i.DeepCopy(), true); err != nil {
 		t.Error(err)

@@ -15,13 +15,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Skip says why a Service is not injected, and what to do about it, in words for the Service's owner. It is empty if nothing
-// prevents it.
+// Skip tells the Service's owner why a Service is not injected, and what to do about it. It is empty if nothing prevents the
+// injection.
 type Skip string
 
-// JudgeService looks at the Service alone. ownNamespace is where scale-to-zero itself runs. onlyIngress says that only
-// the traffic of Ingresses is to be redirected, which does not depend on how the Service's other clients reach its pods.
-// ingresses are the names of those that route to it.
+// JudgeService judges the Service by itself. ownNamespace is where scale-to-zero itself runs. onlyIngress is set if only the traffic
+// of Ingresses should be redirected, which does not depend on how other clients reach the Service's pods. ingresses are the names of
+// the Ingresses that route to the Service.
 func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool, ingresses []string) Skip {
 	spec := &service.Spec
 	switch {
@@ -52,13 +52,13 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 	return ""
 }
 
-// OnlyByIngress says that a Service cannot be injected itself, but the traffic that comes through Ingresses can.
+// OnlyByIngress reports whether a Service cannot be injected itself, but the traffic that reaches it through Ingresses can.
 func OnlyByIngress(service *corev1.Service) bool {
 	local := service.Spec.InternalTrafficPolicy
 	return service.Spec.ClusterIP == corev1.ClusterIPNone || local != nil && *local == corev1.ServiceInternalTrafficPolicyLocal
 }
 
-// optInIngresses says how to opt in the traffic that comes to a headless Service through Ingresses.
+// optInIngresses says how to opt in the traffic that reaches a headless Service through Ingresses.
 func optInIngresses(service *corev1.Service, ingresses []string) string {
 	if len(ingresses) == 0 {
 		return ". If visitors come through an Ingress, label the Ingress instead; otherwise label a Service with a cluster IP"
@@ -69,7 +69,7 @@ func optInIngresses(service *corev1.Service, ingresses []string) string {
 
 const metaSystem = "kube-system"
 
-// MaxPorts is how many ports a Service may have to be injected. Every interceptor opens a listener for each.
+// MaxPorts is how many ports an injected Service may have. Every interceptor opens a listener for each port.
 const MaxPorts = 50
 
 func portName(p corev1.ServicePort) string {
@@ -79,7 +79,7 @@ func portName(p corev1.ServicePort) string {
 	return fmt.Sprint(p.Port)
 }
 
-// speaksHTTP reads a port's appProtocol, else its name, which by an old convention begins with the protocol.
+// speaksHTTP reads a port's appProtocol or, if it has none, the port's name, which by convention begins with the protocol.
 func speaksHTTP(p corev1.ServicePort) bool {
 	if p.AppProtocol != nil {
 		return appProtocol(*p.AppProtocol) == api.ProtocolHTTP
@@ -87,8 +87,8 @@ func speaksHTTP(p corev1.ServicePort) bool {
 	return strings.HasPrefix(strings.ToLower(p.Name), "http")
 }
 
-// Siblings returns the names of the Services that select the workload's pods and are not opted in: while the workload sleeps,
-// their clients find no pod. all are those that may select its pods, and in says which of them are opted in.
+// Siblings returns the names of the Services that select the workload's pods and are not opted in. Their clients find no pod while
+// the workload sleeps. all has every Service that may select the pods, and in reports whether a Service is opted in.
 func Siblings(w Workload, all []corev1.Service, in func(*corev1.Service) bool) []string {
 	var siblings []string
 	for i := range all {
@@ -101,8 +101,8 @@ func Siblings(w Workload, all []corev1.Service, in func(*corev1.Service) bool) [
 	return siblings
 }
 
-// FindWorkload returns the workload that the Service sends traffic to: the one that its settings name, else the only one
-// whose pods its selector matches. candidates are all that it may be.
+// FindWorkload returns the workload behind the Service: the one that the settings name, or else the only one whose pods match the
+// Service's selector. candidates are all possible workloads.
 func FindWorkload(service *corev1.Service, s Settings, candidates []Workload) (Workload, Skip) {
 	if s.Workload != "" {
 		i := slices.IndexFunc(candidates, func(w Workload) bool { return w.Ref().String() == s.Workload })
@@ -137,8 +137,8 @@ func FindWorkload(service *corev1.Service, s Settings, candidates []Workload) (W
 	}
 }
 
-// JudgeWorkload says whether something else scales the workload already: KEDA refuses two ScaledObjects on one workload, and
-// two HPAs undo each other. hpas and scaledObjects are those of the workload, and the ScaledObject with the name of ours.
+// JudgeWorkload says whether something else already scales the workload. KEDA refuses two ScaledObjects for one workload, and two
+// HPAs undo each other's changes. hpas and scaledObjects are those of the workload, plus the ScaledObject that has the name of ours.
 func JudgeWorkload(w Workload, hpas []autoscalingv2.HorizontalPodAutoscaler, scaledObjects []keda.ScaledObject) Skip {
 	ours := ScaledObjectName(w.Ref())
 	for i := range scaledObjects {

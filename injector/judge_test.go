@@ -19,7 +19,7 @@ import (
 func TestJudgeService(t *testing.T) {
 	tests := map[string]struct {
 		change func(*corev1.Service)
-		want   string // a part of the reason; empty: taken
+		want   string // part of the reason; empty means injected
 	}{
 		"plain":         {func(*corev1.Service) {}, ""},
 		"node port":     {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, ""},
@@ -159,7 +159,7 @@ func TestJudgeWorkload(t *testing.T) {
 	}
 }
 
-// A headless Service's skip says which Ingress to label, or which kind of thing.
+// The Skip of a headless Service says which Ingress to label, or what kind of object.
 func TestJudgeHeadless(t *testing.T) {
 	headless := service(func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone })
 	for want, ingresses := range map[string][]string{

@@ -10,23 +10,23 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Life is what is known of a workload's sleeping and waking. It is a value: each method returns what follows.
+// Life is what is known about a workload's sleeping and waking. It is a value: each method returns the next one.
 //
 //	         replicas = 0          replicas > 0, none serves   replicas > 0, one serves
 //	asleep   asleep                waking; Woken = now         awake; Woken = Since = now
 //	waking   asleep; Since = now   waking                      awake; Since = now
 //	awake    asleep; Since = now   awake                       awake
 //
-// A workload that is awake stays so while its last pod restarts: only replicas say that it is to sleep.
+// An awake workload counts as awake while its last pod restarts: only zero replicas mean sleep.
 type Life struct {
-	// Known says that the workload has been looked at before.
+	// Known is set once the workload has been observed.
 	Known         bool
 	Asleep, Awake bool
-	// Since is when it fell asleep or became ready, and Seen says that this was seen: otherwise it is when the controller
+	// Since is when the workload fell asleep or became ready. If Seen is not set, nobody saw that, and Since is when the controller
 	// first looked.
 	Since time.Time
 	Seen  bool
-	// Woken is when it last left sleep; zero while it is asleep.
+	// Woken is when the workload last left sleep; zero while it is asleep.
 	Woken time.Time
 	// Hand is the replica count to which somebody scaled it when it last left sleep, until it is ready.
 	Hand int32
@@ -36,15 +36,15 @@ type Life struct {
 	// Bypassed is when that was last so.
 	Bypassing bool
 	Bypassed  time.Time
-	// Uncounted is when its traffic last went past the interceptors.
+	// Uncounted is when traffic last bypassed the interceptors.
 	Uncounted time.Time
-	// Within is its replica count when that was last within its limit; 0 if it has not been, or was asleep.
+	// Within is the last replica count that was within the limit; 0 if there was none, or the workload was asleep.
 	Within int32
 	// Paused is the last note about a pause.
 	Paused string
 }
 
-// Next is what is known after another look. serves says that its pods take requests.
+// Next returns what is known after another observation. serves is set if the workload's pods take requests.
 func (l Life) Next(now time.Time, replicas int32, serves, bypassing bool) Life {
 	is := l
 	asleep, awake := replicas == 0, replicas > 0 && serves
@@ -71,10 +71,10 @@ func (l Life) Next(now time.Time, replicas int32, serves, bypassing bool) Life {
 	return is
 }
 
-// FellAsleep and Awoke say whether that is what has happened since was. A workload that awakes has been seen to wake.
+// FellAsleep reports whether the workload has fallen asleep since was.
 func (l Life) FellAsleep(was Life) bool { return was.Known && l.Asleep && !was.Asleep }
 
-// Awoke is described at FellAsleep.
+// Awoke reports whether the workload has become awake since was. That counts only if its wake was seen.
 func (l Life) Awoke(was Life) bool { return was.Known && l.Awake && !was.Awake && !l.Woken.IsZero() }
 
 // crossing is how long after somebody has scaled a workload up KEDA may still put it to sleep for what it found before.
@@ -93,8 +93,8 @@ func (l Life) Crossed(was Life, now time.Time) int32 {
 // cool-down after its traffic last went past the interceptors. KEDA needs that time too, to find them and the app active
 // before it may put it to sleep. uncounted says that traffic goes past them now.
 //
-// After a restart of the controller that time is lost. A ScaledObject with a higher minReplicaCount than the settings shows
-// that the controller before it was holding the app.
+// After a restart of the controller that time is unknown. If a ScaledObject has a higher minReplicaCount than the settings, the
+// earlier controller was still keeping the app up.
 func (l Life) KeptUp(now time.Time, s Scaling, so *keda.ScaledObject, uncounted bool) (time.Duration, Life) {
 	holding := so != nil && so.Spec.MinReplicaCount != nil && *so.Spec.MinReplicaCount > s.MinReplicas
 	if uncounted || l.Uncounted.IsZero() && holding {
@@ -106,9 +106,9 @@ func (l Life) KeptUp(now time.Time, s Scaling, so *keda.ScaledObject, uncounted 
 	return max(0, s.Cooldown-now.Sub(l.Uncounted)), l
 }
 
-// Limit is how many replicas the workload may have without anybody having asked for more: as many as it may be scaled to, or
-// as it was scaled to before that became less, until these are gone. What was before a restart of the controller a
-// ScaledObject says.
+// Limit returns the highest replica count that we may have caused ourselves: the maximum of the settings or, if that was lowered, the
+// earlier count until those replicas are gone. Any replicas beyond it were requested by somebody else. After a restart of the
+// controller, the ScaledObject shows the earlier maximum.
 func (l Life) Limit(replicas int32, s Scaling, so *keda.ScaledObject) (int32, Life) {
 	if l.Within == 0 && so != nil && so.Spec.MaxReplicaCount != nil {
 		l.Within = *so.Spec.MaxReplicaCount
@@ -120,8 +120,8 @@ func (l Life) Limit(replicas int32, s Scaling, so *keda.ScaledObject) (int32, Li
 	return limit, l
 }
 
-// Up is how long the workload has been ready for visitors: 0 during a start that is given its time. hold is the longest time
-// that a request for it may be held, and failing says that its start certainly fails.
+// Up returns how long the workload has been ready for visitors: 0 during a start that still has time. hold is the longest time that a
+// request for it may be held. failing is set if the start is certain to fail.
 func (l Life) Up(now time.Time, hold time.Duration, failing bool) time.Duration {
 	switch starting := now.Sub(l.Woken); {
 	case l.Awake:

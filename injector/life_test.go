@@ -17,7 +17,7 @@ import (
 
 var noon = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
-// TestLifeNext has the cells of the table at Life.
+// TestLifeNext tests each cell of Life's table.
 func TestLifeNext(t *testing.T) {
 	before, now := noon.Add(-time.Hour), noon
 	asleep := Life{Known: true, Asleep: true, Since: before, Seen: true}
@@ -65,7 +65,8 @@ func TestLifeNext(t *testing.T) {
 	}
 }
 
-// TestLifeIsOne: a workload is asleep or awake or waking, never two, and has fallen asleep or woken up only if it was not so.
+// TestLifeIsOne tests that a workload is always exactly one of asleep, waking and awake, and that it falls asleep or wakes up only
+// from another state.
 func TestLifeIsOne(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
@@ -95,7 +96,7 @@ func TestLifeIsOne(t *testing.T) {
 	}
 }
 
-// TestBypassed: while requests went past the interceptors they cannot say that there was none.
+// TestBypassed tests that the interceptors cannot say that there was no request while requests bypassed them.
 func TestBypassed(t *testing.T) {
 	type look struct {
 		after     time.Duration
@@ -236,7 +237,7 @@ func TestStartingFrom(t *testing.T) {
 	}
 }
 
-// TestStartingOver: how long a start took is kept, unless it needed a fix.
+// TestStartingOver tests that the duration of a start is kept unless the start needed a fix.
 func TestStartingOver(t *testing.T) {
 	six := []api.Duration{1, 2, 3, 4, 5}
 	for name, tc := range map[string]struct {
@@ -281,7 +282,7 @@ func TestStartingBegun(t *testing.T) {
 
 func TestStartingLooks(t *testing.T) {
 	for _, tc := range []struct {
-		waiting, looked time.Duration // before noon
+		waiting, looked time.Duration // how long before noon
 		until, next     time.Duration
 	}{
 		{0, time.Hour, firstLook, minLook},
@@ -303,7 +304,7 @@ func TestStartingLooks(t *testing.T) {
 	}
 }
 
-// TestStartingNext: a failure counts when it has lasted for as long as it is in doubt, and goes when another pod may start.
+// TestStartingNext tests that a failure counts once it has lasted as long as its doubt, and ends when another pod may start.
 func TestStartingNext(t *testing.T) {
 	pulls := Start{Stage: api.StagePulling, Failing: "its image cannot be pulled", Reason: "ImagePullBackOff", Doubt: 10 * time.Second}
 	sure := pulls

@@ -11,56 +11,57 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// OptInLabel on a Service, an Ingress or a Namespace opts it in ("true") or out ("false"). EnabledAnnotation does the same.
+// OptInLabel opts a Service, an Ingress or a Namespace in ("true") or out ("false"). EnabledAnnotation does the same.
 const OptInLabel = "scale-to-zero"
 
-// Prefix of every annotation and label of ours but OptInLabel.
+// Prefix begins all our annotations and labels except OptInLabel.
 const Prefix = "scale-to-zero/"
 
 const (
-	// SentinelKey is the one key that admission adds to the selector of a Service that is injected. No pod carries it, so
-	// Kubernetes empties its own EndpointSlices of the Service, and the original selector stays readable in place.
+	// SentinelKey is the one key that admission adds to the selector of an injected Service. No pod carries it, so Kubernetes empties
+	// its own EndpointSlices of the Service, and the original selector stays readable in place.
 	SentinelKey = Prefix + "intercepted"
-	// SentinelValue is its value.
+	// SentinelValue is the value of SentinelKey.
 	SentinelValue = "true"
 
-	// RedirectAnnotation on the user's Service is how the controller asks admission: RedirectReady asks for the sentinel, and
-	// removing the annotation asks for the sentinel's removal. Nobody else can change it.
+	// RedirectAnnotation, on the user's Service, is the controller's request to admission. The value RedirectReady asks for the
+	// sentinel; without the annotation, admission removes the sentinel. Only the controller can set it.
 	RedirectAnnotation = Prefix + "route"
-	// RedirectReady is its only value.
+	// RedirectReady is the only value of RedirectAnnotation.
 	RedirectReady = "ready"
 
-	// ServiceLabel on our objects names the Service that they were made for.
+	// ServiceLabel, on our objects, names the Service for which they were made.
 	ServiceLabel = Prefix + "service"
-	// ReplicasAnnotation on a workload, and on its ScaledObject, remembers how many replicas the workload had before it was
-	// injected: KEDA's own memory starts at its first look, when the app may be asleep, and there may be no KEDA. We scale
-	// the workloads that carry it.
+	// ReplicasAnnotation, on a workload and its ScaledObject, holds the replica count that the workload had before the injection. KEDA's
+	// own memory begins when it first looks, when the app may be asleep, and KEDA may not be installed. We scale the workloads that
+	// carry this annotation.
 	ReplicasAnnotation = Prefix + "replicas"
-	// AliasesAnnotation on the user's Ingress is how the controller asks admission: it names the backend Services to replace by
-	// their alias Service, as service=alias separated by commas. Nobody else can change it.
+	// AliasesAnnotation, on the user's Ingress, is the controller's request to admission. It lists the backend Services that their alias
+	// Service has to replace, as service=alias separated by commas. Only the controller can set it.
 	AliasesAnnotation = Prefix + "aliases"
-	// ScalingAnnotation on a route slice is what the Service asks of the scaling of its workload, as JSON.
+	// ScalingAnnotation, on a route slice, says how the Service wants its workload to be scaled, as JSON.
 	ScalingAnnotation = Prefix + "scaling"
-	// FailOpenAnnotation on a route slice says that it lists the real pods because no interceptor is ready.
+	// FailOpenAnnotation, on a route slice, says that the slice lists the real pods because no interceptor is ready.
 	FailOpenAnnotation = Prefix + "fail-open"
-	// UnprovenAnnotation on a route slice says that the interceptors' way to the pods is not proven: UnprovenYet while no pod
-	// has been ready, and then, if it is blocked, why the app is restored.
+	// UnprovenAnnotation, on a route slice, says that it is not proven that the interceptors can reach the pods. Its value is
+	// UnprovenYet as long as no pod has been ready. If the way then turns out to be blocked, the value is the reason why the app is
+	// restored.
 	UnprovenAnnotation = Prefix + "unproven"
-	// UnprovenYet is its value until there is a ready pod.
+	// UnprovenYet is the value of UnprovenAnnotation until a pod is ready.
 	UnprovenYet = "yet"
-	// UnusedAnnotation on an alias Service says since when no Ingress names it, in RFC 3339.
+	// UnusedAnnotation, on an alias Service, says since when no Ingress uses it, in RFC 3339.
 	UnusedAnnotation = Prefix + "unused-since"
 	// RoleAlias marks an alias Service.
 	RoleAlias = "alias"
-	// SinceAnnotation on a route slice or a ScaledObject says when restoring the app began, in RFC 3339.
+	// SinceAnnotation, on a route slice or a ScaledObject, says when the restoration of the app began, in RFC 3339.
 	SinceAnnotation = Prefix + "restoring-since"
-	// RestoringAnnotation on the controllers' Deployment has them restore every app until the time that it holds, in RFC 3339.
-	// It is a time so that an interrupted uninstall expires by itself.
+	// RestoringAnnotation, on the controllers' Deployment, makes them restore every app until the given time, in RFC 3339. The time
+	// limit makes an interrupted uninstall expire by itself.
 	RestoringAnnotation = Prefix + "restoring-until"
 
 	// ManagedByLabel is on everything that we create.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
-	// ManagedBy is its value, and our field manager's name.
+	// ManagedBy is the value of ManagedByLabel, and the name of our field manager.
 	ManagedBy = "scale-to-zero"
 )
 

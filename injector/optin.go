@@ -13,12 +13,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// EnabledAnnotation is OptInLabel as an annotation: many charts have a value for a Service's annotations, and none for its
-// labels.
+// EnabledAnnotation is OptInLabel as an annotation: many charts have a value for a Service's annotations, but none for its labels.
 const EnabledAnnotation = Prefix + "enabled"
 
-// OptedIn says whether the label or the annotation of a Service, an Ingress or a Namespace opts it in. A value that is
-// neither "true" nor "false" is an error, and so are two that differ.
+// OptedIn reports whether the label or the annotation of a Service, an Ingress or a Namespace opts it in. It is an error if a value
+// is neither "true" nor "false", or if the two differ.
 func OptedIn(o metav1.Object) (bool, error) {
 	label, labelled := o.GetLabels()[OptInLabel]
 	annotation, annotated := o.GetAnnotations()[EnabledAnnotation]
@@ -36,15 +35,15 @@ func OptedIn(o metav1.Object) (bool, error) {
 	return label == "true" || annotation == "true", nil
 }
 
-// OptedOut says whether the label or the annotation of a Service or an Ingress opts it out of its Namespace's opt-in.
+// OptedOut reports whether the label or the annotation of a Service or an Ingress opts it out of its Namespace's opt-in.
 func OptedOut(o metav1.Object) bool {
 	return o.GetLabels()[OptInLabel] == "false" || o.GetAnnotations()[EnabledAnnotation] == "false"
 }
 
 func isBool(value string) bool { return value == "true" || value == "false" }
 
-// UndoOptIn returns the commands that undo the opt-in of a Service or an Ingress, whose kind kubectl knows by that name.
-// One that only its Namespace opts in is opted out.
+// UndoOptIn returns the commands that undo the opt-in of a Service or an Ingress. kind is the name of the kind for kubectl. An object
+// that only its Namespace opts in is opted out.
 func UndoOptIn(kind string, o metav1.Object) string {
 	object := fmt.Sprintf("%s -n %s %s", kind, o.GetNamespace(), o.GetName())
 	var commands []string
@@ -60,9 +59,9 @@ func UndoOptIn(kind string, o metav1.Object) string {
 	return strings.Join(commands, " && ")
 }
 
-// Warnings returns what the author of a write should know about the opt-in and the settings of a Service ("Service"), an Ingress
-// or a Namespace, although they are allowed. injected says that a Service is injected: its Namespace or an Ingress may have
-// opted it in, which the Service itself does not show.
+// Warnings returns what the author of a write should know about the opt-in and the settings of a Service ("Service"), an Ingress or a
+// Namespace, although the write is allowed. injected is set if a Service is injected. Its Namespace or an Ingress may have opted it
+// in, which the Service itself does not show.
 func Warnings(kind string, o metav1.Object, injected bool) []string {
 	var warnings []string
 	if _, ok := o.GetAnnotations()[OptInLabel]; ok {
@@ -91,8 +90,8 @@ func Warnings(kind string, o metav1.Object, injected bool) []string {
 	return warnings
 }
 
-// idleSettings returns the settings that do nothing on an object that is not opted in. A Namespace's are defaults for its
-// Services, which may be opted in one by one; only InternalServicesAnnotation is about the Namespace's own opt-in.
+// idleSettings returns the settings that have no effect on an object that is not opted in. The settings of a Namespace are defaults
+// for its Services, which may be opted in one by one; only InternalServicesAnnotation needs the Namespace's own opt-in.
 func idleSettings(kind string, annotations map[string]string) []string {
 	var idle []string
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {

@@ -25,7 +25,7 @@ func TestOptedIn(t *testing.T) {
 		{label: "false", annotation: none, out: true},
 		{label: none, annotation: "false", out: true},
 		{label: "false", annotation: "false", out: true},
-		// Written while admission was away, these are neither in nor opted in by the namespace.
+		// Written while admission was down, these are neither opted in nor opted in by their Namespace.
 		{label: "true", annotation: "false", out: true, denied: true},
 		{label: "false", annotation: "true", out: true, denied: true},
 		{label: "yes", annotation: none, denied: true},
@@ -67,7 +67,7 @@ func TestWarnings(t *testing.T) {
 		kind     string
 		change   []func(*corev1.Service)
 		injected bool
-		want     []string // a part of each
+		want     []string // part of each warning
 	}{
 		"opted in":               {"Service", []func(*corev1.Service){cooldown}, false, nil},
 		"opted in by annotation": {"Service", []func(*corev1.Service){unlabelled, enabled("true"), cooldown}, false, nil},

@@ -13,8 +13,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-// ChangedFields returns the fields of a ScaledObject's spec that are ours and differ. Others, such as advanced and fallback, are
-// the user's to set.
+// ChangedFields returns the fields of a ScaledObject's spec that we own and that differ. The other fields, such as advanced and
+// fallback, are the user's.
 func ChangedFields(before, after keda.ScaledObjectSpec) []string {
 	var changed []string
 	for _, f := range []struct {
@@ -44,13 +44,13 @@ func instead(changed []string) string {
 	return "Set " + Prefix + "cooldown, min-replicas, max-replicas or target-pending-requests on the Service"
 }
 
-// UndoneWarning is for a user who changes such fields of a ScaledObject of ours.
+// UndoneWarning is for a user who changes a field that we own of our ScaledObject.
 func UndoneWarning(name string, changed []string) string {
 	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and undoes this change of %s. %s.", name, strings.Join(changed, ", "),
 		instead(changed))
 }
 
-// UndoneNote is the event that reports that it was undone.
+// UndoneNote is the note of the event about an undone change.
 func UndoneNote(name string, changed []string) string {
 	return fmt.Sprintf("scale-to-zero owns ScaledObject %s and has undone a change of %s. %s", name, strings.Join(changed, ", "),
 		instead(changed))

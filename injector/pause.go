@@ -11,14 +11,14 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// pause is what the owner of a workload's ScaledObject has paused by KEDA's annotations.
+// pause is what the owner of a workload's ScaledObject has paused with KEDA's annotations.
 type pause struct {
 	keda.Pause
 
 	so *keda.ScaledObject
 }
 
-// pauseOf reads ours of a workload, which may be nil.
+// pauseOf reads the pause from our ScaledObject of a workload, which may be nil.
 func pauseOf(so *keda.ScaledObject) pause {
 	if so == nil || !so.DeletionTimestamp.IsZero() {
 		return pause{}
@@ -26,7 +26,7 @@ func pauseOf(so *keda.ScaledObject) pause {
 	return pause{keda.PauseOf(so.Annotations), so}
 }
 
-// why says it in one line, for visitors; it is empty while a request may wake the workload.
+// why describes the pause to visitors, in one line. It is empty if a request may wake the workload.
 func (p pause) why() string {
 	if !p.NoWake {
 		return ""
@@ -34,7 +34,7 @@ func (p pause) why() string {
 	return fmt.Sprintf("ScaledObject %s is paused (%s)", p.so.Name, p)
 }
 
-// progress is what the interceptors get to know.
+// progress returns the pause for the interceptors.
 func (p pause) progress(w Workload) *api.Pause {
 	if !p.NoWake {
 		return nil
@@ -42,7 +42,7 @@ func (p pause) progress(w Workload) *api.Pause {
 	return &api.Pause{Why: p.why(), Asleep: w.Replicas == 0}
 }
 
-// note is the message of the event about the pause. It is empty if nothing is paused.
+// note returns the note of the event about the pause. It is empty if nothing is paused.
 func (p pause) note(w Workload) string {
 	what := "neither wakes it nor puts it to sleep. Requests get 503 with this while it has no replicas"
 	switch {

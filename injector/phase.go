@@ -3,12 +3,11 @@
 
 package injector
 
-// Phase is how far the injection of a Service has come, or its restoration.
+// Phase is how far the injection or the restoration of a Service has come.
 //
-// A Service is injected by one Front: the Service itself, or the alias Service to which its Ingresses are redirected. The
-// table is everything that PlanService decides. The first row whose observation is true counts. Its plan brings the next phase
-// about, and is made again when something changes: a step that fails, or whose effect the cache does not show yet, is planned
-// again.
+// A Service is injected through one Front: the Service itself, or the alias Service to which its Ingresses are redirected. The table
+// has every decision of PlanService. The first row whose observation is true applies. Its plan leads to the next phase. The plan is
+// made again when something changes, so a step that fails, or whose effect is not in the cache yet, is planned again.
 //
 //	wanted, and observed                             phase        plan                                            next
 //	-----------------------------------------------  -----------  ----------------------------------------------  -----------
@@ -34,11 +33,10 @@ package injector
 //	an Ingress has just left the alias Service       Lingering    wait: ingress controllers take their time       Absent
 //	none of the above                                Absent       delete the slices, and then the companions      Absent
 //
-// The steps of one plan are carried out in order, and each only if those before it have succeeded. A Front that is not wanted is
-// restored only once the other one, if that is wanted, is redirected.
+// The steps of a plan are carried out in order. If one fails, the later ones are skipped. A Front that is no longer wanted is
+// restored only after the wanted Front, if there is one, is redirected.
 type Phase string
 
-// The phases.
 const (
 	PhaseAbsent      Phase = "Absent"
 	PhaseListening   Phase = "Listening"

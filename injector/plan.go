@@ -14,68 +14,68 @@ import (
 )
 
 const (
-	// reportAfter is how long a Service may lack what it needs before an event says so: Helm creates Services before workloads.
+	// reportAfter is how long a Service may lack something before an event says so: Helm creates Services before workloads.
 	reportAfter = 5 * time.Second
-	// goneFor is how long the workload of an injected Service has to be gone before the Service is restored: somebody may
-	// replace it by another one of its name, as `kubectl replace --force` does.
+	// goneFor is how long the workload of an injected Service has to be gone before the Service is restored. Somebody may replace the
+	// workload by a new one with the same name, as `kubectl replace --force` does.
 	goneFor = time.Second
-	// slowRetry is the pause before what has been lacking for longer is looked at again.
+	// slowRetry is the pause between two looks at something that has been missing for a while.
 	slowRetry = 5 * time.Second
-	// blockedMax is the longest pause between two looks at a way that is blocked: no watch reports when a policy opens it.
+	// blockedMax is the longest pause between two looks at a blocked way: no watch reports when a policy opens it.
 	blockedMax = time.Minute
-	// blockedFor is how long the way to the first pods of an app has to be blocked before the app is restored. The network
-	// of a new pod may not be ready everywhere.
+	// blockedFor is how long the way to an app's first pods has to be blocked before the app is restored. The network of a new pod may
+	// not be ready on every node yet.
 	blockedFor = 10 * time.Second
-	// blockedLook is the pause between two looks meanwhile.
+	// blockedLook is the pause between two looks during blockedFor.
 	blockedLook = time.Second
 )
 
-// Plan is what to do for one Service, in the order of the fields. What fails ends it: nothing that follows is done, nothing
-// is reported, and Memory stays as it was.
+// Plan is what to do for one Service, in the order of the fields. A failure ends the plan: later steps are skipped, nothing is
+// reported, and Memory stays unchanged.
 type Plan struct {
 	Phase Phase
-	// Injecting says that the Service is to be injected and is not yet.
+	// Injecting is set if the Service should be injected and is not yet.
 	Injecting bool
-	// Sweep is deleted first: it belongs to a Service that is gone.
+	// Sweep is deleted first: it belongs to a deleted Service.
 	Sweep []Object
-	// Try is a ScaledObject for the API server to look at and not keep. An app whose ScaledObject is refused would be taken
-	// over and never sleep.
+	// Try is a ScaledObject for a dry run at the API server. If the API server refused an app's ScaledObject only after the injection,
+	// the app would never sleep.
 	Try *keda.ScaledObject
-	// Apply is created, or updated where it has a resource version.
+	// Apply is created, or updated if it has a resource version.
 	Apply []Object
-	// Ask are requests to admission. One that is not granted ends the plan with its Ignored.
+	// Ask are requests to admission. If one is not granted, its Ignored ends the plan.
 	Ask []Ask
-	// Delete is deleted. Deleted is reported if one of the objects was still there.
+	// Delete is deleted. Deleted is reported if one of the objects still existed.
 	Delete  []Object
 	Deleted []Report
-	// FreePorts are the Fronts whose interceptor ports become free.
+	// FreePorts are the Fronts whose interceptor ports are freed.
 	FreePorts []string
-	// Forget says that no write is waited for any more.
+	// Forget is set if the controller need not wait for its writes any more.
 	Forget bool
 	Outcome
 }
 
-// Ask are annotations of the user's Service or Ingresses. Admission changes the object itself in that same write, so that
-// the change stays its author's. Without admission nothing happens but the annotation.
+// Ask is a request to admission by annotations of the user's Service or Ingresses. Admission changes the object itself during the
+// same write, so its author still owns the change. Without admission, only the annotation is written.
 type Ask struct {
 	Writes []Annotation
-	// Into says that traffic is to be redirected to the interceptors, and not back.
+	// Into is set to redirect traffic to the interceptors, and not set to redirect it back.
 	Into bool
-	// Service is the opted-in one; the request is about its Ingresses if there are any.
+	// Service is the opted-in Service. If there are Ingresses, the request is about these.
 	Service   *corev1.Service
 	Ingresses []*networkingv1.Ingress
-	// Granted, if set, ends the plan in place of its own Outcome. Ignored ends it if admission did nothing.
+	// Granted, if set, replaces the plan's own Outcome and ends the plan. Ignored ends it if admission did nothing.
 	Granted *Outcome
 	Ignored Outcome
 }
 
-// Annotation is one annotation to write, or to remove where Value is empty.
+// Annotation is an annotation to write, or to remove if Value is empty.
 type Annotation struct {
 	Object     Object
 	Key, Value string
 }
 
-// Done says whether admission did what was asked, as the objects show after the writes.
+// Done reports whether admission has granted the request, according to the objects after the writes.
 func (a Ask) Done() bool {
 	switch {
 	case len(a.Ingresses) == 0:
@@ -92,8 +92,8 @@ func (a Ask) Done() bool {
 	}
 }
 
-// PlanService plans what to do for a Service, as the table at Phase says. If a question is returned, the plan cannot be made
-// before it is answered. Planning again what has been carried out plans nothing.
+// PlanService plans what to do for a Service, by the table at Phase. If it returns a question, the plan cannot be made before the
+// question is answered. Once a plan has been carried out, planning again yields nothing to do.
 func PlanService(o Observation) (Plan, Question) {
 	p := &planner{o: &o}
 	p.Memory = o.Memory
@@ -124,7 +124,7 @@ type planner struct {
 	self, alias Front
 }
 
-// comesBack says that the workload of an injected Service has gone a moment ago, so that everything stays as it is for now.
+// comesBack reports whether the workload of an injected Service has only just gone. Everything stays as it is for now.
 func (p *planner) comesBack() bool {
 	if p.v.Lost == ScopeNone {
 		return false
@@ -142,7 +142,7 @@ func (p *planner) comesBack() bool {
 	return true
 }
 
-// steps redirects the wanted Front first, and then restores what is not wanted.
+// steps redirects the wanted Front first, and then restores the other one.
 func (p *planner) steps() Question {
 	if p.v.Scope == ScopeNone {
 		return p.restoreAll()
@@ -163,7 +163,7 @@ func (p *planner) steps() Question {
 	return q
 }
 
-// restoreAll restores both Fronts, and then reports why nothing is taken.
+// restoreAll restores both Fronts, and then reports why the Service is not injected.
 func (p *planner) restoreAll() Question {
 	self, q := p.restore(&p.self)
 	if q.Kind != NoQuestion {
@@ -186,12 +186,12 @@ func (p *planner) restoreAll() Question {
 	}
 	p.after(p.v.Retry)
 	eventType := corev1.EventTypeWarning
-	if p.v.General { // its Namespace is opted in, and not this Service in particular
+	if p.v.General { // the opt-in is the Namespace's, and not this Service's in particular
 		eventType = corev1.EventTypeNormal
 	}
 	switch young := reportAfter - p.o.Now.Sub(p.o.Service.CreationTimestamp.Time); {
 	case p.v.Skip == "":
-		p.forget() // opted in again, the Service gets its events again
+		p.forget() // if the Service is opted in again, it gets its events again
 	case young > 0:
 		p.After = young
 	default:
@@ -200,16 +200,16 @@ func (p *planner) restoreAll() Question {
 	return Question{}
 }
 
-// once is Outcome.once on the Service.
+// once is Outcome.once for the Service.
 func (p *planner) once(eventType, reason, note string) {
 	p.Outcome.once(eventType, reason, note, p.o.Service)
 }
 
-// forget begins the Service's story anew.
+// forget clears what is remembered about the Service.
 func (p *planner) forget() {
 	p.Memory = Memory{}
 	p.Forget = true
 }
 
-// replicasOf is a count in words.
+// replicasOf puts a replica count into words.
 func replicasOf(ready, of int32) string { return fmt.Sprintf("%d of %s", ready, replicasText(of)) }

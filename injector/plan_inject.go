@@ -18,8 +18,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// injection injects one Front: make before break. The real pods are listed, the interceptors listen, they are
-// sent traffic too, and only then is admission asked to redirect all of it.
+// injection injects one Front: make before break. First the real pods are listed and the interceptors listen. Then the interceptors
+// get part of the traffic. Only then is admission asked to redirect all of it.
 type injection struct {
 	*planner
 
@@ -27,14 +27,14 @@ type injection struct {
 	routes api.Routes
 	// ready are the interceptors that clients of the Front can reach.
 	ready []Interceptor
-	// redirected says that no traffic goes past the interceptors any more, and taken that they have it.
+	// redirected is set once no traffic bypasses the interceptors any more, and taken once the interceptors have it.
 	redirected, taken bool
 	published         Published
-	// missing is an IP family of the Front without a published interceptor.
+	// missing is an IP family of the Front that has no published interceptor.
 	missing corev1.IPFamily
 }
 
-// inject plans the injection. done says that it is complete, so that the other Front may be restored.
+// inject plans the injection. done is true if it is complete, so that the other Front may be restored.
 func (p *planner) inject(f *Front) (done bool, q Question) {
 	p.applyCompanions(f)
 	in := &injection{planner: p, front: f}
@@ -45,7 +45,7 @@ func (p *planner) inject(f *Front) (done bool, q Question) {
 	in.taken = len(f.Slices) > 0 && in.redirected
 	in.ready = OfFamilies(p.o.Interceptors, f.Service.Spec.IPFamilies)
 	if in.taken && len(in.ready) == 0 {
-		in.failOpen() // watches report interceptors and pods that come
+		in.failOpen() // watches report new interceptors and pods
 		return true, Question{}
 	}
 	if q := in.publish(); q.Kind != NoQuestion {
@@ -60,7 +60,7 @@ func (p *planner) inject(f *Front) (done bool, q Question) {
 	return in.steady()
 }
 
-// applyCompanions makes the direct Service, and the alias Service if the Front is one.
+// applyCompanions makes the direct Service and, if the Front needs one, the alias Service.
 func (p *planner) applyCompanions(f *Front) {
 	p.apply(companion(DirectService(p.o.Service, p.v.Settings), p.o.Direct.Service))
 	if !f.Alias {
@@ -79,9 +79,9 @@ func (p *planner) apply(o Object) {
 	}
 }
 
-// companion is what has to be written for a Service of ours to become what it should be; nil for nothing. have is nil if
-// there is none yet. Its IP families stay those that it was made with: they can only partly be changed, and the API server
-// may add one to what is asked for.
+// companion returns the write that turns our Service have into want; nil if nothing has to be written. have is nil if there is no
+// such Service yet. The IP families stay as created: they can only partly be changed, and the API server may add a family to the
+// requested ones.
 func companion(want, have *corev1.Service) Object {
 	if have == nil {
 		return want
@@ -90,7 +90,7 @@ func companion(want, have *corev1.Service) Object {
 	updated.Labels, updated.Spec.Selector = want.Labels, want.Spec.Selector
 	updated.Annotations = want.Annotations
 	updated.Spec.Ports, updated.Spec.PublishNotReadyAddresses = want.Spec.Ports, want.Spec.PublishNotReadyAddresses
-	updated.Spec.SessionAffinity = cmp.Or(want.Spec.SessionAffinity, corev1.ServiceAffinityNone) // as the API server has it
+	updated.Spec.SessionAffinity = cmp.Or(want.Spec.SessionAffinity, corev1.ServiceAffinityNone) // the API server's default
 	updated.Spec.SessionAffinityConfig = want.Spec.SessionAffinityConfig
 	if equality.Semantic.DeepEqual(have, updated) {
 		return nil
@@ -98,7 +98,7 @@ func companion(want, have *corev1.Service) Object {
 	return updated
 }
 
-// route says what the interceptors are to listen for, each port under the number that it has already.
+// route decides what the interceptors listen for. Each port keeps its number.
 func (in *injection) route() Question {
 	o := in.o
 	names := make([]string, len(o.Service.Spec.Ports))
@@ -114,8 +114,8 @@ func (in *injection) route() Question {
 	return Question{}
 }
 
-// keepServerFirst marks the ports on which a server is known to speak first, or was when the slices were written. A port
-// with a new number starts without the mark.
+// keepServerFirst marks the ports on which a server is known to speak first, now or when the slices were written. A port with a new
+// number starts without the mark.
 func keepServerFirst(routes *api.Routes, before api.Routes, learned map[int32]bool) {
 	known := map[int32]bool{}
 	for _, p := range before.Ports {
@@ -127,8 +127,8 @@ func keepServerFirst(routes *api.Routes, before api.Routes, learned map[int32]bo
 	}
 }
 
-// publish finds out which interceptors answer on the routes' ports. Those that are published already are not dialed again:
-// whether they are ready is for their own readiness probe to say.
+// publish finds out which interceptors answer on the routes' ports. Interceptors that are already published are not dialed again:
+// their own readiness probe decides whether they are ready.
 func (in *injection) publish() Question {
 	known := map[string]bool{}
 	var before []api.Port
@@ -161,8 +161,8 @@ func (in *injection) publish() Question {
 
 func address(host string, port int32) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
 
-// lacks says why the interceptors do not take the Front's traffic; empty if they can. To redirect it would take away the
-// pods of a missing IP family; once it is redirected, the others go on.
+// lacks says why the interceptors cannot take the Front's traffic; empty if they can. If an IP family has no interceptor, redirecting
+// would take the pods away from its clients. Once the Front is redirected, the other families go on.
 func (in *injection) lacks() string {
 	complete := len(in.published.Ports) == len(in.routes.Ports) && len(in.published.Interceptors) > 0
 	if complete && (in.missing == "" || in.redirected) {
@@ -178,12 +178,12 @@ func (in *injection) lacks() string {
 		listensText(in.routes), in.missing)
 }
 
-// listen has interceptors listen that are not all that the Front needs yet. Until all of its clients can be served by them,
-// they are not published, except to those of an alias.
+// listen makes interceptors listen while the Front still lacks some. They are not published until they can serve all clients of the
+// Front, except for an alias.
 func (in *injection) listen(lacks string, longest time.Duration) (done bool) {
 	in.Phase = PhaseListening
 	if in.front.failsOpen() {
-		in.Phase, in.Soon = PhaseFailedOpen, true // until one listens, the pods are better than nobody
+		in.Phase, in.Soon = PhaseFailedOpen, true // until an interceptor listens, the pods serve
 		return true
 	}
 	if !in.redirected && !in.front.Alias {
@@ -198,8 +198,8 @@ func (in *injection) listen(lacks string, longest time.Duration) (done bool) {
 	return false
 }
 
-// prove is what the interceptors found out about their way to the pods. An app that is asleep leaves nothing to prove it
-// with: that is done when its first pods are ready.
+// prove returns what the interceptors found out about their way to the pods. With a sleeping app there is nothing to prove it with;
+// it is proven when the first pods are ready.
 func (in *injection) prove() (Proof, Question) {
 	listed := ReadyPorts(in.o.DirectSlices)
 	if len(listed) == 0 {
@@ -221,7 +221,7 @@ func (in *injection) prove() (Proof, Question) {
 	return Prove(way.Found, listed, way.Allow), Question{}
 }
 
-// mark keeps in the slices whether the way is proven.
+// mark records in the slices whether the way is proven.
 func (in *injection) mark(proof Proof) {
 	switch {
 	case proof.Nothing:
@@ -231,8 +231,7 @@ func (in *injection) mark(proof Proof) {
 	}
 }
 
-// first publishes the interceptors for the first time, from which moment on they get a part of the traffic, and asks for
-// the rest of it.
+// first publishes the interceptors for the first time. From then on they get part of the traffic, and first asks for the rest of it.
 func (in *injection) first() (done bool, q Question) {
 	proof, q := in.prove()
 	if q.Kind != NoQuestion {
@@ -259,7 +258,7 @@ func (in *injection) first() (done bool, q Question) {
 	return in.steady()
 }
 
-// latest notes a proof, and returns what stands against taking the Service over.
+// latest remembers a proof, and returns what speaks against the injection.
 func (in *injection) latest(proof Proof) Skip {
 	switch {
 	case proof.Blocked:
@@ -272,7 +271,7 @@ func (in *injection) latest(proof Proof) Skip {
 	return proof.Lacks
 }
 
-// steady is a Front whose interceptors are published, or about to be.
+// steady handles a Front whose interceptors are published, or about to be.
 func (in *injection) steady() (done bool, q Question) {
 	in.Phase = PhaseRedirecting
 	if in.redirected {
@@ -289,7 +288,7 @@ func (in *injection) steady() (done bool, q Question) {
 			return true, Question{}
 		}
 		if proof.Lacks != "" {
-			in.after(slowRetry) // no watch reports when it can be proven
+			in.after(slowRetry) // no watch reports when a proof becomes possible
 		}
 	}
 	in.applySlices()
@@ -298,20 +297,20 @@ func (in *injection) steady() (done bool, q Question) {
 		return true, Question{}
 	}
 	if len(in.published.Interceptors) < len(in.ready) {
-		in.After = slowRetry // no watch reports that one which is ready listens at last
+		in.After = slowRetry // no watch reports when a ready interceptor begins to listen
 	}
 	if !in.taken {
 		return false, in.redirect()
 	}
 	if in.front.Unproven == "" {
-		in.Memory.Waits = "" // it has all that it needs
+		in.Memory.Waits = "" // nothing is missing any more
 	}
 	in.warnOfFront(&in.Outcome)
 	return true, in.warn(&in.Outcome)
 }
 
-// blocked restores an app that was injected asleep and whose pods turn out to be out of the interceptors' reach: a visitor
-// would wait in vain, and was served before. The route slices keep the reason, for the next plan to judge by.
+// blocked restores an app that was injected while asleep and whose pods turn out to be unreachable for the interceptors. Its visitors
+// would wait in vain, although they were served before the injection. The route slices keep the reason for the next plan.
 func (in *injection) blocked(why Skip) {
 	if in.waited(string(why), in.o.Now) < blockedFor {
 		in.applySlices()
@@ -322,7 +321,7 @@ func (in *injection) blocked(why Skip) {
 	in.applySlices()
 }
 
-// applySlices writes the route slices as they should be.
+// applySlices writes the route slices in their desired state.
 func (in *injection) applySlices() {
 	in.writeSlices(RouteSlices(in.front.Service, in.o.Service, in.routes, in.v.Settings, in.published))
 }
@@ -339,7 +338,7 @@ func (in *injection) writeSlices(wanted []discoveryv1.EndpointSlice) {
 			continue
 		}
 		have := &in.front.Slices[n]
-		if progress, ok := have.Annotations[api.ProgressAnnotation]; ok { // which is the workload's to write
+		if progress, ok := have.Annotations[api.ProgressAnnotation]; ok { // the workload's plan writes this one
 			want.Annotations[api.ProgressAnnotation] = progress
 		}
 		if !equality.Semantic.DeepEqual(have.Annotations, want.Annotations) || !equality.Semantic.DeepEqual(have.Labels, want.Labels) ||
@@ -350,8 +349,8 @@ func (in *injection) writeSlices(wanted []discoveryv1.EndpointSlice) {
 	}
 }
 
-// await looks again, soon at first and ever more rarely up to longest. What is lacking for longer than it takes everything
-// to come up is reported.
+// await looks again, soon at first and then ever more rarely, with pauses of at most longest. It reports what is missing for longer
+// than a usual installation takes.
 func (in *injection) await(lacks string, longest time.Duration) {
 	waited := in.waited(lacks, in.o.Now)
 	if waited < reportAfter {
@@ -362,8 +361,8 @@ func (in *injection) await(lacks string, longest time.Duration) {
 	in.After, in.Spread = min(max(waited/2, slowRetry), longest), true
 }
 
-// podsListed says what is missing until Kubernetes lists the workload's pods behind the direct Service, so that the
-// interceptors know them before the first request comes.
+// podsListed says what is missing until Kubernetes lists the workload's pods for the direct Service. The interceptors have to know
+// the pods before the first request arrives.
 func (in *injection) podsListed() (Skip, Question) {
 	o, w := in.o, in.v.Workload
 	direct := DirectServiceName(o.Service.Name)

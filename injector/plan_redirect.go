@@ -40,7 +40,7 @@ func (in *injection) redirect() Question {
 		what, undo = fmt.Sprintf("Requests through %s to Service %s", ingressesText(optedIn), o.Service.Name), UndoOptIn("ingress", optedIn[0])
 	} else {
 		ask.Writes = []Annotation{{o.Service, RedirectAnnotation, RedirectReady}}
-		for _, i := range optedIn { // it would stay opted in for these
+		for _, i := range optedIn { // these Ingresses would keep it opted in
 			undo += " && " + UndoOptIn("ingress", i)
 		}
 	}
@@ -77,9 +77,9 @@ func (in *injection) redirect() Question {
 	return Question{}
 }
 
-// failOpen sends a redirected Front's traffic to the app's own pods while no interceptor is ready: an outage of ours is not
-// to be an outage of theirs. The workload's plan keeps such an app awake. One that sleeps stays asleep: all apps waking at
-// once could bring a small cluster down.
+// failOpen sends a redirected Front's traffic to the app's own pods while no interceptor is ready, so that an outage of ours does not
+// become one of the app. The workload's plan keeps such an app awake. A sleeping app stays asleep: if all apps woke at once, a small
+// cluster could break down.
 func (in *injection) failOpen() {
 	in.Phase = PhaseFailedOpen
 	open := RouteSlices(in.front.Service, in.o.Service, in.routes, in.v.Settings, Published{})
@@ -88,15 +88,15 @@ func (in *injection) failOpen() {
 	if FailOpen(open, in.o.DirectSlices) {
 		in.writeSlices(open)
 	} else {
-		// What the slices list is of no use and does no harm: an interceptor may still be draining there.
+		// Keep the slices: they help nobody but do no harm, and a listed interceptor may still be draining.
 		note = fmt.Sprintf("No interceptor of scale-to-zero is ready; %s stays asleep, and requests to it fail until one is", in.v.Workload.Ref())
 	}
 	in.ended(ReasonInjected)
 	in.once(corev1.EventTypeWarning, ReasonNoInterceptor, note)
 }
 
-// warnOfFamily reports that one of the Front's IP families is without interceptors, if that lasts: the slices of the
-// families are not written at the same moment.
+// warnOfFamily reports that one of the Front's IP families has no interceptor, if that lasts. The slices of the families are not
+// written at the same moment.
 func (in *injection) warnOfFamily() {
 	note := fmt.Sprintf("No interceptor of scale-to-zero can be reached over %s; requests over it fail until one can, others succeed",
 		in.missing)
@@ -109,7 +109,7 @@ func (in *injection) warnOfFamily() {
 	in.After = slowRetry
 }
 
-// warnOfFront reports what the proxies before the Service can no longer do for it: keep a client at one pod, and show the
+// warnOfFront reports what the proxies in front of the Service can no longer do for it: keep a client at one pod, and show the
 // client's address to the pods.
 func (in *injection) warnOfFront(out *Outcome) {
 	through := in.o.optedInIngresses()
@@ -125,8 +125,8 @@ func (in *injection) warnOfFront(out *Outcome) {
 	out.lasting(corev1.EventTypeWarning, ReasonAffinity, AffinityLost(in.o.Service, through, in.v.Settings, in.v.Workload), in.o.Service)
 }
 
-// warn reports what the Service's owner may not expect of an injection that went well: that interceptors are back, which
-// annotations were left alone, and which other Services lead to the same pods past the interceptors.
+// warn reports what the Service's owner may not expect after a successful injection: that interceptors are back, that annotations
+// were left unchanged, and that other Services select the same pods and bypass the interceptors.
 func (in *injection) warn(out *Outcome) Question {
 	if in.o.Answers.Siblings == nil {
 		return Question{Kind: AskSiblings, Workload: in.v.Workload}
@@ -152,8 +152,8 @@ func (in *injection) warn(out *Outcome) Question {
 	return in.warnOfStack(out)
 }
 
-// warnOfAnnotations reports annotations of opted-in Ingresses that seem to name the Service, and still do so now that the
-// Ingress reaches it by its alias.
+// warnOfAnnotations reports annotations of opted-in Ingresses that still seem to name the Service, although the Ingress now reaches
+// it by its alias.
 func (in *injection) warnOfAnnotations(out *Outcome) {
 	service := in.o.Service
 	var notes []string
@@ -173,9 +173,9 @@ func (in *injection) warnOfAnnotations(out *Outcome) {
 		strings.Join(notes, "; "), service.Name, in.front.Service.Name, service.Namespace, service.Name, OptInLabel), objects...)
 }
 
-// warnUnvisited warns once, halfway to its first sleep, of an app that may never have had visitors. Its Service was opted in
-// together with others, by its Namespace or, it seems, with a whole chart; nothing exposes it outside of the cluster; and no
-// request comes. Often it is a worker's, for its logs or metrics, and no request will ever wake it.
+// warnUnvisited warns once, halfway to the first sleep, about an app that may never have visitors: its Service was opted in together
+// with others, by its Namespace or apparently with a whole chart, nothing exposes it outside the cluster, and no request comes. Often
+// the Service belongs to a worker, for its logs or metrics, and no request will ever wake it.
 func (p *planner) warnUnvisited(f Front) Question {
 	o, v := p.o, p.v
 	if v.Scope != ScopeService || v.Settings.MinReplicas > 0 || len(f.Slices) == 0 {
@@ -198,7 +198,7 @@ func (p *planner) warnUnvisited(f Front) Question {
 	case !v.General && !OptedInTogether(o.Service, o.Answers.Visits.Release):
 		return Question{}
 	}
-	within := age * 3 / 4 // interceptors count from a little later than the slices' creation, in whole seconds
+	within := age * 3 / 4 // interceptors count in whole seconds, and begin a little after the slices' creation
 	if o.Answers.Visits.Use == nil || o.Answers.Visits.Use.within(within) {
 		p.after(cooldown / 4)
 		return Question{}
@@ -212,7 +212,7 @@ func (p *planner) warnUnvisited(f Front) Question {
 	return Question{}
 }
 
-// kubectlName is how kubectl takes the workload as an argument.
+// kubectlName returns the workload as an argument for kubectl.
 func kubectlName(w Workload) string {
 	kind, name, _ := strings.Cut(w.Ref().String(), "/")
 	return strings.ToLower(kind) + "/" + name

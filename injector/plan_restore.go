@@ -15,11 +15,11 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// restore plans the return of a Front in the order that loses no request: the route slices say that they retire, so that
-// the workload gets its replicas back, and only when Kubernetes lists a ready pod behind the Service do they go. idle says
-// that nothing is waited for.
+// restore plans the restoration of a Front, in an order that loses no request. First the route slices say that they retire, so that
+// the workload gets its replicas back. The slices are deleted only after Kubernetes lists a ready pod for the Service. idle is true
+// if there is nothing to wait for.
 //
-// When the other Front is wanted, that one keeps the workload, which is not restored.
+// If the other Front is wanted, it keeps the workload, and the workload is not restored.
 func (p *planner) restore(f *Front) (idle bool, q Question) {
 	p.Phase = PhaseAbsent
 	if !p.present(*f) {
@@ -28,7 +28,7 @@ func (p *planner) restore(f *Front) (idle bool, q Question) {
 	p.Phase = PhaseRestoring
 	retiring := p.retire(f)
 	if !f.Alias && (p.o.Service.Annotations[RedirectAnnotation] != "" || Intercepted(p.o.Service)) {
-		// The sentinel has to go for Kubernetes to list the pods again; until it does, the route slices serve alone.
+		// Kubernetes lists the pods again only without the sentinel. Until then, only the route slices serve.
 		p.write(retiring)
 		p.askBack(f)
 		return false, Question{}
@@ -39,14 +39,14 @@ func (p *planner) restore(f *Front) (idle bool, q Question) {
 		return false, Question{Kind: AskRouted, Name: ref}
 	}
 	if found.Forbidden != "" && p.v.Scope != ScopeService {
-		// It may be asleep: without the route slices nothing would ever wake it.
+		// The workload may be asleep. Without the route slices, nothing would ever wake it.
 		p.write(retiring)
 		p.once(corev1.EventTypeWarning, ReasonRestoring, "Not restored yet: "+string(found.Forbidden))
 		p.after(KindRetry)
 		return false, Question{}
 	}
 	if p.giveUp(f, found, retiring) && !f.Alias {
-		// The slices go with the next plan, so that interceptors have seen why.
+		// Delete the slices only with the next plan, so that interceptors see the reason first.
 		p.write(retiring)
 		p.Soon = true
 		return false, Question{}
@@ -70,7 +70,7 @@ func (p *planner) restore(f *Front) (idle bool, q Question) {
 	return true, Question{}
 }
 
-// reportStart reports that restoring waits for the app's start, if that lasts.
+// reportStart reports that the restoration waits for the app's start, if that lasts.
 func (p *planner) reportStart(f *Front, w Target) {
 	eventType, held := corev1.EventTypeNormal, "has no ready pod; requests are held until it has one"
 	if progress, err := api.DecodeProgress(f.Slices[0].Annotations[api.ProgressAnnotation]); err == nil && progress.Failing != "" {
@@ -83,7 +83,7 @@ func (p *planner) reportStart(f *Front, w Target) {
 	}
 }
 
-// present says whether anything of ours is left of the Front.
+// present reports whether any object of ours is left of the Front.
 func (p *planner) present(f Front) bool {
 	if len(f.Slices) > 0 {
 		return true
@@ -94,7 +94,7 @@ func (p *planner) present(f Front) bool {
 	return p.o.Service.Annotations[RedirectAnnotation] != "" || Intercepted(p.o.Service)
 }
 
-// retire returns the route slices as they are to be, with the time at which their return began, and those that change.
+// retire returns the route slices that have to change, with the time at which the restoration began.
 func (p *planner) retire(f *Front) map[int]*discoveryv1.EndpointSlice {
 	changed := map[int]*discoveryv1.EndpointSlice{}
 	for i := range f.Slices {
@@ -110,22 +110,22 @@ func (p *planner) retire(f *Front) map[int]*discoveryv1.EndpointSlice {
 	return changed
 }
 
-// encodeInto writes routes into slices.
+// encodeInto writes routes into the slices.
 func encodeInto(changed map[int]*discoveryv1.EndpointSlice, routes api.Routes) {
 	for _, s := range changed {
 		s.Annotations[api.RoutesAnnotation] = encodeRoutes(routes)
 	}
 }
 
-// write plans the writes of the slices that change.
+// write plans the writes of the changed slices.
 func (p *planner) write(changed map[int]*discoveryv1.EndpointSlice) {
 	for _, i := range slices.Sorted(maps.Keys(changed)) {
 		p.apply(changed[i])
 	}
 }
 
-// giveUp has the interceptors fail the requests that they hold for a workload that does not exist any more, and reports
-// whether they have yet to be told. The route slices may stay for a while: an Ingress still sends traffic to the alias Service.
+// giveUp makes the interceptors fail the requests that they hold for a workload that no longer exists. It reports whether they still
+// have to learn of that. The route slices may stay for a while, because an Ingress still sends traffic to the alias Service.
 func (p *planner) giveUp(f *Front, w Target, changed map[int]*discoveryv1.EndpointSlice) bool {
 	if p.v.Scope != ScopeNone || w.Object != nil || w.Forbidden != "" || f.Routes.Gone != "" || f.Routes.Workload.Name == "" ||
 		len(f.Slices) == 0 {
@@ -141,7 +141,7 @@ func (p *planner) giveUp(f *Front, w Target, changed map[int]*discoveryv1.Endpoi
 	return true
 }
 
-// askBack asks admission to have traffic go where the author of the Service, or of its Ingresses, sends it.
+// askBack asks admission to send traffic where the author of the Service, or of its Ingresses, wants it.
 func (p *planner) askBack(f *Front) {
 	ask := Ask{Service: p.o.Service}
 	if f.Alias {
@@ -149,7 +149,7 @@ func (p *planner) askBack(f *Front) {
 		for _, i := range ask.Ingresses {
 			aliases := Aliases(i)
 			if aliases[p.o.Service.Name] == "" {
-				// The annotation was lost while admission was away, and with it the author's name for the backend.
+				// The annotation, and with it the author's name for the backend, was lost while admission was down.
 				aliases[p.o.Service.Name] = AliasServiceName(p.o.Service.Name)
 				ask.Writes = append(ask.Writes, Annotation{i, AliasesAnnotation, EncodeAliases(aliases)})
 			}
@@ -167,9 +167,9 @@ func (p *planner) askBack(f *Front) {
 	p.Ask = append(p.Ask, ask)
 }
 
-// podsBack says whether Kubernetes lists a ready pod again behind the Service and behind the direct Service, and the
-// workload is restored; or whether no pod can come, because there is no workload, or the Service has become one that has
-// no pods, or leads to the interceptors itself.
+// podsBack reports whether the traffic can go back: the workload is restored, and Kubernetes lists a ready pod for both the Service
+// and the direct Service. It also returns true if no pod can come: there is no workload, or the Service no longer selects pods, or
+// the Service itself selects the interceptors.
 func (p *planner) podsBack(w Target) (bool, Question) {
 	o := p.o
 	if p.v.Scope == ScopeService || w.Object == nil || len(OriginalSelector(o.Service)) == 0 ||
@@ -179,7 +179,7 @@ func (p *planner) podsBack(w Target) (bool, Question) {
 	if o.Answers.Native == nil {
 		return false, Question{Kind: AskNative}
 	}
-	// What interceptors hold goes to the pods of the direct Service, whose slices are written at another moment.
+	// The requests that interceptors hold go to the pods of the direct Service, whose slices are written separately.
 	if !*o.Answers.Native || len(o.DirectSlices) > 0 && !HasReadyEndpoint(o.DirectSlices) {
 		return false, Question{}
 	}
@@ -192,8 +192,8 @@ func (p *planner) podsBack(w Target) (bool, Question) {
 	return *o.Answers.Kept, Question{}
 }
 
-// leave has the Ingresses leave the alias Service, and then keeps it for a while: ingress controllers take their time to
-// notice, and some look at Ingresses and at EndpointSlices at different moments. done says that nobody uses it any more.
+// leave moves the Ingresses off the alias Service, and then keeps the alias for a while: ingress controllers notice late, and some
+// read Ingresses and EndpointSlices at different moments. done is true once nobody uses the alias any more.
 func (p *planner) leave(f *Front, retiring map[int]*discoveryv1.EndpointSlice) (done bool) {
 	if len(p.o.aliasedIngresses()) > 0 {
 		p.write(retiring)
@@ -224,8 +224,8 @@ func (p *planner) leave(f *Front, retiring map[int]*discoveryv1.EndpointSlice) (
 	return false
 }
 
-// remove deletes what is ours of a Front. An interceptor sees the route slices go before the direct Service's, since they
-// are deleted in this order and reported by one watch; it serves the requests that are left with the pods that it knew.
+// remove deletes our objects of a Front. An interceptor sees the route slices disappear before the slices of the direct Service,
+// because they are deleted in this order and one watch reports both. It serves the remaining requests with the pods that it knew.
 func (p *planner) remove(f *Front, w Target, back bool) {
 	p.Phase = PhaseAbsent
 	for i := range f.Slices {

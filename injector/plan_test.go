@@ -19,7 +19,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// redirected takes the app over.
+// redirected injects the app.
 func redirected(w *world) {
 	w.t.Helper()
 	if p := w.run(); p.Phase != PhaseRedirected {
@@ -33,7 +33,7 @@ func optOut(w *world) {
 		delete(w.ingresses[0].Labels, OptInLabel)
 		return
 	}
-	// As admission does it in the write that takes the label off.
+	// This is what admission does in the write that removes the label.
 	old := w.service.DeepCopy()
 	delete(w.service.Labels, OptInLabel)
 	if w.admission {
@@ -41,7 +41,7 @@ func optOut(w *world) {
 	}
 }
 
-// TestPhases has the rows of the table at Phase.
+// TestPhases tests the rows of Phase's table.
 func TestPhases(t *testing.T) {
 	const made = "create web-direct, create web-scale-to-zero-ipv4(0)"
 	late := func(w *world) { w.now = w.now.Add(time.Hour) }
@@ -200,8 +200,8 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-// TestInjectionEnds: from any order of what may happen to an app, an injection ends when everything works again: injected if
-// it is opted in, else restored. world checks that no step happens without the one before it.
+// TestInjectionEnds tests that an injection ends, after any sequence of events, once everything works again: the app is injected if
+// it is opted in, and restored otherwise. world checks that no step comes before the one that it needs.
 func TestInjectionEnds(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(400) {
@@ -240,7 +240,7 @@ func TestInjectionEnds(t *testing.T) {
 	}
 }
 
-// happens changes something in the world.
+// happens makes a random change to the world.
 func happens(w *world, random *rand.Rand) {
 	coin := func() bool { return random.IntN(2) == 0 }
 	switch random.IntN(14) {
@@ -269,7 +269,7 @@ func happens(w *world, random *rand.Rand) {
 	case 9:
 		w.forbidden = Skip([]string{"", "no right"}[random.IntN(2)])
 	case 10:
-		w.memory = Memory{} // another controller
+		w.memory = Memory{} // another controller takes over
 	case 11:
 		w.unasked = []string{"", "Unavailable"}[random.IntN(2)]
 	case 12:
@@ -280,11 +280,11 @@ func happens(w *world, random *rand.Rand) {
 	w.now = w.now.Add(time.Duration(random.IntN(20)) * time.Second)
 }
 
-// TestReports: what happens to an app is reported once, with what its owner needs.
+// TestReports tests that each event of an app is reported once, with what its owner needs to know.
 func TestReports(t *testing.T) {
 	for name, tc := range map[string]struct {
 		world []func(*world)
-		want  []string // the beginnings of the events
+		want  []string // how the events begin
 	}{
 		"injected": {[]func(*world){func(w *world) { w.run() }}, []string{
 			"Injected: Requests to Service web (port 80) now go through scale-to-zero; Deployment/web sleeps after 5m without one and wakes " +
@@ -480,13 +480,14 @@ func TestReports(t *testing.T) {
 	}
 }
 
-// lost has the workload deleted, and found has it made again.
+// lost deletes the workload, and found creates it again.
 func lost(w *world)  { w.gone, w.skip = true, "no Deployment has its pods" }
 func found(w *world) { w.gone, w.skip = false, "" }
 
 func lateBy(d time.Duration) func(*world) { return func(w *world) { w.now = w.now.Add(d) } }
 
-// TestGone: requests that are held for a workload that does not exist any more are told so, when it has had a moment to come back.
+// TestGone tests that requests held for a workload that no longer exists get the reason, after the workload has had a moment to come
+// back.
 func TestGone(t *testing.T) {
 	w := newWorld(t, byIngress, redirected, lost)
 	w.reconcile()
@@ -503,7 +504,7 @@ func TestGone(t *testing.T) {
 	}
 }
 
-// TestGoneFirst: interceptors are told why before the slices of a Service whose workload is gone are deleted.
+// TestGoneFirst tests that interceptors get the reason before the slices of a Service without a workload are deleted.
 func TestGoneFirst(t *testing.T) {
 	w := newWorld(t, redirected, lost)
 	told := false
@@ -520,7 +521,7 @@ func TestGoneFirst(t *testing.T) {
 	}
 }
 
-// TestLostAnnotation: an Ingress whose annotation was lost while admission was away gets its author's backend back.
+// TestLostAnnotation tests that an Ingress gets its author's backend back even if its annotation was lost while admission was down.
 func TestLostAnnotation(t *testing.T) {
 	w := newWorld(t, byIngress, redirected)
 	delete(w.ingresses[0].Annotations, AliasesAnnotation)
@@ -531,8 +532,8 @@ func TestLostAnnotation(t *testing.T) {
 	}
 }
 
-// TestInjectedOnce: a plan from a cache that does not show yet that traffic is redirected reports nothing again, although an
-// Ingress that has been opted in meanwhile changes how to undo it.
+// TestInjectedOnce tests that a plan reports nothing again if the cache does not show yet that traffic is redirected, even if an
+// Ingress that has been opted in meanwhile changes how to undo the injection.
 func TestInjectedOnce(t *testing.T) {
 	w := newWorld(t)
 	before := w.service.DeepCopy()
@@ -550,7 +551,7 @@ func TestInjectedOnce(t *testing.T) {
 	}
 }
 
-// TestNotReadyAddresses: the pods of a Service that publishes addresses before they are ready are known first.
+// TestNotReadyAddresses tests that the interceptors know the pods of a Service that publishes addresses before they are ready.
 func TestNotReadyAddresses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		native bool
@@ -569,7 +570,7 @@ func TestNotReadyAddresses(t *testing.T) {
 	}
 }
 
-// TestReadyElsewhere: a workload with ready pods none of which the Service selects is not injected.
+// TestReadyElsewhere tests that a workload is not injected if the Service selects none of its ready pods.
 func TestReadyElsewhere(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.reconcile() })
 	o := w.observe()
@@ -587,7 +588,7 @@ func TestReadyElsewhere(t *testing.T) {
 	t.Error("there is no plan")
 }
 
-// TestUnvisited warns halfway to the first sleep of an app that may never have visitors.
+// TestUnvisited tests the warning, halfway to the first sleep, about an app that may never have visitors.
 func TestUnvisited(t *testing.T) {
 	quiet := &Use{Idle: time.Hour, Counted: time.Hour}
 	together := func(w *world) {
@@ -642,7 +643,7 @@ func TestUnvisited(t *testing.T) {
 	}
 }
 
-// internalNamespace opts a Namespace in with its internal Services.
+// internalNamespace opts in a Namespace with its internal Services.
 func internalNamespace(w *world) {
 	delete(w.service.Labels, OptInLabel)
 	w.namespace.Labels = map[string]string{OptInLabel: "true"}
@@ -650,7 +651,7 @@ func internalNamespace(w *world) {
 	w.service.Spec.Ports[0].Name = "http"
 }
 
-// TestOnlyWhatDiffers: the companions and slices are written when they are not as they should be, and else not.
+// TestOnlyWhatDiffers tests that companions and slices are written only if they differ from their desired state.
 func TestOnlyWhatDiffers(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*world)
@@ -687,7 +688,7 @@ func TestOnlyWhatDiffers(t *testing.T) {
 	}
 }
 
-// TestServerFirst: what the interceptors have learned of a port is kept, and not taken along to another port.
+// TestServerFirst tests that what the interceptors have learned about a port is kept, and is not carried over to another port.
 func TestServerFirst(t *testing.T) {
 	port := func(listen int32, protocol string, first bool) api.Port {
 		return api.Port{Name: "http", Listen: listen, Protocol: protocol, ServerFirst: first}
@@ -713,7 +714,7 @@ func TestServerFirst(t *testing.T) {
 	}
 }
 
-// TestLeftovers: what belongs to a Service of the same name that was deleted goes first.
+// TestLeftovers tests that objects of a deleted Service with the same name are deleted first.
 func TestLeftovers(t *testing.T) {
 	w := newWorld(t)
 	o := w.observe()
@@ -730,7 +731,7 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-// TestAskDone reads from the objects whether admission has done what was asked.
+// TestAskDone tests that the objects show whether admission has granted a request.
 func TestAskDone(t *testing.T) {
 	led := ingressTo("web-scale-to-zero", networkingv1.ServiceBackendPort{Number: 80}, func(i *networkingv1.Ingress) {
 		i.Annotations = map[string]string{AliasesAnnotation: "web=web-scale-to-zero"}
@@ -758,7 +759,7 @@ func TestAskDone(t *testing.T) {
 	}
 }
 
-// TestPhasesInOrder: while nothing else happens, each phase comes after the one before it, and none twice.
+// TestPhasesInOrder tests that, while nothing else happens, the phases come in their order, and none comes twice.
 func TestPhasesInOrder(t *testing.T) {
 	deafAtFirst := func(w *world) { w.deaf["198.18.0.2"], w.deaf["198.18.0.3"] = true, true }
 	for name, tc := range map[string]struct {
@@ -787,7 +788,7 @@ func TestPhasesInOrder(t *testing.T) {
 					if len(seen) == 0 || seen[len(seen)-1] != p.Phase {
 						seen = append(seen, p.Phase)
 					}
-					if i > 1 { // what it waits for comes one after the other
+					if i > 1 { // the obstacles disappear one after the other
 						w.blocked = w.blocked && len(w.deaf) > 0
 						clear(w.deaf)
 					}

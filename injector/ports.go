@@ -9,32 +9,32 @@ import (
 	"time"
 )
 
-// PortRest is how long a freed port rests before it is given to another route: longer than any kube-proxy or ingress
-// controller is expected to lag behind. The route that had it gets it back at any time.
+// PortRest is how long a freed port rests before another route gets it: longer than any kube-proxy or ingress controller is expected
+// to lag behind. Its former route can get it back at any time.
 const PortRest = 10 * time.Minute
 
-// PortOwner names one port of one Service: what an interceptor port is given to.
+// PortOwner is one port of one Service. Each has an interceptor port of its own.
 type PortOwner struct {
 	Namespace, Service, Port string
 }
 
-// Ports gives each route an interceptor port of its own. It is a memory of the route slices, which are the truth; the
-// zero value is not usable. It is not safe for concurrent use.
+// Ports assigns an interceptor port to each route. It only caches the route slices, which are authoritative. The zero value is not
+// usable. Ports is not safe for concurrent use.
 type Ports struct {
 	low, high int32
 	owner     map[int32]PortOwner
 	port      map[PortOwner]int32
 	freed     map[int32]freed
-	had       map[PortOwner]int32 // of those whose port was freed; it has the ports of freed
+	had       map[PortOwner]int32 // the freed port of each former owner; the inverse of freed
 }
 
-// freed is whose a port was, and until when.
+// freed is who owned a port, and when the port was freed.
 type freed struct {
 	owner PortOwner
 	at    time.Time
 }
 
-// NewPorts returns a Ports that gives out low to high, both included.
+// NewPorts returns a Ports that assigns the ports from low to high, both included.
 func NewPorts(low, high int32) *Ports {
 	return &Ports{
 		low: low, high: high,
@@ -42,8 +42,8 @@ func NewPorts(low, high int32) *Ports {
 	}
 }
 
-// Learn records that r has port p, as a route slice says. False means that another route has it, or that it is outside
-// of the range: then r needs a new one.
+// Learn records that r has port p, according to a route slice. It returns false if another route has p or if p is out of range: r
+// then needs a new port.
 func (ps *Ports) Learn(r PortOwner, p int32) bool {
 	if other, taken := ps.owner[p]; taken && other != r || p < ps.low || p > ps.high {
 		return false
@@ -57,20 +57,20 @@ func (ps *Ports) Learn(r PortOwner, p int32) bool {
 	return true
 }
 
-// Get returns the port of r, at first use a new one that nobody has and that does not rest.
+// Get returns the port of r. At first use it assigns one that is free and does not rest.
 func (ps *Ports) Get(r PortOwner, now time.Time) (int32, error) {
 	if p, ok := ps.port[r]; ok {
 		return p, nil
 	}
 	if p, ok := ps.had[r]; ok && ps.Learn(r, p) {
-		// Requests that are still held there go on, as those for a Service that is replaced by another one of its name.
+		// Requests that are still held on that port go on, for example if a new Service with the same name replaces the old one.
 		return p, nil
 	}
 	size := ps.high - ps.low + 1
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s/%s/%s", r.Namespace, r.Service, r.Port)
-	// Each route starts its search at a place of its own. So a new leader, which does not know which ports rest, is unlikely to
-	// give out a port that was freed a moment ago.
+	// Each route begins its search at a different place. A new leader does not know which ports rest; this makes it unlikely to assign a
+	// port that was freed a moment ago.
 	start := int32(int64(h.Sum32()) % int64(size)) //nolint:gosec // less than size
 	for i := range size {
 		p := ps.low + (start+i)%size
@@ -88,7 +88,7 @@ func (ps *Ports) Get(r PortOwner, now time.Time) (int32, error) {
 		r.Namespace, r.Service, r.Port, size, ps.low, ps.high, PortRest)
 }
 
-// Keep frees every port of the Service whose name is not in ports; with none, all of them.
+// Keep frees all ports of the Service whose names are not in ports.
 func (ps *Ports) Keep(namespace, service string, now time.Time, ports ...string) {
 	keep := map[string]bool{}
 	for _, p := range ports {

@@ -17,13 +17,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// protocol is how an interceptor is to treat a port. The first of these that says something counts:
+// protocol decides how an interceptor treats a port. The first of these sources that says something counts:
 //
-//  1. its appProtocol, if that is a known one;
-//  2. the annotation, whose value is setting, auto included;
-//  3. a name or number of a protocol in which the server speaks first, so that nobody waits there for a silent client. A wrong
-//     guess breaks no connection, since any protocol passes as bytes. With http it might, so a name that begins with it
-//     decides nothing here.
+//  1. the port's appProtocol, if it is known;
+//  2. the annotation, whose value is setting; auto counts too;
+//  3. a name or number of a protocol in which the server speaks first, so that nobody waits for a silent client there. A wrong
+//     guess breaks no connection, since every protocol passes as bytes. A wrong guess of HTTP might, so a name that begins with
+//     http decides nothing here.
 //
 // Otherwise the first bytes of each connection decide.
 func protocol(p corev1.ServicePort, setting string) string {
@@ -41,8 +41,8 @@ func protocol(p corev1.ServicePort, setting string) string {
 	return api.ProtocolAuto
 }
 
-// appProtocol is what an appProtocol says, by the names of the IANA registry, of Kubernetes' own list (KEP-3726) and others
-// that people write for them; empty if it is not known. TLS goes through as bytes: its first ones are the client's.
+// appProtocol returns the protocol of an appProtocol; empty if the name is unknown. It knows the names of the IANA registry, of
+// Kubernetes' own list (KEP-3726), and others in common use. TLS passes as bytes, and its client speaks first.
 func appProtocol(name string) string {
 	switch strings.ToLower(name) {
 	case "http", "http1", "http2", "h2c", "grpc", "grpc-web", "ws", "websocket", "kubernetes.io/h2c", "kubernetes.io/ws":
@@ -59,8 +59,8 @@ func appProtocol(name string) string {
 	}
 }
 
-// serverSpeaksFirst says whether a port's name, which by an old convention begins with the protocol, or else its number is
-// that of a protocol in which the client waits for the server's greeting.
+// serverSpeaksFirst reports whether a port uses a protocol whose client waits for the server's greeting. It goes by the port's name,
+// which by convention begins with the protocol, and by its number.
 func serverSpeaksFirst(p corev1.ServicePort) bool {
 	name := strings.TrimPrefix(strings.ToLower(p.Name), "tcp-")
 	name, _, _ = strings.Cut(name, "-")
@@ -83,14 +83,14 @@ func parseProtocols(value string) (portValues, bool) {
 	return parsePortValues(value, api.ProtocolAuto, api.ProtocolHTTP, api.ProtocolTCP)
 }
 
-// portValues is what an annotation says of ports.
+// portValues is what an annotation says about ports.
 type portValues struct {
-	all   string            // of the ports that are not named
-	ports map[string]string // of those that are, by name or number
+	all   string            // for the ports that are not named
+	ports map[string]string // for the named ports, by name or number
 }
 
-// parsePortValues reads an annotation about ports: VALUE for all ports, PORT=VALUE for one, or several of these with commas
-// between, in which VALUE alone is for all other ports.
+// parsePortValues reads an annotation about ports: VALUE for all ports, PORT=VALUE for one port, or a comma-separated list of these,
+// in which VALUE alone is for all other ports.
 func parsePortValues(value string, allowed ...string) (_ portValues, ok bool) {
 	said := portValues{ports: map[string]string{}}
 	for entry := range strings.SplitSeq(value, ",") {
@@ -113,7 +113,7 @@ func parsePortValues(value string, allowed ...string) (_ portValues, ok bool) {
 	return said, true
 }
 
-// isPort says whether s can be the number or the name of a Service's port.
+// isPort reports whether s can be the number or the name of a Service's port.
 func isPort(s string) bool {
 	if strings.Trim(s, "0123456789") == "" {
 		n, err := strconv.ParseUint(s, 10, 16)
@@ -122,7 +122,7 @@ func isPort(s string) bool {
 	return len(validation.IsDNS1123Label(s)) == 0
 }
 
-// of is what is said of a port; empty if nothing is.
+// of returns the value for a port; empty if there is none.
 func (said portValues) of(p corev1.ServicePort) string {
 	if value, ok := said.ports[p.Name]; ok {
 		return value
@@ -133,10 +133,10 @@ func (said portValues) of(p corev1.ServicePort) string {
 	return said.all
 }
 
-// CheckPorts says whether every port that the Service's own annotations protocol and proxy-protocol name is one of its ports,
-// and named once: an ignored entry would be a setting that does nothing. A Namespace's annotation and an Ingress's apply to
-// several Services, not all of which have the port. The error is the user's to fix; ParseSettings reports values that do not
-// parse.
+// CheckPorts checks the Service's own annotations protocol and proxy-protocol. Every port that they name must be a port of the
+// Service, and be named only once: otherwise a setting would have no effect. It does not check the annotations of a Namespace or an
+// Ingress, which apply to several Services, and not all of these have the port. The user has to fix the error. ParseSettings reports
+// values that do not parse.
 func CheckPorts(service *corev1.Service) error {
 	protocols, _ := parseProtocols(service.Annotations[Prefix+"protocol"])
 	proxied, _ := parseProxyProtocol(service.Annotations[Prefix+"proxy-protocol"])

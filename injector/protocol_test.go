@@ -88,7 +88,7 @@ func TestProtocolSetting(t *testing.T) {
 	}
 }
 
-// A Namespace's setting is for many Services: the ports that it names need not be those of each.
+// A Namespace's setting is for many Services: not every Service needs to have the ports that it names.
 func TestNamespacesPortsAreNotChecked(t *testing.T) {
 	namespace := &corev1.Namespace{}
 	namespace.Annotations = map[string]string{Prefix + "protocol": "5432=tcp"}
@@ -108,8 +108,7 @@ func TestNamespacesPortsAreNotChecked(t *testing.T) {
 	}
 }
 
-// Whatever the annotation holds, every port gets a protocol that the interceptors know, and what is allowed is what
-// decides.
+// Whatever the annotation holds, every port gets a protocol that the interceptors know, and a valid annotation decides.
 func FuzzProtocolSetting(f *testing.F) {
 	for _, seed := range []string{"auto", "http,5432=tcp", "ui=http, 80=tcp", "=,=", "http=http=http"} {
 		f.Add(seed, "ui", int32(80))

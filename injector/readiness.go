@@ -21,16 +21,16 @@ const (
 	readinessKubelet = "kubelet" // only Kubernetes says which pods are ready
 )
 
-// minTrust is the least time that Kubernetes is given for agreeing that a pod is ready.
+// minTrust is the least time that Kubernetes gets to agree that a pod is ready.
 const minTrust = 30 * time.Second
 
-// ReadinessOf returns how interceptors find out by themselves that a pod of this template takes requests, or nil where only
+// ReadinessOf returns how interceptors find out by themselves that a pod of this template takes requests. It returns nil if only
 // Kubernetes can know. ports are those of the Service.
 //
-// It is nil where a probe runs a command or asks another host, where something outside of the pod decides (readiness gates), and
-// where success would not mean that the app is ready: a port that another pod of the node may have opened (host network), a
-// connection to a container whose author knows that it listens too early (a tcpSocket probe with initialDelaySeconds), a hook that
-// runs before the kubelet asks, or a served port whose container has no probe.
+// It is nil if a probe runs a command or calls another host, or if something outside the pod decides (readiness gates). It is also
+// nil if success would not mean that the app is ready: with the host network, another pod of the node may have opened the port; with
+// a tcpSocket probe and initialDelaySeconds, the author knows that the container listens too early; a hook may run before the
+// kubelet's first probe; or the container of a served port has no probe.
 func ReadinessOf(template *corev1.PodTemplateSpec, ports []corev1.ServicePort) *api.Readiness {
 	if template == nil || template.Spec.HostNetwork || len(template.Spec.ReadinessGates) > 0 {
 		return nil
@@ -63,7 +63,7 @@ func ReadinessOf(template *corev1.PodTemplateSpec, ports []corev1.ServicePort) *
 	return out
 }
 
-// runningContainers are the containers that run while the app does: init containers that are restarted always, and the app's.
+// runningContainers returns the containers that run while the app does: the app's, and init containers with restartPolicy Always.
 func runningContainers(template *corev1.PodTemplateSpec) []corev1.Container {
 	var out []corev1.Container
 	for _, c := range template.Spec.InitContainers {
@@ -74,7 +74,7 @@ func runningContainers(template *corev1.PodTemplateSpec) []corev1.Container {
 	return append(out, template.Spec.Containers...)
 }
 
-// servers names the container that serves a port of the Service; none if that is not certain.
+// servers returns the names of the containers that serve a port of the Service; none if that is not certain.
 func servers(template *corev1.PodTemplateSpec, port corev1.ServicePort) []string {
 	containers := runningContainers(template)
 	var out []string
@@ -89,7 +89,7 @@ func servers(template *corev1.PodTemplateSpec, port corev1.ServicePort) []string
 	return out
 }
 
-// declares says whether a container's port is what the Service's port leads to.
+// declares reports whether a container's port is the target of the Service's port.
 func declares(p corev1.ContainerPort, port corev1.ServicePort) bool {
 	switch {
 	case p.Protocol != "" && p.Protocol != corev1.ProtocolTCP:
@@ -101,7 +101,8 @@ func declares(p corev1.ContainerPort, port corev1.ServicePort) bool {
 	}
 }
 
-// newProbe translates a probe of container c. ok is false if an interceptor cannot run it, or its success would mean too little.
+// newProbe translates a probe of container c. ok is false if an interceptor cannot run the probe, or if its success would not prove
+// enough.
 func newProbe(c *corev1.Container, p *corev1.Probe) (_ api.Probe, ok bool) {
 	out := api.Probe{
 		Timeout:   api.Duration(time.Duration(max(1, p.TimeoutSeconds)) * time.Second), // the API server's default is 1
@@ -143,7 +144,7 @@ func portOf(c *corev1.Container, port intstr.IntOrString) (int32, bool) {
 	return 0, false
 }
 
-// kubeletTime is twice the time that the kubelet may take to notice that a probe succeeds.
+// kubeletTime returns twice the time that the kubelet may take to notice that a probe succeeds.
 func kubeletTime(p *corev1.Probe) time.Duration {
 	period := max(1, p.PeriodSeconds)
 	if p.PeriodSeconds == 0 {

@@ -14,7 +14,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// podTemplate has one container, which serves the port named http, 8080, and has a readiness probe of the API server's defaults.
+// podTemplate returns a template with one container. It serves the port http, 8080, and has a readiness probe with the API server's
+// defaults.
 func podTemplate(change ...func(*corev1.PodTemplateSpec)) *corev1.PodTemplateSpec {
 	t := &corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{
 		Name: "app", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
@@ -40,7 +41,7 @@ func connects(port int, delay int32) *corev1.Probe {
 	}
 }
 
-// app changes the container that serves.
+// app changes the serving container.
 func app(change func(*corev1.Container)) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) { change(&t.Spec.Containers[0]) }
 }
@@ -50,7 +51,7 @@ func beside(c corev1.Container) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) { t.Spec.Containers = append(t.Spec.Containers, c) }
 }
 
-// TestReadinessUnknown: where only Kubernetes can know that a pod is ready, interceptors do not ask it.
+// TestReadinessUnknown tests that interceptors do not probe a pod if only Kubernetes can know whether it is ready.
 func TestReadinessUnknown(t *testing.T) {
 	command := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
 	for name, template := range map[string]*corev1.PodTemplateSpec{
@@ -127,7 +128,7 @@ func TestReadiness(t *testing.T) {
 			c.ReadinessProbe.HTTPGet.Scheme = corev1.URISchemeHTTPS
 			c.ReadinessProbe.HTTPGet.HTTPHeaders = []corev1.HTTPHeader{{Name: "Host", Value: "app.example"}}
 			c.ReadinessProbe.TimeoutSeconds, c.ReadinessProbe.SuccessThreshold = 3, 4
-			c.ReadinessProbe.InitialDelaySeconds = 600 // which is not waited for
+			c.ReadinessProbe.InitialDelaySeconds = 600 // interceptors do not wait for it
 		})), []api.Probe{with(func(p *api.Probe) {
 			p.HTTP = &api.HTTPProbe{HTTPS: true, Path: "/ready", Headers: []api.Header{{Name: "Host", Value: "app.example"}}}
 			p.Timeout, p.Successes = api.Duration(3*time.Second), 4
@@ -160,7 +161,7 @@ func TestReadiness(t *testing.T) {
 			if d := cmp.Diff(&api.Readiness{Probes: tc.want, Trust: api.Duration(tc.trust)}, got); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
 			}
-			// What the controller writes the interceptors read.
+			// The interceptors can read what the controller writes.
 			s := service(func(s *corev1.Service) {
 				s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromString("http")}}
 			})
@@ -174,7 +175,7 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// TestServedPorts: each port that the Service sends traffic to has to belong to a container with a probe.
+// TestServedPorts tests that each target port of the Service has to belong to a container with a probe.
 func TestServedPorts(t *testing.T) {
 	template := podTemplate(beside(corev1.Container{
 		Name: "admin", Ports: []corev1.ContainerPort{
@@ -201,7 +202,7 @@ func TestServedPorts(t *testing.T) {
 	}
 }
 
-// TestReadinessSetting: an owner may leave it to Kubernetes.
+// TestReadinessSetting tests that an owner may leave the decision to Kubernetes.
 func TestReadinessSetting(t *testing.T) {
 	w := workload("Deployment", "web", nil)
 	w.Template = podTemplate()

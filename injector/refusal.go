@@ -12,16 +12,16 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// Refusal is why the API server refuses a write of ours, in its own words, and what the reader can do about it.
+// Refusal is why the API server refuses one of our writes, in its own words, and what the reader can do about it.
 type Refusal struct {
 	Why, Advice string
 }
 
-// maxWhy bounds how much of the API server's message goes into an event.
+// maxWhy bounds how much of the API server's message an event contains.
 const maxWhy = 400
 
-// RefusalOf reads an error of the API server. It is false for errors that say nothing about the write, such as a conflict or a
-// time-out, and in a namespace that is being deleted.
+// RefusalOf reads an error of the API server. It returns false for errors that say nothing about the write itself, such as a
+// conflict, a timeout, or a namespace that is being deleted.
 func RefusalOf(err error) (Refusal, bool) {
 	var api apierrors.APIStatus
 	if !errors.As(err, &api) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -33,7 +33,7 @@ func RefusalOf(err error) (Refusal, bool) {
 		why = strings.ToValidUTF8(why[:maxWhy], "") + "…"
 	}
 	switch {
-	case strings.Contains(status.Message, "failed calling webhook"): // as an internal error
+	case strings.Contains(status.Message, "failed calling webhook"): // this comes as an internal error
 		return Refusal{why, "Repair that webhook, or exempt " + ManagedByLabel + "=" + ManagedBy + " from it"}, true
 	case status.Code == http.StatusBadRequest, status.Code == http.StatusForbidden, status.Code == http.StatusUnprocessableEntity:
 		return Refusal{why, advice(status.Message)}, true
@@ -42,7 +42,7 @@ func RefusalOf(err error) (Refusal, bool) {
 	}
 }
 
-// advice depends on the words of the API server's own plugins: nothing else tells their errors apart.
+// advice goes by the words of the API server's own plugins: nothing else distinguishes their errors.
 func advice(message string) string {
 	says := func(words string) bool { return strings.Contains(message, words) }
 	switch {

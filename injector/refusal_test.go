@@ -29,7 +29,7 @@ func TestRefusalOf(t *testing.T) {
 	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
 	for name, tc := range map[string]struct {
 		err    error
-		advice string // a part of it; empty: it is no refusal
+		advice string // part of the advice; empty means that it is no refusal
 	}{
 		"quota": {
 			forbidden(services, "exceeded quota: few, requested: services=1, used: services=1, limited: services=1"),

@@ -10,10 +10,10 @@ import (
 )
 
 // KeepReplicas is what admission does to the replica count in a write of a workload that we scale. A write that repeats the
-// remembered count keeps the current one: applying a chart again must neither wake the app nor undo KEDA's scaling. Any other
-// count is a request, and is remembered from now on. It returns the count to write and the value of ReplicasAnnotation.
+// remembered count keeps the current one: applying a chart again must neither wake the app nor undo KEDA's scaling. Any other count
+// is a request, and is remembered from now on. KeepReplicas returns the count to write and the value of ReplicasAnnotation.
 //
-// It applies to writes of the workload itself, and not to the scale subresource, which `kubectl scale` and KEDA use.
+// It applies to writes of the workload itself. It does not apply to the scale subresource, which `kubectl scale` and KEDA use.
 func KeepReplicas(annotations map[string]string, old, wanted int32) (replicas int32, remembered string) {
 	before := Remembered(annotations)
 	if wanted == before {
@@ -25,8 +25,8 @@ func KeepReplicas(annotations map[string]string, old, wanted int32) (replicas in
 	return wanted, strconv.Itoa(int(before))
 }
 
-// KeptWarning is for a person whose replica count was not applied; it is empty for tools. These apply a chart again and again
-// and mean its count only the first time: to warn them each time is noise.
+// KeptWarning is for a person whose replica count was not applied. It is empty for tools, which apply a chart again and again and
+// mean its count only the first time: a warning each time would be noise.
 func KeptWarning(fieldManager, workload string, kept, wanted int32) string {
 	if kept == wanted || !strings.HasPrefix(fieldManager, "kubectl") {
 		return ""

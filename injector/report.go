@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Reasons of the events that the controllers emit. WakeRequested comes from the interceptors.
+// Reasons of the controllers' events. WakeRequested comes from the interceptors.
 const (
 	ReasonInjected  = "Injected"
 	ReasonSkipped   = "InjectionSkipped"
@@ -19,7 +19,7 @@ const (
 	ReasonAsleep    = "Asleep"
 
 	ReasonStartFailed   = "StartFailed"   // an app cannot start, and its clients get an error that says so
-	ReasonNoInterceptor = "NoInterceptor" // no interceptor serves a Service that is injected
+	ReasonNoInterceptor = "NoInterceptor" // no interceptor serves an injected Service
 	ReasonSiblings      = "ServiceNotOptedIn"
 	ReasonForbidden     = "WorkloadForbidden"
 	ReasonUnvisited     = "NoVisitorYet"
@@ -32,7 +32,7 @@ const (
 
 	ReasonPaused  = "Paused" // a ScaledObject, by its owner
 	ReasonResumed = "Resumed"
-	ReasonUndone  = "ScaledObjectReset" // changes of fields that are ours
+	ReasonUndone  = "ScaledObjectReset" // changes of fields that we own
 
 	ReasonStack    = "WakeWithIncomplete"  // some of the Services that are to wake together cannot
 	ReasonExceeded = "MaxReplicasExceeded" // by somebody else
@@ -42,37 +42,37 @@ const (
 type Report struct {
 	Type, Reason, Note string
 	Objects            []Object
-	// Lasting is about a state. The event's name follows from its note, so that a controller that has just started does not
-	// repeat an event that is still there.
+	// Lasting is set if the event is about a lasting state. The event's name is derived from its note, so that a restarted controller
+	// does not repeat an event that still exists.
 	Lasting bool
 }
 
-// Outcome is what follows from a plan, or from one way in which admission answers.
+// Outcome is the result of a plan, or of one of admission's answers.
 type Outcome struct {
 	Reports []Report
 	Memory  Memory
-	// Soon asks for another look after a pause that grows; After for one at a certain time. Neither is needed where a watch
-	// reports the change. Spread says that others wait for the same thing.
+	// Soon asks for another look after a growing pause, and After for one at a certain time. Neither is needed if a watch reports the
+	// change. Spread is set if others wait for the same thing.
 	Soon   bool
 	After  time.Duration
 	Spread bool
 }
 
-// clone returns an outcome that can be changed without changing this one.
+// clone returns a copy that can be changed independently.
 func (out Outcome) clone() Outcome {
 	out.Reports = slices.Clone(out.Reports)
 	out.Memory.Reported = maps.Clone(out.Memory.Reported)
 	return out
 }
 
-// after asks for a look in d, unless an earlier one is asked for; 0 asks for nothing.
+// after asks for a look in d, unless an earlier one is planned. 0 asks for nothing.
 func (out *Outcome) after(d time.Duration) {
 	if d > 0 && (out.After == 0 || d < out.After) {
 		out.After = d
 	}
 }
 
-// waited is how long the Service has been waiting for one thing: since the first plan that asked with these words.
+// waited returns how long the Service has been waiting for the same thing: since the first plan that gave this reason.
 func (out *Outcome) waited(reason string, now time.Time) time.Duration {
 	if out.Memory.Waits != reason {
 		out.Memory.Waits, out.Memory.Since = reason, now
@@ -94,7 +94,7 @@ func (out *Outcome) once(eventType, reason, note string, objects ...Object) bool
 	return true
 }
 
-// isNew says whether note differs from the last one with that reason, and remembers it.
+// isNew reports whether note differs from the last one with that reason, and remembers it.
 func (out *Outcome) isNew(reason, note string) bool {
 	if out.Memory.Reported[reason] == note {
 		return false
@@ -106,7 +106,7 @@ func (out *Outcome) isNew(reason, note string) bool {
 	return true
 }
 
-// lasting is once for a state; an empty note says that it is over.
+// lasting is once for a lasting state. An empty note means that the state is over.
 func (out *Outcome) lasting(eventType, reason, note string, objects ...Object) {
 	if note == "" {
 		out.ended(reason)
@@ -115,14 +115,14 @@ func (out *Outcome) lasting(eventType, reason, note string, objects ...Object) {
 	}
 }
 
-// ended says whether a state was reported, and forgets that it was.
+// ended reports whether a state was reported, and forgets that it was.
 func (out *Outcome) ended(reason string) bool {
 	_, known := out.Memory.Reported[reason]
 	delete(out.Memory.Reported, reason)
 	return known
 }
 
-// present are the objects that are not nil.
+// present returns the objects that are not nil.
 func present(objects []Object) []Object {
 	return slices.DeleteFunc(slices.Clone(objects), func(o Object) bool { return o == nil })
 }

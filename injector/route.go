@@ -16,7 +16,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// NewRoutes returns the routes of an opted-in Service. listen are the interceptor ports by the names of the Service's ports.
+// NewRoutes returns the routes of an opted-in Service. listen are the interceptor ports, by the names of the Service's ports.
 func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[string]int32) api.Routes {
 	r := api.Routes{
 		Service:     service.Name,
@@ -26,7 +26,7 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 		Cooldown:    api.Duration(s.Cooldown),
 		NeverSleeps: s.MinReplicas > 0,
 		HoldTimeout: api.Duration(s.HoldTimeout),
-		// Kube-proxies keep a client at one interceptor, and the interceptors keep it at one pod.
+		// Kube-proxies keep a client at one interceptor, and the interceptors keep the client at one pod.
 		ClientAffinity: service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		WaitingPage:    s.WaitingPage,
 		AffinityCookie: s.AffinityCookie,
@@ -35,7 +35,7 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 	if s.Readiness != readinessKubelet {
 		r.Readiness = ReadinessOf(w.Template, service.Spec.Ports)
 	}
-	r.IgnorePaths, _ = parseIgnorePaths(s.IgnorePaths) // what does not parse was denied, or has the Service skipped
+	r.IgnorePaths, _ = parseIgnorePaths(s.IgnorePaths) // a value that does not parse was denied, or makes the Service be skipped
 	r.IgnoreAgents, r.CountKnownAgents, _ = parseIgnoreAgents(s.IgnoreAgents)
 	proxied, _ := parseProxyProtocol(s.ProxyProtocol)
 	for _, p := range service.Spec.Ports {
@@ -47,13 +47,13 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 	return r
 }
 
-// encodeRoutes is Encode for routes of ours, which consist of text and numbers and always encode.
+// encodeRoutes is Encode for our own routes, which always encode: they consist of text and numbers.
 func encodeRoutes(routes api.Routes) string {
 	annotation, _ := routes.Encode()
 	return annotation
 }
 
-// Interceptor is one ready interceptor as a route slice lists it.
+// Interceptor is a ready interceptor as a route slice lists it.
 type Interceptor struct {
 	Address string // IP address
 	Node    *string
@@ -61,7 +61,7 @@ type Interceptor struct {
 	PodRef  *corev1.ObjectReference
 }
 
-// Interceptors returns the ready ones of the interceptors' own EndpointSlices, in the order of their addresses.
+// Interceptors returns the ready interceptors from their own EndpointSlices, sorted by address.
 func Interceptors(slicesOfInterceptors []discoveryv1.EndpointSlice) []Interceptor {
 	found := map[string]Interceptor{}
 	for _, slice := range slicesOfInterceptors {
@@ -79,12 +79,12 @@ func Interceptors(slicesOfInterceptors []discoveryv1.EndpointSlice) []Intercepto
 	return out
 }
 
-// OfFamilies returns those interceptors that clients of a Service with these IP families can reach.
+// OfFamilies returns the interceptors that clients of a Service with these IP families can reach.
 func OfFamilies(interceptors []Interceptor, families []corev1.IPFamily) []Interceptor {
 	return slices.DeleteFunc(slices.Clone(interceptors), func(i Interceptor) bool { return !slices.Contains(families, i.family()) })
 }
 
-// MissingFamily returns the first of the IP families that none of the interceptors has, or nothing.
+// MissingFamily returns the first of the IP families that no interceptor has; empty if there is none.
 func MissingFamily(interceptors []Interceptor, families []corev1.IPFamily) corev1.IPFamily {
 	for _, f := range families {
 		if !slices.ContainsFunc(interceptors, func(i Interceptor) bool { return i.family() == f }) {
@@ -101,30 +101,29 @@ func (i Interceptor) family() corev1.IPFamily {
 	return corev1.IPv6Protocol
 }
 
-// ready says that an endpoint takes requests and keeps doing so. No condition means ready, as the API defines it; where
+// ready reports whether an endpoint takes requests and is not terminating. A missing condition means ready, as the API defines. If
 // addresses are published before they are ready, the API counts terminating pods as ready too.
 func ready(e discoveryv1.Endpoint) bool {
 	ending := e.Conditions.Terminating != nil && *e.Conditions.Terminating
 	return !ending && (e.Conditions.Ready == nil || *e.Conditions.Ready)
 }
 
-// HasReadyEndpoint says whether any of the slices lists a ready endpoint.
+// HasReadyEndpoint reports whether any of the slices lists a ready endpoint.
 func HasReadyEndpoint(list []discoveryv1.EndpointSlice) bool {
 	return slices.ContainsFunc(list, func(s discoveryv1.EndpointSlice) bool {
 		return slices.ContainsFunc(s.Endpoints, ready)
 	})
 }
 
-// Published is what a route slice sends traffic to.
+// Published is where a route slice sends traffic.
 type Published struct {
-	// Ports are published at the Interceptors, each of which has been connected to on each of these ports.
+	// Ports are published at the Interceptors. Each interceptor has accepted a connection on each of these ports.
 	Ports        []api.Port
 	Interceptors []Interceptor
 }
 
-// RouteSlices returns the route slices of a Service, one for each address type of front, whose traffic they take: the
-// Service itself, or its alias Service. routes is what interceptors are to listen for, and published the subset that traffic
-// is sent to.
+// RouteSlices returns the route slices of a Service, one for each address type of front. front is the Service or the alias Service
+// whose traffic the slices take. routes is what interceptors listen for, and published the subset that gets traffic.
 func RouteSlices(front, service *corev1.Service, routes api.Routes, s Settings, published Published) []discoveryv1.EndpointSlice {
 	annotation, scaling := encodeRoutes(routes), encodeScaling(s)
 	var out []discoveryv1.EndpointSlice
@@ -149,7 +148,7 @@ func RouteSlices(front, service *corev1.Service, routes api.Routes, s Settings, 
 	return out
 }
 
-// slicePorts are the published ports, with the appProtocol of the Service's own, which some ingress controllers read.
+// slicePorts returns the published ports, with the appProtocol of the Service's ports, which some ingress controllers read.
 func slicePorts(service *corev1.Service, ports []api.Port) []discoveryv1.EndpointPort {
 	out := []discoveryv1.EndpointPort{}
 	for _, p := range service.Spec.Ports {
@@ -181,9 +180,9 @@ func sliceEndpoints(addressType discoveryv1.AddressType, interceptors []Intercep
 	return out
 }
 
-// Publish decides what to publish. listening says which interceptors answer on which of the wanted routes' ports, and
-// before is what the slice has now. An interceptor that answers on all ports is published with all; while none does (a
-// port has just been added), the ports of before stay published at those that answer on them.
+// Publish decides what to publish. listening reports whether an interceptor answers on a port, and before has the slice's present
+// ports. An interceptor that answers on all ports of routes is published with all of them. If none does, because a port has just been
+// added, the ports of before stay published at the interceptors that answer on those.
 func Publish(routes api.Routes, interceptors []Interceptor, before []api.Port, listening func(Interceptor, api.Port) bool) Published {
 	answering := func(ports []api.Port) []Interceptor {
 		return slices.DeleteFunc(slices.Clone(interceptors), func(i Interceptor) bool {
@@ -202,9 +201,9 @@ func Publish(routes api.Routes, interceptors []Interceptor, before []api.Port, l
 	return Published{Ports: kept, Interceptors: answering(kept)}
 }
 
-// FailOpen makes route slices list the ready pods of the direct Service's slices instead of interceptors. A slice has one set
-// of ports: where pods have different numbers for a named port, those like the first are listed. It is false if there is no
-// ready pod to list.
+// FailOpen makes route slices list the ready pods of the direct Service's slices instead of interceptors. A slice has one set of
+// ports: if pods have different numbers for a named port, only those with the first pod's numbers are listed. FailOpen returns false
+// if there is no ready pod to list.
 func FailOpen(routeSlices, direct []discoveryv1.EndpointSlice) bool {
 	listed := false
 	for i := range routeSlices {

@@ -125,7 +125,7 @@ func TestPublish(t *testing.T) {
 	tests := map[string]struct {
 		routes  api.Routes
 		before  []api.Port
-		answers string // "address:port" of those that listen
+		answers string // "address:port" of those that answer
 		want    Published
 	}{
 		"nobody listens yet": {routes: both, want: Published{}},
@@ -196,7 +196,7 @@ func TestRouteSlices(t *testing.T) {
 	}
 }
 
-// TestHasReadyEndpoint: where addresses are published that are not ready, pods that end are ready and terminating.
+// TestHasReadyEndpoint tests that a pod that is ready and terminating, as with published unready addresses, does not count as ready.
 func TestHasReadyEndpoint(t *testing.T) {
 	for name, tc := range map[string]struct {
 		conditions discoveryv1.EndpointConditions
@@ -299,7 +299,7 @@ func TestPortsKeepOnlyNamed(t *testing.T) {
 	}
 }
 
-// TestPortsComeBack: a Service that is replaced by another one of its name gets its ports back, unless others have them by then.
+// TestPortsComeBack tests that a Service that replaces another one of the same name gets its ports, unless others have them by then.
 func TestPortsComeBack(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	web := PortOwner{"apps", "web", "http"}
@@ -348,7 +348,8 @@ func TestAliasRouteSlices(t *testing.T) {
 	}
 }
 
-// The alias has what an ingress controller reads of a backend, and nothing that has a tool act on it as on the Service.
+// The alias has the annotations that an ingress controller reads from a backend. It has none that would make a tool act on the alias
+// in addition to the Service.
 func TestAliasAnnotations(t *testing.T) {
 	for key, want := range map[string]bool{
 		"traefik.ingress.kubernetes.io/service.serversscheme": true,
@@ -402,7 +403,7 @@ func TestAliasAnnotations(t *testing.T) {
 	}
 }
 
-// With direct-labels, the direct Service looks to a monitor like the Service, and to everybody else like ours.
+// With direct-labels, a monitor sees the direct Service as the Service, and everybody else as ours.
 func TestDirectLabels(t *testing.T) {
 	s := service(annotated("prometheus.io/scrape", "true"), annotated("example.com/x", "1"), annotated("scale-to-zero/direct-labels", "true"),
 		func(s *corev1.Service) { s.Labels[ManagedByLabel], s.Labels["scale-to-zero/x"] = "Helm", "y" })

@@ -23,7 +23,7 @@ type Scaling struct {
 	Cooldown                 time.Duration
 }
 
-// scalingRequest is what ScalingAnnotation holds. The cool-down is in the routes.
+// scalingRequest is the content of ScalingAnnotation. The cool-down is in the routes.
 type scalingRequest struct {
 	MinReplicas           int32 `json:"minReplicas"`
 	MaxReplicas           int32 `json:"maxReplicas,omitempty"`
@@ -31,12 +31,11 @@ type scalingRequest struct {
 }
 
 func encodeScaling(s Settings) string {
-	b, _ := json.Marshal(scalingRequest{s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests}) // numbers always encode
+	b, _ := json.Marshal(scalingRequest{s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests}) // it cannot fail: these are numbers
 	return string(b)
 }
 
-// ScalingSettings reads from a route slice what its Service asks of the scaling of its workload; the other Settings are
-// the defaults.
+// ScalingSettings reads from a route slice how its Service wants the workload to be scaled. The other Settings are the defaults.
 func ScalingSettings(routeSlice *discoveryv1.EndpointSlice, routes api.Routes) (Settings, error) {
 	s := DefaultSettings()
 	var asked scalingRequest
@@ -48,7 +47,7 @@ func ScalingSettings(routeSlice *discoveryv1.EndpointSlice, routes api.Routes) (
 	return s, nil
 }
 
-// NewScaling merges the settings of the Services that route to one workload and takes the most careful of each: the longest
+// NewScaling merges the settings of the Services that route to one workload. It takes the most careful of each: the longest
 // cool-down, the most replicas, the fewest requests per replica. remembered is the replica count before the injection.
 func NewScaling(all []Settings, remembered int32) Scaling {
 	var s Scaling
@@ -67,9 +66,9 @@ func NewScaling(all []Settings, remembered int32) Scaling {
 	return s
 }
 
-// Remember returns the replica count to restore on opt-out: at least 1, so that no app is left at zero. before is what is
-// remembered already (0 for nothing), and current what the workload asks for now. A count beyond limit was requested by
-// somebody else, and is remembered too.
+// Remember returns the replica count to restore on opt-out. It is at least 1, so that no app stays at zero. before is the remembered
+// count, 0 if there is none, and current the workload's present count. A count beyond limit was requested by somebody else, and is
+// remembered instead.
 func Remember(before, current int32, limit int32) int32 {
 	if before == 0 || current > limit {
 		before = current
@@ -77,13 +76,12 @@ func Remember(before, current int32, limit int32) int32 {
 	return max(1, before)
 }
 
-// ScaledObject returns the ScaledObject of a workload, which owns it. scalerAddress is where KEDA finds the
-// interceptors.
+// ScaledObject returns the ScaledObject of a workload. The workload owns it. scalerAddress is where KEDA reaches the interceptors.
 //
-// The interceptors keep the idle clock, and KEDA asks them. KEDA's own cool-down makes it ask twice: KEDA 2.21 considers a
-// workload inactive while it rebuilds a scaler (its pull request 7737), so that a change of the ScaledObject put apps in use to
-// sleep. The interceptors answer "inactive" one poll early to make up for it, so the app still sleeps when its cool-down is
-// over. Until KEDA has first seen the app active, its initial cool-down applies instead.
+// The interceptors keep the idle time, and KEDA asks for it. KEDA's own cool-down makes it ask twice: KEDA 2.21 considers a workload
+// inactive while it rebuilds a scaler (its pull request 7737), so a change of the ScaledObject would put apps in use to sleep. To
+// make up for that, the interceptors answer "inactive" one poll early, so the app still sleeps when its cool-down is over. Until KEDA
+// has first seen the app active, its initial cool-down applies instead.
 func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string) *keda.ScaledObject {
 	so := &keda.ScaledObject{
 		ObjectMeta: metav1.ObjectMeta{
@@ -116,15 +114,15 @@ func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string)
 	return so
 }
 
-// Restoring returns a copy of a ScaledObject of ours that makes KEDA itself hold the workload at n replicas: so that
-// KEDA and its HPA do not undo what we restore while the ScaledObject goes.
+// Restoring returns a copy of our ScaledObject that makes KEDA hold the workload at n replicas. So KEDA and its HPA do not undo the
+// restored count while the ScaledObject is deleted.
 func Restoring(so *keda.ScaledObject, n int32) *keda.ScaledObject {
 	out := so.DeepCopy()
 	out.Spec.MinReplicaCount, out.Spec.MaxReplicaCount = new(n), new(n)
 	return out
 }
 
-// Remembered reads the replica count that ReplicasAnnotation holds, or 0 when it holds none.
+// Remembered returns the replica count in ReplicasAnnotation; 0 if there is none.
 func Remembered(annotations map[string]string) int32 {
 	n, err := strconv.ParseInt(annotations[ReplicasAnnotation], 10, 32)
 	if err != nil || n < 1 {
@@ -133,9 +131,9 @@ func Remembered(annotations map[string]string) int32 {
 	return int32(n)
 }
 
-// Desired is how many replicas a workload is to have where there is no KEDA: as many as its pending requests are worth, within
-// its bounds, and its minimum when it is idle. It never removes replicas from an app in use: that would need an HPA's memory,
-// and they go when the app sleeps.
+// Desired returns how many replicas a workload should have if there is no KEDA: as many as its pending requests need, within its
+// bounds, and the minimum if it is idle. It never removes replicas from an app in use: that would need the memory of an HPA, and they
+// go when the app sleeps.
 func Desired(s Scaling, active bool, pending int64, current int32) int32 {
 	if !active {
 		return s.MinReplicas
@@ -144,8 +142,8 @@ func Desired(s Scaling, active bool, pending int64, current int32) int32 {
 	return max(1, s.MinReplicas, current, int32(worth)) //nolint:gosec // at most MaxReplicas
 }
 
-// kedaCooldown is how many seconds KEDA keeps the app up after the last poll that found it active: longer than one interval,
-// so that a single poll that finds it inactive is never enough. KEDA stores the time of that poll in whole seconds.
+// kedaCooldown returns how many seconds KEDA keeps the app up after the last poll that found it active. It is longer than one
+// interval, so that a single poll that finds the app inactive is never enough. KEDA stores the time of that poll in whole seconds.
 func kedaCooldown(cooldown time.Duration) int32 { return seconds(api.PollingInterval(cooldown)) + 2 }
 
 func seconds(d time.Duration) int32 {

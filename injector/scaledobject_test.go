@@ -43,8 +43,8 @@ func TestNewScaling(t *testing.T) {
 
 func TestRemember(t *testing.T) {
 	for _, tc := range []struct{ before, current, limit, want int32 }{
-		{0, 3, 0, 3}, // when injected
-		{0, 0, 0, 1}, // injected at zero: no app is left there
+		{0, 3, 0, 3}, // at the injection
+		{0, 0, 0, 1}, // injected at zero: no app stays there
 		{3, 0, 3, 3}, // asleep
 		{3, 1, 3, 3}, // woken
 		{1, 5, 1, 5}, // somebody asked for more than KEDA may give
@@ -99,18 +99,18 @@ func TestPollingInterval(t *testing.T) {
 	}
 }
 
-// TestKEDASleepsInTime follows KEDA's polls after an app's last request: it sleeps when its cool-down is over, no earlier,
-// and no later than one poll after that; an answer that is wrong for once, at any time, does not put it to sleep.
+// TestKEDASleepsInTime follows KEDA's polls after an app's last request. The app sleeps no earlier than its cool-down, and at most
+// one poll later. A single wrong answer, at any time, does not put it to sleep.
 func TestKEDASleepsInTime(t *testing.T) {
 	for _, cooldown := range []time.Duration{
 		6 * time.Second, 10 * time.Second, 45 * time.Second, time.Minute, 5 * time.Minute,
 		24 * time.Hour,
 	} {
 		poll, quiet := api.PollingInterval(cooldown), api.InactiveAfter(cooldown)
-		// sleeps is when KEDA puts the app to sleep, after its last request, with the first poll after that at first; wrong is the
-		// poll whose answer is lost.
+		// sleeps returns when KEDA puts the app to sleep after its last request. first is the time of the first poll after that request,
+		// and wrong the poll whose answer is lost.
 		sleeps := func(first time.Duration, wrong int) time.Duration {
-			var active time.Duration // KEDA's LastActiveTime: whole seconds
+			var active time.Duration // KEDA's LastActiveTime, in whole seconds
 			for i, at := 0, first; ; i, at = i+1, at+poll+time.Millisecond {
 				if at < quiet && i != wrong {
 					active = at.Truncate(time.Second)

@@ -14,11 +14,11 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// DirectService returns the direct Service of an opted-in Service: headless, with the original selector and the same
-// ports, so that Kubernetes itself keeps the list of the real pods in its EndpointSlices, for each of its IP families.
+// DirectService returns the direct Service of an opted-in Service. It is headless, with the original selector and the same ports, so
+// that Kubernetes itself lists the real pods in its EndpointSlices, for each IP family.
 //
-// If the settings ask for it, it carries the Service's labels and its annotations for Prometheus too: a monitor finds no
-// endpoints behind the Service itself while it is injected, and finds them here instead.
+// If the settings ask for it, the direct Service carries the Service's labels and its annotations for Prometheus too. A monitor finds
+// no endpoints for the Service itself while it is injected, and finds them here instead.
 func DirectService(service *corev1.Service, s Settings) *corev1.Service {
 	ports := make([]corev1.ServicePort, len(service.Spec.Ports))
 	for i, p := range service.Spec.Ports {
@@ -38,7 +38,7 @@ func DirectService(service *corev1.Service, s Settings) *corev1.Service {
 			Ports:          ports,
 			IPFamilies:     service.Spec.IPFamilies,
 			IPFamilyPolicy: service.Spec.IPFamilyPolicy,
-			// An app that serves users before it is ready, such as a page that unseals it or sets it up, keeps doing so.
+			// An app that serves users before it is ready, for example with a page for unsealing or setup, keeps doing so.
 			PublishNotReadyAddresses: service.Spec.PublishNotReadyAddresses,
 		},
 	}
@@ -50,7 +50,7 @@ func DirectService(service *corev1.Service, s Settings) *corev1.Service {
 	return direct
 }
 
-// others returns the entries that are not ours and that keep accepts.
+// others returns the entries that are not ours and for which keep returns true.
 func others(all map[string]string, keep func(key string) bool) map[string]string {
 	kept := maps.Clone(all)
 	if kept == nil {
@@ -60,9 +60,9 @@ func others(all map[string]string, keep func(key string) bool) map[string]string
 	return kept
 }
 
-// AliasService returns the alias Service of a Service: with the same ports under the same names and numbers, so that a
-// backend of an Ingress stays right when only its Service's name is exchanged, and without a selector, since its route
-// slices are ours. It has the Service's session affinity and those of its annotations that ingress controllers read.
+// AliasService returns the alias Service of a Service. It has the same ports with the same names and numbers, so that an Ingress's
+// backend stays valid when only its Service's name is exchanged. It has no selector, because we write its slices. It has the
+// Service's session affinity, and those of its annotations that ingress controllers read.
 func AliasService(service *corev1.Service) *corev1.Service {
 	alias := DirectService(service, Settings{})
 	alias.Name = AliasServiceName(service.Name)
@@ -78,7 +78,7 @@ func AliasService(service *corev1.Service) *corev1.Service {
 	return alias
 }
 
-// bookkeeping are annotations by which deployment tools know their own objects.
+// bookkeeping reports whether a deployment tool uses the annotation to recognize its own objects.
 func bookkeeping(key string) bool {
 	domain, _, _ := strings.Cut(key, "/")
 	return slices.ContainsFunc([]string{
@@ -89,15 +89,15 @@ func bookkeeping(key string) bool {
 	})
 }
 
-// OwnerReference makes an object go when the Service goes. It does not block the Service's deletion: that would take
-// permission on services/finalizers.
+// OwnerReference makes Kubernetes delete an object together with the Service. It does not block the deletion of the Service, which
+// would need permission for services/finalizers.
 func OwnerReference(service *corev1.Service) metav1.OwnerReference {
 	return metav1.OwnerReference{
 		APIVersion: "v1", Kind: "Service", Name: service.Name, UID: service.UID, Controller: new(true),
 	}
 }
 
-// labels are those of an object that we make for a Service, with its role for the interceptors.
+// labels returns the labels of an object that we make for a Service. role is its role for the interceptors.
 func labels(service, role string) map[string]string {
 	return map[string]string{ManagedByLabel: ManagedBy, ServiceLabel: service, api.RoleLabel: role}
 }

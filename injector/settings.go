@@ -15,30 +15,30 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Settings are what the annotations of an opted-in Service, its Namespace and its Ingresses say.
+// Settings are the annotations of an opted-in Service, its Namespace and its Ingresses.
 type Settings struct {
-	// Workload names what is scaled, as ParseWorkload reads it; empty when it is to be found by the selector.
+	// Workload names the workload, in the format of ParseWorkload; empty if the selector determines it.
 	Workload string
 	// MinReplicas is 0 unless the app must never sleep.
 	MinReplicas int32
-	// MaxReplicas is 0 when it is not given: then 1, or what the workload had before it was injected if that is more.
+	// MaxReplicas is 0 if it is not set. The maximum then is 1, or the replica count before the injection if that is higher.
 	MaxReplicas int32
-	// TargetPendingRequests is how many pending requests one replica is worth.
+	// TargetPendingRequests is how many pending requests one replica should have.
 	TargetPendingRequests int32
-	// Cooldown is the idle time before sleep.
+	// Cooldown is how long the app has to be idle before it sleeps.
 	Cooldown time.Duration
-	// HoldTimeout is the longest that a request is held.
+	// HoldTimeout is how long a request is held at most.
 	HoldTimeout time.Duration
-	// Protocol is for the ports whose appProtocol says nothing, as parseProtocols reads it; empty when it is not given.
+	// Protocol is for ports whose appProtocol says nothing, in the format of parseProtocols; empty if it is not set.
 	Protocol string
-	// IgnorePaths and IgnoreAgents tell the requests that neither wake nor count, as parseIgnorePaths and parseIgnoreAgents
-	// read them; empty when they are not given.
+	// IgnorePaths and IgnoreAgents select the requests that neither wake nor count, in the formats of parseIgnorePaths and
+	// parseIgnoreAgents; empty if they are not set.
 	IgnorePaths, IgnoreAgents string
-	// WaitingPage says who is shown a page while the app starts, as one of api's Page constants; empty when it is not given.
+	// WaitingPage says who sees a page while the app starts: one of api's Page constants; empty if it is not set.
 	WaitingPage string
-	// DirectLabels has the direct Service carry the Service's labels, by which monitors find the pods.
+	// DirectLabels makes the direct Service carry the Service's labels, by which monitors find the pods.
 	DirectLabels bool
-	// InternalServices has a Namespace's opt-in include Services that only other pods call.
+	// InternalServices makes a Namespace's opt-in include Services that only other pods call.
 	InternalServices bool
 	// AffinityCookie is Routes.AffinityCookie.
 	AffinityCookie string
@@ -46,7 +46,7 @@ type Settings struct {
 	WakeWith string
 	// Readiness says who decides that a starting pod takes requests: readinessApp or readinessKubelet; empty when it is not given.
 	Readiness string
-	// ProxyProtocol says on which ports pods are sent a PROXY header, as parseProxyProtocol reads it; empty when it is not given.
+	// ProxyProtocol says on which ports pods get a PROXY header, in the format of parseProxyProtocol; empty if it is not set.
 	ProxyProtocol string
 }
 
@@ -59,7 +59,7 @@ func DefaultSettings() Settings {
 	}
 }
 
-// SettingError says which annotation (or label) cannot be used, and what can.
+// SettingError says which annotation or label has an invalid value, and which values are allowed.
 type SettingError struct {
 	Key, Value string
 	Allowed    string
@@ -69,10 +69,10 @@ func (e *SettingError) Error() string {
 	return fmt.Sprintf("%s: %q is not allowed: %s", e.Key, e.Value, e.Allowed)
 }
 
-// setting reads one annotation's value into s.
+// setting reads the value of one annotation into s.
 type setting func(s *Settings, value string) (allowed string, ok bool)
 
-// settings has a reader for each annotation that a user may set, by its key without Prefix.
+// settings returns a reader for each annotation that a user may set, by its key without Prefix.
 func settings() map[string]setting {
 	return map[string]setting{
 		"workload": func(s *Settings, v string) (string, bool) {
@@ -137,10 +137,10 @@ func settings() map[string]setting {
 	}
 }
 
-// InternalServicesAnnotation is the one setting that is for Namespaces alone.
+// InternalServicesAnnotation is the one setting that only Namespaces have.
 const InternalServicesAnnotation = Prefix + "internal-services"
 
-// checkNoNamespaceSetting says whether a Service's or an Ingress's annotations are free of it.
+// checkNoNamespaceSetting checks that a Service or an Ingress does not have the setting for Namespaces.
 func checkNoNamespaceSetting(annotations map[string]string) error {
 	value, ok := annotations[InternalServicesAnnotation]
 	if !ok {
@@ -152,10 +152,10 @@ func checkNoNamespaceSetting(annotations map[string]string) error {
 	}
 }
 
-// internal are the keys below Prefix that are ours to write.
+// internal reports whether only we write this key.
 func internal(key string) bool { return key == RedirectAnnotation || key == AliasesAnnotation }
 
-// Layer returns the annotations of ours in layers, the nearest last: each key's value is the nearest one.
+// Layer merges our annotations of layers. Each key has its value from the last layer that sets it.
 func Layer(layers ...map[string]string) map[string]string {
 	out := map[string]string{}
 	for _, annotations := range layers {
@@ -168,9 +168,9 @@ func Layer(layers ...map[string]string) map[string]string {
 	return out
 }
 
-// ParseSettings reads the annotations of an opted-in object, or what Layer makes of several. The error names each one that
-// cannot be used, as a SettingError with its key, its value and what is allowed. Unknown keys below Prefix are errors too, since
-// an ignored typing error is a setting that does nothing.
+// ParseSettings reads the annotations of an opted-in object, or the result of Layer. The error names each invalid annotation, as a
+// SettingError with its key, its value and the allowed values. An unknown key below Prefix is an error too: otherwise a misspelled
+// setting would silently do nothing.
 func ParseSettings(annotations map[string]string) (Settings, error) {
 	s := DefaultSettings()
 	known := settings()
@@ -224,7 +224,7 @@ func duration(to *time.Duration, value string, low, high time.Duration) (string,
 	return fmt.Sprintf("a duration such as 30s, 5m or 1h30m, from %s to %s", Short(low), Short(high)), err == nil && d >= low && d <= high
 }
 
-// Short prints a duration without the zeros at its end: 1h and not 1h0m0s.
+// Short prints a duration without trailing zeros: 1h and not 1h0m0s.
 func Short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -236,7 +236,7 @@ func Short(d time.Duration) string {
 	return s
 }
 
-// Rounded makes a duration readable: to a tenth of a second under a minute, to the second above.
+// Rounded makes a duration readable: it rounds to a tenth of a second below a minute, and to seconds above.
 func Rounded(d time.Duration) string {
 	if d < time.Minute {
 		return d.Round(100 * time.Millisecond).String()

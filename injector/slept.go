@@ -16,16 +16,17 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Use is what the interceptors know of the requests for a workload.
+// Use is what the interceptors know about the requests for a workload.
 type Use struct {
 	Pending int64
-	// Idle is the time since the last request that they know of.
+	// Idle is the time since the last request that they know.
 	Idle time.Duration
-	// Counted is how long they have been counting: no request can have been missed since.
+	// Counted is how long they have been counting. They have missed no request in that time.
 	Counted time.Duration
 }
 
-// within says whether a request may have come within a time: the interceptors may not have counted for so long yet.
+// within reports whether a request may have come within the last d. It also returns true if the interceptors have not counted for
+// that long yet.
 func (u Use) within(d time.Duration) bool { return u.Pending > 0 || u.Idle < d || u.Counted < d }
 
 // unasked says that no request can have woken a workload that leaves sleep now: somebody has scaled it up. `kubectl scale` leaves
@@ -36,28 +37,28 @@ func (u *Use) unasked() bool { return u != nil && u.Pending == 0 && min(u.Idle, 
 type Slept struct {
 	// By is the field manager that set the count, as ScaledBy returns it.
 	By string
-	// Paused is why no request may wake it; empty if one may.
+	// Paused is why no request may wake the workload; empty if one may.
 	Paused string
-	// Ready says that a pod became ready after it was last scaled up.
+	// Ready is set if a pod became ready after the workload was last scaled up.
 	Ready bool
-	// For is the time since then, or since it was scaled up if none did. 0 is unknown.
+	// For is the time since a pod became ready or, if none did, since the workload was scaled up. 0 means unknown.
 	For time.Duration
 	// Use is nil if the interceptors have not answered.
 	Use *Use
-	// Cooldown is the idle time after which it sleeps.
+	// Cooldown is how long the workload has to be idle before it sleeps.
 	Cooldown time.Duration
-	// ToKeep says how to keep it at zero replicas.
+	// ToKeep says how to keep the workload at zero replicas.
 	ToKeep string
 }
 
-// aMoment is longer than it takes to notice that a workload has no replicas: a more recent request may have come after it fell
-// asleep.
+// aMoment is longer than it takes to notice that a workload has no replicas. A request within that time may have come after the
+// workload fell asleep.
 const aMoment = 5 * time.Second
 
-// Note is the event that reports it.
+// Note returns the note of the event about it.
 //
-// The API server does not record who scaled to zero through the scale subresource, as KEDA and `kubectl scale` do. So the note
-// only says what the idle time proves: KEDA never puts an app to sleep that has been idle for less than api.InactiveAfter.
+// If the scale subresource is used, as by KEDA and `kubectl scale`, the API server does not record who scaled to zero. So the note
+// says only what the idle time proves: KEDA never puts an app to sleep that has been idle for less than api.InactiveAfter.
 func (s Slept) Note(workload string) string {
 	switch {
 	case s.Paused != "":
@@ -77,7 +78,7 @@ func (s Slept) Note(workload string) string {
 	case s.quietFor() >= enough:
 		quiet := min(s.quietFor(), s.Cooldown).Truncate(time.Second)
 		return fmt.Sprintf("%s has gone to zero replicas%s: no requests for %s; the next one wakes it", workload, awake, Short(quiet))
-	case idle >= enough: // or not known
+	case idle >= enough: // or unknown
 		return fmt.Sprintf("%s has gone to zero replicas%s. The next request wakes it", workload, awake)
 	case s.Use != nil && (s.Use.Pending > 0 || s.Use.Idle < aMoment):
 		return fmt.Sprintf("%s has gone to zero replicas%s, in use until a moment ago. The next request wakes it. %s", workload, awake, s.ToKeep)
@@ -88,9 +89,9 @@ func (s Slept) Note(workload string) string {
 	}
 }
 
-// neverReady is the note on a workload that never became ready.
+// neverReady returns the note about a workload that never became ready.
 func (s Slept) neverReady(workload string) string {
-	why := "no pod was ready" // one may have been before anybody looked
+	why := "no pod was ready" // a pod may have been ready before anybody looked
 	if s.For > 0 {
 		why = "it never became ready in " + Rounded(s.For)
 	}
@@ -104,7 +105,7 @@ func (s Slept) neverReady(workload string) string {
 	return fmt.Sprintf("%s has gone to zero replicas: %s. The next request starts it again", workload, why)
 }
 
-// idle is the longest time that the idle clock can have shown. It starts when the workload is ready.
+// idle returns the longest idle time that is possible. The idle time starts when the workload is ready.
 func (s Slept) idle() time.Duration {
 	idle := time.Duration(math.MaxInt64)
 	if s.Use != nil {
@@ -119,7 +120,7 @@ func (s Slept) idle() time.Duration {
 	return idle
 }
 
-// quietFor is how long there certainly was no request.
+// quietFor returns for how long there certainly was no request.
 func (s Slept) quietFor() time.Duration {
 	if s.Use == nil {
 		return 0
@@ -127,14 +128,14 @@ func (s Slept) quietFor() time.Duration {
 	return min(s.idle(), s.Use.Counted)
 }
 
-// ScaledBy returns the field manager that was the last to change the replica count of an object with these managed fields,
-// or nothing if none of them owns it. KeepReplicaOwners keeps what it needs.
+// ScaledBy returns the field manager that last changed the replica count, according to an object's managed fields; empty if none of
+// them owns the count. KeepReplicaOwners keeps what ScaledBy needs.
 //
-// A count of zero that came through the scale subresource has no owner: the Scale object leaves it out.
+// A count of zero that was set through the scale subresource has no owner, because the Scale object omits it.
 func ScaledBy(fields []metav1.ManagedFieldsEntry) string {
 	for _, m := range fields {
 		if m.Subresource == "scale" {
-			return m.Manager // who changes the count owns it alone
+			return m.Manager // whoever changes the count becomes its only owner
 		}
 	}
 	var last metav1.ManagedFieldsEntry
@@ -146,7 +147,7 @@ func ScaledBy(fields []metav1.ManagedFieldsEntry) string {
 	return last.Manager
 }
 
-// scaled stands for FieldsV1 that include the replica count: KeepReplicaOwners keeps no more of them.
+// scaled stands for any FieldsV1 that include the replica count. KeepReplicaOwners keeps nothing else of them.
 const scaled = `{"f:spec":{"f:replicas":{}}}`
 
 // KeepReplicaOwners returns the small part of managed fields that ScaledBy reads.
@@ -173,13 +174,13 @@ func ownsReplicas(m metav1.ManagedFieldsEntry) bool {
 	return json.Unmarshal(m.FieldsV1.GetRawBytes(), &owned) == nil && owned.Spec["f:replicas"] != nil
 }
 
-// scalesForUs says whether a field manager scales by what the interceptors count: KEDA's operator, whose binary is named
-// keda or keda-operator, or ourselves.
+// scalesForUs reports whether a field manager scales by the interceptors' counts: KEDA's operator, whose binary is named keda or
+// keda-operator, or ourselves.
 func scalesForUs(manager string) bool {
 	return slices.Contains([]string{"keda", "keda-operator", ManagedBy}, manager)
 }
 
-// ScaledByHand says whether somebody else has set the replica count of an object with these managed fields.
+// ScaledByHand reports whether somebody else has set the replica count, according to an object's managed fields.
 func ScaledByHand(fields []metav1.ManagedFieldsEntry) bool {
 	by := ScaledBy(fields)
 	return by != "" && !scalesForUs(by)

@@ -27,7 +27,7 @@ func TestSlept(t *testing.T) {
 		slept Slept
 		want  string
 	}{
-		// KEDA leaves a count of zero without an owner, as `kubectl scale` does.
+		// KEDA, like `kubectl scale`, leaves a count of zero without an owner.
 		"idle": {
 			Slept{Ready: true, For: 312 * time.Second, Use: use(0, 301*time.Second, week)},
 			gone + " after 5m12s awake: no requests for 5m; the next one wakes it",
@@ -122,7 +122,8 @@ func TestSlept(t *testing.T) {
 	}
 }
 
-// TestSleptSoon: whatever the cool-down, nobody else is said to have done what KEDA does at the earliest, or we do.
+// TestSleptSoon tests that, whatever the cool-down, nobody else is blamed for a sleep that KEDA or we cause at the earliest possible
+// time.
 func TestSleptSoon(t *testing.T) {
 	for _, cooldown := range []time.Duration{
 		time.Second, 2 * time.Second, 5 * time.Second, 8 * time.Second, time.Minute, 5 * time.Minute,

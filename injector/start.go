@@ -19,48 +19,49 @@ import (
 )
 
 const (
-	// unschedulableAfter is how long a pod has to be unschedulable before that is certain: a cluster autoscaler looks every
+	// unschedulableAfter is how long a pod has to be unschedulable before its start is certain to fail. A cluster autoscaler looks every
 	// 10 s, and reports by an event that a node is coming.
 	unschedulableAfter = 20 * time.Second
-	// doubt is how long a failure has to last that may pass by itself: a Secret that is created a moment later, a quota that
-	// other pods free.
+	// doubt is how long a failure that may pass by itself has to last. For example, a Secret may be created a moment later, or other
+	// pods may free a quota.
 	doubt = 10 * time.Second
-	// pullDoubt is the same for images: the kubelet tries a second time after 10 s.
+	// pullDoubt is doubt for image pulls: the kubelet tries a second time after 10 s.
 	pullDoubt = 15 * time.Second
-	// made is the longest time from a pod's sandbox to its container if no image is pulled. Kubernetes does not report a pull,
-	// and counts in whole seconds.
+	// made is the longest time between a pod's sandbox and its container if no image is pulled. Kubernetes does not report a pull, and
+	// its times are whole seconds.
 	made = 2 * time.Second
-	// restarts is how often a container has to restart before it is certain that it cannot start: many apps exit once or twice
-	// because their database is not there yet.
+	// restarts is how often a container has to restart before its start is certain to fail. Many apps exit once or twice because their
+	// database is not available yet.
 	restarts = 2
-	// comeback is how long a pod that has been ready has to be down before that is certain: it is known to be able to start.
+	// comeback is how long a pod that has been ready before has to be down before its start is certain to fail: it is known to be able
+	// to start.
 	comeback = time.Minute
-	// longestFailing bounds Failing, in characters.
+	// longestFailing is the maximum length of Failing, in characters.
 	longestFailing = 300
 )
 
-// ReasonUnschedulable is the Reason of a Start that no node can take.
+// ReasonUnschedulable is the Reason of a Start for which no node has room.
 const ReasonUnschedulable = corev1.PodReasonUnschedulable
 
-// Start is what a workload's pods show of its start.
+// Start is what a workload's pods show about its start.
 type Start struct {
-	// Ready says that one of them is.
+	// Ready is set if one of the pods is ready.
 	Ready bool
-	// Stage is how far the furthest has come, as one of api's Stage constants.
+	// Stage is the stage of the furthest pod: one of api's Stage constants.
 	Stage string
-	// Failing is why none of them can start: one line, for visitors. It is empty while one may start.
+	// Failing tells visitors, in one line, why no pod can start. It is empty as long as one may start.
 	Failing string
-	// Reason is Kubernetes' word for Failing, and Advice what the app's operators can do about it.
+	// Reason is Kubernetes' word for Failing. Advice is what the app's operators can do about it.
 	Reason, Advice string
-	// Doubt is how long this has to last before it is certain.
+	// Doubt is how long the failure has to last before it is certain.
 	Doubt time.Duration
-	// Pod is the one that Failing is about; nil if none could be created, or none has been yet.
+	// Pod is the pod that Failing is about; nil if no pod could be created, or none has been created yet.
 	Pod *corev1.Pod
-	// None says that there is no pod at all, not even a terminating one.
+	// None is set if there is no pod at all, not even a terminating one.
 	None bool
 }
 
-// NewStart judges a workload's start by those of the pods that belong to it.
+// NewStart judges a workload's start by those pods that belong to the workload.
 func NewStart(w Workload, pods []corev1.Pod, now time.Time) Start {
 	var all []Start
 	ending := false
@@ -86,7 +87,7 @@ func NewStart(w Workload, pods []corev1.Pod, now time.Time) Start {
 	return s
 }
 
-// Refused is the start of a workload for which Kubernetes could not create a pod.
+// Refused returns the Start of a workload for which Kubernetes could not create a pod.
 func Refused(message string) Start {
 	for _, before := range []string{"Error creating: ", " failed error: ", " is forbidden: "} {
 		if _, after, found := strings.Cut(message, before); found {
@@ -99,8 +100,8 @@ func Refused(message string) Start {
 	}
 }
 
-// compareStarts sorts the pod last that the start depends on: the furthest of those that may still start, or else the newest
-// of those that fail.
+// compareStarts sorts the decisive pod last: the furthest of the pods that may still start or, if there is none, the newest of those
+// that fail.
 func compareStarts(a, b Start) int {
 	switch {
 	case a.Failing == "" && b.Failing == "":
@@ -115,7 +116,7 @@ func compareStarts(a, b Start) int {
 	}
 }
 
-// owns says whether a pod that the workload's selector matches belongs to it: a Job's pod may have the same labels.
+// owns reports whether a pod that matches the workload's selector belongs to the workload: a Job's pod may have the same labels.
 func (w Workload) owns(pod *corev1.Pod) bool {
 	owner := metav1.GetControllerOf(pod)
 	switch {
@@ -124,7 +125,7 @@ func (w Workload) owns(pod *corev1.Pod) bool {
 		return owner != nil && owner.Kind == "ReplicaSet" && owner.Name == w.Name+"-"+hash
 	case w.APIVersion == appsVersion:
 		return owner != nil && owner.UID == w.UID
-	default: // whatever stands between them
+	default: // a custom resource may own its pods through any other kind
 		return owner == nil || owner.Kind != "Job" && owner.Kind != "DaemonSet"
 	}
 }
@@ -158,8 +159,8 @@ func newPodStart(pod *corev1.Pod, now time.Time) Start {
 	return s
 }
 
-// unscheduled judges a pod without a node. It is not stuck if it is to replace other pods, or if its volumes or nodes are
-// still being created.
+// unscheduled judges a pod without a node. The pod is not stuck if it will preempt other pods, or if its volumes or nodes are still
+// being created.
 func unscheduled(pod *corev1.Pod, now time.Time) Start {
 	s := Start{Stage: api.StageScheduling, Pod: pod}
 	c := condition(pod, corev1.PodScheduled)
@@ -178,8 +179,7 @@ func unscheduled(pod *corev1.Pod, now time.Time) Start {
 	return s
 }
 
-// stage says how far a pod with a node has come. What precedes its containers, such as volumes and the network, counts as
-// starting.
+// stage returns how far a pod with a node has come. Steps before its containers, such as volumes and the network, count as starting.
 func stage(pod *corev1.Pod, now time.Time) string {
 	sandbox := condition(pod, corev1.PodReadyToStartContainers)
 	pulls := sandbox != nil && sandbox.Status == corev1.ConditionTrue && now.Sub(sandbox.LastTransitionTime.Time) >= made
@@ -207,14 +207,14 @@ func stage(pod *corev1.Pod, now time.Time) string {
 	return api.StageStarting
 }
 
-// sidecar says whether an init container keeps running.
+// sidecar reports whether an init container keeps running.
 func sidecar(pod *corev1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
 		return c.Name == name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 	})
 }
 
-// containerStage is the stage of the container whose turn it is.
+// containerStage returns the stage of the container that has to start next.
 func containerStage(c corev1.ContainerStatus, pulls bool) string {
 	if c.State.Running != nil && c.Started != nil && *c.Started {
 		return api.StageNotReady
@@ -233,7 +233,7 @@ func containerStage(c corev1.ContainerStatus, pulls bool) string {
 	return api.StageStarting
 }
 
-// containerFailure says why a container cannot start, if so.
+// containerFailure says why a container cannot start. It is zero if the container may start.
 func containerFailure(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) Start {
 	if c.State.Waiting == nil {
 		return Start{}
@@ -264,8 +264,8 @@ func containerFailure(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) 
 	return s
 }
 
-// pullFailure says why an image cannot be pulled. Kubernetes' two reasons count as one, since the kubelet alternates between
-// them. The failure is certain at once if the registry says that there is no such image, and otherwise after a second try.
+// pullFailure says why an image cannot be pulled. Kubernetes has two reasons, which count as one because the kubelet alternates
+// between them. The failure is certain at once if the registry says that there is no such image, and otherwise after a second try.
 func pullFailure(pod *corev1.Pod, c corev1.ContainerStatus) Start {
 	message := c.State.Waiting.Message
 	said := func(words ...string) bool {
@@ -296,7 +296,7 @@ func pullFailure(pod *corev1.Pod, c corev1.ContainerStatus) Start {
 	return s
 }
 
-// crash says how a container ended that ends again and again.
+// crash describes how a container ended that ends again and again.
 func crash(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) Start {
 	last := c.LastTerminationState.Terminated
 	if c.RestartCount < restarts || last == nil || hasBeenReady(pod) && now.Sub(condition(pod,
@@ -318,14 +318,14 @@ func crash(pod *corev1.Pod, c corev1.ContainerStatus, now time.Time) Start {
 	return s
 }
 
-// hasBeenReady says whether a pod that is not ready was ready once: its condition has changed since the kubelet accepted it. On
-// a busy node the kubelet may take some seconds to write the condition for the first time.
+// hasBeenReady reports whether a pod that is not ready was ready before: its condition has changed since the kubelet accepted it. On
+// a busy node, the kubelet may need some seconds to write the condition for the first time.
 func hasBeenReady(pod *corev1.Pod) bool {
 	c, began := condition(pod, corev1.PodReady), pod.Status.StartTime
 	return c != nil && began != nil && c.LastTransitionTime.Sub(began.Time) > 10*time.Second
 }
 
-// image is a container's image as the pod names it; the status has the node's name for it.
+// image returns a container's image as the pod's spec names it. The status has the node's name for the image.
 func image(pod *corev1.Pod, c corev1.ContainerStatus) string {
 	for _, spec := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if spec.Name == c.Name {
@@ -335,7 +335,7 @@ func image(pod *corev1.Pod, c corev1.ContainerStatus) string {
 	return c.Image
 }
 
-// line makes one printable line of a text, short enough for a page and without a full stop.
+// line turns text into one printable line that fits on a page, without a full stop.
 func line(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsGraphic(r) {

@@ -18,7 +18,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// The statuses are what a kubelet 1.37 with containerd wrote, less what nobody reads here.
+// The statuses were written by a kubelet 1.37 with containerd. Fields that this package does not read are omitted.
 const (
 	sandbox  = `conditions: [{type: PodReadyToStartContainers, status: "True", lastTransitionTime: "2026-11-23T18:00:00Z"}]`
 	creating = `{name: web, started: false, state: {waiting: {reason: ContainerCreating}}}`
@@ -37,23 +37,23 @@ const (
 		`1 No preemption victims found for incoming pod."}]`
 )
 
-// waits is the status of a container that waits.
+// waits returns the status of a waiting container.
 func waits(reason, message string) string {
 	return "containerStatuses: [{name: web, state: {waiting: {reason: " + reason + ", message: '" + message + "'}}}]"
 }
 
-// runs is the status of pods whose one container is so.
+// runs returns the status of a pod whose one container is in this state.
 func runs(container string) string { return sandbox + "\ncontainerStatuses: [" + container + "]" }
 
-// wasReady is the status of a pod that has not been ready since then.
+// wasReady returns the status of a pod that has not been ready since until.
 func wasReady(until string) string {
 	return `conditions: [{type: Ready, status: "False", lastTransitionTime: "2026-11-23T` + until + `Z"}]`
 }
 
-// began is the status of a pod that a kubelet took up then.
+// began returns the status of a pod that a kubelet accepted at that time.
 func began(at string) string { return `startTime: "2026-11-23T` + at + `Z"` + "\n" }
 
-// startPod is a pod of Deployment web with that status. It has a node if anything is said of containers.
+// startPod returns a pod of Deployment web with that status. It has a node if the status mentions containers.
 func startPod(t *testing.T, status string, change ...func(*corev1.Pod)) corev1.Pod {
 	t.Helper()
 	pod := corev1.Pod{

@@ -12,30 +12,30 @@ import (
 )
 
 const (
-	// keptStarts is how many durations of starts are kept.
+	// keptStarts is how many durations of earlier starts are kept.
 	keptStarts = 5
-	// firstLook is how long a start is left alone. Looking at it costs the API server and the nodes some of the time that it
-	// takes, and nobody is shown anything before the waiting page's grace, unless that is shorter than by default.
+	// firstLook is how long a start is left alone. A look takes time from the API server and the nodes. Nobody sees a result before the
+	// waiting page's grace, unless that is shorter than the default.
 	firstLook = 500 * time.Millisecond
 	// minLook is the shortest time between two looks at one start, however often the workload's status changes.
 	minLook = time.Second
-	// renewal is how often a start that fails is written again.
+	// renewal is how often the progress of a failing start is written again.
 	renewal = api.FailingFor / 3
 )
 
-// Starting is what is known of the start that a workload is in, or of its last one.
+// Starting is what is known about a workload's present or last start.
 type Starting struct {
-	Progress api.Progress // as it was written last
+	Progress api.Progress // as last written
 	Asleep   bool
-	Left     time.Time // when it was seen to leave zero; zero if it was not seen, or is over
-	Waiting  time.Time // since when it has had replicas and none ready
-	Looked   time.Time // when its pods were listed last
-	Suspect  string    // the reason for which it seems to fail
-	Since    time.Time // of Suspect
-	Reported []string  // the reasons that were reported
+	Left     time.Time // when the workload was seen to leave zero; zero if nobody saw it or the start is over
+	Waiting  time.Time // since when the workload has replicas but none is ready
+	Looked   time.Time // when the pods were last listed
+	Suspect  string    // the reason why the start seems to fail
+	Since    time.Time // when Suspect began
+	Reported []string  // the reasons that have been reported
 }
 
-// StartingFrom is what another controller has written of a start. It is false if that says nothing.
+// StartingFrom reads what another controller has written about a start. It returns false if that says nothing.
 func StartingFrom(p api.Progress) (Starting, bool) {
 	s := Starting{Progress: p}
 	if p.Failing != "" {
@@ -44,12 +44,12 @@ func StartingFrom(p api.Progress) (Starting, bool) {
 	return s, p.Stage != "" || p.Failing != "" || p.Paused != nil || len(p.Starts) > 0
 }
 
-// idle is the state while there is nothing to follow: the workload is asleep, or nobody waits for it.
+// idle is the state if there is nothing to follow: the workload is asleep, or nobody waits for it.
 func (s Starting) idle(asleep bool) Starting {
 	return Starting{Progress: api.Progress{Starts: s.Progress.Starts}, Asleep: asleep}
 }
 
-// over is the state once a pod is ready. A start that needed a manual fix is not recorded: its duration predicts nothing.
+// over is the state once a pod is ready. A start that needed a manual fix is not recorded, because its duration predicts nothing.
 func (s Starting) over(now time.Time) Starting {
 	starts := s.Progress.Starts
 	if took := now.Sub(s.Left).Round(10 * time.Millisecond); !s.Left.IsZero() && len(s.Reported) == 0 {
@@ -58,7 +58,7 @@ func (s Starting) over(now time.Time) Starting {
 	return Starting{Progress: api.Progress{Starts: starts}}
 }
 
-// begun is the state when there are to be pods and none is ready.
+// begun is the state if pods are wanted and none is ready.
 func (s Starting) begun(now time.Time) Starting {
 	if s.Asleep {
 		s.Asleep, s.Left = false, now
@@ -69,17 +69,17 @@ func (s Starting) begun(now time.Time) Starting {
 	return s
 }
 
-// untilLook is how long the pods are left alone yet.
+// untilLook returns for how much longer the pods are left alone.
 func (s Starting) untilLook(now time.Time) time.Duration {
 	return max(s.Waiting.Add(firstLook).Sub(now), s.Looked.Add(minLook).Sub(now))
 }
 
-// nextLook is the pause before the next look: the longer the start takes, the rarer.
+// nextLook returns the pause before the next look. It grows with the length of the start.
 func (s Starting) nextLook(now time.Time) time.Duration {
 	return min(max(now.Sub(s.Waiting)/10, minLook), renewal/2)
 }
 
-// next is the state after a look at pods none of which is ready.
+// next is the state after a look that has found no ready pod.
 func (s Starting) next(look Start, now time.Time) Starting {
 	if s.Suspect != look.Reason {
 		s.Suspect, s.Since = look.Reason, now
@@ -97,7 +97,7 @@ func (s Starting) next(look Start, now time.Time) Starting {
 	return s
 }
 
-// unreported says that the start fails for a reason that has not been reported.
+// unreported reports whether the start fails for a reason that has not been reported.
 func (s Starting) unreported() bool {
 	return s.Progress.Failing != "" && !slices.Contains(s.Reported, s.Progress.Reason)
 }

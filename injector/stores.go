@@ -11,16 +11,16 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// store is a program in which others keep their data: a database, a cache, a message broker or a store of secrets.
+// store is a program that keeps other programs' data: a database, a cache, a message broker or a store of secrets.
 type store struct {
 	name  string
-	ports []int32  // its default ports
-	words []string // usual names of such a port
+	ports []int32  // default ports
+	words []string // usual names of these ports
 }
 
-// stores are the known stores with their ports. A port that other programs use more often is left out: 9000 (ClickHouse,
-// but also MinIO, SonarQube and Portainer), 8123 (ClickHouse and Home Assistant), 50000 (Db2 and Jenkins' agents), 7000
-// (Cassandra's peers) and 8080 to 8091 (the consoles of Couchbase and many others).
+// stores returns the known stores with their ports. It omits ports that other programs use more often: 9000 (ClickHouse, but also
+// MinIO, SonarQube and Portainer), 8123 (ClickHouse and Home Assistant), 50000 (Db2 and Jenkins' agents), 7000 (Cassandra's peers)
+// and 8080 to 8091 (the consoles of Couchbase and many others).
 func stores() []store {
 	return []store{
 		{"PostgreSQL or PgBouncer", []int32{5432, 5433, 6432}, []string{"postgres", "postgresql", "pgsql", "pgbouncer"}},
@@ -55,13 +55,13 @@ func stores() []store {
 		{"ActiveMQ", []int32{61613, 61616}, []string{"stomp", "openwire"}},
 		{"an MQTT broker", []int32{1883, 8883}, []string{"mqtt", "mqtts"}},
 		{"Pulsar", []int32{6650, 6651}, []string{"pulsar"}},
-		{"Vault or OpenBao", []int32{8200, 8201}, nil}, // sealed after each start
+		{"Vault or OpenBao", []int32{8200, 8201}, nil}, // it has to be unsealed after each start
 		{"Consul", []int32{8500, 8501}, nil},
 	}
 }
 
-// storeOf returns the name of the store behind a port, or "" if it looks like none. It goes by the port's and the target
-// port's number, and by the words of the port's name, the target port's name and the appProtocol.
+// storeOf returns the name of the store behind a port; empty if the port looks like none. It compares the numbers of the port and the
+// target port, and the words of the port's name, the target port's name and the appProtocol.
 func storeOf(p corev1.ServicePort) string {
 	numbers, words := []int32{p.Port}, storeWords(p.Name)
 	if p.TargetPort.Type == intstr.Int {

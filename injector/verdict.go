@@ -16,37 +16,36 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// KindRetry is the pause before a workload is looked for again whose kind the API server does not know, or that we may not
-// read: no watch reports that this has changed.
+// KindRetry is the pause before another look for a workload whose kind the API server does not know, or that we may not read: no
+// watch reports when this changes.
 const KindRetry = 10 * time.Second
 
-// Scope is the part of a Service's traffic that is wanted.
+// Scope is the part of a Service's traffic that should be redirected.
 type Scope int
 
-// The scopes.
 const (
 	ScopeNone Scope = iota
 	ScopeService
-	ScopeIngresses // only what comes through opted-in Ingresses
+	ScopeIngresses // only traffic through opted-in Ingresses
 )
 
-// Verdict is whether a Service is to be injected, and how.
+// Verdict says whether and how a Service should be injected.
 type Verdict struct {
 	Scope Scope
-	// Skip is why nothing is taken of a Service that is opted in.
+	// Skip is why an opted-in Service is not injected.
 	Skip Skip
-	// Lost is the Scope that is wanted and is ScopeNone for want of a workload.
+	// Lost is the Scope that is wanted, if Scope is ScopeNone only because the workload is missing.
 	Lost Scope
-	// General says that only its Namespace opts it in, together with all the others.
+	// General is set if only the Namespace opts the Service in, together with all others.
 	General bool
-	// Retry is when to look again if the reason can pass without any watch reporting it.
+	// Retry is when to look again, if the reason can pass without a watch reporting it.
 	Retry    time.Duration
 	Settings Settings
 	Workload Workload
 	Object   Object // the workload, for events
 }
 
-// wanted is the Front that the verdict asks for, and the other one.
+// wanted returns the Front that the verdict asks for, and the other one.
 func (v Verdict) wanted(self, alias *Front) (wanted, other *Front) {
 	if v.Scope == ScopeIngresses {
 		return alias, self
@@ -54,7 +53,7 @@ func (v Verdict) wanted(self, alias *Front) (wanted, other *Front) {
 	return self, alias
 }
 
-// judge decides about the Service. Its own label counts first, then its Namespace's, then those of its Ingresses.
+// judge decides about the Service. Its own label counts first, then its Namespace's, and then those of its Ingresses.
 func (p *planner) judge() (Verdict, Question) {
 	o, v := p.o, Verdict{}
 	if generallyOptedIn(o.Service, o.Namespace) && o.Answers.Around == nil {
@@ -95,15 +94,15 @@ func (o *Observation) around() Surroundings {
 	return *o.Answers.Around
 }
 
-// generallyOptedIn says that only its Namespace opts a Service in.
+// generallyOptedIn reports whether only the Namespace opts a Service in.
 func generallyOptedIn(service *corev1.Service, namespace *corev1.Namespace) bool {
 	own, err := OptedIn(service)
 	all, _ := OptedIn(namespace)
 	return err == nil && all && !own && !OptedOut(service)
 }
 
-// optIn reads labels and annotations. around counts only where the Namespace is opted in. byIngress says that an opted-in
-// Ingress leads to the Service: of one that cannot be injected itself, the traffic through Ingresses can.
+// optIn reads labels and annotations. around matters only if the Namespace is opted in. byIngress is set if an opted-in Ingress
+// routes to the Service: even if the Service itself cannot be injected, its traffic through Ingresses can.
 func optIn(service *corev1.Service, namespace *corev1.Namespace, byIngress bool, around Surroundings) (Scope, Skip) {
 	own, err := OptedIn(service)
 	if err != nil {
@@ -129,8 +128,8 @@ func optIn(service *corev1.Service, namespace *corev1.Namespace, byIngress bool,
 	return taken, skip
 }
 
-// settings are those of the Service, with its Namespace's as defaults and those of its Ingresses on top. A Skip is about
-// settings that cannot be used, which were written while admission was away, or about the Service itself.
+// settings returns the settings of the Service, with its Namespace's as defaults and those of its Ingresses on top. The Skip is about
+// invalid settings, which were written while admission was down, or about the Service itself.
 func (o *Observation) settings(scope Scope, optedIn []*networkingv1.Ingress) (Settings, Skip) {
 	layers := []map[string]string{o.Namespace.Annotations, o.Service.Annotations}
 	if scope == ScopeIngresses {
@@ -148,7 +147,7 @@ func (o *Observation) settings(scope Scope, optedIn []*networkingv1.Ingress) (Se
 	return s, JudgeService(o.Service, o.Install.Namespace, scope == ScopeIngresses, o.routingTo())
 }
 
-// routingTo names the Ingresses that send traffic to the Service, by whichever name.
+// routingTo returns the names of the Ingresses that send traffic to the Service, by its own name or its alias.
 func (o *Observation) routingTo() []string {
 	var names []string
 	for i := range o.Ingresses {
@@ -166,7 +165,7 @@ func (p *planner) judgeTarget(v *Verdict) {
 	if t.Forbidden != "" {
 		v.Retry = KindRetry
 		if kept := front.Routes.Workload; kept.String() == v.Settings.Workload {
-			// Restored, it might sleep for good: nobody could wake it.
+			// If the Service were restored, the workload might sleep forever: nobody could wake it.
 			v.Workload = keptWorkload(o.Service.Namespace, kept)
 			p.once(corev1.EventTypeWarning, ReasonForbidden, "This Service stays redirected as it is: "+string(t.Forbidden))
 			return
@@ -187,11 +186,11 @@ func (p *planner) judgeTarget(v *Verdict) {
 		v.Skip = o.nameTaken(v.Scope)
 	}
 	if v.Skip == "" && t.Object == nil {
-		v.Scope = ScopeNone // it was deleted a moment ago; that leads back here
+		v.Scope = ScopeNone // it was deleted a moment ago; the deletion leads to another plan
 	}
 }
 
-// keptWorkload is a workload as route slices name it.
+// keptWorkload returns a workload as route slices name it.
 func keptWorkload(namespace string, w api.Workload) Workload {
 	return Workload{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: w.Name, UID: types.UID(w.UID)},
@@ -199,7 +198,7 @@ func keptWorkload(namespace string, w api.Workload) Workload {
 	}
 }
 
-// nameTaken says whether somebody else's Service has a name that one of ours would have.
+// nameTaken says whether somebody else's Service has the name of one of our companions.
 func (o *Observation) nameTaken(scope Scope) Skip {
 	name := ""
 	switch {

@@ -22,7 +22,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// TestOptIn has every combination of what opts a Service in or out.
+// TestOptIn tests every combination of what opts a Service in or out.
 func TestOptIn(t *testing.T) {
 	const in, out, none, wrong = "true", "false", "", "yes"
 	for _, own := range []string{in, out, none, wrong} {
@@ -75,7 +75,7 @@ func TestOptIn(t *testing.T) {
 	}
 }
 
-// TestSettingsLayers: of settings the nearest counts, and those of Ingresses only where their traffic is taken.
+// TestSettingsLayers tests that the nearest setting counts, and that those of Ingresses count only if their traffic is redirected.
 func TestSettingsLayers(t *testing.T) {
 	const key = Prefix + "cooldown"
 	w := newWorld(t, byIngress)
@@ -108,8 +108,8 @@ func TestSettingsLayers(t *testing.T) {
 	}
 }
 
-// TestForbiddenTarget: a workload that may not be read is skipped, unless it is injected already: then nobody else could
-// wake it.
+// TestForbiddenTarget tests that a workload that may not be read is skipped, unless it is already injected: nobody else could wake it
+// then.
 func TestForbiddenTarget(t *testing.T) {
 	named := func(w *world) { annotated(Prefix+"workload", "Deployment/web")(w.service) }
 	forbid := func(w *world) { w.forbidden = "no right" }
@@ -145,7 +145,7 @@ func TestForbiddenTarget(t *testing.T) {
 	}
 }
 
-// TestPause has what each of KEDA's annotations means for visitors and for the owner.
+// TestPause tests what each of KEDA's annotations means for visitors and for the owner.
 func TestPause(t *testing.T) {
 	paused := func(annotations map[string]string) *keda.ScaledObject {
 		return &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web-deployment", Annotations: annotations}}
@@ -156,7 +156,7 @@ func TestPause(t *testing.T) {
 	for name, tc := range map[string]struct {
 		so     *keda.ScaledObject
 		noWake bool
-		note   string // a part of it; empty: none
+		note   string // part of the note; empty means none
 		keep   string
 	}{
 		"no ScaledObject": {nil, false, "", "To keep it there, opt it out first (label scale-to-zero=false)"},
@@ -195,7 +195,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestDemand collects what Services ask of their workload.
+// TestDemand tests that the demands of the Services on their workload are merged.
 func TestDemand(t *testing.T) {
 	taken, past, retiring := asking("web", sentinel), asking("past"), asking("old", sentinel)
 	retiring.Routes.Retiring = true
@@ -236,7 +236,7 @@ func TestDemand(t *testing.T) {
 	}
 }
 
-// TestKEDAHolds says when a ScaledObject may go.
+// TestKEDAHolds tests when a ScaledObject may be deleted.
 func TestKEDAHolds(t *testing.T) {
 	so := func(change ...func(*keda.ScaledObject)) *keda.ScaledObject {
 		s := &keda.ScaledObject{Spec: keda.ScaledObjectSpec{MinReplicaCount: new(int32(2)), MaxReplicaCount: new(int32(2))}}
@@ -272,7 +272,7 @@ func TestKEDAHolds(t *testing.T) {
 	}
 }
 
-// TestFronts sorts route slices by whose traffic they take.
+// TestFronts tests that route slices are assigned to the Front whose traffic they take.
 func TestFronts(t *testing.T) {
 	w := newWorld(t, redirected)
 	o := w.observe()
@@ -298,7 +298,7 @@ func TestFronts(t *testing.T) {
 	}
 }
 
-// TestCompanion: of a Service of ours nothing is written that the API server has set.
+// TestCompanion tests that fields that the API server has set do not cause a write of a companion.
 func TestCompanion(t *testing.T) {
 	want := DirectService(service(), Settings{})
 	if companion(want, nil) != want {
@@ -317,7 +317,7 @@ func TestCompanion(t *testing.T) {
 	}
 }
 
-// TestUnjoin shows single errors of settings, and several.
+// TestUnjoin tests a single error of the settings, and several.
 func TestUnjoin(t *testing.T) {
 	one, other := errors.New("one"), errors.New("other")
 	if got := unjoin(one); len(got) != 1 || !errors.Is(got[0], one) {
@@ -328,7 +328,7 @@ func TestUnjoin(t *testing.T) {
 	}
 }
 
-// TestNewWorkload reads workloads of every built-in kind.
+// TestNewWorkload tests workloads of every built-in kind.
 func TestNewWorkload(t *testing.T) {
 	labels := map[string]string{"app": "web"}
 	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}}
@@ -379,7 +379,7 @@ func TestNewWorkload(t *testing.T) {
 	}
 }
 
-// TestPortsLearn: a port is given to one route, and a route has one port.
+// TestPortsLearn tests that a port belongs to one route, and that a route has one port.
 func TestPortsLearn(t *testing.T) {
 	ps := NewPorts(10000, 10001)
 	web, api := PortOwner{"apps", "web", "http"}, PortOwner{"apps", "api", "http"}
@@ -413,7 +413,7 @@ func TestPortsLearn(t *testing.T) {
 	}
 }
 
-// TestTexts are what events and warnings consist of.
+// TestTexts tests the parts of events and warnings.
 func TestTexts(t *testing.T) {
 	two := api.Routes{Ports: []api.Port{{Port: 80, Listen: 10000}, {Port: 443, Listen: 10001}}}
 	front := ingressTo("web", networkingv1.ServiceBackendPort{Number: 80})
@@ -440,7 +440,7 @@ func TestTexts(t *testing.T) {
 	}
 }
 
-// TestAdmitNamespace denies settings that cannot be defaults.
+// TestAdmitNamespace tests that settings that cannot be defaults are denied.
 func TestAdmitNamespace(t *testing.T) {
 	for name, tc := range map[string]struct {
 		labels, annotations map[string]string
@@ -463,7 +463,7 @@ func TestAdmitNamespace(t *testing.T) {
 	}
 }
 
-// FuzzInjection draws what happens to an app from its input. world checks each step.
+// FuzzInjection derives the events of an app from its input. world checks each step.
 func FuzzInjection(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seed, uint8(30), seed%2 == 0)

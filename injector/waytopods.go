@@ -15,28 +15,28 @@ import (
 // PortReach is what one interceptor found out about one port of a Service.
 type PortReach struct {
 	Name  string
-	Ready int // ready pods that it knows
-	// Reached says that one of them accepted a connection, and Refused that each one that it tried refused it.
+	Ready int // ready pods that the interceptor knows
+	// Reached is set if one of them accepted a connection, and Refused if all that it tried refused.
 	Reached, Refused bool
-	// Port is the pods' port number, and Error why a connection failed; both are empty if none did.
+	// Port is the pods' port number, and Error why a connection failed; both are empty if none failed.
 	Port, Error string
 }
 
-// Proof is what the interceptors together found out about their way to a Service's pods.
+// Proof is what all interceptors together found out about whether they can reach a Service's pods.
 type Proof struct {
-	// Lacks says what prevents redirecting the Service's traffic through them.
+	// Lacks says what prevents redirecting the Service's traffic through the interceptors.
 	Lacks Skip
-	// Blocked says that the way is blocked: it is neither that an interceptor does not know the pods yet, nor that an app which
-	// is ready too early does not listen yet.
+	// Blocked is set if the way is blocked. It is not set if an interceptor only does not know the pods yet, or if an app that counts as
+	// ready too early does not listen yet.
 	Blocked bool
-	// Nothing says that there was no ready pod to prove it with.
+	// Nothing is set if there was no ready pod to prove it with.
 	Nothing bool
 }
 
-// Proven says that the interceptors reach the pods, as far as can be known.
+// Proven reports whether the interceptors reach the pods, as far as can be known.
 func (p Proof) Proven() bool { return p.Lacks == "" }
 
-// ReadyPorts are the names of the ports on which the slices of a direct Service list a ready pod.
+// ReadyPorts returns the names of the ports on which the slices of a direct Service list a ready pod.
 func ReadyPorts(direct []discoveryv1.EndpointSlice) []string {
 	names := map[string]bool{}
 	for _, s := range direct {
@@ -52,12 +52,12 @@ func ReadyPorts(direct []discoveryv1.EndpointSlice) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// Prove judges what each interceptor found out. listed are the ports on which Kubernetes lists a ready pod, and allow says
-// which pods a NetworkPolicy has to let in.
+// Prove judges what each interceptor found out. listed are the ports on which Kubernetes lists a ready pod. allow says which pods a
+// NetworkPolicy has to allow.
 //
-// An interceptor has to connect to a pod on every port. One port may refuse if another does not: then the way is open, and the
-// port most likely refuses everybody. Refusals on all ports prove nothing: a packet filter that rejects looks the same as an app
-// that does not listen.
+// An interceptor has to connect to a pod on every port. If one port refuses and another one does not, the way is open, and the port
+// probably refuses everybody. If all ports refuse, that proves nothing: a packet filter that rejects looks the same as an app that
+// does not listen.
 func Prove(found [][]PortReach, listed []string, allow string) Proof {
 	var failed, refused []PortReach
 	for _, one := range found {
@@ -94,7 +94,7 @@ func Prove(found [][]PortReach, listed []string, allow string) Proof {
 	}
 }
 
-// cannotConnect words the same failure the same way, whichever pods and interceptors were tried.
+// cannotConnect describes the same failure in the same words, whichever pods and interceptors were tried.
 func cannotConnect(ports []PortReach, advice string) Skip {
 	numbers, reasons := map[string]bool{}, map[string]bool{}
 	for _, p := range ports {

@@ -22,7 +22,7 @@ func TestProve(t *testing.T) {
 	for name, tc := range map[string]struct {
 		found   [][]PortReach
 		listed  []string
-		lacks   string // a part of it; empty: proven
+		lacks   string // part of Lacks; empty means proven
 		blocked bool
 	}{
 		"reached":                   {[][]PortReach{{reached("http")}, {reached("http")}}, one, "", false},

@@ -16,28 +16,28 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// appsVersion is the group and version of the kinds that Kubernetes has built in.
+// appsVersion is the group and version of Kubernetes' built-in kinds.
 const appsVersion = "apps/v1"
 
-// WorkloadKinds are the built-in kinds that can be scaled to zero.
+// WorkloadKinds returns the built-in kinds that can be scaled to zero.
 func WorkloadKinds() []string { return []string{"Deployment", "StatefulSet"} }
 
-// Workload is what runs the pods behind a Service: everything that matters about it, whatever its kind.
+// Workload is what runs the pods behind a Service. It has everything that matters about it, whatever its kind.
 type Workload struct {
 	metav1.ObjectMeta
 
 	APIVersion, Kind string
-	// Resource is what the API server calls the kind; empty for a built-in one.
+	// Resource is the API server's resource name of the kind; empty for a built-in one.
 	Resource string
-	// PodLabels are those of its pod template; they are unknown for a custom resource.
+	// PodLabels are the labels of the pod template; they are unknown for a custom resource.
 	PodLabels map[string]string
-	// Template is its pod template; nil for a custom resource.
+	// Template is the pod template; nil for a custom resource.
 	Template *corev1.PodTemplateSpec
-	// Selector selects its pods, in the notation of the scale subresource; empty if it is unknown.
+	// Selector selects the pods, in the format of the scale subresource; empty if it is unknown.
 	Selector string
-	// Refused is why Kubernetes cannot create its pods, if its status says so. A StatefulSet's does not.
+	// Refused is why Kubernetes cannot create pods, according to the workload's status. The status of a StatefulSet does not say so.
 	Refused string
-	// Replicas is what its spec asks for, and ReadyReplicas what there is.
+	// Replicas is the count in the spec, and ReadyReplicas how many there are.
 	Replicas, ReadyReplicas int32
 }
 
@@ -83,7 +83,7 @@ func refused(d *appsv1.Deployment) string {
 	return ""
 }
 
-// Ref returns how the routes name the workload.
+// Ref returns the workload's name as in the routes.
 func (w Workload) Ref() api.Workload {
 	return api.Workload{APIVersion: w.APIVersion, Kind: w.Kind, Name: w.Name, UID: string(w.UID), Resource: w.Resource}
 }
@@ -97,7 +97,7 @@ func (w Workload) matches(selector map[string]string) bool {
 	return len(selector) > 0
 }
 
-// replicas is the count of a spec, where nothing means 1.
+// replicas returns the count of a spec. A missing count means 1.
 func replicas(n *int32) int32 {
 	if n == nil {
 		return 1
@@ -105,8 +105,7 @@ func replicas(n *int32) int32 {
 	return *n
 }
 
-// ParseWorkload reads what api.Workload.String has written, or a user: Kind/name for a built-in kind, which has no group,
-// or Kind.group/name.
+// ParseWorkload reads the format of api.Workload.String, which users write too: Kind/name for a built-in kind, or Kind.group/name.
 func ParseWorkload(s string) (kind schema.GroupKind, name string, ok bool) {
 	qualified, name, found := strings.Cut(s, "/")
 	kind = schema.ParseGroupKind(qualified)

@@ -12,10 +12,9 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// follow writes down, for those who wait, how far the workload's start has come, and reports when it cannot start.
+// follow records how far the workload's start has come, for those who wait for it, and reports if it cannot start.
 //
-// Nobody watches pods: they are listed while the workload has had replicas and none of them ready for firstLook, the more
-// rarely the longer that takes.
+// Pods are not watched. They are listed once the workload has had replicas but none ready for firstLook, and then ever more rarely.
 func (p *workloadPlanner) follow() WorkloadQuestion {
 	o, d, w := p.o, p.d, p.o.Workload
 	s := p.starting()
@@ -50,8 +49,8 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 		look := *o.Answers.Pods
 		if look.Ready || d.published && look.Failing == "" {
 			s = s.over(o.Now)
-			s.Reported = before.Reported // until its status says so too
-			p.after(KindRetry)           // which it may never do
+			s.Reported = before.Reported // until the status says so too
+			p.after(KindRetry)           // the status may never say so
 			break
 		}
 		s, advice = s.next(look, o.Now), look.Advice
@@ -65,20 +64,20 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 	return NoWorkloadQuestion
 }
 
-// starting is what is known of the workload's start, if need be from what another controller has written.
+// starting returns what is known about the workload's start, if necessary from what another controller has written.
 func (p *workloadPlanner) starting() Starting {
 	s, known := p.o.Memory.Starting, p.o.Memory.Followed
 	for i := 0; !known && i < len(p.d.slices); i++ {
 		if progress, err := api.DecodeProgress(p.d.slices[i].Annotations[api.ProgressAnnotation]); err == nil {
-			s, known = StartingFrom(progress) // a Service that was added has none
+			s, known = StartingFrom(progress) // a newly added Service has none
 		}
 	}
 	return s
 }
 
-// write plans the annotation of the route slices that do not say so yet, as far as the cache knows.
+// write plans writing the annotation to those route slices that differ, according to the cache.
 func (p *workloadPlanner) write(progress api.Progress) {
-	p.Progress, _ = progress.Encode() // text, numbers and times always encode
+	p.Progress, _ = progress.Encode() // it cannot fail: text, numbers and times always encode
 	if p.Progress == "{}" {
 		p.Progress = ""
 	}
@@ -89,8 +88,8 @@ func (p *workloadPlanner) write(progress api.Progress) {
 	}
 }
 
-// reportPause reports when a pause begins, changes or ends. before is the pause in the route slices: a controller that ran
-// earlier has already reported that one.
+// reportPause reports when a pause begins, changes or ends. before is the pause in the route slices, which an earlier controller has
+// already reported.
 func (p *workloadPlanner) reportPause(before *api.Pause) {
 	w, note, last := p.o.Workload, p.pause.note(p.o.Workload), p.Life.Paused
 	p.Life.Paused = note
@@ -105,7 +104,8 @@ func (p *workloadPlanner) reportPause(before *api.Pause) {
 	}
 }
 
-// reportStart reports why the workload cannot start, once for each reason, and that it can again if nothing else does.
+// reportStart reports why the workload cannot start, once for each reason. It also reports that the workload can start again, unless
+// another event says so.
 func (p *workloadPlanner) reportStart(s *Starting, before Starting, advice string) {
 	w := p.o.Workload
 	switch {
@@ -118,7 +118,7 @@ func (p *workloadPlanner) reportStart(s *Starting, before Starting, advice strin
 	}
 }
 
-// awoke says that the plan tells that the workload has woken up.
+// awoke reports whether the plan has an event that says that the workload has woken up.
 func (p *workloadPlanner) awoke() bool {
 	return slices.ContainsFunc(p.Story, func(r Report) bool { return r.Reason == ReasonAwake })
 }

@@ -19,33 +19,33 @@ type WorkloadObservation struct {
 	Install  Install
 	Workload Workload
 	Object   Object
-	// Asks are the route slices that name the workload, and what they belong to.
+	// Asks are the route slices that name the workload, with the objects to which they belong.
 	Asks []Asking
-	// ScaledObject is ours for the workload, or nil.
+	// ScaledObject is our ScaledObject for the workload, or nil.
 	ScaledObject *keda.ScaledObject
 	Memory       WorkloadMemory
 	Answers      WorkloadAnswers
 }
 
-// Asking is a route slice that asks something of a workload.
+// Asking is a route slice that makes demands on a workload.
 type Asking struct {
 	Slice  *discoveryv1.EndpointSlice
 	Routes api.Routes
-	// Service is the opted-in one.
+	// Service is the opted-in Service.
 	Service *corev1.Service
-	// Rewritten says that every opted-in Ingress leads to its alias Service.
+	// Rewritten is set if every opted-in Ingress uses the alias Service.
 	Rewritten bool
-	// PodsListed says that its direct Service lists a pod that takes requests.
+	// PodsListed is set if the direct Service lists a pod that takes requests.
 	PodsListed bool
 }
 
-// WorkloadMemory is what a controller remembers of a workload between two plans.
+// WorkloadMemory is what a controller remembers about a workload between two plans.
 type WorkloadMemory struct {
 	Life     Life
 	Starting Starting
-	// Followed says that Starting is known. If it is not, the route slices may say what another controller knew.
+	// Followed is set if Starting is known. If it is not, the route slices may say what another controller knew.
 	Followed bool
-	// Written is what we last wrote to its ScaledObject, if anything, and Undone the last note about a change that we undid.
+	// Written is what we last wrote to the ScaledObject, if anything. Undone is the last note about a change that we have undone.
 	Written *keda.ScaledObjectSpec
 	Undone  string
 	// Exceeded is the last note about more replicas than allowed.
@@ -54,7 +54,7 @@ type WorkloadMemory struct {
 	Restored bool
 }
 
-// WorkloadAnswers were found out for one plan. Nil is not asked yet.
+// WorkloadAnswers are what was found out for one plan. Nil means not asked yet.
 type WorkloadAnswers struct {
 	Use   *UseAnswer
 	Count *CountAnswer
@@ -62,12 +62,12 @@ type WorkloadAnswers struct {
 	HPA   *HPAAnswer
 }
 
-// UseAnswer is when the workload was last used; Use is nil if the interceptors could not be asked.
+// UseAnswer says when the workload was last used. Use is nil if the interceptors could not be asked.
 type UseAnswer struct{ Use *Use }
 
 // CountAnswer is what the interceptors count.
 type CountAnswer struct {
-	// Known is false if they could not be asked.
+	// Known is false if the interceptors could not be asked.
 	Known   bool
 	Active  bool
 	Pending int64
@@ -79,37 +79,38 @@ type HPAAnswer struct {
 	Min, Max int32
 }
 
-// WorkloadQuestion is something that has to be found out before a plan can be made. Each is asked once at most.
+// WorkloadQuestion is something that has to be found out before a plan can be made. Each question is asked at most once.
 type WorkloadQuestion int
 
-// The questions. AskPods is about the start that is Starting in the question's plan.
+// The questions. AskPods is about the start in Starting of the question's plan.
 const (
 	NoWorkloadQuestion WorkloadQuestion = iota
-	AskUse                              // when it was last used: WorkloadAnswers.Use
+	AskUse                              // when the workload was last used: WorkloadAnswers.Use
 	AskCount                            // what the interceptors count: WorkloadAnswers.Count
-	AskPods                             // how far its pods are: WorkloadAnswers.Pods
+	AskPods                             // how far the pods have come: WorkloadAnswers.Pods
 	AskHPA                              // what KEDA's HPA holds: WorkloadAnswers.HPA
 )
 
-// Objects are those whose events tell the workload's story: itself, and the Services that are redirected.
+// Objects returns the objects on which the workload's events are emitted: the workload, and the Services that are redirected.
 func (o WorkloadObservation) Objects() []Object {
 	return newDemand(o.Asks).objects(o.Object)
 }
 
-// demand is what the Services that route to a workload ask of it.
+// demand is what the Services that route to a workload demand of it.
 type demand struct {
 	services []*corev1.Service // redirected, and not being restored
-	settings []Settings        // of these, and of those that are about to be redirected
+	settings []Settings        // of services, and of Services that are about to be redirected
 	slices   []*discoveryv1.EndpointSlice
-	// unsafe says that traffic goes past the interceptors: the workload must not sleep.
+	// unsafe is set if traffic bypasses the interceptors: the workload must not sleep.
 	unsafe bool
-	// failOpen says that it does because no interceptor is ready: the workload must not sleep, nor be woken for that.
+	// failOpen is set if traffic bypasses the interceptors because none is ready: the workload must not sleep, but must not be woken for
+	// that either.
 	failOpen bool
-	// retiring says that a Service is being restored.
+	// retiring is set if a Service is being restored.
 	retiring bool
-	// published says that pods which are not ready take requests, since a Service wants that.
+	// published is set if a Service makes pods take requests before they are ready.
 	published bool
-	// unknown says that a route slice of an earlier version does not say what it asks for; it is about to be rewritten.
+	// unknown is set if a route slice, written by an earlier version, does not state its demands. It is about to be rewritten.
 	unknown bool
 	// hold is the longest time that a request may be held.
 	hold time.Duration
@@ -150,7 +151,7 @@ func (d *demand) add(a Asking) {
 	d.services = append(d.services, a.Service)
 }
 
-// objects are a workload and the Services that are redirected.
+// objects returns a workload and the Services that are redirected.
 func (d demand) objects(workload Object, also ...Object) []Object {
 	objects := []Object{workload}
 	for _, s := range d.services {
@@ -161,7 +162,7 @@ func (d demand) objects(workload Object, also ...Object) []Object {
 
 func (d demand) none() bool { return len(d.services) == 0 && !d.unsafe && !d.retiring && !d.unknown }
 
-// cooldown is the longest of those asked for.
+// cooldown returns the longest demanded cool-down.
 func (d demand) cooldown() time.Duration {
 	var longest time.Duration
 	for _, s := range d.settings {

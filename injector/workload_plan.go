@@ -17,42 +17,43 @@ import (
 )
 
 const (
-	// kedaGrace is how long a restore waits for KEDA to take note before it goes on without: KEDA may be down.
+	// kedaGrace is how long a restoration waits for KEDA to react before it continues without KEDA, which may be down.
 	kedaGrace = 10 * time.Second
-	// countInterval is the longest pause between two questions about a workload of several replicas, as with an HPA.
+	// countInterval is the longest pause between two questions about the counts of a workload with several replicas. An HPA has the same
+	// interval.
 	countInterval = 15 * time.Second
 	// kedaGone is the pause before another look at a workload that KEDA scales: no watch reports that KEDA was removed.
 	kedaGone = time.Minute
 )
 
-// WorkloadPlan is what to do for one workload, in the order of the fields. What fails ends it: nothing that follows is done,
-// nothing more is reported, and Memory stays as it was but for its Life.
+// WorkloadPlan is what to do for one workload, in the order of the fields. A failure ends the plan: later steps are skipped, nothing
+// more is reported, and of Memory only Life changes.
 //
 //	its Services               ScaledObject  plan
 //	-------------------------  ------------  ------------------------------------------------------------------------
 //	one is redirected          –             remember the replica count; keep the ScaledObject, or scale by the counts
 //	one retires beside it      –             the same, and keep it awake, waking it if need be
-//	none is redirected yet     –             keep it awake; begin only if it is remembered, which it is from before
+//	none is redirected yet     –             keep it awake; scale it only if a replica count is remembered from before
 //	all retire, or none is     not restored  restore: have KEDA hold the old replica count
 //	left                       holds too few restore: scale to the old replica count
-//	                           holds it      restore: delete it when KEDA's HPA holds it too, or had its time
+//	                           holds it      restore: delete it when KEDA's HPA holds the count too, or has had enough time
 //	                           none          restored: forget the replica count
 type WorkloadPlan struct {
-	// Disown takes the ownership of spec.replicas from those who scaled the workload.
+	// Disown removes the ownership of spec.replicas from the field managers that scaled the workload.
 	Disown bool
-	// Story is emitted, and Life kept, whatever fails afterwards.
+	// Story is emitted and Life kept even if a later step fails.
 	Story []Report
 	Life  Life
-	// Remember is the replica count to write down in ReplicasAnnotation, and 0 to remove it; nil leaves it.
+	// Remember is the replica count to write to ReplicasAnnotation. 0 removes the annotation, and nil leaves it.
 	Remember *int32
-	// ScaledObject is written, and Delete deleted.
+	// ScaledObject is written, and Delete is deleted.
 	ScaledObject *ScaledObjectWrite
 	Scale        *int32
 	Delete       *keda.ScaledObject
-	// Progress is written to ProgressAnnotation of Slices, or removed where it is empty.
+	// Progress is written to ProgressAnnotation of Slices. If it is empty, the annotation is removed.
 	Progress string
 	Slices   []*discoveryv1.EndpointSlice
-	// Forget says that nothing has to be remembered any more.
+	// Forget is set if nothing has to be remembered any more.
 	Forget  bool
 	Reports []Report
 	Memory  WorkloadMemory
@@ -64,7 +65,7 @@ type WorkloadPlan struct {
 // ScaledObjectWrite creates To, or patches From to it.
 type ScaledObjectWrite struct{ From, To *keda.ScaledObject }
 
-// PlanWorkload plans what to do for a workload. If a question is returned, the plan cannot be made before it is answered.
+// PlanWorkload plans what to do for a workload. If it returns a question, the plan cannot be made before the question is answered.
 func PlanWorkload(o WorkloadObservation) (WorkloadPlan, WorkloadQuestion) {
 	p := &workloadPlanner{o: &o, d: newDemand(o.Asks), pause: pauseOf(o.ScaledObject)}
 	p.Memory, p.Life = o.Memory, o.Memory.Life
@@ -85,7 +86,7 @@ func PlanWorkload(o WorkloadObservation) (WorkloadPlan, WorkloadQuestion) {
 	return p.WorkloadPlan, NoWorkloadQuestion
 }
 
-// ByScale says whether an entry of managed fields was written through the scale subresource.
+// ByScale reports whether an entry of managed fields was written through the scale subresource.
 func ByScale(m metav1.ManagedFieldsEntry) bool { return m.Subresource == "scale" }
 
 // workloadPlanner makes a WorkloadPlan.
@@ -109,24 +110,24 @@ func (p *workloadPlanner) steps() []func() WorkloadQuestion {
 	return []func() WorkloadQuestion{p.live, p.apply, p.follow}
 }
 
-// objects are those whose events tell the workload's story.
+// objects returns the objects on which the workload's events are emitted.
 func (p *workloadPlanner) objects(also ...Object) []Object { return p.d.objects(p.o.Object, also...) }
 
 func (p *workloadPlanner) report(eventType, reason, note string, also ...Object) {
 	p.Reports = append(p.Reports, Report{Type: eventType, Reason: reason, Note: note, Objects: p.objects(also...)})
 }
 
-// after asks for a look in d, unless an earlier one is asked for.
+// after asks for a look in d, unless an earlier one is planned.
 func (p *workloadPlanner) after(d time.Duration) {
 	if d > 0 && (p.After == 0 || d < p.After) {
 		p.After = d
 	}
 }
 
-// serves says that the workload's pods take requests: one is ready, or a Service publishes them before they are.
+// serves reports whether the workload's pods take requests: one is ready, or a Service publishes them before they are.
 func (p *workloadPlanner) serves() bool { return p.o.Workload.ReadyReplicas > 0 || p.d.published }
 
-// live tells when the workload has fallen asleep or woken up since it was last looked at.
+// live reports that the workload has fallen asleep or woken up since the last look.
 func (p *workloadPlanner) live() WorkloadQuestion {
 	o, w := p.o, p.o.Workload
 	was := o.Memory.Life
@@ -167,7 +168,7 @@ func (p *workloadPlanner) tell(reason, note string) {
 	p.Story = append(p.Story, Report{Type: corev1.EventTypeNormal, Reason: reason, Note: note, Objects: p.objects()})
 }
 
-// slept is how the workload has fallen asleep, whose life is known before and after.
+// slept describes how the workload has fallen asleep. was and is are its Life before and after.
 func slept(now time.Time, was, is Life, p pause, w Workload, cooldown time.Duration, use *Use) Slept {
 	s := Slept{By: ScaledBy(w.ManagedFields), Paused: p.why(), Ready: was.Awake, Cooldown: cooldown, ToKeep: p.toKeep()}
 	since := was.Since
@@ -186,8 +187,8 @@ func slept(now time.Time, was, is Life, p pause, w Workload, cooldown time.Durat
 	return s
 }
 
-// apply has the workload scaled: by KEDA through a ScaledObject, or by ourselves where there is no KEDA. That begins only
-// when all traffic goes through the interceptors: before, an app might be put to sleep under requests that nobody counts.
+// apply makes sure that the workload is scaled: by KEDA through a ScaledObject, or by ourselves if there is no KEDA. It begins only
+// once all traffic goes through the interceptors. Earlier, an app might be put to sleep while it serves requests that nobody counts.
 func (p *workloadPlanner) apply() WorkloadQuestion {
 	o, d, w, so := p.o, p.d, p.o.Workload, p.o.ScaledObject
 	remembered := rememberedCount(w, so)
@@ -195,7 +196,7 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 		return NoWorkloadQuestion
 	}
 	if so != nil && !so.DeletionTimestamp.IsZero() {
-		p.release() // it is made again then
+		p.release() // it is created again afterwards
 		return NoWorkloadQuestion
 	}
 	var limit int32
@@ -222,7 +223,7 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 	case p.again > 0:
 		p.Scale = &p.again
 	case d.retiring && w.Replicas == 0:
-		// Requests held for the Service that is restored wake nobody, and KEDA may be down.
+		// Requests held for the Service that is being restored wake nobody, and KEDA may be down.
 		p.Scale = &scaling.MinReplicas
 	case !o.Install.KEDA:
 		return p.scaleByCounts(scaling)
@@ -230,8 +231,8 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 	return NoWorkloadQuestion
 }
 
-// exceed reports that somebody has scaled the workload beyond max-replicas: the same count again, as a deployment tool sets it at
-// each sync, only once.
+// exceed reports that somebody has scaled the workload beyond max-replicas. It reports the same count only once, because a deployment
+// tool sets it at each sync.
 func (p *workloadPlanner) exceed(limit int32) {
 	until := "KEDA takes the others away"
 	if !p.o.Install.KEDA {
@@ -245,17 +246,17 @@ func (p *workloadPlanner) exceed(limit int32) {
 	}
 }
 
-// rememberedCount is the replica count to go back to, or 0 if none is known yet.
+// rememberedCount returns the replica count to restore; 0 if none is known yet.
 func rememberedCount(w Workload, so *keda.ScaledObject) int32 {
 	n := Remembered(w.Annotations)
 	if n == 0 && so != nil {
-		n = Remembered(so.Annotations) // an earlier version, or a replace, left it only there
+		n = Remembered(so.Annotations) // an earlier version, or a replace, may have left it only there
 	}
 	return n
 }
 
-// keep makes the ScaledObject what it is to be. It reports which of somebody else's changes it undoes: the same change
-// again, as a deployment tool makes it at each sync, only once.
+// keep brings the ScaledObject into its desired state. It reports changes by others that it undoes. It reports the same change only
+// once, because a deployment tool makes it at each sync.
 func (p *workloadPlanner) keep(want *keda.ScaledObject) {
 	so := p.o.ScaledObject
 	if so == nil {
@@ -279,7 +280,7 @@ func (p *workloadPlanner) keep(want *keda.ScaledObject) {
 	if before == nil {
 		return
 	}
-	// That the write succeeds proves that so is what there was: otherwise it is an older one, of our own.
+	// If the write succeeds, so is the current version. If it fails, so may be an older version that we wrote ourselves.
 	if changed := ChangedFields(*before, so.Spec); len(changed) > 0 {
 		if note := UndoneNote(so.Name, changed); note != p.Memory.Undone {
 			p.Memory.Undone = note
@@ -292,9 +293,9 @@ func (p *workloadPlanner) patch(from, to *keda.ScaledObject) {
 	p.ScaledObject, p.Memory.Written = &ScaledObjectWrite{From: from, To: to}, &to.Spec
 }
 
-// scaleByCounts does KEDA's part where there is no KEDA: it puts an idle workload to sleep, and gives a busy one more
-// replicas, up to its limit. The interceptors do the waking: they find that KEDA is not listening. While nobody can say what
-// they count, nothing changes.
+// scaleByCounts does KEDA's part if there is no KEDA: it puts an idle workload to sleep, and gives a busy one more replicas, up to
+// its limit. The interceptors wake the workload, because they notice that KEDA is not listening. As long as the counts are unknown,
+// nothing changes.
 func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	o, w := p.o, p.o.Workload
 	again := min(max(s.Cooldown/4, time.Second), countInterval)
@@ -312,7 +313,7 @@ func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	up := p.Life.Up(o.Now, p.d.hold, o.Memory.Starting.Progress.Failing != "")
 	switch {
 	case n < w.Replicas && up < s.Cooldown:
-		// It has had no time yet to be visited: it was injected, or somebody has scaled it, a moment ago.
+		// It has had no time for visits yet: a moment ago it was injected, or somebody scaled it.
 		p.After = min(s.Cooldown-up, again)
 	case n != w.Replicas:
 		p.Scale = &n

@@ -19,7 +19,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// scaledWorld is a workload with what there is around it.
+// scaledWorld is a workload with its surroundings.
 type scaledWorld struct {
 	t   *testing.T
 	now time.Time
@@ -39,7 +39,7 @@ type scaledWorld struct {
 	fails  bool // the next write
 }
 
-// newScaledWorld has a workload of two replicas that are ready, to which one Service leads that is redirected.
+// newScaledWorld returns a workload with two ready replicas, and one redirected Service that routes to it.
 func newScaledWorld(t *testing.T, change ...func(*scaledWorld)) *scaledWorld {
 	t.Helper()
 	w := &scaledWorld{t: t, now: noon, keda: true, workload: workload("Deployment", "web", map[string]string{"app": "web"})}
@@ -51,7 +51,7 @@ func newScaledWorld(t *testing.T, change ...func(*scaledWorld)) *scaledWorld {
 	return w
 }
 
-// asking is a Service's route slice.
+// asking returns the route slice of a Service.
 func asking(name string, change ...func(*corev1.Service)) Asking {
 	s := service(append([]func(*corev1.Service){called(name)}, change...)...)
 	routes := NewRoutes(s, DefaultSettings(), workload("Deployment", "web", nil), map[string]int32{"http": 10000})
@@ -95,7 +95,7 @@ func (w *scaledWorld) plan() WorkloadPlan {
 	return p
 }
 
-// reconcile plans once and carries the plan out.
+// reconcile plans once and carries out the plan.
 func (w *scaledWorld) reconcile() WorkloadPlan {
 	w.t.Helper()
 	p := w.plan()
@@ -473,7 +473,7 @@ func TestWorkloadPlans(t *testing.T) {
 	}
 }
 
-// ofAlias is the route slice of an alias Service.
+// ofAlias returns the route slice of an alias Service.
 func ofAlias(rewritten bool) Asking {
 	a := asking("web")
 	a.Slice.Labels[discoveryv1.LabelServiceName] = "web-scale-to-zero"
@@ -503,8 +503,8 @@ func paused(key, value string) func(*scaledWorld) {
 
 func resumed(w *scaledWorld) { delete(w.so.Annotations, keda.PausedAnnotation) }
 
-// TestWorkloadEnds: from any order of what may happen, a workload ends up scaled by the settings if a Service leads to it, and
-// else restored, with the replica count that it had.
+// TestWorkloadEnds tests that, after any sequence of events, a workload is scaled by the settings if a Service routes to it, and
+// otherwise is restored with its former replica count.
 func TestWorkloadEnds(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {
@@ -531,14 +531,14 @@ func TestWorkloadEnds(t *testing.T) {
 				case 6:
 					w.keda = random.IntN(4) > 0
 				case 7:
-					w.memory = WorkloadMemory{} // another controller
+					w.memory = WorkloadMemory{} // another controller takes over
 				case 8:
 					w.fails = true
 				case 9:
 					w.hpa = HPAAnswer{Exists: random.IntN(2) == 0, Min: 1, Max: 2}
 				}
 				if !w.keda {
-					w.so = nil // its API is gone
+					w.so = nil // its API does not exist any more
 				}
 				w.now = w.now.Add(time.Duration(random.IntN(30)) * time.Second)
 				w.reconcile()
@@ -564,7 +564,7 @@ func TestWorkloadEnds(t *testing.T) {
 	}
 }
 
-// atMost has the Service allow no more replicas than n.
+// atMost makes the Service allow at most n replicas.
 func atMost(n int32) func(*scaledWorld) {
 	return func(w *scaledWorld) {
 		s := DefaultSettings()
@@ -573,10 +573,11 @@ func atMost(n int32) func(*scaledWorld) {
 	}
 }
 
-// scaledTo has somebody scale the workload.
+// scaledTo lets somebody else scale the workload.
 func scaledTo(n int32) func(*scaledWorld) { return func(w *scaledWorld) { w.workload.Replicas = n } }
 
-// TestMoreReplicasAllowed: more replicas than the default, and fewer than before a limit fell, exceed nothing.
+// TestMoreReplicasAllowed tests that nothing is exceeded by more replicas than the default, or by a count from before the limit was
+// lowered.
 func TestMoreReplicasAllowed(t *testing.T) {
 	for name, world := range map[string][]func(*scaledWorld){
 		"no limit is set": {settled, scaledTo(5), look},
@@ -590,7 +591,7 @@ func TestMoreReplicasAllowed(t *testing.T) {
 	}
 }
 
-// TestWorkloadEvents are what the owner of an app reads.
+// TestWorkloadEvents tests what the owner of an app reads.
 func TestWorkloadEvents(t *testing.T) {
 	for name, tc := range map[string]struct {
 		world []func(*scaledWorld)
@@ -678,7 +679,7 @@ func TestWorkloadEvents(t *testing.T) {
 	}
 }
 
-// TestStartIsKnownFromSlices: another controller goes on where one stops.
+// TestStartIsKnownFromSlices tests that another controller continues where one stops.
 func TestStartIsKnownFromSlices(t *testing.T) {
 	w := newScaledWorld(t, settled, sleeps, look, wakes, look, passes(time.Second), func(w *scaledWorld) {
 		w.pods = Start{Stage: api.StagePulling, Failing: "its image cannot be pulled", Reason: "ImagePullBackOff"}

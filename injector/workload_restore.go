@@ -13,14 +13,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-// restore gives the workload its old replica count back, deletes the ScaledObject, and forgets that the workload was ours.
-// KEDA and its HPA keep the count that they are told until they are gone. So they are told the old count first, and deleted
-// once they hold it.
+// restore gives the workload its old replica count back, deletes the ScaledObject, and forgets that the workload was ours. KEDA and
+// its HPA enforce their count until they are gone. So they first get the old count, and are deleted once they hold it.
 func (p *workloadPlanner) restore() WorkloadQuestion {
 	o, w, so := p.o, p.o.Workload, p.o.ScaledObject
 	n := rememberedCount(w, so)
 	if n == 0 && so == nil {
-		return NoWorkloadQuestion // it has been restored
+		return NoWorkloadQuestion // it is already restored
 	}
 	n = max(1, n, w.Replicas)
 	ending := so != nil && !so.DeletionTimestamp.IsZero()
@@ -56,13 +55,13 @@ func (p *workloadPlanner) restore() WorkloadQuestion {
 	return NoWorkloadQuestion
 }
 
-// holds says whether a ScaledObject tells KEDA to keep n replicas.
+// holds reports whether a ScaledObject tells KEDA to keep n replicas.
 func holds(so *keda.ScaledObject, n int32) bool {
 	return so.Annotations[SinceAnnotation] != "" && so.Spec.MinReplicaCount != nil && *so.Spec.MinReplicaCount == n &&
 		so.Spec.MaxReplicaCount != nil && *so.Spec.MaxReplicaCount == n
 }
 
-// kedaHolds says whether KEDA's HPA keeps n replicas, does not exist, or has had its time.
+// kedaHolds reports whether KEDA's HPA keeps n replicas, does not exist, or has had enough time.
 func kedaHolds(now time.Time, so *keda.ScaledObject, hpa HPAAnswer, n int32) bool {
 	if !hpa.Exists || hpa.Min == n && hpa.Max == n {
 		return true
@@ -71,8 +70,8 @@ func kedaHolds(now time.Time, so *keda.ScaledObject, hpa HPAAnswer, n int32) boo
 	return err == nil && now.Sub(since) > kedaGrace
 }
 
-// release lets a deleted ScaledObject of ours go that KEDA has not let go in its time: KEDA's operator may be gone for good.
-// What its finalizer is for happens without it: the HPA goes with its owner, and the replica count is ours.
+// release removes KEDA's finalizer from our deleted ScaledObject if KEDA has not done so in time: KEDA's operator may be gone for
+// good. The finalizer's work is done without it: the HPA is deleted with its owner, and we restore the replica count.
 func (p *workloadPlanner) release() {
 	p.Soon = true
 	so := p.o.ScaledObject

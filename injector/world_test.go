@@ -21,8 +21,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// world is a small cluster: one app, with what Kubernetes and scale-to-zero make around it. A test changes it, plans, and has
-// the plan carried out in it.
+// world is a small cluster: one app, with the objects that Kubernetes and scale-to-zero make for it. A test changes the world, plans,
+// and carries the plan out in it.
 type world struct {
 	t   *testing.T
 	now time.Time
@@ -32,15 +32,15 @@ type world struct {
 	ingresses  []networkingv1.Ingress
 	companions map[string]*corev1.Service
 	slices     map[string]*discoveryv1.EndpointSlice // route slices
-	foreign    string                                // a Service of somebody else
+	foreign    string                                // the name of somebody else's Service
 
 	workload     Workload
-	gone         bool // the workload is
+	gone         bool // the workload is gone
 	skip         Skip // why there is no workload
 	stack        map[string]bool
 	forbidden    Skip
-	listed       bool // Kubernetes has made a slice of the direct Service
-	native       bool // Kubernetes lists a ready pod behind the Service itself
+	listed       bool // Kubernetes has made a slice for the direct Service
+	native       bool // Kubernetes lists a ready pod for the Service itself
 	addresses    []string
 	deaf         map[string]bool
 	blocked      bool
@@ -52,16 +52,16 @@ type world struct {
 	use          *Use
 	release      []corev1.Service
 	siblings     []corev1.Service
-	fails        int // which write fails next; 0 is none
+	fails        int // which of the next writes fails; 0 means none
 
 	memory  Memory
 	version int
-	asked   map[QuestionKind]int // of the last plan
+	asked   map[QuestionKind]int // by the last plan
 	tried   bool                 // whether the ScaledObject was tried since the slices list nobody
 	events  []string
 }
 
-// newWorld has an app of one ready pod, whose Service is opted in, and two interceptors that listen.
+// newWorld returns a world with an app of one ready pod, an opted-in Service, and two interceptors that listen.
 func newWorld(t *testing.T, change ...func(*world)) *world {
 	t.Helper()
 	w := &world{
@@ -78,7 +78,7 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 	return w
 }
 
-// byIngress opts the app in by an Ingress alone.
+// byIngress opts the app in only by an Ingress.
 func byIngress(w *world) {
 	delete(w.service.Labels, OptInLabel)
 	w.ingresses = []networkingv1.Ingress{ingressTo("web", networkingv1.ServiceBackendPort{Number: 80})}
@@ -90,7 +90,7 @@ func asleep(w *world) {
 	w.workload.Replicas, w.workload.ReadyReplicas, w.native = 0, 0, false
 }
 
-// object is the workload as the API server has it.
+// object returns the workload as the API server has it.
 func (w *world) object() Object {
 	if w.gone {
 		return nil
@@ -109,7 +109,7 @@ func (w *world) target() Target {
 	return t
 }
 
-// direct are the slices that Kubernetes keeps for the direct Service.
+// direct returns the slices that Kubernetes keeps for the direct Service.
 func (w *world) direct() []discoveryv1.EndpointSlice {
 	if w.companions["web-direct"] == nil || !w.listed {
 		return nil
@@ -160,7 +160,7 @@ func keys[V any](m map[string]V) func(func(string) bool) {
 	}
 }
 
-// plan plans, and answers what is asked.
+// plan plans, and answers the questions.
 func (w *world) plan() Plan {
 	w.t.Helper()
 	o := w.observe()
@@ -227,7 +227,7 @@ func (w *world) answer(o *Observation, q Question) {
 	}
 }
 
-// reconcile plans once and carries the plan out.
+// reconcile plans once and carries out the plan.
 func (w *world) reconcile() Plan {
 	w.t.Helper()
 	p := w.plan()
@@ -244,7 +244,7 @@ func (w *world) reconcile() Plan {
 	return p
 }
 
-// step says whether the next write succeeds.
+// step reports whether the next write succeeds.
 func (w *world) step() bool {
 	if w.fails > 0 {
 		w.fails--
@@ -253,7 +253,7 @@ func (w *world) step() bool {
 	return true
 }
 
-// execute carries a plan out as far as its writes succeed, and checks that each step has the one before it.
+// execute carries a plan out as long as its writes succeed, and checks that no step comes before the one that it needs.
 func (w *world) execute(p Plan) (Outcome, bool) {
 	w.t.Helper()
 	if p.Try != nil {
@@ -390,7 +390,7 @@ func setAnnotation(o Object, key, value string) {
 	o.SetAnnotations(annotations)
 }
 
-// slicesOf are the route slices of a Front.
+// slicesOf returns the route slices of a Front.
 func (w *world) slicesOf(front string) []*discoveryv1.EndpointSlice {
 	var out []*discoveryv1.EndpointSlice
 	for _, s := range w.slices {
@@ -401,7 +401,7 @@ func (w *world) slicesOf(front string) []*discoveryv1.EndpointSlice {
 	return out
 }
 
-// listening says that the slices of the Front list interceptors.
+// listening reports whether the slices of the Front list interceptors.
 func (w *world) listening(alias bool) bool {
 	front := "web"
 	if alias {
@@ -439,7 +439,7 @@ func (w *world) delete(o Object) (found bool) {
 	return found
 }
 
-// serving says that a Front keeps the workload.
+// serving reports whether a Front keeps the workload.
 func (w *world) serving() bool {
 	for _, s := range w.slices {
 		if routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation]); err == nil && !routes.Retiring {
@@ -449,7 +449,7 @@ func (w *world) serving() bool {
 	return false
 }
 
-// kubernetes does what its controllers do, and our workload controller.
+// kubernetes does the work of Kubernetes' controllers, and of our workload controller.
 func (w *world) kubernetes() {
 	serving := w.serving()
 	redirected := Intercepted(w.service)
@@ -466,7 +466,7 @@ func (w *world) kubernetes() {
 	w.native = !Intercepted(w.service) && w.workload.ReadyReplicas > 0 && !w.gone
 }
 
-// run reconciles until nothing changes, while everything works; the time between two looks passes.
+// run reconciles until nothing changes, while everything works. The pause between two looks passes.
 func (w *world) run() Plan {
 	w.t.Helper()
 	var p Plan
@@ -489,7 +489,7 @@ func (w *world) run() Plan {
 	return p
 }
 
-// state is everything that a plan can change.
+// state returns everything that a plan can change.
 func (w *world) state() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, w.service.Annotations, w.service.Spec.Selector)
@@ -508,7 +508,7 @@ func (w *world) state() string {
 	return b.String()
 }
 
-// describe is a plan in one line.
+// describe returns a plan in one line.
 func describe(p Plan) string {
 	var parts []string
 	if p.Try != nil {

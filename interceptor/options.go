@@ -22,77 +22,76 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
-// Sink takes what the watch of Kubernetes sees. One goroutine calls it, but for SetTheme.
+// Sink receives what the watch of Kubernetes sees. Only one goroutine calls it, except for SetTheme.
 type Sink interface {
 	route.Sink
-	// SetPeers says which other interceptors there are.
+	// SetPeers sets the other interceptors.
 	SetPeers([]peer.Peer)
-	// SetTheme says what the waiting pages of a namespace's apps are made of: see page.Pages. It may be called by
-	// another goroutine than the rest.
+	// SetTheme sets the source of the waiting pages for a namespace's apps: see page.Pages. Another goroutine may call it.
 	SetTheme(namespace, source string)
 }
 
-// Cluster is Kubernetes as the interceptor needs it. *kube.Cluster is one.
+// Cluster is the interceptor's view of Kubernetes. *kube.Cluster implements it.
 type Cluster interface {
 	scaler.WorkloadScaler
 	scaler.Events
-	// Watch reports to sink what there is, and then what changes, until ctx is done.
+	// Watch reports to sink what exists, and then what changes, until ctx is done.
 	Watch(ctx context.Context, sink Sink) error
 }
 
-// Limits bound what clients may take of one interceptor.
+// Limits bound what clients may use of one interceptor.
 type Limits = forward.Limits
 
-// DefaultLimits are those that hold where nothing else is said.
+// DefaultLimits returns the default of Options.Limits.
 func DefaultLimits() Limits {
 	var l Limits
 	l.SetDefaults()
 	return l
 }
 
-// DefaultDrainTimeout is Options.DrainTimeout where nothing else is said.
+// DefaultDrainTimeout is the default of Options.DrainTimeout.
 const DefaultDrainTimeout = time.Minute
 
-// DefaultPageGrace is Options.PageGrace where nothing else is said.
+// DefaultPageGrace is the default of Options.PageGrace.
 const DefaultPageGrace = forward.DefaultPageGrace
 
-// AllHops believes every entry of X-Forwarded-For.
+// AllHops trusts every entry of X-Forwarded-For.
 const AllHops = headers.AllHops
 
 // Options configure Run.
 type Options struct {
 	Cluster Cluster
-	// Notices publishes what owners of apps should know. Default nothing is published.
+	// Notices publishes what owners of apps should know. Default none.
 	Notices notice.Events
 	// PodName is this interceptor's name to its peers.
 	PodName string
-	// GRPCAddress is where KEDA and the peers call. Default ":9090".
+	// GRPCAddress is where KEDA and the peers connect. Default ":9090".
 	GRPCAddress string
-	// HealthAddress has /healthz, /readyz and /metrics. Default ":8081".
+	// HealthAddress serves /healthz, /readyz and /metrics. Default ":8081".
 	HealthAddress string
-	// DrainTimeout bounds the shutdown: the time until no traffic comes any more and the time for what runs then.
-	// Default DefaultDrainTimeout.
+	// DrainTimeout bounds the shutdown: the time until no traffic comes any more, and the time for the rest to finish. Default
+	// DefaultDrainTimeout.
 	DrainTimeout time.Duration
 	// ListenHost is the address that routes listen on. Default all addresses.
 	ListenHost string
-	// Linger is how long removed routes go on accepting for the sake of kube-proxies that are late. Default route.TableOptions' own.
-	// UnpublishedLinger is how long no new connection has to have come to an interceptor that is to end, once it is
-	// unpublished: a node where kube-proxy is late goes on sending them. Default 2 s.
+	// Linger is how long a removed route still accepts connections, because kube-proxies lag behind. Default that of route.TableOptions.
+	// UnpublishedLinger is how long an unpublished interceptor that is shutting down must have had no new connection: a node whose
+	// kube-proxy lags behind still sends them. Default 2 s.
 	Linger, UnpublishedLinger time.Duration
-	// Limits bound what clients may take. Each has its own default.
+	// Limits bound what clients may use. Each has its own default.
 	Limits Limits
-	// TrustedHops is how many entries at the end of X-Forwarded-For are believed: one for each proxy before us. With 0 all
-	// that such headers say of the way before us is dropped. Default AllHops.
+	// TrustedHops is how many entries at the end of X-Forwarded-For are trusted: one for each proxy before us. With 0, everything that
+	// such headers say about earlier hops is dropped. Default AllHops.
 	TrustedHops *int
-	// HideHeld leaves out of answers how long their requests were held, which Scale-To-Zero-Held says else.
+	// HideHeld omits from answers how long their requests were held. Otherwise Scale-To-Zero-Held says so.
 	HideHeld bool
-	// PageGrace is how long a browser that opens a page waits until it is shown ours. Default DefaultPageGrace.
+	// PageGrace is how long a browser that opens a page waits before it sees our page. Default DefaultPageGrace.
 	PageGrace time.Duration
 	// PeerAddress returns the address to dial for a peer. Default its IP and GRPCAddress's port.
 	PeerAddress func(peer.Peer) string
-	// Registry takes the metrics. Default a new one.
+	// Registry gets the metrics. Default a new one.
 	Registry *prometheus.Registry
-	// MinGaveUp is the shortest wait behind which a client that leaves counts as having given up. Default route.TableOptions' own.
+	// MinGaveUp is the shortest wait after which a client that leaves counts as having given up. Default that of route.TableOptions.
 	MinGaveUp time.Duration
 	Log       logr.Logger
 }

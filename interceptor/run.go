@@ -24,7 +24,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
-// interceptor is one running data path.
+// interceptor is one running interceptor.
 type interceptor struct {
 	options  Options
 	engine   *forward.Engine
@@ -42,7 +42,7 @@ type interceptor struct {
 	health   *health
 }
 
-// Run serves until ctx is done and everything has been shut down in order, or something breaks.
+// Run serves until ctx is done or something breaks, and then shuts everything down in order.
 func Run(ctx context.Context, o Options) error {
 	if err := o.setDefaults(); err != nil {
 		return err
@@ -58,7 +58,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 
-	// The parts outlive ctx: they are what the drain needs.
+	// The parts outlive ctx, because the drain needs them.
 	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
 	group, parts := errgroup.WithContext(parts)
@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options) error {
 	group.Go(grpc.serve)
 	group.Go(healthServer.serve)
 	group.Go(func() error { return i.becomeReady(parts) })
-	// A part that breaks begins the shutdown like ctx does.
+	// A part that breaks starts the shutdown, as the end of ctx does.
 	select {
 	case <-ctx.Done():
 		o.Log.Info("Shutting down")
@@ -83,7 +83,7 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// assemble makes the parts and connects them, each with those made before it; nothing runs yet.
+// assemble makes the parts and connects each with the earlier ones. Nothing runs yet.
 func assemble(o Options) *interceptor {
 	i := &interceptor{options: o, health: &health{}, pages: page.New(o.Log.WithName("page"))}
 	i.engine = forward.NewEngine(forward.Options{
@@ -136,7 +136,7 @@ func unreachable(events scaler.Events) func(*route.Route, *route.UnreachableErro
 	}
 }
 
-// becomeReady reports ready once all routes that there were at the start have been applied and opened.
+// becomeReady reports ready once all routes that existed at the start are applied and open.
 func (i *interceptor) becomeReady(ctx context.Context) error {
 	if err := i.table.WaitSynced(ctx); err != nil {
 		return err
@@ -149,16 +149,16 @@ func (i *interceptor) becomeReady(ctx context.Context) error {
 	return nil
 }
 
-// shutdown ends the data path in the only order in which no client notices:
+// shutdown ends the data path in the only order that no client notices:
 //
-//  1. Readiness fails, so that the injector takes this interceptor out of the route slices.
-//  2. Everything goes on, new connections included, until no route slice names this interceptor any more, and longer
-//     because kube-proxies and ingress controllers are late, until none has come for a while; half of the drain timeout
-//     at most.
-//  3. The ports are closed. Running requests finish; upgraded and TCP connections are waited for; requests that are
-//     held still get their pod. What lasts longer than the drain timeout is cut.
-//  4. Only then KEDA's streams end, cleanly, so that KEDA soon opens others at another interceptor, and the peers' do.
-//     Until here they counted and woke for the requests of steps 2 and 3.
+//  1. Readiness fails, so that the injector removes this interceptor from the route slices.
+//  2. Everything goes on, including new connections, until no route slice lists this interceptor any more. Because kube-proxies and
+//     ingress controllers lag behind, it then goes on until no connection has come for a while. This step takes at most half of the
+//     drain timeout.
+//  3. The ports close. Running requests finish, upgraded and TCP connections get time to end, and held requests still get their pod.
+//     Everything that exceeds the drain timeout is cut.
+//  4. Only then do the streams of KEDA and of the peers end: until now they counted and woke for the requests of steps 2 and 3. They end
+//     cleanly, so that KEDA soon opens new streams at another interceptor.
 func (i *interceptor) shutdown(parts context.Context) {
 	i.health.draining.Store(true)
 	limit := time.Now().Add(i.options.DrainTimeout)
@@ -173,7 +173,8 @@ func (i *interceptor) shutdown(parts context.Context) {
 	i.engine.Close()
 }
 
-// waitForQuiet waits until no route slice names this interceptor and no connection has come for a while, or until limit.
+// waitForQuiet waits until no route slice lists this interceptor and no connection has come for a while. It waits until limit at
+// most.
 func (i *interceptor) waitForQuiet(parts context.Context, limit time.Time) {
 	if !i.table.IsSynced() {
 		return
@@ -197,7 +198,7 @@ func (i *interceptor) waitForQuiet(parts context.Context, limit time.Time) {
 	}
 }
 
-// wakers have a workload woken, and its pods asked.
+// wakers wakes a workload, and has its pods probed.
 type wakers struct {
 	*scaler.Waker
 	prober *ready.Prober
@@ -209,7 +210,7 @@ func (w wakers) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 	w.prober.Wake(t)
 }
 
-// sink hands what the watch sees to those it is for.
+// sink passes on what the watch sees to the parts that need it.
 type sink struct {
 	*route.Table
 	*peer.Pool

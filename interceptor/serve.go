@@ -25,10 +25,10 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
-// stopTimeout bounds how long calls and scrapes that still run may take at the end.
+// stopTimeout is how long calls and scrapes that still run at the end may take.
 const stopTimeout = 2 * time.Second
 
-// grpcServer is what KEDA, the peers and the injector call.
+// grpcServer is the server that KEDA, the peers and the injector call.
 type grpcServer struct {
 	server   *grpc.Server
 	listener net.Listener
@@ -40,7 +40,7 @@ func newGRPC(ctx context.Context, address string, s *scaler.Server, p *peer.Serv
 		return nil, fmt.Errorf("listening for gRPC: %w", err)
 	}
 	server := grpc.NewServer(
-		// A KEDA operator or a peer that vanished without a word is noticed, since its stream counts as a listener.
+		// The keepalive notices a KEDA operator or a peer that vanished silently. This matters because its stream counts as a listener.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 7 * time.Second, Timeout: 3 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.MaxRecvMsgSize(1<<20),
@@ -58,15 +58,15 @@ func (g *grpcServer) serve() error {
 	return nil
 }
 
-// stop lets running calls end; the streams are ending already.
+// stop lets running calls end. The streams are already ending.
 func (g *grpcServer) stop() {
 	timer := time.AfterFunc(stopTimeout, g.server.Stop)
 	defer timer.Stop()
 	g.server.GracefulStop()
-	_ = g.listener.Close() // closed already where serve ran
+	_ = g.listener.Close() // serve has already closed it, if it ran
 }
 
-// health is what /readyz says.
+// health is the state that /readyz reports.
 type health struct{ ready, draining atomic.Bool }
 
 type healthServer struct {

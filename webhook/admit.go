@@ -19,13 +19,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// The paths of the webhooks; the chart configures the API server with them.
+// The paths of the webhooks. The chart configures the API server with them.
 const (
 	ServicePath   = "/mutate-v1-service"
 	IngressPath   = "/mutate-networking-v1-ingress"
 	NamespacePath = "/mutate-v1-namespace"
 	WorkloadPath  = "/mutate-apps-v1-workload"
-	// ScaledObjectPath only warns.
+	// ScaledObjectPath only warns, and changes nothing.
 	ScaledObjectPath = "/mutate-keda-v1alpha1-scaledobject"
 )
 
@@ -40,7 +40,7 @@ func Add(mgr ctrl.Manager) error {
 	return nil
 }
 
-// admitter is a defaulter that can warn: admit changes object in place, and returns what its author should know.
+// admitter is a defaulter that can warn: admit changes object in place, and returns warnings for its author.
 type admitter[T runtime.Object] struct {
 	scheme *runtime.Scheme
 	admit  func(object T, req admission.Request) (warnings []string, err error)
@@ -56,7 +56,7 @@ func (a admitter[T]) Handle(ctx context.Context, req admission.Request) admissio
 	return hook.Handler.Handle(ctx, req).WithWarnings(warnings...)
 }
 
-// defaulter makes an admission.Defaulter of a function that changes object in place.
+// defaulter turns a function that changes object in place into an admission.Defaulter.
 type defaulter[T runtime.Object] func(object T, req admission.Request) error
 
 // Default implements admission.Defaulter.
@@ -97,7 +97,7 @@ func admitNamespace(namespace *corev1.Namespace, _ admission.Request) ([]string,
 	return injector.Warnings("Namespace", namespace, false), nil
 }
 
-// oldObject decodes into object what the API server has now; it returns nil on create.
+// oldObject decodes the object in the API server into object. It returns nil on create.
 func oldObject[T any](req admission.Request, object *T) (*T, error) {
 	if req.Operation != admissionv1.Update {
 		return nil, nil
@@ -108,7 +108,7 @@ func oldObject[T any](req admission.Request, object *T) (*T, error) {
 	return object, nil
 }
 
-// byController says whether our controller makes the write, by the name of its field manager. That name can be forged, but
+// byController reports whether our controller is the writer, according to the field manager's name. The name can be forged, but
 // whoever can forge it can also remove the label: this is not a security boundary.
 func byController(req admission.Request) bool { return fieldManager(req) == injector.ManagedBy }
 

@@ -26,7 +26,7 @@ func raw(t *testing.T, o any) []byte {
 	return b
 }
 
-// request is the write of an object; old is nil on create.
+// request returns the write of an object. old is nil on create.
 func request(t *testing.T, manager string, object, old runtime.Object) admission.Request {
 	t.Helper()
 	req := admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
@@ -55,7 +55,7 @@ func TestServiceAnswers(t *testing.T) {
 	for name, tc := range map[string]struct {
 		manager              string
 		object, old          *corev1.Service
-		denied, warned, path string // parts of the reason and of the warning, and of a patch's path
+		denied, warned, path string // parts of the reason, of the warning and of a patch's path
 	}{
 		"opted in":                       {object: service(in, setting)},
 		"a setting without an opt-in":    {object: service(nil, setting), warned: "scale-to-zero/cooldown: no effect"},

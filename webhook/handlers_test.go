@@ -23,7 +23,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-// deployment is one with that count; remembered is the value of its annotation, if any.
+// deployment returns a Deployment with that count. remembered is the value of its annotation; empty if it has none.
 func deployment(replicas *int32, remembered string) *appsv1.Deployment {
 	d := &appsv1.Deployment{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
@@ -35,7 +35,7 @@ func deployment(replicas *int32, remembered string) *appsv1.Deployment {
 	return d
 }
 
-// patches are an answer's, as path=value.
+// patches returns the patches of an answer as path=value.
 func patches(t *testing.T, r admission.Response) []string {
 	t.Helper()
 	var out []string
@@ -49,7 +49,7 @@ func patches(t *testing.T, r admission.Response) []string {
 	return out
 }
 
-// TestReplicaGuard guards the replica counts of workloads that are remembered.
+// TestReplicaGuard tests that the guard protects the replica counts of workloads with a remembered count.
 func TestReplicaGuard(t *testing.T) {
 	n := func(n int32) *int32 { return &n }
 	const annotation = "/metadata/annotations/scale-to-zero~1replicas"
@@ -110,7 +110,7 @@ func TestReplicaGuard(t *testing.T) {
 	}
 }
 
-// TestWorkloadsTwice: what the guard makes of its own work is nothing.
+// TestWorkloadsTwice tests that the guard does not change its own result.
 func TestWorkloadsTwice(t *testing.T) {
 	old, wanted := deployment(new(int32), "2"), deployment(new(int32(2)), "2")
 	first := replicaGuard{}.Handle(t.Context(), request(t, "helm", wanted, old))
@@ -122,7 +122,7 @@ func TestWorkloadsTwice(t *testing.T) {
 	}
 }
 
-// TestUndecodable: what cannot be read is an error where it is ours to guard, and else let through.
+// TestUndecodable tests that an undecodable object is an error if we have to guard it, and is allowed otherwise.
 func TestUndecodable(t *testing.T) {
 	broken := runtime.RawExtension{Raw: []byte("{")}
 	for name, tc := range map[string]struct {
@@ -185,7 +185,7 @@ func scaledObject(ours bool, most int32) *keda.ScaledObject {
 	return so
 }
 
-// TestScaledObjects warns of changes that the controller undoes, and denies none.
+// TestScaledObjects tests that changes that the controller will undo cause a warning, and that none is denied.
 func TestScaledObjects(t *testing.T) {
 	for name, tc := range map[string]struct {
 		manager     string
@@ -218,7 +218,7 @@ func TestScaledObjects(t *testing.T) {
 	}
 }
 
-// ingress sends everything to a Service.
+// ingress returns an Ingress that sends everything to a Service.
 func ingress(backend string, change ...func(*networkingv1.Ingress)) *networkingv1.Ingress {
 	i := &networkingv1.Ingress{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "Ingress"},
@@ -237,7 +237,7 @@ func aliased(i *networkingv1.Ingress) {
 	i.Annotations = map[string]string{injector.AliasesAnnotation: "web=web-scale-to-zero"}
 }
 
-// TestIngresses exchanges backends for their alias Services, for our controller alone.
+// TestIngresses tests that backends are exchanged for their alias Services, for our controller only.
 func TestIngresses(t *testing.T) {
 	const backend = "/spec/defaultBackend/service/name"
 	for name, tc := range map[string]struct {
@@ -309,7 +309,7 @@ func TestIngresses(t *testing.T) {
 	}
 }
 
-// TestNamespaces denies what cannot be used, and warns of what does nothing.
+// TestNamespaces tests that invalid settings are denied, and that settings without effect cause a warning.
 func TestNamespaces(t *testing.T) {
 	namespace := func(labels, annotations map[string]string) *corev1.Namespace {
 		return &corev1.Namespace{

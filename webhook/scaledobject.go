@@ -14,7 +14,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
-// scaledObjects warns about changes that the controller will undo. It denies nothing: KEDA and its users must not depend on us.
+// scaledObjects warns about changes that the controller will undo. It denies nothing, because KEDA and its users must not depend on
+// us.
 type scaledObjects struct{}
 
 // Handle implements admission.Handler.
@@ -23,7 +24,7 @@ func (scaledObjects) Handle(_ context.Context, req admission.Request) admission.
 	old, err := oldObject(req, &keda.ScaledObject{})
 	err = errors.Join(err, json.Unmarshal(req.Object.Raw, &wanted))
 	if err != nil || old == nil || old.Labels[injector.ManagedByLabel] != injector.ManagedBy || byController(req) {
-		return admission.Allowed("") // KEDA judges what we cannot read
+		return admission.Allowed("") // KEDA judges objects that we cannot read
 	}
 	changed := injector.ChangedFields(old.Spec, wanted.Spec)
 	if len(changed) == 0 {

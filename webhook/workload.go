@@ -16,10 +16,10 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// replicaGuard guards the replica counts of workloads that we scale: applying a chart again writes its count again.
+// replicaGuard guards the replica counts of workloads that we scale: applying a chart again writes the chart's count again.
 type replicaGuard struct{}
 
-// workload is what the guard reads of a Deployment or a StatefulSet.
+// workload is the part of a Deployment or a StatefulSet that the guard reads.
 type workload struct {
 	metav1.ObjectMeta `json:"metadata"`
 
@@ -53,7 +53,7 @@ func (replicaGuard) Handle(_ context.Context, req admission.Request) admission.R
 	if replicas != wanted.replicas() {
 		patches = append(patches, jsonpatch.NewOperation("add", "/spec/replicas", replicas))
 	}
-	// Only a replace leaves the annotation out.
+	// Only a replace omits the annotation.
 	switch {
 	case wanted.Annotations == nil:
 		patches = append(patches, jsonpatch.NewOperation("add", "/metadata/annotations",

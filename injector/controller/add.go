@@ -41,8 +41,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// CacheOptions keep the manager's cache small: of the cluster's EndpointSlices only those that concern us, and of every
-// object's managed fields only who owns a replica count.
+// CacheOptions keep the manager's cache small. Of the cluster's EndpointSlices it has only those that concern us, and of managed
+// fields only who owns a replica count.
 func CacheOptions() (cache.Options, error) {
 	ours, err := labels.NewRequirement(api.RoleLabel, selection.Exists, nil)
 	if err != nil {
@@ -61,7 +61,7 @@ func CacheOptions() (cache.Options, error) {
 	}, nil
 }
 
-// plane is the control plane that Add puts together.
+// plane is the control plane that Add assembles.
 type plane struct {
 	Options
 
@@ -98,7 +98,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	return errors.Join(mgr.Add(p.natives), mgr.Add(p.learned), mgr.Add(manager.RunnableFunc(p.close)))
 }
 
-// close ends the connections when the manager does.
+// close closes the connections when the manager ends.
 func (p *plane) close(ctx context.Context) error {
 	<-ctx.Done()
 	if counts, ok := p.Counts.(io.Closer); ok {
@@ -163,7 +163,7 @@ func (p *plane) addServices(context.Context) error {
 			}))).
 		WatchesRawSource(source.Channel(p.natives.changed, handler.TypedEnqueueRequestsFromMapFunc(
 			func(_ context.Context, s *corev1.Service) []reconcile.Request { return named(s.Namespace, s.Name) }))).
-		// Most of the time of one is spent waiting for connections that a packet filter drops.
+		// A reconcile spends most of its time waiting for connections whose packets a filter drops.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 16}).
 		Build(r)
 	if err != nil {
@@ -196,8 +196,8 @@ func (p *plane) addWorkloads(context.Context) error {
 	return nil
 }
 
-// watchKind has both controllers notice changes of a kind that is not built in. Of the Services' controller only annotations:
-// it has no use for a change that comes with scaling.
+// watchKind makes both controllers notice changes of a kind that is not built in. The Service controller notices only changed
+// annotations: it does not need the changes that come with scaling.
 func (p *plane) watchKind(kind schema.GroupVersionKind) error {
 	object := &metav1.PartialObjectMetadata{}
 	object.SetGroupVersionKind(kind)
@@ -208,8 +208,8 @@ func (p *plane) watchKind(kind schema.GroupVersionKind) error {
 	)
 }
 
-// addKEDA notices when KEDA is installed or removed: while the API server serves ScaledObjects, KEDA scales, and both
-// controllers watch them; otherwise we scale. Workloads that we scaled meanwhile are reconciled by themselves.
+// addKEDA notices when KEDA is installed or removed. While the API server serves ScaledObjects, KEDA scales, and both controllers
+// watch the ScaledObjects. Otherwise we scale. Workloads that we scaled meanwhile are reconciled by themselves.
 func (p *plane) addKEDA(ctx context.Context) error {
 	k := &optionalKinds{
 		log: p.mgr.GetLogger().WithName("keda"), discovery: p.discovery, live: p.mgr.GetAPIReader(),
@@ -228,7 +228,7 @@ func (p *plane) addKEDA(ctx context.Context) error {
 			p.serviceController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, byName, changed)),
 			p.workloadController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, byTarget)),
 		); err != nil {
-			return errors.Join(err, k.gone(ctx, schema.GroupVersionKind{})) // so that the next poll tries again
+			return errors.Join(err, k.gone(ctx, schema.GroupVersionKind{})) // the next poll tries again
 		}
 		p.keda.Store(true)
 		k.log.Info("KEDA is installed: it scales")
@@ -242,7 +242,7 @@ func (p *plane) addKEDA(ctx context.Context) error {
 	return errors.Join(k.poll(ctx), p.mgr.Add(k))
 }
 
-// addGateway notices which routes of the Gateway API there are.
+// addGateway notices which route kinds of the Gateway API exist.
 func (p *plane) addGateway(ctx context.Context) error {
 	k := &optionalKinds{
 		log: p.mgr.GetLogger().WithName("gateway"), discovery: p.discovery, live: p.mgr.GetAPIReader(),
@@ -255,7 +255,7 @@ func (p *plane) addGateway(ctx context.Context) error {
 		err := p.serviceController.Watch(source.Kind[client.Object](p.mgr.GetCache(), newUnstructured(kind),
 			handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfRoute), predicate.GenerationChangedPredicate{}))
 		if err != nil {
-			return errors.Join(err, k.gone(ctx, kind)) // so that the next poll tries again
+			return errors.Join(err, k.gone(ctx, kind)) // the next poll tries again
 		}
 		return nil
 	}

@@ -44,8 +44,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// cluster is an API server that is none: a client that keeps objects, with admission and who scales. Interceptors listen as
-// a test says.
+// cluster fakes an API server: a client that keeps objects, with admission and a scale subresource. Interceptors listen as the test
+// says.
 type cluster struct {
 	client.WithWatch
 
@@ -65,12 +65,12 @@ type cluster struct {
 	reachErr    error
 	refuses     func(verb string, o runtime.Object) error
 	uids        int
-	// failAt is the call that fails, counted down; failed says that one has.
+	// failAt counts down to the call that fails. failed is set once a call has failed.
 	failAt int
 	failed string
 }
 
-// fakeCounts are what a test says.
+// fakeCounts return what the test sets.
 type fakeCounts struct {
 	active  bool
 	pending int64
@@ -104,7 +104,7 @@ func testScheme(t *testing.T) *runtime.Scheme {
 	return scheme
 }
 
-// newCluster has namespace apps, two interceptors that listen, KEDA and these objects.
+// newCluster returns a cluster with namespace apps, two interceptors that listen, KEDA and these objects.
 func newCluster(t *testing.T, objects ...client.Object) *cluster {
 	t.Helper()
 	c := &cluster{t: t, now: time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC), counts: &fakeCounts{use: injector.Use{
@@ -139,7 +139,7 @@ func (c *cluster) assemble() {
 	o := Options{
 		Namespace: "ours", InterceptorService: "interceptors", ScalerAddress: "interceptors:9090", Deployment: "controller", Counts: c.counts,
 		Now: func() time.Time {
-			c.now = c.now.Add(time.Microsecond) // which keeps the names of events apart
+			c.now = c.now.Add(time.Microsecond) // so that events have different names
 			return c.now
 		},
 		Dial: func(context.Context, string) error {
@@ -177,10 +177,10 @@ func (c *cluster) assemble() {
 	c.requests = &requests{client: c, namespace: "ours", deployment: "controller", workloads: ws}
 }
 
-// fail says whether this call fails.
+// fail returns an error if this call has to fail.
 func (c *cluster) fail(verb string, o runtime.Object) error {
 	if _, event := o.(*corev1.Event); event && verb == "create" {
-		return nil // which is logged
+		return nil // a failure is only logged
 	}
 	if c.refuses != nil {
 		if err := c.refuses(verb, o); err != nil {
@@ -228,7 +228,7 @@ func (c *cluster) funcs() interceptor.Funcs {
 				return err
 			}
 			have := o.DeepCopyObject().(client.Object)
-			if err := in.Get(ctx, client.ObjectKeyFromObject(o), have); err == nil { // as the API server keeps it
+			if err := in.Get(ctx, client.ObjectKeyFromObject(o), have); err == nil { // the API server keeps these fields
 				o.SetCreationTimestamp(have.GetCreationTimestamp())
 				o.SetUID(have.GetUID())
 			}
@@ -246,13 +246,13 @@ func (c *cluster) funcs() interceptor.Funcs {
 			}
 			return c.patch(ctx, in, o, patch, opts...)
 		},
-		// The count has the same place in a Deployment as in its Scale.
+		// A Deployment and its Scale have the count in the same place.
 		SubResourcePatch: func(ctx context.Context, _ client.Client, _ string, o client.Object, patch client.Patch,
 			_ ...client.SubResourcePatchOption,
 		) error {
 			return c.Patch(ctx, o, patch)
 		},
-		// A watch of the client ignores labels.
+		// The client's watch ignores labels.
 		Watch: func(ctx context.Context, in client.WithWatch, list client.ObjectList, opts ...client.ListOption) (watch.Interface, error) {
 			if err := c.fail("watch", list); err != nil {
 				return nil, err
@@ -279,7 +279,7 @@ func (s labelSet) Lookup(key string) (string, bool) {
 	return value, ok
 }
 
-// patch is a patch through admission.
+// patch applies a patch through admission.
 func (c *cluster) patch(ctx context.Context, in client.WithWatch, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
 	before := o.DeepCopyObject().(client.Object)
 	_ = in.Get(ctx, client.ObjectKeyFromObject(o), before)
@@ -353,7 +353,7 @@ func (c *cluster) update(o client.Object) {
 	}
 }
 
-// get reads an object of namespace apps; nil is that there is none.
+// get reads an object of namespace apps. It returns nil if the object does not exist.
 func get[T client.Object](c *cluster, name string, o T) T {
 	c.t.Helper()
 	err := c.Get(c.t.Context(), types.NamespacedName{Namespace: "apps", Name: name}, o)
@@ -454,19 +454,19 @@ func (c *cluster) slice(service string, labels map[string]string, ready bool) {
 	c.update(have)
 }
 
-// directSlice is that of the direct Service.
+// directSlice writes the slice of the direct Service.
 func (c *cluster) directSlice(ready bool) {
 	c.t.Helper()
 	c.slice("web-direct", map[string]string{api.RoleLabel: api.RoleDirect, injector.ServiceLabel: "web"}, ready)
 }
 
-// nativeSlice is that of the Service itself.
+// nativeSlice writes the slice of the Service itself.
 func (c *cluster) nativeSlice(ready bool) {
 	c.t.Helper()
 	c.slice("web", nil, ready)
 }
 
-// podsBack has Kubernetes list a pod behind the Service, which is watched, and waits until that is noticed.
+// podsBack makes Kubernetes list a pod for the Service, which is watched, and waits until that is noticed.
 func (c *cluster) podsBack() {
 	c.t.Helper()
 	c.nativeSlice(true)
@@ -502,7 +502,7 @@ func (c *cluster) reconcileWorkload() (ctrl.Result, error) {
 	return c.scaling.Reconcile(c.t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Namespace: "apps", Name: "Deployment/web"}})
 }
 
-// both reconciles both, n times.
+// both runs both reconcilers, n times.
 func (c *cluster) both(n int) {
 	c.t.Helper()
 	for range n {
@@ -528,7 +528,7 @@ func (c *cluster) injected() {
 	c.nativeSlice(false)
 }
 
-// events are the reasons and notes of all events, without repetition on several objects.
+// events returns the reasons and notes of all events, without repetitions on several objects.
 func (c *cluster) events() string {
 	c.t.Helper()
 	var list corev1.EventList
@@ -542,7 +542,7 @@ func (c *cluster) events() string {
 	return b.String()
 }
 
-// told fails unless an event begins so.
+// told fails the test unless an event begins with want.
 func (c *cluster) told(want string) {
 	c.t.Helper()
 	if got := c.events(); !strings.Contains(got, want) {

@@ -23,11 +23,11 @@ import (
 // countTimeout bounds one question to the interceptors.
 const countTimeout = 5 * time.Second
 
-// Counts are what the interceptors count.
+// Counts asks the interceptors for their counts.
 type Counts interface {
-	// Count says whether the workload is in use, and how many requests for it are pending at all interceptors together.
+	// Count returns whether the workload is in use, and how many of its requests are pending, over all interceptors.
 	Count(ctx context.Context, namespace string, w api.Workload) (active bool, pending int64, err error)
-	// Use says when it was last used.
+	// Use returns when the workload was last used.
 	Use(ctx context.Context, namespace string, w api.Workload) (injector.Use, error)
 }
 
@@ -90,7 +90,7 @@ func refOf(namespace string, w api.Workload) *pb.ScaledObjectRef {
 	}}
 }
 
-// connect returns the client, and connects at first use.
+// connect returns the client. It connects at first use.
 func (c *scalerClient) connect() (pb.ExternalScalerClient, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,8 +99,8 @@ func (c *scalerClient) connect() (pb.ExternalScalerClient, error) {
 	}
 	conn, err := grpc.NewClient("dns:///"+c.address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// One interceptor answers until it goes. That it went without a word is noticed by this alone; the next call asks
-		// another one. gRPC does not allow less than 10 s of silence.
+		// The connection stays at one interceptor until that goes. Only the keepalive notices an interceptor that vanishes silently; the
+		// next call then goes to another one. gRPC does not allow less than 10 s of silence.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * countTimeout},

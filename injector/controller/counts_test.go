@@ -18,7 +18,7 @@ import (
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
 )
 
-// fakeScaler finds everything idle.
+// fakeScaler reports everything as idle.
 type fakeScaler struct {
 	pb.UnimplementedExternalScalerServer
 }
@@ -38,7 +38,7 @@ func (fakeScaler) GetMetrics(_ context.Context, r *pb.GetMetricsRequest) (*pb.Ge
 	}}, nil
 }
 
-// silencer can have the first connection fall silent, as one to a node that has gone; later ones work.
+// silencer can make the first connection fall silent, like a connection to a node that has gone. Later connections work.
 type silencer struct {
 	net.Listener
 	accepted atomic.Int32

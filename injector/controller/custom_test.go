@@ -25,7 +25,7 @@ import (
 
 var galleryKind = schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Gallery"}
 
-// galleries are a kind of custom resource with one object, web.
+// galleries is a kind of custom resource with one object, web.
 type galleries struct {
 	client.Reader
 	scale.ScaleInterface
@@ -81,7 +81,7 @@ func newGalleries(g *galleries, watchKind func(schema.GroupVersionKind) error) *
 	return &workloadClient{client: g, mapper: mapper, scales: galleryScales{g}, watchKind: watchKind}
 }
 
-// TestCustomWorkload reads a workload of a kind that is not built in.
+// TestCustomWorkload tests reading a workload of a kind that is not built in.
 func TestCustomWorkload(t *testing.T) {
 	resource := schema.GroupResource{Group: "example.com", Resource: "galleries"}
 	forbidden, missing, broken := apierrors.NewForbidden(resource, "web", nil), apierrors.NewNotFound(resource,

@@ -22,8 +22,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// recorder emits events, and keeps which writes are refused. It writes each event as an object of its own: client-go's
-// recorder of events.k8s.io counts an event with the reason of an earlier one as that one again, and keeps the earlier note.
+// recorder emits events, and remembers which writes are refused. It writes a new object for each event. client-go's recorder for
+// events.k8s.io would not: it counts an event with the same reason as a repetition, and keeps the earlier note.
 //
 // +kubebuilder:rbac:groups="";events.k8s.io,resources=events,verbs=create;patch
 type recorder struct {
@@ -38,7 +38,7 @@ func newRecorder(c client.Client, now func() time.Time) *recorder {
 	return &recorder{client: c, now: now, refusals: map[types.NamespacedName]refusal{}}
 }
 
-// emit writes the reports. An event that cannot be written is logged: nothing depends on it.
+// emit writes the reports. If an event cannot be written, emit only logs that: nothing depends on events.
 func (r *recorder) emit(ctx context.Context, reports ...injector.Report) {
 	for _, report := range reports {
 		for _, o := range report.Objects {
@@ -72,7 +72,7 @@ func (r *recorder) write(ctx context.Context, report injector.Report, o client.O
 	})
 }
 
-// forget is for a Service or a workload that waits for no write any more.
+// forget is for a Service or a workload that no longer waits for a write.
 func (r *recorder) forget(about types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

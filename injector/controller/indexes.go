@@ -23,27 +23,27 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// The fields by which the cache finds objects, so that no reconcile reads all of a namespace for one of them.
+// The fields by which the cache finds objects, so that no reconcile reads a whole namespace to find one of them.
 const (
-	byBackend  = "scale-to-zero.backend"  // an Ingress or a route: a Service that it sends traffic to, by any of its names
+	byBackend  = "scale-to-zero.backend"  // an Ingress or a Gateway API route: a Service to which it sends traffic, by any of its names
 	bySelector = "scale-to-zero.selector" // a Service: one key=value of its selector
 	byPodLabel = "scale-to-zero.podLabel" // a workload: one key=value of its pods
-	byRelease  = "scale-to-zero.release"  // a Service: what it was installed with
+	byRelease  = "scale-to-zero.release"  // a Service: its release
 	byWorkload = "scale-to-zero.workload" // a Service or an Ingress: the workload that its annotation names; a route slice: its own
-	byTarget   = "scale-to-zero.target"   // an HPA or a ScaledObject: Kind/name of what it scales
+	byTarget   = "scale-to-zero.target"   // an HPA or a ScaledObject: Kind/name of its workload
 	byListen   = "scale-to-zero.listen"   // a route slice: one of its interceptor ports
-	byService  = "scale-to-zero.service"  // a slice that concerns us: role/name of the Service that it was made for
+	byService  = "scale-to-zero.service"  // one of our slices: role/name of the Service for which it was made
 	workloadIs = injector.Prefix + "workload"
 )
 
-// index is one of them for one kind.
+// index indexes one kind by one of these fields.
 type index struct {
 	object client.Object
 	field  string
 	values client.IndexerFunc
 }
 
-// indexes are those of the kinds that every cluster has.
+// indexes returns the indexes of the kinds that every cluster has.
 func indexes() []index {
 	workload := func(o client.Object) []string { return annotation(o, workloadIs) }
 	return []index{
@@ -62,7 +62,7 @@ func indexes() []index {
 	}
 }
 
-// addIndexes adds them to a cache.
+// addIndexes adds indexes to a cache.
 func addIndexes(ctx context.Context, to client.FieldIndexer, all ...index) error {
 	for _, i := range all {
 		if err := to.IndexField(ctx, i.object, i.field, i.values); err != nil {
@@ -79,8 +79,8 @@ func annotation(o client.Object, key string) []string {
 	return nil
 }
 
-// ingressBackends are the Services of an Ingress by the names that its author wrote, those that it has now, and those whose
-// alias it is asked to lead to.
+// ingressBackends returns the Services of an Ingress, by the names that its author wrote and by its present names. It includes
+// Services whose alias the Ingress has been asked to use.
 func ingressBackends(o client.Object) []string {
 	ingress, ok := o.(*networkingv1.Ingress)
 	if !ok {
@@ -95,7 +95,7 @@ func ingressBackends(o client.Object) []string {
 	return slices.Compact(names)
 }
 
-// selectorOf is the selector of somebody else's Service, as its author wrote it.
+// selectorOf returns the selector of a Service that is not ours, as its author wrote it.
 func selectorOf(o client.Object) map[string]string {
 	service, ok := o.(*corev1.Service)
 	if !ok || service.Labels[injector.ManagedByLabel] == injector.ManagedBy {
@@ -118,7 +118,7 @@ func podLabels(o client.Object) []string {
 	return pairs(w.PodLabels)
 }
 
-// pairs are labels as key=value.
+// pairs returns labels as key=value.
 func pairs(labels map[string]string) []string {
 	out := make([]string, 0, len(labels))
 	for k, v := range labels {
@@ -144,7 +144,7 @@ func scaledObjectTarget(o client.Object) []string {
 
 func target(kind, name string) string { return kind + "/" + name }
 
-// routesOf are the routes of a route slice; false for other slices, and for one that cannot be read.
+// routesOf returns the routes of a route slice. It returns false for other slices, and for unreadable ones.
 func routesOf(o client.Object) (api.Routes, bool) {
 	if o.GetLabels()[api.RoleLabel] != api.RoleRoute {
 		return api.Routes{}, false
@@ -174,7 +174,7 @@ func routedPorts(o client.Object) []string {
 	return out
 }
 
-// routeBackends are the Services that a route of the Gateway API sends traffic to.
+// routeBackends returns the Services to which a route of the Gateway API sends traffic.
 func routeBackends(o client.Object) []string {
 	route, ok := o.(*unstructured.Unstructured)
 	if !ok {
@@ -188,8 +188,8 @@ func routeBackends(o client.Object) []string {
 	return slices.Compact(names)
 }
 
-// listBy appends to list what the cache has under any of the values of a field, each object once. What it returns must not
-// be changed: it is the cache's own, except that of Ingresses, which are written.
+// listBy returns the objects in the cache that have any of the values in a field, without duplicates. The caller must not change
+// them, because they are the cache's own; only Ingresses, which are written, are copies.
 func listBy[T any](items func() []T, key func(*T) string, list func(value string) error, values []string) ([]T, error) {
 	var out []T
 	seen := map[string]bool{}
@@ -220,7 +220,7 @@ func servicesBy(ctx context.Context, c client.Reader, namespace, field string, v
 	}, values)
 }
 
-// ingressesBy is servicesBy for Ingresses, in the order of their names.
+// ingressesBy is servicesBy for Ingresses, sorted by name.
 func ingressesBy(ctx context.Context, c client.Reader, namespace, field string, values ...string) ([]networkingv1.Ingress, error) {
 	var list networkingv1.IngressList
 	out, err := listBy(func() []networkingv1.Ingress { return list.Items }, func(i *networkingv1.Ingress) string { return i.Name },
@@ -235,7 +235,7 @@ func ingressesBy(ctx context.Context, c client.Reader, namespace, field string, 
 	return out, err
 }
 
-// ingressesTo returns those that send traffic to a Service, or to its alias.
+// ingressesTo returns the Ingresses that send traffic to a Service or to its alias.
 func ingressesTo(ctx context.Context, c client.Reader, namespace, service string) ([]networkingv1.Ingress, error) {
 	return ingressesBy(ctx, c, namespace, byBackend, service, injector.AliasServiceName(service))
 }

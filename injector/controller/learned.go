@@ -24,22 +24,22 @@ import (
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
 )
 
-// relearn is the pause before an interceptor is followed again.
+// relearn is the pause before the interceptors are followed again.
 const relearn = 5 * time.Second
 
-// Learned is what the interceptors have learned and cannot keep: they write nothing.
+// Learned is what the interceptors have learned. They cannot keep it, because they write nothing.
 type Learned interface {
-	// Follow calls serverFirst with ports of interceptors whose servers have turned out to speak first, until ctx is done
-	// or the interceptors cannot be followed any more.
+	// Follow calls serverFirst with interceptor ports whose servers have turned out to speak first. It returns when ctx is done, or when
+	// the interceptors can no longer be followed.
 	Follow(ctx context.Context, serverFirst func(ports []int32)) error
 }
 
-// learned keeps what the interceptors have learned, so that it goes into the route slices and is known after all
-// interceptors have been restarted. It runs where the controllers do.
+// learned keeps what the interceptors have learned. It gets into the route slices, and so survives a restart of all interceptors. It
+// runs where the controllers run.
 type learned struct {
 	from    Learned
 	changed chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]
-	// find returns the route slices whose routes have such a port.
+	// find returns the route slices with one of these ports.
 	find func(ctx context.Context, ports map[int32]bool) ([]discoveryv1.EndpointSlice, error)
 
 	mu          sync.Mutex // protects serverFirst
@@ -63,7 +63,7 @@ func (l *learned) Start(ctx context.Context) error {
 	return nil
 }
 
-// note remembers ports, and has the Services reconciled that they belong to.
+// note remembers ports, and makes their Services be reconciled.
 func (l *learned) note(ctx context.Context, ports []int32) {
 	fresh := map[int32]bool{}
 	l.mu.Lock()
@@ -95,7 +95,7 @@ func (l *learned) known() map[int32]bool {
 	return maps.Clone(l.serverFirst)
 }
 
-// peerClient follows an interceptor as its peers do.
+// peerClient follows an interceptor as a peer would.
 type peerClient struct{ address string }
 
 // Follow implements Learned.
@@ -119,7 +119,7 @@ func (c peerClient) Follow(ctx context.Context, serverFirst func(ports []int32))
 	}
 }
 
-// slicesWith returns the route slices, of all namespaces, that have one of the ports.
+// slicesWith returns a function that finds the route slices, in all namespaces, that have one of the ports.
 func slicesWith(c client.Reader) func(context.Context, map[int32]bool) ([]discoveryv1.EndpointSlice, error) {
 	return func(ctx context.Context, ports map[int32]bool) ([]discoveryv1.EndpointSlice, error) {
 		var out []discoveryv1.EndpointSlice

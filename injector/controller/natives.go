@@ -20,15 +20,15 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// nativeSlices is who keeps a Service's own EndpointSlices.
+// nativeSlices is the manager of a Service's own EndpointSlices: Kubernetes' controller.
 const nativeSlices = "endpointslice-controller.k8s.io"
 
-// natives follows the EndpointSlices that Kubernetes keeps for single Services: those that are being restored. The cache
-// leaves these slices out, since they matter once in a Service's life and there are as many as Services in the cluster.
+// natives follows the EndpointSlices that Kubernetes keeps for the few Services that are being restored. The cache omits these
+// slices: they matter only once in a Service's life, and there are as many as Services in the cluster.
 type natives struct {
 	client  client.WithWatch
 	changed chan event.TypedGenericEvent[*corev1.Service]
-	ctx     context.Context // the watches' own, which outlives a reconcile
+	ctx     context.Context // the context of the watches, which outlives a reconcile
 	stop    context.CancelFunc
 
 	running  sync.WaitGroup
@@ -39,7 +39,7 @@ type natives struct {
 // followed is one Service whose slices are watched.
 type followed struct {
 	stop  func()
-	ready map[string]bool // by a slice's name, whether it lists a ready pod; protected by natives.mu
+	ready map[string]bool // by slice: whether it lists a ready pod; protected by natives.mu
 }
 
 func newNatives(ctx context.Context, c client.WithWatch) *natives {
@@ -48,7 +48,7 @@ func newNatives(ctx context.Context, c client.WithWatch) *natives {
 	return n
 }
 
-// Start implements manager.Runnable: it ends the watches with the manager.
+// Start implements manager.Runnable. It ends the watches when the manager ends.
 func (n *natives) Start(ctx context.Context) error {
 	<-ctx.Done()
 	n.end()
@@ -66,10 +66,10 @@ func (n *natives) end() {
 	n.running.Wait()
 }
 
-// ready says whether Kubernetes lists a ready pod behind the Service. The first call lists its slices and begins a watch;
-// from then on the Service is reconciled when that changes, until forget is called.
+// ready reports whether Kubernetes lists a ready pod for the Service itself. The first call lists the Service's slices and starts a
+// watch. From then on the Service is reconciled when the result changes, until forget is called.
 //
-// A Service is reconciled by one goroutine at a time, so nobody else begins the same watch meanwhile.
+// Only one goroutine at a time reconciles a Service, so nobody else starts the same watch meanwhile.
 func (n *natives) ready(ctx context.Context, service types.NamespacedName) (bool, error) {
 	n.mu.Lock()
 	f := n.followed[service]
@@ -85,7 +85,7 @@ func (n *natives) ready(ctx context.Context, service types.NamespacedName) (bool
 	return f.any(), nil
 }
 
-// any says that one of the slices lists a ready pod.
+// any reports whether one of the slices lists a ready pod.
 func (f *followed) any() bool {
 	for _, ready := range f.ready {
 		if ready {
@@ -95,7 +95,7 @@ func (f *followed) any() bool {
 	return false
 }
 
-// follow lists a Service's slices and watches them from there.
+// follow lists a Service's slices, and watches them from that version on.
 func (n *natives) follow(ctx context.Context, service types.NamespacedName) (*followed, error) {
 	own := []client.ListOption{client.InNamespace(service.Namespace), client.MatchingLabels{
 		discoveryv1.LabelServiceName: service.Name, discoveryv1.LabelManagedBy: nativeSlices,
@@ -122,12 +122,12 @@ func (n *natives) follow(ctx context.Context, service types.NamespacedName) (*fo
 	return f, nil
 }
 
-// run keeps what a watch reports. When the watch ends by itself, the next poll begins another.
+// run records what a watch reports. If the watch ends by itself, the next poll starts another.
 func (n *natives) run(service types.NamespacedName, f *followed, w watch.Interface) {
 	for e := range w.ResultChan() {
 		s, ok := e.Object.(*discoveryv1.EndpointSlice)
 		if !ok {
-			break // an error, such as that the version is too old
+			break // an error, for example that the version is too old
 		}
 		n.mu.Lock()
 		before := f.any()
@@ -150,7 +150,7 @@ func (n *natives) run(service types.NamespacedName, f *followed, w watch.Interfa
 	}
 }
 
-// report has the Service reconciled.
+// report makes the Service be reconciled.
 func (n *natives) report(service types.NamespacedName) {
 	o := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: service.Namespace, Name: service.Name}}
 	select {

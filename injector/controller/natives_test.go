@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// changes waits until the Service is reported.
+// changes waits until a change of the Service is reported.
 func changes(t *testing.T, n *natives) {
 	t.Helper()
 	select {
@@ -26,7 +26,7 @@ func changes(t *testing.T, n *natives) {
 	}
 }
 
-// TestNatives: the slices of a Service are listed once and watched from there, and no more once they are forgotten.
+// TestNatives tests that the slices of a Service are listed once and then watched, until they are forgotten.
 func TestNatives(t *testing.T) {
 	c := newCluster(t)
 	web := types.NamespacedName{Namespace: "apps", Name: "web"}
@@ -37,7 +37,7 @@ func TestNatives(t *testing.T) {
 		}
 	}
 	ready(false)
-	c.directSlice(true) // which is of another Service
+	c.directSlice(true) // it belongs to another Service
 	c.nativeSlice(false)
 	c.nativeSlice(true)
 	changes(t, c.natives)
@@ -53,16 +53,16 @@ func TestNatives(t *testing.T) {
 	c.natives.forget(web)
 	c.natives.forget(web)
 	c.nativeSlice(true)
-	ready(true) // by another list
+	ready(true) // by a second list
 	c.natives.mu.Lock()
 	stop := c.natives.followed[web].stop
 	c.natives.mu.Unlock()
-	stop() // as a watch ends that has lasted for long
+	stop() // like a watch that ends after a long time
 	changes(t, c.natives)
 	ready(true)
 }
 
-// TestNativesFail: a list or a watch that fails is an error, and the next poll tries again.
+// TestNativesFail tests that a failed list or watch is an error, and that the next poll tries again.
 func TestNativesFail(t *testing.T) {
 	c := newCluster(t)
 	web := types.NamespacedName{Namespace: "apps", Name: "web"}
@@ -77,7 +77,7 @@ func TestNativesFail(t *testing.T) {
 	}
 }
 
-// TestNativesEnd: the watches end with the manager.
+// TestNativesEnd tests that the watches end with the manager.
 func TestNativesEnd(t *testing.T) {
 	c := newCluster(t)
 	n := newNatives(t.Context(), c)

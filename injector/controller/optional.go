@@ -22,19 +22,19 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// optionalInterval is how often the API server is asked which kinds it serves. A watch of CustomResourceDefinitions would
-// tell sooner, but it takes the right to read all of the cluster's, and discovery may lag behind it all the same.
+// optionalInterval is how often the API server is asked which kinds it serves. A watch of CustomResourceDefinitions would be faster.
+// But it needs the right to read all of them, and discovery may still lag behind.
 const optionalInterval = 5 * time.Second
 
-// optionalKinds notices when kinds of an API that not every cluster has are installed, upgraded or removed.
+// optionalKinds notices when kinds of an optional API are installed, upgraded or removed.
 type optionalKinds struct {
 	log       logr.Logger
 	discovery discovery.ServerResourcesInterface
 	live      client.Reader
-	// versions are those that can be used, the newest first, and kinds the names of the kinds.
+	// versions are the usable versions, the newest first, and kinds the names of the kinds.
 	versions []schema.GroupVersion
 	kinds    []string
-	// come begins to use a kind, and gone ends that.
+	// come starts to use a kind, and gone stops using it.
 	come, gone func(context.Context, schema.GroupVersionKind) error
 
 	mu    sync.Mutex // protects inUse
@@ -57,7 +57,7 @@ func (k *optionalKinds) Start(ctx context.Context) error {
 	}
 }
 
-// poll finds out which kinds the API server serves, in which version, and acts on a change.
+// poll finds out which kinds the API server serves, and in which version, and acts on changes.
 func (k *optionalKinds) poll(ctx context.Context) error {
 	served, err := k.served()
 	if err != nil {
@@ -108,8 +108,8 @@ func (k *optionalKinds) used() []schema.GroupVersionKind {
 	return slices.Clone(k.inUse)
 }
 
-// readable says whether objects of a kind can be listed: a watch of what may not be read, or is not quite there yet, would
-// hold up the controllers.
+// readable reports whether objects of a kind can be listed. A watch of a kind that may not be read, or is not ready yet, would block
+// the controllers.
 func (k *optionalKinds) readable(ctx context.Context, kind schema.GroupVersionKind) (bool, error) {
 	err := k.live.List(ctx, newUnstructuredList(kind), client.Limit(1))
 	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
@@ -122,7 +122,7 @@ func (k *optionalKinds) readable(ctx context.Context, kind schema.GroupVersionKi
 	return true, nil
 }
 
-// served returns each of the kinds that the API server serves, in its newest version.
+// served returns the kinds that the API server serves, each in its newest version.
 func (k *optionalKinds) served() ([]schema.GroupVersionKind, error) {
 	var served []schema.GroupVersionKind
 	for _, gv := range k.versions {
@@ -143,7 +143,7 @@ func (k *optionalKinds) served() ([]schema.GroupVersionKind, error) {
 	return served, nil
 }
 
-// gatewayRoutes reads the routes of the Gateway API that there are.
+// gatewayRoutes reads the routes of the Gateway API, of all kinds that exist.
 //
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes;grpcroutes;tlsroutes;tcproutes,verbs=list;watch
 type gatewayRoutes struct {
@@ -151,7 +151,7 @@ type gatewayRoutes struct {
 	kinds *optionalKinds
 }
 
-// gatewayVersions are those of the Gateway API, the newest first.
+// gatewayVersions returns the usable versions of the Gateway API, the newest first.
 func gatewayVersions() []schema.GroupVersion {
 	var versions []schema.GroupVersion
 	for _, version := range []string{"v1", "v1beta1", "v1alpha3", "v1alpha2"} {

@@ -29,7 +29,7 @@ import (
 type fakeDiscovery struct {
 	discovery.ServerResourcesInterface
 
-	mu    sync.Mutex // protects what follows, where a test changes it meanwhile
+	mu    sync.Mutex // protects the fields below, if a test changes them meanwhile
 	kinds map[string][]string
 	err   error
 }
@@ -60,7 +60,7 @@ type fakeLive struct {
 
 func (f *fakeLive) List(context.Context, client.ObjectList, ...client.ListOption) error { return f.err }
 
-// newOptional follows the routes of the Gateway API, and writes down what comes and goes.
+// newOptional follows the routes of the Gateway API, and records what comes and goes.
 func newOptional(d *fakeDiscovery, live *fakeLive) (*optionalKinds, *[]string) {
 	var story []string
 	return &optionalKinds{
@@ -148,7 +148,7 @@ func TestOptionalKindsFail(t *testing.T) {
 	k.gone = gone
 }
 
-// TestOptionalKindsStart polls again and again, errors or not, until it is to end.
+// TestOptionalKindsStart tests that polling continues, with or without errors, until the context ends.
 func TestOptionalKindsStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &fakeDiscovery{err: errors.New("connection refused")}

@@ -16,23 +16,23 @@ type Options struct {
 	Namespace string
 	// InterceptorService is the interceptors' headless Service in Namespace.
 	InterceptorService string
-	// ScalerAddress is where KEDA finds the interceptors' external scaler: host:port.
+	// ScalerAddress is where KEDA reaches the interceptors' external scaler: host:port.
 	ScalerAddress string
-	// Deployment is the controller's own Deployment in Namespace. Its annotation injector.RestoringAnnotation makes the
-	// controllers restore every app. Empty when there is none, as in tests.
+	// Deployment is the controllers' own Deployment in Namespace. Its annotation injector.RestoringAnnotation makes the controllers
+	// restore every app. Empty if there is none, as in tests.
 	Deployment string
 	// PortLow and PortHigh bound the interceptor ports. Default 10000 and 29999.
 	PortLow, PortHigh int32
-	// AliasLinger is how long an alias Service stays after the last Ingress has left it. Default 30 s: ingress controllers
-	// take their time to notice, and some look at Ingresses and at EndpointSlices at different moments.
+	// AliasLinger is how long an alias Service stays after the last Ingress has stopped using it. Default 30 s: ingress controllers
+	// notice late, and some read Ingresses and EndpointSlices at different moments.
 	AliasLinger time.Duration
-	// Counts asks the interceptors what they count. Default over gRPC at ScalerAddress.
+	// Counts asks the interceptors for their counts. Default over gRPC at ScalerAddress.
 	Counts Counts
 	// Learned follows what the interceptors learn. Default over gRPC at ScalerAddress.
 	Learned Learned
-	// Dial tries to connect to an interceptor; nil means that it listens. Default: TCP, within 500 ms.
+	// Dial tries to connect to an interceptor. It returns nil if the interceptor listens. Default TCP, within 500 ms.
 	Dial func(ctx context.Context, address string) error
-	// Reach asks an interceptor about its way to pods. Default over gRPC at ScalerAddress's port.
+	// Reach asks an interceptor whether it can reach pods. Default over gRPC at ScalerAddress's port.
 	Reach Reach
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
@@ -52,7 +52,7 @@ func (o *Options) setDefaults() {
 		o.Dial = dial
 	}
 	if o.Reach == nil {
-		_, port, _ := net.SplitHostPort(o.ScalerAddress) // without a port nobody can be asked, which an event says
+		_, port, _ := net.SplitHostPort(o.ScalerAddress) // without a port no interceptor can be asked, and an event says so
 		o.Reach = askReach(port)
 	}
 	if o.Now == nil {

@@ -54,14 +54,14 @@ func TestDial(t *testing.T) {
 	}
 }
 
-// lessons are what interceptors have learned, one after the other.
+// lessons are what interceptors learn, one after the other.
 type lessons func(ctx context.Context, serverFirst func([]int32)) error
 
 func (l lessons) Follow(ctx context.Context, serverFirst func([]int32)) error {
 	return l(ctx, serverFirst)
 }
 
-// TestLearnedFollows again when an interceptor cannot be followed, until it is to end.
+// TestLearnedFollows tests that interceptors are followed again after a failure, until the context ends.
 func TestLearnedFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var follows atomic.Int32
@@ -107,7 +107,7 @@ func TestPeerClient(t *testing.T) {
 	}
 }
 
-// TestVisits: an app that may never have visitors is warned of by what the interceptors count.
+// TestVisits tests that the interceptors' counts lead to the warning about an app that may never have visitors.
 func TestVisits(t *testing.T) {
 	release := func(s *corev1.Service) { s.Labels["release"] = "r" }
 	c := newCluster(t, webDeployment(1), webService(release), webService(release, func(s *corev1.Service) {
@@ -124,7 +124,8 @@ func TestVisits(t *testing.T) {
 	c.told("NoVisitorYet on Service/web: No request has come to Service web of late")
 }
 
-// TestNotReadyAddresses: a workload whose pods take requests before they are ready is awake by its direct Service's slices.
+// TestNotReadyAddresses tests that a workload whose pods take requests before they are ready counts as awake by the slices of its
+// direct Service.
 func TestNotReadyAddresses(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService(func(s *corev1.Service) { s.Spec.PublishNotReadyAddresses = true }))
 	c.injected()
@@ -137,7 +138,8 @@ func TestNotReadyAddresses(t *testing.T) {
 	c.told("Awake on Service/web: Deployment/web takes requests before it is ready")
 }
 
-// TestLastingEvents are written once, also by a controller that has just started; others as often as they happen.
+// TestLastingEvents tests that an event about a lasting state is written once, even by a restarted controller, and that others are
+// written as often as they happen.
 func TestLastingEvents(t *testing.T) {
 	c := newCluster(t, webService())
 	s := c.service()
@@ -150,11 +152,11 @@ func TestLastingEvents(t *testing.T) {
 	if err := c.List(t.Context(), &list); err != nil || len(list.Items) != 3 {
 		t.Errorf("%d events, %v", len(list.Items), err)
 	}
-	// One about an object of a kind that nobody knows is logged.
+	// An event about an object of an unknown kind is logged.
 	c.services.events.emit(t.Context(), injector.Report{Reason: "Odd", Objects: []injector.Object{&unknown{}}})
 }
 
-// unknown is an object of no scheme.
+// unknown is an object that no scheme knows.
 type unknown struct{ corev1.Service }
 
 func (u *unknown) DeepCopyObject() runtime.Object { return u }

@@ -19,16 +19,16 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// portBook gives out interceptor ports. It learns at first use which are given out: the route slices say so.
+// portBook assigns interceptor ports. At first use it reads from the route slices which ports are assigned.
 type portBook struct {
 	client    client.Reader
 	low, high int32
 
-	mu    sync.Mutex // protects ports, and its first filling
+	mu    sync.Mutex // protects ports, and filling it at first use
 	ports *injector.Ports
 }
 
-// get returns the interceptor ports of a Front by the names of its ports, and frees those of other names.
+// get returns the interceptor ports of a Front by the names of its ports, and frees those with other names.
 func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time.Time, names []string) (map[string]int32, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -47,7 +47,7 @@ func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time
 	return out, nil
 }
 
-// free returns all ports of a Front to the range.
+// free frees all ports of a Front.
 func (b *portBook) free(front types.NamespacedName, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -56,7 +56,7 @@ func (b *portBook) free(front types.NamespacedName, now time.Time) {
 	}
 }
 
-// learn fills ports from all route slices, once, the older first: where two claim a port, the younger gets another. The
+// learn fills ports from all route slices, once, the oldest first. If two slices claim a port, the younger one gets another. The
 // caller holds mu.
 func (b *portBook) learn(ctx context.Context) error {
 	if b.ports != nil {

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// rights are group/resource verb, each once, in order.
+// rights returns rights as "group/resource verb", sorted and without duplicates.
 func rights(groups, resources, verbs []string) []string {
 	var out []string
 	for _, g := range groups {
@@ -35,7 +35,7 @@ func sorted(rights []string) []string {
 	return slices.Compact(rights)
 }
 
-// marked are the rights that the markers of a folder's Go files ask for.
+// marked returns the rights that the markers in the Go files of these folders ask for.
 func marked(t *testing.T, folders ...string) []string {
 	t.Helper()
 	marker := regexp.MustCompile(`(?m)^// \+kubebuilder:rbac:groups=([^,]*),resources=([^,]*),verbs=(\S*)$`)
@@ -65,8 +65,8 @@ func marked(t *testing.T, folders ...string) []string {
 	return sorted(out)
 }
 
-// granted are the rights of the ClusterRole in a template of the chart, without those for which values say the kinds, and
-// those of other groups.
+// granted returns the rights of the ClusterRole in a template of the chart. It omits those whose kinds come from the values, and
+// those of the groups in without.
 func granted(t *testing.T, template string, without ...string) []string {
 	t.Helper()
 	text, err := os.ReadFile(template)
@@ -89,8 +89,8 @@ func granted(t *testing.T, template string, without ...string) []string {
 	return sorted(out)
 }
 
-// TestRights: the controllers' ClusterRole in the chart grants what the markers beside the code ask for, and nothing else.
-// The rights about the webhook's configuration and its certificate are those of package certs.
+// TestRights tests that the controllers' ClusterRole in the chart grants exactly what the markers in the code ask for. The rights for
+// the webhook's configuration and certificate belong to package certs.
 func TestRights(t *testing.T) {
 	want := marked(t, "..", "../../webhook")
 	got := granted(t, "../../config/chart/templates/rbac-controller.yaml", "admissionregistration.k8s.io", "cert-manager.io")

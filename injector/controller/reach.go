@@ -20,14 +20,14 @@ import (
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/reach"
 )
 
-// reachTimeout bounds one question to one interceptor, which answers within 2 s unless a Service has very many ports.
+// reachTimeout bounds one question to one interceptor. An interceptor answers within 2 s, unless a Service has very many ports.
 const reachTimeout = 10 * time.Second
 
-// Reach asks the interceptor at an IP address to connect to the ready pods of a Service. It knows the Service by front,
-// the Service whose route slices there are. The answer is nil if it is of a version that cannot be asked.
+// Reach asks the interceptor at an IP address to connect to the ready pods of a Service. front is the Service that owns the route
+// slices. The answer is nil if the interceptor's version does not support the question.
 type Reach func(ctx context.Context, interceptor string, front types.NamespacedName) ([]injector.PortReach, error)
 
-// askReach is Reach over gRPC.
+// askReach returns a Reach that asks over gRPC.
 func askReach(port string) Reach {
 	return func(ctx context.Context, interceptor string, front types.NamespacedName) ([]injector.PortReach, error) {
 		ctx, cancel := context.WithTimeout(ctx, reachTimeout)

@@ -18,7 +18,7 @@ import (
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/reach"
 )
 
-// fakeReach answers what the test says.
+// fakeReach answers what the test sets.
 type fakeReach struct {
 	pb.UnimplementedReachServer
 	answer *pb.PodsResponse

@@ -22,18 +22,18 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// A refused write is tried again after refusedMin, and ever more rarely up to refusedMax: no watch reports that a quota has
-// room again.
+// A refused write is retried after refusedMin, and then ever more rarely, up to refusedMax: no watch reports that a quota has room
+// again.
 const (
 	refusedMin = 5 * time.Second
 	refusedMax = time.Minute
 )
 
-// refusedError is a write that the API server does not accept: a quota, a policy or a missing right forbids it.
+// refusedError is a write that the API server refuses because of a quota, a policy or a missing right.
 type refusedError struct {
 	injector.Refusal
 
-	what   string // such as "creating Service web-direct"
+	what   string // for example "creating Service web-direct"
 	object client.Object
 	err    error
 }
@@ -41,7 +41,7 @@ type refusedError struct {
 func (e *refusedError) Error() string { return e.what + ": " + e.err.Error() }
 func (e *refusedError) Unwrap() error { return e.err }
 
-// writer is a client whose refused writes are errors that wrap a *refusedError. It also notices when one is accepted again.
+// writer is a client that returns a *refusedError for a refused write. It also notices when such a write is accepted later.
 type writer struct {
 	client.Client
 	events *recorder
@@ -63,7 +63,7 @@ func (w writer) Delete(ctx context.Context, o client.Object, opts ...client.Dele
 	return w.written("deleting", o, w.Client.Delete(ctx, o, opts...))
 }
 
-// written turns the error of a write into a *refusedError if it is one.
+// written turns the error of a write into a *refusedError if the write was refused.
 func (w writer) written(verb string, o client.Object, err error) error {
 	kind := fmt.Sprintf("%T", o)
 	if gvk, err := apiutil.GVKForObject(o, w.Scheme()); err == nil {
@@ -80,17 +80,17 @@ func (w writer) written(verb string, o client.Object, err error) error {
 	return err
 }
 
-// refusal is a write that a Service or a workload waits for.
+// refusal is a refused write for which a Service or a workload waits.
 type refusal struct {
 	what     string
 	since    time.Time
 	accepted bool
 }
 
-// finish ends a reconcile of the Service or workload about. A refused write becomes an event on the objects, once, and is
-// tried again; that it is accepted at last is an event too. Other errors are returned.
+// finish ends a reconcile of the Service or workload about. It reports a refused write by an event on the objects, once, and the
+// write is retried. When the write is accepted later, that is an event too. Other errors are returned.
 //
-// The event of a Service that is not injected for that reason has the reason of all such events.
+// If a Service is not injected because of the refusal, the event has the reason that all such events have.
 func (r *recorder) finish(ctx context.Context, about types.NamespacedName, reason, consequence string, result ctrl.Result, err error,
 	objects ...injector.Object,
 ) (ctrl.Result, error) {
@@ -105,7 +105,7 @@ func (r *recorder) finish(ctx context.Context, about types.NamespacedName, reaso
 		return result, err
 	}
 	if _, shared := refused.object.(*networkingv1.Ingress); shared {
-		objects = append(objects, refused.object) // its owner may be another
+		objects = append(objects, refused.object) // the Ingress may have another owner
 	}
 	since, known := r.refuse(about, refused.what)
 	if !known {
@@ -118,7 +118,7 @@ func (r *recorder) finish(ctx context.Context, about types.NamespacedName, reaso
 	return ctrl.Result{RequeueAfter: wait.Jitter(again, 0.2)}, nil
 }
 
-// refuse notes what is refused, and returns since when and whether that was known.
+// refuse notes a refused write. It returns since when the write is refused, and whether that was known.
 func (r *recorder) refuse(about types.NamespacedName, what string) (since time.Time, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,7 +131,7 @@ func (r *recorder) refuse(about types.NamespacedName, what string) (since time.T
 	return one.since, known
 }
 
-// accept notes that a write which was refused before is not.
+// accept notes that a write which was refused before is accepted now.
 func (r *recorder) accept(namespace, what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,7 +143,7 @@ func (r *recorder) accept(namespace, what string) {
 	}
 }
 
-// accepted returns the write of the Service or workload that was refused and has been accepted since, once.
+// accepted returns the write of the Service or workload that was refused and has been accepted since. It returns the write only once.
 func (r *recorder) accepted(about types.NamespacedName) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -24,16 +24,16 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// requests finds out which Services and workloads a change concerns. An error leaves some out: what cannot be read from the
-// cache cannot be reconciled either.
+// requests finds out which Services and workloads a change concerns. If an error occurs, some may be missing: objects that cannot be
+// read from the cache cannot be reconciled either.
 type requests struct {
 	client client.Reader
-	// namespace is where scale-to-zero runs, and deployment its own Deployment there.
+	// namespace is where scale-to-zero runs, and deployment is its own Deployment there.
 	namespace, deployment string
 	workloads             *workloadClient
 }
 
-// named are requests for objects of one namespace, each once.
+// named returns requests for objects of one namespace, without duplicates.
 func named(namespace string, names ...string) []reconcile.Request {
 	names = slices.Clone(names)
 	slices.Sort(names)
@@ -46,8 +46,8 @@ func named(namespace string, names ...string) []reconcile.Request {
 	return out
 }
 
-// servicesOfSlice are the Service that an EndpointSlice of ours was made for, or, for the interceptors' own, all that are
-// injected.
+// servicesOfSlice returns the Service for which our EndpointSlice was made. For the interceptors' own slice it returns all injected
+// Services.
 func (r *requests) servicesOfSlice(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetLabels()[api.RoleLabel] == api.RoleInterceptor {
 		return r.injected(ctx)
@@ -68,8 +68,8 @@ func (r *requests) injected(ctx context.Context) []reconcile.Request {
 	return out
 }
 
-// servicesOfIngress are those that an Ingress sends traffic to, and those of the same pods: a Namespace's opt-in takes them
-// over together.
+// servicesOfIngress returns the Services to which an Ingress sends traffic, and other Services with the same pods: a Namespace's
+// opt-in takes them over together.
 func (r *requests) servicesOfIngress(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.sharing(ctx, o.GetNamespace(), ingressBackends(o))
 }
@@ -79,7 +79,7 @@ func (r *requests) servicesOfRoute(ctx context.Context, o client.Object) []recon
 	return r.sharing(ctx, o.GetNamespace(), routeBackends(o))
 }
 
-// sharing adds to Services those of the same pods, where their Namespace is opted in.
+// sharing adds to Services those with the same pods, if their Namespace is opted in.
 func (r *requests) sharing(ctx context.Context, namespace string, names []string) []reconcile.Request {
 	if !r.optedIn(ctx, namespace) {
 		return named(namespace, names...)
@@ -103,7 +103,7 @@ func (r *requests) optedIn(ctx context.Context, name string) bool {
 	return err == nil && optedIn
 }
 
-// selecting names the Services whose selectors share a label with the Service's.
+// selecting returns the names of the Services whose selectors share a label with the Service's.
 func (r *requests) selecting(ctx context.Context, service *corev1.Service) []string {
 	others, err := servicesBy(ctx, r.client, service.Namespace, bySelector, pairs(injector.OriginalSelector(service))...)
 	if err != nil {
@@ -116,7 +116,7 @@ func (r *requests) selecting(ctx context.Context, service *corev1.Service) []str
 	return names
 }
 
-// servicesBeside are those that may share pods with a Service of an opted-in Namespace.
+// servicesBeside returns the Services that may share pods with a Service of an opted-in Namespace.
 func (r *requests) servicesBeside(ctx context.Context, o client.Object) []reconcile.Request {
 	service, ok := o.(*corev1.Service)
 	if !ok || !r.optedIn(ctx, service.Namespace) {
@@ -125,7 +125,7 @@ func (r *requests) servicesBeside(ctx context.Context, o client.Object) []reconc
 	return named(service.Namespace, r.selecting(ctx, service)...)
 }
 
-// servicesOfNamespace are all of a Namespace: its opt-in, and its settings, are for each of them.
+// servicesOfNamespace returns all Services of a Namespace: its opt-in and its settings apply to each of them.
 func (r *requests) servicesOfNamespace(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.list(ctx, func(*corev1.Service) bool { return true }, client.InNamespace(o.GetName()))
 }
@@ -144,12 +144,13 @@ func (r *requests) list(ctx context.Context, pick func(*corev1.Service) bool, op
 	return out
 }
 
-// servicesOfWorkload are those that lead to a workload, or would: they select its pods, name it, or have a route to it. Of
-// our own Deployment it is all that are injected or opted in: its annotation has them all restored.
+// servicesOfWorkload returns the Services that belong to a workload, or could: they select its pods, name it, or have a route to it.
+// For our own Deployment it returns all that are injected or opted in, because an annotation of the Deployment makes all apps be
+// restored.
 func (r *requests) servicesOfWorkload(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetNamespace() == r.namespace {
 		if o.GetName() != r.deployment {
-			return nil // of our own namespace nothing is injected
+			return nil // nothing in our own namespace is injected
 		}
 		return append(r.injected(ctx), r.list(ctx, func(s *corev1.Service) bool {
 			optedIn, err := injector.OptedIn(s)
@@ -160,7 +161,7 @@ func (r *requests) servicesOfWorkload(ctx context.Context, o client.Object) []re
 	return r.leadingTo(ctx, o.GetNamespace(), refOfObject(o), w.PodLabels)
 }
 
-// leadingTo are the Services that lead to a workload whose pods have these labels.
+// leadingTo returns the Services that belong to a workload whose pods have these labels.
 func (r *requests) leadingTo(ctx context.Context, namespace string, w api.Workload, podLabels map[string]string) []reconcile.Request {
 	ref := w.String()
 	var names []string
@@ -185,7 +186,7 @@ func (r *requests) leadingTo(ctx context.Context, namespace string, w api.Worklo
 	return named(namespace, names...)
 }
 
-// servicesOfHPA are those of the workload that an HPA scales.
+// servicesOfHPA returns the Services of the workload that an HPA scales.
 func (r *requests) servicesOfHPA(ctx context.Context, o client.Object) []reconcile.Request {
 	hpa, ok := o.(*autoscalingv2.HorizontalPodAutoscaler)
 	if !ok {
@@ -195,8 +196,8 @@ func (r *requests) servicesOfHPA(ctx context.Context, o client.Object) []reconci
 	return r.scaledBy(ctx, hpa.Namespace, api.Workload{APIVersion: t.APIVersion, Kind: t.Kind, Name: t.Name})
 }
 
-// servicesOfScaledObject are those of the workload that a ScaledObject scales, and of the one whose ScaledObject of ours would
-// have its name.
+// servicesOfScaledObject returns the Services of the workload that a ScaledObject scales, and of the workload whose own ScaledObject
+// would have the same name.
 func (r *requests) servicesOfScaledObject(ctx context.Context, so *keda.ScaledObject) []reconcile.Request {
 	out := r.scaledBy(ctx, so.Namespace, targetOf(so))
 	for _, kind := range injector.WorkloadKinds() {
@@ -218,13 +219,13 @@ func (r *requests) scaledBy(ctx context.Context, namespace string, w api.Workloa
 	return r.leadingTo(ctx, namespace, w, found.Workload.PodLabels)
 }
 
-// targetOf is what a ScaledObject scales.
+// targetOf returns the workload that a ScaledObject scales.
 func targetOf(so *keda.ScaledObject) api.Workload {
 	t := so.Spec.ScaleTargetRef
 	return api.Workload{APIVersion: t.APIVersion, Kind: t.TargetKind(), Name: t.Name}
 }
 
-// refOfObject names a workload of any kind.
+// refOfObject returns the reference of a workload of any kind.
 func refOfObject(o client.Object) api.Workload {
 	if w, ok := injector.NewWorkload(o); ok {
 		return w.Ref()
@@ -234,13 +235,13 @@ func refOfObject(o client.Object) api.Workload {
 	return ref
 }
 
-// itself is a workload's own request.
+// itself returns the workload's own request.
 func itself(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: key(o.GetNamespace(), refOfObject(o))}}
 }
 
-// workloadsOfSlice are the workload that a slice of ours concerns: a route slice, or that of a Service whose pods take
-// requests before they are ready, so that the workload's own status does not show it.
+// workloadsOfSlice returns the workload that one of our slices concerns. That is a route slice, or the slice of a Service whose pods
+// take requests before they are ready, which the workload's own status does not show.
 func (r *requests) workloadsOfSlice(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetLabels()[api.RoleLabel] != api.RoleDirect {
 		return routed(o)
@@ -253,7 +254,7 @@ func (r *requests) workloadsOfSlice(ctx context.Context, o client.Object) []reco
 	return r.workloadsOfService(ctx, service)
 }
 
-// routed is the workload that a route slice is for.
+// routed returns the workload of a route slice.
 func routed(o client.Object) []reconcile.Request {
 	if routes, ok := routesOf(o); ok {
 		return []reconcile.Request{{NamespacedName: key(o.GetNamespace(), routes.Workload)}}
@@ -261,7 +262,7 @@ func routed(o client.Object) []reconcile.Request {
 	return nil
 }
 
-// workloadsOfService are those that a Service's route slices are for.
+// workloadsOfService returns the workloads of a Service's route slices.
 func (r *requests) workloadsOfService(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.behind(ctx, client.ObjectKeyFromObject(o))
 }
@@ -278,7 +279,7 @@ func (r *requests) behind(ctx context.Context, service types.NamespacedName) []r
 	return out
 }
 
-// workloadsOfIngress are those behind all backends of an Ingress.
+// workloadsOfIngress returns the workloads behind all backends of an Ingress.
 func (r *requests) workloadsOfIngress(ctx context.Context, o client.Object) []reconcile.Request {
 	var out []reconcile.Request
 	for _, service := range ingressBackends(o) {
@@ -287,8 +288,8 @@ func (r *requests) workloadsOfIngress(ctx context.Context, o client.Object) []re
 	return out
 }
 
-// relabelled passes workloads that come, go, are annotated, or change which Services lead to them. It leaves out all that
-// changes when they are scaled.
+// relabelled passes a workload that appears or disappears, or whose annotations or Services change. It filters out all changes that
+// come with scaling.
 func relabelled() predicate.Predicate {
 	return predicate.Or(predicate.AnnotationChangedPredicate{}, predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, _ := injector.NewWorkload(e.ObjectOld)
@@ -297,7 +298,8 @@ func relabelled() predicate.Predicate {
 	}})
 }
 
-// reselected passes Services of others that come, go or change so that those of the same pods may be judged otherwise.
+// reselected passes somebody else's Service that appears or disappears, or that changes so that Services with the same pods may be
+// judged differently.
 func reselected() predicate.Predicate {
 	ours := predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetLabels()[injector.ManagedByLabel] != injector.ManagedBy })
 	changed := predicate.Funcs{
@@ -313,7 +315,8 @@ func reselected() predicate.Predicate {
 	return predicate.And(ours, changed)
 }
 
-// retargeted passes HPAs that come, go or change what they scale, and not the status that they write all the time.
+// retargeted passes an HPA that appears or disappears, or that changes what it scales. It filters out changes of the status, which
+// HPAs write all the time.
 func retargeted() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(*autoscalingv2.HorizontalPodAutoscaler)

@@ -29,7 +29,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// texts are requests as namespace/name, in order.
+// texts returns requests as namespace/name, sorted.
 func texts(requests []reconcile.Request) string {
 	var out []string
 	for _, r := range requests {
@@ -44,7 +44,7 @@ func serviceNamed(name string, selector map[string]string, change ...func(*corev
 		change...)...)
 }
 
-// manyServices is a namespace of which single objects concern some Services alone.
+// manyServices returns a namespace in which each object concerns only some Services.
 func manyServices(t *testing.T) *cluster {
 	t.Helper()
 	web := map[string]string{"app": "web"}
@@ -181,7 +181,7 @@ func TestWorkloadRequests(t *testing.T) {
 	}
 }
 
-// TestRequestsWithoutCache: what cannot be read leaves some out, and nothing breaks.
+// TestRequestsWithoutCache tests that failed reads only omit requests.
 func TestRequestsWithoutCache(t *testing.T) {
 	c := manyServices(t)
 	c.refuses = func(string, runtime.Object) error { return errors.New("no cache") }
@@ -205,7 +205,7 @@ func TestRequestsWithoutCache(t *testing.T) {
 	}
 }
 
-// TestPredicates: a change of a replica count reaches no Service.
+// TestPredicates tests that a changed replica count reaches no Service.
 func TestPredicates(t *testing.T) {
 	update := func(p predicate.Predicate, old, now client.Object) bool {
 		return p.Update(event.UpdateEvent{ObjectOld: old, ObjectNew: now})
@@ -266,7 +266,7 @@ func TestPredicates(t *testing.T) {
 	}
 }
 
-// TestIndexes: the values under which objects are found.
+// TestIndexes tests the values under which objects are found.
 func TestIndexes(t *testing.T) {
 	ingress := webIngress()
 	ingress.Annotations = map[string]string{injector.AliasesAnnotation: "web=web-scale-to-zero"}
@@ -331,8 +331,8 @@ func TestAddIndexes(t *testing.T) {
 	}
 }
 
-// TestReadsByIndex: a Service of a namespace with many others is reconciled without reading these. The client counts what it
-// returns.
+// TestReadsByIndex tests that reconciling a Service does not read the many other Services of its namespace. The client counts the
+// objects that it returns.
 func TestReadsByIndex(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	for i := range 30 {

@@ -26,23 +26,23 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// restoreLook is the pause between two looks of a command that waits until everything is restored.
+// restoreLook is the pause between two looks while RestoreAll waits for the controllers.
 const restoreLook = 100 * time.Millisecond
 
 // RestoreOptions say what RestoreAll works on.
 type RestoreOptions struct {
-	// Namespace is where scale-to-zero runs, and Deployment its controllers' Deployment there.
+	// Namespace is where scale-to-zero runs, and Deployment is its controllers' Deployment there.
 	Namespace, Deployment string
 	// Lease and Secret were made by the controllers for themselves, so no chart removes them.
 	Lease, Secret string
-	// Until is when the controllers continue as before, should this be interrupted.
+	// Until is when the controllers resume normal work if RestoreAll is interrupted.
 	Until time.Time
 	Log   logr.Logger
 }
 
-// RestoreAll has the running controllers restore every app and waits until nothing of ours is left around any of them. Then it
-// stops the controllers, so that none takes an app over again while the chart is removed, and deletes what they made for
-// themselves. It may be run again after an interruption. The error names what is left.
+// RestoreAll makes the running controllers restore every app, and waits until none of our objects is left at any app. Then it stops
+// the controllers, so that they inject no app again while the chart is removed, and deletes the objects that the controllers made for
+// themselves. After an interruption it may be run again. The error names what is left.
 func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 	own := &appsv1.Deployment{}
 	key := client.ObjectKey{Namespace: o.Namespace, Name: o.Deployment}
@@ -77,9 +77,8 @@ func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 	return nil
 }
 
-// stop scales the controllers to zero and waits until the last of their pods has gone. The Deployment's status does not
-// say so: it does not count pods that are about to end, and one of those writes its Lease and Secret again if it sees
-// them deleted.
+// stop scales the controllers to zero and waits until the last of their pods has gone. The Deployment's status does not say so: it
+// does not count terminating pods, and a terminating controller writes its Lease and Secret again if it sees them deleted.
 func stop(ctx context.Context, c client.Client, own *appsv1.Deployment) error {
 	patch := client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`))
 	body := client.WithSubResourceBody(&autoscalingv1.Scale{})
@@ -95,7 +94,7 @@ func stop(ctx context.Context, c client.Client, own *appsv1.Deployment) error {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(own), own); client.IgnoreNotFound(err) != nil {
 			return false, err
 		} else if err == nil && own.Status.ObservedGeneration < own.Generation {
-			return false, nil // there may be pods to come
+			return false, nil // more pods may still be created
 		}
 		err := c.List(ctx, &pods, client.InNamespace(own.Namespace), client.MatchingLabelsSelector{Selector: selector})
 		return err == nil && len(pods.Items) == 0, err
@@ -131,7 +130,7 @@ func waitRestored(ctx context.Context, c client.Client, running bool, logger log
 	return err
 }
 
-// remaining names the Services around which something of ours is left, and the ScaledObjects of ours.
+// remaining returns the names of the Services that still have objects of ours, and of our ScaledObjects.
 func remaining(ctx context.Context, c client.Client) ([]string, error) {
 	var slicesLeft discoveryv1.EndpointSliceList
 	if err := c.List(ctx, &slicesLeft, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {

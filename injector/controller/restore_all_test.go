@@ -37,7 +37,8 @@ func ownDeployment() *appsv1.Deployment {
 	return d
 }
 
-// TestRestoreAll tells the controllers, waits until nothing is left, stops them, and deletes what they made.
+// TestRestoreAll tests that RestoreAll tells the controllers, waits until nothing is left, stops the controllers, and deletes what
+// they made.
 func TestRestoreAll(t *testing.T) {
 	c := newCluster(t, ownDeployment(),
 		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: "lease"}},
@@ -78,7 +79,7 @@ func TestRestoreAll(t *testing.T) {
 	}
 }
 
-// TestRestoreAllIsInterrupted names what is left, and nothing is restored without a controller.
+// TestRestoreAllIsInterrupted tests that the error names what is left, and that nothing is restored without a controller.
 func TestRestoreAllIsInterrupted(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
@@ -103,7 +104,7 @@ func TestRestoreAllIsInterrupted(t *testing.T) {
 	}
 }
 
-// TestRestoreAllFails: whichever call fails, it is an error.
+// TestRestoreAllFails tests that the failure of any call is an error.
 func TestRestoreAllFails(t *testing.T) {
 	calls := 0
 	for n := 1; ; n++ {

@@ -26,7 +26,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// The pauses before something is looked at again that no watch reports, and before an error is tried again. They double.
+// The pauses before another look at something that no watch reports, and before an error is retried. They double.
 const (
 	retryMin = 20 * time.Millisecond
 	retryMax = 5 * time.Second
@@ -36,8 +36,8 @@ func newRetries() workqueue.TypedRateLimiter[types.NamespacedName] {
 	return workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](retryMin, retryMax)
 }
 
-// serviceReconciler takes opted-in Services over and restores them: it observes, has injector.PlanService plan, and
-// carries the plan out.
+// serviceReconciler injects opted-in Services and restores them. It observes, lets injector.PlanService plan, and carries the plan
+// out.
 //
 // +kubebuilder:rbac:groups="",resources=services,verbs=create;update;patch;delete
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=ingresses,verbs=patch
@@ -55,7 +55,7 @@ type serviceReconciler struct {
 	memories map[types.NamespacedName]injector.Memory
 }
 
-// Reconcile brings one Service a step closer to where its opt-in wants it.
+// Reconcile brings one Service a step closer to what its opt-in asks for.
 func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	service := &corev1.Service{}
 	if err := r.client.Get(ctx, req.NamespacedName, service); apierrors.IsNotFound(err) {
@@ -85,7 +85,7 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	return r.events.finish(ctx, req.NamespacedName, reason, consequence, r.result(req.NamespacedName, outcome), err, service)
 }
 
-// result says when the Service is to be looked at again.
+// result says when to look at the Service again.
 func (r *serviceReconciler) result(key types.NamespacedName, o injector.Outcome) ctrl.Result {
 	if o.Soon {
 		soon := r.retries.When(key)
@@ -101,7 +101,7 @@ func (r *serviceReconciler) result(key types.NamespacedName, o injector.Outcome)
 	return ctrl.Result{RequeueAfter: o.After}
 }
 
-// memory is what is remembered of a Service.
+// memory returns what is remembered about a Service.
 func (r *serviceReconciler) memory(key types.NamespacedName) injector.Memory {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -112,7 +112,7 @@ func (r *serviceReconciler) remember(ctx context.Context, key types.NamespacedNa
 	r.mu.Lock()
 	before := r.memories[key].Phase
 	if m.Phase == injector.PhaseAbsent && m.Waits == "" && len(m.Reported) == 0 {
-		delete(r.memories, key) // as of most Services of a cluster
+		delete(r.memories, key) // like most Services of a cluster
 	} else {
 		r.memories[key] = m
 	}
@@ -122,8 +122,8 @@ func (r *serviceReconciler) remember(ctx context.Context, key types.NamespacedNa
 	}
 }
 
-// gone forgets a Service that was deleted, and deletes its route slices. Kubernetes would do that too, in its own time, but
-// clients wait until then.
+// gone forgets a deleted Service, and deletes its route slices. Kubernetes would delete them too, but later, and clients would wait
+// until then.
 func (r *serviceReconciler) gone(ctx context.Context, key types.NamespacedName) error {
 	r.observer.forget(key)
 	r.events.forget(key)
@@ -143,7 +143,7 @@ func (r *serviceReconciler) gone(ctx context.Context, key types.NamespacedName) 
 	return nil
 }
 
-// execute carries a plan out, in its order, and returns what follows from it.
+// execute carries a plan out, in its order, and returns the resulting Outcome.
 func (r *serviceReconciler) execute(ctx context.Context, namespace string, p injector.Plan) (injector.Outcome, error) {
 	if _, err := r.deleteAll(ctx, p.Sweep); err != nil {
 		return p.Outcome, err
@@ -180,14 +180,14 @@ func (r *serviceReconciler) execute(ctx context.Context, namespace string, p inj
 	return p.Outcome, nil
 }
 
-// try has the API server look at a ScaledObject and keep nothing of it.
+// try lets the API server validate a ScaledObject in a dry run.
 func (r *serviceReconciler) try(ctx context.Context, p injector.Plan) error {
 	if p.Try == nil {
 		return nil
 	}
 	err := r.client.Create(ctx, p.Try, client.DryRunAll)
 	if err == nil || apierrors.IsAlreadyExists(err) || strings.Contains(err.Error(), "does not support dry run") {
-		return nil // where a webhook cannot say, the write itself will
+		return nil // if a webhook does not support dry runs, the write itself will tell
 	}
 	return fmt.Errorf("trying scaledobject %s: %w", client.ObjectKeyFromObject(p.Try), err)
 }
@@ -204,7 +204,7 @@ func (r *serviceReconciler) apply(ctx context.Context, o client.Object) error {
 	return nil
 }
 
-// ask writes annotations through admission, and says whether admission has done what they ask for.
+// ask writes annotations through admission, and reports whether admission has granted the request.
 func (r *serviceReconciler) ask(ctx context.Context, ask injector.Ask) (done bool, err error) {
 	for _, w := range ask.Writes {
 		text := "null"
@@ -213,7 +213,7 @@ func (r *serviceReconciler) ask(ctx context.Context, ask injector.Ask) (done boo
 		}
 		version := ""
 		if _, shared := w.Object.(*networkingv1.Ingress); shared {
-			// Reconciles of two of its backends may work on one Ingress: neither must write what it has not read.
+			// Reconciles of two backends may work on one Ingress. Neither may overwrite a change that it has not read.
 			version = fmt.Sprintf(`"resourceVersion":%q,`, w.Object.GetResourceVersion())
 		}
 		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{%s"annotations":{%q:%s}}}`, version, w.Key, text))
@@ -224,7 +224,7 @@ func (r *serviceReconciler) ask(ctx context.Context, ask injector.Ask) (done boo
 	return ask.Done(), nil
 }
 
-// deleteAll says whether one of the objects was still there.
+// deleteAll deletes objects. It reports whether one of them still existed.
 func (r *serviceReconciler) deleteAll(ctx context.Context, objects []injector.Object) (deleted bool, err error) {
 	for _, o := range objects {
 		one, err := r.delete(ctx, o)
@@ -238,7 +238,7 @@ func (r *serviceReconciler) deleteAll(ctx context.Context, objects []injector.Ob
 	return deleted, nil
 }
 
-// delete deletes the very object that was read, and says whether it was still there.
+// delete deletes exactly the object that was read, and reports whether it still existed.
 func (r *serviceReconciler) delete(ctx context.Context, o client.Object) (bool, error) {
 	uid := o.GetUID()
 	err := r.client.Delete(ctx, o, client.Preconditions{UID: &uid})

@@ -73,7 +73,7 @@ func (b *serviceObserver) plan(ctx context.Context, service *corev1.Service, m i
 	return plan, nil
 }
 
-// observe reads what every plan depends on.
+// observe reads the facts that every plan depends on.
 func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, m injector.Memory) (injector.Observation, error) {
 	key := client.ObjectKeyFromObject(service)
 	o := injector.Observation{Now: b.Now(), Service: service, Namespace: &corev1.Namespace{}, Memory: m, ServerFirst: b.learned.known()}
@@ -111,7 +111,7 @@ func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, 
 	return o, err
 }
 
-// install reads how this installation is at the moment.
+// install reads the present state of this installation.
 func (b *serviceObserver) install(ctx context.Context) (injector.Install, error) {
 	i := injector.Install{Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load(), AliasLinger: b.AliasLinger}
 	if b.Deployment == "" {
@@ -128,7 +128,7 @@ func (b *serviceObserver) install(ctx context.Context) (injector.Install, error)
 	return i, nil
 }
 
-// companion returns the Service of ours with that name, if there is one.
+// companion returns our Service with that name, if there is one.
 func (b *serviceObserver) companion(ctx context.Context, o *injector.Observation, name string) (injector.Companion, error) {
 	found, err := b.service(ctx, o.Service.Namespace, name)
 	switch {
@@ -155,7 +155,7 @@ func ownedBy(o client.Object, uid types.UID) bool {
 	return false
 }
 
-// interceptors returns those that are ready.
+// interceptors returns the ready interceptors.
 func (b *serviceObserver) interceptors(ctx context.Context) ([]injector.Interceptor, error) {
 	var list discoveryv1.EndpointSliceList
 	if err := b.client.List(ctx, &list, client.InNamespace(b.Namespace), client.MatchingLabels{
@@ -166,7 +166,7 @@ func (b *serviceObserver) interceptors(ctx context.Context) ([]injector.Intercep
 	return injector.Interceptors(list.Items), nil
 }
 
-// answer finds out what the plan asks for.
+// answer finds out what the planner asks.
 func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q injector.Question) (err error) {
 	a, key := &o.Answers, client.ObjectKeyFromObject(o.Service)
 	switch q.Kind {
@@ -257,7 +257,7 @@ func (b *serviceObserver) surroundings(ctx context.Context, o *injector.Observat
 	return around, err
 }
 
-// target finds the workload that a Service leads to, and what scales it.
+// target finds the workload behind a Service, and what scales it.
 func (b *serviceObserver) target(ctx context.Context, service *corev1.Service, s injector.Settings) (*injector.Target, error) {
 	t, err := b.workloads.find(ctx, service, s)
 	if err != nil || t.Skip != "" || t.Forbidden != "" {
@@ -303,7 +303,7 @@ func (b *serviceObserver) dial(ctx context.Context, addresses []string) map[stri
 			return nil
 		})
 	}
-	_ = dials.Wait() // none fails
+	_ = dials.Wait() // no function returns an error
 	out := make(map[string]bool, len(addresses))
 	for i, address := range addresses {
 		out[address] = answered[i]
@@ -311,7 +311,7 @@ func (b *serviceObserver) dial(ctx context.Context, addresses []string) map[stri
 	return out
 }
 
-// way has each interceptor connect to the pods.
+// way lets each interceptor connect to the pods.
 func (b *serviceObserver) way(ctx context.Context, front types.NamespacedName, interceptors []string) (*injector.Way, error) {
 	allow, err := b.interceptorsText(ctx)
 	if err != nil {
@@ -334,7 +334,7 @@ func (b *serviceObserver) way(ctx context.Context, front types.NamespacedName, i
 	return &injector.Way{Found: found, Allow: allow}, nil
 }
 
-// interceptorsText says which pods a NetworkPolicy has to let in.
+// interceptorsText says which pods a NetworkPolicy has to allow.
 func (b *serviceObserver) interceptorsText(ctx context.Context) (string, error) {
 	text := "namespace " + b.Namespace
 	own := &corev1.Service{}
@@ -348,7 +348,7 @@ func (b *serviceObserver) interceptorsText(ctx context.Context) (string, error) 
 	return text, nil
 }
 
-// kept says whether another Service routes to the workload.
+// kept reports whether another Service routes to the workload.
 func (b *serviceObserver) kept(ctx context.Context, service types.NamespacedName, w injector.Workload) (*bool, error) {
 	all, err := slicesRoutedTo(ctx, b.client, service.Namespace, w.Ref().String())
 	if err != nil {
@@ -369,7 +369,7 @@ func slicesRoutedTo(ctx context.Context, c client.Reader, namespace, workload st
 	return list.Items, nil
 }
 
-// visits finds out when an app was last used, and what it was installed with.
+// visits finds out when an app was last used, and what belongs to the same release.
 func (b *serviceObserver) visits(ctx context.Context, service *corev1.Service, w injector.Workload) (*injector.Visits, error) {
 	v := &injector.Visits{}
 	var err error
@@ -387,7 +387,7 @@ func (b *serviceObserver) visits(ctx context.Context, service *corev1.Service, w
 	return v, nil
 }
 
-// forget is for a Service that was deleted.
+// forget is for a deleted Service.
 func (b *serviceObserver) forget(service types.NamespacedName) {
 	b.natives.forget(service)
 	b.ports.free(service, b.Now())

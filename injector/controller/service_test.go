@@ -83,7 +83,7 @@ func TestInjection(t *testing.T) {
 	}
 }
 
-// TestInjectionByIngress redirects the Ingress alone.
+// TestInjectionByIngress tests that only the Ingress is redirected.
 func TestInjectionByIngress(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService(func(s *corev1.Service) { s.Labels = nil }), webIngress())
 	c.both(1)
@@ -112,7 +112,7 @@ func TestInjectionByIngress(t *testing.T) {
 	}
 }
 
-// TestEveryCallMayFail: whichever call to the API server fails, it is an error, and nothing is lost.
+// TestEveryCallMayFail tests that the failure of any call to the API server is an error, and loses nothing.
 func TestEveryCallMayFail(t *testing.T) {
 	optOut := func(c *cluster) {
 		s := c.service()
@@ -219,7 +219,7 @@ func TestEveryCallMayFail(t *testing.T) {
 	}
 }
 
-// TestLeftovers: what belongs to a Service of the same name that was deleted goes.
+// TestLeftovers tests that objects of a deleted Service with the same name are deleted.
 func TestLeftovers(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
@@ -238,7 +238,7 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-// TestIgnored: our own Services, and those that are being deleted, are left alone.
+// TestIgnored tests that our own Services, and those that are being deleted, are not touched.
 func TestIgnored(t *testing.T) {
 	for name, change := range map[string]func(*corev1.Service){
 		"ours": func(s *corev1.Service) { s.Labels[injector.ManagedByLabel] = injector.ManagedBy },
@@ -263,7 +263,7 @@ func TestIgnored(t *testing.T) {
 	}
 }
 
-// TestNoAdmission: without admission nothing is redirected, and an event says so once.
+// TestNoAdmission tests that without admission nothing is redirected, and that one event says so.
 func TestNoAdmission(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.noAdmission = true
@@ -279,7 +279,7 @@ func TestNoAdmission(t *testing.T) {
 	}
 }
 
-// TestRefused: a write that the API server refuses is an event, once, and so is that it is accepted.
+// TestRefused tests that one event reports a write that the API server refuses, and another one that the write is accepted later.
 func TestRefused(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	quota := apierrors.NewForbidden(schema.GroupResource{Resource: "services"}, "web-direct", errors.New("exceeded quota: few"))
@@ -327,7 +327,8 @@ func TestRefused(t *testing.T) {
 	c.told("WriteRefused on Service/web: It stays as it is: updating Service web-direct is refused: ")
 }
 
-// TestTriedScaledObject: an app whose ScaledObject is refused is not injected; where nobody can say, it is.
+// TestTriedScaledObject tests that an app whose ScaledObject is refused is not injected. If the dry run gives no answer, the app is
+// injected.
 func TestTriedScaledObject(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err  error
@@ -358,7 +359,7 @@ func TestTriedScaledObject(t *testing.T) {
 	}
 }
 
-// TestSkips have their reasons from what the observer reads.
+// TestSkips tests that the reasons come from what the observer reads.
 func TestSkips(t *testing.T) {
 	target := func(name string) autoscalingv2.HorizontalPodAutoscalerSpec {
 		return autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{
@@ -444,7 +445,7 @@ func TestSkips(t *testing.T) {
 	}
 }
 
-// TestRestoringAll: an annotation of the controllers' Deployment has everything restored, for its time.
+// TestRestoringAll tests that an annotation of the controllers' Deployment makes everything be restored until the given time.
 func TestRestoringAll(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
@@ -464,7 +465,8 @@ func TestRestoringAll(t *testing.T) {
 	}
 }
 
-// TestWayOfAllInterceptors: what interceptors say of their way to the pods, and that they cannot be asked.
+// TestWayOfAllInterceptors tests what interceptors say about whether they can reach the pods, and what happens if they cannot be
+// asked.
 func TestWayOfAllInterceptors(t *testing.T) {
 	for name, tc := range map[string]struct {
 		reach []injector.PortReach
@@ -494,7 +496,7 @@ func TestWayOfAllInterceptors(t *testing.T) {
 	}
 }
 
-// TestDials: those of a Service with many ports run at the same time, but only so many, and race with nothing.
+// TestDials tests that the dials for a Service with many ports run in parallel, up to a limit, and without a race.
 func TestDials(t *testing.T) {
 	const deaf = "10.0.0.2:10049"
 	var running, most, dials atomic.Int64
@@ -507,7 +509,7 @@ func TestDials(t *testing.T) {
 		if dials.Add(1) == maxDials {
 			close(full)
 		}
-		<-full // the first ones wait until as many run as may
+		<-full // the first dials wait until the limit is reached
 		if address == deaf {
 			return errors.New("connection refused")
 		}
@@ -528,7 +530,8 @@ func TestDials(t *testing.T) {
 	}
 }
 
-// TestServiceResult: what no watch reports is looked at after pauses that grow, and from the beginning when it has passed.
+// TestServiceResult tests that the pauses between looks at something that no watch reports grow, and start again from the beginning
+// afterwards.
 func TestServiceResult(t *testing.T) {
 	c := newCluster(t)
 	key := client.ObjectKey{Namespace: "apps", Name: "web"}
@@ -561,7 +564,7 @@ func TestServiceResult(t *testing.T) {
 	}
 }
 
-// TestPortBook: ports are kept across controllers, freed, and given to one alone.
+// TestPortBook tests that ports survive a change of controllers, are freed, and belong to one owner only.
 func TestPortBook(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
@@ -571,7 +574,7 @@ func TestPortBook(t *testing.T) {
 	}
 	web := client.ObjectKey{Namespace: "apps", Name: "web"}
 	b := &portBook{client: c, low: 10000, high: 29999}
-	b.free(web, c.now) // which knows nothing yet
+	b.free(web, c.now) // the book knows nothing yet
 	got, err := b.get(t.Context(), web, c.now, []string{"http"})
 	if err != nil || got["http"] != routes.Ports[0].Listen {
 		t.Errorf("got %v, %v; want %d", got, err, routes.Ports[0].Listen)
@@ -602,7 +605,7 @@ func TestPortBook(t *testing.T) {
 	}
 }
 
-// TestLearned: what interceptors have learned reaches the Services of these ports, once.
+// TestLearned tests that what interceptors learn reaches the Services with these ports, once.
 func TestLearned(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService(func(s *corev1.Service) { s.Spec.Ports[0].Name = "x" }))
 	c.reach = []injector.PortReach{{Name: "x", Ready: 1, Reached: true}}

@@ -24,9 +24,9 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// workloadReconciler has every workload scaled that a redirected Service leads to, restores it when none does any more, and
-// tells its story. Like serviceReconciler it observes, has injector.PlanWorkload plan, and carries the plan out. Its requests
-// are named as api.Workload.String says.
+// workloadReconciler scales every workload that a redirected Service routes to. It restores the workload when no Service does so any
+// more, and emits its events. Like serviceReconciler it observes, lets injector.PlanWorkload plan, and carries the plan out. The
+// names of its requests have the format of api.Workload.String.
 //
 // +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets,verbs=patch
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=patch
@@ -42,17 +42,17 @@ type workloadReconciler struct {
 	memories map[types.NamespacedName]injector.WorkloadMemory
 }
 
-// Reconcile brings one workload a step closer to where its Services' route slices want it.
+// Reconcile brings one workload a step closer to what its Services' route slices ask for.
 func (r *workloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	w, err := r.observer.workloads.get(ctx, req.Namespace, req.Name)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	if w.Forbidden != "" {
-		return ctrl.Result{RequeueAfter: injector.KindRetry}, nil // no watch reports when it may be read again
+		return ctrl.Result{RequeueAfter: injector.KindRetry}, nil // no watch reports when the workload may be read again
 	}
 	if w.Object == nil {
-		r.forget(req.NamespacedName) // its ScaledObject goes with it, which it owns
+		r.forget(req.NamespacedName) // the workload owns its ScaledObject, so that is deleted with it
 		return ctrl.Result{}, nil
 	}
 	o, plan, err := r.observer.plan(ctx, w, r.memory(req.NamespacedName))
@@ -126,15 +126,15 @@ func (r *workloadReconciler) forget(key types.NamespacedName) {
 	r.retries.Forget(key)
 }
 
-// disown takes the ownership of spec.replicas from whoever wrote it through the scale subresource: KEDA, the HPA, the
-// interceptors and ourselves. Otherwise server-side apply, as Helm 4 and Flux use it, would refuse the next upgrade of a
-// chart that says `replicas: 1` with a conflict.
+// disown removes the ownership of spec.replicas from everybody who wrote it through the scale subresource: KEDA, the HPA, the
+// interceptors and ourselves. Otherwise the next upgrade of a chart with `replicas: 1` would fail with a conflict if it used
+// server-side apply, as Helm 4 and Flux do.
 func (r *workloadReconciler) disown(ctx context.Context, o client.Object) error {
 	now, ok := o.DeepCopyObject().(client.Object)
 	if !ok {
 		return nil
 	}
-	// The cache keeps only a part of the managed fields.
+	// The cache has only a part of the managed fields.
 	if err := r.observer.live.Get(ctx, client.ObjectKeyFromObject(o), now); err != nil {
 		return client.IgnoreNotFound(err)
 	}
@@ -142,7 +142,7 @@ func (r *workloadReconciler) disown(ctx context.Context, o client.Object) error 
 	now.SetManagedFields(slices.DeleteFunc(now.GetManagedFields(), injector.ByScale))
 	err := r.client.Patch(ctx, now, client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsConflict(err) {
-		return nil // it has changed meanwhile; that change leads back here
+		return nil // the workload has changed meanwhile, which causes another reconcile
 	}
 	if err != nil {
 		return fmt.Errorf("taking the ownership of replicas from scalers of %s: %w", client.ObjectKeyFromObject(o), err)
@@ -168,7 +168,7 @@ func (r *workloadReconciler) rememberCount(ctx context.Context, o injector.Workl
 	return nil
 }
 
-// writeScaledObject patches what differs: the parts that our type does not know stay as they are.
+// writeScaledObject patches only what differs. Fields that our type does not know stay unchanged.
 func (r *workloadReconciler) writeScaledObject(ctx context.Context, p injector.WorkloadPlan) error {
 	if p.ScaledObject == nil {
 		return nil
@@ -176,7 +176,7 @@ func (r *workloadReconciler) writeScaledObject(ctx context.Context, p injector.W
 	from, to := p.ScaledObject.From, p.ScaledObject.To
 	if from == nil {
 		err := r.client.Create(ctx, to, client.FieldOwner(injector.ManagedBy))
-		if err != nil && !apierrors.IsAlreadyExists(err) { // one that has not reached the cache leads back here when it does
+		if err != nil && !apierrors.IsAlreadyExists(err) { // if the cache does not have it yet, another reconcile follows when it does
 			return fmt.Errorf("creating scaledobject %s: %w", client.ObjectKeyFromObject(to), err)
 		}
 		return nil
@@ -214,7 +214,7 @@ func (r *workloadReconciler) deleteScaledObject(ctx context.Context, p injector.
 func (r *workloadReconciler) writeProgress(ctx context.Context, p injector.WorkloadPlan) error {
 	value := []byte("null")
 	if p.Progress != "" {
-		value, _ = json.Marshal(p.Progress) // text always encodes
+		value, _ = json.Marshal(p.Progress) // it cannot fail: this is text
 	}
 	for _, s := range p.Slices {
 		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, api.ProgressAnnotation, value))

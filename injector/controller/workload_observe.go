@@ -22,7 +22,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// eventSlack is how much before its wake an event may seem to be: events have whole seconds of other clocks.
+// eventSlack is how long before its wake an event may seem to be: events have whole seconds, from other clocks.
 const eventSlack = 5 * time.Second
 
 // workloadObserver finds out what a plan for a workload depends on.
@@ -35,7 +35,7 @@ type workloadObserver struct {
 	Options
 
 	client    client.Reader
-	live      client.Reader // for what the cache leaves out: pods, events and all managed fields
+	live      client.Reader // for what the cache omits: pods, events and complete managed fields
 	workloads *workloadClient
 	keda      interface{ Load() bool }
 }
@@ -83,7 +83,7 @@ func (b *workloadObserver) asks(ctx context.Context, w injector.Workload) ([]inj
 		err := b.client.Get(ctx, name, a.Service)
 		switch {
 		case apierrors.IsNotFound(err) || err == nil && !ownedBy(s, a.Service.UID):
-			continue // the slice is on its way out too
+			continue // the slice is about to be deleted too
 		case err != nil:
 			return nil, fmt.Errorf("getting service %s: %w", name, err)
 		}
@@ -106,7 +106,7 @@ func (b *workloadObserver) asks(ctx context.Context, w injector.Workload) ([]inj
 	return asks, nil
 }
 
-// scaledObject returns ours for the workload, or nil.
+// scaledObject returns our ScaledObject for the workload, or nil.
 func (b *workloadObserver) scaledObject(ctx context.Context, w injector.Workload) (*keda.ScaledObject, error) {
 	if !b.keda.Load() {
 		return nil, nil
@@ -122,7 +122,7 @@ func (b *workloadObserver) scaledObject(ctx context.Context, w injector.Workload
 	return so, nil
 }
 
-// answer finds out what the plan asks for.
+// answer finds out what the planner asks.
 func (b *workloadObserver) answer(ctx context.Context, o *injector.WorkloadObservation, q injector.WorkloadQuestion,
 	s injector.Starting,
 ) error {
@@ -196,7 +196,7 @@ func (b *workloadObserver) startOf(ctx context.Context, o *injector.WorkloadObse
 		}
 		return start, err
 	case start.Reason == injector.ReasonUnschedulable:
-		// A node is on its way: the one event is the cluster autoscaler's, the other Karpenter's.
+		// These events say that a node is coming. The first is the cluster autoscaler's, the second Karpenter's.
 		for _, reason := range []string{"TriggeredScaleUp", "Nominated"} {
 			coming, err := b.eventsOf(ctx, w.Namespace, string(start.Pod.UID), reason)
 			if err != nil || len(coming) > 0 {
@@ -207,7 +207,7 @@ func (b *workloadObserver) startOf(ctx context.Context, o *injector.WorkloadObse
 	return start, nil
 }
 
-// eventsOf lists the events on an object for one reason.
+// eventsOf lists the events on an object that have the reason.
 func (b *workloadObserver) eventsOf(ctx context.Context, namespace, uid, reason string) ([]corev1.Event, error) {
 	var list corev1.EventList
 	if err := b.live.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{

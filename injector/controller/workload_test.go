@@ -24,7 +24,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// TestRestoreWithKEDA: KEDA and its HPA are told the old count, and go when they hold it.
+// TestRestoreWithKEDA tests that KEDA and its HPA get the old count, and are deleted when they hold it.
 func TestRestoreWithKEDA(t *testing.T) {
 	c := newCluster(t, webDeployment(2), webService())
 	c.injected()
@@ -52,7 +52,7 @@ func TestRestoreWithKEDA(t *testing.T) {
 	}
 }
 
-// TestScaledObjectReset: somebody's change is undone, and reported once.
+// TestScaledObjectReset tests that a change by somebody else is undone, and is reported once.
 func TestScaledObjectReset(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
@@ -72,7 +72,7 @@ func TestScaledObjectReset(t *testing.T) {
 	}
 }
 
-// TestDisown: who scaled a workload does not own its replica count.
+// TestDisown tests that those who scaled a workload do not own its replica count.
 func TestDisown(t *testing.T) {
 	d := webDeployment(1)
 	d.ManagedFields = []metav1.ManagedFieldsEntry{
@@ -111,7 +111,8 @@ func TestDisown(t *testing.T) {
 	}
 }
 
-// TestWorkloadIsGone, or may not be read: nothing is done, and what is remembered goes.
+// TestWorkloadIsGone tests that nothing is done for a workload that is gone or may not be read, and that what was remembered is
+// forgotten.
 func TestWorkloadIsGone(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
@@ -123,7 +124,7 @@ func TestWorkloadIsGone(t *testing.T) {
 	}
 }
 
-// TestScaleIsRefused: that a workload cannot be scaled is an event on it and its Services.
+// TestScaleIsRefused tests that a workload that cannot be scaled causes an event on it and its Services.
 func TestScaleIsRefused(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
@@ -152,7 +153,7 @@ func TestScaleIsRefused(t *testing.T) {
 	}
 }
 
-// TestCountsAreAway: while nobody says what the interceptors count, nothing changes.
+// TestCountsAreAway tests that nothing changes while nobody knows the interceptors' counts.
 func TestCountsAreAway(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
@@ -168,7 +169,7 @@ func TestCountsAreAway(t *testing.T) {
 	c.told("Asleep on Service/web: Deployment/web has gone to zero replicas")
 }
 
-// pod makes one of Deployment web.
+// pod creates a pod of Deployment web.
 func (c *cluster) pod(name string, status corev1.PodStatus) *corev1.Pod {
 	c.t.Helper()
 	p := &corev1.Pod{
@@ -185,7 +186,7 @@ func (c *cluster) pod(name string, status corev1.PodStatus) *corev1.Pod {
 	return p
 }
 
-// TestStartFails: why an app cannot start goes to the interceptors and into an event.
+// TestStartFails tests that the reason of a failed start reaches the interceptors and an event.
 func TestStartFails(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
@@ -214,7 +215,7 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// TestLook: what pods, events and the workload's own status say of a start.
+// TestLook tests what pods, events and the workload's own status say about a start.
 func TestLook(t *testing.T) {
 	event := func(reason, message string, uid client.Object, at time.Time) *corev1.Event {
 		return &corev1.Event{
@@ -231,7 +232,7 @@ func TestLook(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		before func(c *cluster, o *injector.WorkloadObservation)
-		want   string // of Failing
+		want   string // Failing
 	}{
 		"no pod yet": {func(*cluster, *injector.WorkloadObservation) {}, ""},
 		"its status says why": {func(_ *cluster, o *injector.WorkloadObservation) {
@@ -276,7 +277,7 @@ func TestLook(t *testing.T) {
 	}
 }
 
-// TestScaledObjectOfOthers: one that has the name of ours and is not is left alone.
+// TestScaledObjectOfOthers tests that somebody else's ScaledObject with the name of ours is not touched.
 func TestScaledObjectOfOthers(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService(), &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "apps",

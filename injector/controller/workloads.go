@@ -24,23 +24,22 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// workloadClient reads and scales workloads, whatever their kind. Permissions for custom resources come from the chart's
-// customWorkloads.
+// workloadClient reads and scales workloads of any kind. Permissions for custom resources come from the chart's customWorkloads.
 //
 // +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=get;patch
 type workloadClient struct {
-	client client.Reader // built-in kinds come from its cache, custom resources from the API server
+	client client.Reader // reads built-in kinds from its cache, and custom resources from the API server
 	mapper meta.RESTMapper
 	scales scale.ScalesGetter
-	// watchKind has both controllers notice changes of a kind that is not built in.
+	// watchKind makes both controllers notice changes of a kind that is not built in.
 	watchKind func(schema.GroupVersionKind) error
 
 	mu      sync.Mutex // protects watched
 	watched []schema.GroupVersionKind
 }
 
-// find returns the workload that a Service leads to, and a Skip if there is none.
+// find returns the workload behind a Service, or a Skip if there is none.
 func (ws *workloadClient) find(ctx context.Context, service *corev1.Service, s injector.Settings) (injector.Target, error) {
 	var candidates []injector.Workload
 	var err error
@@ -62,7 +61,8 @@ func (ws *workloadClient) find(ctx context.Context, service *corev1.Service, s i
 	return ws.get(ctx, service.Namespace, w.Ref().String())
 }
 
-// selected returns the workloads of built-in kinds with one of the labels that the Service selects: all that it may lead to.
+// selected returns the workloads of built-in kinds with one of the labels that the Service selects. No other built-in workload can be
+// behind the Service.
 func (ws *workloadClient) selected(ctx context.Context, service *corev1.Service) ([]injector.Workload, error) {
 	selector := pairs(injector.OriginalSelector(service))
 	if len(selector) == 0 {
@@ -70,11 +70,11 @@ func (ws *workloadClient) selected(ctx context.Context, service *corev1.Service)
 	}
 	var out []injector.Workload
 	for _, list := range []client.ObjectList{&appsv1.DeploymentList{}, &appsv1.StatefulSetList{}, &appsv1.DaemonSetList{}} {
-		// Each candidate has every one of the labels: one finds them all.
+		// A matching workload has every label of the selector, so one label finds them all.
 		if err := ws.client.List(ctx, list, client.InNamespace(service.Namespace), client.MatchingFields{byPodLabel: selector[0]}); err != nil {
 			return nil, fmt.Errorf("listing workloads of namespace %s: %w", service.Namespace, err)
 		}
-		_ = meta.EachListItem(list, func(o runtime.Object) error { // which fails for nothing that is a list
+		_ = meta.EachListItem(list, func(o runtime.Object) error { // it does not fail for a list
 			if w, ok := injector.NewWorkload(o); ok && w.DeletionTimestamp.IsZero() {
 				out = append(out, w)
 			}
@@ -84,7 +84,7 @@ func (ws *workloadClient) selected(ctx context.Context, service *corev1.Service)
 	return out, nil
 }
 
-// get returns the workload with that name, as api.Workload.String has written it.
+// get returns the workload with the name ref, in the format of api.Workload.String.
 func (ws *workloadClient) get(ctx context.Context, namespace, ref string) (injector.Target, error) {
 	kind, name, ok := injector.ParseWorkload(ref)
 	if !ok {
@@ -155,7 +155,7 @@ func (ws *workloadClient) custom(ctx context.Context, namespace string, kind sch
 	return injector.Target{Workload: w, Object: object}, nil
 }
 
-// watch has a kind watched, once.
+// watch starts to watch a kind, once.
 func (ws *workloadClient) watch(kind schema.GroupVersionKind) error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -192,7 +192,7 @@ func newObject(kind string) client.Object {
 	return &appsv1.Deployment{}
 }
 
-// key is the name of a workload's request.
+// key returns the name of a workload's request.
 func key(namespace string, ref fmt.Stringer) types.NamespacedName {
 	return types.NamespacedName{Namespace: namespace, Name: ref.String()}
 }

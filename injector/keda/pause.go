@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// The annotations with which the owner of a ScaledObject pauses it (KEDA 2.21).
+// Annotations with which the owner of a ScaledObject pauses it (KEDA 2.21).
 const (
 	PausedAnnotation         = "autoscaling.keda.sh/paused"
 	PausedReplicasAnnotation = "autoscaling.keda.sh/paused-replicas"
@@ -20,9 +20,9 @@ const (
 
 // Pause says what KEDA does not do for a paused ScaledObject.
 type Pause struct {
-	// NoWake says that KEDA does not scale the workload up from zero, and NoSleep that it does not scale it to zero.
+	// NoWake is set if KEDA does not scale the workload up from zero, and NoSleep if it does not scale the workload to zero.
 	NoWake, NoSleep bool
-	// By has the keys of the annotations that pause it, sorted.
+	// By has the keys of the pausing annotations, sorted.
 	By []string
 
 	annotations map[string]string
@@ -44,7 +44,7 @@ func PauseOf(annotations map[string]string) Pause {
 	if value, found := annotations[PausedReplicasAnnotation]; found {
 		p.By = append(p.By, PausedReplicasAnnotation)
 		n, err := strconv.ParseInt(value, 10, 32)
-		p.NoSleep, p.NoWake = true, err != nil || n <= 0 // KEDA scales it to any other count
+		p.NoSleep, p.NoWake = true, err != nil || n <= 0 // KEDA scales the workload to any other count
 	}
 	if set(PausedAnnotation) {
 		p.NoSleep, p.NoWake = true, p.NoWake || len(p.By) == 1

@@ -1,8 +1,8 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package keda has the part of KEDA's ScaledObject (keda.sh/v1alpha1, as of KEDA 2.21) that the injector writes and
-// reads. KEDA's own Go module would more than double the module graph.
+// Package keda has the part of KEDA's ScaledObject (keda.sh/v1alpha1, as of KEDA 2.21) that the injector reads and writes. KEDA's own
+// Go module would more than double the module graph.
 package keda
 
 import (
@@ -23,7 +23,7 @@ func AddToScheme(s *runtime.Scheme) error {
 	return nil
 }
 
-// Finalizer is KEDA 2.21's: a deleted ScaledObject stays until KEDA has cleaned up.
+// Finalizer is the finalizer of KEDA 2.21: a deleted ScaledObject stays until KEDA has cleaned up.
 const Finalizer = "finalizer.keda.sh"
 
 // ScaledObject scales one workload.
@@ -34,11 +34,11 @@ type ScaledObject struct {
 	Spec ScaledObjectSpec `json:"spec"`
 }
 
-// ScaledObjectSpec says how it is scaled. It has only the fields that we set: we read the ScaledObjects of others and
+// ScaledObjectSpec says how the workload is scaled. It has only the fields that we set: we read the ScaledObjects of others, but
 // never write them.
 type ScaledObjectSpec struct {
 	ScaleTargetRef ScaleTarget `json:"scaleTargetRef"`
-	// PollingInterval, CooldownPeriod and InitialCooldownPeriod are seconds.
+	// PollingInterval, CooldownPeriod and InitialCooldownPeriod are in seconds.
 	PollingInterval       *int32    `json:"pollingInterval,omitempty"`
 	CooldownPeriod        *int32    `json:"cooldownPeriod,omitempty"`
 	InitialCooldownPeriod *int32    `json:"initialCooldownPeriod,omitempty"`
@@ -47,14 +47,14 @@ type ScaledObjectSpec struct {
 	Triggers              []Trigger `json:"triggers"`
 }
 
-// ScaleTarget is the workload.
+// ScaleTarget names the workload.
 type ScaleTarget struct {
 	APIVersion string `json:"apiVersion,omitempty"`
 	Kind       string `json:"kind,omitempty"`
 	Name       string `json:"name"`
 }
 
-// TargetKind is the kind. Like KEDA, it assumes a Deployment if none is given.
+// TargetKind returns the kind. Like KEDA, it assumes a Deployment if none is given.
 func (t ScaleTarget) TargetKind() string {
 	if t.Kind == "" {
 		return "Deployment"

@@ -16,42 +16,42 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// ClientGone is the status that is counted for a request whose client went away before the answer; no client receives it.
+// ClientGone is the status that counts for a request whose client went away before the answer. No client receives it.
 const ClientGone = 499
 
 const (
-	// StateField says of an answer that it is not the app's, since the app is asleep or starting.
+	// StateField marks an answer that is not the app's, because the app is asleep or starting.
 	StateField = "Scale-To-Zero"
 	// HeldField says how long the request was held.
 	HeldField = "Scale-To-Zero-Held"
 )
 
-// sleepType is the type of an answer to a request that does not wake the app: a comment to Prometheus, which takes it for an
-// app without metrics, and readable for everybody else.
+// sleepType is the type of the answer to a request that does not wake the app. Prometheus takes the answer for a comment, and so the
+// app for one without metrics. Everybody else can read it.
 const sleepType = "text/plain; version=0.0.4; charset=utf-8"
 
-// ErrDraining is the cause of contexts that end because the interceptor does.
+// ErrDraining is the cause of contexts that end because the interceptor shuts down.
 var ErrDraining = errors.New("this interceptor is shutting down")
 
-// UnreadableError says that the app has answered with something that is no HTTP.
+// UnreadableError means that the app has answered with something that is not HTTP.
 type UnreadableError struct{ Why string }
 
 func (e *UnreadableError) Error() string { return "the app's answer is not HTTP: " + e.Why }
 
-// Field is one that an answer gets from us.
+// Field is a header field that we add to an answer.
 type Field struct{ Name, Value string }
 
-// Answer is what a client receives from us.
+// Answer is an answer of ours to a client.
 type Answer struct {
 	Status     int
-	RetryAfter int // seconds; 0 is no such field
+	RetryAfter int // seconds; 0 means no Retry-After field
 	Text       string
-	Kind       string // its type; empty is plain text
+	Kind       string // its content type; empty means plain text
 	Fields     []Field
 }
 
-// Draining is the answer to a poll of the waiting page when this interceptor ends: the page shows what it shows, and asks
-// another one.
+// Draining returns the answer to a poll of the waiting page when this interceptor shuts down. The page stays as it is, and polls
+// another interceptor.
 func Draining(err error) Answer {
 	a := For(err)
 	a.Fields = []Field{{StateField, "starting"}}
@@ -62,7 +62,7 @@ func plain(status, retryAfter int, text string) Answer {
 	return Answer{Status: status, RetryAfter: retryAfter, Text: text}
 }
 
-// For is the one table from errors to answers.
+// For returns the answer to an error. It is the only table of that kind.
 func For(err error) Answer {
 	var bad http1.MalformedError
 	var unreadable *UnreadableError
@@ -108,7 +108,7 @@ func For(err error) Answer {
 	}
 }
 
-// own are the fields that say what an answer to err is.
+// own returns the fields that identify an answer to err as ours.
 func own(err error) []Field {
 	asleep, ok := errors.AsType[*route.AsleepError](err)
 	switch {
@@ -121,12 +121,12 @@ func own(err error) []Field {
 	}
 }
 
-// held is what HeldField says of a wait.
+// held returns the value of HeldField for a wait.
 func held(d time.Duration) string {
 	return strconv.FormatFloat(d.Round(time.Millisecond).Seconds(), 'f', 3, 64) + "s"
 }
 
-// all are the fields of a in their order.
+// all returns the fields of a in their order.
 func (a *Answer) all() []Field {
 	kind := a.Kind
 	if kind == "" {

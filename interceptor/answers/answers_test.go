@@ -86,7 +86,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// A gRPC client is told by a status of its own, and that it may try again only where the app has not given the call up.
+// A gRPC client gets a gRPC status. It says that the client may try again only if the app has not given up the call.
 func TestGRPCCodes(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err  error
@@ -120,7 +120,7 @@ func TestGRPCCodes(t *testing.T) {
 	}
 }
 
-// A gRPC client is told what it would make of the app's reset itself.
+// A gRPC client gets the status that it would derive from the app's reset by itself.
 func TestResetCode(t *testing.T) {
 	for code, want := range map[xhttp2.ErrCode]string{
 		xhttp2.ErrCodeNo: "Internal", xhttp2.ErrCodeProtocol: "Internal", xhttp2.ErrCodeInternal: "Internal",
@@ -144,7 +144,7 @@ func TestIsGRPC(t *testing.T) {
 	}
 }
 
-// The answer to gRPC's health check of an app that sleeps is a message that gRPC's own code reads.
+// The answer to gRPC's health check for a sleeping app is a message that gRPC's own code can read.
 func TestHealthy(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, route.HealthCheck, nil)
 	r.Header.Set("Content-Type", "application/grpc")
@@ -229,7 +229,7 @@ func TestEndGRPC(t *testing.T) {
 	}
 }
 
-// pageRoute is a route whose workload sleeps, or cannot start.
+// pageRoute returns a route whose workload sleeps, or cannot start.
 func pageRoute(t *testing.T, progress api.Progress) *route.Route {
 	t.Helper()
 	var l listeners
@@ -243,7 +243,7 @@ func pageRoute(t *testing.T, progress api.Progress) *route.Route {
 	return l.route
 }
 
-// listeners take the route that a table makes.
+// listeners keep the route that a table makes.
 type listeners struct{ route *route.Route }
 
 func (l *listeners) Open(r *route.Route)                            { l.route = r }
@@ -262,7 +262,7 @@ func TestPage(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err   error
 		limit time.Duration
-		state string // of the page; empty is no page
+		state string // of the page; empty means no page
 		retry int
 	}{
 		"starting":          {&route.StartingError{Service: "shop/web"}, time.Second, "starting", 2},

@@ -10,7 +10,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
 )
 
-// Append appends a as it goes out by HTTP/1.1. Ends says that the connection ends with it, and head that it answers a HEAD.
+// Append appends a in the form of HTTP/1.1. ends is set if the connection ends after the answer, and head if the answer is to a HEAD
+// request.
 func Append(dst []byte, a Answer, ends, head bool) []byte {
 	dst = append(append(append(dst, "HTTP/1.1 "...), strconv.Itoa(a.Status)...), ' ')
 	dst = append(append(dst, http.StatusText(a.Status)...), "\r\n"...)

@@ -30,12 +30,12 @@ func Write(w http.ResponseWriter, a Answer) {
 	}
 	w.WriteHeader(a.Status)
 	if a.Text != "" {
-		_, _ = io.WriteString(w, a.Text+"\n") // it fails only if the client is gone
+		_, _ = io.WriteString(w, a.Text+"\n") // it fails only if the client has gone
 	}
 }
 
-// WriteTo sends a, which is the answer to err, to the client of asked by HTTP/2. A client of gRPC is answered in its own words,
-// since it takes any other answer for a failure of which it knows nothing.
+// WriteTo sends a, the answer to err, over HTTP/2 to the client of the request asked. A gRPC client gets a gRPC answer, because it
+// would take any other answer for an unknown failure.
 func WriteTo(w http.ResponseWriter, asked *http.Request, a Answer, err error) {
 	switch {
 	case !strings.HasPrefix(asked.Header.Get("Content-Type"), grpcType):
@@ -59,12 +59,12 @@ func writeGRPC(w http.ResponseWriter, a Answer, err error) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// writeHealthy answers gRPC's health check for an app that sleeps: that it serves, as a plain probe is answered 200, since a
-// load balancer that considers it broken would send it no request that wakes it.
+// writeHealthy answers gRPC's health check for a sleeping app with "serving", just as a plain probe gets 200. A load balancer that
+// considered the app broken would send it no request that wakes it.
 func writeHealthy(w http.ResponseWriter) {
 	message, err := proto.Marshal(&grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING})
 	if err != nil {
-		panic(err) // it has one field, which is valid
+		panic(err) // it cannot fail: the only field is valid
 	}
 	h := w.Header()
 	h.Set("Content-Type", grpcType)
@@ -75,8 +75,8 @@ func writeHealthy(w http.ResponseWriter) {
 	h.Set("Grpc-Status", "0")
 }
 
-// EndGRPC ends the answer to a gRPC call that the app has broken off with err, with the status that its client would have seen
-// without us. It is false if the answer, whose header is given, is none to a gRPC call.
+// EndGRPC ends the answer to a gRPC call that the app has broken off with err. The call gets the status that its client would have
+// seen without us. EndGRPC returns false if the answer with the header answered does not belong to a gRPC call.
 func EndGRPC(w http.ResponseWriter, answered http.Header, err error) bool {
 	if !isGRPC(answered) {
 		return false
@@ -87,14 +87,14 @@ func EndGRPC(w http.ResponseWriter, answered http.Header, err error) bool {
 	return true
 }
 
-// isGRPC says that header is of a gRPC call, and not of gRPC-Web, which has its trailers in the body.
+// isGRPC reports whether header belongs to a gRPC call. A gRPC-Web call is none, because it has its trailers in the body.
 func isGRPC(header http.Header) bool {
 	rest, ok := strings.CutPrefix(header.Get("Content-Type"), grpcType)
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
-// grpcCode is the status of a call that could not be forwarded, for err and the answer to it. Unavailable invites the client to
-// try again, and so is not for calls that the app has given up itself.
+// grpcCode returns the status of a call that could not be forwarded, from err and the answer to it. Calls that the app itself has
+// given up do not get Unavailable, because that invites the client to try again.
 func grpcCode(err error, a Answer) codes.Code {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return codes.DeadlineExceeded
@@ -108,7 +108,7 @@ func grpcCode(err error, a Answer) codes.Code {
 	return codes.Unavailable
 }
 
-// resetCode is what a gRPC client takes a reset of its stream for, by gRPC's own table.
+// resetCode returns the status that a gRPC client derives from a reset of its stream, by gRPC's own table.
 func resetCode(reset xhttp2.ErrCode) codes.Code {
 	switch reset {
 	case xhttp2.ErrCodeCancel:

@@ -12,20 +12,20 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// PollField marks a poll of the waiting page. Its value is what the page knows, as page.Wait.State, a comma, and for how many
-// seconds it has waited.
+// PollField marks a poll of the waiting page. Its value is the state that the page shows (page.Wait.State), a comma, and the number
+// of seconds that it has waited.
 const PollField = "Scale-To-Zero-Wait"
 
 // Maker makes the answers of one interceptor.
 type Maker struct {
-	// Pages makes the waiting pages; nil makes none.
+	// Pages makes the waiting pages; nil if there are none.
 	Pages *page.Pages
-	// HideHeld leaves out how long requests were held.
+	// HideHeld omits how long requests were held.
 	HideHeld bool
 }
 
-// For returns the answer to a visit that ended with err: the waiting page for a visit with a Limit, and else what For says.
-// Value returns the request's header fields.
+// For returns the answer to a visit that ended with err: the waiting page if the visit has a Limit, and otherwise the result of the
+// function For. value returns the request's header fields.
 func (m *Maker) For(r *route.Route, v *route.Visit, err error, value func(name string) string) Answer {
 	a, ok := m.page(r, v, err, value)
 	if !ok {
@@ -38,7 +38,7 @@ func (m *Maker) For(r *route.Route, v *route.Visit, err error, value func(name s
 	return a
 }
 
-// HeldFor is what HeldField says of a visit; empty if it was not held, or the answer is not to say so.
+// HeldFor returns the value of HeldField for a visit. It is empty if the visit was not held, or if the answer must not say so.
 func (m *Maker) HeldFor(v *route.Visit) string {
 	if v.Held == 0 || m.HideHeld {
 		return ""
@@ -46,7 +46,7 @@ func (m *Maker) HeldFor(v *route.Visit) string {
 	return held(v.Held)
 }
 
-// page is the page for a visit with a Limit, if err is what it can show.
+// page returns the waiting page for a visit with a Limit, if the page can show err.
 func (m *Maker) page(r *route.Route, v *route.Visit, err error, value func(name string) string) (Answer, bool) {
 	_, starting := errors.AsType[*route.StartingError](err)
 	failed, fails := errors.AsType[*route.StartFailedError](err)
@@ -70,7 +70,7 @@ func (m *Maker) page(r *route.Route, v *route.Visit, err error, value func(name 
 	return a, true
 }
 
-// Report answers a poll of the waiting page with how far the start is.
+// Report answers a poll of the waiting page with the state of the start.
 func (m *Maker) Report(w page.Wait, language string) Answer {
 	return Answer{
 		Status: http.StatusOK, Kind: "application/json", Text: string(m.Pages.Report(w, language)),
@@ -78,7 +78,7 @@ func (m *Maker) Report(w page.Wait, language string) Answer {
 	}
 }
 
-// WaitFor is what is known of a start, for a client that has waited for so long.
+// WaitFor returns what is known about a start, for a client that has already waited for waited.
 func WaitFor(r *route.Route, start route.Start, waited time.Duration) page.Wait {
 	return page.Wait{Namespace: r.Namespace, App: r.Service, Progress: start.Progress, Elapsed: max(start.Elapsed, waited)}
 }

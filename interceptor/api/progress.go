@@ -9,48 +9,48 @@ import (
 	"time"
 )
 
-// ProgressAnnotation on a route slice holds a Progress as JSON.
+// ProgressAnnotation, on a route slice, holds a Progress as JSON.
 const ProgressAnnotation = "scale-to-zero/progress"
 
-// Stages of a start, in their order. Before the first one nothing is known of a pod.
+// Stages of a start, in their order. Before the first stage, nothing is known about a pod.
 const (
 	StageScheduling = "scheduling" // the pod has no node yet
 	StagePulling    = "pulling"    // its images are being pulled
 	StageStarting   = "starting"   // its containers are being started
-	StageNotReady   = "not-ready"  // they run, and it is not ready
+	StageNotReady   = "not-ready"  // its containers run, but it is not ready
 )
 
-// FailingFor is how long a Progress that says Failing holds without being written anew, so that what a controller left that
-// is gone does not fail requests for good. The injector writes it anew three times as often.
+// FailingFor is how long a Progress with Failing holds unless it is written again. So a controller that has gone does not make
+// requests fail for ever. The injector writes it again three times as often.
 const FailingFor = 30 * time.Second
 
-// Progress is how far the start of a workload has come, as the injector sees it, for those who wait. Without one, or with one
-// that does not decode, they wait all the same.
+// Progress is how far the start of a workload has come according to the injector, for those who wait. They also wait without a
+// Progress, and with one that does not decode.
 type Progress struct {
-	// Stage is one of the Stage constants; empty if nothing is known, or the workload is up or asleep.
+	// Stage is one of the Stage constants. It is empty if nothing is known, or if the workload is awake or asleep.
 	Stage string `json:"stage,omitempty"`
-	// Failing is why the workload cannot start as things are: one line, for visitors to read. It is empty while it may start.
+	// Failing says why the workload cannot start at present: one line, for visitors to read. It is empty while the workload may start.
 	Failing string `json:"failing,omitempty"`
-	// Reason is Failing in one word of Kubernetes, such as ImagePullBackOff.
+	// Reason is Kubernetes' one-word reason for Failing, such as ImagePullBackOff.
 	Reason string `json:"reason,omitempty"`
-	// Seen is when the injector looked last; it is renewed only while the start fails.
+	// Seen is when the injector last looked. It is renewed only while the start fails.
 	Seen time.Time `json:"seen,omitzero"`
-	// Paused is set while the owner of the workload has paused its scaling, so that no request may wake it.
+	// Paused is set while the workload's owner has paused its scaling, so that no request may wake it.
 	Paused *Pause `json:"paused,omitempty"`
-	// Starts is how long the last starts took from the wake until a pod was ready, the newest first.
+	// Starts is how long the latest starts took, from the wake until a pod was ready, newest first.
 	Starts []Duration `json:"starts,omitempty"`
 }
 
-// Pause is why no request may wake a workload. Unlike a failed start it holds until the injector takes it back: what the
-// owner has paused stays so while no controller runs.
+// Pause says why no request may wake a workload. Unlike a failed start, it holds until the injector removes it: the owner's pause
+// stays in force while no controller runs.
 type Pause struct {
 	// Why is one line, for visitors to read.
 	Why string `json:"why"`
-	// Asleep says that the workload has no replicas, so that requests are refused. Otherwise they wait for its pods.
+	// Asleep is set if the workload has no replicas, so that requests are refused. Otherwise they wait for its pods.
 	Asleep bool `json:"asleep,omitempty"`
 }
 
-// ReasonPaused stands for a Pause where a Reason of Kubernetes stands otherwise.
+// ReasonPaused is used for a Pause in place of a Kubernetes reason.
 const ReasonPaused = "Paused"
 
 // Encode returns p as the value of ProgressAnnotation.
@@ -62,7 +62,7 @@ func (p Progress) Encode() (string, error) {
 	return string(b), nil
 }
 
-// DecodeProgress parses the value of ProgressAnnotation. Nothing is the zero Progress.
+// DecodeProgress parses the value of ProgressAnnotation. An empty value is the zero Progress.
 func DecodeProgress(value string) (Progress, error) {
 	var p Progress
 	if value == "" {

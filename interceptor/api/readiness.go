@@ -10,32 +10,31 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// Readiness is how an interceptor finds out by itself that a pod takes requests, before Kubernetes says so: by the pod's own
-// probes.
+// Readiness is how an interceptor finds out by itself that a pod takes requests, before Kubernetes says so: by the pod's own probes.
 type Readiness struct {
-	// Probes are those of all containers, in the order in which the kubelet begins them: a container's startup probe before its
-	// readiness probe. A pod takes requests when all have succeeded. There is at least one.
+	// Probes are the probes of all containers, in the order in which the kubelet starts them: a container's startup probe comes before
+	// its readiness probe. A pod takes requests when all have succeeded. There is at least one.
 	Probes []Probe `json:"probes"`
-	// Trust is how long a pod takes requests for the success of its probes alone. Kubernetes must have called it ready by then.
+	// Trust is how long a pod takes requests only because its probes succeed. By then, Kubernetes must have called it ready.
 	Trust Duration `json:"trust"`
 }
 
-// Probe is one probe of a container: HTTP, GRPC, or neither, which only connects.
+// Probe is one probe of a container: HTTP, gRPC, or neither, which only connects.
 type Probe struct {
-	// Startup says that it has to succeed once, and not any more later.
+	// Startup is set if the probe has to succeed only once.
 	Startup bool       `json:"startup,omitempty"`
 	HTTP    *HTTPProbe `json:"http,omitempty"`
 	GRPC    *GRPCProbe `json:"grpc,omitempty"`
-	// Port is the pod's.
+	// Port is the pod's port.
 	Port    int32    `json:"port"`
 	Timeout Duration `json:"timeout"`
-	// Successes is how often in a row it has to succeed.
+	// Successes is how often in a row the probe has to succeed.
 	Successes int32 `json:"successes"`
 }
 
 // HTTPProbe is a GET.
 type HTTPProbe struct {
-	// HTTPS says that it goes over TLS, whose certificate is not verified.
+	// HTTPS is set if the probe uses TLS. The certificate is not verified.
 	HTTPS bool `json:"https,omitempty"`
 	// Path may have a query.
 	Path    string   `json:"path"`
@@ -53,10 +52,10 @@ type GRPCProbe struct {
 	Service string `json:"service,omitempty"`
 }
 
-// maxProbes is how many probes the containers of a pod may have together.
+// maxProbes is how many probes the containers of a pod may have in total.
 const maxProbes = 40
 
-// check says what is wrong with r.
+// check returns an error if r is not valid.
 func (r *Readiness) check() error {
 	if r == nil {
 		return nil
@@ -75,7 +74,7 @@ func (r *Readiness) check() error {
 	return nil
 }
 
-// invalid names the first of p's fields that cannot be used, if there is one.
+// invalid returns the name of the first invalid field of p; empty if there is none.
 func (p Probe) invalid() string {
 	switch {
 	case p.Port < 1 || p.Port > 65535:

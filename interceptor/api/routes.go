@@ -1,9 +1,9 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package api is what the control plane and the data path share, and all that they share: the schema of the
-// annotation by which the injector gives the interceptors their routes, and the protobufs by which interceptors
-// talk to KEDA (externalscaler.proto) and to each other (peer.proto).
+// Package api is everything that the control plane and the data path share: the schema of the annotation by which the injector gives
+// the interceptors their routes, and the protobufs by which interceptors talk to KEDA (externalscaler.proto) and to each other
+// (peer.proto).
 //
 // It imports nothing of this project and nothing of Kubernetes.
 package api
@@ -17,44 +17,44 @@ import (
 	"time"
 )
 
-// RoleLabel marks the objects that the interceptors watch. Kubernetes copies a Service's labels onto the
-// EndpointSlices that it keeps for it, so one label selector finds all three kinds.
+// RoleLabel marks the objects that the interceptors watch. Kubernetes copies a Service's labels to its EndpointSlices, so one label
+// selector finds all three kinds.
 const (
 	RoleLabel = "scale-to-zero/role"
 
 	// RoleRoute marks a route slice: the EndpointSlice that sends an opted-in Service's traffic to the interceptors.
 	RoleRoute = "route"
-	// RoleDirect marks a direct Service, and so its EndpointSlices, which list the real pods.
+	// RoleDirect marks a direct Service and therefore its EndpointSlices, which list the real pods.
 	RoleDirect = "direct"
-	// RoleInterceptor marks the interceptors' own headless Service, and so its EndpointSlices: the peers.
+	// RoleInterceptor marks the interceptors' own headless Service and therefore its EndpointSlices, which list the peers.
 	RoleInterceptor = "interceptor"
 )
 
-// RoutesAnnotation on a route slice holds a Routes as JSON. It is the single source of truth for the ports on which
-// interceptors listen: the slice's own ports say only what is published at the moment.
+// RoutesAnnotation, on a route slice, holds a Routes as JSON. It is the single source of truth for the ports on which interceptors
+// listen. The slice's own ports say only what is published at present.
 const RoutesAnnotation = "scale-to-zero/routes"
 
 // Protocols of a Port.
 const (
-	ProtocolAuto = "auto" // look at the first bytes
+	ProtocolAuto = "auto" // decide by the first bytes
 	ProtocolHTTP = "http" // HTTP/1.1, HTTP/2 without TLS, and upgrades
-	ProtocolTCP  = "tcp"  // bytes
+	ProtocolTCP  = "tcp"  // plain bytes
 )
 
-// Which of the browsers that wait for a start are shown a page meanwhile.
+// Which browsers see a page while they wait for a start.
 const (
 	PageAuto   = "auto"   // those that open a page and have waited a little
 	PageAlways = "always" // those that open a page, at once
-	PageNever  = "never"  // none: they are held like everybody else
+	PageNever  = "never"  // none: browsers are held like all other clients
 )
 
-// Routes is everything that an interceptor knows of one opted-in Service. Its namespace is the slice's.
+// Routes is everything that an interceptor knows about one opted-in Service. Its namespace is that of the slice.
 type Routes struct {
 	// Service is the opted-in Service's name.
 	Service string `json:"service"`
-	// ServiceUID is its UID, for the events about it.
+	// ServiceUID is the Service's UID, for the events about it.
 	ServiceUID string `json:"serviceUID"`
-	// Direct is the name of the direct Service, in whose EndpointSlices the real pods are.
+	// Direct is the name of the direct Service, whose EndpointSlices list the real pods.
 	Direct string `json:"direct"`
 	// Workload is what is scaled.
 	Workload Workload `json:"workload"`
@@ -62,45 +62,47 @@ type Routes struct {
 	Ports []Port `json:"ports"`
 	// Cooldown is how long the workload stays up after its last request.
 	Cooldown Duration `json:"cooldown"`
-	// NeverSleeps says that the workload is to keep replicas when it has no visits.
+	// NeverSleeps is set if the workload must keep replicas even without visits.
 	NeverSleeps bool `json:"neverSleeps,omitempty"`
 	// HoldTimeout is the longest that a request is held for a pod.
 	HoldTimeout Duration `json:"holdTimeout"`
-	// ClientAffinity says that each client address keeps to one pod, as the Service's sessionAffinity ClientIP asks.
+	// ClientAffinity makes each client address stay at one pod, as the Service's sessionAffinity ClientIP asks.
 	ClientAffinity bool `json:"clientAffinity,omitempty"`
-	// AffinityCookie names the app's session cookie that keeps a client at one pod. AffinityAuto uses only a cookie of the
-	// interceptors' own; empty uses no cookie.
+	// AffinityCookie names the app's session cookie, which keeps a client at one pod. With AffinityAuto the interceptors use only a
+	// cookie of their own. Empty means no cookie.
 	AffinityCookie string `json:"affinityCookie,omitempty"`
-	// IgnorePaths are the paths of requests that neither wake nor count; one that ends in * stands for all that begin so.
+	// IgnorePaths are the paths of requests that neither wake nor count. A path that ends in * stands for all paths with that prefix.
 	IgnorePaths []string `json:"ignorePaths,omitempty"`
-	// IgnoreAgents are how the User-Agents of such requests begin, besides those of probes and scrapers that the interceptors
-	// know. After a * it may be any of the words in it that begins so.
+	// IgnoreAgents are the prefixes of User-Agents whose requests neither wake nor count, in addition to the probes and scrapers that
+	// the interceptors know. After a *, the prefix may match any word of the User-Agent.
 	IgnoreAgents []string `json:"ignoreAgents,omitempty"`
-	// CountKnownAgents says that those probes and scrapers count and wake like everybody.
+	// CountKnownAgents makes the known probes and scrapers count and wake like everybody.
 	CountKnownAgents bool `json:"countKnownAgents,omitempty"`
-	// WaitingPage is one of the Page constants; empty is PageAuto.
+	// WaitingPage is one of the Page constants; empty means PageAuto.
 	WaitingPage string `json:"waitingPage,omitempty"`
-	// Reach is how browsers come to the Service; nil is not known.
+	// Reach says how browsers reach the Service; nil if that is not known.
 	Reach *Reach `json:"reach,omitempty"`
 	// WakeWith names opted-in Services of the same namespace whose workloads wake together with this one's, and do not sleep while
 	// it is in use.
 	WakeWith []string `json:"wakeWith,omitempty"`
 	// Readiness is how interceptors find out that a pod takes requests; nil is by Kubernetes' word alone.
 	Readiness *Readiness `json:"readiness,omitempty"`
-	// Retiring says that the Service is being restored: requests are still served, but the workload is no longer
-	// woken or put to sleep for them, since the injector restores it by itself.
+	// Retiring is set while the Service is being restored. Requests are still served, but the interceptors neither wake the workload nor
+	// put it to sleep, because the injector restores it.
 	Retiring bool `json:"retiring,omitempty"`
-	// Gone says that no pod will come any more, and why, for visitors to read. Requests that are held for one fail at once.
+	// Gone says, for visitors to read, why no pod will come any more; empty if one may. Held requests then fail at once.
 	Gone string `json:"gone,omitempty"`
 }
 
-// Reach is how browsers come to a Service, as far as Kubernetes knows: programs in the cluster may send their headers on.
+// Reach says how browsers reach a Service, as far as Kubernetes knows. With it, an interceptor recognizes requests of programs in the
+// cluster that pass on a browser's headers.
 type Reach struct {
-	// Direct says that a load balancer, a node port or an external address leads to it without a proxy.
+	// Direct is set if browsers reach the Service without a proxy, by a load balancer, a node port or an external address.
 	Direct bool `json:"direct,omitempty"`
-	// Hosts are those for which Ingresses lead to it, some of them as in *.example.com. Empty is not known, or any.
+	// Hosts are the hosts for which Ingresses route to the Service. They may have a wildcard, as in *.example.com. Empty means unknown
+	// or any.
 	Hosts []string `json:"hosts,omitempty"`
-	// Inside are its addresses in the cluster.
+	// Inside are the Service's addresses in the cluster.
 	Inside []string `json:"inside,omitempty"`
 }
 
@@ -120,15 +122,15 @@ func IsServiceName(name string) bool {
 
 // Workload names what is scaled, in the namespace of the Service.
 type Workload struct {
-	APIVersion string `json:"apiVersion"` // group/version; apps/v1 for what Kubernetes has built in
-	Kind       string `json:"kind"`       // Deployment, StatefulSet, or any with a scale subresource
+	APIVersion string `json:"apiVersion"` // group/version; apps/v1 for built-in kinds
+	Kind       string `json:"kind"`       // Deployment, StatefulSet, or any kind with a scale subresource
 	Name       string `json:"name"`
 	UID        string `json:"uid"`
-	// Resource is what the API server calls the kind, as in rollouts. Empty for Deployment and StatefulSet.
+	// Resource is the API server's resource name of the kind, such as rollouts. Empty for Deployment and StatefulSet.
 	Resource string `json:"resource,omitempty"`
 }
 
-// String is Kind/name, or Kind.group/name for a kind that is not of group apps: as users write it.
+// String returns Kind/name or, for a kind outside group apps, Kind.group/name, in the format that users write.
 func (w Workload) String() string {
 	group, _, found := strings.Cut(w.APIVersion, "/")
 	if !found || group == "apps" {
@@ -139,8 +141,8 @@ func (w Workload) String() string {
 
 // Port is one route.
 type Port struct {
-	// Name is the Service port's name; empty when the Service has one unnamed port. The direct Service's
-	// EndpointSlices carry the same name.
+	// Name is the name of the Service's port; empty if the Service has one unnamed port. The direct Service's EndpointSlices have the
+	// same name.
 	Name string `json:"name,omitempty"`
 	// Port is the Service's port, for messages.
 	Port int32 `json:"port"`
@@ -148,10 +150,10 @@ type Port struct {
 	Listen int32 `json:"listen"`
 	// Protocol is one of the Protocol constants.
 	Protocol string `json:"protocol"`
-	// ServerFirst says that the app's server has turned out to speak first on a port of ProtocolAuto. The interceptors learn
-	// it; it is kept here for them.
+	// ServerFirst is set if the app's server has turned out to speak first on a port of ProtocolAuto. The interceptors learn that; this
+	// field keeps it for them.
 	ServerFirst bool `json:"serverFirst,omitempty"`
-	// ProxyProtocol says that each connection to a pod begins with a header of the PROXY protocol, version 2.
+	// ProxyProtocol makes each connection to a pod begin with a PROXY protocol header, version 2.
 	ProxyProtocol bool `json:"proxyProtocol,omitempty"`
 }
 
@@ -164,8 +166,8 @@ func (r Routes) Encode() (string, error) {
 	return string(b), nil
 }
 
-// DecodeRoutes parses the value of RoutesAnnotation. The error says what is wrong with which field; a slice whose
-// annotation does not decode is left out by the interceptors, and the injector writes it anew.
+// DecodeRoutes parses the value of RoutesAnnotation. The error says which field is wrong, and how. The interceptors omit a slice
+// whose annotation does not decode, and the injector writes it again.
 func DecodeRoutes(value string) (Routes, error) {
 	var r Routes
 	if value == "" {

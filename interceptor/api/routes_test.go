@@ -33,8 +33,8 @@ func TestRoutesRoundTrip(t *testing.T) {
 	}
 }
 
-// What an injector of another version has written stays readable: fields that it does not know have their zero, and those
-// that we do not know are passed over.
+// Annotations of an injector of another version stay readable: fields that it does not know are zero, and fields that we do not know
+// are skipped.
 func TestRoutesOfAnotherVersion(t *testing.T) {
 	const before = `{"service":"web","serviceUID":"u1","direct":"web-direct",` +
 		`"workload":{"apiVersion":"apps/v1","kind":"Deployment","name":"web","uid":"u2"},` +
@@ -46,7 +46,7 @@ func TestRoutesOfAnotherVersion(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
 	}
-	// A Service that does not use what is new has the annotation that it had, so that an upgrade changes no slice.
+	// The annotation of a Service that uses no new setting is unchanged, so that an upgrade changes no slice.
 	if value, err := valid().Encode(); err != nil || value != before+`}` {
 		t.Errorf("got %s, %v", value, err)
 	}
@@ -74,7 +74,7 @@ func TestRoutesOfAnotherVersion(t *testing.T) {
 	}
 }
 
-// probing gives routes a valid Readiness, and changes that.
+// probing gives routes a valid Readiness, and then changes it.
 func probing(change func(*Readiness)) func(*Routes) {
 	return func(r *Routes) {
 		r.Readiness = &Readiness{Trust: Duration(time.Minute), Probes: []Probe{{
@@ -131,7 +131,7 @@ func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// Whatever decodes can be encoded, and is the same when decoded again.
+// Everything that decodes can be encoded, and decodes to the same value again.
 func FuzzDecodeRoutes(f *testing.F) {
 	value, err := valid().Encode()
 	if err != nil {

@@ -3,26 +3,27 @@
 
 package api
 
-// Trigger metadata of the ScaledObjects that the injector makes. KEDA hands it back to the interceptors as
-// scalerMetadata with every call, so that an edit of the ScaledObject takes effect without any other channel.
+// Trigger metadata of our ScaledObjects. KEDA passes it to the interceptors with every call as scalerMetadata, so an edit of the
+// ScaledObject takes effect without any other channel.
 const (
-	// MetadataWorkload names the workload, as Workload.String does.
+	// MetadataWorkload names the workload, in the format of Workload.String.
 	MetadataWorkload = "workload"
-	// MetadataTargetPendingRequests is how many pending requests one replica is worth: a positive integer.
+	// MetadataTargetPendingRequests is how many pending requests one replica should have: a positive integer.
 	MetadataTargetPendingRequests = "targetPendingRequests"
-	// MetadataInactiveAfter is the idle time after which KEDA is to learn that the workload is inactive, as a Go duration; the
-	// workload's cool-down if it is missing. It is a little less, since KEDA then waits a little.
+	// MetadataInactiveAfter is the idle time after which KEDA learns that the workload is inactive, as a Go duration. It is a little
+	// less than the cool-down, because KEDA then waits a little. If it is missing, the cool-down applies.
 	MetadataInactiveAfter = "inactiveAfter"
 )
 
 // MetricPendingRequests is the metric that the external scaler offers to KEDA.
 const MetricPendingRequests = "pending-requests"
 
-// MetricUse is for the injector and not offered to KEDA. The answer has one value each for MetricPendingRequests and these.
+// MetricUse is for the injector; KEDA is not told about it. The answer has one value for MetricPendingRequests and one for each of
+// the following.
 const (
 	MetricUse = "use"
-	// MetricIdle is the time since the last request that is known of began or ended, in milliseconds.
+	// MetricIdle is the time since the last known request began or ended, in milliseconds.
 	MetricIdle = "idle-milliseconds"
-	// MetricCounted is for how long no request can have gone uncounted, in milliseconds.
+	// MetricCounted is for how long every request has been counted, in milliseconds.
 	MetricCounted = "counted-milliseconds"
 )

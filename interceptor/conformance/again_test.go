@@ -15,8 +15,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// A request that kills its app is sent to one more pod if it is idempotent, and to no third one; by either version of HTTP,
-// with and without a body, on new connections and on ones that were used before.
+// An idempotent request that kills its app is sent to one more pod, and not to a third. That holds for both HTTP versions, with and
+// without a body, and on new and used connections.
 func TestRequestThatKillsItsApp(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH", "PURGE"} {
 		for _, body := range []string{"", "hello"} {
@@ -80,7 +80,7 @@ func killOverHTTP1(t *testing.T, method, body string, reset, kept bool, want int
 			}
 		}
 	}
-	// What a reset says nothing about, on a connection that was used before, may not have reached the app.
+	// After a reset on a used connection, nobody knows whether the request has reached the app.
 	if got != want && (!reset || !kept || got != 2) {
 		t.Errorf("it was sent %d times, want %d", got, want)
 	}
@@ -138,7 +138,7 @@ func askHTTP2(t *testing.T, listen int32, method, path, body string, want int) {
 	}
 }
 
-// An idempotent request that meets one pod that breaks off is answered by another one, body and all.
+// If a pod breaks off, an idempotent request is answered by another pod, and its body is sent again.
 func TestIdempotentRequestsAreSentAgain(t *testing.T) {
 	for _, method := range []string{"GET", "PUT", "DELETE"} {
 		for name, body := range map[string]string{"no body": "", "a body": "hello", "16 KiB": strings.Repeat("0123456789abcdef", 1<<10)} {
@@ -152,7 +152,7 @@ func TestIdempotentRequestsAreSentAgain(t *testing.T) {
 					w.WriteHeader(http.StatusNoContent)
 				})
 				n, listen := serving(t, api.ProtocolHTTP, dies.addr, answers)
-				for dies.times("/") == 0 { // whichever pod is asked first
+				for dies.times("/") == 0 { // either pod may be asked first
 					askHTTP2(t, listen, method, "/", body, http.StatusNoContent)
 				}
 				n.idle()
@@ -161,7 +161,7 @@ func TestIdempotentRequestsAreSentAgain(t *testing.T) {
 	}
 }
 
-// A stream that the pod refuses may be sent again once, and then the client is told.
+// A stream that the pod refuses may be sent once more. After that the client gets an error.
 func TestRefusedStreams(t *testing.T) {
 	for _, code := range []http2.ErrCode{http2.ErrCodeRefusedStream, http2.ErrCodeProtocol} {
 		t.Run(code.String(), func(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// A worker of Airflow 3 that cannot wait for the api-server's start gives up and asks again. Each try is held and wakes, the
-// one that waits long enough is answered, and the api-server sees that one alone: a task does not start twice.
+// A worker of Airflow 3 that cannot wait for the api-server's start gives up and tries again. Each try is held and wakes the
+// api-server. The try that waits long enough is answered, and the api-server sees only that one: no task starts twice.
 func TestTriesThatAreGivenUp(t *testing.T) {
 	const tries = 3
 	var started atomic.Int64

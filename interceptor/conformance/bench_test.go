@@ -14,8 +14,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// BenchmarkChain is a request's whole way: client, interceptor, pod and back, over loopback and connections that stay
-// open. Direct is the same without the interceptor.
+// BenchmarkChain measures the whole way of a request: client, interceptor, pod and back, over loopback and kept connections. Direct
+// is the same without the interceptor.
 func BenchmarkChain(b *testing.B) {
 	backend := httptest.NewServer(http.HandlerFunc(hello))
 	defer backend.Close()

@@ -16,15 +16,15 @@ import (
 
 const greeting = "220 welcome\r\n"
 
-// greets is a server that speaks first, and then says each byte again.
+// greets is a server that speaks first, and then echoes each byte.
 func greets(c net.Conn) { echoBehind(c, greeting) }
 
-// idleFor is the time since the last visitor; math.MaxInt64 is that there was none.
+// idleFor returns the time since the last visitor; math.MaxInt64 if there was none.
 func (n *node) idleFor() time.Duration {
 	return n.seen().Target(deployment).Idle()
 }
 
-// remembers has the interceptor know that the server of a port speaks first.
+// remembers makes the interceptor know that the server of a port speaks first.
 func (n *node) remembers(listen int32) {
 	n.t.Helper()
 	n.mu.Lock()
@@ -40,7 +40,7 @@ func (n *node) remembers(listen int32) {
 	n.applied()
 }
 
-// reads reads as many bytes as want has, and compares.
+// reads reads as many bytes as want has, and compares them.
 func reads(t *testing.T, c io.Reader, want string) {
 	t.Helper()
 	b := make([]byte, len(want))
@@ -49,14 +49,14 @@ func reads(t *testing.T, c io.Reader, want string) {
 	}
 }
 
-// A check leaves no trace, whatever the port speaks: it connects and closes, perhaps after the server's greeting. A client
-// that says something does.
+// A check does not count, whatever the port speaks: it connects and closes, perhaps after the server's greeting. A client that says
+// something counts.
 func TestChecksDoNotCount(t *testing.T) {
 	for name, tc := range map[string]struct {
 		protocol string
-		known    bool // that the server speaks first
-		greeted  bool // the check waits for the greeting
-		reset    bool // and then resets
+		known    bool // whether the interceptor knows that the server speaks first
+		greeted  bool // whether the check waits for the greeting
+		reset    bool // whether the check then resets the connection
 		says     string
 		hears    string
 	}{

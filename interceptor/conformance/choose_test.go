@@ -15,8 +15,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// A port that is said to speak HTTP may speak it over TLS, whatever its appProtocol means elsewhere. Its connections go
-// on byte by byte.
+// A port with an appProtocol for HTTP may speak HTTP over TLS, whatever the appProtocol means elsewhere. Its connections are carried
+// byte by byte.
 func TestTLSOnAnHTTPRoute(t *testing.T) {
 	for _, protocol := range []string{api.ProtocolHTTP, api.ProtocolAuto, api.ProtocolTCP} {
 		t.Run(protocol, func(t *testing.T) {
@@ -44,8 +44,8 @@ func TestTLSOnAnHTTPRoute(t *testing.T) {
 	}
 }
 
-// A route's protocol may change while it is served. The port stays open all the time, and connections that are there go
-// on as they began.
+// A route's protocol may change while it is served. The port stays open all the time, and existing connections continue as they
+// began.
 func TestProtocolChanges(t *testing.T) {
 	n, listen := serving(t, api.ProtocolHTTP)
 	speaksFirst := rawPod(t, func(c net.Conn) {
@@ -61,9 +61,9 @@ func TestProtocolChanges(t *testing.T) {
 
 	n.set(unpublished(service(listen, api.ProtocolTCP, speaksFirst)))
 	eventually(t, "the server speaks first", func() bool {
-		c := connect(t, listen) // never refused
+		c := connect(t, listen) // it is never refused
 		defer c.Close()
-		_, _ = io.WriteString(c, "GET / HTTP/1.0\r\n\r\n") // so that a connection of the old protocol ends
+		_, _ = io.WriteString(c, "GET / HTTP/1.0\r\n\r\n") // so that a connection with the old protocol ends
 		line, _ := c.r.ReadString('\n')
 		return line == "220 hello\r\n"
 	})
@@ -131,7 +131,7 @@ func TestHTTPIsNeverBytes(t *testing.T) {
 	const fields = "Host: h\r\nX-Forwarded-For: forged\r\nConnection: close\r\n\r\n"
 	for name, tc := range map[string]struct {
 		pieces []string
-		late   bool // the first piece comes when the connection has been taken for silent
+		late   bool // whether the first piece comes after the connection has been taken for silent
 		want   string
 	}{
 		"empty line first":   {[]string{"\r\nGET / HTTP/1.1\r\n" + fields}, false, "HTTP/1.1 200 "},

@@ -17,11 +17,11 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// A count that is one too high keeps an app up for ever, and one too low puts it to sleep under its visitors. So
-// clients and pods do what they like, at random, and in the end nothing may be counted.
+// A count that is one too high keeps an app awake for ever, and one that is one too low puts it to sleep while it is in use. So
+// clients and pods behave at random, and in the end nothing may be counted.
 //
-// The uses of a pod that has gone are not seen any more, so that pods that stay show what those that come and go hide;
-// but only without any pod are requests held.
+// There are two cases. Once a pod has gone, its uses are no longer visible, so in one case the pods stay. Requests are held only
+// while there is no pod, so in the other case the pods come and go.
 func TestCounting(t *testing.T) {
 	t.Run("pods stay", func(t *testing.T) { count(t, func(_ *node, _ int32, _ []string, _ *rand.Rand) {}) })
 	t.Run("pods come and go", func(t *testing.T) {
@@ -69,7 +69,7 @@ func count(t *testing.T, change func(*node, int32, []string, *rand.Rand)) {
 	close(stop)
 	watching.Wait()
 	n.idle()
-	// The route still works, so that it was not by being stuck that nothing was counted.
+	// The route still works, so the counts are not 0 only because it is stuck.
 	n.set(unpublished(service(listen, api.ProtocolHTTP, newWirePod(t, always(ok("fine"))).addr)))
 	n.applied()
 	c := connect(t, listen)
@@ -98,9 +98,9 @@ func (n *node) neverNegative(stop <-chan struct{}) {
 	}
 }
 
-// anyExchange is one client's connection, with whatever it does on it.
+// anyExchange is one client's connection with random behaviour.
 func anyExchange(random *rand.Rand, listen int32) {
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond) // longer than all that does not hang on purpose
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond) // longer than everything that does not hang on purpose
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", listen))
 	if err != nil {
@@ -128,7 +128,7 @@ func anyExchange(random *rand.Rand, listen int32) {
 	for range 1 + random.IntN(3) {
 		bytes += requests[random.IntN(len(requests))]
 	}
-	if random.IntN(3) == 0 { // stops anywhere
+	if random.IntN(3) == 0 { // the client stops anywhere
 		bytes = bytes[:random.IntN(len(bytes))]
 	}
 	go func() { _, _ = io.WriteString(c, bytes) }()
@@ -148,7 +148,7 @@ func anyExchange(random *rand.Rand, listen int32) {
 	}
 }
 
-// unreliable is pods that answer as they like.
+// unreliable starts pods that answer at random.
 type unreliable struct {
 	t    testing.TB
 	seed uint64
@@ -176,7 +176,7 @@ func (u *unreliable) start(number uint64) string {
 	}).addr
 }
 
-// anyAnswer answers and reports whether the connection goes on.
+// anyAnswer answers and reports whether the connection continues.
 func anyAnswer(c *wireConn, m *message, what int) bool {
 	switch what {
 	case 0:
@@ -206,7 +206,7 @@ func anyAnswer(c *wireConn, m *message, what int) bool {
 	case 8:
 		c.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n")
 	case 9:
-		c.send(switched) // perhaps to who did not ask
+		c.send(switched) // perhaps nobody asked for it
 		return false
 	}
 	if strings.HasPrefix(m.start, "HEAD ") {

@@ -20,8 +20,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// The order of the shutdown: readiness fails first; new connections are served until no slice names this interceptor;
-// then running requests, held ones, upgraded and TCP connections end by themselves; KEDA's stream ends last.
+// This tests the order of the shutdown. Readiness fails first. New connections are served until no slice lists this interceptor. Then
+// running and held requests, upgraded and TCP connections end by themselves. KEDA's stream ends last.
 func TestDrainOrder(t *testing.T) {
 	release := make(chan struct{})
 	addr := pod(t, func(w http.ResponseWriter, r *http.Request) {
@@ -131,7 +131,7 @@ func TestDrainOrder(t *testing.T) {
 	}
 }
 
-// As long as new connections come, somebody has not heard yet that this interceptor ends, and they are served.
+// As long as new connections arrive, somebody does not know yet that this interceptor shuts down, so they are served.
 func TestDrainAwaitsQuiet(t *testing.T) {
 	const linger = 300 * time.Millisecond
 	n := start(t, "a", nil, func(o *interceptor.Options) { o.DrainTimeout, o.UnpublishedLinger = 2*within, linger })
@@ -154,7 +154,7 @@ func TestDrainAwaitsQuiet(t *testing.T) {
 	}
 }
 
-// What does not end by itself is cut after the drain timeout, and not before.
+// What does not end by itself is cut after the drain timeout, and not earlier.
 func TestDrainTimeoutCuts(t *testing.T) {
 	n := start(t, "a", nil, func(o *interceptor.Options) { o.DrainTimeout = 500 * time.Millisecond })
 	listen := freePort(t)
@@ -191,7 +191,7 @@ func TestDrainTimeoutCuts(t *testing.T) {
 	}
 }
 
-// A route that goes is served a little longer with the pods it had, and then closed; the interceptor goes on.
+// A removed route is served a little longer with its former pods, and then closed. The interceptor continues.
 func TestRemovedRouteLingers(t *testing.T) {
 	n := start(t, "a", nil, func(o *interceptor.Options) { o.Linger = 300 * time.Millisecond })
 	listen := freePort(t)
@@ -223,7 +223,7 @@ func TestRemovedRouteLingers(t *testing.T) {
 	})
 }
 
-// A port that somebody else has makes its own route unavailable, until it is free, and no other.
+// A port that somebody else uses makes only its own route unavailable, until the port is free.
 func TestPortTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -274,8 +274,8 @@ func TestDrainClosesIdleH2C(t *testing.T) {
 	}
 }
 
-// What the kernel still has to send when the last connection is closed goes with the pod's network, and its client would wait
-// for it forever: an interceptor stays until it has been taken.
+// When the last connection is closed, the kernel may still have bytes to send. These are lost with the pod's network, and the client
+// would wait for them for ever. So an interceptor stays until clients have received everything.
 func TestDrainWaitsForSlowReaders(t *testing.T) {
 	const size = 64 << 10
 	n := start(t, "a", nil, func(o *interceptor.Options) { o.DrainTimeout = 2 * within })

@@ -25,7 +25,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/page"
 )
 
-// waiter waits for an app in some protocol, and says what is not as it should be when the app is gone because of why.
+// waiter waits for an app with some protocol. Once the app is gone, it returns an error if its answer does not give the reason why.
 type waiter struct {
 	protocol string
 	wait     func(t *testing.T, listen int32, why string) error
@@ -92,7 +92,7 @@ func waitInGRPC(t *testing.T, listen int32, why string) error {
 	return nil
 }
 
-// waitInPage polls as the page does that was shown before.
+// waitInPage polls like a page that is already open.
 func waitInPage(t *testing.T, listen int32, why string) error {
 	t.Helper()
 	c := connect(t, listen)
@@ -113,7 +113,7 @@ func waitInPage(t *testing.T, listen int32, why string) error {
 	}
 }
 
-// Whoever waits for an app is answered as soon as its workload, or its Service, is gone.
+// Everybody who waits for an app gets an answer as soon as its workload or its Service is gone.
 func TestAppGoneWhileHeld(t *testing.T) {
 	for event, why := range map[string]string{"workload": "Deployment/web does not exist any more", "service": "the Service does not exist any more"} {
 		for name, w := range waiters() {

@@ -23,7 +23,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// unaryEcho answers with what it got, or fails with the code that it is asked for, or waits for ever.
+// unaryEcho answers with its message, fails with the requested code, or waits for ever.
 func unaryEcho(ctx context.Context, in *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("head-bin", "\x00\xff", "asked", strings.Join(md.Get("ask"), "|")))
@@ -53,7 +53,7 @@ func bidiEcho(s grpc.ServerStream) error {
 	}
 }
 
-// serverEcho says ten times what it got, and then fails.
+// serverEcho sends its message ten times, and then fails.
 func serverEcho(s grpc.ServerStream) error {
 	in := new(wrapperspb.StringValue)
 	if err := s.RecvMsg(in); err != nil {
@@ -67,7 +67,7 @@ func serverEcho(s grpc.ServerStream) error {
 	return status.Error(codes.ResourceExhausted, "ten are enough")
 }
 
-// clientEcho answers with all that it got.
+// clientEcho answers with all its messages.
 func clientEcho(s grpc.ServerStream) error {
 	var all string
 	for {
@@ -81,7 +81,7 @@ func clientEcho(s grpc.ServerStream) error {
 	}
 }
 
-// All kinds of gRPC calls, each with what is told at its end, whether the app is up or has to be woken first.
+// This tests all kinds of gRPC calls, each with its metadata and status, with an app that is awake or has to be woken first.
 func TestGRPC(t *testing.T) {
 	for name, tc := range map[string]func(context.Context, *testing.T, *grpc.ClientConn){
 		"unary": grpcUnary, "failure": grpcFailure, "server streams": grpcServerStreams, "client streams": grpcClientStreams,
@@ -197,7 +197,7 @@ func grpcBothStream(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 	}
 }
 
-// The client's deadline ends the call at the app, too: the count of pending calls shows it.
+// The client's deadline ends the call at the app, too. The count of pending calls shows that.
 func grpcDeadline(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 	t.Helper()
 	if err := conn.Invoke(ctx, "/test.Echo/Unary", wrapperspb.String("warm up"), new(wrapperspb.StringValue)); err != nil {
@@ -260,7 +260,7 @@ func TestGRPCEndsAtTheApp(t *testing.T) {
 	}
 }
 
-// Two thousand calls at once, over one connection, all of which wait for the app.
+// Two thousand calls at once, over one connection, wait for the app.
 func TestGRPCManyStreams(t *testing.T) {
 	const calls = 2000
 	g := newGate()
@@ -294,9 +294,9 @@ func TestGRPCManyStreams(t *testing.T) {
 	n.idle()
 }
 
-// An app that fails a call at once does so by one HEADERS frame that is the end as well. If it arrives as anything else,
-// the client takes the status for a mere header and reports an internal error. It is tried often, since whether headers
-// are flushed before the end is seen depends on who is first.
+// An app that fails a call at once does so with one HEADERS frame that also ends the stream. If it arrives in any other form, the
+// client takes the status for a header and reports an internal error. The test repeats this, because it is a race whether headers are
+// flushed before the end is seen.
 func TestGRPCTrailersOnly(t *testing.T) {
 	n, listen := serving(t, api.ProtocolAuto, grpcPod(t, openGate()))
 	conn := grpcConn(t, listen)
@@ -313,8 +313,8 @@ func TestGRPCTrailersOnly(t *testing.T) {
 	n.idle()
 }
 
-// An app that gives up a call because its deadline is over resets the stream. To a client whose clock is a little late
-// that must not look as if the app was not reachable, which it would try again.
+// An app that gives up a call after its deadline resets the stream. A client whose clock is a little late must not think that the app
+// was unreachable, because it would try again.
 func TestGRPCAppGivesUp(t *testing.T) {
 	g := newGate()
 	n, listen := serving(t, api.ProtocolAuto, grpcPod(t, g))
@@ -329,7 +329,7 @@ func TestGRPCAppGivesUp(t *testing.T) {
 		defer resp.Body.Close()
 		_, _ = io.Copy(io.Discard, resp.Body)
 		code := resp.Header.Get("Grpc-Status") + resp.Trailer.Get("Grpc-Status")
-		if resp.StatusCode != 200 || code != "4" && code != "1" { // deadline exceeded, cancelled
+		if resp.StatusCode != 200 || code != "4" && code != "1" { // deadline exceeded, or cancelled
 			t.Errorf("got %d with grpc-status %q", resp.StatusCode, code)
 		}
 	}

@@ -34,17 +34,17 @@ import (
 // within is how long tests wait for what should happen soon. It is long because the machine may be busy.
 const within = 20 * time.Second
 
-// fakeCluster is a Cluster whose slices are set by the test.
+// fakeCluster is a Cluster whose slices the test sets.
 type fakeCluster struct {
 	services chan func(interceptor.Sink)
-	parts    chan parts // has what is seen of the interceptor, once that watches
+	parts    chan parts // has the visible parts of the interceptor, once it watches
 
 	mu     sync.Mutex // protects all below
 	scaled []string
 	wakes  []scaler.Wake
 	warned []scaler.Warning
-	asleep bool              // Scale finds no replicas
-	last   route.Service     // the Service that was set last: Replicas finds its pods
+	asleep bool              // makes Scale find no replicas
+	last   route.Service     // the Service that was last set: Replicas finds its pods
 	onWake func(scaler.Wake) // called for each event
 }
 
@@ -52,7 +52,7 @@ func newFakeCluster() *fakeCluster {
 	return &fakeCluster{services: make(chan func(interceptor.Sink), 100), parts: make(chan parts, 1)}
 }
 
-// parts is what the tests see of a running interceptor: its Sink is its table and its peers.
+// parts is the part of a running interceptor that tests see: the Sink, which is its table and its peers.
 type parts interface {
 	Target(key route.Key) *route.Target
 	Targets() []*route.Target
@@ -130,33 +130,33 @@ type node struct {
 	done   chan error
 }
 
-// follows says that n knows of KEDA's stream at a peer.
+// follows reports whether n knows that a peer has a KEDA stream.
 func follows(n *node) bool {
 	return n.seen().KEDAStream(deployment)
 }
 
-// deployment is the workload of the tests.
+// deployment is the key of the tests' workload.
 var deployment = route.Key{Namespace: "shop", Workload: "Deployment/web"}
 
-// seen is what is seen of the interceptor.
+// seen returns the visible parts of the interceptor.
 func (n *node) seen() parts {
 	i := <-n.parts
 	n.parts <- i
 	return i
 }
 
-// addresses maps peers' names to where they listen in a test.
+// addresses maps peers' names to their addresses in a test.
 type addresses struct{ m sync.Map }
 
-// nextPort is the port that freePort tries next. It begins at random, so that two processes that test do not meet.
+// nextPort is the port that freePort tries next. It begins at a random number, so that two test processes do not collide.
 var nextPort = func() *atomic.Int32 {
 	var n atomic.Int32
 	n.Store(rand.Int32N(lastPort - firstPort))
 	return &n
 }()
 
-// Ports of tests are where those of routes are, below the ones that the kernel gives to connections: a port that is free
-// when it is looked at stays so until it is opened.
+// Tests use the range of route ports, below the range from which the kernel takes ports for connections. So a port that is free when
+// it is checked stays free until it is opened.
 const firstPort, lastPort = 10000, 30000
 
 func freePort(tb testing.TB) int32 {
@@ -204,7 +204,7 @@ func start(tb testing.TB, name string, book *addresses, change func(*interceptor
 	return n
 }
 
-// quietT does not fail when something is logged late.
+// quietT does not fail if something is logged late.
 type quietT struct{ testing.TB }
 
 func (q quietT) Log(args ...any) {
@@ -227,7 +227,7 @@ func (n *node) shutdown() {
 	}
 }
 
-// leaksNothing says that every count is 0 again once everything has ended. Below 0 they panic by themselves.
+// leaksNothing checks that every count is 0 again once everything has ended. A negative count panics by itself.
 func (n *node) leaksNothing() {
 	n.t.Helper()
 	select {
@@ -241,7 +241,7 @@ func (n *node) leaksNothing() {
 		if used := i.InUse(); used != 0 {
 			n.t.Errorf("%s has ended with %d pods in use", n.name, used)
 		}
-	default: // it never began
+	default: // it never started
 	}
 }
 
@@ -254,14 +254,14 @@ func (n *node) set(s route.Service) {
 	}
 }
 
-// applied waits until what was set holds.
+// applied waits until the last change has taken effect.
 func (n *node) applied() {
 	done := make(chan struct{})
 	n.services <- func(interceptor.Sink) { close(done) }
 	<-done
 }
 
-// news is what the interceptor tells its peers that it has learned about connections.
+// news returns what the interceptor tells its peers about connections.
 func (n *node) news() *peerapi.Counts {
 	n.t.Helper()
 	ctx, cancel := context.WithCancel(n.t.Context())
@@ -298,7 +298,7 @@ func (n *node) status(path string) int {
 	return resp.StatusCode
 }
 
-// measures waits until the metrics have line.
+// measures waits until the metrics contain line.
 func (n *node) measures(line string) {
 	n.t.Helper()
 	eventually(n.t, "measuring "+line, func() bool { return strings.Contains(n.metrics(), "\n"+line+"\n") })
@@ -324,7 +324,7 @@ func (n *node) keda() externalscaler.ExternalScalerClient {
 	return externalscaler.NewExternalScalerClient(n.dial())
 }
 
-// dial connects to the interceptor's gRPC.
+// dial connects to the interceptor's gRPC server.
 func (n *node) dial() *grpc.ClientConn {
 	n.t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+n.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -341,7 +341,7 @@ func scaledObject() *externalscaler.ScaledObjectRef {
 	}}
 }
 
-// service returns a Service with one port whose pods are at addrs.
+// service returns a Service with one port and pods at addrs.
 func service(listen int32, protocol string, addrs ...string) route.Service {
 	return route.Service{
 		Namespace: "shop", Name: "web", Published: true, SleepID: "s1", Pods: len(addrs),
@@ -386,7 +386,7 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 
 func url(listen int32, path string) string { return fmt.Sprintf("http://127.0.0.1:%d%s", listen, path) }
 
-// client does not keep connections, so that tests do not wait for idle ones.
+// client returns a client that keeps no connections, so that tests do not wait for idle ones.
 func client() *http.Client {
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}, Timeout: within}
 }

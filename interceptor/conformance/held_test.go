@@ -20,7 +20,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// heldFor says that value is a time of some milliseconds, and no less than least.
+// heldFor checks that value is a time of some milliseconds, and at least least.
 func heldFor(t *testing.T, value string, least time.Duration) {
 	t.Helper()
 	d, err := time.ParseDuration(value)
@@ -29,7 +29,7 @@ func heldFor(t *testing.T, value string, least time.Duration) {
 	}
 }
 
-// The answer to a request that was held says how long, and the next one on the same connection does not.
+// The answer to a held request says how long it was held. The next answer on the same connection does not.
 func TestHeldHeader(t *testing.T) {
 	for name, tc := range map[string]struct {
 		request, answer string
@@ -81,7 +81,7 @@ func TestHeldHeader(t *testing.T) {
 			if held := m.values("Scale-To-Zero-Held"); len(held) > 0 {
 				t.Errorf("the next request was held for %s", held)
 			}
-			// What is refused before it could be held either.
+			// A request that is refused before it could be held does not say it either.
 			c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n")
 			if m = c.answer(); m.status() != 400 || len(m.values("Scale-To-Zero-Held")) > 0 {
 				t.Errorf("got %q with %q", m.start, m.lines)
@@ -103,7 +103,7 @@ func TestHeldHeaderOfAnUpgrade(t *testing.T) {
 	heldFor(t, m.value("Scale-To-Zero-Held"), 0)
 }
 
-// An answer of our own says it too, and all times that a request was held are added up.
+// Our own answers say it too, and all waits of a request are added up.
 func TestHeldHeaderOfOwnAnswers(t *testing.T) {
 	n, listen := serving(t, api.ProtocolAuto)
 	s := unpublished(service(listen, api.ProtocolAuto))
@@ -113,7 +113,7 @@ func TestHeldHeaderOfOwnAnswers(t *testing.T) {
 		least time.Duration
 	}{
 		"asleep":  {nil, 200 * time.Millisecond},
-		"refuses": {[]string{closedPort(t)}, 100 * time.Millisecond}, // held again and again, and some of it went into dialing
+		"refuses": {[]string{closedPort(t)}, 100 * time.Millisecond}, // it is held repeatedly, and dials in between
 	} {
 		s.Endpoints = map[string][]string{"http": tc.addrs}
 		n.set(s)

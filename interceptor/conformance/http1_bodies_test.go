@@ -20,13 +20,13 @@ import (
 // expecting is the head of a request that asks before it sends its body.
 const expecting = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
 
-// It is the app that says whether the body is to come: its 100 is passed on, exactly one, and so is an answer without.
+// The app decides whether the body is sent: its 100 is passed on exactly once, and so is an answer without a 100.
 func TestExpectContinue(t *testing.T) {
 	const fine, refused = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine", "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n"
 	for name, tc := range map[string]struct {
-		first  string // what the app says to the head
+		first  string // what the app answers to the head
 		status int
-		body   bool // the app then reads the body, and says that it is fine
+		body   bool // whether the app then reads the body and answers that it is fine
 	}{
 		"app says 100":            {"HTTP/1.1 100 Continue\r\n\r\n", 100, true},
 		"app says 100 with words": {"HTTP/1.1 100 Go On\r\nX: 1\r\n\r\n", 100, true},
@@ -71,7 +71,7 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
-// A client that does not wait, as after a while none does, has its body sent on.
+// If a client does not wait, or no longer waits, its body is sent on.
 func TestExpectContinueWithoutWaiting(t *testing.T) {
 	for name, tc := range map[string]struct{ first, between string }{
 		"app says nothing": {"", ""},
@@ -102,7 +102,7 @@ func TestExpectContinueWithoutWaiting(t *testing.T) {
 	}
 }
 
-// An app may answer before the body has come. If it reads on, the connection serves the next request.
+// An app may answer before the body has arrived. If it keeps reading, the connection serves the next request.
 func TestAnswerBeforeTheBodyWhileTheAppReadsOn(t *testing.T) {
 	for name, tc := range map[string]struct{ fields, first, rest string }{
 		"length":  {"Content-Length: 10\r\n", "hello", "world"},
@@ -142,7 +142,7 @@ func TestAnswerBeforeTheBodyWhileTheAppReadsOn(t *testing.T) {
 	}
 }
 
-// An app that has heard enough answers and closes. The client gets all of the answer, though it may still be sending.
+// An app that has read enough answers and closes. The client gets the whole answer, even if it is still sending.
 func TestAnswerBeforeTheBodyAndClose(t *testing.T) {
 	for name, tc := range map[string]struct {
 		answer string
@@ -150,8 +150,8 @@ func TestAnswerBeforeTheBodyAndClose(t *testing.T) {
 	}{
 		"reads the rest":     {strings.Repeat("too large ", 20000), func(c *wireConn) { _ = c.CloseWrite(); c.drain() }},
 		"reads nothing more": {strings.Repeat("too large ", 20000), func(c *wireConn) { _ = c.CloseWrite(); c.await(c.pod.over) }},
-		// Closing is a reset, since there is something unread. It may overtake what has not left the app's machine yet,
-		// so that only a short answer is sure to arrive.
+		// Because of unread bytes, closing resets the connection. The reset may overtake bytes that have not left the app's machine yet, so
+		// only a short answer is certain to arrive.
 		"closes": {strings.Repeat("too large ", 200), func(*wireConn) {}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestAnswerBeforeTheBodyAndClose(t *testing.T) {
 	}
 }
 
-// A request's body and its answer may go on side by side for as long as both like: each piece goes through at once.
+// A request's body and its answer may be sent side by side for any time: each piece is passed on at once.
 func TestBothDirectionsAtOnce(t *testing.T) {
 	_, listen := before(t, func(c *wireConn) {
 		if _, err := readHead(c.r); err != nil {
@@ -229,7 +229,7 @@ func slicesEqualFold(got []string, want string) bool {
 	return len(got) == 1 && strings.EqualFold(got[0], want)
 }
 
-// Each piece of a body is at the pod before the next one is sent.
+// Each piece of a body reaches the pod before the next one is sent.
 func TestUploadsAreFlushed(t *testing.T) {
 	for name, tc := range map[string]struct{ fields, format, end string }{
 		"length":  {"Content-Length: 60\r\n", "%s", ""},
@@ -253,7 +253,7 @@ func TestUploadsAreFlushed(t *testing.T) {
 	}
 }
 
-// Bodies of any size pass, whole and without being kept in memory.
+// Bodies of any size pass completely, and are not kept in memory.
 func TestHugeBodies(t *testing.T) {
 	const size = 192 << 20
 	piece := bytes.Repeat([]byte("0123456789abcdef"), 4096)
@@ -292,7 +292,7 @@ func TestHugeBodies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			chunked := name == "chunked"
 			_, listen := before(t, func(c *wireConn) {
-				for { // not by c.request, which keeps all that it reads
+				for { // c.request would keep everything that it reads
 					m, err := readHead(c.r)
 					if err != nil {
 						return
@@ -323,7 +323,7 @@ func TestHugeBodies(t *testing.T) {
 	}
 }
 
-// peeked takes what c's reader has read ahead, so that the rest can be read without being kept.
+// peeked returns what c's reader has buffered, so that the rest can be read without keeping it.
 func peeked(c *wireConn) []byte {
 	b := make([]byte, c.r.Buffered())
 	_, _ = io.ReadFull(c.r, b)
@@ -353,7 +353,7 @@ func dechunk(w io.Writer, r io.Reader) {
 	}
 }
 
-// heapPeak watches the heap until the function that it returns is called, which says by how much it grew.
+// heapPeak watches the heap until the returned function is called, which returns how much the heap grew.
 func heapPeak(t *testing.T) func() uint64 {
 	t.Helper()
 	var m runtime.MemStats

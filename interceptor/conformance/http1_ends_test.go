@@ -11,8 +11,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// What was sent at most in part may go to another connection or pod if carrying it out twice is the same as once, and
-// nothing else may.
+// A request of which at most a part was sent may go to another connection or pod if carrying it out twice equals carrying it out
+// once. No other request may.
 func TestWhatIsSentAgain(t *testing.T) {
 	for name, tc := range map[string]struct {
 		request string
@@ -60,8 +60,8 @@ func TestWhatIsSentAgain(t *testing.T) {
 	}
 }
 
-// A client that has said all it will say ends its side. With "Connection: close" or HTTP/1.0 it still wants its answer;
-// otherwise it has gone, which is how browsers and proxies go.
+// A client that has nothing more to say closes its side. With "Connection: close" or HTTP/1.0 it still wants its answer. Otherwise it
+// has gone, as browsers and proxies go.
 func TestClientEndsItsSide(t *testing.T) {
 	for name, tc := range map[string]struct {
 		request string

@@ -12,7 +12,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// echo is a script that answers with what was asked. It knows HEAD.
+// echo returns a script that answers with the request. It knows HEAD.
 func echo() func(*wireConn) {
 	return answering(func(m *message) string {
 		method, _, _ := strings.Cut(m.start, " ")
@@ -43,7 +43,7 @@ func TestKeepAliveOnBothSides(t *testing.T) {
 	}
 }
 
-// A client's connection is used on whatever it asks, and whatever the pod does with its own.
+// A client's connection is kept whatever the client requests, and whatever the pod does with its own connection.
 func TestKeepAliveOfTheClient(t *testing.T) {
 	for name, end := range map[string]string{
 		"pod keeps":       "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine",
@@ -79,7 +79,7 @@ func TestKeepAliveOfTheClient(t *testing.T) {
 	}
 }
 
-// Requests that come without waiting for answers get them in their order, however the bytes are cut.
+// Pipelined requests get their answers in order, however the bytes are cut.
 func TestPipelining(t *testing.T) {
 	var all strings.Builder
 	var want []string
@@ -130,7 +130,7 @@ func TestPipelining(t *testing.T) {
 	}
 }
 
-// Chunks arrive whole however their bytes are cut, both ways.
+// Chunks arrive complete in both directions, however their bytes are cut.
 func TestChunksCutAnywhere(t *testing.T) {
 	const chunks = "1\r\nh\r\n00a;x=\"1;2\"\r\nello, worl\r\n1;y\r\nd\r\n000\r\nSum: 1\r\nOther: 2\r\n\r\n"
 	p, listen := before(t, func(c *wireConn) {
@@ -162,7 +162,7 @@ func TestChunksCutAnywhere(t *testing.T) {
 	}
 }
 
-// What HTTP/1.0 does not know of is not sent to who speaks that.
+// A client of HTTP/1.0 gets nothing that HTTP/1.0 does not know.
 func TestHTTP10Clients(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fields, answer string
@@ -218,7 +218,7 @@ func TestHTTP10Clients(t *testing.T) {
 	}
 }
 
-// Who asks for the connection to be closed gets that, after the answer.
+// If a client or an app asks to close the connection, it is closed after the answer.
 func TestConnectionClose(t *testing.T) {
 	p, listen := before(t, echo())
 	for name, request := range map[string]string{
@@ -240,7 +240,7 @@ func TestConnectionClose(t *testing.T) {
 	}
 }
 
-// A body without a length ends with the pod's connection, and that is told to the client as an end that it can trust.
+// A body without a length ends with the pod's connection. The client gets that end in a form that it can trust.
 func TestAnswersUntilClose(t *testing.T) {
 	for name, answer := range map[string]string{
 		"1.1":               "HTTP/1.1 200 OK\r\n\r\n",
@@ -270,7 +270,7 @@ func TestAnswersUntilClose(t *testing.T) {
 	}
 }
 
-// The other forms of a target.
+// This tests the other forms of a target.
 func TestTargetForms(t *testing.T) {
 	p := newWirePod(t, always(ok("fine")))
 	_, listen := serving(t, api.ProtocolAuto, p.addr)
@@ -292,10 +292,10 @@ func TestTargetForms(t *testing.T) {
 	}
 }
 
-// Some clients send an empty line too many behind a body. RFC 9112 wants one before a request line to be skipped.
+// Some clients send an empty line too many after a body. RFC 9112 wants us to skip an empty line before a request line.
 func TestEmptyLineBeforeARequest(t *testing.T) {
 	p := newWirePod(t, echo())
-	_, listen := serving(t, api.ProtocolHTTP, p.addr) // by its first bytes this is no HTTP
+	_, listen := serving(t, api.ProtocolHTTP, p.addr) // the first bytes do not look like HTTP
 	c := connect(t, listen)
 	c.send("\r\nGET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
 	c.want(200, "GET /1 ")
@@ -307,7 +307,7 @@ func TestEmptyLineBeforeARequest(t *testing.T) {
 	c.want(200, "GET /4 ")
 }
 
-// A pod that closes connections that are idle is asked on a new one.
+// If a pod closes idle connections, the request uses a new one.
 func TestPodClosesIdleConnections(t *testing.T) {
 	p, listen := before(t, func(c *wireConn) {
 		if _, err := c.request(); err == nil {

@@ -23,20 +23,20 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// asleepText is what a probe is answered while the app sleeps.
+// asleepText is the answer to a probe while the app sleeps.
 const asleepText = "# scale-to-zero: Deployment/web is asleep; this request does not wake it.\n"
 
-// probing is a request of a kubelet's.
+// probing is a kubelet's request.
 const probing = "GET /healthz?full HTTP/1.1\r\nHost: h\r\nUser-Agent: kube-probe/1.34\r\n"
 
-// ignoring is a Service with two paths of its own that are ignored.
+// ignoring returns a Service that ignores two paths.
 func ignoring(listen int32, addrs ...string) route.Service {
 	s := unpublished(service(listen, api.ProtocolAuto, addrs...))
 	s.Routes.IgnorePaths = []string{"/ping", "/static/*"}
 	return s
 }
 
-// ignores starts an interceptor for it.
+// ignores starts an interceptor for that Service.
 func ignores(t *testing.T, addrs ...string) (*node, int32) {
 	t.Helper()
 	n := start(t, "a", nil, nil)
@@ -47,7 +47,7 @@ func ignores(t *testing.T, addrs ...string) (*node, int32) {
 	return n, listen
 }
 
-// ignored says that n has answered so many requests that do not count, and counted none.
+// ignored checks that n has answered that many ignored requests, and has counted none.
 func (n *node) ignored(count int) {
 	n.t.Helper()
 	n.measures(fmt.Sprintf(`scale_to_zero_ignored_requests_total{namespace="shop",service="web"} %d`, count))
@@ -66,7 +66,7 @@ func (n *node) ignored(count int) {
 	}
 }
 
-// What is ignored is answered at once while the app sleeps, wakes nobody, and leaves the connection as it was.
+// While the app sleeps, an ignored request is answered at once, wakes nothing, and leaves the connection usable.
 func TestIgnoredWhileAsleep(t *testing.T) {
 	for name, tc := range map[string]struct {
 		request string
@@ -93,7 +93,7 @@ func TestIgnoredWhileAsleep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n, listen := ignores(t)
 			s := ignoring(listen)
-			s.Routes.Ports[0].Protocol = api.ProtocolHTTP // all of a request that has come is read at once
+			s.Routes.Ports[0].Protocol = api.ProtocolHTTP // so that a request that has arrived is read completely at once
 			n.set(s)
 			n.applied()
 			c := connect(t, listen)
@@ -127,7 +127,7 @@ func TestIgnoredWhileAsleep(t *testing.T) {
 	}
 }
 
-// Neither does it wake by HTTP/2, where gRPC's health check gets an answer of its own.
+// Nor does it wake over HTTP/2, where gRPC's health check gets its own answer.
 func TestIgnoredWhileAsleepByHTTP2(t *testing.T) {
 	n, listen := ignores(t)
 	transport := &http.Transport{Protocols: new(http.Protocols)}
@@ -162,7 +162,7 @@ func TestIgnoredWhileAsleepByHTTP2(t *testing.T) {
 		}
 	}
 	n.ignored(2)
-	// And while it is awake they go to the app, and still do not count.
+	// While the app is awake, these requests go to it, and still do not count.
 	n.set(ignoring(listen, pod(t, hello)))
 	n.applied()
 	if resp, body := ask(http.MethodGet); body != "hello" || resp.Header.Get("Scale-To-Zero") != "" {
@@ -193,8 +193,8 @@ func TestIgnoredGRPC(t *testing.T) {
 	n.ignored(2)
 }
 
-// While a pod is ready, what is ignored goes to it like all else, and still does not count: the app that is asked all the
-// time falls asleep, and a visitor wakes it.
+// While a pod is ready, ignored requests go to it like all others, but still do not count. An app that is probed all the time falls
+// asleep, and a visitor wakes it.
 func TestIgnoredWhileAwake(t *testing.T) {
 	p := newWirePod(t, always(ok("the app's own")))
 	n, listen := ignores(t, p.addr)
@@ -232,7 +232,7 @@ func TestIgnoredWhileAwake(t *testing.T) {
 	visitor.send("GET /healthz HTTP/1.1\r\nHost: h\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\r\n")
 	n.holds(1)
 	eventually(t, "woken", func() bool { return len(n.events()) == 1 && active(t, keda) })
-	c.send(probing + "\r\n") // and is answered before the visitor
+	c.send(probing + "\r\n") // this one is answered before the visitor
 	c.want(200, asleepText)
 	s.Pods = 1
 	n.set(s)
@@ -245,7 +245,7 @@ func TestIgnoredWhileAwake(t *testing.T) {
 	visitor.want(200, "the app's own")
 }
 
-// Bytes of an upgraded connection do not count either, if its request did not.
+// Bytes of an upgraded connection do not count if its request did not.
 func TestIgnoredWebSocket(t *testing.T) {
 	n, listen := ignores(t, pod(t, echoWebSocket))
 	conn, _, err := websocket.Dial(t.Context(), url(listen, "/static/ws"), nil)
@@ -265,7 +265,7 @@ func TestIgnoredWebSocket(t *testing.T) {
 	n.ignored(1)
 }
 
-// An app that is up and broken is no app that sleeps: who looks after it is told.
+// An app that is up and broken does not sleep: those who monitor it have to see that.
 func TestIgnoredWhileDown(t *testing.T) {
 	const down = "scale-to-zero: no pod of Deployment/web (for service shop/web) is ready and answers.\n"
 	t.Run("not ready for long", func(t *testing.T) {
@@ -291,7 +291,7 @@ func TestIgnoredWhileDown(t *testing.T) {
 		}
 		n.ignored(1)
 	})
-	// The pod that refuses has ended, which its slice says a moment later.
+	// The pod that refuses has ended. Its slice says so a moment later.
 	t.Run("falls asleep", func(t *testing.T) {
 		n, listen := ignores(t, closedPort(t))
 		c := connect(t, listen)
@@ -309,7 +309,7 @@ func TestIgnoredWhileDown(t *testing.T) {
 		n.measures(`scale_to_zero_ignored_requests_total{namespace="shop",service="web"} 1`)
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
 		if err != nil {
-			t.Skip(err) // somebody else has it now
+			t.Skip(err) // somebody else uses the port now
 		}
 		s := &http.Server{Handler: http.HandlerFunc(hello), ReadHeaderTimeout: within}
 		defer s.Close()

@@ -13,7 +13,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// A route takes no more connections than it may, whatever they speak, and leaves the others theirs.
+// A route has no more connections than it may, whatever they speak, and leaves the other routes theirs.
 func TestConnectionsOfARoute(t *testing.T) {
 	n := start(t, "a", nil, func(o *interceptor.Options) { o.Limits.MaxConnections = 2 })
 	app := newWirePod(t, always(ok("fine")))
@@ -53,7 +53,7 @@ func TestConnectionsOfARoute(t *testing.T) {
 	})
 }
 
-// So it is for those that turn out to speak HTTP/2.
+// The same is true for connections that turn out to speak HTTP/2.
 func TestHTTP2ConnectionsOfARoute(t *testing.T) {
 	n := start(t, "a", nil, func(o *interceptor.Options) { o.Limits.MaxConnections = 2 })
 	app := pod(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") })
@@ -90,8 +90,8 @@ func TestHTTP2ConnectionsOfARoute(t *testing.T) {
 	})
 }
 
-// All that were held while an app started come to it at once, over no more new connections at a time than it can accept,
-// and all are answered.
+// All requests that were held while an app started reach it at once, without more new connections at a time than the app can accept.
+// All are answered.
 func TestManyHeldAreAllAnswered(t *testing.T) {
 	n, listen := serving(t, api.ProtocolAuto)
 	const count = 1500

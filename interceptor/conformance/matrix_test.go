@@ -12,14 +12,14 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor"
 )
 
-// turns does a turn aside.
+// turns takes a turn in the background.
 func turns(s session) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- s.turn() }()
 	return done
 }
 
-// result waits for a turn.
+// result waits for the result of a turn.
 func result(t *testing.T, done <-chan error) error {
 	t.Helper()
 	select {
@@ -31,7 +31,7 @@ func result(t *testing.T, done <-chan error) error {
 	}
 }
 
-// use has a new client do a few turns and leave.
+// use makes a new client take a few turns and leave.
 func (s speaker) use(t *testing.T, listen int32) {
 	t.Helper()
 	client := s.open(t, listen)
@@ -87,7 +87,7 @@ func TestMatrixCold(t *testing.T) {
 	}
 }
 
-// The only pod refuses at first, so that it is surely tried; then there is another one.
+// The only pod refuses at first, so that it is certainly tried. Then there is another pod.
 func TestMatrixPodRefuses(t *testing.T) {
 	for name, s := range speakers() {
 		t.Run(name, func(t *testing.T) {
@@ -131,7 +131,7 @@ func TestMatrixClientGoesWhileHeld(t *testing.T) {
 	}
 }
 
-// A client that goes while the app works frees its place too.
+// A client that leaves while the app works frees its place, too.
 func TestMatrixClientGoesWhileServed(t *testing.T) {
 	for name, s := range speakers() {
 		t.Run(name, func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestMatrixClientGoesWhileServed(t *testing.T) {
 	}
 }
 
-// In a drain, requests finish. What lasts is cut when the time is over, and nothing hangs.
+// During a drain, requests finish. What takes longer is cut when the time is over, and nothing hangs.
 func TestMatrixDrain(t *testing.T) {
 	for name, s := range speakers() {
 		t.Run(name, func(t *testing.T) {
@@ -192,7 +192,7 @@ func TestMatrixDrain(t *testing.T) {
 				cut := make(chan error, 1)
 				go func() {
 					var err error
-					for err == nil { // turns go on until it is cut
+					for err == nil { // turns continue until the connection is cut
 						err = client.turn()
 					}
 					cut <- err
@@ -216,7 +216,7 @@ func TestMatrixDrain(t *testing.T) {
 	}
 }
 
-// awaitClosed waits until nobody listens. It looks rarely, since each look is a connection and puts the end off.
+// awaitClosed waits until nobody listens. It checks rarely, because each check is a connection that delays the end.
 func awaitClosed(t *testing.T, listen int32) {
 	t.Helper()
 	tick := time.NewTicker(300 * time.Millisecond)
@@ -228,7 +228,7 @@ func awaitClosed(t *testing.T, listen int32) {
 	}
 }
 
-// accepts says that somebody listens.
+// accepts reports whether somebody listens.
 func accepts(listen int32) bool {
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", listen))
 	if err == nil {

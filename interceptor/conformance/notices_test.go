@@ -19,7 +19,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// board keeps notices.
+// board collects notices.
 type board struct {
 	mu   sync.Mutex // protects seen
 	seen []notice.Notice
@@ -75,7 +75,7 @@ func TestClientsGiveUp(t *testing.T) {
 			c := connect(t, listen)
 			c.send("\x00\x01")
 			held()
-			_ = c.SetLinger(0) // who has spoken and closes in order may wait for an answer
+			_ = c.SetLinger(0) // a client that has spoken and closes without a reset may wait for an answer
 			_ = c.Close()
 		},
 	}
@@ -87,7 +87,7 @@ func TestClientsGiveUp(t *testing.T) {
 			n.set(unpublished(service(listen, api.ProtocolAuto)))
 			n.synced()
 			n.waitReady()
-			// On a busy machine the waits differ; there are soon three of about the same length.
+			// On a busy machine the waits differ. Soon, three of them are about the same.
 			for end := time.Now().Add(5 * within); len(b.notices()) == 0 && time.Now().Before(end); {
 				give(t, listen, func() {
 					n.measures(`scale_to_zero_held_requests{namespace="shop",workload="Deployment/web"} 1`)
@@ -103,7 +103,7 @@ func TestClientsGiveUp(t *testing.T) {
 	}
 }
 
-// Requests of all kinds are counted by their source, each once, and those that neither wake nor count are not.
+// Requests of all kinds are counted by their source, once each. Requests that neither wake nor count are not.
 func TestSourcesOfRequests(t *testing.T) {
 	p := newWirePod(t, func(c *wireConn) {
 		for {

@@ -12,7 +12,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
 )
 
-// cluster starts interceptors that know each other, in front of a workload that sleeps.
+// cluster starts interceptors that know each other, in front of a sleeping workload.
 func cluster(t *testing.T, names ...string) (nodes []*node, listen []int32) {
 	t.Helper()
 	book := &addresses{}
@@ -50,8 +50,8 @@ func active(tb testing.TB, c externalscaler.ExternalScalerClient) bool {
 	return got.GetResult()
 }
 
-// KEDA talks to one interceptor, a visitor to another: the push goes out all the same, nobody scales directly, and every
-// interceptor tells the same total.
+// KEDA is connected to one interceptor, and a visitor to another. The push still goes out, nobody scales directly, and every
+// interceptor reports the same total.
 func TestPeersPushAndTotal(t *testing.T) {
 	nodes, listen := cluster(t, "a", "b", "c")
 	keda := nodes[0].keda()
@@ -62,7 +62,7 @@ func TestPeersPushAndTotal(t *testing.T) {
 	if first, err := stream.Recv(); err != nil || first.GetResult() {
 		t.Fatalf("got %v, %v", first, err)
 	}
-	// b has to know of the stream at a before it can rely on it: a holds no counts and says so by the stream alone.
+	// b has to know about the stream at a before it can rely on it. a has no counts, so it reports only the stream.
 	eventually(t, "following", func() bool { return follows(nodes[1]) && follows(nodes[2]) })
 	began := time.Now()
 	done := make(chan struct{})
@@ -101,7 +101,7 @@ func TestPeersPushAndTotal(t *testing.T) {
 	}
 }
 
-// A peer's counts go with it. The workload then counts as just used if it is up, and is not woken if it sleeps.
+// A peer's counts disappear with the peer. The workload then counts as just used if it is awake, and is not woken if it sleeps.
 func TestPeerLost(t *testing.T) {
 	nodes, listen := cluster(t, "a", "b")
 	release := make(chan struct{})
@@ -119,7 +119,7 @@ func TestPeerLost(t *testing.T) {
 	keda := nodes[0].keda()
 	eventually(t, "b's request at a", func() bool { return pending(t, keda) == 1 && active(t, keda) })
 	nodes[1].stop()
-	// The last that b says is that its request has just ended. Only when b has gone too is nothing left of that.
+	// b's last message is that its request has just ended. That is forgotten only when b has gone too.
 	eventually(t, "b's request is gone", func() bool { return pending(t, keda) == 0 && !active(t, keda) })
 	nodes[0].set(unpublished(service(listen[0], api.ProtocolAuto, addr)))
 	eventually(t, "active because counts were lost", func() bool { return active(t, keda) })

@@ -25,7 +25,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// awake starts an interceptor in front of a pod and returns the port to call.
+// awake starts an interceptor in front of a pod and returns its port.
 func awake(t *testing.T, h http.HandlerFunc) int32 {
 	t.Helper()
 	n := start(t, "a", nil, nil)
@@ -65,7 +65,7 @@ func TestRequestArrivesAsItWasSent(t *testing.T) {
 		},
 		"asterisk": {
 			"OPTIONS * HTTP/1.1\r\nHost: h\r\nX: 1\r\n\r\n",
-			``, // net/http's server answers that itself
+			``, // net/http's server answers this by itself
 		},
 		"own method": {
 			"PROPFIND /dav HTTP/1.1\r\nHost: h:8080\r\n\r\n",
@@ -100,7 +100,7 @@ func dial(tb testing.TB, listen int32) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// Answers stream: each event is there before the next one is written.
+// Answers stream: each event arrives before the next one is written.
 func TestServerSentEvents(t *testing.T) {
 	next := make(chan struct{})
 	listen := awake(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -204,7 +204,7 @@ func TestWebSocket(t *testing.T) {
 	}
 }
 
-// What comes by HTTP/2 without TLS goes to the pod in the same way, streaming in both directions, trailers included.
+// Cleartext HTTP/2 reaches the pod as HTTP/2. It streams in both directions, and includes trailers.
 func TestH2C(t *testing.T) {
 	listen := awake(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Trailer", "Grpc-Status")
@@ -257,7 +257,7 @@ func TestH2C(t *testing.T) {
 	}
 }
 
-// A body that came while the workload slept arrives whole, and was not read before.
+// A body that arrived while the workload slept reaches the pod completely, and is not read earlier.
 func TestHeldBodyArrivesWhole(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	listen := freePort(t)
@@ -288,7 +288,7 @@ func TestHeldBodyArrivesWhole(t *testing.T) {
 	}
 }
 
-// rawPod answers each connection by f.
+// rawPod starts a pod that calls f for each connection.
 func rawPod(t *testing.T, f func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -308,7 +308,7 @@ func rawPod(t *testing.T, f func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// closedPort is an address that refuses.
+// closedPort returns an address that refuses connections.
 func closedPort(t *testing.T) string {
 	t.Helper()
 	return fmt.Sprintf("127.0.0.1:%d", freePort(t))
@@ -370,7 +370,7 @@ func TestPodsThatBreak(t *testing.T) {
 	}
 }
 
-// Nobody listens at first although the pod counts as ready, as is usual without a readiness probe.
+// At first nothing listens, although the pod counts as ready, as is usual without a readiness probe.
 func TestHeldUntilThePodListens(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	listen, addr := freePort(t), closedPort(t)
@@ -402,7 +402,7 @@ func TestHeldUntilThePodListens(t *testing.T) {
 }
 
 func TestTCP(t *testing.T) {
-	// It answers when the client has ended its side, which shows that one side's end alone is passed on.
+	// It answers when the client has closed its side. This shows that the end of one side is passed on by itself.
 	reverse := func(c net.Conn) {
 		defer c.Close()
 		b, _ := io.ReadAll(c)
@@ -465,7 +465,7 @@ func TestTCP(t *testing.T) {
 	}
 }
 
-// The injector connects to every route before it publishes it. That must not wake what sleeps.
+// The injector connects to every route before it publishes it. That must not wake a sleeping workload.
 func TestProbesDoNotWake(t *testing.T) {
 	for _, protocol := range []string{api.ProtocolAuto, api.ProtocolHTTP, api.ProtocolTCP} {
 		t.Run(protocol, func(t *testing.T) {
@@ -489,7 +489,7 @@ func TestProbesDoNotWake(t *testing.T) {
 	}
 }
 
-// A held client that goes away frees its place, with HTTP as with TCP.
+// A held client that goes away frees its place, with HTTP and with TCP.
 func TestClientGoesAwayWhileHeld(t *testing.T) {
 	for name, tc := range map[string]struct{ protocol, send string }{
 		"http": {api.ProtocolAuto, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"},
@@ -525,7 +525,7 @@ func TestHoldTimeout(t *testing.T) {
 	}
 }
 
-// A client that asks before it sends its body is told to go on when there is a pod that reads it, and not before.
+// A client that asks before it sends its body may continue once a pod reads the body, and not earlier.
 func TestExpectContinueWhileHeld(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	listen := freePort(t)
@@ -557,7 +557,7 @@ func TestExpectContinueWhileHeld(t *testing.T) {
 	}
 }
 
-// A pod that is gone while a connection to it is kept open.
+// This tests a pod that is gone while a connection to it is kept open.
 func TestDeadPodWhileKeptAlive(t *testing.T) {
 	dead := httptest.NewServer(http.HandlerFunc(hello))
 	addr := strings.TrimPrefix(dead.URL, "http://")
@@ -586,7 +586,7 @@ func TestDeadPodWhileKeptAlive(t *testing.T) {
 	}
 }
 
-// By HTTP/2 too, a request that could not be sent is held, and goes to the next pod.
+// With HTTP/2 too, a request that could not be sent is held, and goes to the next pod.
 func TestH2CDeadPod(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	listen := freePort(t)
@@ -615,7 +615,7 @@ func TestH2CDeadPod(t *testing.T) {
 	}
 }
 
-// What the app does not say of its answer, nobody says for it.
+// Nothing is added to the app's answer.
 func TestAnswerIsNotEmbellished(t *testing.T) {
 	listen := awake(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header()["Content-Type"] = nil
@@ -631,7 +631,7 @@ func TestAnswerIsNotEmbellished(t *testing.T) {
 	}
 }
 
-// A TCP connection keeps its workload up by its bytes, and not by being open.
+// A TCP connection keeps its workload awake by its bytes, and not by being open.
 func TestIdleTCPConnectionLetsTheAppSleep(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	listen := freePort(t)
@@ -654,7 +654,7 @@ func TestIdleTCPConnectionLetsTheAppSleep(t *testing.T) {
 	}
 }
 
-// So does an upgraded one, which is no request any more.
+// The same is true for an upgraded connection, which is no longer a request.
 func TestIdleWebSocketLetsTheAppSleep(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	listen := freePort(t)

@@ -20,7 +20,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// proxied is a pod that demands the PROXY header of each connection.
+// proxied returns the listener of a pod that requires the PROXY header on each connection.
 func proxied(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,7 +47,7 @@ func servingProxied(t *testing.T, protocol, pod string) (*node, int32) {
 	return n, listen
 }
 
-// Bytes come behind a header with the client's address, whether the client or the server speaks first.
+// A header with the client's address comes before the bytes, whether the client or the server speaks first.
 func TestProxyHeaderOfTCP(t *testing.T) {
 	l := proxied(t)
 	var all sync.WaitGroup
@@ -78,7 +78,7 @@ func TestProxyHeaderOfTCP(t *testing.T) {
 	}
 }
 
-// Each request of HTTP comes with the address of its own client, by either version, though clients come and go.
+// Each HTTP request, of either version, arrives with the address of its own client, although clients come and go.
 func TestProxyHeaderOfHTTP(t *testing.T) {
 	l := proxied(t)
 	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -119,7 +119,7 @@ func TestProxyHeaderOfHTTP(t *testing.T) {
 	n.idle()
 }
 
-// A connection of our own, with which the waiting page finds out whether the app listens, says that it has no client.
+// The waiting page connects to find out whether the app listens. The header of that connection says that it has no client.
 func TestProxyHeaderOfTheWaitingPage(t *testing.T) {
 	headers := make(chan string, 10)
 	p := newWirePod(t, func(c *wireConn) {
@@ -142,7 +142,7 @@ func TestProxyHeaderOfTheWaitingPage(t *testing.T) {
 	}
 }
 
-// Connections that were opened before the setting changed are not used after it.
+// Connections that were opened before the setting changed are not used afterwards.
 func TestProxyHeaderChanges(t *testing.T) {
 	var mu sync.Mutex
 	var first []string

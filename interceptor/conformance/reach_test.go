@@ -20,8 +20,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api/reach"
 )
 
-// The injector is told of the pods that the route table has, and those who wait for pods that are ready and out of reach
-// are told just that, by HTTP/1.1 and HTTP/2.
+// The injector learns about the pods in the route table. Over HTTP/1.1 and HTTP/2, requests that wait for pods that are ready but
+// unreachable get an error that says so.
 func TestOutOfReach(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	listen := freePort(t)
@@ -30,7 +30,7 @@ func TestOutOfReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	_ = l.Close() // nobody listens there
+	_ = l.Close() // nothing listens there
 	s := unpublished(service(listen, api.ProtocolAuto, addr))
 	s.Routes.HoldTimeout = api.Duration(300 * time.Millisecond)
 	n.set(s)

@@ -14,7 +14,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/ready"
 )
 
-// What is held goes to a pod as soon as its own probe succeeds, without a word of Kubernetes; no request comes before.
+// Held requests go to a pod as soon as its own probe succeeds, without a word from Kubernetes. No request arrives earlier.
 func TestPodSaysThatItIsReady(t *testing.T) {
 	var isReady atomic.Bool
 	var probes, early atomic.Int64

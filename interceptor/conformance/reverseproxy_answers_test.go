@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What the app has written is at the client before the app writes more, however the answer is framed.
+// Bytes that the app has written reach the client before the app writes more, however the answer is framed.
 func TestAnswersAreFlushed(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fields  string
@@ -50,7 +50,7 @@ func TestAnswersAreFlushed(t *testing.T) {
 			defer close(next)
 			c := connect(t, listen)
 			c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-			head := c.head() // before anything of the body is written
+			head := c.head() // before any of the body is written
 			if head.status() != 200 {
 				t.Fatalf("got %q", head.start)
 			}
@@ -107,7 +107,7 @@ func TestTrailersOfRequests(t *testing.T) {
 	}
 }
 
-// Informational answers are passed at once and in their order, and only to who can understand them.
+// Informational answers are passed on at once and in order, and only to clients that understand them.
 func TestInformationalAnswers(t *testing.T) {
 	next := make(chan struct{})
 	_, listen := before(t, func(c *wireConn) {
@@ -154,7 +154,7 @@ func TestInformationalAnswers(t *testing.T) {
 	old.want(200, "fine")
 }
 
-// Answers that have no body have none whatever their head says, and keep what it says.
+// An answer that must not have a body has none, whatever its head says, and its head stays unchanged.
 func TestAnswersWithoutABody(t *testing.T) {
 	for name, tc := range map[string]struct {
 		method, answer string
@@ -189,12 +189,12 @@ func TestAnswersWithoutABody(t *testing.T) {
 			if !slices.Equal(got, tc.keeps) && len(got)+len(tc.keeps) > 0 || !strings.HasPrefix(tc.answer, fmt.Sprint(m.status())) {
 				t.Errorf("got %q, %q; want %q", m.start, got, tc.keeps)
 			}
-			c.want(200, "next") // nothing of a body came between
+			c.want(200, "next") // no bytes of a body come in between
 		})
 	}
 }
 
-// An app that says too much does not say it to the next client.
+// Surplus bytes of an app do not reach the next client.
 func TestAppsThatSayTooMuch(t *testing.T) {
 	const poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 	for name, tc := range map[string]struct{ method, answer, body string }{
@@ -213,7 +213,7 @@ func TestAppsThatSayTooMuch(t *testing.T) {
 				}
 				return tc.answer
 			}))
-			for range 5 { // the excess may be seen or not at the moment when the connection would be kept
+			for range 5 { // the surplus may or may not be seen before the connection is kept
 				c := connect(t, listen)
 				c.send(tc.method + " / HTTP/1.1\r\nHost: h\r\n\r\n")
 				m := c.head()

@@ -15,7 +15,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// An answer that cannot be understood is not passed on: the client gets 502, and the pod's connection is not used again.
+// An unreadable answer is not passed on: the client gets 502, and the pod's connection is not used again.
 func TestMalformedAnswers(t *testing.T) {
 	for name, answer := range map[string]string{
 		"no HTTP":                 "hello\r\n\r\n",
@@ -76,7 +76,7 @@ func TestMalformedAnswers(t *testing.T) {
 	}
 }
 
-// What greets instead of answering, and then waits, is no app to wait for.
+// A server that sends a greeting instead of an answer, and then waits, is not waited for.
 func TestGreetingInsteadOfAnAnswer(t *testing.T) {
 	n, listen := serving(t, api.ProtocolHTTP, rawPod(t, func(c net.Conn) {
 		defer c.Close()
@@ -91,7 +91,7 @@ func TestGreetingInsteadOfAnAnswer(t *testing.T) {
 	n.idle()
 }
 
-// A space before a colon may be taken away, as RFC 9112 wants it of a proxy, or refused, but never passed on.
+// A space before a colon may be removed, as RFC 9112 demands of a proxy, or refused, but never passed on.
 func TestSpaceBeforeColonInAnswers(t *testing.T) {
 	_, listen := before(t, always("HTTP/1.1 200 OK\r\nX : y\r\nContent-Length : 4\r\n\r\nfine"))
 	c := connect(t, listen)
@@ -102,7 +102,7 @@ func TestSpaceBeforeColonInAnswers(t *testing.T) {
 	}
 }
 
-// An app that dies in the middle of an answer leaves the client with one that is visibly not whole.
+// If an app dies in the middle of an answer, the client can see that its answer is incomplete.
 func TestAppDiesInABody(t *testing.T) {
 	const chunked, closing = "Transfer-Encoding: chunked\r\n", "Connection: close\r\n"
 	for name, tc := range map[string]struct {
@@ -146,7 +146,7 @@ func TestAppDiesInABody(t *testing.T) {
 			close(die)
 			if m.status() == 502 {
 				n.idle()
-				return // what is wrong came together with the head, and none of it was passed on
+				return // the error came together with the head, and nothing was passed on
 			}
 			err := readBody(c.r, m, true)
 			if err == nil {
@@ -166,16 +166,15 @@ func TestAppDiesInABody(t *testing.T) {
 	}
 }
 
-// A client that goes, whatever it was doing, takes its connection to the pod with it, so that the app stops working for
-// nobody.
+// When a client goes, its connection to the pod ends too, whatever it was doing, so that the app does not work for nobody.
 func TestClientGoes(t *testing.T) {
 	const length = "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n"
 	const chunked = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 	get := "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 	for name, tc := range map[string]struct {
 		request string
-		answer  string // of the pod when it has the head
-		endless bool   // and then without end
+		answer  string // what the pod answers to the head
+		endless bool   // whether the pod then sends without end
 	}{
 		"waiting":                   {get, "", false},
 		"waiting, POST":             {post("Content-Length: 5\r\n", "hello"), "", false},
@@ -236,7 +235,7 @@ func TestClientGoes(t *testing.T) {
 	}
 }
 
-// Nothing else is lost when one client of several goes.
+// When one of several clients goes, the others lose nothing.
 func TestClientGoesAloneAtAPod(t *testing.T) {
 	release := make(chan struct{})
 	p := newWirePod(t, func(c *wireConn) {

@@ -12,12 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// ours are the header lines that the interceptor adds or has its own version of.
+// ours returns the header lines that the interceptor adds or replaces.
 func ours() []string {
 	return []string{"Connection", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
 }
 
-// folded returns header lines with their names in lower case, in alphabetical order, for tests that are about neither.
+// folded returns header lines with names in lower case, sorted, for tests that are about neither.
 func folded(lines []string) []string {
 	out := []string{}
 	for _, line := range lines {
@@ -28,7 +28,7 @@ func folded(lines []string) []string {
 	return out
 }
 
-// ask sends one request on a connection of its own and returns it as the pod got it, and the answer.
+// ask sends one request on a connection of its own. It returns the request as the pod got it, and the answer.
 func ask(t *testing.T, p *wirePod, listen int32, request string) (arrived, answer *message) {
 	t.Helper()
 	seen := len(p.requests())
@@ -43,8 +43,8 @@ func ask(t *testing.T, p *wirePod, listen int32, request string) (arrived, answe
 	return got[0], answer
 }
 
-// Header lines keep their case, their order and their number, both ways, and so does the reason: a client or an app that
-// goes by them is wrong, but not ours to break.
+// Header lines keep their case, order and number in both directions, and so does the reason phrase. A client or an app that depends
+// on them is wrong, but we must not break it.
 func TestHeadersAsTheyWereSent(t *testing.T) {
 	answer := []string{
 		"date: Mon, 02 Jan 2006 15:04:05 GMT", "x-zulu: 1", "Set-Cookie: a=1; Path=/", "X-ALPHA: two  spaces", "set-cookie: b=2",
@@ -67,7 +67,7 @@ func TestHeadersAsTheyWereSent(t *testing.T) {
 	}
 }
 
-// What is between a client and us goes no further, and nothing else is lost that way.
+// Fields about the connection between a client and us are not passed on, and no other field is lost that way.
 func TestHopByHopHeadersOfRequests(t *testing.T) {
 	p, listen := before(t, always(ok("fine")))
 	for name, tc := range map[string]struct {
@@ -108,7 +108,7 @@ func TestHopByHopHeadersOfRequests(t *testing.T) {
 	}
 }
 
-// A header that says where the request goes, how long it is or where it came from cannot be nominated away.
+// A header that says where the request goes, how long it is or where it came from cannot be removed by naming it in Connection.
 func TestConnectionNominatesWhatMustStay(t *testing.T) {
 	p, listen := before(t, always(ok("fine")))
 	for name, fields := range map[string]string{
@@ -145,7 +145,7 @@ func TestHopByHopHeadersOfAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, listen := before(t, always("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 4\r\n"+tc.fields+"\r\nfine"))
 			c := connect(t, listen)
-			for range 2 { // the connection to the client stays usable whatever the app says of its own
+			for range 2 { // the connection to the client stays usable, whatever the app says about its own
 				c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 				got := c.want(200, "fine")
 				if diff := cmp.Diff(tc.want, folded(got.without("Date", "Content-Length"))); diff != "" {
@@ -177,7 +177,7 @@ func TestForwardedHeaders(t *testing.T) {
 	}
 }
 
-// Nothing is added that the client has not said: the app's answer may depend on it.
+// Nothing is added that the client has not said, because the app's answer may depend on it.
 func TestNothingIsInvented(t *testing.T) {
 	p, listen := before(t, always(ok("fine")))
 	for name, tc := range map[string]struct {
@@ -193,7 +193,7 @@ func TestNothingIsInvented(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			arrived, _ := ask(t, p, listen, tc.request)
-			// A length of 0 may be said of a POST that has none: it means the same.
+			// A POST without a length may get a length of 0, which means the same.
 			got := slices.DeleteFunc(folded(arrived.without(ours()...)), func(line string) bool {
 				return line == "content-length: 0" && !slices.Contains(tc.want, line)
 			})
@@ -207,7 +207,7 @@ func TestNothingIsInvented(t *testing.T) {
 	}
 }
 
-// The target is the app's to understand, byte by byte.
+// The app has to interpret the target, so it is passed on byte by byte.
 func TestTargetsAsTheyWereSent(t *testing.T) {
 	p, listen := before(t, always(ok("fine")))
 	for _, target := range []string{
@@ -226,7 +226,7 @@ func TestTargetsAsTheyWereSent(t *testing.T) {
 	}
 }
 
-// Heads of up to 64 KiB, which is the limit, arrive whole, both ways.
+// Heads of up to 64 KiB, the limit, arrive completely in both directions.
 func TestLargeHeads(t *testing.T) {
 	for name, lines := range map[string][]string{
 		"many headers":     slices.Repeat([]string{"X-Header: " + strings.Repeat("v", 88)}, 640),

@@ -22,7 +22,7 @@ const (
 	switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\n\r\n"
 )
 
-// upgraded is a pod that switches protocols and then goes on by script.
+// upgraded returns the script of a pod that switches protocols and then runs script.
 func upgraded(script func(*wireConn)) func(*wireConn) {
 	return func(c *wireConn) {
 		if _, err := c.request(); err != nil {
@@ -44,7 +44,7 @@ func switches(t *testing.T, listen int32) *wireClient {
 	return c
 }
 
-// An upgrade asks and is granted end to end, for any protocol.
+// An upgrade is requested and granted end to end, for any protocol.
 func TestUpgrade(t *testing.T) {
 	for name, tc := range map[string]struct{ method, connection, protocol, granted string }{
 		"websocket":              {"GET", "Upgrade", "websocket", "websocket"},
@@ -93,7 +93,7 @@ func lower(lines []string) []string {
 	return out
 }
 
-// What comes in the same packet as the 101, or as the request for it, belongs to the new protocol and is not lost.
+// Bytes in the same packet as the 101, or as the request for it, belong to the new protocol and are not lost.
 func TestUpgradeWithBytesRightBehind(t *testing.T) {
 	_, listen := before(t, func(c *wireConn) {
 		if _, err := c.request(); err != nil {
@@ -115,7 +115,7 @@ func TestUpgradeWithBytesRightBehind(t *testing.T) {
 	c.reads("from the pod, which got from the client")
 }
 
-// Either side of an upgraded connection may end alone while the other one goes on.
+// Either side of an upgraded connection may close while the other one continues.
 func TestUpgradeHalfClose(t *testing.T) {
 	t.Run("client", func(t *testing.T) {
 		_, listen := before(t, upgraded(func(c *wireConn) {
@@ -147,7 +147,7 @@ func TestUpgradeHalfClose(t *testing.T) {
 	})
 }
 
-// When one side breaks, the other one is told, and nothing goes on counting.
+// When one side breaks, the other one learns of it, and nothing stays counted.
 func TestUpgradeBreaks(t *testing.T) {
 	for name, tc := range map[string]struct {
 		pod, client func(*wireConn, *wireClient)
@@ -179,7 +179,7 @@ func TestUpgradeBreaks(t *testing.T) {
 	}
 }
 
-// An app that does not want to switch answers like any other, and the connection serves the next request.
+// An app that does not switch answers like any other, and the connection serves the next request.
 func TestUpgradeRefused(t *testing.T) {
 	for name, answer := range map[string]string{
 		"200": ok("plain"),
@@ -213,7 +213,7 @@ func TestUpgradeRefused(t *testing.T) {
 	}
 }
 
-// Nobody may switch who was not asked to.
+// An app that was not asked to switch may not switch.
 func TestUpgradeThatNobodyAskedFor(t *testing.T) {
 	for name, tc := range map[string]struct{ request, answer string }{
 		"not asked":        {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", switched},
@@ -243,7 +243,7 @@ func TestUpgradeThatNobodyAskedFor(t *testing.T) {
 	}
 }
 
-// An upgraded connection carries much in both directions at once.
+// An upgraded connection carries much data in both directions at once.
 func TestUpgradeCarriesMuch(t *testing.T) {
 	_, listen := before(t, upgraded(func(c *wireConn) {
 		_, _ = io.Copy(c, c.r)

@@ -44,7 +44,7 @@ func TestReadyOnlyOnceSynced(t *testing.T) {
 	n.waitReady()
 }
 
-// A hundred requests at a workload that sleeps make one wake, and all get their answer.
+// A hundred requests for a sleeping workload cause one wake, and all are answered.
 func TestOneWakeForManyRequests(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	n.asleep = true
@@ -83,7 +83,7 @@ func TestOneWakeForManyRequests(t *testing.T) {
 	}
 }
 
-// With a stream of KEDA's open, a request is pushed at once, and nobody scales directly while KEDA has time.
+// If KEDA has a stream open, a request is pushed at once, and nobody scales directly while KEDA has time.
 func TestPushesToKEDA(t *testing.T) {
 	n := start(t, "a", nil, nil)
 	listen := freePort(t)

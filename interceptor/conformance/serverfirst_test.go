@@ -17,12 +17,12 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// knows says whether the interceptor knows that the server of a port speaks first.
+// knows reports whether the interceptor knows that the server of a port speaks first.
 func (n *node) knows(listen int32) bool {
 	return slices.Contains(n.news().GetServerFirstPorts(), listen)
 }
 
-// The first client of a server that speaks first waits until its silence means something, and the later ones do not.
+// The first client of a server that speaks first waits until its silence has a meaning. Later clients do not.
 func TestServerFirstIsRemembered(t *testing.T) {
 	t.Parallel()
 	n, listen := serving(t, api.ProtocolAuto, rawPod(t, greets))
@@ -30,7 +30,7 @@ func TestServerFirstIsRemembered(t *testing.T) {
 	if !n.knows(listen) {
 		t.Fatal("it has learned nothing")
 	}
-	// Another port's first client comes before, and hears its server later.
+	// Another port's first client connects earlier, and hears its server later.
 	_, other := serving(t, api.ProtocolAuto, rawPod(t, greets))
 	first := make(chan string, 2)
 	slow := dial(t, other)
@@ -48,7 +48,7 @@ func TestServerFirstIsRemembered(t *testing.T) {
 	reads(t, c, "QUIT\r\n")
 }
 
-// What is remembered is early and never wrong: a client that speaks HTTP first gets all that HTTP gets.
+// The memory makes connections faster but never wrong: a client that speaks HTTP first is served as HTTP.
 func TestServerFirstSpokenToInHTTP(t *testing.T) {
 	var dialed atomic.Int64
 	app := newWirePod(t, func(c *wireConn) {
@@ -77,7 +77,7 @@ func TestServerFirstSpokenToInHTTP(t *testing.T) {
 	}
 }
 
-// A client that speaks another protocol first is carried on the connection that it has already.
+// A client that speaks another protocol first keeps the connection that it already has.
 func TestServerFirstSpokenToInBytes(t *testing.T) {
 	var dialed atomic.Int64
 	n, listen := serving(t, api.ProtocolAuto, rawPod(t, func(c net.Conn) {
@@ -91,7 +91,7 @@ func TestServerFirstSpokenToInBytes(t *testing.T) {
 	reads(t, c, "\x16\x03\x01hello")
 }
 
-// A silent client wakes an app whose server speaks first, and one that speaks HTTP while it is held is served as that.
+// A silent client wakes an app whose server speaks first. A client that speaks HTTP while it is held is served as HTTP.
 func TestServerFirstAsleep(t *testing.T) {
 	t.Run("silent", func(t *testing.T) {
 		n, listen := serving(t, api.ProtocolAuto)
@@ -129,7 +129,8 @@ func TestServerFirstAsleep(t *testing.T) {
 	})
 }
 
-// What one interceptor has learned the others know, also one that starts later, from one that was told itself.
+// What one interceptor has learned, the others know too. So does an interceptor that starts later and learns it from one that was
+// told itself.
 func TestServerFirstIsShared(t *testing.T) {
 	book := &addresses{}
 	port := freePort(t)

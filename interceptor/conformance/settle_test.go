@@ -12,8 +12,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// What must not be sent twice and comes when its app may just have been told to sleep waits for that: it goes to the next
-// pod, and not to the one that ends.
+// A request that must not be sent twice waits if it comes when its app may just have been put to sleep. It goes to the next pod, and
+// not to the one that is terminating.
 func TestEdgeOfSleep(t *testing.T) {
 	const post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi"
 	answers := func(name string) func(net.Conn) {
@@ -39,7 +39,7 @@ func TestEdgeOfSleep(t *testing.T) {
 			first := connect(t, listen)
 			first.send(post)
 			first.want(200, "ends")
-			<-time.After(api.InactiveAfter(time.Second)) // nothing is to happen
+			<-time.After(api.InactiveAfter(time.Second)) // nothing may happen in this time
 			c := connect(t, listen)
 			c.send(post)
 			keda := n.keda()

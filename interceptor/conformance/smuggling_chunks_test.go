@@ -14,15 +14,15 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Chunks that two readers could read differently. The head may have been forwarded by the time that one is seen, but the
-// pod must never get what looks like a whole request: its connection ends before that.
+// These are chunks that two readers could read differently. The head may already have been forwarded when such a chunk is seen. But
+// the pod must never get what looks like a whole request: its connection ends first.
 func TestSmugglingByChunks(t *testing.T) {
 	p := newWirePod(t, always(ok("fine")))
 	_, listen := serving(t, api.ProtocolHTTP, p.addr)
 	const end = "0\r\n\r\n"
 	for name, tc := range map[string]struct {
 		body string
-		over bool // the client ends its side, since the body could just as well go on
+		over bool // whether the client closes its side, because the body could go on
 	}{
 		"size negative":             {"-5\r\nhello\r\n" + end, false},
 		"size with plus":            {"+5\r\nhello\r\n" + end, false},
@@ -101,8 +101,8 @@ func TestSmugglingByChunks(t *testing.T) {
 	}
 }
 
-// refusedInBody sends bytes and wants 400 or nothing, and the end of the connection. To a client that has ended its side
-// in the middle, any error may be said.
+// refusedInBody sends bytes and expects 400 or nothing, and the end of the connection. A client that has closed its side in the
+// middle may get any error.
 func refusedInBody(t *testing.T, listen int32, bytes string, over bool) {
 	t.Helper()
 	c := connect(t, listen)
@@ -125,8 +125,8 @@ func refusedInBody(t *testing.T, listen int32, bytes string, over bool) {
 	}
 }
 
-// A body may be endless, but not what frames it: the extensions of all chunks together are bounded in proportion to the
-// data, since they cost work and are thrown away.
+// A body may be endless, but its framing may not: the extensions of all chunks are bounded in proportion to the data, because they
+// cost work and are thrown away.
 func TestChunkExtensionsAreBounded(t *testing.T) {
 	p := newWirePod(t, always(ok("fine")))
 	_, listen := serving(t, api.ProtocolHTTP, p.addr)
@@ -149,7 +149,7 @@ func TestChunkExtensionsAreBounded(t *testing.T) {
 	}
 }
 
-// Trailers that would change what the head says are refused or dropped, and never get into a head.
+// Trailers that would change the meaning of the head are refused or dropped, and never get into a head.
 func TestForbiddenTrailers(t *testing.T) {
 	for name, trailer := range map[string]string{
 		"length":          "Content-Length: 50",
@@ -184,7 +184,7 @@ func TestForbiddenTrailers(t *testing.T) {
 	}
 }
 
-// A pod's connection on which a request broke off is not used again.
+// If a request breaks off, the pod's connection is not used again.
 func TestNoReuseAfterABrokenBody(t *testing.T) {
 	p := newWirePod(t, always(ok("fine")))
 	_, listen := serving(t, api.ProtocolHTTP, p.addr)

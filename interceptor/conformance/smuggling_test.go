@@ -16,23 +16,22 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// smuggled is pipelined behind each bad request: it must never reach a pod, since where the bad request ends is exactly
-// what is in doubt.
+// smuggled is pipelined after each bad request. It must never reach a pod, because nobody knows where the bad request ends.
 const smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
 
-// post is a request with these header lines and what is to follow the head.
+// post returns a request with these header lines and the bytes after its head.
 func post(fields, rest string) string {
 	return "POST /bad HTTP/1.1\r\nHost: h\r\n" + fields + "\r\n" + rest
 }
 
-// badRequest is bytes that must not be forwarded, and the statuses that are right for them; none is 400.
+// badRequest is bytes that must not be forwarded, and the statuses that are right for them; if there are none, 400 is right.
 type badRequest struct {
 	bytes  string
 	status []int
 }
 
-// Requests whose length two readers could see differently. RFC 9112 lets a server be lenient with some of them; we are
-// not, since we cannot know how lenient the app is.
+// framings returns requests whose length two readers could see differently. RFC 9112 allows a server to be lenient with some of them.
+// We are not, because we cannot know how lenient the app is.
 func framings() map[string]badRequest {
 	const chunks, body = "5\r\nhello\r\n0\r\n\r\n", "hello"
 	unknown := []int{400, 501}
@@ -94,7 +93,7 @@ func framings() map[string]badRequest {
 	}
 }
 
-// Heads that are no HTTP/1.1.
+// heads returns heads that are not HTTP/1.1.
 func heads() map[string]badRequest {
 	get := func(fields string) string { return "GET /bad HTTP/1.1\r\nHost: h\r\n" + fields + "\r\n" }
 	line := func(l string) string { return l + "\r\nHost: h\r\n\r\n" }
@@ -175,11 +174,11 @@ func heads() map[string]badRequest {
 	}
 }
 
-// Each bad request is refused, its connection is closed, and no byte of it, nor of what came behind it, reaches a pod.
+// Each bad request is refused and its connection is closed. No byte of the request, or of what follows it, reaches a pod.
 func TestSmuggling(t *testing.T) {
 	for group, cases := range map[string]map[string]badRequest{"framing": framings(), "head": heads()} {
 		t.Run(group, func(t *testing.T) {
-			// Without sniffing, which leaves what is no HTTP at all to the app.
+			// Sniffing is off, because it would leave bytes that are not HTTP at all to the app.
 			p := newWirePod(t, always(ok("fine")))
 			_, listen := serving(t, api.ProtocolHTTP, p.addr)
 			for name, tc := range cases {
@@ -202,13 +201,13 @@ func TestSmuggling(t *testing.T) {
 	}
 }
 
-// refusal sends bytes and returns the status of the answer, which has to be the only one, with the end of the connection
-// behind it.
+// refusal sends bytes and returns the status of the answer. The answer has to be the only one, and the connection has to end after
+// it.
 func refusal(t *testing.T, listen int32, bytes string) int {
 	t.Helper()
 	c := connect(t, listen)
 	_ = c.SetReadDeadline(time.Now().Add(soon))
-	go func() { _, _ = io.WriteString(c, bytes) }() // who refuses early does not read all of it
+	go func() { _, _ = io.WriteString(c, bytes) }() // an early refusal does not read everything
 	m, err := readHead(c.r)
 	if err != nil {
 		t.Errorf("no answer: %v", err)
@@ -224,7 +223,7 @@ func refusal(t *testing.T, listen int32, bytes string) int {
 	return m.status()
 }
 
-// fence is a good request on a connection of its own. When it has been answered, what came before it has arrived.
+// fence sends a good request on a connection of its own. When it is answered, everything earlier has arrived.
 func fence(t *testing.T, listen int32, p *wirePod) {
 	t.Helper()
 	c := connect(t, listen)
@@ -236,7 +235,7 @@ func fence(t *testing.T, listen int32, p *wirePod) {
 	}
 }
 
-// What only looks odd is served, and what is pipelined behind it too.
+// Requests that only look odd are served, and so is what is pipelined after them.
 func TestNotSmuggling(t *testing.T) {
 	p := newWirePod(t, answering(func(m *message) string { return ok(m.path() + " " + m.body) }))
 	_, listen := serving(t, api.ProtocolHTTP, p.addr)
@@ -275,7 +274,7 @@ func TestNotSmuggling(t *testing.T) {
 	}
 }
 
-// Where RFC 9112 lets one refuse or understand, both are safe, and nothing in between is.
+// If RFC 9112 allows a reader to refuse or to understand, both are safe, and nothing in between is.
 func TestRefusedOrUnderstood(t *testing.T) {
 	p := newWirePod(t, answering(func(m *message) string { return ok(m.path() + " " + m.body) }))
 	_, listen := serving(t, api.ProtocolHTTP, p.addr)
@@ -323,7 +322,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// A bad request behind good ones: these are answered, and it is refused.
+// A bad request after good ones is refused, and the good ones are answered.
 func TestSmugglingBehindGoodRequests(t *testing.T) {
 	p := newWirePod(t, answering(func(m *message) string { return ok(m.path()) }))
 	_, listen := serving(t, api.ProtocolAuto, p.addr)

@@ -26,17 +26,17 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// gate lets a pod's requests wait for the test.
+// gate makes a pod's requests wait for the test.
 type gate struct {
-	arrived chan struct{} // gets one for each request
-	open    chan struct{} // closed to let them be answered
+	arrived chan struct{} // gets one element for each request
+	open    chan struct{} // is closed to let the requests be answered
 	once    sync.Once
-	gone    atomic.Int64 // those whose client went before
+	gone    atomic.Int64 // requests whose client went earlier
 }
 
 func newGate() *gate { return &gate{arrived: make(chan struct{}, 10_000), open: make(chan struct{})} }
 
-// openGate lets everything through.
+// openGate returns a gate that lets everything through.
 func openGate() *gate {
 	g := newGate()
 	g.release()
@@ -54,21 +54,21 @@ func (g *gate) pass(ctx context.Context) {
 	}
 }
 
-// speaker is a protocol, as a pod speaks it and a client does.
+// speaker is a protocol, with a pod and a client that speak it.
 type speaker struct {
 	route string // the route's protocol
 	pod   func(*testing.T, *gate) string
-	// open returns a client that has connected at most.
+	// open returns a client that has at most connected.
 	open func(t *testing.T, listen int32) session
-	// lasting says that it goes on until somebody ends it: each turn is a message and its echo. Otherwise each turn is a
-	// request and its answer.
+	// lasting is set if a session goes on until somebody ends it: each turn is a message and its echo. Otherwise each turn is a request
+	// and its answer.
 	lasting bool
 }
 
 // session is a client at work.
 type session interface {
 	turn() error
-	// leave ends it from the client's side, also while a turn runs.
+	// leave ends the session from the client's side, even during a turn.
 	leave()
 }
 
@@ -103,7 +103,7 @@ func speakers() map[string]speaker {
 func webPod(t *testing.T, g *gate) string {
 	t.Helper()
 	addr := pod(t, func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // before that, net/http does not see its client go
+		_, _ = io.Copy(io.Discard, r.Body) // before that, net/http does not notice that its client goes
 		g.pass(r.Context())
 		switch r.URL.Path {
 		case "/ws":
@@ -121,11 +121,11 @@ func webPod(t *testing.T, g *gate) string {
 			_, _ = io.WriteString(w, "fine")
 		}
 	})
-	t.Cleanup(g.release) // or closing the pod would wait
+	t.Cleanup(g.release) // otherwise closing the pod would wait
 	return addr
 }
 
-// rawSession sends the same request over and over.
+// rawSession sends the same request again and again.
 type rawSession struct {
 	*wireClient
 	request string
@@ -150,7 +150,7 @@ func (s *rawSession) turn() error {
 
 func (s *rawSession) leave() { _ = s.Close() }
 
-// funcSession is a session of two functions.
+// funcSession is a session made of two functions.
 type funcSession struct {
 	again func() error
 	end   func()
@@ -257,8 +257,7 @@ func tlsPod(t *testing.T, _ *gate) string {
 	return rawPod(t, func(c net.Conn) { echoBehind(tls.Server(c, &tls.Config{Certificates: certs}), "") })
 }
 
-// reset leaves a connection of which nothing is known but its bytes. Its mere end would say that the client has sent all
-// that it wanted to.
+// reset ends a connection of plain bytes with a reset. A regular close would only say that the client has sent everything.
 func reset(conn *net.TCPConn) { _, _ = conn.SetLinger(0), conn.Close() }
 
 func openTCP(send, first string) func(*testing.T, int32) session {
@@ -278,7 +277,7 @@ func openTLS(t *testing.T, listen int32) session {
 	}
 }
 
-// echoTurn sends something and waits for its echo, the first time behind what the server says unasked.
+// echoTurn sends something and waits for its echo. The first time, the server's unsolicited words come before the echo.
 func echoTurn(conn net.Conn, send, first string) func() error {
 	return func() error {
 		want := first + send
@@ -294,7 +293,7 @@ func echoTurn(conn net.Conn, send, first string) func() error {
 	}
 }
 
-// echoService is a gRPC service of all four kinds of calls, without generated code.
+// echoService is a gRPC service with all four kinds of calls, without generated code.
 func echoService(g *gate) *grpc.ServiceDesc {
 	stream := func(f func(grpc.ServerStream) error) grpc.StreamHandler {
 		return func(_ any, s grpc.ServerStream) error {

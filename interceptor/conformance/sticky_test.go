@@ -20,8 +20,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// sessionPod starts a pod at an address of its own. It keeps sessions in memory: at /login it opens one, and elsewhere it
-// answers with its name if the session is its own.
+// sessionPod starts a pod at an address of its own. It keeps sessions in memory. /login opens a session. Other paths answer with the
+// pod's name if the session is its own.
 func sessionPod(t *testing.T, ip, attributes string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
@@ -125,7 +125,7 @@ func (v *visitor) get(path string) (status int, pod string, set []string) {
 	return resp.StatusCode, string(body), resp.Header["Set-Cookie"]
 }
 
-// stays asks for so long that chance would lead to another pod.
+// stays sends so many requests that, by chance alone, one would reach another pod.
 func (v *visitor) stays(pod, path string) {
 	v.Helper()
 	for range 30 {
@@ -136,12 +136,12 @@ func (v *visitor) stays(pod, path string) {
 	}
 }
 
-// A client stays at the pod that holds its session, by either version of HTTP and at any interceptor.
+// A client stays at the pod that holds its session, in both HTTP versions and at any interceptor.
 func TestAffinityCookieOfTheApp(t *testing.T) {
 	w := newStickyWorld(t, "sid", "; Path=/; HttpOnly; SameSite=Strict; Max-Age=600")
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2"} {
 		used := map[string]bool{}
-		// Logins go to the pods at random: 60 miss one of three about once in 10^10 runs.
+		// Logins go to the pods at random: 60 of them miss one of three pods about once in 10^10 runs.
 		for clients := 0; clients < 60 && (clients < 12 || len(used) < 3); clients++ {
 			v := w.visitor(protocol)
 			_, pod, set := v.get("/login")
@@ -180,7 +180,7 @@ func TestAffinityCookieOfAWebSocket(t *testing.T) {
 	}
 }
 
-// A client without our cookie keeps to one pod by its session cookie, and is given ours.
+// A client without our cookie stays at one pod by its session cookie, and gets our cookie.
 func TestAffinityCookieOfTheAppAlone(t *testing.T) {
 	w := newStickyWorld(t, "sid", "; Path=/")
 	for i := range 6 {
@@ -209,7 +209,7 @@ func TestAffinityCookieOfTheAppAlone(t *testing.T) {
 	}
 }
 
-// A visitor whom the app has not given a session is free to go anywhere.
+// A visitor without a session of the app may go anywhere.
 func TestAffinityCookieWithoutSession(t *testing.T) {
 	w := newStickyWorld(t, "sid", "")
 	v := w.visitor("HTTP/1.1")
@@ -226,8 +226,8 @@ func TestAffinityCookieWithoutSession(t *testing.T) {
 	}
 }
 
-// Where the app has no session cookie, ours alone keeps a client at its pod. When that pod leaves, the client gets another one
-// and a new cookie; when others join or leave, it stays.
+// If the app has no session cookie, our cookie alone keeps a client at its pod. When that pod leaves, the client gets another pod and
+// a new cookie. When other pods join or leave, the client stays.
 func TestAffinityCookieOfOurs(t *testing.T) {
 	w := newStickyWorld(t, api.AffinityAuto, "")
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2"} {
@@ -258,8 +258,8 @@ func TestAffinityCookieOfOurs(t *testing.T) {
 	}
 }
 
-// Our cookie is for visitors who come by https where the proxy before us says so, and is sent from pages of other sites, as
-// the app's own session cookie may be.
+// If the proxy before us says that the visitor uses https, our cookie is for https only. Like the app's own session cookie, it may be
+// sent from pages of other sites.
 func TestAffinityCookieByHTTPS(t *testing.T) {
 	w := newStickyWorld(t, api.AffinityAuto, "")
 	c := connect(t, w.listen[0])
@@ -274,7 +274,7 @@ func TestAffinityCookieByHTTPS(t *testing.T) {
 	}
 }
 
-// The app gets the cookies as they were sent, and a probe is given none.
+// The app gets the cookies as they were sent, and a probe gets none.
 func TestAffinityCookieChangesNoRequest(t *testing.T) {
 	p := newWirePod(t, func(c *wireConn) {
 		for {

@@ -26,21 +26,21 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// framePod is an app that answers each stream of HTTP/2 by a script, frame by frame. The script runs when the first DATA
-// of the stream has come, or its end.
+// framePod is an app that answers each HTTP/2 stream by a script, frame by frame. The script runs when the first DATA of the stream,
+// or its end, has arrived.
 type framePod struct {
 	addr  string
 	ended chan uint32 // gets the streams that are reset
 
 	mu    sync.Mutex // protects all below
-	asked []string   // the paths
+	asked []string   // the requested paths
 }
 
 // frameConn is one connection of a framePod.
 type frameConn struct {
 	*net.TCPConn
 	*http2.Framer
-	paths map[uint32]string // of the streams
+	paths map[uint32]string // by stream
 }
 
 func newFramePod(t *testing.T, script func(c *frameConn, stream uint32)) *framePod {
@@ -98,7 +98,7 @@ func (p *framePod) serve(c *frameConn, script func(c *frameConn, stream uint32))
 	}
 }
 
-// times is how often a path was asked for.
+// times returns how often a path was requested.
 func (p *framePod) times(path string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,7 +110,7 @@ func (p *framePod) times(path string) (n int) {
 	return n
 }
 
-// head sends a header, or a trailer.
+// head sends a header or a trailer.
 func (c *frameConn) head(stream uint32, end bool, fields ...string) {
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
@@ -128,7 +128,7 @@ func (c *frameConn) begin(stream uint32) {
 
 func (c *frameConn) resetConn() { reset(c.TCPConn) }
 
-// ends are the ways for an app to end a stream whose client says nothing more.
+// ends returns the ways in which an app can end a stream whose client says nothing more.
 func ends() map[string]func(c *frameConn, stream uint32) {
 	all := map[string]func(c *frameConn, stream uint32){
 		"closes its connection": func(c *frameConn, _ uint32) { _ = c.Close() },
@@ -154,8 +154,8 @@ func ends() map[string]func(c *frameConn, stream uint32) {
 	return all
 }
 
-// bidi opens a call that streams both ways, says one thing, and then says nothing more. The result is the call's status
-// once that has come, and how many answers came before it.
+// bidi opens a call that streams both ways, sends one message, and then nothing more. It returns the call's status, and how many
+// answers came before that.
 func bidi(ctx context.Context, addr string) (messages int, _ error) {
 	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -177,8 +177,8 @@ func bidi(ctx context.Context, addr string) (messages int, _ error) {
 	}
 }
 
-// A gRPC call ends for its client as soon as the app ends it in whatever way, with the status that the client would have
-// seen without us, although the client's side is open and quiet.
+// A gRPC call ends for its client as soon as the app ends it in any way, even if the client's side is open and quiet. The client gets
+// the status that it would have seen without us.
 func TestQuietCallEnds(t *testing.T) {
 	for name, end := range ends() {
 		for when, begins := range map[string]bool{"at once": false, "after a message": true} {
@@ -198,7 +198,7 @@ func TestQuietCallEnds(t *testing.T) {
 				if got, want := status.Code(err), status.Code(directly); got != want {
 					t.Errorf("got %v, want as without us %v", err, directly)
 				}
-				if begins && messages != 1 && name != "resets its connection" { // which may overtake the message
+				if begins && messages != 1 && name != "resets its connection" { // a reset may overtake the message
 					t.Errorf("got %d messages", messages)
 				}
 				n.idle()
@@ -207,12 +207,12 @@ func TestQuietCallEnds(t *testing.T) {
 	}
 }
 
-// The app's own status reaches the client while its side is open and quiet, with and without a reset behind it.
+// The app's own status reaches the client while the client's side is open and quiet, with and without a reset after it.
 func TestQuietCallIsAnswered(t *testing.T) {
 	const code, text = "grpc-status", "grpc-message"
 	for name, tc := range map[string]struct {
 		script func(c *frameConn, stream uint32)
-		want   codes.Code // OK is the end without an error
+		want   codes.Code // OK means an end without an error
 	}{
 		"status alone": {func(c *frameConn, stream uint32) {
 			c.head(stream, true, ":status", "200", "content-type", "application/grpc", code, "8", text, "enough")
@@ -254,7 +254,7 @@ func TestQuietCallIsAnswered(t *testing.T) {
 	}
 }
 
-// upload opens a request of HTTP/2 that is not gRPC's, whose body is open and quiet.
+// upload opens an HTTP/2 request that is not gRPC. Its body is open and quiet.
 func upload(t *testing.T, listen int32) (*http.Response, error) {
 	t.Helper()
 	body, w := io.Pipe()
@@ -267,7 +267,7 @@ func upload(t *testing.T, listen int32) (*http.Response, error) {
 	return (&http.Client{Transport: h2cTransport(t), Timeout: within}).Do(req)
 }
 
-// Requests that are not gRPC's end as soon: before the answer with 502, within it by a reset, and with the answer if it
+// Requests that are not gRPC end just as soon: with 502 before the answer, with a reset during the answer, and with the answer if it
 // is complete.
 func TestQuietUploadEnds(t *testing.T) {
 	for name, end := range ends() {
@@ -324,7 +324,7 @@ func TestQuietUploadEnds(t *testing.T) {
 	}
 }
 
-// A client that goes while both sides are quiet takes its stream to the app with it.
+// When a client goes while both sides are quiet, its stream to the app ends too.
 func TestQuietClientGoes(t *testing.T) {
 	for name, begins := range map[string]bool{"before the answer": false, "within the answer": true} {
 		t.Run(name, func(t *testing.T) {
@@ -347,13 +347,13 @@ func TestQuietClientGoes(t *testing.T) {
 	}
 }
 
-// So by HTTP/1.1: a chunked upload that is open and quiet ends when the app ends it.
+// The same with HTTP/1.1: a chunked upload that is open and quiet ends when the app ends it.
 func TestQuietChunkedUploadEnds(t *testing.T) {
 	const early = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"
 	for name, tc := range map[string]struct {
 		answer string
 		reset  bool
-		want   string // the answer's beginning
+		want   string // how the answer begins
 		whole  bool
 	}{
 		"closes":                    {"", false, "HTTP/1.1 502 ", true},

@@ -10,7 +10,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// A program that sends a browser's headers on gets the app's own answer, and a browser at the same app gets the page.
+// A program that passes on a browser's headers gets the app's own answer, and a browser at the same app gets the page.
 func TestBrowsersHeadersSentOn(t *testing.T) {
 	app := newWirePod(t, always(ok("fine"))).addr
 	const browser = "GET /a HTTP/1.1\r\nHost: web.example.com\r\nX-Forwarded-For: 198.18.0.9\r\nAccept: text/html\r\nAccept-Language: ko\r\n"

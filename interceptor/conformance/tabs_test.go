@@ -22,14 +22,14 @@ const (
 	opensSocket = "GET /ws?token=1 HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nUser-Agent: tab\r\n\r\n"
 )
 
-// tabApp is an app that falls asleep after a second, and what its pod does.
+// tabApp is an app that falls asleep after a second, with its pod.
 type tabApp struct {
 	*node
 	listen int32
 	pod    *wirePod
 }
 
-// newTabApp starts a pod that answers an upgrade or a stream of events and then is silent, and anything else.
+// newTabApp starts a pod that answers an upgrade or an event stream and then is silent, and answers anything else.
 func newTabApp(t *testing.T, n *node, listen int32) *tabApp {
 	t.Helper()
 	a := &tabApp{node: n, listen: listen}
@@ -64,12 +64,12 @@ func (a *tabApp) put(pods ...string) {
 
 func (a *tabApp) awake() { a.put(a.pod.addr) }
 
-// sleeps has the app fall asleep after a silence: its connections end with it, as tab sees.
+// sleeps makes the app fall asleep after a silence. Its connections end with it, as tab sees.
 func (a *tabApp) sleeps(tab *wireClient) {
 	a.t.Helper()
 	keda := a.keda()
 	eventually(a.t, "idle", func() bool { return !active(a.t, keda) })
-	<-time.After(api.InactiveAfter(time.Second) + 500*time.Millisecond) // nothing is to be said for so long
+	<-time.After(api.InactiveAfter(time.Second) + 500*time.Millisecond) // nothing may be sent for that long
 	if active(a.t, keda) {
 		a.t.Fatal("the tab keeps it awake")
 	}
@@ -81,7 +81,7 @@ func (a *tabApp) sleeps(tab *wireClient) {
 	_ = tab.Close()
 }
 
-// waitsQuietly says that a request has come that neither wakes nor counts, besides count others.
+// waitsQuietly checks that a request waits that neither wakes nor counts, in addition to count earlier ones.
 func (n *node) waitsQuietly(count int) {
 	n.t.Helper()
 	n.measures(fmt.Sprintf(`scale_to_zero_ignored_requests_total{namespace="shop",service="web"} %d`, count+1))
@@ -91,8 +91,8 @@ func (n *node) waitsQuietly(count int) {
 	}
 }
 
-// A tab that reconnects when its app has fallen asleep neither wakes it nor counts, and is served when somebody else wakes
-// it. When its user does something else it is a visitor's again.
+// A tab that reconnects after its app has fallen asleep neither wakes the app nor counts. It is served when somebody else wakes the
+// app. When its user does something else, it counts as a visitor again.
 func TestForgottenTab(t *testing.T) {
 	for name, tc := range map[string]struct{ opens, status string }{
 		"WebSocket":   {opensSocket, "HTTP/1.1 101 "},
@@ -122,7 +122,7 @@ func TestForgottenTab(t *testing.T) {
 				t.Errorf("woken by %v", n.events())
 			}
 
-			// Somebody else wakes it, and the tab is connected.
+			// Somebody else wakes the app, and the tab is connected.
 			visitor := connect(t, listen)
 			visitor.send("GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: visitor\r\n\r\n")
 			n.holds(1)
@@ -133,7 +133,7 @@ func TestForgottenTab(t *testing.T) {
 				t.Fatalf("got %q", m.start)
 			}
 
-			// The same again, and then its user clicks at something.
+			// The same again, and then the user clicks something.
 			a.sleeps(tab)
 			tab = opens()
 			a.waitsQuietly(2)
@@ -155,7 +155,8 @@ func TestForgottenTab(t *testing.T) {
 	}
 }
 
-// A tab that waits in vain is told so, and a connection that its client has ended is none that was left open.
+// A tab that waits in vain gets an answer that says so. A connection that its client has ended does not count as a tab that was left
+// open.
 func TestForgottenTabEnds(t *testing.T) {
 	t.Parallel()
 	n, listen := serving(t, api.ProtocolAuto)
@@ -178,7 +179,7 @@ func TestForgottenTabEnds(t *testing.T) {
 	}
 }
 
-// A connection that has been cut by sleep at one interceptor is known at the others.
+// If an interceptor's connection was cut by sleep, the other interceptors know it.
 func TestForgottenTabAtAnother(t *testing.T) {
 	book := &addresses{}
 	port := freePort(t)
@@ -203,7 +204,7 @@ func TestForgottenTabAtAnother(t *testing.T) {
 	})
 }
 
-// A stream of events by HTTP/2 counts by its bytes, and opening it again after the app has fallen asleep does not wake it.
+// An HTTP/2 event stream counts by its bytes. Reopening it after the app has fallen asleep does not wake the app.
 func TestForgottenTabOfHTTP2(t *testing.T) {
 	t.Parallel()
 	n, listen := serving(t, api.ProtocolAuto)
@@ -250,7 +251,7 @@ func TestForgottenTabOfHTTP2(t *testing.T) {
 	defer tab.Body.Close()
 	keda := n.keda()
 	eventually(t, "idle", func() bool { return !active(t, keda) })
-	<-time.After(api.InactiveAfter(time.Second) + 500*time.Millisecond) // nothing is to be said for so long
+	<-time.After(api.InactiveAfter(time.Second) + 500*time.Millisecond) // nothing may be sent for that long
 	put()
 	close(cut)
 	if _, err := io.Copy(io.Discard, tab.Body); err == nil {
@@ -276,7 +277,7 @@ func TestForgottenTabOfHTTP2(t *testing.T) {
 	}
 	n.idle()
 
-	// Its user clicks at something.
+	// The user clicks something.
 	go func() {
 		resp, err := ask(t.Context(), "/other")
 		if err == nil {

@@ -21,12 +21,12 @@ import (
 const opens = "GET /a?b HTTP/1.1\r\nHost: h\r\nAccept: text/html,*/*;q=0.8\r\nAccept-Language: ko-KR,ko;q=0.9\r\n" +
 	"Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n\r\n"
 
-// asks is a poll of a page that knows this state.
+// asks returns a poll of a page that shows this state.
 func asks(state string) string {
 	return "GET /a?b HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nScale-To-Zero-Wait: " + state + ",3\r\n\r\n"
 }
 
-// waits starts an interceptor that shows the page after the grace, for a Service that sleeps.
+// waits starts an interceptor that shows the page after the grace, for a sleeping Service.
 func waits(t *testing.T, grace time.Duration) (*node, route.Service) {
 	t.Helper()
 	n := start(t, "a", nil, func(o *interceptor.Options) { o.PageGrace = grace })
@@ -42,14 +42,14 @@ func (n *node) connects(s route.Service) *wireClient {
 	return connect(n.t, s.Routes.Ports[0].Listen)
 }
 
-// sets changes s and waits until that holds.
+// sets changes s and waits until the change has taken effect.
 func (n *node) sets(s *route.Service, change func()) {
 	change()
 	n.set(*s)
 	n.applied()
 }
 
-// isPage says that m is the waiting page.
+// isPage checks that m is the waiting page.
 func isPage(t *testing.T, m *message, state string) {
 	t.Helper()
 	if m.status() != 503 || !strings.Contains(m.body, "<main>") || m.value("Content-Type") != "text/html; charset=utf-8" ||
@@ -72,7 +72,7 @@ func (c *wireClient) report(state string) page.Report {
 	return r
 }
 
-// Who opens a page that is there soon sees no other one; who opens one that is not does, and nobody else.
+// A browser that opens a page sees the waiting page, unless the page is there soon. Nobody else sees it.
 func TestWaitingPage(t *testing.T) {
 	app := newWirePod(t, always(ok("fine"))).addr
 	n, s := waits(t, within)
@@ -87,7 +87,7 @@ func TestWaitingPage(t *testing.T) {
 	fetch.send("GET /api HTTP/1.1\r\nHost: h\r\nAccept: */*\r\n\r\n")
 	n.holds(1)
 	c = n.connects(s)
-	for range 2 { // on one connection
+	for range 2 { // twice, on one connection
 		c.send(opens)
 		m := c.answer()
 		isPage(t, m, "starting")
@@ -125,7 +125,7 @@ func TestWaitingPageSettings(t *testing.T) {
 	}
 }
 
-// An app that cannot start is told of at once, to each in its own way.
+// If an app cannot start, everybody learns of it at once, in a suitable form.
 func TestWaitingPageOfAFailure(t *testing.T) {
 	n, s := waits(t, within)
 	c := n.connects(s)
@@ -148,7 +148,7 @@ func TestWaitingPageOfAFailure(t *testing.T) {
 	n.idle()
 }
 
-// A poll is answered when there is something new, keeps the wake going meanwhile, and never reaches the app.
+// A poll is answered when there is something new. Until then it keeps the wake going. It never reaches the app.
 func TestPoll(t *testing.T) {
 	app := newWirePod(t, always(ok("fine")))
 	n, s := waits(t, time.Millisecond)
@@ -174,14 +174,14 @@ func TestPoll(t *testing.T) {
 	if !failing.Failing || failing.Why != "no image" {
 		t.Errorf("got %+v", failing)
 	}
-	// The same failure, seen again, is nothing new. What is better is.
+	// The same failure again is not new. An improvement is.
 	recovered := follow(failing.State, "starting", func() {
 		s.Progress.Seen = time.Unix(1, 0)
 		n.set(s)
 		n.applied()
 		s.Progress = api.Progress{Stage: api.StageNotReady}
 	})
-	// A pod that is taken for ready and does not listen is none; one that does is.
+	// A pod that counts as ready but does not listen is not ready; one that listens is.
 	refused := follow(recovered.State, "starting", func() {
 		s.Endpoints = map[string][]string{"http": {closedPort(t)}}
 		s.Progress.Starts = []api.Duration{api.Duration(time.Hour)}
@@ -198,7 +198,7 @@ func TestPoll(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 	}
-	// Neither does one for a path that is ignored.
+	// Neither does a poll for an ignored path.
 	n.sets(&s, func() { s.Routes.IgnorePaths = []string{"/a"} })
 	c.send(asks(""))
 	c.report("ready")
@@ -213,20 +213,20 @@ func TestPoll(t *testing.T) {
 	n.measures(`scale_to_zero_held_seconds_count{namespace="shop",service="web"} 0`)
 }
 
-// A page that knows when the app is late is told at that moment.
+// A page that knows when the app is late learns of it at that moment.
 func TestPollBecomesLate(t *testing.T) {
 	n, s := waits(t, time.Millisecond)
 	n.sets(&s, func() { s.Progress.Starts = []api.Duration{api.Duration(4 * time.Second)} })
 	c := n.connects(s)
 	c.send(asks(""))
 	first := c.report("starting")
-	c.send(asks(first.State)) // which has waited for 3 s
+	c.send(asks(first.State)) // it has waited for 3 s
 	if r := c.report("starting"); first.Late || !r.Late {
 		t.Errorf("got %+v, then %+v", first, r)
 	}
 }
 
-// Who closes the page leaves nothing behind.
+// When somebody closes the page, nothing is left behind.
 func TestPollIsGivenUp(t *testing.T) {
 	n, s := waits(t, time.Millisecond)
 	c := n.connects(s)

@@ -18,15 +18,14 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// soon is how long tests wait for what should not happen late even on a busy machine, where waiting longer would make
-// every failure slow.
+// soon is how long tests wait for something that is not late even on a busy machine, if waiting longer would make every failure slow.
 const soon = 5 * time.Second
 
-// message is an HTTP/1 request or answer as it was on the wire. It is read by code of the tests' own, so that nothing is
-// made canonical or forgiven on the way.
+// message is an HTTP/1 request or answer as it was on the wire. The tests read it with their own code, so that nothing is
+// canonicalized or forgiven on the way.
 type message struct {
 	start    string   // the request line or status line
-	lines    []string // the header lines in their order and case
+	lines    []string // the header lines, in their order and case
 	body     string   // without the framing
 	chunked  bool
 	trailers []string
@@ -45,7 +44,7 @@ func valuesIn(lines []string, name string) []string {
 	return values
 }
 
-// value returns the only value of a header, and says what is wrong if there are several.
+// value returns the only value of a header. If there are several, the result says so.
 func (m *message) value(name string) string {
 	v := m.values(name)
 	switch len(v) {
@@ -57,7 +56,7 @@ func (m *message) value(name string) string {
 	return fmt.Sprintf("several: %q", v)
 }
 
-// without returns the header lines except for those named.
+// without returns the header lines except for those with these names.
 func (m *message) without(names ...string) []string {
 	lines := []string{}
 	for _, line := range m.lines {
@@ -72,7 +71,7 @@ func (m *message) without(names ...string) []string {
 	return lines
 }
 
-// status is the code of an answer.
+// status returns the status code of an answer.
 func (m *message) status() int {
 	_, rest, _ := strings.Cut(m.start, " ")
 	code, _, _ := strings.Cut(rest, " ")
@@ -83,14 +82,14 @@ func (m *message) status() int {
 	return n
 }
 
-// path is the target of a request.
+// path returns the target of a request.
 func (m *message) path() string {
 	_, rest, _ := strings.Cut(m.start, " ")
 	target, _, _ := strings.Cut(rest, " ")
 	return target
 }
 
-// readLine reads one line that ends as HTTP wants it.
+// readLine reads one line with the line end that HTTP demands.
 func readLine(r *bufio.Reader) (string, error) {
 	line, err := r.ReadString('\n')
 	if err != nil {
@@ -131,8 +130,8 @@ func readFields(r *bufio.Reader) ([]string, error) {
 	}
 }
 
-// readBody reads the body that m announces. One without a length ends with the connection if untilClose says so, and
-// is empty otherwise. What came before an error is kept in m.
+// readBody reads the body that m announces. A body without a length ends with the connection if untilClose is set, and otherwise is
+// empty. m keeps the bytes before an error.
 func readBody(r *bufio.Reader, m *message, untilClose bool) error {
 	if te := m.values("Transfer-Encoding"); len(te) > 0 {
 		m.chunked = true
@@ -251,7 +250,7 @@ func (c *wireClient) answer() *message {
 	return m
 }
 
-// want reads a whole answer and compares.
+// want reads a whole answer and compares it.
 func (c *wireClient) want(status int, body string) *message {
 	c.t.Helper()
 	m := c.answer()
@@ -261,7 +260,7 @@ func (c *wireClient) want(status int, body string) *message {
 	return m
 }
 
-// reads reads as many bytes and compares.
+// reads reads as many bytes as want has, and compares them.
 func (c *wireClient) reads(want string) {
 	c.t.Helper()
 	b := make([]byte, len(want))
@@ -270,7 +269,7 @@ func (c *wireClient) reads(want string) {
 	}
 }
 
-// ends says that the other side has closed without another byte.
+// ends checks that the other side has closed without another byte.
 func (c *wireClient) ends() {
 	c.t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(soon))
@@ -279,7 +278,7 @@ func (c *wireClient) ends() {
 	}
 }
 
-// idle waits until nothing is counted any more: no request of the target, and none at any pod.
+// idle waits until nothing is counted any more: no request of the target, and no use of a pod.
 func (n *node) idle() {
 	n.t.Helper()
 	i := n.seen()
@@ -300,7 +299,7 @@ func (n *node) idle() {
 	}
 }
 
-// holds waits until so many requests are held.
+// holds waits until that many requests are held.
 func (n *node) holds(count int) {
 	n.t.Helper()
 	i := n.seen()
@@ -313,7 +312,7 @@ func (n *node) holds(count int) {
 	})
 }
 
-// wokenOnce waits until the first request has woken the app: it is held a moment before. No other one wakes it.
+// wokenOnce waits until the first request has woken the app; the request is held a moment earlier. No other request wakes the app.
 func (n *node) wokenOnce() {
 	n.t.Helper()
 	eventually(n.t, "woken", func() bool { return len(n.events()) > 0 })

@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// wirePod is a pod that answers by a script. It keeps all that arrives, to the byte.
+// wirePod is a pod that answers by a script. It records every byte that arrives.
 type wirePod struct {
 	addr   string
 	script func(*wireConn)
 	all    sync.WaitGroup
-	over   chan struct{} // closed at the end of the test
+	over   chan struct{} // is closed at the end of the test
 
 	mu    sync.Mutex // protects all below
 	conns []*wireConn
@@ -32,7 +32,7 @@ type wireConn struct {
 	*net.TCPConn
 	r     *bufio.Reader
 	pod   *wirePod
-	ended chan struct{} // closed when the other side has ended it, or the script has
+	ended chan struct{} // is closed when the other side or the script has ended the connection
 	once  sync.Once
 }
 
@@ -76,7 +76,7 @@ func newWirePod(tb testing.TB, script func(*wireConn)) *wirePod {
 	return p
 }
 
-// recorder keeps what is read of a connection.
+// recorder records the bytes that are read from a connection.
 type recorder struct{ c *wireConn }
 
 func (r recorder) Read(b []byte) (int, error) {
@@ -92,7 +92,7 @@ func (r recorder) Read(b []byte) (int, error) {
 
 func (c *wireConn) end() { c.once.Do(func() { close(c.ended) }) }
 
-// request reads a request, and counts it as whole when all of it has come.
+// request reads a request. It counts the request as whole when all of it has arrived.
 func (c *wireConn) request() (*message, error) {
 	m, err := readHead(c.r)
 	if err != nil {
@@ -121,28 +121,28 @@ func (c *wireConn) await(ch <-chan struct{}) {
 	}
 }
 
-// requests are those that have arrived whole.
+// requests returns the requests that have arrived completely.
 func (p *wirePod) requests() []*message {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]*message(nil), p.whole...)
 }
 
-// accepted are the connections that there have been.
+// accepted returns all connections so far.
 func (p *wirePod) accepted() []*wireConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]*wireConn(nil), p.conns...)
 }
 
-// received is all that has arrived.
+// received returns everything that has arrived.
 func (p *wirePod) received() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.got.String()
 }
 
-// answering is a script that answers each whole request, until the connection ends.
+// answering returns a script that answers each whole request until the connection ends.
 func answering(f func(*message) string) func(*wireConn) {
 	return func(c *wireConn) {
 		for {
@@ -155,10 +155,10 @@ func answering(f func(*message) string) func(*wireConn) {
 	}
 }
 
-// always is a script that gives each whole request the same answer.
+// always returns a script that gives each whole request the same answer.
 func always(text string) func(*wireConn) { return answering(func(*message) string { return text }) }
 
-// ok is an answer with a body.
+// ok returns an answer with a body.
 func ok(body string) string {
 	return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }

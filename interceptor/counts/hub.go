@@ -1,11 +1,11 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package counts connects what counts the requests of workloads with what follows the counts: the peers' streams, which
-// follow all workloads, and KEDA's, which follow one each.
+// Package counts connects the code that counts the requests of workloads with the followers of these counts: the peers' streams,
+// which follow all workloads, and KEDA's streams, which follow one each.
 //
-// It knows no counts itself. It only says which have changed, so that a follower of ten thousand workloads looks at the few
-// that are in use. It imports nothing of this project.
+// It does not know the counts themselves. It only says which ones have changed, so that a follower of ten thousand workloads looks
+// only at the few that are in use. It imports nothing of this project.
 package counts
 
 import (
@@ -14,7 +14,7 @@ import (
 	"sync"
 )
 
-// Key names a workload in the cluster.
+// Key identifies a workload in the cluster.
 type Key struct {
 	Namespace string
 	Workload  string // Kind/name, such as Deployment/web
@@ -22,7 +22,7 @@ type Key struct {
 
 func (k Key) String() string { return k.Namespace + "/" + k.Workload }
 
-// Hub has the followers.
+// Hub notifies the followers of changed counts.
 type Hub struct {
 	mu   sync.Mutex // protects all below, and the followers' keys
 	all  map[*Follower]struct{}
@@ -34,7 +34,7 @@ func NewHub() *Hub {
 	return &Hub{all: map[*Follower]struct{}{}, each: map[Key]map[*Follower]struct{}{}}
 }
 
-// Changed notes that a workload's counts have changed. The followers of all workloads see it the next time that they look.
+// Changed notes that a workload's counts have changed. Followers of all workloads see that when they next look.
 func (h *Hub) Changed(key Key) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -50,7 +50,7 @@ func (h *Hub) changed(key Key) {
 	}
 }
 
-// Flush has the followers of all workloads look now.
+// Flush makes the followers of all workloads look now.
 func (h *Hub) Flush() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,7 +63,7 @@ func (h *Hub) flush() {
 	}
 }
 
-// Poke has the followers of one workload look now, and reports whether there are any.
+// Poke makes the followers of one workload look now, and reports whether there are any.
 func (h *Hub) Poke(key Key) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -73,14 +73,14 @@ func (h *Hub) Poke(key Key) bool {
 	return len(h.each[key]) > 0
 }
 
-// Followed reports whether this one workload has a follower.
+// Followed reports whether this workload has a follower of its own.
 func (h *Hub) Followed(key Key) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.each[key]) > 0
 }
 
-// Follow follows one workload until Close. Those that follow all look at once, both times.
+// Follow follows one workload until Close. At both moments, the followers of all workloads look at once.
 func (h *Hub) Follow(key Key) *Follower {
 	f := &Follower{hub: h, now: make(chan struct{}, 1), key: key}
 	h.mu.Lock()
@@ -94,7 +94,7 @@ func (h *Hub) Follow(key Key) *Follower {
 	return f
 }
 
-// FollowAll follows all workloads until Close. What there is at the beginning, the follower has to find out.
+// FollowAll follows all workloads until Close. The follower has to read the initial counts by itself.
 func (h *Hub) FollowAll() *Follower {
 	f := &Follower{hub: h, now: make(chan struct{}, 1), some: make(chan struct{}, 1), keys: map[Key]struct{}{}}
 	h.mu.Lock()
@@ -103,19 +103,20 @@ func (h *Hub) FollowAll() *Follower {
 	return f
 }
 
-// Follower follows one workload, or all.
+// Follower follows one workload, or all of them.
 type Follower struct {
 	hub       *Hub
 	now, some chan struct{}
 	key       Key
-	// keys are the workloads whose counts have changed; nil for a follower of one. The hub's mu protects it.
+	// keys are the workloads whose counts have changed; nil for a follower of one workload. The hub's mu protects it.
 	keys map[Key]struct{}
 }
 
-// Now has an element when the follower is to look.
+// Now has an element when the follower has to look.
 func (f *Follower) Now() <-chan struct{} { return f.now }
 
-// Some has an element when Take may return something, which can wait a little for more. A follower of one has none.
+// Some has an element when Take may return something. The follower may wait a little for more. The channel of a follower of one
+// workload never has one.
 func (f *Follower) Some() <-chan struct{} { return f.some }
 
 // Take returns the workloads that have changed since the last call, in no order.
@@ -130,7 +131,7 @@ func (f *Follower) Take() []Key {
 	return keys
 }
 
-// Close ends the following.
+// Close stops following.
 func (f *Follower) Close() {
 	h := f.hub
 	h.mu.Lock()

@@ -10,7 +10,7 @@ import (
 
 var web, db = Key{"shop", "Deployment/web"}, Key{"shop", "StatefulSet/db"}
 
-// some says whether a follower hears that there is something, and takes that back.
+// some reports whether Some has an element, and takes it.
 func some(f *Follower) bool {
 	select {
 	case <-f.Some():
@@ -20,7 +20,7 @@ func some(f *Follower) bool {
 	}
 }
 
-// looks says whether a follower is to look, and takes that back.
+// looks reports whether Now has an element, and takes it.
 func looks(f *Follower) bool {
 	select {
 	case <-f.Now():

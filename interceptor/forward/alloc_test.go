@@ -15,16 +15,16 @@ import (
 	"testing"
 )
 
-// rawExchange asks over and over again on one connection through an engine, by client and pod that allocate nothing.
+// rawExchange sends the same request again and again on one connection through an engine. Its client and its pod allocate nothing.
 type rawExchange struct {
 	tb     testing.TB
 	conn   *net.TCPConn
 	ask    []byte
-	answer int // its length
+	answer int // length of the answer
 	b      []byte
 }
 
-// newRawExchange starts a pod that answers whatever ends in end.
+// newRawExchange starts a pod that answers whenever end arrives.
 func newRawExchange(tb testing.TB, ask, end, answer string) *rawExchange {
 	tb.Helper()
 	l := listen(tb)
@@ -61,7 +61,7 @@ func newRawExchange(tb testing.TB, ask, end, answer string) *rawExchange {
 	return x
 }
 
-// first sends a request and returns how long its answer is.
+// first sends a request and returns the length of its answer.
 func (x *rawExchange) first() int {
 	if _, err := x.conn.Write(x.ask); err != nil {
 		x.tb.Fatal(err)
@@ -88,7 +88,7 @@ func (x *rawExchange) once() {
 	}
 }
 
-// exchanges are requests with the last bytes of them and their answers.
+// exchanges are requests with their last bytes and their answers.
 func exchanges() map[string][3]string {
 	body := strings.Repeat("b", 1000)
 	fields := "Host: shop.example.com\r\nUser-Agent: a\r\nAccept: */*\r\nX-Forwarded-For: 192.0.2.1\r\n"
@@ -112,7 +112,7 @@ func exchanges() map[string][3]string {
 	}
 }
 
-// A warm request on a warm connection allocates nothing at all. A little is allowed for what else this process does.
+// A warm request on a warm connection allocates nothing. The test allows a little for the rest of this process.
 func TestWarmRequestAllocatesNothing(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector makes a sync.Pool allocate")

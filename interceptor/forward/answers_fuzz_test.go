@@ -18,14 +18,14 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
-// told is an answer as net/http reads it. Its body is what came before err.
+// told is an answer as net/http reads it. body is what arrived before err.
 type told struct {
 	status int
 	body   string
 	err    error
 }
 
-// readTold reads the last answer to a POST.
+// readTold reads the final answer to a POST.
 func readTold(r io.Reader) told {
 	b := bufio.NewReaderSize(r, maxFuzzed+4096)
 	for {
@@ -41,21 +41,21 @@ func readTold(r io.Reader) told {
 	}
 }
 
-// understoodOtherwise says that net/http reads b by rules that are not ours.
+// understoodOtherwise reports whether net/http reads b by rules other than ours.
 func understoodOtherwise(b []byte, want told) bool {
 	switch {
 	case bytes.Contains(b, []byte("HTTP/1.0")) && bytes.Contains(bytes.ToLower(b), []byte("transfer-encoding")):
-		return true // to net/http chunks by 1.0 are none
+		return true // net/http does not read chunks from HTTP/1.0
 	case regexp.MustCompile(`[ \t]:`).Match(b):
-		return true // to net/http such a field is another one, or none
+		return true // to net/http this is a different field, or none
 	case want.err == nil:
 		return false
-	default: // more than one way to write one length; trailers that net/http does not announce; many extensions
+	default: // several spellings of one length, trailers that net/http does not announce, or many extensions
 		return regexp.MustCompile("multiple Content-Length|bad trailer key|too much non-data").MatchString(want.err.Error())
 	}
 }
 
-// repaired returns an answer whose chunks end their lines in CRLF and have no space behind their sizes.
+// repaired returns the answer with chunks whose lines end in CRLF, and without space after sizes.
 func repaired(b []byte) []byte {
 	for at := 0; ; {
 		var r http1.Response
@@ -78,9 +78,8 @@ func repaired(b []byte) []byte {
 	}
 }
 
-// FuzzAnswers has a pod answer with any bytes, in two parts, and end. What the client reads is what net/http reads of
-// the pod's bytes, with its chunks repaired, or the beginning of it with an error at its end, or the engine's own
-// answer that there was none.
+// FuzzAnswers lets a pod send arbitrary bytes, in two parts, and close. The client reads what net/http reads from the pod's bytes
+// with repaired chunks, or a part of it followed by an error, or the engine's own answer that there was none.
 func FuzzAnswers(f *testing.F) {
 	for _, seed := range answerSeeds() {
 		f.Add([]byte(seed), uint16(0))
@@ -104,7 +103,7 @@ func FuzzAnswers(f *testing.F) {
 		cut := int(at) % (len(b) + 1)
 		now.Store(&answer{b[:cut], b[cut:]})
 		conn := dial(t, r.listener.Addr().String())
-		// It must not be carried out twice, so that one request brings one answer.
+		// The request must not be carried out twice, so that one request causes one answer.
 		_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi")
 		all, err := io.ReadAll(conn)
 		if timeout, ok := err.(net.Error); ok && timeout.Timeout() { //nolint:errorlint // as it comes of the connection
@@ -125,7 +124,7 @@ func FuzzAnswers(f *testing.F) {
 	})
 }
 
-// ended is the end of a connection, or the error in the place of it.
+// ended is the end of a connection, or the error in its place.
 type ended struct{ err error }
 
 func (e ended) Read([]byte) (int, error) {
@@ -135,7 +134,7 @@ func (e ended) Read([]byte) (int, error) {
 	return 0, e.err
 }
 
-// answerSeeds are answers of apps as they are, as they were, and as they should not be.
+// answerSeeds are answers of present apps, old apps, and broken apps.
 func answerSeeds() []string {
 	const chunks = "5\r\nhello\r\n0\r\nX-Sum: a\r\n\r\n"
 	with := func(fields, rest string) string { return "HTTP/1.1 200 OK\r\n" + fields + "\r\n" + rest }

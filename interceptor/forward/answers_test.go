@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// answerOf is what a client receives of an app that answers its request with these bytes and then ends.
+// answerOf returns what a client receives from an app that answers its request with these bytes and then closes.
 func answerOf(t *testing.T, request, answer string) string {
 	t.Helper()
 	c := newRig(t, Options{Tick: tick}, newPod(t, func(c *net.TCPConn, b *bufio.Reader) {
@@ -49,7 +49,7 @@ func TestControlsInAnAnswerPass(t *testing.T) {
 	}
 }
 
-// A client may offer protocols in several Upgrade fields, which are one list, and the app may choose any of them.
+// A client may offer protocols in several Upgrade fields, which form one list, and the app may choose any of them.
 func TestUpgradeOfferedInTwoFields(t *testing.T) {
 	const answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nframes"
 	for name, offer := range map[string]string{
@@ -64,7 +64,7 @@ func TestUpgradeOfferedInTwoFields(t *testing.T) {
 	}
 }
 
-// Chunks of apps that end their lines in LF alone, or pad their sizes, reach the client well-formed.
+// Chunks from apps that end their lines in LF alone, or pad their sizes, reach the client well-formed.
 func TestChunksOfAnswersAreRepaired(t *testing.T) {
 	const head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 	large, long := strings.Repeat("y", 100<<10), strings.Repeat("1\nx\n", 20<<10)
@@ -95,7 +95,7 @@ func TestChunksOfAnswersAreRepaired(t *testing.T) {
 	}
 }
 
-// A client of HTTP/1.0 gets what is in such chunks.
+// An HTTP/1.0 client gets the content of such chunks.
 func TestChunksOfLFForHTTP10(t *testing.T) {
 	got := answerOf(t, "GET / HTTP/1.0\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2 \nhe\n3\nllo\n0\n\n")
 	if want := "HTTP/1.1 200 OK\r\n\r\nhello"; got != want {
@@ -103,7 +103,7 @@ func TestChunksOfLFForHTTP10(t *testing.T) {
 	}
 }
 
-// A request's chunk sizes may have space behind them, which readers that are stricter than we are do not see.
+// A request's chunk sizes may have space after them. Stricter readers never see it.
 func TestPaddedChunksOfRequests(t *testing.T) {
 	for name, tc := range map[string]struct{ sent, want string }{
 		"space":            {"5 \r\nhello\r\n0 \r\n\r\n", "5\r\nhello\r\n0\r\n\r\n"},
@@ -138,7 +138,7 @@ func TestPaddedChunksOfRequests(t *testing.T) {
 	}
 }
 
-// writePieces writes b in pieces of so many bytes.
+// writePieces writes b in pieces of that many bytes.
 func writePieces(w io.Writer, b string, piece int) {
 	for len(b) > 0 {
 		n, err := io.WriteString(w, b[:min(piece, len(b))])
@@ -149,7 +149,7 @@ func writePieces(w io.Writer, b string, piece int) {
 	}
 }
 
-// readUntil reads until end has come, or the connection has ended.
+// readUntil reads until end has arrived, or the connection has ended.
 func readUntil(r *bufio.Reader, end string) string {
 	var b []byte
 	for !strings.HasSuffix(string(b), end) {

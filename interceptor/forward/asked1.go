@@ -8,7 +8,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// asked1 is the request that a connection of HTTP/1.1 serves, as the core asks about it.
+// asked1 implements asked for the HTTP/1.1 request that a connection is serving.
 type asked1 struct{ *conn }
 
 func (a asked1) method() []byte { return a.req.Method(a.in.Bytes()) }

@@ -10,10 +10,10 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// asked2 is a request of HTTP/2, as the core asks about it.
+// asked2 implements asked for an HTTP/2 request.
 type asked2 struct {
 	stream *stream
-	// text holds the method, the target and the User-Agent, which end at these positions.
+	// text holds the method, the target and the User-Agent, one after the other.
 	text                 []byte
 	methodEnd, targetEnd int
 }
@@ -54,7 +54,7 @@ func (a *asked2) stick(s *route.Sticky, v *route.Visit) {
 	}
 }
 
-// size counts the fields, and what net/http may have read of the body.
+// size counts the header fields, and the part of the body that net/http may have read.
 func (a *asked2) size() int64 { return sizeOf(a.stream.in) }
 
 func sizeOf(in *http.Request) int64 {

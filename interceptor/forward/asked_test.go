@@ -12,7 +12,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
 )
 
-// askedBy is a request as the core asks about it, by each version of HTTP.
+// askedBy returns a request as the core asks about it, for each HTTP version.
 func askedBy(t *testing.T, head string) map[string]*call {
 	t.Helper()
 	e := newEngine(t, Options{Tick: still().Tick, TrustedHops: headers.AllHops})
@@ -31,7 +31,7 @@ func askedBy(t *testing.T, head string) map[string]*call {
 	return map[string]*call{"HTTP/1.1": &c.now.call, "HTTP/2": &newStream(s, nil, in).call}
 }
 
-// Whatever the core asks about a request, both versions of HTTP answer alike.
+// Both HTTP versions answer each question of the core alike.
 func TestAskedAlike(t *testing.T) {
 	const post = "POST /a%2Fb?c=d HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: agent/1\r\nX-Forwarded-For: 10.0.0.9, 10.0.0.8\r\n" +
 		"X-Forwarded-Proto: https\r\nCookie: sid=abc\r\nContent-Length: 3\r\n\r\n"
@@ -71,7 +71,7 @@ func TestAskedAlike(t *testing.T) {
 	}
 }
 
-// What a request counts for.
+// This tests how requests count.
 func TestClassify(t *testing.T) {
 	for head, want := range map[string]kind{
 		"GET / HTTP/1.1\r\nHost: h\r\n\r\n":                                          visits,

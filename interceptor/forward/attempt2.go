@@ -16,7 +16,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// dialError says that a pod could not be reached at all, so that nothing of the request was sent.
+// dialError means that the pod could not be reached, so nothing of the request was sent.
 type dialError struct{ err error }
 
 func (e *dialError) Error() string { return e.err.Error() }
@@ -51,32 +51,32 @@ func (s *stream) try(pod *route.Endpoint) (failure, error) {
 	}, err
 }
 
-// goAwayText is how net/http begins its error for a connection that the pod has closed after a GOAWAY. It has no type.
+// goAwayText begins net/http's error for a connection that the pod has closed after a GOAWAY. The error has no type of its own.
 const goAwayText = "http2: server sent GOAWAY and closed the connection"
 
-// hasBroken is wire.BrokenOff for a connection of HTTP/2.
+// hasBroken is wire.BrokenOff for an HTTP/2 connection.
 func hasBroken(err error) bool {
 	return wire.BrokenOff(err) || strings.HasPrefix(err.Error(), goAwayText)
 }
 
-// maxWritten is how often net/http may send a request by itself, which it does when a pod says that it has not processed
-// it. It would do so for minutes.
+// maxWritten is how often net/http may send a request by itself when a pod says that it has not processed it. Without this limit,
+// net/http goes on for minutes.
 const maxWritten = 2
 
-// errRefused is what became of a request that a pod has refused each time.
+// errRefused is the error for a request that a pod refused each time.
 var errRefused = errors.New("the pod refuses the request's stream")
 
-// attempt2 is one try to send a request of HTTP/2 to one pod.
+// attempt2 is one attempt to send an HTTP/2 request to one pod.
 type attempt2 struct {
 	pod  *route.Endpoint
-	body *clientBody // nil is none
+	body *clientBody // nil if there is none
 	// The transport sets these from its own goroutines.
 	connected, reused, answered atomic.Bool
-	written                     atomic.Int32 // how often the request's header has left
+	written                     atomic.Int32 // how often the request's header was written
 	cancel                      context.CancelCauseFunc
 }
 
-// send returns the pod's answer, whose body has to be closed: that ends the pod's use.
+// send returns the pod's answer. The caller must close its body, which ends the use of the pod.
 func (a *attempt2) send(ctx context.Context, transport *http.Transport, req *http.Request) (*http.Response, error) {
 	ctx, a.cancel = context.WithCancelCause(ctx)
 	resp, err := transport.RoundTrip(a.request(ctx, req))
@@ -91,7 +91,7 @@ func (a *attempt2) send(ctx context.Context, transport *http.Transport, req *htt
 	return resp, nil
 }
 
-// request returns req as it goes to the pod.
+// request returns req as it is sent to the pod.
 func (a *attempt2) request(ctx context.Context, req *http.Request) *http.Request {
 	trace := &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
@@ -115,13 +115,13 @@ func (a *attempt2) request(ctx context.Context, req *http.Request) *http.Request
 	return out
 }
 
-// neverSent says that nothing of the request has left, so that it may go to another pod whatever it is.
+// neverSent reports whether nothing of the request was sent, so that any request may go to another pod.
 func (a *attempt2) neverSent(err error) bool {
 	var dial *dialError
 	return errors.As(err, &dial) && !a.connected.Load() && a.body.complete()
 }
 
-// countedBody ends the pod's use when the answer has been read.
+// countedBody ends the use of the pod when the answer has been read.
 type countedBody struct {
 	io.ReadCloser
 	pod    *route.Endpoint

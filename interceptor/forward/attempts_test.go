@@ -19,8 +19,8 @@ func TestIdempotent(t *testing.T) {
 func TestVerdict(t *testing.T) {
 	for name, tc := range map[string]struct {
 		failure failure
-		first   verdict // where no pod has broken off yet
-		later   verdict // where one has
+		first   verdict // if no pod has broken off yet
+		later   verdict // if one has
 	}{
 		"nothing is known":                       {failure{}, giveUp, giveUp},
 		"the pod could not be reached":           {failure{unsent: true}, again, again},

@@ -15,39 +15,39 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// asked is what the core asks of a request, whichever version of HTTP it came by. Bytes that it returns hold until the request
-// goes on to a pod.
+// asked is what the core asks about a request, whatever its HTTP version. Returned bytes are valid until the request goes on to a
+// pod.
 type asked interface {
 	method() []byte
-	target() []byte // as it came
+	target() []byte // as received
 	agent() []byte
 	host() string
-	// value returns the first field of that name, which is in lower case.
+	// value returns the first field with that name. The name must be in lower case.
 	value(name string) string
-	// named is the visitor as the proxies before us name it.
+	// named returns the visitor's address according to the proxies before us.
 	named() []byte
 	hasBody() bool
 	hasUpgrade() bool
-	// waits says that it has the field of a poll.
+	// waits reports whether the request has the field of a poll.
 	waits() bool
-	// stick reads its cookies.
+	// stick reads the request's cookies.
 	stick(s *route.Sticky, v *route.Visit)
-	// size is the memory that it takes while it is held.
+	// size returns the memory that the request takes while it is held.
 	size() int64
 }
 
-// kind is what a request counts for.
+// kind says how a request counts.
 type kind uint8
 
 const (
 	visits    kind = iota // wakes, and counts
 	ignored               // neither wakes, nor counts, nor is held
-	reconnect             // of a tab that was left open: it is held, but neither wakes nor counts
-	polls                 // of the waiting page: answered here, and counts
+	reconnect             // from a tab that was left open: held, but neither wakes nor counts
+	polls                 // from the waiting page: answered here, and counts
 )
 
-// call is a request on its way, or a connection of bytes: what it counts for, how it waits, and which pod it goes to. It is the
-// same for all protocols.
+// call is a request, or a connection of bytes, on its way: how it counts, how it waits, and which pod it goes to. It is the same for
+// all protocols.
 type call struct {
 	server *Server
 	asked  asked // nil for a connection of bytes
@@ -55,23 +55,23 @@ type call struct {
 	visit  route.Visit
 	seen   route.Seen
 	kind   kind
-	// listened says that the count has ended, since the client only listens.
+	// listened is set once the count has ended because the client only listens.
 	listened bool
 	// broken is how many pods have broken off.
 	broken int
-	status int // the answer's, 0 before there is one
+	status int // of the answer; 0 before there is one
 }
 
-// exchange is how one protocol has a request answered.
+// exchange gets a request answered in one protocol.
 type exchange interface {
 	attempter
-	// attend sends the request to a pod and passes the answer on, or answers in the app's place.
+	// attend sends the request to a pod and passes the answer on, or answers itself.
 	attend()
 	// poll answers a poll.
 	poll()
 }
 
-// serve has x answer the request, and counts it if it counts. Here and in countBytes counts begin and end.
+// serve gets the request answered by x, and counts it if it counts. All counts begin and end here and in countBytes.
 func (c *call) serve(x exchange) {
 	r := c.server.route
 	c.kind = c.classify()
@@ -99,8 +99,8 @@ func (c *call) serve(x exchange) {
 	x.attend()
 }
 
-// countBytes counts a connection of bytes. The function that it returns ends the count, once. The connection of a client that is
-// silent leaves no trace.
+// countBytes counts a connection of bytes. The returned function ends the count, once. A connection with a silent client does not
+// renew the idle time.
 func (c *call) countBytes(silent bool) (release func()) {
 	if silent {
 		return c.server.route.Target().BeginQuiet()
@@ -112,7 +112,7 @@ func (c *call) classify() kind {
 	switch method := c.asked.method(); {
 	case c.asked.waits() && c.server.engine.options.Pages != nil && string(method) == http.MethodGet:
 		return polls
-	case string(method) == http.MethodConnect: // it is refused
+	case string(method) == http.MethodConnect: // it will be refused
 		return ignored
 	case c.server.route.Ignores(method, c.asked.target(), c.asked.agent()):
 		return ignored
@@ -123,7 +123,7 @@ func (c *call) classify() kind {
 	}
 }
 
-// answered counts the request by its answer.
+// answered counts the request by the status of its answer.
 func (c *call) answered(status int) {
 	c.status = status
 	if c.kind == visits || c.kind == polls {
@@ -138,22 +138,22 @@ func (c *call) stick() {
 	}
 }
 
-// setCookie returns the value of the Set-Cookie field with which pod's answer keeps the client at it, or nothing. Session holds
-// the attributes of the session cookie if the app has set it.
+// setCookie returns the value of the Set-Cookie field that keeps the client at pod, or nothing. If the app has set its session
+// cookie, issued is true and session holds the cookie's attributes.
 func (c *call) setCookie(s *route.Sticky, pod *route.Endpoint, session []byte, issued bool) string {
 	https := c.server.engine.options.TrustedHops != 0 && strings.EqualFold(c.asked.value("x-forwarded-proto"), "https")
 	return setCookie(s, &c.visit, pod, session, issued, https)
 }
 
-// way is how the request came to us.
+// way returns how the request reached us.
 func (c *call) way() headers.Way {
 	return headers.Way{Remote: c.remote, Trusted: c.server.engine.options.TrustedHops}
 }
 
-// visitor is the address of the client behind the proxies that the request came through.
+// visitor returns the address of the client at the far end of the proxies.
 func (c *call) visitor() string { return c.way().Visitor(c.asked.named()) }
 
-// describe fills the visit in, for the time that it is held and for the event about a wake.
+// describe fills in the visit, for the hold and for the event about a wake.
 func (c *call) describe() {
 	path, _, _ := bytes.Cut(c.asked.target(), []byte("?"))
 	v := &c.visit
@@ -161,7 +161,7 @@ func (c *call) describe() {
 	v.Remote, v.Bytes, v.Quiet = c.visitor(), c.asked.size(), c.kind == reconnect
 }
 
-// setPatience decides how long the request is held before its client is shown the waiting page; 0 is until the app answers.
+// setPatience decides how long the request is held before its client sees the waiting page; 0 means until the app answers.
 func (c *call) setPatience() {
 	c.visit.Limit = c.server.engine.options.patience(c.server.route, page.Request{
 		Method: c.visit.Method, Target: string(c.asked.target()), Host: c.asked.host(),

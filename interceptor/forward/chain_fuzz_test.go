@@ -28,10 +28,10 @@ const maxFuzzed = 64 << 10
 // framed is a request as net/http reads it.
 type framed struct{ method, target, host, body string }
 
-// refused is recorded for what net/http reads as no request.
+// refused is recorded for bytes that net/http does not read as a request.
 const refused = "refused"
 
-// readFramed reads a request. What is none is refused, and an end before its end is io.ErrUnexpectedEOF or io.EOF.
+// readFramed reads a request. A malformed one is refused, and a premature end is io.ErrUnexpectedEOF or io.EOF.
 func readFramed(r *bufio.Reader) (f framed, last bool, _ error) {
 	req, err := http.ReadRequest(r)
 	if err != nil {
@@ -44,8 +44,8 @@ func readFramed(r *bufio.Reader) (f framed, last bool, _ error) {
 	return framed{req.Method, req.RequestURI, req.Host, string(body)}, req.Close, nil
 }
 
-// strictPod is a pod that reads with net/http and records what it reads. The requests of each fuzzed connection are those
-// that come from its own address.
+// strictPod is a pod that reads with net/http and records what it reads. Each fuzzed connection has its own source address, by which
+// its requests are recorded.
 type strictPod struct {
 	mu  sync.Mutex // protects got
 	got map[string][]framed
@@ -76,8 +76,8 @@ func (p *strictPod) end(from string) []framed {
 // script answers requests until one is refused.
 func (p *strictPod) script(conn *net.TCPConn, r *bufio.Reader) {
 	for {
-		// The last of X-Forwarded-For is the engine's and stands behind all that came with the request; what is refused
-		// is still to be recorded for whom it came from.
+		// The last X-Forwarded-For is the engine's. It comes after everything that arrived with the request, but a refused request needs
+		// its source too.
 		if _, err := r.Peek(1); err != nil {
 			return
 		}
@@ -101,15 +101,14 @@ func (p *strictPod) script(conn *net.TCPConn, r *bufio.Reader) {
 	}
 }
 
-// brokeOff says that the request ended before its end, as one does of which the engine refuses the rest. To net/http a
-// trailer without its end is too long for the buffer, which here holds any.
+// brokeOff reports whether the request was cut off, as when the engine refuses the rest of it. net/http calls an incomplete trailer
+// too long for the buffer, although this buffer holds any trailer.
 func brokeOff(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, new(*net.OpError)) ||
 		strings.Contains(err.Error(), "reading trailer") || strings.Contains(err.Error(), "suspiciously long trailer")
 }
 
-// lastForwarded returns the address in the last X-Forwarded-For of the head that comes next, which the engine writes in
-// one piece.
+// lastForwarded returns the address in the last X-Forwarded-For of the next head, which the engine writes in one piece.
 func lastForwarded(r *bufio.Reader) string {
 	for seen := 0; ; {
 		b, _ := r.Peek(r.Buffered())
@@ -128,7 +127,7 @@ func lastForwarded(r *bufio.Reader) string {
 	}
 }
 
-// withoutPadding takes the space behind the sizes of chunks away, which net/http refuses before an extension.
+// withoutPadding removes the space after chunk sizes, which net/http refuses before an extension.
 func withoutPadding(b []byte) []byte {
 	var out []byte
 	for {
@@ -148,7 +147,7 @@ func withoutPadding(b []byte) []byte {
 	}
 }
 
-// appendNormalized appends a chunked body as it is passed on, up to the first byte that makes it none, and returns what follows.
+// appendNormalized appends a chunked body as it is passed on, up to the first malformed byte, and returns what follows.
 func appendNormalized(out, b []byte, c http1.Chunked) (_, rest []byte) {
 	for len(b) > 0 && !c.Done() {
 		n, kind, err := c.Next(b)
@@ -167,13 +166,13 @@ func appendNormalized(out, b []byte, c http1.Chunked) (_, rest []byte) {
 	return out, b
 }
 
-// wanted is what net/http reads of a client's bytes, where sizes of chunks are not padded.
+// wanted returns what net/http reads from a client's bytes without padded chunk sizes.
 func wanted(b []byte) []framed {
 	var all []framed
 	source := bytes.NewReader(withoutPadding(b))
 	r := bufio.NewReaderSize(source, maxFuzzed+4096)
 	for {
-		for range 4 { // the empty lines that are allowed before a request, which net/http does not know
+		for range 4 { // empty lines are allowed before a request, but net/http does not know that
 			b, _ := r.Peek(2)
 			_, _ = r.Discard(http1.BlankLine(b))
 		}
@@ -187,15 +186,15 @@ func wanted(b []byte) []framed {
 	}
 }
 
-// FuzzChain sends a client's bytes through an engine to a pod. Whatever requests the pod reads are those that net/http
-// reads of the same bytes without an engine between the two: all of them, or the first few, and never another one.
+// FuzzChain sends a client's bytes through an engine to a pod. The requests that the pod reads are those that net/http reads from the
+// same bytes without an engine in between: all of them or the first few, and no others.
 func FuzzChain(f *testing.F) {
 	for _, seed := range chainSeeds() {
 		f.Add([]byte(seed), uint16(0))
 		f.Add([]byte(seed), uint16(len(seed)/2))
 		f.Add([]byte(seed), uint16(len(seed)-3))
 	}
-	// The pod has got a part of a trailer when the engine refuses it.
+	// The pod has received part of a trailer when the engine refuses it.
 	f.Add([]byte("POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n"), uint16(66))
 	c := newChain(f)
 	f.Fuzz(func(t *testing.T, b []byte, cut uint16) {
@@ -203,7 +202,7 @@ func FuzzChain(f *testing.F) {
 		got, want := c.run(t, b, int(cut)%(len(b)+1)), wanted(b)
 		for i, g := range got {
 			if g.method == refused {
-				// As the bytes are passed on nearly as they are, net/http refuses them there and here.
+				// The bytes are passed on nearly unchanged, so net/http refuses them on both sides.
 				if len(want) > i {
 					t.Errorf("the pod refused request %d, which was %q", i, want[i])
 				}
@@ -213,7 +212,7 @@ func FuzzChain(f *testing.F) {
 				t.Fatalf("the pod got %q, as request %d of %d", g, i, len(want))
 			}
 			if want[i].host == "" {
-				g.host = "" // the Service's, which stands in for one that is missing
+				g.host = "" // the Service's name, which replaces a missing host
 			}
 			if g != want[i] {
 				t.Fatalf("request %d was %q, want %q", i, g, want[i])
@@ -222,7 +221,7 @@ func FuzzChain(f *testing.F) {
 	})
 }
 
-// chain is an engine before a strict pod.
+// chain is an engine in front of a strict pod.
 type chain struct {
 	*rig
 	pod   *strictPod
@@ -235,7 +234,7 @@ func newChain(tb testing.TB) *chain {
 	return &chain{rig: newRig(tb, Options{Tick: time.Second, TrustedHops: headers.AllHops}, newPod(tb, pod.script)), pod: pod}
 }
 
-// run sends b as one connection, from an address of its own, and returns what came of it at the pod.
+// run sends b as one connection, from an address of its own, and returns what arrived at the pod.
 func (c *chain) run(t *testing.T, b []byte, cut int) []framed {
 	t.Helper()
 	c.turns++
@@ -245,7 +244,7 @@ func (c *chain) run(t *testing.T, b []byte, cut int) []framed {
 	return c.pod.end(from)
 }
 
-// sendFuzzed sends b in two parts from an address and reads answers until the engine has ended.
+// sendFuzzed sends b in two parts from an address, and reads answers until the engine closes.
 func sendFuzzed(t *testing.T, r *rig, from string, b []byte, cut int) {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
@@ -255,7 +254,7 @@ func sendFuzzed(t *testing.T, r *rig, from string, b []byte, cut int) {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(within))
-	// Writing fails where the engine has refused what came before, and reading where it was reset.
+	// Writing fails if the engine has refused earlier bytes, and reading if it has reset the connection.
 	_, _ = conn.Write(b[:cut])
 	_, _ = conn.Write(b[cut:])
 	_ = conn.(*net.TCPConn).CloseWrite()
@@ -265,7 +264,7 @@ func sendFuzzed(t *testing.T, r *rig, from string, b []byte, cut int) {
 	}
 }
 
-// chainSeeds are connections of well-behaved clients, and of those that try to have one request taken for two.
+// chainSeeds are connections of well-behaved clients, and of clients that try to have one request taken for two.
 func chainSeeds() []string {
 	const get = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 	const smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -308,7 +307,7 @@ func chainSeeds() []string {
 	}
 }
 
-// What clients send as it should be comes through to its end, so that the fuzz test has something to compare.
+// Everything that well-behaved clients send is passed on completely, so that the fuzz test has something to compare.
 func TestChainCarriesAll(t *testing.T) {
 	c := newChain(t)
 	for i, seed := range chainSeeds()[:10] {
@@ -326,7 +325,7 @@ func TestChainCarriesAll(t *testing.T) {
 	}
 }
 
-// The oracle itself: what it says of the seeds that are as they should be.
+// This tests the oracle itself with the well-formed seeds.
 func TestWanted(t *testing.T) {
 	const get = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 	for name, tc := range map[string]struct {

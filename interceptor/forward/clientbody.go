@@ -9,22 +9,22 @@ import (
 	"sync"
 )
 
-// errBodyUsed is returned by a read of a body that belongs to an earlier attempt, and for one that cannot be sent again.
+// errBodyUsed is returned for a read by an attempt that is over, and for a body that cannot be sent again.
 var errBodyUsed = errors.New("the request's body has been sent in part, and cannot be sent again")
 
-// clientBody is the body of a request of HTTP/2, which is read by one attempt to send it after the other.
+// clientBody is the body of an HTTP/2 request. The attempts to send the request read it one after the other.
 type clientBody struct {
 	from io.ReadCloser
 
 	mu   sync.Mutex // protects all below
-	read bool       // some attempt has begun to read
-	keep bool       // what is read may be wanted again
-	kept []byte     // what was read, if that is kept
-	end  error      // how it ended, io.EOF or another error; nil if it has not
+	read bool       // an attempt has begun to read
+	keep bool       // a later attempt may need the bytes again
+	kept []byte     // the bytes read so far, if they are kept
+	end  error      // the error that ended the body, io.EOF or another one; nil while it goes on
 }
 
-// newClientBody returns the clientBody for a request's body, which may be nil. With keep, a second attempt can read a
-// small one again.
+// newClientBody returns the clientBody for a request's body, which may be nil. With keep, a second attempt can read a small body
+// again.
 func newClientBody(from io.ReadCloser, keep bool) *clientBody {
 	if from == nil {
 		return nil
@@ -32,7 +32,7 @@ func newClientBody(from io.ReadCloser, keep bool) *clientBody {
 	return &clientBody{from: from, keep: keep}
 }
 
-// complete says that another attempt can send all of the body. No body is complete.
+// complete reports whether another attempt can send the whole body. A missing body is complete.
 func (b *clientBody) complete() bool {
 	if b == nil {
 		return true
@@ -45,7 +45,7 @@ func (b *clientBody) complete() bool {
 // next returns the body for the next attempt.
 func (b *clientBody) next() io.ReadCloser { return &attemptBody{client: b} }
 
-// again is an http.Request's GetBody: the transport calls it for requests that the pod has not processed.
+// again is an http.Request's GetBody. The transport calls it for a request that the pod has not processed.
 func (b *clientBody) again() (io.ReadCloser, error) {
 	if !b.complete() {
 		return nil, errBodyUsed
@@ -53,12 +53,12 @@ func (b *clientBody) again() (io.ReadCloser, error) {
 	return b.next(), nil
 }
 
-// attemptBody is the body as one attempt reads it. The transport closes it when the stream has ended, and waits for the
-// end of a read before it reports that. So closing it has to end the read, which may wait for a client that says nothing:
-// it closes the client's body. But a body that was not read, or that is complete, is left to the next attempt.
+// attemptBody is the body as one attempt reads it. The transport closes it when the stream has ended, and reports the end only after
+// the read has returned. The read may be waiting for a silent client, so Close has to end it by closing the client's body. A body
+// that is unread or complete is left open for the next attempt.
 type attemptBody struct {
 	client *clientBody
-	at     int  // how much of what is kept has been read
+	at     int  // how many of the kept bytes have been read
 	closed bool // protected by client.mu
 }
 
@@ -83,7 +83,7 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readKept reads of what an earlier attempt has read. With kept false the client has to be read.
+// readKept reads bytes that an earlier attempt has read. If kept is false, the caller has to read from the client.
 func (a *attemptBody) readKept(p []byte) (n int, err error, kept bool) { //nolint:revive // the error is the read's
 	b := a.client
 	b.mu.Lock()

@@ -11,13 +11,13 @@ import (
 	"testing/synctest"
 )
 
-// A body can be sent again as long as nothing is lost of it.
+// A body can be sent again as long as no part of it is lost.
 func TestClientBodyAgain(t *testing.T) {
 	small, large := strings.Repeat("x", maxSmallBody), strings.Repeat("x", maxSmallBody+1)
 	for name, tc := range map[string]struct {
 		body  string
 		keep  bool
-		read  int // bytes that the first attempt reads, or all
+		read  int // how many bytes the first attempt reads at most
 		again bool
 	}{
 		"nothing read":            {small, false, 0, true},
@@ -65,7 +65,7 @@ func TestClientBodyAgain(t *testing.T) {
 	}
 }
 
-// Closing a body ends a read that waits for the client, whose body cannot be read again then.
+// Closing a body ends a read that waits for the client. The body cannot be read again afterwards.
 func TestClientBodyCloseEndsRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from, _ := io.Pipe()

@@ -16,19 +16,19 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// manyFields is how many fields a connection keeps room for while it is idle.
+// manyFields is for how many fields an idle connection keeps memory.
 const manyFields = 64
 
-// fieldSize is the memory that a header field takes besides its bytes: an http1.Field.
+// fieldSize is the memory that a header field takes in addition to its bytes: an http1.Field.
 const fieldSize = 24
 
 // lingerTime is how long a client that still sends may take to read the last answer.
 const lingerTime = 3 * time.Second
 
-// maxRefused is how much is taken of a client that has sent what is no request, so that it can read that.
+// maxRefused is how much is read from a client whose request was not valid, so that the client can read our answer.
 const maxRefused = 4 << 20
 
-// conn is a client's connection of HTTP/1.1. One goroutine serves it, request by request; others only look at watch and close.
+// conn is a client's HTTP/1.1 connection. One goroutine serves it, request by request. Other goroutines only use watch and close.
 type conn struct {
 	server *Server
 	client *wire.Sock
@@ -36,21 +36,21 @@ type conn struct {
 	peer   netip.AddrPort
 	remote string // peer's address, for X-Forwarded-For
 
-	// in is what was read of the client and is not used yet; nil is nothing.
+	// in holds bytes that were read from the client and are not used yet; nil if there are none.
 	in     *wire.Buffer
 	flow   wire.Flow // to the client
-	served bool      // it has sent a request before
-	other  wire.Kind // what the connection turned out to speak instead
+	served bool      // it has carried a request before
+	other  wire.Kind // what the connection turned out to speak instead of HTTP/1.1
 
-	// Memory that the requests use one after the other:
+	// Memory that each request uses again:
 	req    http1.Request
 	answer http1.Response
-	out    []byte // a request's head as it goes out, with what there is of the body, or an answer's head
+	out    []byte // the head of a request as it is sent, with the part of the body that is here, or the head of an answer
 
-	now request1 // the request that is served
+	now request1 // the request that is being served
 }
 
-// newConn returns the connection tcp, of which early was read already.
+// newConn returns the connection tcp. early was already read from it.
 func (s *Server) newConn(tcp *net.TCPConn, early []byte) (*conn, error) {
 	client, err := wire.NewSock(tcp, s.engine.buffers, false)
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *Server) newConn(tcp *net.TCPConn, early []byte) (*conn, error) {
 	c.watch = watch{client: client, clock: &s.engine.clock, options: &s.engine.options, draining: &s.draining, log: s.log}
 	if len(early) > 0 {
 		c.in = s.engine.buffers.Get(false)
-		c.in.Extend(copy(c.in.Free(), early)) // Peek reads far less than a buffer holds
+		c.in.Extend(copy(c.in.Free(), early)) // it fits: Peek reads far less than a buffer holds
 	}
 	c.flow = wire.Flow{Dst: client, Waits: c}
 	client.Progress = c.Writing
@@ -69,8 +69,8 @@ func (s *Server) newConn(tcp *net.TCPConn, early []byte) (*conn, error) {
 	return c, nil
 }
 
-// run serves the connection and closes it, unless it turns out not to speak HTTP/1.1: then it returns the kind and what has been
-// read. Known is called when that will not happen any more.
+// run serves the connection and closes it. If the connection turns out not to speak HTTP/1.1, run leaves it open and returns what it
+// speaks and the bytes read. It calls known once that cannot happen any more.
 func (c *conn) run(known func()) (wire.Kind, []byte, error) {
 	c.server.add(c)
 	defer c.server.remove(c)
@@ -93,7 +93,7 @@ func (c *conn) serve(known func()) outcome {
 			c.served = true
 			known()
 		}
-		c.now.call.serve(&c.now) // behind which the request does not count any more
+		c.now.call.serve(&c.now) // the request does not count any more after this call
 		switch c.now.outcome {
 		case reusable:
 		case lingering:
@@ -118,8 +118,8 @@ func (c *conn) serve(known func()) outcome {
 	return finished
 }
 
-// skipBlank takes away an empty line behind a request, which is not the beginning of another one, and reports whether there
-// was one and nothing else.
+// skipBlank drops an empty line after a request, which does not begin another request. It reports whether there was such a line and
+// nothing else.
 func (c *conn) skipBlank() bool {
 	if c.in == nil || c.in.Len() == 0 || http1.BlankLine(c.in.Bytes()) != c.in.Len() {
 		return false
@@ -128,14 +128,14 @@ func (c *conn) skipBlank() bool {
 	return true
 }
 
-// Reading implements wire.Waits for what goes to the client.
+// Reading implements wire.Waits for bytes on their way to the client.
 func (c *conn) Reading() {
 	if u := c.now.uploading; u != nil && u.running.Load() {
 		c.watch.enter(phaseUpload)
 		if u.running.Load() {
 			return
 		}
-		// It has ended in between, and could not say so.
+		// The upload has ended in between, and could not change the phase.
 	}
 	c.watch.enter(phaseAnswer)
 }
@@ -143,15 +143,15 @@ func (c *conn) Reading() {
 // Writing implements wire.Waits.
 func (c *conn) Writing() { c.watch.enter(phaseWrite) }
 
-// rescue is the function rescue for a connection, in whatever state a panic has left it.
+// rescue is the function rescue for a connection, whatever state a panic has left it in.
 func (c *conn) rescue() {
 	p := recover()
 	if p == nil {
 		return
 	}
 	logPanic(c.server.log, p)
-	c.in = nil                // it may still be in use
-	_ = c.client.SetLinger(0) // an end in order would be the end of an answer without a length
+	c.in = nil                // another goroutine may still use it
+	_ = c.client.SetLinger(0) // reset the connection: a regular close would complete an answer without a length
 	_ = c.client.Close()
 	c.watch.closeUp()
 	c.now.leave()
@@ -164,7 +164,7 @@ func (c *conn) dropIn() {
 	}
 }
 
-// next reads until there is the head of a request, and reports whether there is.
+// next reads the head of the next request, and reports whether there is one.
 func (c *conn) next() bool {
 	if c.in != nil && c.in.Len() == 0 {
 		c.dropIn()
@@ -173,7 +173,7 @@ func (c *conn) next() bool {
 		conn: c,
 		call: call{server: c.server, asked: asked1{c}, remote: c.remote, visit: route.Visit{Client: c.peer.Addr()}},
 	}
-	parsed, seen := 0, 0 // how much of in there was when it was parsed last, and when it was last looked at
+	parsed, seen := 0, 0 // how much of in was there at the last parse, and at the last look
 	for {
 		if c.in != nil && mayBeComplete(c.in.Bytes(), parsed, seen) {
 			parsed = c.in.Len()
@@ -207,8 +207,9 @@ func (c *conn) next() bool {
 	}
 }
 
-// mayBeComplete says whether a head is worth parsing, of which the first bytes were parsed and more were seen: whenever an
-// empty line has come, and else when there is twice as much, so that one that comes line by line is not parsed as often.
+// mayBeComplete reports whether a head is worth parsing again. At the last parse, the head had parsed bytes, and at the last look,
+// seen bytes. It is worth parsing after an empty line, or else once it has doubled in length: a head that arrives line by line must
+// not be parsed for every line.
 func mayBeComplete(b []byte, parsed, seen int) bool {
 	if len(b) >= 2*parsed {
 		return true
@@ -217,11 +218,11 @@ func mayBeComplete(b []byte, parsed, seen int) bool {
 	return bytes.Contains(came, []byte("\n\r\n")) || bytes.Contains(came, []byte("\n\n"))
 }
 
-// read reads more of the client.
+// read reads more bytes from the client.
 func (c *conn) read() error {
 	if c.in == nil {
-		// Looked at after the phase was entered, while Drain looks at the phase after it has said so: one of the two
-		// sees the other.
+		// Here the phase is set before draining is read. Drain sets draining before it reads the phase. So at least one of the two sees the
+		// other.
 		if c.server.draining.Load() && c.watch.phase() == phaseIdle {
 			return io.EOF
 		}
@@ -246,7 +247,7 @@ func (c *conn) read() error {
 	return err
 }
 
-// refuse answers a request that is not one. Where it ends cannot be known, so that the connection does.
+// refuse answers something that is not a valid request. Nobody knows where it ends, so the connection ends too.
 func (c *conn) refuse(err error) bool {
 	if !c.served {
 		if c.other = wire.SpeaksOther(c.in.Bytes()); c.other != wire.KindUndecided {
@@ -259,8 +260,8 @@ func (c *conn) refuse(err error) bool {
 	return false
 }
 
-// linger lets the client read the answer before the connection ends: closing it while bytes of the client's come would
-// reset it, and the answer with it. No more than limit bytes are taken for that, or any number wire.UntilEnd.
+// linger lets the client read the answer before the connection ends. If we closed the connection while bytes from the client arrive,
+// the kernel would reset it, and the answer would be lost. linger reads at most limit bytes, or any number with wire.UntilEnd.
 func (c *conn) linger(limit int) {
 	c.watch.enter(phaseHead)
 	within := lingerTime
@@ -294,19 +295,19 @@ func (c *conn) hold(wait func(context.Context) error) error {
 	return wait(ctx)
 }
 
-// tunnel carries the bytes of an upgraded connection. It counts by them and no longer as a request, or does not. It is
-// remembered if the app cuts it by going to sleep.
+// tunnel carries the bytes of an upgraded connection. From now on the bytes count instead of the request, unless the request is
+// ignored. The connection is remembered as a tab if the app cuts it by going to sleep.
 func (c *conn) tunnel() error {
 	x := &c.now
 	defer x.leave()
-	c.client.Progress = nil // in a tunnel phaseWrite would never be left again
+	c.client.Progress = nil // phaseWrite would never be left again in a tunnel
 	c.watch.enter(phaseTunnel)
 	target := c.server.route.Target()
 	if x.kind == ignored {
 		target = nil
 	}
 	talk := newTalk(c.server.engine, target, x.kind != reconnect)
-	talk.clientSpoke = func() { c.server.route.ForgetTabs(x.opened.Client) } // typed into, say
+	talk.clientSpoke = func() { c.server.route.ForgetTabs(x.opened.Client) } // the user may have typed something, for example
 	talk.podEnded = func() {
 		if x.kind != ignored && c.server.base.Err() == nil {
 			c.server.route.LeaveTab(x.opened, talk.silence())

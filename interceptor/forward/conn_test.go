@@ -12,7 +12,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
-// A head that comes bit by bit is parsed when it is complete, and before that only so often that it does not matter.
+// A head that arrives bit by bit is parsed when it is complete, and earlier only so rarely that it does not matter.
 func TestMayBeComplete(t *testing.T) {
 	for name, tc := range map[string]struct {
 		b            string
@@ -54,7 +54,7 @@ func TestFieldSize(t *testing.T) {
 	}
 }
 
-// Requests that wait for a pod take no more memory together than they may.
+// The requests that wait for a pod together take no more memory than they may.
 func TestHeldBytes(t *testing.T) {
 	r := newRig(t, Options{})
 	large := strings.Replace(get, "\r\n\r\n", "\r\nConnection: close\r\nX: "+strings.Repeat("x", 40<<10)+"\r\n\r\n", 1)

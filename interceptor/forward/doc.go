@@ -1,38 +1,38 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package forward is the engine: it carries requests and connections from clients to pods. Which pod, and how long to
-// wait for one, is package route's business; how bytes get from a connection to another is package wire's; which fields pass is
-// package headers', and what we say in an app's place package answers'.
+// Package forward is the engine: it carries requests and connections from clients to pods. Package route decides which pod a request
+// goes to, and how long it waits for one. Package wire moves bytes between connections, package headers decides which fields pass,
+// and package answers makes the answers that we send ourselves.
 //
-// A Server has the connections of one route, and finds out what they speak (server.go). Whatever that is, a request, or a
-// connection of bytes, is a call, and the core of all protocols does three things with it:
+// A Server has the connections of one route, and finds out what they speak (server.go). Every request, and every connection of bytes,
+// is a call. The core of all protocols does three things with a call:
 //
-//	serve    decides what it counts for, and counts it            call.go
-//	pick     chooses a pod, and holds the request until there is one  call.go
-//	attempt  has a pod answer it, or another one where that is safe  attempts.go
+//	serve    decides how it counts, and counts it                         call.go
+//	pick     chooses a pod, and holds the request until there is one      call.go
+//	attempt  sends it to a pod, and to another one where that is safe     attempts.go
 //
-// What differs is how a request is read, sent and answered. HTTP/1.1 is this package's own, in one goroutine for each
+// The protocols differ in how a request is read, sent and answered. This package has its own HTTP/1.1, with one goroutine for each
 // client connection:
 //
 //	next    reads until http1 has parsed a head, or refuses it            conn.go
-//	attend  writes the head as it goes out, and attempts                  request1.go
+//	attend  writes the head as it is sent, and attempts                   request1.go
 //	carry   sends it on a connection of the pod's pool                    request1.go, pool.go
-//	relay   passes the answer on: head, body, and what comes before them  relay.go
+//	relay   passes the answer on: informational answers, head, body       relay.go
 //	finish  gives the connection back, and goes on with the next request  relay.go, fate.go
 //
-// Nothing of that allocates. A body that has not come yet is carried by a second goroutine (upload.go), since apps may answer
-// before they have read it. An upgraded connection becomes two flows of bytes (tunnel.go), as any TCP connection is from the
-// beginning (opening.go).
+// None of these steps allocates. If part of a body has not arrived yet, a second goroutine carries it (upload.go), because apps may
+// answer before they have read it. An upgraded connection becomes two flows of bytes (tunnel.go). A TCP connection consists of such
+// flows from the beginning (opening.go).
 //
-// HTTP/2 is net/http's (http2.go, stream.go, attempt2.go): a client that speaks it shares one connection among its requests, so
-// that what a request costs there matters less, and gRPC wants every corner of it.
+// HTTP/2 is done by net/http (http2.go, stream.go, attempt2.go). The requests of an HTTP/2 client share one connection, so the cost
+// of a request matters less, and gRPC needs every corner of the protocol.
 //
-// A browser that opens a page and waits for a while is answered with the waiting page (waiting.go). That follows the start by
-// polls, which wait like requests and are answered here. A probe's request is neither counted nor held: if no pod is ready it is
-// answered by us at once.
+// A browser that opens a page and has waited for a while gets the waiting page (waiting.go). The page follows the start by polls,
+// which wait like requests and are answered here. A request of a probe is neither counted nor held: if no pod is ready, we answer it
+// at once.
 //
-// Time-outs are no timers. A connection says what it waits for and since when (watch.go), and one goroutine of the
-// engine looks at all of them several times a second. It also has a client watched whose answer takes longer, so that
-// its going away ends the request.
+// Timeouts need no timers. A connection notes what it waits for and since when (watch.go), and one goroutine of the engine checks all
+// connections several times a second. If an answer takes longer, that goroutine also has the client watched, so that the request ends
+// when the client goes away.
 package forward

@@ -19,34 +19,34 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// Limits bound what clients may take of one interceptor. A field that is 0 has its default.
+// Limits bound what clients may use of one interceptor. A field that is 0 has its default.
 type Limits struct {
 	// MaxConnections is how many connections one route may have open. Default 10000.
 	MaxConnections int
-	// MaxHeaderBytes is how long the first line and the header of a request may be together, with the line ends and the
-	// empty line. A request of HTTP/2 is counted as RFC 9113 (6.5.2) does: the names and values of its fields, and 32 bytes
-	// for each. Default 64 KiB.
+	// MaxHeaderBytes is the maximum length of a request's first line and header together, including line ends and the empty line. An
+	// HTTP/2 request is counted as in RFC 9113 (6.5.2): the names and values of its fields, plus 32 bytes for each field. Default 64
+	// KiB.
 	//
-	// An answer's may be as long, or maxAnswerHead if that is longer.
+	// An answer's head may be as long as this or maxAnswerHead, whichever is longer.
 	MaxHeaderBytes int
-	// ReadHeaderTimeout is how long a client may take to send them, for its first request from when it has connected.
-	// Default 30 s.
+	// ReadHeaderTimeout is how long a client may take to send a request's head. For the first request it runs from the start of the
+	// connection. Default 30 s.
 	ReadHeaderTimeout time.Duration
-	// IdleTimeout is how long a client's connection is kept open without a request. It is to be longer than the proxies
-	// before us keep theirs (nginx: 60 s), so that it is they who close them, and no request meets a connection that we
-	// have just closed. Default 5 min.
+	// IdleTimeout is how long a client's connection stays open without a request. It should be longer than the idle timeout of the
+	// proxies before us (nginx: 60 s). Then the proxies close the connections, and no request meets a connection that we have just
+	// closed. Default 5 min.
 	IdleTimeout time.Duration
-	// WriteTimeout is after how long without reading any of its answer a client is cut; a slow one that reads a little is not.
+	// WriteTimeout is how long a client may read nothing of its answer before it is cut. A slow client that reads a little is not cut.
 	// Default 1 min.
 	WriteTimeout time.Duration
 }
 
-// maxAnswerHead is how long the first line and the header of an answer may be together, however little clients may send.
+// maxAnswerHead is the maximum length of an answer's first line and header together, even if Limits allows clients less.
 const maxAnswerHead = 256 << 10
 
 func (l *Limits) answerHead() int { return max(maxAnswerHead, l.MaxHeaderBytes) }
 
-// SetDefaults puts the defaults in the place of zeros.
+// SetDefaults replaces zeros by the defaults.
 func (l *Limits) SetDefaults() {
 	l.MaxConnections = cmp.Or(l.MaxConnections, 10000)
 	l.MaxHeaderBytes = cmp.Or(l.MaxHeaderBytes, 64<<10)
@@ -55,30 +55,29 @@ func (l *Limits) SetDefaults() {
 	l.WriteTimeout = cmp.Or(l.WriteTimeout, time.Minute)
 }
 
-// DefaultPageGrace is Options.PageGrace where nothing else is said.
+// DefaultPageGrace is the default of Options.PageGrace.
 const DefaultPageGrace = time.Second
 
 // Options configure an Engine.
 type Options struct {
 	Limits Limits
-	// TrustedHops is how many proxies before this one are believed about whom they speak for: that many of the last
-	// entries of X-Forwarded-For are passed on. With 0 no X-Forwarded field is. headers.AllHops, which has to be
-	// said, believes all.
+	// TrustedHops is how many proxies before this one are trusted to name their client: that many of the last entries of X-Forwarded-For
+	// are passed on. With 0, no X-Forwarded field is passed on. headers.AllHops trusts all proxies; it is never a default.
 	TrustedHops int
-	// HideHeld leaves out of answers how long their requests were held.
+	// HideHeld omits from answers how long their requests were held.
 	HideHeld bool
-	// Pages makes the page that browsers are shown while they wait. Default none is shown.
+	// Pages makes the waiting page for browsers. Default none.
 	Pages *page.Pages
-	// PageGrace is how long they wait before. Default DefaultPageGrace.
+	// PageGrace is how long browsers are held before they see the page. Default DefaultPageGrace.
 	PageGrace time.Duration
-	// DialTimeout is how long one attempt to reach a pod may take. It is short, since pods may just have gone away and
-	// their addresses swallow packets; the request then goes to another pod or is held. Default 1 s.
+	// DialTimeout is how long one attempt to connect to a pod may take. It is short because a pod may just have gone and its address may
+	// swallow packets. The request then goes to another pod or is held. Default 1 s.
 	DialTimeout time.Duration
-	// MaxIdlePerPod bounds the connections kept open to one pod without a request. Default 64.
+	// MaxIdlePerPod bounds the idle connections that are kept open to one pod. Default 64.
 	MaxIdlePerPod int
-	// PodIdleTimeout is how long such a connection is kept. Default 30 s.
+	// PodIdleTimeout is how long an idle connection to a pod is kept. Default 30 s.
 	PodIdleTimeout time.Duration
-	// Tick is how often time-outs are looked after. Default 250 ms.
+	// Tick is how often timeouts are checked. Default 250 ms.
 	Tick time.Duration
 	Log  logr.Logger
 }
@@ -92,8 +91,8 @@ func (o *Options) setDefaults() {
 	o.Tick = cmp.Or(o.Tick, 250*time.Millisecond)
 }
 
-// Engine carries requests and connections to pods, for the Servers of all routes. One goroutine looks after the time-outs of all
-// of them; it ends with Close.
+// Engine carries requests and connections to pods, for the Servers of all routes. One goroutine checks the timeouts of all of them.
+// Close ends it.
 type Engine struct {
 	options Options
 	answers answers.Maker
@@ -128,7 +127,7 @@ func NewEngine(o Options) *Engine {
 // now is the engine's clock. It is up to Tick late, and reading it costs nothing.
 func (e *Engine) now() time.Duration { return time.Duration(e.clock.Load()) }
 
-// Close closes the connections to pods that no request uses and ends what looks after the others.
+// Close closes the idle connections to pods, and stops the goroutine that checks timeouts.
 func (e *Engine) Close() {
 	close(e.done)
 	<-e.ended
@@ -164,7 +163,7 @@ func (e *Engine) allPools() []*pool {
 	return slices.Collect(maps.Keys(e.pools))
 }
 
-// look ends what has lasted too long, and has the clients of requests watched that are not answered at once.
+// look ends whatever has lasted too long, and starts to watch the clients of requests that are not answered at once.
 func (e *Engine) look() {
 	e.mu.Lock()
 	servers := slices.Collect(maps.Keys(e.servers))

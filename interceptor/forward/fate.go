@@ -3,33 +3,33 @@
 
 package forward
 
-// outcome is what becomes of a client's connection after a request.
+// outcome is what happens to a client's connection after a request.
 type outcome uint8
 
 const (
 	finished  outcome = iota // it ends
 	reusable                 // it takes another request
 	upgraded                 // it carries bytes from now on
-	lingering                // it ends once the client, which still sends, has had time to read the answer
-	rejected                 // likewise, but little of what it sends is read
+	lingering                // it ends as soon as the client, which still sends, has had time to read the answer
+	rejected                 // like lingering, but little of what the client sends is read
 )
 
-// headFacts is what is known when the head of the last answer has come.
+// headFacts is what is known once the head of the final answer has arrived.
 type headFacts struct {
-	last       bool // the client said that it sends no other request
-	draining   bool // the server takes no other request
-	plain      bool // the answer's body is passed on without its chunks, so that only the end of the connection ends it
-	untilEnd   bool // the pod ends the body with its connection
-	surplus    bool // the pod has sent something behind the answer
-	podCloses  bool // the pod says that its connection ends
-	podKeeps   bool // the pod's version keeps connections, or the pod says that it does
-	chunksOf10 bool // a pod of HTTP/1.0 sends chunks (RFC 9112, 6.1)
+	last       bool // the client said that this is its last request
+	draining   bool // the server takes no further request
+	plain      bool // the body is passed on without chunks, so that only the end of the connection ends it
+	untilEnd   bool // the pod ends the body by closing its connection
+	surplus    bool // the pod has sent bytes after the answer
+	podCloses  bool // the pod says that it will close its connection
+	podKeeps   bool // the pod keeps its connection, by its HTTP version or because it says so
+	chunksOf10 bool // an HTTP/1.0 pod sends chunks (RFC 9112, 6.1)
 }
 
-// fate is what becomes of the two connections behind an answer, as far as they are sound.
+// fate says which of the two connections can take another request after an answer, if nothing fails.
 type fate struct {
-	client bool // the client's takes another request
-	pod    bool // the pod's does
+	client bool // the client's connection can
+	pod    bool // the pod's connection can
 }
 
 func (h headFacts) fate() fate {
@@ -39,21 +39,21 @@ func (h headFacts) fate() fate {
 	}
 }
 
-// bodyFacts is what is known when the last answer has been passed on, or could not be.
+// bodyFacts is what is known once the final answer has been passed on, or could not be.
 type bodyFacts struct {
-	failed   bool // it could not
-	surplus  bool // the pod has sent something behind it
-	streamed bool // the request's body was carried while the answer was waited for
-	unsent   bool // some of that body was not
-	more     bool // the client has sent something behind its request
+	failed   bool // the answer could not be passed on
+	surplus  bool // the pod has sent bytes after the answer
+	streamed bool // the request's body was being sent while we waited for the answer
+	unsent   bool // part of the request's body was not sent
+	more     bool // the client has sent bytes after its request
 }
 
-// keepsPod says that the pod's connection can carry another request.
+// keepsPod reports whether the pod's connection can carry another request.
 func (f fate) keepsPod(b bodyFacts) bool {
 	return f.pod && !b.failed && !b.surplus && !b.streamed && !b.unsent
 }
 
-// outcome is what becomes of the client's connection.
+// outcome decides what happens to the client's connection.
 func (f fate) outcome(b bodyFacts) outcome {
 	switch {
 	case b.failed:

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// handover is a listener whose connections come from another one.
+// handover is a net.Listener for connections that another listener has accepted.
 type handover struct {
 	addr   net.Addr
 	conns  chan net.Conn
@@ -20,7 +20,7 @@ func newHandover(addr net.Addr) *handover {
 	return &handover{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// give passes conn on, or closes it if it is accepted no more.
+// give passes conn to Accept, or closes it if the handover is closed.
 func (h *handover) give(conn net.Conn) {
 	select {
 	case h.conns <- conn:

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// headOf returns a head of so many bytes that begins with first: with one long field, or with many of them.
+// headOf returns a head of that many bytes that begins with first. It has one long field, or many fields.
 func headOf(first string, size int, many bool) string {
 	b := strings.Builder{}
 	b.WriteString(first)
@@ -29,10 +29,10 @@ func headOf(first string, size int, many bool) string {
 	return b.String()
 }
 
-// sizes are those around a limit.
+// sizes returns sizes around a limit.
 func sizes(limit int) []int { return []int{limit - 1, limit, limit + 1, 2 * limit} }
 
-// However it comes, a request's head has as many bytes as it may have, or is refused.
+// A request's head within the limit passes, and a longer one is refused, however it arrives.
 func TestMaxHeaderBytes(t *testing.T) {
 	const limit = 8 << 10
 	r := newRig(t, Options{Tick: tick, Limits: Limits{MaxHeaderBytes: limit}}, newPod(t, answersAll))
@@ -64,7 +64,7 @@ func TestMaxHeaderBytes(t *testing.T) {
 
 const smuggledGet = "GET /behind HTTP/1.1\r\nHost: h\r\n\r\n"
 
-// The default holds although buffers are larger.
+// The default limit holds although buffers are larger.
 func TestDefaultMaxHeaderBytes(t *testing.T) {
 	r := newRig(t, Options{Tick: tick}, newPod(t, answersAll))
 	for _, size := range append(sizes(64<<10), 120<<10) {
@@ -80,7 +80,7 @@ func TestDefaultMaxHeaderBytes(t *testing.T) {
 	}
 }
 
-// So it is for an answer's head, which has a limit of its own.
+// The same is true for an answer's head, which has its own limit.
 func TestMaxAnswerHead(t *testing.T) {
 	for name, tc := range map[string]struct{ configured, limit int }{
 		"own": {1 << 10, maxAnswerHead}, "as a request's": {2 * maxAnswerHead, 2 * maxAnswerHead},
@@ -94,7 +94,7 @@ func TestMaxAnswerHead(t *testing.T) {
 							writePieces(c, headOf("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", size, false), piece)
 						}
 					})).dial()
-					// Which is not sent again.
+					// This request is not sent again.
 					c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 					line, err := c.r.ReadString('\n')
 					want := "HTTP/1.1 200 "
@@ -110,8 +110,7 @@ func TestMaxAnswerHead(t *testing.T) {
 	}
 }
 
-// An HTTP/2 request's header is counted as RFC 9113 (6.5.2) counts it, pseudo header fields included, and the client is
-// informed of the limit.
+// An HTTP/2 request's header is counted as in RFC 9113 (6.5.2), including pseudo header fields, and the client is told the limit.
 func TestMaxHeaderBytesOfHTTP2(t *testing.T) {
 	for _, limit := range []int{1 << 10, 8 << 10, 64 << 10} {
 		s := newEngine(t, Options{Tick: tick, Limits: Limits{MaxHeaderBytes: limit}}).http2.server(t.Context(),
@@ -142,14 +141,14 @@ func TestMaxHeaderBytesOfHTTP2(t *testing.T) {
 	}
 }
 
-// So it is for an answer by HTTP/2.
+// The same is true for an HTTP/2 answer.
 func TestMaxAnswerHeadOfHTTP2(t *testing.T) {
 	e := newEngine(t, Options{Tick: tick})
 	for size, fits := range map[int]bool{maxAnswerHead - 1: true, maxAnswerHead: true, maxAnswerHead + 1: false, 2 * maxAnswerHead: false} {
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header()["Date"] = nil
 			left := size - int(hpack.HeaderField{Name: ":status", Value: "204"}.Size())
-			for i := 0; left > 0; i++ { // of which none is too long for itself
+			for i := 0; left > 0; i++ { // none of these fields is too long by itself
 				name := fmt.Sprintf("a%03d", i)
 				n := min(left, 16<<10)
 				if rest := left - n; rest > 0 && rest < 100 {
@@ -176,8 +175,8 @@ func TestMaxAnswerHeadOfHTTP2(t *testing.T) {
 	}
 }
 
-// askHTTP2 sends a request with a header of a size by RFC 9113, and returns the status of the answer and the limit that
-// the server has announced.
+// askHTTP2 sends a request whose header has the given size by RFC 9113. It returns the status of the answer and the limit that the
+// server has announced.
 func askHTTP2(t *testing.T, addr string, size int, many bool) (status string, limit int) {
 	t.Helper()
 	c := dial(t, addr)
@@ -196,7 +195,7 @@ func askHTTP2(t *testing.T, addr string, size int, many bool) (status string, li
 	} {
 		write(f)
 	}
-	field := hpack.HeaderField{Name: "a", Sensitive: true} // so that it is sent anew each time
+	field := hpack.HeaderField{Name: "a", Sensitive: true} // so that it is sent in full each time
 	for many && size > 300 {
 		field.Value = strings.Repeat("~", 45)
 		write(field)

@@ -20,20 +20,19 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// maxStreams is how many requests one connection of HTTP/2 may have open. net/http's 250 are few for a gRPC client, all
-// of whose calls share one connection.
+// maxStreams is how many requests one HTTP/2 connection may have open. net/http's default of 250 is low for a gRPC client, whose
+// calls all share one connection.
 const maxStreams = 2000
 
-// streamBuffer is how many bytes of a request's body net/http reads before anybody asks for them. It is what clients may send
-// before they know another number.
+// streamBuffer is how many bytes of a request's body net/http reads before anybody asks for them. Clients may send that many until
+// they learn another number.
 const streamBuffer = 64 << 10
 
-// headerSlack is how many bytes more than the limit net/http accepts of a header, by HTTP/2: what ten fields are counted with
-// besides their names and values.
+// headerSlack is how far an HTTP/2 header may exceed the limit in net/http: ten fields' extra 32 bytes.
 const headerSlack = 10 * 32
 
-// http2 carries requests of HTTP/2 without TLS, by net/http. What came so goes on so, since that client knew that the
-// app speaks it.
+// http2 carries cleartext HTTP/2 requests with net/http. They go on to the pod as HTTP/2, because the client knew that the app speaks
+// it.
 type http2 struct {
 	options   Options
 	transport *http.Transport
@@ -63,8 +62,7 @@ func newHTTP2(o Options, dialer *net.Dialer) *http2 {
 	}
 }
 
-// server returns a server for connections that speak HTTP/2. It calls handler for each request, whose context is done when ctx
-// is.
+// server returns a server for HTTP/2 connections. It calls handler for each request. The request's context is done when ctx is.
 func (h *http2) server(ctx context.Context, handler http.Handler) *http.Server {
 	l := h.options.Limits
 	s := &http.Server{
@@ -75,9 +73,9 @@ func (h *http2) server(ctx context.Context, handler http.Handler) *http.Server {
 		Protocols:         new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxStreams, WriteByteTimeout: l.WriteTimeout, MaxReceiveBufferPerStream: streamBuffer,
-			MaxReadFrameSize: 16 << 10, // as all may send; net/http would announce more than a stream takes at first
+			MaxReadFrameSize: 16 << 10, // the usual size; net/http would announce more than a stream may take at first
 		},
-		// OPTIONS * is the app's to answer.
+		// The app has to answer OPTIONS * itself.
 		DisableGeneralOptionsHandler: true,
 		BaseContext:                  func(net.Listener) context.Context { return ctx },
 		ErrorLog:                     h.errors,
@@ -86,7 +84,7 @@ func (h *http2) server(ctx context.Context, handler http.Handler) *http.Server {
 	return s
 }
 
-// grpcTimeout is how long a gRPC call may take by its own header, or 0.
+// grpcTimeout returns the timeout that a gRPC call has in its header; 0 if it has none.
 func grpcTimeout(r *http.Request) time.Duration {
 	value := r.Header.Get("Grpc-Timeout")
 	units := map[byte]time.Duration{
@@ -103,13 +101,13 @@ func grpcTimeout(r *http.Request) time.Duration {
 	return time.Duration(n) * unit
 }
 
-// addrOf is the address that a request came from.
+// addrOf returns the address that a request came from.
 func addrOf(r *http.Request) netip.AddrPort {
-	addr, _ := netip.ParseAddrPort(r.RemoteAddr) // net/http has made it of one
+	addr, _ := netip.ParseAddrPort(r.RemoteAddr) // it cannot fail: net/http has formatted it from an address
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }
 
-// logWriter takes the lines that net/http writes about single connections. They are for debugging: anybody can cause
+// logWriter takes the lines that net/http logs about single connections. They are for debugging only, because any client can cause
 // them.
 type logWriter struct{ log logr.Logger }
 

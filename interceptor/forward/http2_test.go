@@ -23,8 +23,8 @@ func TestGRPCTimeout(t *testing.T) {
 		"3n":         3,
 		"2H":         2 * time.Hour,
 		"4M":         4 * time.Minute,
-		"99999999H":  0, // more than a Duration holds, and so none
-		"100000000S": 0, // more digits than there may be
+		"99999999H":  0, // does not fit into a Duration, and so counts as none
+		"100000000S": 0, // more digits than allowed
 		"-5S":        0,
 		"5s":         0,
 		"5":          0,
@@ -43,7 +43,7 @@ func TestGRPCTimeout(t *testing.T) {
 	}
 }
 
-// A request that is held takes what net/http has read of its body, too.
+// A held request also counts the bytes of its body that net/http has read.
 func TestHeldBytesOfHTTP2(t *testing.T) {
 	for length, want := range map[int64]int64{-1: streamBuffer, 0: 0, 5: 5, 1 << 30: streamBuffer} {
 		r := httptest.NewRequest(http.MethodPost, "/", http.NoBody)
@@ -57,7 +57,7 @@ func TestHeldBytesOfHTTP2(t *testing.T) {
 	}
 }
 
-// HTTP/2 goes by the rule that HTTP/1.1 goes by.
+// HTTP/2 has the same rule as HTTP/1.1.
 func TestOutgoing(t *testing.T) {
 	type header = map[string]string
 	for name, tc := range map[string]struct {

@@ -10,12 +10,12 @@ import (
 	"sync"
 )
 
-// informational passes on the informational answers (1xx) to one request of HTTP/2. The transport calls pass from the goroutine
-// that reads the pod's connection, in which a panic ends the process, and may do so after the handler has returned: then
+// informational passes on the informational answers (1xx) to one HTTP/2 request. The transport calls pass from the goroutine that
+// reads the pod's connection. A panic there ends the process. The transport may also call pass after the handler has returned, when
 // the ResponseWriter must not be used any more.
 type informational struct {
 	mu sync.Mutex
-	to http.ResponseWriter // nil once there is to be no more
+	to http.ResponseWriter // nil once no further answer may pass
 }
 
 // pass is an httptrace.ClientTrace's Got1xxResponse.
@@ -27,15 +27,15 @@ func (i *informational) pass(code int, header textproto.MIMEHeader) error {
 	}
 	h := i.to.Header()
 	maps.Copy(h, http.Header(header))
-	// A header with this field is written from a copy without it. From h itself, net/http may go on writing after WriteHeader
-	// has returned, if the client has reset the stream.
+	// With this field, net/http writes the header from a copy that lacks the field. Without it, net/http may still read h after
+	// WriteHeader has returned, if the client has reset the stream.
 	h["Content-Length"] = nil
 	i.to.WriteHeader(code)
 	clear(h)
 	return nil
 }
 
-// end waits for one that is under way and lets no other pass.
+// end waits for a pass that is running, and lets no later one through.
 func (i *informational) end() {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -26,8 +26,7 @@ func TestInformationalIsOver(t *testing.T) {
 	}
 }
 
-// Clients that give up while the app sends informational answers end nothing but their requests. A fault here ends the
-// process.
+// Clients that give up while the app sends informational answers end only their own requests. A fault here would end the process.
 func TestInformationalToNobody(t *testing.T) {
 	pods := listen(t)
 	both := new(http.Protocols)

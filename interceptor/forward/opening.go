@@ -16,53 +16,53 @@ import (
 )
 
 const (
-	// probeGrace is how long a connection to a workload that sleeps may take to prove that it is no probe, by not being
-	// closed at once. The injector connects to every route before it publishes it, and so do load balancers.
+	// probeGrace is how long a connection to a sleeping workload has to stay open before it counts: a probe closes it at once. Load
+	// balancers probe so, and so does the injector before it publishes a route.
 	probeGrace = 100 * time.Millisecond
-	// quietFor is how long a connection to a pod counts as pending while its client has not said anything. It bridges the
-	// moment between the greeting of a server that speaks first and the client's answer.
+	// quietFor is how long a connection to a pod counts as pending while its client has not said anything. It covers the time between
+	// the greeting of a server that speaks first and the client's answer.
 	quietFor = time.Second
 )
 
-// errSpoke ends the opening of a connection whose client has spoken, so that its protocol can be decided by that.
+// errSpoke ends the opening of a connection because its client has spoken, and its bytes can decide the protocol.
 var errSpoke = errors.New("the client has spoken")
 
-// opening is a connection of bytes that has no pod yet, or one on which neither side has spoken yet.
+// opening is a connection of bytes that has no pod yet, or on which neither side has spoken yet.
 type opening struct {
 	call
 	client *wire.Sock
-	// early is what was read of the client already.
+	// early was already read from the client.
 	early []byte
-	// sniffs says that the protocol is still to be decided by who speaks first, and by what a client says that does.
+	// sniffs is set if the protocol is undecided. It depends on who speaks first and, if that is the client, on what it says.
 	sniffs bool
-	// watch sees that a client that has begun a line does not turn to HTTP; nil if it need not.
+	// watch notices when a client that has begun a line turns out to speak HTTP; nil if there is no need.
 	watch *wire.Sniffer
 
 	pod *route.Endpoint
 	up  *podConn
 }
 
-// serveBytes carries tcp to a pod, byte by byte, and returns when both sides have ended or everything is cut. It closes tcp.
-// Early is what was read of it already. The app may be the first to speak.
+// serveBytes carries tcp to a pod, byte by byte. It returns when both sides have ended or everything is cut, and closes tcp. early
+// was already read from tcp. The app may speak first.
 //
-// A connection whose client has spoken is a pending request until it has a pod; then only bytes count, since a pool of
-// idle connections must not keep an app up for ever. One whose client never speaks leaves no trace: it is a check.
+// A connection whose client has spoken is a pending request until it has a pod. After that only its bytes count, because a pool of
+// idle connections must not keep an app awake for ever. A connection whose client never speaks does not count: it is a check.
 func (s *Server) serveBytes(tcp *net.TCPConn, early []byte) error {
 	_, _, err := s.open(tcp, &opening{early: early, watch: wire.Watch(early)})
 	return err
 }
 
-// serveUndecided is serveBytes for a connection of which early was read, which leaves open what it speaks. A silent client
-// is connected to a pod, and the side that speaks first decides. If that is the client and it speaks HTTP, serveUndecided returns
-// wire.KindHTTP and what it has read, and leaves the connection open.
+// serveUndecided is serveBytes for a connection whose first bytes, early, do not show what it speaks. It connects a silent client to
+// a pod, and the side that speaks first decides. If that is the client and it speaks HTTP, serveUndecided leaves the connection open,
+// and returns wire.KindHTTP and the bytes read.
 //
-// A client that pauses within its first line has its bytes passed on. If they turn out to be HTTP then, the connection is
-// closed: the request would go past all rules.
+// If a client pauses within its first line, its bytes are passed on. If they turn out to be HTTP after all, the connection is closed,
+// because the request would bypass all rules.
 func (s *Server) serveUndecided(tcp *net.TCPConn, early []byte) (wire.Kind, []byte, error) {
 	return s.open(tcp, &opening{early: early, sniffs: len(early) == 0, watch: wire.Watch(early)})
 }
 
-// open serves a connection, as serveUndecided says.
+// open serves a connection in the way of serveUndecided.
 func (s *Server) open(tcp *net.TCPConn, o *opening) (wire.Kind, []byte, error) {
 	client, err := wire.NewSock(tcp, s.engine.buffers, true)
 	if err != nil {
@@ -87,14 +87,15 @@ func (s *Server) open(tcp *net.TCPConn, o *opening) (wire.Kind, []byte, error) {
 	return wire.KindTCP, nil, err
 }
 
-// carry carries the connection. It does not close it. The error is errSpoke if the client has spoken where that decides.
+// carry carries the connection. It does not close it. The error is errSpoke if the client has spoken and its bytes decide the
+// protocol.
 func (o *opening) carry() error {
 	if o.sniffs && o.client.HasSpokenNow() {
 		return errSpoke
 	}
 	silent := len(o.early) == 0
-	// Load balancers connect and close, and so does the injector before it publishes a route. Where that would do harm, a
-	// silent client gets a moment to prove that it is none of them.
+	// Load balancers connect and close, and so does the injector before it publishes a route. If the connection could wake the app or
+	// keep it awake, a silent client first has to prove, for a moment, that it is not such a check.
 	if silent && (!o.server.route.HasEndpoint() || o.server.route.Drowsy()) && o.client.ClosedWithin(probeGrace) {
 		return wire.ErrNoBytes
 	}
@@ -128,7 +129,7 @@ func (o *opening) carry() error {
 		talk.seen.Store(&seen)
 	}
 	if silent {
-		talk.clientSpoke = sync.OnceFunc(see) // a check that says nothing is no source
+		talk.clientSpoke = sync.OnceFunc(see) // a check that says nothing is not listed as a source
 	} else {
 		see()
 	}
@@ -162,8 +163,8 @@ func (o *opening) try(pod *route.Endpoint) (_ failure, err error) {
 	return failure{}, nil
 }
 
-// hold implements holder. The context ends with the client, and with errSpoke as its cause if the client speaks
-// where that decides.
+// hold implements holder. The context ends when the client goes. If the client's bytes decide the protocol, it also ends when the
+// client speaks, with errSpoke as its cause.
 func (o *opening) hold(wait func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(o.server.base)
 	defer cancel(nil)
@@ -180,8 +181,8 @@ func (o *opening) hold(wait func(context.Context) error) error {
 	return err
 }
 
-// ends waits until the client has gone, or has spoken where that decides, and returns why the opening is to end; nil
-// where it was interrupted. A client that has spoken and then ended its direction waits for its answer.
+// ends waits until the client has gone, or has spoken if its bytes decide the protocol. It returns why the opening must end; nil if
+// the wait was interrupted. A client that has spoken and then closed its direction still waits for its answer.
 func (o *opening) ends() error {
 	if o.sniffs {
 		n, err := o.client.PeekOne()
@@ -205,8 +206,8 @@ func (o *opening) ends() error {
 	return nil
 }
 
-// clientSpeaksFirst waits until either side has spoken or ended, and reports whether the client has. Both may have: then
-// what the client says decides, since it has not waited for the server.
+// clientSpeaksFirst waits until either side has spoken or ended, and reports whether the client has. If both have, the client's bytes
+// decide, since the client has not waited for the server.
 func (o *opening) clientSpeaksFirst(up *podConn) bool {
 	stop := context.AfterFunc(o.server.base, func() {
 		_ = o.client.Close()

@@ -15,50 +15,50 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// hotFor is how long after its last answer a connection may take a request that must not be sent twice. Servers close
-// idle connections, the hastiest that is known (gunicorn) after 2 s, and a request that meets the close may have been
-// read. Under load a connection is never idle for that long, so that such requests share connections too.
+// hotFor is how recently a connection must have carried an answer to take a request that must not be sent twice. Servers close idle
+// connections (gunicorn, the fastest known, after 2 s), and a request that meets the close may have been read. Under load no
+// connection is idle for that long, so such requests share connections too.
 const hotFor = time.Second
 
-// maxDials is how many connections to one pod are opened at a time. When an app wakes, all that were held come at once,
-// and the queue in which connections wait to be accepted may be short (128 is a usual length).
+// maxDials is how many connections to one pod are opened at a time. When an app wakes, all held requests come at once, and the pod's
+// accept queue may be short (often 128).
 const maxDials = 64
 
-// errUnreachable is returned for a pod that another request has failed to reach.
+// errUnreachable is returned for a pod that another request has just failed to reach.
 var errUnreachable = errors.New("the pod could not be reached a moment ago")
 
 // podConn is a connection to a pod.
 type podConn struct {
 	*wire.Sock
 	pool *pool
-	// reused says that it has carried a request before.
+	// reused is set once the connection has carried a request.
 	reused bool
-	// single says that it carries one request: it began with a PROXY header.
+	// single is set if the connection carries only one request, because it began with a PROXY header.
 	single bool
-	// sent counts the bytes of the requests before the present one, all of which were answered.
+	// sent counts the bytes of earlier requests, which were all answered.
 	sent int64
-	idle time.Duration // since when it is idle, by the engine's clock
+	idle time.Duration // since when the connection is idle, by the engine's clock
 }
 
-// deliverable returns whether any of what was sent since the last answer may have reached the app.
+// deliverable reports whether the app may have received any bytes that were sent since the last answer.
 func (p *podConn) deliverable() bool {
 	n, known := p.Delivered()
 	return !known || n > p.sent
 }
 
-// pool keeps the connections to one pod that no request uses. It is a route.Endpoint's Pool.
+// pool keeps the idle connections to one pod. It is a route.Endpoint's Pool.
 type pool struct {
 	engine *Engine
 	addr   string
-	dials  chan struct{} // has an element for each connection that is being opened
+	dials  chan struct{} // holds one element for each connection that is being opened
 
 	mu     sync.Mutex // protects all below
-	idle   []*podConn // the one that was used last is at the end
+	idle   []*podConn // the most recently used is at the end
 	closed bool
 }
 
-// NewPool returns the pool for the pod at addr. Its Close closes the connections that are idle now, and those in use
-// when they become so.
+// NewPool returns the pool for the pod at addr. Its Close closes the idle connections at once, and the others as soon as they become
+// idle.
 func (e *Engine) NewPool(addr string) io.Closer {
 	p := &pool{engine: e, addr: addr, dials: make(chan struct{}, maxDials)}
 	e.mu.Lock()
@@ -67,7 +67,7 @@ func (e *Engine) NewPool(addr string) io.Closer {
 	return p
 }
 
-// get returns the idle connection that was used last, if that was no longer ago than maxIdle.
+// get returns the most recently used idle connection, if it was used within maxIdle.
 func (p *pool) get(maxIdle time.Duration) *podConn {
 	if maxIdle == 0 {
 		return nil
@@ -87,8 +87,8 @@ func (p *pool) get(maxIdle time.Duration) *podConn {
 	return c
 }
 
-// put takes back a connection whose request has been answered to the end, in the place of the one that has been idle
-// longest if there are too many.
+// put takes back a connection whose request has been answered completely. If there are too many, it drops the one that has been idle
+// longest.
 func (p *pool) put(c *podConn, sent int) {
 	c.reused = true
 	c.sent += int64(sent)
@@ -109,8 +109,8 @@ func (p *pool) put(c *podConn, sent int) {
 	}
 }
 
-// connect returns a connection to pod: an idle one that was used no longer ago than maxIdle, otherwise a new one; maxIdle 0
-// always dials. The error says that pod could not be reached, which the pod knows by then.
+// connect returns a connection to pod: an idle one that was used within maxIdle, or else a new one. With maxIdle 0 it always dials.
+// An error means that pod could not be reached; connect has noted that at pod.
 func connect(ctx context.Context, pod *route.Endpoint, maxIdle time.Duration) (*podConn, error) {
 	p, ok := pod.Pool.(*pool)
 	if !ok {
@@ -128,9 +128,9 @@ func connect(ctx context.Context, pod *route.Endpoint, maxIdle time.Duration) (*
 		return nil, context.Cause(ctx)
 	}
 	if pod.Failures() > failures {
-		return nil, errUnreachable // one request has found out; not all have to
+		return nil, errUnreachable // one request has found out; the others need not try
 	}
-	if c := p.get(maxIdle); c != nil { // a request has been answered
+	if c := p.get(maxIdle); c != nil { // another request was answered meanwhile
 		pod.Succeed()
 		return c, nil
 	}

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// still is Options of an engine whose clock only the test moves.
+// still returns Options for an engine whose clock only the test advances.
 func still() Options { return Options{Tick: time.Hour} }
 
-// pass moves the clock of an engine that is still.
+// pass advances the clock of such an engine.
 func (e *Engine) pass(d time.Duration) { e.clock.Add(int64(d)) }
 
-// poolRig is a pool with a pod that takes connections and says nothing.
+// poolRig is a pool with a pod that accepts connections and sends nothing.
 type poolRig struct {
 	*pool
 	t *testing.T
@@ -182,8 +182,7 @@ func TestDialFails(t *testing.T) {
 	}
 }
 
-// A request that must not be carried out twice does not go out on a connection that the pod may be about to close. One
-// that may be does.
+// A request that must not be carried out twice is not sent on a connection that the pod may be about to close. Other requests are.
 func TestColdConnectionsAreForSafeRequests(t *testing.T) {
 	var accepted atomic.Int64
 	r := newRig(t, still(), newPod(t, func(c *net.TCPConn, b *bufio.Reader) {
@@ -205,11 +204,11 @@ func TestColdConnectionsAreForSafeRequests(t *testing.T) {
 		if got := accepted.Load(); got != want {
 			t.Fatalf("%s: %d connections, want %d", head, got, want)
 		}
-		// The client has its answer a moment before the connection is idle.
+		// The client gets its answer a moment before the connection is idle.
 		eventually(t, "idle", func() bool { return r.pool().length() == int(want) })
 	}
 	ask("GET", 1)
-	ask("POST", 1) // it is hot
+	ask("POST", 1) // the connection is hot
 	r.pass(hotFor + time.Millisecond)
 	ask("GET", 1)
 	ask("POST", 1)
@@ -222,5 +221,5 @@ func TestColdConnectionsAreForSafeRequests(t *testing.T) {
 	}
 	ask("PATCH", 3)
 	r.pass(hotFor + time.Millisecond)
-	ask("get", 4) // a method of its own
+	ask("get", 4) // a different method from GET
 }

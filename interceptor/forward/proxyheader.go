@@ -14,15 +14,15 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// Where a route asks for it, each connection to a pod begins with a header of the PROXY protocol, version 2, which carries the
-// client's address. Such a connection is the client's alone: one of TCP for as long as it lasts, and one of HTTP for one
-// request, since a kept connection could not say that the next request comes from another client.
+// If a route asks for it, each connection to a pod begins with a PROXY protocol header, version 2, which carries the client's
+// address. Such a connection belongs to one client. With TCP it is used for as long as it lasts. With HTTP it carries only one
+// request, because a kept connection could not say that the next request comes from another client.
 
-// ends are the two ends of a client's connection to us. The zero value stands for a connection of our own.
+// ends are the two addresses of a client's connection to us. The zero value stands for a connection that we open for ourselves.
 type ends struct{ client, local netip.AddrPort }
 
-// endsOf returns those of a connection to a port of r from client to local. Clients know the Service's port, and not the one
-// that we listen on.
+// endsOf returns the ends of a connection from client to local, which belongs to a port of r. As the local port it has the Service's
+// port, because clients do not know the one on which we listen.
 func endsOf(r *route.Route, client netip.AddrPort, local net.Addr) ends {
 	e := ends{client: client}
 	if addr, ok := local.(*net.TCPAddr); ok {
@@ -31,13 +31,13 @@ func endsOf(r *route.Route, client netip.AddrPort, local net.Addr) ends {
 	return e
 }
 
-// announce sends the header on a connection that has just been opened. The kernel takes so few bytes at once.
+// announce sends the header on a new connection. It is short enough for the kernel to take it at once.
 func announce(c net.Conn, e ends) error {
 	_, err := c.Write(wire.AppendProxyHeader(make([]byte, 0, 64), e.client, e.local))
 	return err
 }
 
-// connectFor is connect for a connection that is to begin with the header.
+// connectFor is connect for a connection that has to begin with the header.
 func connectFor(ctx context.Context, pod *route.Endpoint, e ends) (*podConn, error) {
 	up, err := connect(ctx, pod, 0)
 	if err != nil {
@@ -52,7 +52,7 @@ func connectFor(ctx context.Context, pod *route.Endpoint, e ends) (*podConn, err
 	return up, nil
 }
 
-// announcing returns a transport of HTTP/2 for one request, whose connection begins with the header.
+// announcing returns an HTTP/2 transport for one request. Its connection begins with the header.
 func (s *stream) announcing() *http.Transport {
 	local, _ := s.in.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	e := endsOf(s.server.route, addrOf(s.in), local)

@@ -5,5 +5,5 @@
 
 package forward
 
-// raceDetector makes a sync.Pool forget some of what it is given, so that what is lent is made anew.
+// raceDetector is set if the race detector runs. It makes a sync.Pool drop some of its content, so that new objects are made.
 const raceDetector = true

@@ -14,7 +14,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// relay passes the answer to a request of HTTP/1.1 on, which comes on up.
+// relay passes on the answer to an HTTP/1.1 request. The answer comes from up.
 type relay struct {
 	*request1
 	up *podConn
@@ -22,7 +22,7 @@ type relay struct {
 
 func unreadable(why string) error { return &answers.UnreadableError{Why: why} }
 
-// relay passes the answer on, of which in is the beginning. An error means that none of it was.
+// relay passes the answer on. in holds its beginning. An error means that nothing was passed on.
 func (x *request1) relay(up *podConn, in *wire.Buffer) (outcome, error) {
 	r := relay{x, up}
 	for {
@@ -51,7 +51,7 @@ func (r relay) drop(in *wire.Buffer) { r.conn.server.engine.buffers.Put(in) }
 func (r relay) readHead(in *wire.Buffer) (*wire.Buffer, error) {
 	engine := r.conn.server.engine
 	limit := engine.options.Limits.answerHead()
-	parsed, seen := 0, 0 // as next has them
+	parsed, seen := 0, 0 // as in next
 	for {
 		n := 0
 		if mayBeComplete(in.Bytes(), parsed, seen) {
@@ -83,10 +83,10 @@ func (r relay) readHead(in *wire.Buffer) (*wire.Buffer, error) {
 	}
 }
 
-// repair makes the best of a head that is not quite one. It returns 0 if that is not complete.
+// repair makes the best of a head that is not quite valid. It returns 0 if the head is not complete.
 func (r relay) repair(in *wire.Buffer, bad error) (int, error) {
 	if !bytes.HasPrefix(in.Bytes(), []byte("HTTP/")) {
-		return 0, unreadable(bad.Error()) // what does not even begin like an answer may never end
+		return 0, unreadable(bad.Error()) // bytes that do not even begin like an answer may never end
 	}
 	head, length := http1.Repair(in.Bytes())
 	if length == 0 {
@@ -100,7 +100,7 @@ func (r relay) repair(in *wire.Buffer, bad error) (int, error) {
 	return n, nil
 }
 
-// inform passes an informational answer on, which another one follows.
+// inform passes an informational answer on. Another answer follows it.
 func (r relay) inform(in *wire.Buffer) error {
 	if r.req.Minor == 1 {
 		if err := r.write(in, nil, headers.Answer{}); err != nil {
@@ -112,7 +112,7 @@ func (r relay) inform(in *wire.Buffer) error {
 	return nil
 }
 
-// final passes on the last answer to the request, and then decides what becomes of both connections.
+// final passes on the final answer to the request, and then decides what happens to both connections.
 func (r relay) final(in *wire.Buffer) (outcome, error) {
 	a, c := &r.answer, r.conn
 	rest := wire.Body{Left: a.Length, Chunked: a.Chunked}
@@ -121,7 +121,7 @@ func (r relay) final(in *wire.Buffer) (outcome, error) {
 	case r.isHead, !a.HasBody():
 		rest = wire.Body{}
 	case a.Chunked:
-		rest.Left = 0 // the chunks show the end
+		rest.Left = 0 // the last chunk shows the end
 	}
 	c.flow.Src, c.flow.Plain = r.up.Sock, rest.Chunked && r.req.Minor == 0
 	first, n, err := rest.Consume(in.Bytes()[r.answerLength:], c.flow.Plain)
@@ -140,7 +140,7 @@ func (r relay) final(in *wire.Buffer) (outcome, error) {
 	sticky := r.stickyLine(in.Bytes())
 	given := rest.Ended() && r.uploading == nil
 	if given {
-		// Given back before the client can know that it has its answer, so that its next request finds it.
+		// Give the connection back before the client can know that its answer is complete. So its next request finds the connection.
 		r.giveBack(fate.keepsPod(bodyFacts{}))
 	}
 	err = r.write(in, first, headers.Answer{Plain: c.flow.Plain, Add: r.connectionLine(fate) + r.heldLine() + sticky})
@@ -155,8 +155,8 @@ func (r relay) final(in *wire.Buffer) (outcome, error) {
 	return r.finish(fate, given, err), nil
 }
 
-// finish ends the use of the pod's connection, unless it is given back already, and decides what becomes of the client's, when
-// err has come of passing the answer on.
+// finish ends the use of the pod's connection, unless it was given back already, and decides what happens to the client's connection.
+// err is the result of passing the answer on.
 func (r relay) finish(f fate, given bool, err error) outcome {
 	c := r.conn
 	facts := bodyFacts{failed: err != nil, surplus: c.flow.Rest != nil, streamed: r.uploading != nil}
@@ -178,9 +178,9 @@ func (r relay) finish(f fate, given bool, err error) outcome {
 	return f.outcome(facts)
 }
 
-// giveBack ends the use of the pod's connection. Keeps says that it can be used again.
+// giveBack ends the use of the pod's connection. keeps is set if it can be used again.
 func (r relay) giveBack(keeps bool) {
-	r.watch.unwatch() // or up would be closed, while another request has it, if the client went now
+	r.watch.unwatch() // first: a client that goes now would close up, which another request may already use
 	r.watch.up.Store(nil)
 	r.flow.Src = nil
 	if keeps && !r.up.single {
@@ -190,7 +190,7 @@ func (r relay) giveBack(keeps bool) {
 	}
 }
 
-// connectionLine is what the answer says of the client's connection.
+// connectionLine returns the answer's Connection line for the client, if it needs one.
 func (r relay) connectionLine(f fate) string {
 	switch {
 	case !f.client && r.req.Minor == 1:
@@ -202,7 +202,7 @@ func (r relay) connectionLine(f fate) string {
 	}
 }
 
-// heldLine is the line about the request's wait, which most have not had.
+// heldLine returns the line that says how long the request was held; empty for the many that were not.
 func (r relay) heldLine() string {
 	held := r.conn.server.engine.answers.HeldFor(&r.visit)
 	if held == "" {
@@ -211,7 +211,7 @@ func (r relay) heldLine() string {
 	return answers.HeldField + ": " + held + "\r\n"
 }
 
-// stickyLine is the line of the answer in b that sets our cookie, if it is to be set.
+// stickyLine returns the line that sets our cookie, if it has to be set. b holds the answer.
 func (r relay) stickyLine(b []byte) string {
 	s := r.conn.server.route.Sticky()
 	if s == nil || r.kind == ignored {
@@ -233,7 +233,7 @@ func (r relay) stickyLine(b []byte) string {
 	return "Set-Cookie: " + value + "\r\n"
 }
 
-// listens says that the answer whose head is in b is a stream of events, for a client that has asked for one.
+// listens reports whether the answer in b is an event stream that the client has asked for.
 func (r relay) listens(b []byte) bool {
 	if r.answer.Status != http.StatusOK || !r.opensTab() {
 		return false
@@ -246,7 +246,7 @@ func (r relay) listens(b []byte) bool {
 	return false
 }
 
-// copyEvents passes on the rest of an answer that is a stream of events.
+// copyEvents passes on the rest of an event stream.
 func (r relay) copyEvents(rest *wire.Body) error {
 	flow := &r.flow
 	talk := r.hear()
@@ -259,15 +259,15 @@ func (r relay) copyEvents(rest *wire.Body) error {
 	return err
 }
 
-// write writes the answer's head as it goes to the client, and what follows it in the same buffer.
+// write sends the client the answer's head, and the bytes that follow it in the same buffer.
 func (r relay) write(in *wire.Buffer, first []byte, fields headers.Answer) error {
 	c := r.conn
-	c.watch.unwatch() // which may write too
+	c.watch.unwatch() // the watch may write too
 	c.watch.begun.Store(true)
 	c.watch.enter(phaseWrite)
 	b := in.Bytes()[:r.answerLength]
-	b[len("HTTP/1.")] = '1' // we speak 1.1, whatever the app does
-	// What was in out is not needed any more: an answer has come.
+	b[len("HTTP/1.")] = '1' // we speak 1.1, whatever the app speaks
+	// The request in out is not needed any more, since an answer has arrived.
 	head, same := headers.AppendAnswer(c.out[:0], &c.answer, b, fields)
 	c.out = head
 	if same {
@@ -286,14 +286,14 @@ func (r relay) write(in *wire.Buffer, first []byte, fields headers.Answer) error
 	return err
 }
 
-// truncate makes sure that the client does not take what it got for the whole answer.
+// truncate makes sure that the client does not take a partial answer for the whole one.
 func (r relay) truncate(err error) {
 	if _, ok := errors.AsType[wire.ReadError](err); ok {
-		_ = r.client.SetLinger(0) // the end of the connection would be the end of an answer without a length
+		_ = r.client.SetLinger(0) // reset the connection: a regular close would complete an answer without a length
 	}
 }
 
-// switching passes on that the app switches protocols.
+// switching passes on an answer by which the app switches protocols.
 func (r relay) switching(in *wire.Buffer) (outcome, error) {
 	defer r.drop(in)
 	c := r.conn

@@ -16,25 +16,24 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// request1 is a request of HTTP/1.1 that its connection serves. The zero value with its conn and its call's beginning is a new
-// one.
+// request1 is an HTTP/1.1 request that its connection is serving. A new one has only its conn and the first fields of its call.
 type request1 struct {
 	call
 	*conn
 
-	headLength int       // of the head in conn.in
-	used       int       // how much of conn.in is the request
-	body       wire.Body // what is still to come of its body
-	streams    bool      // something is
-	last       bool      // the client said that it sends no other request
+	headLength int       // length of the head in conn.in
+	used       int       // how much of conn.in belongs to the request
+	body       wire.Body // the part of its body that has not arrived yet
+	streams    bool      // there is such a part
+	last       bool      // the client said that this is its last request
 	isHead     bool      // its method is HEAD
-	sent       int       // the length of conn.out as it goes to the pod
+	sent       int       // how many bytes of conn.out are sent to the pod
 	uploading  *upload
-	rest       *wire.Buffer // what the upload read behind the body
+	rest       *wire.Buffer // what the upload read after the body
 
-	pod          *route.Endpoint // which the request, or the upgraded connection, has
-	answerLength int             // of the answer's head
-	undelivered  bool            // nothing of the request has reached the app on the connection that broke off
+	pod          *route.Endpoint // the pod that the request, or the upgraded connection, uses
+	answerLength int             // length of the answer's head
+	undelivered  bool            // the app got nothing of the request on the connection that broke off
 	opened       route.Tab       // what an upgrade has opened
 	outcome      outcome
 }
@@ -81,7 +80,7 @@ func (x *request1) leave() {
 	}
 }
 
-// prepare finds out where the request ends and writes its head as it goes out.
+// prepare finds out where the request ends, and writes the head as it is sent to the pod.
 func (x *request1) prepare() error {
 	r := &x.req
 	x.last = r.Close || r.Minor == 0 && !r.KeepAlive
@@ -104,8 +103,8 @@ func (x *request1) prepare() error {
 	return nil
 }
 
-// readSmallBody reads what has come already of a body that is small enough to be sent with its head. Clients often send
-// the two one right after the other.
+// readSmallBody reads what has already arrived of a body that is small enough to be sent with its head. Clients often send the body
+// right after the head.
 func (x *request1) readSmallBody() {
 	missing := x.headLength + int(x.req.Length) - x.in.Len()
 	for missing > len(x.in.Free()) {
@@ -132,16 +131,16 @@ func (x *request1) connect(pod *route.Endpoint) (*podConn, error) {
 	return connect(s.base, pod, maxIdle)
 }
 
-// replayable says that the request may be carried out twice, and that all of it is still here.
+// replayable reports whether the request may be carried out twice and all of it is still here.
 func (x *request1) replayable() bool {
 	return !x.streams && !x.req.HasUpgrade && idempotent(x.req.Method(x.in.Bytes()))
 }
 
-// carry sends the request to a pod and passes the answer on. An error means that none of the answer was passed on.
+// carry sends the request to a pod and passes the answer on. An error means that nothing of an answer was passed on.
 func (x *request1) carry(up *podConn) (outcome, error) {
 	x.watch.up.Store(up)
 	if x.watch.gone.Load() || x.conn.server.base.Err() != nil {
-		_ = up.Close() // the cut did not see this connection yet
+		_ = up.Close() // the cut came before this connection was known
 	}
 	var in *wire.Buffer
 	var err error
@@ -164,7 +163,7 @@ func (x *request1) carry(up *podConn) (outcome, error) {
 	return finished, x.stopUpload(err)
 }
 
-// fail answers for an app that did not.
+// fail answers a request that the app did not answer.
 func (x *request1) fail(err error) outcome {
 	switch base := x.conn.server.base; {
 	case x.watch.gone.Load():
@@ -179,7 +178,7 @@ func (x *request1) fail(err error) outcome {
 	return x.conclude(x.answerTo(err))
 }
 
-// conclude ends a request with an answer of ours.
+// conclude ends a request with an answer of our own.
 func (x *request1) conclude(a answers.Answer) outcome {
 	keep := !x.last && !x.streams && !x.conn.server.draining.Load()
 	x.respond(a, keep)
@@ -193,13 +192,13 @@ func (x *request1) conclude(a answers.Answer) outcome {
 	return reusable
 }
 
-// answerTo is our answer to err.
+// answerTo returns our answer to err.
 func (x *request1) answerTo(err error) answers.Answer {
 	s := x.conn.server
 	return s.engine.answers.For(s.route, &x.visit, err, x.asked.value)
 }
 
-// respond answers for an app that does not.
+// respond sends an answer of our own.
 func (x *request1) respond(a answers.Answer, keep bool) {
 	x.answered(a.Status)
 	if a.Status == answers.ClientGone {
@@ -207,7 +206,7 @@ func (x *request1) respond(a answers.Answer, keep bool) {
 	}
 	x.out = answers.Append(x.out[:0], a, !keep, x.isHead)
 	x.watch.enter(phaseWrite)
-	_, _ = x.client.Write(x.out) // it fails only if the client is gone
+	_, _ = x.client.Write(x.out) // it fails only if the client has gone
 }
 
 // poll implements exchange.

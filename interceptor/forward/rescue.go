@@ -12,11 +12,11 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// errRescued is what became of something that a panic has ended.
+// errRescued is the error of something that a panic has ended.
 var errRescued = errors.New("a fault of the interceptor ended this")
 
-// rescue keeps a panic in what serves one connection from ending all others with it. The function that runs that defers
-// it; it logs the panic and calls end, which ends what the panic has left behind.
+// rescue keeps a panic in the code for one connection from ending the process, and all other connections with it. It has to be
+// deferred. It logs the panic and calls end, which cleans up what the panic has left behind.
 func rescue(log logr.Logger, end func()) {
 	if p := recover(); p != nil {
 		logPanic(log, p)
@@ -24,7 +24,7 @@ func rescue(log logr.Logger, end func()) {
 	}
 }
 
-// aborting is the function rescue for a handler of net/http, whose server ends the stream.
+// aborting is the function rescue for a net/http handler. The server then ends the stream.
 type aborting struct {
 	handler http.Handler
 	log     logr.Logger

@@ -20,7 +20,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// logged is a log.
+// logged collects log lines.
 type logged struct {
 	mu  sync.Mutex
 	all []string
@@ -34,7 +34,7 @@ func (l *logged) logger() logr.Logger {
 	}, funcr.Options{})
 }
 
-// one checks that there is one line, about that fault, and empties the log.
+// one checks that there is exactly one line, about that fault, and clears the log.
 func (l *logged) one(t *testing.T, fault string) {
 	t.Helper()
 	l.mu.Lock()
@@ -45,7 +45,7 @@ func (l *logged) one(t *testing.T, fault string) {
 	l.all = nil
 }
 
-// A fault in what serves one connection ends that one, and nothing of it stays behind.
+// A fault while serving one connection ends only that connection, and leaves nothing behind.
 func TestRescueConnection(t *testing.T) {
 	for name, tc := range map[string]struct{ pod, request string }{
 		"a request": {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", get},
@@ -99,7 +99,7 @@ func TestRescueConnection(t *testing.T) {
 	}
 }
 
-// unused checks that no request is counted any more, and no use of the pod.
+// unused checks that no request is counted any more, and that no pod is in use.
 func unused(t *testing.T, r *route.Route, pod *route.Endpoint) {
 	t.Helper()
 	if n := r.Target().Pending(); n != 0 {
@@ -116,7 +116,7 @@ func panics(f func()) (did bool) {
 	return false
 }
 
-// Nothing of the use of a pod stays behind, wherever on the way to it the fault is.
+// A fault on the way to a pod leaves no use of the pod behind, wherever it occurs.
 func TestRescuePod(t *testing.T) {
 	for name, fault := range map[string]func(*rig, *route.Endpoint){
 		"where a wait is over": func(r *rig, pod *route.Endpoint) {
@@ -153,7 +153,7 @@ func TestRescuePod(t *testing.T) {
 	}
 }
 
-// The client does not take what it got for the whole answer.
+// The client does not take the part of the answer that it got for the whole answer.
 func TestRescueCutsTheAnswer(t *testing.T) {
 	c, theirs := newConn(t, still())
 	func() {
@@ -166,7 +166,7 @@ func TestRescueCutsTheAnswer(t *testing.T) {
 	}
 }
 
-// An upload that a fault has ended ends the request.
+// If a fault ends an upload, it ends the request.
 func TestRescueUpload(t *testing.T) {
 	var log logged
 	e := newEngine(t, Options{Log: log.logger()})
@@ -189,7 +189,7 @@ func TestRescueUpload(t *testing.T) {
 	log.one(t, "nil pointer")
 }
 
-// A fault in a stream of HTTP/2 resets that, and is logged where it can be seen; what is meant to reset it is not logged.
+// A fault in an HTTP/2 stream resets the stream, and is logged visibly. An intended reset is not logged.
 func TestRescueStream(t *testing.T) {
 	var log logged
 	e := newEngine(t, Options{Log: log.logger()})

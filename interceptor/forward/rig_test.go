@@ -22,14 +22,14 @@ import (
 // within is how long tests wait for what should happen soon. It is long because the machine may be busy.
 const within = 20 * time.Second
 
-// opened takes the route that a table makes, and does nothing for the rest of the interceptor.
+// opened keeps the route that a table makes, and stands in for the rest of the interceptor.
 type opened struct{ route *route.Route }
 
 func (o *opened) Open(r *route.Route)                            { o.route = r }
 func (o *opened) Close(*route.Route)                             {}
 func (o *opened) Wake(*route.Route, *route.Target, *route.Visit) {}
 
-// answered counts answers, or panics at one or where a wait is over.
+// answered counts answers. It can panic at an answer or at the end of a wait.
 type answered struct {
 	all              atomic.Int64
 	fault, heldFault atomic.Bool
@@ -61,7 +61,7 @@ type rig struct {
 	answered answered
 	listener *net.TCPListener
 	conns    sync.WaitGroup
-	// sendBuffer is how much of an answer the kernel takes for a client that does not read; 0 is what it likes.
+	// sendBuffer is the size of the kernel's buffer for an answer that the client does not read; 0 means the default.
 	sendBuffer atomic.Int64
 }
 
@@ -139,14 +139,14 @@ func (r *rig) dial() *client {
 	return &client{TCPConn: conn, t: r.tb, r: bufio.NewReader(conn)}
 }
 
-// connections is how many connections of clients the server has.
+// connections returns how many client connections the server has.
 func (r *rig) connections() int {
 	r.server.mu.Lock()
 	defer r.server.mu.Unlock()
 	return len(r.server.conns)
 }
 
-// only is the one connection of a client that the engine has.
+// only returns the engine's only client connection.
 func (r *rig) only() *conn {
 	r.tb.Helper()
 	var c *conn
@@ -160,7 +160,7 @@ func (r *rig) only() *conn {
 	return c
 }
 
-// pool is that of the only pod.
+// pool returns the pool of the only pod.
 func (r *rig) pool() *pool {
 	r.tb.Helper()
 	pools := r.allPools()

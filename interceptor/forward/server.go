@@ -25,22 +25,22 @@ type Server struct {
 	engine *Engine
 	route  *route.Route
 	log    logr.Logger
-	host   string // the Service's name, for a request without one
+	host   string // the Service's name, for a request without a host
 
-	// base is done when what still runs is to be cut; cancel does so.
+	// base is done once everything that still runs has to be cut. cancel cuts it.
 	base   context.Context
 	cancel context.CancelCauseFunc
-	// draining says that no connection is to be used for another request.
+	// draining is set once no connection may be used for another request.
 	draining atomic.Bool
 
-	// http2 serves the connections that turned out to speak HTTP/2, which handover takes to it.
+	// http2 serves the HTTP/2 connections. They reach it through handover.
 	http2    *http.Server
 	handover *handover
-	serving  sync.WaitGroup // http2
-	streams  atomic.Int64   // requests of HTTP/2 that are under way
+	serving  sync.WaitGroup // the goroutine of http2
+	streams  atomic.Int64   // HTTP/2 requests that are under way
 
-	running sync.WaitGroup // connections that are not HTTP/2's
-	unknown sync.WaitGroup // those of which it is not known yet whether they are
+	running sync.WaitGroup // connections that do not speak HTTP/2
+	unknown sync.WaitGroup // connections that may still turn out to speak HTTP/2
 
 	mu    sync.Mutex // protects conns
 	conns map[*conn]struct{}
@@ -69,7 +69,7 @@ func (s *Server) serveHTTP2() {
 	}
 }
 
-// Serve serves a connection, closes it, and then calls closed. It does not wait for that.
+// Serve starts to serve a connection, and returns. When the connection is closed, it calls closed.
 func (s *Server) Serve(tcp *net.TCPConn, closed func()) {
 	s.unknown.Add(1)
 	s.running.Go(func() {
@@ -86,8 +86,8 @@ func (s *Server) Serve(tcp *net.TCPConn, closed func()) {
 	})
 }
 
-// dispatch finds out what a connection speaks, and has it carried. It calls known when that is not HTTP/2, and else reports that
-// net/http goes on with it, which calls closed.
+// dispatch finds out what a connection speaks, and carries it. It calls known once the connection turns out not to speak HTTP/2. It
+// returns true if the connection speaks HTTP/2 and net/http goes on with it; net/http then calls closed.
 func (s *Server) dispatch(tcp *net.TCPConn, known, closed func()) (goesOn bool) {
 	kind, early, err := s.sniff(tcp, known)
 	if kind == wire.KindHTTP {
@@ -100,7 +100,7 @@ func (s *Server) dispatch(tcp *net.TCPConn, known, closed func()) (goesOn bool) 
 	case wire.KindTCP:
 		known()
 		err = s.serveBytes(tcp, early)
-	default: // it has ended
+	default: // the connection has ended
 	}
 	if err != nil {
 		s.log.V(1).Info("A connection has ended", "error", err.Error())
@@ -108,9 +108,9 @@ func (s *Server) dispatch(tcp *net.TCPConn, known, closed func()) (goesOn bool) 
 	return false
 }
 
-// sniff finds out whether a connection speaks HTTP, by what the route says, or by the first bytes, which it returns. A client
-// that is silent for a while, or on a port whose server is known to speak first, is connected to a pod meanwhile: whoever speaks
-// first decides. The kind is wire.KindUndecided for a connection that has ended.
+// sniff finds out whether a connection speaks HTTP, from the route's settings or from its first bytes, which it returns. A client
+// that is silent for a while is connected to a pod, and so is, at once, a client of a port whose server is known to speak first. The
+// side that speaks first then decides. The kind is wire.KindUndecided for a connection that has ended.
 func (s *Server) sniff(tcp *net.TCPConn, known func()) (kind wire.Kind, early []byte, err error) {
 	switch s.route.Protocol() {
 	case api.ProtocolHTTP:
@@ -128,7 +128,7 @@ func (s *Server) sniff(tcp *net.TCPConn, known func()) (kind wire.Kind, early []
 	if kind != wire.KindUndecided {
 		return kind, early, nil
 	}
-	known() // while the port closes, a silent client is not waited for to speak HTTP/2
+	known() // while the port closes, nobody waits for a silent client to speak HTTP/2
 	kind, early, err = s.serveUndecided(tcp, early)
 	if kind != wire.KindHTTP {
 		kind = wire.KindUndecided
@@ -136,7 +136,7 @@ func (s *Server) sniff(tcp *net.TCPConn, known func()) (kind wire.Kind, early []
 	return kind, early, err
 }
 
-// serveHTTP serves a connection of HTTP/1.1. If it turns out to speak something else, it returns that and what was read.
+// serveHTTP serves an HTTP/1.1 connection. If the connection speaks something else, serveHTTP returns its kind and the bytes read.
 func (s *Server) serveHTTP(tcp *net.TCPConn, early []byte, known func()) (wire.Kind, []byte, error) {
 	c, err := s.newConn(tcp, early)
 	if err != nil {
@@ -158,16 +158,16 @@ func (c *openConn) Close() error {
 	return c.PeekedConn.Close()
 }
 
-// Drain lets all that runs end, and returns when it has. No connection may be given to Serve meanwhile.
+// Drain lets everything that runs end, and returns when it has ended. Serve must not be called meanwhile.
 //
-//  1. Idle keep-alive connections are closed; answers from now on say "Connection: close". Requests finish. A connection that has
-//     just been opened is given some time for its first request.
-//  2. TCP connections and upgraded ones are waited for just as long.
-//  3. What is left when Cut is called is cut: what waits for a pod gets an error, and the connections to pods are closed.
+//  1. Idle keep-alive connections are closed, and all further answers say "Connection: close". Requests finish. A connection that has
+//     just been opened gets some time for its first request.
+//  2. TCP connections and upgraded connections get the same time to end.
+//  3. Cut cuts everything that is left: requests that wait for a pod get an error, and connections to pods are closed.
 func (s *Server) Drain() {
 	s.draining.Store(true)
 	s.each((*watch).closeIdle)
-	s.unknown.Wait() // a server that shuts down takes no connection any more
+	s.unknown.Wait() // first: a server that shuts down takes no further connection
 	if err := s.http2.Shutdown(s.base); err != nil {
 		s.log.Info("Cutting connections that did not end in time")
 		_ = s.http2.Close()
@@ -181,7 +181,7 @@ func (s *Server) Drain() {
 	delete(s.engine.servers, s)
 }
 
-// Cut ends what is still under way, so that Drain returns soon.
+// Cut ends everything that is still under way, so that Drain returns soon.
 func (s *Server) Cut() {
 	s.cancel(answers.ErrDraining)
 	s.each((*watch).cut)

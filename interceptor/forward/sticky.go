@@ -9,12 +9,12 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// A client that is to stay at one pod is given a cookie of ours with the pod's ID (route.Sticky):
+// To keep a client at one pod, we set a cookie of our own with the pod's ID (route.Sticky):
 //
-//   - whenever the app sets its session cookie. Ours then has the attributes of that one, so that it is sent wherever that
-//     one is and ends when that one ends;
-//   - otherwise when the request names no pod that is there, and either has the session cookie or no such cookie is
-//     configured. Ours then is a cookie of the browser session for the whole host.
+//   - whenever the app sets its session cookie. Our cookie then has the same attributes, so that it is sent in the same places and
+//     ends at the same time;
+//   - otherwise, if the request names no present pod, and either has the session cookie or no session cookie is configured.
+//     Our cookie then is valid for the browser session and the whole host.
 //
 // The app gets all cookies as they were sent.
 
@@ -30,8 +30,8 @@ func eachCookie(field []byte, do func(name, value []byte) bool) {
 	}
 }
 
-// readCookies fills in what a Cookie field says of the visit's pod. A browser sends the cookie with the longest path first: the
-// first that names a pod counts.
+// readCookies fills in the pod of the visit from a Cookie field. The first cookie that names a present pod counts: a browser sends
+// the cookie with the longest path first.
 func readCookies(s *route.Sticky, v *route.Visit, field []byte) {
 	eachCookie(field, func(name, value []byte) bool {
 		switch {
@@ -46,8 +46,8 @@ func readCookies(s *route.Sticky, v *route.Visit, field []byte) {
 	})
 }
 
-// setCookie returns the value of the Set-Cookie field for a visit that pod has answered, or nothing if there is nothing to set.
-// Session holds the attributes of the session cookie if the app has set it.
+// setCookie returns the value of the Set-Cookie field for a visit that pod has answered; empty if there is nothing to set. If the app
+// has set its session cookie, issued is true and session holds the cookie's attributes.
 func setCookie(s *route.Sticky, v *route.Visit, pod *route.Endpoint, session []byte, issued, https bool) string {
 	id := s.ID(pod)
 	switch {
@@ -64,7 +64,7 @@ func setCookie(s *route.Sticky, v *route.Visit, pod *route.Endpoint, session []b
 	}
 }
 
-// issues reports whether a Set-Cookie field sets the session cookie, and returns its attributes, each behind a semicolon.
+// issues reports whether a Set-Cookie field sets the session cookie. It returns the attributes, each with a semicolon before it.
 func issues(s *route.Sticky, field []byte) (attributes []byte, ok bool) {
 	if s.Session == "" {
 		return nil, false

@@ -10,7 +10,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// stickyRoute is that of pods which sit at addrs.
+// stickyRoute returns a route whose pods are at addrs.
 func stickyRoute(t *testing.T, cookie string, addrs ...string) *route.Route {
 	t.Helper()
 	var got opened
@@ -116,7 +116,7 @@ func TestIssues(t *testing.T) {
 	}
 }
 
-// A request with its cookie costs no memory.
+// A request with its cookie allocates nothing.
 func TestStickyAllocatesNothing(t *testing.T) {
 	r := stickyRoute(t, "sid", "10.0.0.1:80", "10.0.0.2:80")
 	s := r.Sticky()

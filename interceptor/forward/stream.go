@@ -21,7 +21,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// stream is a request of HTTP/2.
+// stream is an HTTP/2 request.
 type stream struct {
 	call
 	w     *statusWriter
@@ -29,21 +29,21 @@ type stream struct {
 	began time.Time
 	early informational
 
-	out   *http.Request // as it goes to a pod
-	body  *clientBody   // nil is none
-	twice bool          // carrying it out twice does no harm
+	out   *http.Request // as it is sent to a pod
+	body  *clientBody   // nil if there is none
+	twice bool          // carrying the request out twice does no harm
 	resp  *http.Response
-	talk  *talk // of an answer that is a stream of events
+	talk  *talk // of an answer that is an event stream
 	pod   *route.Endpoint
 }
 
-// serveStream serves a request of HTTP/2.
+// serveStream serves an HTTP/2 request.
 func (s *Server) serveStream(w http.ResponseWriter, in *http.Request) {
 	s.streams.Add(1)
 	defer s.streams.Add(-1)
 	x := newStream(s, w, in)
 	defer x.early.end()
-	// The last status counts, and none where the answer was broken off before one.
+	// The last status counts. None counts if the answer broke off before it had one.
 	defer func() { x.answered(x.w.code) }()
 	x.serve(x)
 }
@@ -78,7 +78,7 @@ func (s *stream) attend() {
 	s.passOn()
 }
 
-// respond answers for an app that does not.
+// respond sends an answer of our own.
 func (s *stream) respond(err error) {
 	a := s.server.engine.answers.For(s.server.route, &s.visit, err, s.asked.value)
 	answers.WriteTo(s.w, s.in, a, err)
@@ -93,10 +93,10 @@ func (s *stream) poll() {
 	answers.Write(s.w, a)
 }
 
-// hold implements holder. The request's context ends with its client, and when everything is cut.
+// hold implements holder. The request's context ends when its client goes and when everything is cut.
 func (s *stream) hold(wait func(context.Context) error) error { return wait(s.in.Context()) }
 
-// passOn passes on the answer that has come.
+// passOn passes on the pod's answer.
 func (s *stream) passOn() {
 	resp := s.resp
 	defer resp.Body.Close()
@@ -130,7 +130,7 @@ func (s *stream) passOn() {
 	}
 }
 
-// addSticky adds the field that sets our cookie to the answer, if it is to be set.
+// addSticky adds the field that sets our cookie to the answer, if the cookie has to be set.
 func (s *stream) addSticky(answer http.Header) {
 	sticky := s.server.route.Sticky()
 	if sticky == nil || s.kind == ignored {
@@ -148,8 +148,8 @@ func (s *stream) addSticky(answer http.Header) {
 	}
 }
 
-// expired returns err, or context.DeadlineExceeded if the app may have given up a gRPC call because its time is over, which
-// an app says by no more than a reset.
+// expired returns context.DeadlineExceeded if the time of a gRPC call is over, and otherwise err. An app that gives up a call because
+// of its deadline shows that only by a reset.
 func (s *stream) expired(err error) error {
 	if limit := grpcTimeout(s.in); limit > 0 && time.Since(s.began) >= limit {
 		return context.DeadlineExceeded
@@ -157,17 +157,17 @@ func (s *stream) expired(err error) error {
 	return err
 }
 
-// breakOff ends an answer that the app has broken off. A gRPC call ends with the status that its client would have seen
-// without us; net/http can reset a stream with no other code than INTERNAL_ERROR.
+// breakOff ends an answer that the app has broken off. A gRPC call ends with the status that its client would have seen without us.
+// net/http can reset a stream only with the code INTERNAL_ERROR.
 func (s *stream) breakOff(err error) {
 	_, read := errors.AsType[wire.ReadError](err)
 	if !read || s.in.Context().Err() != nil || !answers.EndGRPC(s.w, s.resp.Header, s.expired(err)) {
-		panic(http.ErrAbortHandler) // how a handler resets its stream
+		panic(http.ErrAbortHandler) // this makes net/http reset the stream
 	}
 }
 
-// copyBody passes on each piece as it comes, and the header before them. Where there are none the header goes with the
-// end: what fails a gRPC call at once must come in one frame.
+// copyBody passes on each piece of the body as it arrives, and the header before the first one. Without a body, the header goes out
+// together with the end: a gRPC call that fails at once must do so in a single frame.
 func (s *stream) copyBody() error {
 	resp, pool := s.resp, &s.server.engine.http2.buffers
 	flusher := http.NewResponseController(s.w)
@@ -202,7 +202,7 @@ func (s *stream) copyBody() error {
 	}
 }
 
-// outgoing returns the request as it goes to the pod. Early gets the informational answers.
+// outgoing returns the request as it is sent to the pod. Early gets the informational answers.
 func (s *stream) outgoing(early *informational) *http.Request {
 	in := s.in
 	out := in.WithContext(httptrace.WithClientTrace(in.Context(), &httptrace.ClientTrace{Got1xxResponse: early.pass}))
@@ -210,8 +210,8 @@ func (s *stream) outgoing(early *informational) *http.Request {
 	if in.ContentLength == 0 {
 		out.Body = nil
 	}
-	// The path as it was sent: a URL parsed and written anew is not always the same bytes. A path that begins with
-	// two slashes would be taken for an authority, and parses back to itself anyway.
+	// Send the path as received: a URL that is parsed and formatted again may differ. A path that begins with two slashes would be taken
+	// for an authority; but formatting does not change it anyway.
 	out.URL = new(*in.URL)
 	path, _, _ := strings.Cut(in.RequestURI, "?")
 	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") && path != in.URL.EscapedPath() {
@@ -221,19 +221,18 @@ func (s *stream) outgoing(early *informational) *http.Request {
 
 	out.Header = headers.Request(s.in.Header, s.in.Host, s.way())
 	if _, ok := out.Header["User-Agent"]; !ok {
-		out.Header["User-Agent"] = nil // or there would be one
+		out.Header["User-Agent"] = nil // otherwise net/http would add one
 	}
 	return out
 }
 
-// statusWriter remembers the status of an answer, and keeps net/http from guessing a content type that the app has not
-// named.
+// statusWriter remembers the status of an answer. It also keeps net/http from guessing a content type that the app has not set.
 type statusWriter struct {
 	http.ResponseWriter
 	code int
 }
 
-// WriteHeader implements http.ResponseWriter. An informational status is followed by another one.
+// WriteHeader implements http.ResponseWriter. Another status follows an informational one.
 func (w *statusWriter) WriteHeader(code int) {
 	if w.code < http.StatusOK {
 		w.code = code

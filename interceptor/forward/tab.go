@@ -11,17 +11,17 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// eventStream is the type that a browser's EventSource asks for, and no client that wants an answer that ends.
+// eventStream is the type that a browser's EventSource asks for. No client that wants a finite answer asks for it.
 const eventStream = "text/event-stream"
 
-// opensTab says that the request opens what a tab keeps open and opens again when it is cut.
+// opensTab reports whether the request opens something that a tab keeps open, and opens again when it is cut.
 func (c *call) opensTab() bool {
 	return string(c.asked.method()) == http.MethodGet && (c.asked.hasUpgrade() || c.asked.value("accept") == eventStream)
 }
 
-// tab names what the request opens.
+// tab identifies what the request opens.
 func (c *call) tab() route.Tab {
-	path, _, _ := bytes.Cut(c.asked.target(), []byte("?")) // behind it are tokens and times, which are new each time
+	path, _, _ := bytes.Cut(c.asked.target(), []byte("?")) // the query has tokens and times, which are new each time
 	kind := "events"
 	if c.asked.hasUpgrade() {
 		kind = "upgrade"
@@ -29,11 +29,11 @@ func (c *call) tab() route.Tab {
 	return route.Tab{Client: c.clientHash(), Place: hash(path, []byte(kind))}
 }
 
-// clientHash distinguishes the clients of a route: by the visitor's address and the User-Agent. A browser's cookies may
-// change while a tab is open.
+// clientHash distinguishes the clients of a route by the visitor's address and the User-Agent. It leaves out cookies, because they
+// may change while a tab is open.
 func (c *call) clientHash() uint64 { return hash([]byte(c.visitor()), c.asked.agent()) }
 
-// hash is FNV-1a of the parts. It has no seed, since all interceptors have to agree.
+// hash is FNV-1a over the parts. It has no seed, because all interceptors have to agree.
 func hash(parts ...[]byte) uint64 {
 	const offset, prime = 14695981039346656037, 1099511628211
 	h := uint64(offset)
@@ -46,8 +46,8 @@ func hash(parts ...[]byte) uint64 {
 	return h
 }
 
-// reconnects says that the request comes from a tab that was left open: it opens again what the app has cut by going to
-// sleep, and its client has asked for nothing else since. Any other request of that client shows that its user is there.
+// reconnects reports whether the request comes from a tab that was left open: it reopens what the app has cut by going to sleep, and
+// its client has asked for nothing else since. Any other request of the client shows that its user is there.
 func (c *call) reconnects() bool {
 	r := c.server.route
 	if !r.HasTabs() {
@@ -64,13 +64,12 @@ func (c *call) reconnects() bool {
 	return false
 }
 
-// hears says that the answer is a stream of events, for a client that has asked for one.
+// hears reports whether the answer is an event stream that the client has asked for.
 func (c *call) hears(status int, contentType string) bool {
 	return c.kind != ignored && status == http.StatusOK && c.opensTab() && strings.HasPrefix(strings.ToLower(contentType), eventStream)
 }
 
-// hear begins to count an answer that is a stream of events by its bytes, as an upgraded connection is, and no longer as a
-// pending request.
+// hear starts to count an event stream by its bytes, like an upgraded connection, and ends its count as a pending request.
 func (c *call) hear() *talk {
 	target := c.server.route.Target()
 	if c.kind != reconnect {
@@ -82,5 +81,5 @@ func (c *call) hear() *talk {
 	return talk
 }
 
-// heard remembers a stream of events that the app has ended.
+// heard remembers an event stream that the app has ended.
 func (c *call) heard(t *talk) { c.server.route.LeaveTab(c.tab(), t.silence()) }

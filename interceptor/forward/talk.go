@@ -11,32 +11,32 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// greetingFor is how long what a server says to a silent client is taken for a greeting, which a check reads before it
-// closes. What it says later is a stream that the client listens to.
+// greetingFor is how long the words of a server to a silent client are taken for a greeting: a check reads the greeting and closes.
+// Later bytes are a stream to which the client listens.
 const greetingFor = 10 * time.Second
 
-// talk counts the bytes of a connection that is carried byte by byte. Those of the server count once the client has
-// spoken, or has listened for long.
+// talk counts the bytes of a connection that is carried byte by byte. The server's bytes count once the client has spoken, or has
+// listened for long.
 type talk struct {
 	engine *Engine
-	target *route.Target // nil: nothing counts
+	target *route.Target // nil if nothing counts
 	began  time.Duration // by the engine's clock
-	// spoke says that the client has spoken, and last is when anybody has.
+	// spoke is set once the client has spoken. last is when either side last spoke.
 	spoke atomic.Bool
 	last  atomic.Int64
-	// podSpoke says that the app has spoken.
+	// podSpoke is set once the app has spoken.
 	podSpoke atomic.Bool
-	ended    atomic.Bool // one of the sides has ended its direction
-	// seen is the connection among the route's sources; nil while it is not among them.
+	ended    atomic.Bool // one side has closed its direction
+	// seen is the connection's entry in the route's sources; nil if it has none.
 	seen atomic.Pointer[route.Seen]
-	// clientSpoke is called when the client speaks, no more than once a tick, and podEnded when the app is the first to end
-	// its direction. Either may be nil.
+	// clientSpoke is called when the client speaks, at most once a tick. podEnded is called if the app is the first to close its
+	// direction. Either may be nil.
 	clientSpoke, podEnded func()
 	// watch is opening's.
 	watch *wire.Sniffer
 }
 
-// newTalk begins. Spoke says that the client has spoken before.
+// newTalk returns a talk that begins now. Spoke is set if the client has spoken before.
 func newTalk(e *Engine, target *route.Target, spoke bool) *talk {
 	t := &talk{engine: e, target: target, began: e.now()}
 	t.last.Store(int64(t.began))
@@ -44,22 +44,22 @@ func newTalk(e *Engine, target *route.Target, spoke bool) *talk {
 	return t
 }
 
-// of counts the bytes that one of the sides sends.
+// of returns a wire.Waits that counts the bytes from one side.
 func (t *talk) of(client bool) wire.Waits {
 	return &touches{talk: t, client: client, last: -1}
 }
 
-// end says that one of the sides has ended its direction.
+// end notes that one side has closed its direction.
 func (t *talk) end(client bool) {
 	if !t.ended.Swap(true) && !client && t.podEnded != nil {
 		t.podEnded()
 	}
 }
 
-// silence is for how long neither side has said anything.
+// silence returns for how long neither side has spoken.
 func (t *talk) silence() time.Duration { return t.engine.now() - time.Duration(t.last.Load()) }
 
-// touches touches the target when bytes come from one side, no more than once a tick.
+// touches touches the target when bytes come from one side, at most once a tick.
 type touches struct {
 	talk   *talk
 	client bool

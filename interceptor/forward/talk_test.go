@@ -11,8 +11,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// What a server says to a silent client counts only once it is no greeting any more, or the client has spoken. Each tick
-// counts once.
+// A server's words to a silent client count only when they are no longer a greeting, or after the client has spoken. They count once
+// a tick.
 func TestTalk(t *testing.T) {
 	r := newRig(t, still(), "127.0.0.1:1")
 	target := r.route.Target()
@@ -60,7 +60,7 @@ func TestTalk(t *testing.T) {
 	}
 }
 
-// Who ends first is who has ended it.
+// The side that ends first has ended the connection.
 func TestTalkEnds(t *testing.T) {
 	r := newRig(t, still(), "127.0.0.1:1")
 	for _, client := range []bool{true, false} {

@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// short is a time-out that tests wait for, and tick how often it is looked after.
+// short is a timeout that tests wait for, and tick is how often timeouts are checked.
 const (
 	short = 100 * time.Millisecond
 	tick  = 5 * time.Millisecond
 )
 
-// hasty are Options with one time-out that is short; the others are far off.
+// hasty returns Options with one short timeout. The others are far off.
 func hasty(change func(*Limits)) Options {
 	o := Options{Tick: tick, Limits: Limits{IdleTimeout: time.Hour, ReadHeaderTimeout: time.Hour, WriteTimeout: time.Hour}}
 	change(&o.Limits)
@@ -100,7 +100,7 @@ func TestClientsThatSaySoLittle(t *testing.T) {
 	}
 }
 
-// A body may take its time, but not when the app has answered already.
+// A body may take its time, but not if the app has already answered.
 func TestBodyAfterItsAnswer(t *testing.T) {
 	r := newRig(t, hasty(hastyHead), newPod(t, func(c *net.TCPConn, b *bufio.Reader) {
 		if _, err := http.ReadRequest(b); err == nil {
@@ -116,7 +116,7 @@ func TestBodyAfterItsAnswer(t *testing.T) {
 	}
 }
 
-// Nor is it cut as long as it comes.
+// The body is not cut either as long as it keeps arriving.
 func TestBodyThatComesAfterItsAnswer(t *testing.T) {
 	const length = 5
 	got := make(chan byte, length)
@@ -150,7 +150,7 @@ func TestBodyThatComesAfterItsAnswer(t *testing.T) {
 	}
 }
 
-// Whoever waits for the app, to answer, to speak on or to read, waits for as long as the app takes.
+// A client that waits for the app to answer, to send more or to read waits as long as the app takes.
 func TestAppsMayTakeTheirTime(t *testing.T) {
 	for name, tc := range map[string]struct {
 		ask   string
@@ -201,7 +201,7 @@ func TestAppsMayTakeTheirTime(t *testing.T) {
 	}
 }
 
-// A client that resets its connection is noticed although the app takes no more of its body.
+// We notice that a client has reset its connection even if the app does not take more of the body.
 func TestClientGoesWhileItUploads(t *testing.T) {
 	done := make(chan struct{})
 	r := newRig(t, Options{Tick: tick}, newPod(t, func(*net.TCPConn, *bufio.Reader) { <-done }))
@@ -216,9 +216,9 @@ func TestClientGoesWhileItUploads(t *testing.T) {
 	eventually(t, "given up", func() bool { return r.route.Target().Pending() == 0 })
 }
 
-// A connection that was upgraded is not cut for having been slow once.
+// An upgraded connection is not cut because it was slow once.
 func TestTunnelIsNoAnswer(t *testing.T) {
-	const pieces, size = 30, 9000 // of which each fits into a buffer, so that it is written and not moved in the kernel
+	const pieces, size = 30, 9000 // each piece fits into a buffer, so that it is written and not moved in the kernel
 	written := make(chan struct{})
 	r := newRig(t, still(), newPod(t, func(c *net.TCPConn, b *bufio.Reader) {
 		if _, err := http.ReadRequest(b); err != nil {
@@ -252,7 +252,7 @@ func TestTunnelIsNoAnswer(t *testing.T) {
 	}
 }
 
-// An empty line behind a request begins no other one.
+// An empty line after a request does not begin another request.
 func TestEmptyLineBehindARequest(t *testing.T) {
 	r := newRig(t, still(), newPod(t, answersAll))
 	c := r.dial()
@@ -269,7 +269,7 @@ func TestEmptyLineBehindARequest(t *testing.T) {
 	eventually(t, "no longer", func() bool { return r.only().watch.is().phase() == phaseHead })
 }
 
-// What an answer of ours looks like does not depend on what follows the request.
+// The form of our own answer does not depend on what follows the request.
 func TestAnswerBeforeAPipelinedHEAD(t *testing.T) {
 	headCame := make(chan struct{})
 	r := newRig(t, Options{}, newPod(t, func(_ *net.TCPConn, b *bufio.Reader) {
@@ -290,7 +290,7 @@ func TestAnswerBeforeAPipelinedHEAD(t *testing.T) {
 	}
 }
 
-// A client that goes away while it waits is noticed, and the app is told.
+// We notice that a waiting client goes away, and the app sees it too.
 func TestClientGoesWhileItWaits(t *testing.T) {
 	for name, leave := range map[string]func(*client){
 		"closing": func(c *client) { _ = c.Close() },
@@ -322,7 +322,7 @@ func TestClientGoesWhileItWaits(t *testing.T) {
 	}
 }
 
-// endless is an answer without end, of which count says how much was taken.
+// endless returns the script of a pod with an endless answer. count is how many bytes were taken.
 func endless(count *atomic.Int64) func(*net.TCPConn, *bufio.Reader) {
 	return func(c *net.TCPConn, b *bufio.Reader) {
 		if _, err := http.ReadRequest(b); err != nil {
@@ -340,9 +340,9 @@ func endless(count *atomic.Int64) func(*net.TCPConn, *bufio.Reader) {
 	}
 }
 
-// A client that reads nothing of its answer costs little memory, and is cut.
+// A client that does not read its answer costs little memory, and is cut.
 func TestClientThatDoesNotRead(t *testing.T) {
-	const kernel = 40 << 20 // what the kernel's buffers on the way may hold together
+	const kernel = 40 << 20 // how much the kernel's buffers on the way may hold
 	var sent atomic.Int64
 	r := newRig(t, hasty(hastyWrite), newPod(t, endless(&sent)))
 	var before, after runtime.MemStats
@@ -370,7 +370,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	}
 }
 
-// What is refused is told, whatever the client still sends, and then the connection ends.
+// The client of a refused request gets the reason, even if it keeps sending, and then the connection ends.
 func TestRefusedClientReadsWhy(t *testing.T) {
 	c := newRig(t, Options{Tick: tick}, newPod(t, answersAll)).dial()
 	c.send("GET / HTTP/1.1\r\nHost: h\r\nA: b\n\r\n")
@@ -436,18 +436,18 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// A client that takes a little of its answer now and then is not cut, however long a whole piece takes it.
+// A client that takes a little of its answer now and then is not cut, however long it needs for a whole piece.
 func TestSlowClientIsNotCut(t *testing.T) {
 	var sent atomic.Int64
-	o := hasty(func(l *Limits) { l.WriteTimeout = time.Second }) // also where this client gets no CPU for a while
+	o := hasty(func(l *Limits) { l.WriteTimeout = time.Second }) // long enough for a client that gets no CPU for a while
 	r := newRig(t, o, newPod(t, endless(&sent)))
-	r.sendBuffer.Store(32 << 10) // so that the client's reading is felt at once
+	r.sendBuffer.Store(32 << 10) // so that the client's reading has an effect at once
 	c := r.dial()
 	_ = c.SetReadBuffer(16 << 10)
 	c.send(get)
 	every := time.NewTicker(10 * time.Millisecond)
 	defer every.Stop()
-	b := make([]byte, 4<<10) // 400 KiB/s, of pieces of 256 KiB
+	b := make([]byte, 4<<10) // 400 KiB/s, in pieces of 256 KiB
 	for began := time.Now(); time.Since(began) < 3*time.Second; <-every.C {
 		if n, err := io.ReadFull(c, b); err != nil {
 			t.Fatalf("cut after %v: %d, %v", time.Since(began), n, err)

@@ -14,8 +14,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// tunnel carries the bytes of both directions until both have ended, or everything is cut, and closes both connections. Early is
-// what the client has sent already. The end of one direction is passed on while the other goes on.
+// tunnel carries the bytes of both directions until both have ended or everything is cut, and then closes both connections. early was
+// already read from the client. When one direction ends, tunnel passes the end on, and the other direction goes on.
 func (s *Server) tunnel(client, up *wire.Sock, early []byte, talk *talk) error {
 	shut := func() {
 		_ = client.Close()

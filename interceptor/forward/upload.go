@@ -14,25 +14,25 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
 
-// upload carries the rest of a request's body to the pod, in a goroutine of its own, while the answer is waited for:
-// apps may answer before they have read it all, or as they read.
+// upload carries the rest of a request's body to the pod, in a goroutine of its own, while the connection's goroutine waits for the
+// answer: an app may answer before it has read the body, or while it reads.
 type upload struct {
 	x    *request1
 	up   *podConn
 	done chan struct{}
-	// running is true until the client is no longer read.
+	// running is set as long as the client is being read.
 	running atomic.Bool
 	err     error // set before done is closed
 }
 
-// Reading implements wire.Waits: the client is seen to go by reading it, and an app may take its time.
+// Reading implements wire.Waits. It does nothing: reading from the client shows when it goes, and an app may take its time.
 func (u *upload) Reading() {}
 
-// Writing implements wire.Waits. Where the answer is complete already, each piece of the body gives the client as long again
-// for the next one.
+// Writing implements wire.Waits. Once the answer is complete, each piece of the body gives the client the full time again for the
+// next piece.
 func (u *upload) Writing() { u.x.watch.advance(phaseHead, phaseHead) }
 
-// sendStreaming sends the head with what there is of the body, begins to carry the rest and waits for the answer.
+// sendStreaming sends the head and the part of the body that is here, begins to carry the rest, and waits for the answer.
 func (x *request1) sendStreaming(up *podConn) (*wire.Buffer, error) {
 	if _, err := up.Write(x.out); err != nil {
 		return nil, err
@@ -61,11 +61,11 @@ func (u *upload) run() {
 		_ = u.up.Close()
 		return
 	}
-	// The answer is still to come. If the app has closed, it may have answered before.
+	// The answer is still to come. The app may have sent it before it closed the connection.
 	x.watch.advance(phaseUpload, phaseAnswer)
 }
 
-// stopUpload ends the upload after err at the pod, and returns what that comes from.
+// stopUpload ends the upload after err occurred at the pod, and returns the cause of err.
 func (x *request1) stopUpload(err error) error {
 	u := x.uploading
 	if u == nil {
@@ -84,8 +84,8 @@ func (x *request1) stopUpload(err error) error {
 	return err
 }
 
-// finishUpload ends the upload after the whole answer, and reports whether the whole request was sent. While the app
-// keeps its connection open it may still be reading.
+// finishUpload ends the upload after the whole answer has arrived, and reports whether the whole request was sent. While the app
+// keeps its connection open, it may still be reading.
 func (x *request1) finishUpload(up *podConn, keeps bool) bool {
 	u := x.uploading
 	if u == nil {
@@ -102,13 +102,13 @@ func (x *request1) finishUpload(up *podConn, keeps bool) bool {
 	return u.err == nil
 }
 
-// end makes the upload stop reading the client, and waits for its end.
+// end makes the upload stop reading from the client, and waits for it to end.
 func (u *upload) end() {
 	u.x.client.InterruptUntil(u.done)
 	u.takeRest()
 }
 
-// await waits for the end of the upload, or of the pod's connection, behind which it is of no use.
+// await waits for the end of the upload or of the pod's connection, after which the upload is useless.
 func (u *upload) await() {
 	client := u.x.client
 	watched := make(chan struct{})
@@ -125,7 +125,7 @@ func (u *upload) await() {
 	u.takeRest()
 }
 
-// takeRest takes over from the upload what follows the body.
+// takeRest takes over the bytes that the upload read after the body.
 func (u *upload) takeRest() {
 	x := u.x
 	x.uploading = nil

@@ -15,15 +15,15 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// A browser that opens a page and waits for longer than the grace gets the waiting page in the place of the app's answer.
-// While that page is open it polls: it asks for its own address with answers.PollField, and is answered when the start has come
-// further, at the latest after pollFor. A poll counts and wakes like any request, so that the wake goes on until the page is
-// closed. It never reaches the app, for which asking once more may mean something.
+// A browser that opens a page and waits for longer than the grace gets the waiting page instead of the app's answer. The open page
+// polls: it requests its own address with answers.PollField. It gets an answer when the start makes progress, at the latest after
+// pollFor. A poll counts and wakes like any request, so the wake goes on until the page is closed. A poll never reaches the app, for
+// which a repeated request may have a meaning.
 
-// pollFor is shorter than the time that proxies before us give an answer.
+// pollFor is shorter than the usual timeout of proxies before us.
 const pollFor = 10 * time.Second
 
-// patience is how long a request is held before its client is shown the page; 0 is until there is an answer of the app's.
+// patience returns how long a request is held before its client sees the waiting page; 0 means until the app answers.
 func (o *Options) patience(r *route.Route, asks page.Request) time.Duration {
 	mode := r.WaitingPage()
 	front := page.Front{Namespace: r.Namespace, Service: r.Service, Reach: r.Reach()}
@@ -39,13 +39,13 @@ func (o *Options) patience(r *route.Route, asks page.Request) time.Duration {
 	}
 }
 
-// follow answers a poll: at once if a pod is ready or the page does not know how far the start is, and else when that
-// changes. The error is that of the wait alone.
+// follow answers a poll. It answers at once if a pod is ready or if the page does not know the state of the start, and otherwise when
+// that state changes. The error is only that of the wait.
 func (c *call) follow(h holder) (answers.Answer, error) {
 	r, v := c.server.route, &c.visit
 	c.describe()
 	knows, seconds, _ := strings.Cut(c.asked.value("scale-to-zero-wait"), ",")
-	before, _ := strconv.ParseInt(seconds, 10, 16) // no number is 0, and a wrong one harms no other client
+	before, _ := strconv.ParseInt(seconds, 10, 16) // a missing number is 0, and a wrong one harms no other client
 	v.Began = time.Now()
 	wait := func(start route.Start) page.Wait {
 		return answers.WaitFor(r, start, time.Duration(before)*time.Second+time.Since(v.Began))
@@ -84,11 +84,11 @@ func (c *call) follow(h holder) (answers.Answer, error) {
 	return c.server.engine.answers.Report(now, c.asked.value("accept-language")), nil
 }
 
-// reach says whether pod can be reached, as it has to be before the page asks the app: not every app that is taken for ready
-// listens. The connection is for that request.
+// reach reports whether pod can be reached. It has to be, before the page asks the app: not every app that counts as ready listens.
+// The connection is left for the page's next request.
 func (s *Server) reach(ctx context.Context, pod *route.Endpoint) bool {
 	defer pod.Done()
-	// The client that goes away must not make the pod suspect.
+	// A client that goes away must not make the pod suspect.
 	if s.route.ProxyProtocol() {
 		up, err := connectFor(context.WithoutCancel(ctx), pod, ends{})
 		if err == nil {

@@ -12,38 +12,38 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// phase is what a client's connection waits for.
+// phase says what a client's connection waits for.
 type phase uint64
 
 const (
 	// phaseNew waits for the first request.
 	phaseNew phase = iota
-	// phaseIdle waits for another one.
+	// phaseIdle waits for a further request.
 	phaseIdle
-	// phaseHead waits for the rest of a request's head, or of a body whose answer is complete.
+	// phaseHead waits for the rest of a request's head, or for the rest of a body whose answer is complete.
 	phaseHead
 	// phaseAnswer waits for the pod.
 	phaseAnswer
-	// phaseUpload waits for the pod too, while another goroutine reads the client.
+	// phaseUpload waits for the pod too, while another goroutine reads from the client.
 	phaseUpload
 	// phaseWrite waits for the client to take some of its answer.
 	phaseWrite
-	// phaseHeld waits for there to be a pod, or for a connection to one.
+	// phaseHeld waits for a pod, or for a connection to one.
 	phaseHeld
 	// phaseTunnel carries the bytes of an upgraded connection.
 	phaseTunnel
-	// phaseClosed was closed while it was idle.
+	// phaseClosed means that the connection was closed while idle.
 	phaseClosed
 
 	phaseBits = 4
 	phaseMask = 1<<phaseBits - 1
-	// watchedBit says that a goroutine looks whether the client is still there.
+	// watchedBit is set while a goroutine watches whether the client is still there.
 	watchedBit = 1 << phaseBits
 	timeShift  = phaseBits + 1
 )
 
-// state is a phase, since when it lasts, and whether the client is watched, in one word: the goroutine that serves the
-// connection writes it several times for each request, and the engine's reads it now and then.
+// state holds a phase, its start, and whether the client is watched, in one word. The goroutine that serves the connection writes it
+// several times for each request, and the engine's goroutine reads it now and then.
 type state uint64
 
 func newState(p phase, since time.Duration, watched state) state {
@@ -57,16 +57,16 @@ func (s state) watched() bool { return s&watchedBit != 0 }
 func (s state) since() time.Duration { return time.Duration(s>>timeShift) * time.Millisecond }
 
 const (
-	// newGrace is how long a connection that has just been opened may take for its first request while the server drains.
+	// newGrace is how long a new connection may take for its first request while the server drains.
 	newGrace = 2 * time.Second
-	// halfClosedGrace is how long a client that has ended its direction with its last request may wait for the answer before it
-	// is asked whether it is there.
+	// halfClosedGrace is how long a client that has closed its direction after its last request may wait for the answer, before we test
+	// whether it is still there.
 	halfClosedGrace = time.Second
-	// cutGrace is how long a client that is cut may take to read why.
+	// cutGrace is how long a client that is cut may take to read the reason.
 	cutGrace = time.Second
 )
 
-// watched is a client's connection as a watch needs it. *wire.Sock is one.
+// watched is what a watch needs of a client's connection. *wire.Sock implements it.
 type watched interface {
 	io.WriteCloser
 	SetDeadline(time.Time) error
@@ -76,23 +76,23 @@ type watched interface {
 	InterruptUntil(<-chan struct{})
 }
 
-// watch knows what a client's connection waits for and since when. The goroutine that serves the connection enters one phase
-// after the other; the engine's looks at them with each tick, closes the connection where one takes too long, and has a client
-// watched whose answer takes longer, so that its going away ends the request. It knows no requests.
+// watch knows what a client's connection waits for, and since when. The goroutine that serves the connection enters one phase after
+// the other. The engine's goroutine checks the phase at each tick. It closes the connection if a phase takes too long. If an answer
+// takes longer, it has the client watched, so that the request ends when the client goes away. A watch knows nothing about requests.
 type watch struct {
 	client   watched
-	clock    *atomic.Int64 // the engine's
+	clock    *atomic.Int64 // the engine's clock
 	options  *Options
-	draining *atomic.Bool // the server's
+	draining *atomic.Bool // of the server
 	log      logr.Logger
 
 	state atomic.Uint64           // a state
-	up    atomic.Pointer[podConn] // the connection to the pod that has the request
+	up    atomic.Pointer[podConn] // the connection to the pod that serves the request
 	gone  atomic.Bool             // the client went away while it was watched
-	begun atomic.Bool             // some of the answer, or an informational one, has been written
+	begun atomic.Bool             // part of the answer, or of an informational answer, has been written
 
-	// last says that the client sends no other request, and informs that it understands informational answers. They are written
-	// before the client is watched.
+	// last is set if the client sends no further request, and informs if it understands informational answers. Both are written before
+	// the client is watched.
 	last, informs bool
 
 	mu         sync.Mutex // protects both below
@@ -101,16 +101,16 @@ type watch struct {
 
 func (w *watch) now() time.Duration { return time.Duration(w.clock.Load()) }
 
-// request begins another request.
+// request notes that another request begins.
 func (w *watch) request(last, informs bool) {
 	w.last, w.informs = last, informs
 	w.begun.Store(false)
 }
 
-// phase is what the connection waits for.
+// phase returns what the connection waits for.
 func (w *watch) phase() phase { return state(w.state.Load()).phase() }
 
-// enter begins a phase. It is false if the connection has been closed as idle.
+// enter begins a phase. It returns false if the connection has been closed as idle.
 func (w *watch) enter(p phase) bool {
 	for {
 		old := w.state.Load()
@@ -123,14 +123,14 @@ func (w *watch) enter(p phase) bool {
 	}
 }
 
-// advance begins the phase to, unless the connection is in another one than from.
+// advance begins phase to if the connection is in phase from.
 func (w *watch) advance(from, to phase) {
 	if s := state(w.state.Load()); s.phase() == from {
 		w.state.CompareAndSwap(uint64(s), uint64(newState(to, w.now(), s)))
 	}
 }
 
-// look is called with each tick of the engine.
+// look checks the connection. The engine calls it at each tick.
 func (w *watch) look() {
 	s := state(w.state.Load())
 	age := w.now() - s.since()
@@ -157,7 +157,7 @@ func (w *watch) look() {
 			w.watchFrom(s)
 		}
 	case phaseUpload:
-		// The upload may be waiting for the app to take what it has read of the client.
+		// The upload may be waiting for the app to take the bytes that it has read from the client.
 		if age >= w.options.Tick && w.client.HasReset() {
 			w.abandon()
 		}
@@ -172,20 +172,20 @@ func (w *watch) closeInstead(s state) {
 	}
 }
 
-// closeIdle closes the connection if it waits for another request.
+// closeIdle closes the connection if it is idle.
 func (w *watch) closeIdle() {
 	if s := state(w.state.Load()); s.phase() == phaseIdle {
 		w.closeInstead(s)
 	}
 }
 
-// cut ends the request under way: its pod's connection is closed, and the client has a moment to read what comes of it.
+// cut ends the present request: it closes the pod's connection, and the client gets a moment to read the result.
 func (w *watch) cut() {
 	w.closeUp()
-	_ = w.client.SetDeadline(time.Now().Add(cutGrace)) // fails only where it is closed
+	_ = w.client.SetDeadline(time.Now().Add(cutGrace)) // it fails only if the connection is closed
 }
 
-// abandon gives up the request because its client has gone.
+// abandon gives up the request because the client has gone.
 func (w *watch) abandon() {
 	w.gone.Store(true)
 	w.closeUp()
@@ -197,7 +197,7 @@ func (w *watch) closeUp() {
 	}
 }
 
-// watchFrom begins to watch the client if the connection is still in state s.
+// watchFrom starts to watch the client if the connection is still in state s.
 func (w *watch) watchFrom(s state) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -206,7 +206,7 @@ func (w *watch) watchFrom(s state) {
 	}
 }
 
-// watchNow begins to watch the client, and calls gone when it has gone.
+// watchNow starts to watch the client, and calls gone when the client has gone.
 func (w *watch) watchNow(gone func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -231,12 +231,12 @@ func (w *watch) start(gone func()) {
 	}()
 }
 
-// hasGone waits until the client has gone, or the watching is to end.
+// hasGone waits until the client has gone, or until the watch has to end.
 //
-// A client that ends its direction has gone, as browsers and proxies go, unless it has said that this is its last
-// request: then it may have no more to say and wait for the answer. TCP shows the difference only when something is sent:
-// a client that has gone resets the connection. So such a client gets an informational answer, which any client of HTTP/1.1
-// has to skip (RFC 9110, 15.2), if the real one is not there soon.
+// A client that closes its direction counts as gone, because browsers and proxies go that way. A client that has said that this is
+// its last request may still wait for the answer, though. TCP shows the difference only when something is sent: a client that has
+// gone resets the connection. So, unless the answer comes soon, such a client gets an informational answer, which every HTTP/1.1
+// client has to skip (RFC 9110, 15.2).
 func (w *watch) hasGone(stop <-chan struct{}) bool {
 	if w.client.AwaitGone(false) != nil {
 		return false
@@ -250,13 +250,13 @@ func (w *watch) hasGone(stop <-chan struct{}) bool {
 			return false
 		case <-time.After(halfClosedGrace):
 		}
-		_, _ = w.client.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) // an error is what is waited for
+		_, _ = w.client.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) // hasGone waits for the error that this may cause
 	}
 	return w.client.AwaitGone(true) == nil
 }
 
-// unwatch ends the watching, so that the client can be read again, and returns when it has ended. It leaves phaseAnswer
-// with that, or the engine could begin to watch right after.
+// unwatch ends the watch, so that the client can be read again, and returns when the watch has ended. It also leaves phaseAnswer;
+// otherwise the engine could begin a new watch right away.
 func (w *watch) unwatch() {
 	var old state
 	for {

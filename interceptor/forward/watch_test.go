@@ -17,7 +17,7 @@ func TestStateHoldsAll(t *testing.T) {
 	for p := phaseNew; p <= phaseClosed; p++ {
 		for _, since := range []time.Duration{0, time.Millisecond, time.Hour, 50 * 365 * 24 * time.Hour} {
 			for _, watched := range []state{0, watchedBit} {
-				// Of the state before only the watching counts.
+				// Of the former state only the watched bit counts.
 				s := newState(p, since, watched|state(phaseTunnel)|1<<40)
 				if s.phase() != p || s.since() != since || s.watched() != (watched != 0) {
 					t.Errorf("%d since %v watched %v became %d since %v watched %v", p, since, watched, s.phase(), s.since(), s.watched())
@@ -74,7 +74,7 @@ func TestLook(t *testing.T) {
 		phase    phase
 		age      time.Duration
 		draining bool
-		want     bool // the connection is closed
+		want     bool // whether the connection is closed
 	}{
 		"new":                        {phaseNew, 20*time.Second - time.Millisecond, false, false},
 		"new for too long":           {phaseNew, 20 * time.Second, false, true},
@@ -120,7 +120,7 @@ func TestCloseIdleClosesOnlyWhatIsIdle(t *testing.T) {
 	}
 }
 
-// A request that begins at the very moment in which the connection is closed as idle is one or the other.
+// If a request begins at the very moment when the connection is closed as idle, either the one or the other happens.
 func TestCloseInsteadOfAnOlderState(t *testing.T) {
 	c, _ := newConn(t, still())
 	c.watch.enter(phaseIdle)
@@ -154,7 +154,7 @@ func TestWatchSeesTheClientGo(t *testing.T) {
 
 func TestUnwatchEndsTheWatching(t *testing.T) {
 	c, theirs := newConn(t, still())
-	c.watch.unwatch() // nothing
+	c.watch.unwatch() // nothing to end
 	var gone atomic.Bool
 	for range 100 {
 		c.watch.enter(phaseHeld)
@@ -171,7 +171,7 @@ func TestUnwatchEndsTheWatching(t *testing.T) {
 	}
 }
 
-// The engine begins to watch while the answer comes, which ends the watching.
+// The engine begins to watch at the same time as the answer arrives, which ends the watch.
 func TestWatchAndUnwatchAtOnce(t *testing.T) {
 	c, theirs := newConn(t, still())
 	for range 500 {
@@ -184,7 +184,7 @@ func TestWatchAndUnwatchAtOnce(t *testing.T) {
 		c.watch.enter(phaseWrite)
 		c.watch.unwatch()
 		<-watching
-		c.watch.unwatch() // had it begun after the answer, and had nobody entered another phase
+		c.watch.unwatch() // this would end a watch that began after the answer, if no other phase was entered
 	}
 	if _, err := theirs.Write([]byte("x")); err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestWatchFromAnOlderState(t *testing.T) {
 func TestAbandonClosesThePods(t *testing.T) {
 	r := newPoolRig(t, still())
 	c, _ := newConn(t, still())
-	c.watch.abandon() // without one
+	c.watch.abandon() // without a pod
 	up, theirs := r.open()
 	c.watch.up.Store(up)
 	c.watch.abandon()
@@ -225,7 +225,7 @@ func TestCut(t *testing.T) {
 	c.watch.up.Store(up)
 	c.watch.cut()
 	r.wantClosed("the pod's connection", up, atUp)
-	// The client has a moment for what comes of it.
+	// The client has a moment to read the result.
 	if _, err := c.client.Write([]byte("bye")); err != nil {
 		t.Error(err)
 	}

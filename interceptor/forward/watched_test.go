@@ -18,13 +18,13 @@ import (
 type fakeClient struct {
 	mu     sync.Mutex // protects all below
 	change *sync.Cond
-	half   bool // it has ended its direction
+	half   bool // the client has closed its direction
 	gone   bool
 	stop   bool // reads are interrupted
 	closed bool
 	reset  bool
 	wrote  string
-	// answersReset says that it resets the connection when something is sent to it: it has gone.
+	// answersReset makes the client reset the connection when something is sent to it: it has gone.
 	answersReset bool
 }
 
@@ -104,13 +104,13 @@ func (b *bubble) tick(d time.Duration) {
 	synctest.Wait()
 }
 
-// wait lets d pass by the clock of the test's bubble.
+// wait advances the bubble's clock by d.
 func wait(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // in a bubble this takes no time
 	synctest.Wait()
 }
 
-// A client that leaves while the pod works ends the request at the next ticks, and one that stays does not.
+// A client that leaves while the pod works ends the request at the next ticks. A client that stays does not.
 func TestWatchInABubble(t *testing.T) {
 	for name, tc := range map[string]struct {
 		last, informs bool
@@ -160,7 +160,7 @@ func TestWatchInABubble(t *testing.T) {
 	}
 }
 
-// The watching ends while the client is given its moment, and nothing is written to it then.
+// If the watch ends during the client's grace, nothing is written to the client.
 func TestUnwatchWithinTheGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble()
@@ -178,7 +178,7 @@ func TestUnwatchWithinTheGrace(t *testing.T) {
 	})
 }
 
-// Where another goroutine reads the client, a reset is seen by asking.
+// If another goroutine reads from the client, a reset is noticed by asking.
 func TestUploadSeesAReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble()
@@ -195,7 +195,7 @@ func TestUploadSeesAReset(t *testing.T) {
 	})
 }
 
-// Each piece of a body gives the client as long again, and only while the body is waited for.
+// Each piece of a body gives the client the full time again, but only while the body is being waited for.
 func TestAdvance(t *testing.T) {
 	b := newBubble()
 	b.enter(phaseHead)

@@ -123,7 +123,7 @@ func TestSwitches(t *testing.T) {
 	}
 }
 
-// An answer that demands an upgrade says which.
+// An answer that demands an upgrade keeps the field that says which.
 func TestUpgradeRequired(t *testing.T) {
 	head := "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0\r\nConnection: upgrade\r\nX: 1\r\n\r\n"
 	var r http1.Response

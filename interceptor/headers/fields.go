@@ -5,21 +5,21 @@ package headers
 
 import "github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 
-// fate is what becomes of a field.
+// fate is what happens to a field.
 type fate uint8
 
 const (
-	passes    fate = iota // whatever Connection says: it says where the message ends, or whom it is for
+	passes    fate = iota // even if Connection names it: it says where the message ends, or who gets it
 	nominable             // passes unless Connection names it
-	ends                  // it speaks of one connection
-	renewed               // we write it anew
+	ends                  // it is about one connection
+	renewed               // we write our own
 	trusted               // passes if any hop is trusted
-	trailers              // only the word "trailers" of it passes
-	upgrade               // passes if it is the point of the answer
-	framing               // passes unless the body is framed otherwise
+	trailers              // only its word "trailers" passes
+	upgrade               // passes if the answer is about an upgrade
+	framing               // passes unless we frame the body differently
 )
 
-// ofRequest is the fate of a request's field.
+// ofRequest returns the fate of a field of a request.
 func ofRequest(n http1.Name) fate {
 	switch n {
 	case http1.Connection, http1.KeepAlive, http1.ProxyConnection, http1.ProxyAuthorization, http1.Upgrade, http1.HTTP2Settings:
@@ -37,7 +37,7 @@ func ofRequest(n http1.Name) fate {
 	}
 }
 
-// ofAnswer is the fate of an answer's field.
+// ofAnswer returns the fate of a field of an answer.
 func ofAnswer(n http1.Name) fate {
 	switch n {
 	case http1.KeepAlive, http1.ProxyConnection, http1.ProxyAuthenticate:

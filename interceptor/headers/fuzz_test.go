@@ -16,7 +16,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
-// read returns the fields of a head as net/http understands them, and its Host.
+// read returns the fields of a head, and its Host, as net/http parses them.
 func read(t *testing.T, head string) (http.Header, string) {
 	t.Helper()
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head)))
@@ -26,7 +26,7 @@ func read(t *testing.T, head string) (http.Header, string) {
 	return r.Header, r.Host
 }
 
-// meaning is what fields say, without what only one version of HTTP has.
+// meaning returns the fields without those that only one HTTP version has.
 func meaning(h http.Header) http.Header {
 	h = maps.Clone(h)
 	for _, name := range []string{"Content-Length", "Transfer-Encoding", "Connection", "Upgrade"} {
@@ -35,8 +35,8 @@ func meaning(h http.Header) http.Header {
 	return h
 }
 
-// FuzzVersionsAgree: a request with the same fields goes on with the same meaning by both versions of HTTP, and has the same
-// visitor, who is the hop before ours in what goes on.
+// FuzzVersionsAgree tests that requests with the same fields are passed on with the same meaning in both HTTP versions, and have the
+// same visitor: the hop before ours in the result.
 func FuzzVersionsAgree(f *testing.F) {
 	f.Add("Host: h\r\nX-Forwarded-For: a, b\r\nX-Forwarded-For: c\r\n", 1)
 	f.Add("Host: h\r\nX-Forwarded-For: a, ,\r\nX-Forwarded-Host: x\r\nX-Forwarded-Proto: https\r\n", AllHops)
@@ -58,7 +58,7 @@ func FuzzVersionsAgree(f *testing.F) {
 		by1, host1 := read(t, string(AppendRequest(nil, &r, []byte(head), w, "other")))
 
 		in, host := read(t, head)
-		// A client of HTTP/2 sends no fields that speak of a connection, so Connection names none of its fields.
+		// An HTTP/2 client sends no fields about a connection, so Connection names none of its fields.
 		for _, named := range nominated(&r, head) {
 			if ofRequest(http1.NameOf(named)) == nominable {
 				in.Del(named)
@@ -87,7 +87,7 @@ func nominated(r *http1.Request, head string) (names []string) {
 	return names
 }
 
-// hopBeforeOurs is the last entry of X-Forwarded-For before ours that is not empty, or ours.
+// hopBeforeOurs returns the last entry of X-Forwarded-For before ours that is not empty, or ours.
 func hopBeforeOurs(list string) string {
 	entries := strings.Split(list, ",")
 	ours := strings.TrimSpace(entries[len(entries)-1])

@@ -14,7 +14,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
-// lines joins lines of a head as they are on the wire.
+// lines joins the lines of a head, as they are on the wire.
 func lines(l ...string) string { return strings.Join(l, "\r\n") + "\r\n\r\n" }
 
 func parseRequest(t *testing.T, head string) *http1.Request {
@@ -74,7 +74,7 @@ func TestAppendRequest(t *testing.T) {
 			[]string{"GET / HTTP/1.1", "Connection: a", "A: 1", "Host: h", "B: 2", "b: 3", "Connection: ,b,c,"},
 			added("GET / HTTP/1.1", "Host: h"),
 		},
-		// Whoever could have these removed could say where the request ends, for whom it is or where it comes from.
+		// Anybody who could remove these fields could change where the request ends, who gets it or where it comes from.
 		"nominated but needed": {
 			AllHops,
 			[]string{
@@ -154,7 +154,7 @@ func TestAppendRequest(t *testing.T) {
 	}
 }
 
-// What goes out has to be read as what came in: the same length, the same host and one of each.
+// The result parses like the input: with the same length, the same host, and one of each.
 func TestAppendedRequestParses(t *testing.T) {
 	for _, fields := range []string{
 		"Host: h\r\nContent-Length: 3\r\nConnection: close, host, content-length\r\n",
@@ -178,7 +178,7 @@ func TestAppendedRequestParses(t *testing.T) {
 func TestForwardedFor(t *testing.T) {
 	for name, tc := range map[string]struct {
 		came []string
-		want map[int]string // by the number of trusted hops
+		want map[int]string // by number of trusted hops
 	}{
 		"none":        {nil, map[int]string{AllHops: "", 0: "", 1: "", 2: ""}},
 		"empty":       {[]string{""}, map[int]string{AllHops: "", 0: "", 1: ""}},
@@ -244,7 +244,7 @@ func TestLastEntries(t *testing.T) {
 	}
 }
 
-// The visitor is the same by both versions of HTTP, whatever the lines and spaces of the field.
+// The visitor is the same in both HTTP versions, whatever the lines and spaces of the field.
 func TestVisitor(t *testing.T) {
 	const peer = "10.0.0.1"
 	for name, tc := range map[string]struct {
@@ -290,7 +290,7 @@ func TestVisitor(t *testing.T) {
 func TestNamedAllocatesNothing(t *testing.T) {
 	head := "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: a, b\r\nX-Forwarded-For: ,\r\n\r\n"
 	r, w := parseRequest(t, head), Way{"10.0.0.1", AllHops}
-	if n := testing.AllocsPerRun(100, func() { w.Named(r, []byte(head)) }); n > 1 { // the copy of head
+	if n := testing.AllocsPerRun(100, func() { w.Named(r, []byte(head)) }); n > 1 { // one for the copy of head
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
-// AppendRequest appends the head of r in b as it goes to the pod. Host stands in for a Host that is missing.
+// AppendRequest appends the head of r in b as it is sent to the pod. host replaces a missing Host.
 func AppendRequest(dst []byte, r *http1.Request, b []byte, w Way, host string) []byte {
 	asks := upgrades(r, b)
 	dst = append(dst, b[:r.TargetEnd]...)
@@ -59,7 +59,7 @@ func AppendRequest(dst []byte, r *http1.Request, b []byte, w Way, host string) [
 	return append(dst, "\r\n"...)
 }
 
-// headEnd is where the fields end and the empty line begins.
+// headEnd returns where the fields end and the empty line begins.
 func headEnd(h *http1.Head) int {
 	if n := len(h.Fields); n > 0 {
 		return int(h.Fields[n-1].End)
@@ -67,12 +67,12 @@ func headEnd(h *http1.Head) int {
 	return h.FirstLine
 }
 
-// AppendField appends a line.
+// AppendField appends a field's line.
 func AppendField(dst []byte, name, value string) []byte {
 	return append(append(append(append(dst, name...), ": "...), value...), "\r\n"...)
 }
 
-// upgrades says that r asks for an upgrade that is passed on.
+// upgrades reports whether r asks for an upgrade that is passed on.
 func upgrades(r *http1.Request, b []byte) bool {
 	found := false
 	if r.HasUpgrade && r.UpgradeAllowed && r.Minor == 1 {
@@ -84,11 +84,11 @@ func upgrades(r *http1.Request, b []byte) bool {
 	return found
 }
 
-// mayUpgradeTo says that an upgrade to protocol is passed on. One to HTTP/2 is not (RFC 9113 has abolished it): its requests
-// would go past the counting, and past what a proxy before us thinks of them.
+// mayUpgradeTo reports whether an upgrade to protocol is passed on. An upgrade to HTTP/2, which RFC 9113 has abolished, is not: its
+// requests would bypass the counts, and the rules of a proxy before us.
 func mayUpgradeTo(protocol []byte) bool { return !http1.EqualFold(protocol, "h2c") }
 
-// appendUpgrade appends one field with all protocols that an upgrade may be to.
+// appendUpgrade appends one field with all protocols to which the connection may be upgraded.
 func appendUpgrade(dst []byte, r *http1.Request, b []byte) []byte {
 	separator := "Upgrade: "
 	r.Tokens(b, http1.Upgrade, func(t []byte) bool {
@@ -101,7 +101,7 @@ func appendUpgrade(dst []byte, r *http1.Request, b []byte) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// Switches says that an answer of status 101 switches to a protocol that the request has offered.
+// Switches reports whether an answer with status 101 switches to a protocol that the request has offered.
 func Switches(r *http1.Request, asked []byte, a *http1.Response, answered []byte) bool {
 	found := false
 	a.Tokens(answered, http1.Upgrade, func(protocol []byte) bool {
@@ -125,17 +125,17 @@ func hasToken(list []byte, lower string) bool {
 	return found
 }
 
-// Answer is what becomes of an answer's fields about its connection.
+// Answer says what happens to an answer's fields about its connection.
 type Answer struct {
-	Upgrade bool   // 101: Connection and Upgrade stay
-	Plain   bool   // the chunks are taken out of the body, for a client of HTTP/1.0
+	Upgrade bool   // 101: Connection and Upgrade pass
+	Plain   bool   // the body is sent without chunks, to an HTTP/1.0 client
 	Add     string // whole lines to add
 }
 
-// AppendAnswer appends the head of r in b as it goes to the client, and reports whether it is the same.
+// AppendAnswer appends the head of r in b as it is sent to the client, and reports whether it is unchanged.
 func AppendAnswer(dst []byte, r *http1.Response, b []byte, a Answer) (_ []byte, same bool) {
 	same = a.Add == ""
-	demands := false // an upgrade
+	demands := false // there is an Upgrade field
 	var from int32
 	for _, f := range r.Fields {
 		switch ofAnswer(f.Name) {
@@ -148,7 +148,7 @@ func AppendAnswer(dst []byte, r *http1.Response, b []byte, a Answer) (_ []byte, 
 				continue
 			}
 		case framing:
-			// A Content-Length beside chunks counts for nothing.
+			// A Content-Length next to chunks has no meaning.
 			if f.Name == http1.TransferEncoding && !a.Plain || f.Name == http1.ContentLength && !r.Chunked {
 				continue
 			}

@@ -9,13 +9,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
-// Request returns the fields of a request of HTTP/2 as they go to the pod. Host is whom it was for. The values are shared with
+// Request returns the fields of an HTTP/2 request as they are sent to the pod. host is the request's host. The values are shared with
 // in.
 func Request(in http.Header, host string, w Way) http.Header {
 	out := make(http.Header, len(in)+3)
 	for name, values := range in {
 		switch ofRequest(http1.NameOf(name)) {
-		case passes, nominable: // HTTP/2 has no Connection that could name it
+		case passes, nominable: // HTTP/2 has no Connection field that could name it
 			out[name] = values
 		case trusted:
 			if w.Trusted != 0 {
@@ -40,7 +40,7 @@ func Request(in http.Header, host string, w Way) http.Header {
 	return out
 }
 
-// CopyAnswer adds the fields of an answer that came by HTTP/2 to those that go to the client.
+// CopyAnswer adds the fields of an HTTP/2 answer to those that are sent to the client.
 func CopyAnswer(out, in http.Header) {
 	for name, values := range in {
 		switch ofAnswer(http1.NameOf(name)) {

@@ -10,21 +10,21 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
-// AllHops is the Way.Trusted that believes every hop.
+// AllHops is the Way.Trusted that trusts every hop.
 const AllHops = -1
 
 // forwardedFor is X-Forwarded-For as net/http writes it.
 const forwardedFor = "X-Forwarded-For"
 
-// Way is how a request came to us.
+// Way is how a request reached us.
 type Way struct {
-	// Remote is the address that the request came from.
+	// Remote is the address from which the request came.
 	Remote string
-	// Trusted is how many hops before that are believed, or AllHops.
+	// Trusted is how many earlier hops are trusted, or AllHops.
 	Trusted int
 }
 
-// Named returns the visitor as the proxies before us name it: the nearest hop that is trusted and not empty. It is empty if
+// Named returns the visitor's address according to the proxies before us: the last hop that is trusted and not empty. It is empty if
 // there is none. The result is part of b.
 func (w Way) Named(r *http1.Request, b []byte) []byte {
 	left := w.Trusted
@@ -38,7 +38,7 @@ func (w Way) Named(r *http1.Request, b []byte) []byte {
 	return nil
 }
 
-// NamedHTTP2 is Named for a request of HTTP/2. The result has its own memory.
+// NamedHTTP2 is Named for an HTTP/2 request. The result has its own memory.
 func (w Way) NamedHTTP2(h http.Header) []byte {
 	left := w.Trusted
 	came := h[forwardedFor]
@@ -50,7 +50,7 @@ func (w Way) NamedHTTP2(h http.Header) []byte {
 	return nil
 }
 
-// Visitor returns the visitor's address: the one named, or the one that the request came from.
+// Visitor returns the visitor's address: named, or else the address from which the request came.
 func (w Way) Visitor(named []byte) string {
 	if len(named) == 0 {
 		return w.Remote
@@ -58,8 +58,8 @@ func (w Way) Visitor(named []byte) string {
 	return string(named)
 }
 
-// nearest returns the last entry of a line of hops that is not empty, among as many as left allows. Left counts down; below 0
-// it allows any number.
+// nearest returns the last entry of a line of hops that is not empty, among the last left entries. It decrements left for each entry.
+// If left is negative, any number is allowed.
 func nearest(line []byte, left *int) []byte {
 	if len(line) == 0 {
 		return nil // an empty line says nothing, as in appendHop
@@ -78,7 +78,7 @@ func nearest(line []byte, left *int) []byte {
 	return nil
 }
 
-// appendHop appends one line of hops with the separator behind it. An empty line says nothing.
+// appendHop appends a line of hops and a separator. An empty line says nothing.
 func appendHop(dst, line []byte) []byte {
 	if len(line) == 0 {
 		return dst
@@ -86,7 +86,8 @@ func appendHop(dst, line []byte) []byte {
 	return append(append(dst, line...), ", "...)
 }
 
-// end completes the hops that begin at start in dst: the trusted ones of them, and then the address that the request came from.
+// end completes the hops that begin at start in dst: it keeps only the trusted ones, and appends the address from which the request
+// came.
 func (w Way) end(dst []byte, start int) []byte {
 	if w.Trusted > 0 {
 		dst = append(dst[:start], lastEntries(dst[start:], w.Trusted)...)
@@ -107,7 +108,7 @@ func (w Way) appendHops(dst []byte, r *http1.Request, b []byte) []byte {
 	return w.end(dst, start)
 }
 
-// hops is appendHops for a request of HTTP/2.
+// hops is appendHops for an HTTP/2 request.
 func (w Way) hops(h http.Header) string {
 	var dst []byte
 	if w.Trusted != 0 {
@@ -118,7 +119,7 @@ func (w Way) hops(h http.Header) string {
 	return string(w.end(dst, 0))
 }
 
-// lastEntries returns the last n entries of a list in which each is followed by a comma and a space.
+// lastEntries returns the last n entries of a list. Each entry is followed by a comma and a space.
 func lastEntries(list []byte, n int) []byte {
 	rest := bytes.TrimSuffix(list, []byte(", "))
 	for ; n > 0; n-- {

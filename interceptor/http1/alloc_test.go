@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// browserRequest is about what a browser sends.
+// browserRequest is similar to what a browser sends.
 const browserRequest = "GET /assets/app.js?v=12 HTTP/1.1\r\nHost: shop.example.com\r\nConnection: keep-alive\r\n" +
 	"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n" +
 	"Accept: */*\r\nReferer: https://shop.example.com/\r\nAccept-Encoding: gzip, deflate, br\r\nAccept-Language: en\r\n" +
@@ -37,7 +37,7 @@ func TestParsingAllocatesNothing(t *testing.T) {
 		"bad chunks":    func() { _, _, _ = (&Chunked{}).Feed(chunks[3:]) },
 		"list of words": func() { Tokens(list, func([]byte) bool { return true }) },
 	} {
-		do() // the list of fields grows
+		do() // the list of fields grows first
 		if n := testing.AllocsPerRun(100, do); n != 0 {
 			t.Errorf("%s allocates %v times", name, n)
 		}

@@ -5,8 +5,8 @@ package http1
 
 import "encoding/binary"
 
-// lowered has for each byte that may stand in a token (RFC 9110, 5.6.2) that byte in lower case, and 0 for the others.
-// It is a string because a constant cannot be changed.
+// lowered maps each byte that may be in a token (RFC 9110, 5.6.2) to its lower case, and all other bytes to 0. It is a string because
+// a constant cannot be changed.
 const lowered = "" +
 	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
 	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
@@ -25,16 +25,16 @@ const lowered = "" +
 	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
 	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// IsToken says that c may stand in a token.
+// IsToken reports whether c may be in a token.
 func IsToken(c byte) bool { return lowered[c] != 0 }
 
-// indexControl returns the position of the first control byte in b from at on, HTAB and DEL included, or len(b). It
-// looks at eight bytes at a time, since nearly all that a head is made of is values.
+// indexControl returns the position of the first control byte in b, starting at at, or len(b). HTAB and DEL count as control bytes.
+// It looks at eight bytes at a time, because a head consists mostly of values.
 func indexControl(b []byte, at int) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for ; at+8 <= len(b); at += 8 {
 		x := binary.LittleEndian.Uint64(b[at:])
-		below := (x - ones*0x20) &^ x // high bit set in bytes below 0x20; false alarms only above a true one
+		below := (x - ones*0x20) &^ x // high bit set in bytes below 0x20; false positives only above a true one
 		del := x ^ ones*0x7f          // zero in bytes that are DEL
 		if (below|(del-ones)&^del)&highs != 0 {
 			break
@@ -48,7 +48,7 @@ func indexControl(b []byte, at int) int {
 	return len(b)
 }
 
-// EqualFold says that b is lower but for the case of its letters. Lower is in lower case.
+// EqualFold reports whether b equals lower except for the case of its letters. lower must be in lower case.
 func EqualFold(b []byte, lower string) bool {
 	if len(b) != len(lower) {
 		return false
@@ -61,7 +61,7 @@ func EqualFold(b []byte, lower string) bool {
 	return true
 }
 
-// Tokens calls yield with each element of a comma-separated list, without the space around it.
+// Tokens calls yield with each element of a comma-separated list, without surrounding space.
 func Tokens(list []byte, yield func([]byte) bool) {
 	for len(list) > 0 {
 		end := 0
@@ -75,7 +75,7 @@ func Tokens(list []byte, yield func([]byte) bool) {
 	}
 }
 
-// trim takes spaces and tabs away from both ends.
+// trim removes spaces and tabs from both ends.
 func trim(b []byte) []byte {
 	for len(b) > 0 && isSpace(b[0]) {
 		b = b[1:]

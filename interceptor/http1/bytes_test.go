@@ -29,7 +29,7 @@ func TestLoweredIsTheTokens(t *testing.T) {
 	}
 }
 
-// naiveIndexControl is what indexControl is to do.
+// naiveIndexControl is a simple version of indexControl.
 func naiveIndexControl(b []byte, at int) int {
 	for ; at < len(b); at++ {
 		if b[at] < 0x20 || b[at] == 0x7f {
@@ -39,7 +39,7 @@ func naiveIndexControl(b []byte, at int) int {
 	return len(b)
 }
 
-// Every byte at every place of two words, among neighbours from which a borrow could come or to which one could go.
+// This tests every byte at every place of two words, between neighbours that a borrow could come from or go to.
 func TestIndexControlFindsEachByteAnywhere(t *testing.T) {
 	for _, filler := range []byte{' ', '!', 'a', '~', 0x80, 0x9f, 0xa0, 0xff} {
 		for i := range 256 {
@@ -61,7 +61,7 @@ func TestIndexControlOnRandomBytes(t *testing.T) {
 	edges := []byte{0, 1, '\t', '\n', '\r', 0x1f, ' ', '!', '~', 0x7f, 0x80, 0x81, 0xfe, 0xff}
 	memory := make([]byte, 64)
 	for range 50000 {
-		b := memory[r.IntN(8):][:r.IntN(40)] // at all alignments
+		b := memory[r.IntN(8):][:r.IntN(40)] // with any alignment
 		for i := range b {
 			b[i] = 'a'
 			switch r.IntN(20) {
@@ -159,7 +159,7 @@ func TestEqualFold(t *testing.T) {
 	}
 }
 
-// Two bytes are the same but for case exactly if they are the same or the two cases of one letter.
+// Two bytes are equal except for case exactly if they are equal or the two cases of one letter.
 func TestSameFoldOfAllPairs(t *testing.T) {
 	lower := func(c int) int {
 		if c >= 'A' && c <= 'Z' {

@@ -4,27 +4,27 @@
 package http1
 
 const (
-	// maxChunkLine bounds the line with a chunk's size, and extraFraming what the extensions of a body may have more
-	// bytes than its data. Nobody uses them, but for making others read much for little.
+	// maxChunkLine bounds the line with a chunk's size. extraFraming is by how many bytes the extensions of a body may exceed its data.
+	// Extensions are used only in attacks that make others read much for little.
 	maxChunkLine = 4 << 10
 	extraFraming = 16 << 10
-	// maxTrailer bounds the trailer fields together.
+	// maxTrailer bounds all trailer fields together.
 	maxTrailer = 64 << 10
-	// maxChunkDigits leaves a chunk's size below 2^60.
+	// maxChunkDigits keeps a chunk's size below 2^60.
 	maxChunkDigits = 15
 )
 
-// chunkState is where in a chunked body the next byte stands.
+// chunkState is the position of the next byte in a chunked body.
 type chunkState uint8
 
 const (
 	atSize         chunkState = iota // in the digits of a chunk's size
-	atPadding                        // in the space behind them (RFC 9112, 7.1.1)
+	atPadding                        // in the space after them (RFC 9112, 7.1.1)
 	atExtension                      // in extensions
 	atSizeLF                         // before the LF of that line
 	atData                           // in a chunk's data
-	atDataCR                         // before the CR behind it
-	atDataLF                         // before the LF behind it
+	atDataCR                         // before the CR after the data
+	atDataLF                         // before the LF after the data
 	atTrailer                        // at the beginning of a trailer line
 	atTrailerName                    // in a trailer field's name
 	atTrailerValue                   // in its value
@@ -33,36 +33,35 @@ const (
 	atEnd
 )
 
-// Kind is what the bytes of a chunked body are.
+// Kind says what some bytes of a chunked body are.
 type Kind uint8
 
-// The kinds.
 const (
 	Framing Kind = iota
 	Data
-	// Padding is space behind a chunk's size. It means nothing, and is not passed on: other readers refuse it.
+	// Padding is space after a chunk's size. It has no meaning, and is not passed on, because other readers refuse it.
 	Padding
-	// BareLF ends a line without a CR. It is passed on with one.
+	// BareLF ends a line without a CR. A CR is added when it is passed on.
 	BareLF
 )
 
-// Chunked follows a chunked body. The zero value stands before the first chunk of a request's.
+// Chunked follows a chunked body. The zero value is at the first chunk of a request's body.
 type Chunked struct {
-	// Lenient allows what apps send and no client does: lines that end in LF alone, control bytes in values, and trailer
-	// fields that belong into the header.
+	// Lenient allows what apps send but no client does: lines that end in LF alone, control bytes in values, and trailer fields that
+	// belong in the header.
 	Lenient bool
 
 	state chunkState
 	left  int64 // data bytes still to come in this chunk
-	count int   // digits, bytes of this line, or bytes of the trailer
-	extra int64 // bytes of extensions that there may still be
+	count int   // of digits, bytes of this line, or bytes of the trailer
+	extra int64 // how many bytes of extensions are still allowed
 	name  fieldName
 }
 
-// Done says that the body has ended.
+// Done reports whether the body has ended.
 func (c *Chunked) Done() bool { return c.state == atEnd }
 
-// Left is the number of bytes of data that come next, 0 if something else does.
+// Left returns how many bytes of data come next; 0 if the next byte is not data.
 func (c *Chunked) Left() int64 {
 	if c.state == atData {
 		return c.left
@@ -70,15 +69,15 @@ func (c *Chunked) Left() int64 {
 	return 0
 }
 
-// Skip goes on by n bytes of data, at most Left, that did not pass through Next.
+// Skip advances by n bytes of data, at most Left, that did not pass through Next.
 func (c *Chunked) Skip(n int64) {
 	if c.left -= n; c.left == 0 {
 		c.state = atDataCR
 	}
 }
 
-// Next goes on by as many bytes of b as are of one kind, and returns their number and the kind. It is 0 only if b is empty
-// or the body has ended. The error is a MalformedError.
+// Next advances over the first bytes of b that are of one kind. It returns their number and the kind. The number is 0 only if b is
+// empty or the body has ended. The error is a MalformedError.
 func (c *Chunked) Next(b []byte) (n int, kind Kind, err error) {
 	if c.state == atData && len(b) > 0 {
 		n = int(min(c.left, int64(len(b))))
@@ -101,7 +100,7 @@ func (c *Chunked) Next(b []byte) (n int, kind Kind, err error) {
 	return n, Framing, nil
 }
 
-// kind is that of a byte outside of data.
+// kind returns the kind of a byte outside of data.
 func (c *Chunked) kind(b byte) Kind {
 	switch {
 	case b > ' ' || b == '\r':
@@ -115,8 +114,8 @@ func (c *Chunked) kind(b byte) Kind {
 	}
 }
 
-// Feed goes on by as many bytes of b as belong to the body. It returns their number, and what they go on as: themselves, or,
-// where they have padding or bare LFs, a copy without them. The error is a MalformedError.
+// Feed advances over the bytes of b that belong to the body. It returns their number, and the bytes to pass on: the same bytes, or a
+// copy without padding and with complete line ends if that differs. The error is a MalformedError.
 func (c *Chunked) Feed(b []byte) (pass []byte, n int, err error) {
 	same := true
 	for n < len(b) && !c.Done() {
@@ -161,7 +160,7 @@ func (c *Chunked) framing(b byte) error {
 	}
 }
 
-// sizeLine takes a byte of the line with a chunk's size.
+// sizeLine reads a byte of the line with a chunk's size.
 func (c *Chunked) sizeLine(b byte) error {
 	if c.state == atSizeLF {
 		if b != '\n' {
@@ -207,7 +206,7 @@ func (c *Chunked) sizeLine(b byte) error {
 	return nil
 }
 
-// endSizeLine goes on behind the line with a chunk's size.
+// endSizeLine advances past the line with a chunk's size.
 func (c *Chunked) endSizeLine() {
 	c.state, c.count = atData, 0
 	c.extra += min(c.left, extraFraming)
@@ -216,7 +215,7 @@ func (c *Chunked) endSizeLine() {
 	}
 }
 
-// mayHave says that b, which ends no line, may stand in a value.
+// mayHave reports whether b, which ends no line, may be in a value.
 func (c *Chunked) mayHave(b byte) bool {
 	if c.Lenient {
 		return b != 0
@@ -224,7 +223,7 @@ func (c *Chunked) mayHave(b byte) bool {
 	return (b >= ' ' || b == '\t') && b != 0x7f
 }
 
-// trailer takes a byte of what follows the last chunk.
+// trailer reads a byte after the last chunk.
 func (c *Chunked) trailer(b byte) error {
 	if c.count++; c.count > maxTrailer {
 		return ErrTrailerTooLarge
@@ -271,7 +270,7 @@ func (c *Chunked) trailer(b byte) error {
 	return nil
 }
 
-// trailerValue takes a byte of a trailer field's value, or the beginning of its line's end.
+// trailerValue reads a byte of a trailer field's value, or the first byte of the line's end.
 func (c *Chunked) trailerValue(b byte) error {
 	switch {
 	case b == '\r':

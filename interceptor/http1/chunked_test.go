@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// feeding passes b through c in pieces of the lengths that next returns, and returns the data, how many bytes belonged to
-// the body and the error.
+// feeding passes b through c in pieces of the lengths that next returns. It returns the data, the number of bytes that belonged to
+// the body, and the error.
 func feeding(c *Chunked, b []byte, next func(left int) int) (data []byte, used int, err error) {
 	for used < len(b) && !c.Done() {
 		piece := b[used:][:min(max(next(len(b)-used), 1), len(b)-used)]
@@ -63,12 +63,12 @@ func goodChunks() map[string]struct{ body, data string } {
 	}
 }
 
-// badChunks are bodies that are none, with what is wrong and at which byte.
+// badChunks are malformed bodies, with the error and the byte at which it occurs.
 func badChunks() map[string]struct {
 	body    string
 	at      int
 	want    MalformedError
-	lenient bool // it is none even for Lenient
+	lenient bool // malformed even if Lenient
 } {
 	type bad = struct {
 		body    string
@@ -102,7 +102,7 @@ func badChunks() map[string]struct {
 		"DEL in an extension":       {"5;\x7f\r\nhello\r\n", 2, ErrBadChunkLine, false},
 		"data too long":             {"2\r\nabc\r\n", 5, ErrBadChunkEnd, true},
 		"data too short":            {"4\r\nab\r\n0\r\n\r\n", 7, ErrBadChunkEnd, true},
-		"data too short by one":     {"3\r\nab\r\n0\r\n\r\n", 6, ErrBadChunkEnd, false}, // "ab\r", and an LF
+		"data too short by one":     {"3\r\nab\r\n0\r\n\r\n", 6, ErrBadChunkEnd, false}, // "ab\r" is the data, and an LF follows
 		"LF behind data":            {"1\r\na\n0\r\n\r\n", 4, ErrBadChunkEnd, false},
 		"CR behind data":            {"1\r\na\r0\r\n\r\n", 5, ErrBadChunkEnd, true},
 		"size right behind data":    {"1\r\na0\r\n\r\n", 4, ErrBadChunkEnd, true},
@@ -195,8 +195,8 @@ func TestLenient(t *testing.T) {
 	}
 }
 
-// What goes on is well-formed to whoever reads it by the letter: no space behind a size, and CRLF behind each line. What is
-// well-formed already goes on as it is.
+// What is passed on is well-formed for a strict reader: no space after a size, and CRLF at the end of each line. A body that is
+// already well-formed is unchanged.
 func TestFeedNormalizes(t *testing.T) {
 	for name, tc := range map[string]struct{ body, want string }{
 		"well-formed":            {"5;a = b \r\nhello\r\n0\r\nA: b\r\n\r\n", "5;a = b \r\nhello\r\n0\r\nA: b\r\n\r\n"},
@@ -227,7 +227,7 @@ func TestFeedNormalizes(t *testing.T) {
 	})
 }
 
-// Extensions, with the CR of their line, may have as many bytes as the data, and some more.
+// Extensions, including the CR of their line, may have as many bytes as the data, and some more.
 func TestExtensionsInProportion(t *testing.T) {
 	extension := ";" + strings.Repeat("e", 999)
 	for name, tc := range map[string]struct {
@@ -265,7 +265,7 @@ func TestLeftAndSkip(t *testing.T) {
 	}
 	left(0)
 	feed("10")
-	left(0) // the size may go on
+	left(0) // the size may continue
 	feed("\r")
 	left(0)
 	feed("\n")
@@ -287,7 +287,7 @@ func TestLeftAndSkip(t *testing.T) {
 	}
 }
 
-// However a body is cut, it comes to the same.
+// The result does not depend on how a body is cut into pieces.
 func TestSplitsOfChunks(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	bodies := []string{}

@@ -5,10 +5,10 @@ package http1
 
 import "net/http"
 
-// MalformedError says what is wrong with a message. It is an error, and a byte in size, so that returning it costs nothing.
+// MalformedError says what is wrong with a message. It is an error of one byte, so returning it costs nothing.
 type MalformedError uint8
 
-// What can be wrong.
+// What can be wrong with a message.
 const (
 	_ MalformedError = iota
 	ErrBadStartLine
@@ -43,8 +43,8 @@ const (
 	ErrBadTrailer
 )
 
-// Error implements error. It never looks like the beginning of an answer, since it is sent to whom an answer within an
-// answer could be of use.
+// Error implements error. The text never looks like the beginning of an answer, because it may be sent to an attacker who could use
+// an answer within an answer.
 func (m MalformedError) Error() string {
 	texts := [...]string{
 		ErrBadStartLine:   "the first line is not a method, a target and a version with one space between each",
@@ -85,7 +85,7 @@ func (m MalformedError) Error() string {
 	return "the message is malformed"
 }
 
-// Status is what a client that sent such a request is answered.
+// Status returns the status of the answer to a client that sent such a request.
 func (m MalformedError) Status() int {
 	switch m {
 	case ErrBadVersion:

@@ -48,7 +48,7 @@ func FuzzChunked(f *testing.F) {
 		if err == nil && (lenientErr != nil || lenientUsed != used || !bytes.Equal(lenientData, data)) {
 			t.Errorf("leniently %d bytes, %v; strictly %d", lenientUsed, lenientErr, used)
 		}
-		// What net/http takes as it is, means the same to it.
+		// If net/http accepts the original bytes, it gives them the same meaning.
 		wanted, wantedUsed, failed := readChunked(b)
 		if failed == nil && lenientErr == nil && (lenientUsed != wantedUsed || !bytes.Equal(lenientData, wanted)) {
 			t.Errorf("%d bytes with %q, net/http has %d with %q", lenientUsed, lenientData, wantedUsed, wanted)
@@ -56,7 +56,7 @@ func FuzzChunked(f *testing.F) {
 	})
 }
 
-// checkPassed feeds b to c, and checks that net/http reads of what goes on what feeding has read of b.
+// checkPassed feeds b to c. It checks that net/http reads from the result what feeding has read from b.
 func checkPassed(t *testing.T, c Chunked, b, data []byte, used int, err error) {
 	t.Helper()
 	given := bytes.Clone(b)
@@ -74,12 +74,12 @@ func checkPassed(t *testing.T, c Chunked, b, data []byte, used int, err error) {
 	}
 	wanted, wantedUsed, failed := readChunked(append(bytes.Clone(pass), b[used:]...))
 	if failed != nil && c.Lenient && strings.Contains(failed.Error(), "malformed MIME header line") {
-		return // control bytes, which net/http takes in no trailer
+		return // control bytes, which net/http accepts in no trailer
 	}
 	checkChunked(t, c.Done(), data, len(pass), wanted, wantedUsed, failed)
 }
 
-// readChunked reads a chunked body with net/http, and returns how many bytes it had.
+// readChunked reads a chunked body with net/http, and returns how many bytes the body had.
 func readChunked(b []byte) (data []byte, used int, err error) {
 	const head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 	in := newRemaining(append([]byte(head), b...))
@@ -95,7 +95,7 @@ func checkChunked(t *testing.T, done bool, data []byte, used int, wanted []byte,
 	t.Helper()
 	switch {
 	case failed != nil && strings.Contains(failed.Error(), "too much non-data"):
-		// net/http forgets how much data came before the extensions. Ours allows as many bytes of them as of data.
+		// net/http forgets how much data came before the extensions. We allow as many bytes of extensions as of data.
 	case !done && failed == nil:
 		t.Error("we wait for more, and net/http has the end")
 	case done && failed != nil:
@@ -105,7 +105,7 @@ func checkChunked(t *testing.T, done bool, data []byte, used int, wanted []byte,
 	}
 }
 
-// However bytes are cut in two, they come to what they come to in one.
+// Bytes in two pieces have the same result as in one.
 func FuzzSplit(f *testing.F) {
 	for _, tc := range goodRequests() {
 		f.Add([]byte(tc.head), uint16(len(tc.head)/2))

@@ -17,17 +17,17 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// The fuzz tests hold the parser to net/http's: what ours takes, that has to take as well, and to understand the same
-// by it. It may take more. The exceptions stand where they are made, with their reasons.
+// The fuzz tests compare the parser with net/http's. What ours accepts, net/http has to accept too, and to understand in the same
+// way. net/http may accept more. Exceptions are made, with their reasons, where they apply.
 
-// remaining counts what a reader has left, buffered or not.
+// remaining counts the bytes that a reader has left, buffered or not.
 type remaining struct {
 	*bufio.Reader
 	source *bytes.Reader
 }
 
-// newRemaining reads b with a buffer that holds all of it, since net/http's limits for lines and trailers are those of
-// its buffer.
+// newRemaining reads b with a buffer that holds all of it, because net/http's limits for lines and trailers are the size of its
+// buffer.
 func newRemaining(b []byte) *remaining {
 	source := bytes.NewReader(b)
 	return &remaining{bufio.NewReaderSize(source, len(b)+64), source}
@@ -35,7 +35,7 @@ func newRemaining(b []byte) *remaining {
 
 func (r *remaining) left() int { return r.Buffered() + r.source.Len() }
 
-// checkFields compares all fields with a header that was read from the same bytes.
+// checkFields compares all fields with a header that net/http read from the same bytes.
 func checkFields(t *testing.T, h *Head, b []byte, header http.Header) {
 	t.Helper()
 	want := http.Header{}
@@ -45,7 +45,7 @@ func checkFields(t *testing.T, h *Head, b []byte, header http.Header) {
 	}
 	for name, values := range want {
 		switch name {
-		case "Transfer-Encoding", "Content-Length", "Trailer", "Connection": // net/http may take them out
+		case "Transfer-Encoding", "Content-Length", "Trailer", "Connection": // net/http may remove these
 			continue
 		}
 		if !slices.Equal(header[name], values) {
@@ -53,14 +53,14 @@ func checkFields(t *testing.T, h *Head, b []byte, header http.Header) {
 		}
 	}
 	for name := range header {
-		if _, ok := want[name]; !ok && name != "Cache-Control" { // which net/http adds beside a Pragma
+		if _, ok := want[name]; !ok && name != "Cache-Control" { // net/http adds this one to a Pragma
 			t.Errorf("net/http has %s", name)
 		}
 	}
 }
 
-// forbidsTrailer says that Trailer announces a field that net/http refuses to see announced. An announcement changes
-// nothing: where such a field comes, Chunked refuses it.
+// forbidsTrailer reports whether Trailer announces a field that net/http does not allow there. The announcement changes nothing:
+// Chunked refuses such a field when it arrives.
 func forbidsTrailer(h *Head, b []byte) bool {
 	found := false
 	for _, f := range h.Fields {
@@ -125,15 +125,15 @@ func checkRequest(t *testing.T, r *Request, b []byte, n int, req *http.Request, 
 	checkPositions(t, &r.Head, b, n)
 	target := string(r.Target(b))
 	if err != nil {
-		// What is no URL is passed on as it is: apps are asked with much that is none, and it says nothing about where
-		// the request ends.
+		// A target that is not a URL is passed on unchanged: apps get many such requests, and the target does not affect where the request
+		// ends.
 		_, noURL := url.ParseRequestURI(target)
 		if noURL == nil && !forbidsTrailer(&r.Head, b) {
 			t.Errorf("net/http says %v", err)
 		}
 		return
 	}
-	// A target that names a host goes before Host. Both are passed on, and the app decides.
+	// A host in the target takes precedence over Host. Both are passed on, and the app decides.
 	host := string(r.Value(b, Host))
 	if req.URL.Host != "" && target[0] != '/' {
 		host = req.URL.Host
@@ -155,7 +155,7 @@ func checkRequest(t *testing.T, r *Request, b []byte, n int, req *http.Request, 
 		t.Errorf("close %v, keep-alive %v, net/http has close %v", r.Close, r.KeepAlive, req.Close)
 	}
 	if r.Has(Host) {
-		req.Header["Host"] = []string{string(r.Value(b, Host))} // ReadRequest takes it out
+		req.Header["Host"] = []string{string(r.Value(b, Host))} // ReadRequest removes it
 	}
 	checkFields(t, &r.Head, b, req.Header)
 }
@@ -214,7 +214,7 @@ func checkResponse(t *testing.T, r *Response, b []byte, n int) {
 	in := newRemaining(b)
 	resp, err := http.ReadResponse(in.Reader, nil)
 	if err != nil {
-		// The same length in two ways, such as 5 and 05: net/http compares them as text.
+		// One length can be written in two ways, such as 5 and 05. net/http compares them as text.
 		lengths := map[string]bool{}
 		for _, f := range r.Fields {
 			if f.Name == ContentLength {
@@ -233,7 +233,7 @@ func checkResponse(t *testing.T, r *Response, b []byte, n int) {
 		t.Errorf("%d 1.%d, net/http has %d %s", r.Status, r.Minor, resp.StatusCode, resp.Proto)
 	}
 	checkFields(t, &r.Head, b, resp.Header)
-	// net/http ignores Transfer-Encoding by 1.0. Chunks that come so are chunks, whatever the version (RFC 9112, 6.3).
+	// net/http ignores Transfer-Encoding in HTTP/1.0. To us, chunks are chunks, whatever the version (RFC 9112, 6.3).
 	if r.Chunked && r.Minor == 0 {
 		return
 	}
@@ -250,8 +250,8 @@ func checkResponse(t *testing.T, r *Response, b []byte, n int) {
 	}
 }
 
-// withoutControls returns b with another opaque byte for each control byte in its head, since net/http takes none. That must
-// not change what r says of it.
+// withoutControls returns b with each control byte in its head replaced by another opaque byte, because net/http accepts no control
+// bytes. The replacement must not change what r says.
 func withoutControls(t *testing.T, r *Response, b []byte, n int) []byte {
 	t.Helper()
 	b = bytes.Clone(b)
@@ -270,18 +270,17 @@ func withoutControls(t *testing.T, r *Response, b []byte, n int) []byte {
 	return b
 }
 
-// checkRepaired compares what r says of a head with what net/http says of the original, b, which was length bytes long.
+// checkRepaired compares r, parsed from the repaired head, with net/http's reading of the original b, which was length bytes long.
 func checkRepaired(t *testing.T, r *Response, head, b []byte, length int) {
 	t.Helper()
-	// To net/http "Content-Length " is another field than Content-Length; a proxy is to take the space away (RFC 9112,
-	// 5.1).
+	// To net/http, "Content-Length " is a different field from Content-Length. A proxy has to remove the space (RFC 9112, 5.1).
 	if bytes.Contains(b, []byte(" :")) {
 		return
 	}
 	in := newRemaining(b)
 	resp, err := http.ReadResponse(in.Reader, nil)
 	if err != nil {
-		return // it repairs less
+		return // net/http repairs less
 	}
 	if len(b)-in.left() != length || resp.StatusCode != r.Status {
 		t.Errorf("%d bytes, status %d; net/http has %d, %d", length, r.Status, len(b)-in.left(), resp.StatusCode)

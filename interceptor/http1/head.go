@@ -3,10 +3,10 @@
 
 package http1
 
-// Name is a field name that means something to a proxy.
+// Name is a field name that matters to a proxy.
 type Name uint8
 
-// The names; Other is all the rest.
+// The names. Other is every other name.
 const (
 	Other Name = iota
 	Connection
@@ -29,16 +29,16 @@ const (
 	XForwardedProto
 )
 
-// longestName is the length of the longest of them.
+// longestName is the length of the longest of these names.
 const longestName = len("proxy-authorization")
 
-// fieldName is a field name of which no more is kept than the longest of the names has.
+// fieldName is a field name. It keeps only as many bytes as the longest of the names has.
 type fieldName struct {
 	lower  [longestName]byte
 	length int
 }
 
-// add adds the next byte, which may stand in a token.
+// add adds the next byte, which must be allowed in a token.
 func (n *fieldName) add(c byte) {
 	if n.length < longestName {
 		n.lower[n.length] = lowered[c]
@@ -53,7 +53,7 @@ func (n *fieldName) name() Name {
 	return nameOf(n.lower[:n.length])
 }
 
-// NameOf returns the Name of a field by its name in any case.
+// NameOf returns the Name of a field from its name in any case.
 func NameOf(name string) Name {
 	var n fieldName
 	for i := range len(name) {
@@ -62,7 +62,7 @@ func NameOf(name string) Name {
 	return n.name()
 }
 
-// nameOf returns the Name of a field by its name in lower case.
+// nameOf returns the Name of a field from its name in lower case.
 func nameOf(lower []byte) Name {
 	switch string(lower) {
 	case "connection":
@@ -106,42 +106,42 @@ func nameOf(lower []byte) Name {
 	}
 }
 
-// Field is one line of a head, as positions in the buffer that was parsed. Start is that of its name, End is behind its
-// CRLF, and the value is without the space around it.
+// Field is one line of a head, as positions in the parsed buffer. Start is where the name starts, End is after the CRLF, and the
+// value is without surrounding space.
 type Field struct {
 	Name                                      Name
 	Start, NameEnd, ValueStart, ValueEnd, End int32
 }
 
-// Head is what requests and responses have in common. Its positions hold for the buffer that it was parsed from.
+// Head is the common part of requests and responses. Its positions refer to the parsed buffer.
 type Head struct {
 	// Fields are the header fields in their order.
 	Fields []Field
-	// FirstLine is the length of the first line with its end.
+	// FirstLine is the length of the first line, including its end.
 	FirstLine int
 	// Minor is the minor version, 0 or 1.
 	Minor int
-	// Length is the Content-Length, or -1 without one.
+	// Length is the Content-Length, or -1 if there is none.
 	Length int64
-	// Chunked says that the body is chunked.
+	// Chunked is set if the body is chunked.
 	Chunked bool
-	// Close and KeepAlive say that Connection has these words; UpgradeAllowed that it has "upgrade".
+	// Close and KeepAlive are set if Connection has these words, and UpgradeAllowed if it has "upgrade".
 	Close, KeepAlive, UpgradeAllowed bool
-	// Nominated says that Connection names other fields.
+	// Nominated is set if Connection names other fields.
 	Nominated bool
-	// HasUpgrade says that there is an Upgrade field.
+	// HasUpgrade is set if there is an Upgrade field.
 	HasUpgrade bool
-	// Waits says that there is a ScaleToZeroWait field.
+	// Waits is set if there is a ScaleToZeroWait field.
 	Waits bool
 }
 
-// Has says that there is a field of that name, which is not Other.
+// Has reports whether there is a field with that name, which must not be Other.
 func (h *Head) Has(n Name) bool {
 	_, ok := h.find(n)
 	return ok
 }
 
-// Value returns the value of the first field of that name in b, the buffer that was parsed, or nil.
+// Value returns the value of the first field with that name in b, the parsed buffer, or nil.
 func (h *Head) Value(b []byte, n Name) []byte {
 	f, ok := h.find(n)
 	if !ok {
@@ -150,8 +150,8 @@ func (h *Head) Value(b []byte, n Name) []byte {
 	return b[f.ValueStart:f.ValueEnd]
 }
 
-// Tokens calls yield with each element of the list that all fields of that name are together (RFC 9110, 5.3), until yield
-// returns false.
+// Tokens calls yield with each element of the list that all fields with that name form together (RFC 9110, 5.3), until yield returns
+// false.
 func (h *Head) Tokens(b []byte, n Name, yield func([]byte) bool) {
 	more := true
 	for _, f := range h.Fields {
@@ -176,7 +176,7 @@ func (h *Head) find(n Name) (Field, bool) {
 	return Field{}, false
 }
 
-// IsNominated says that Connection names the field f of b.
+// IsNominated reports whether Connection names the field f of b.
 func (h *Head) IsNominated(b []byte, f Field) bool {
 	found := false
 	h.Tokens(b, Connection, func(token []byte) bool {
@@ -198,12 +198,11 @@ func sameFold(a, b []byte) bool {
 	return true
 }
 
-// maxConnection is how long all Connection fields may be together: they are read again for each of the other fields. The text
-// of ErrConnectionTooLong says it too.
+// maxConnection is the maximum length of all Connection fields together: they are read again for each of the other fields. The text
+// of ErrConnectionTooLong has the number too.
 const maxConnection = 512
 
-// parse reads all that follows the first line, which ends at at, and returns the length of the head, or 0 if more bytes
-// are needed.
+// parse reads everything after the first line, which ends at at. It returns the length of the head, or 0 if more bytes are needed.
 func (h *Head) parse(b []byte, at int, answer bool) (int, error) {
 	h.FirstLine = at
 	at, err := h.parseFields(b, at, answer)
@@ -216,8 +215,7 @@ func (h *Head) parse(b []byte, at int, answer bool) (int, error) {
 	return at, nil
 }
 
-// parseFields reads fields from at to the empty line and returns the position behind that, or 0 if more bytes are
-// needed.
+// parseFields reads fields from at to the empty line. It returns the position after that line, or 0 if more bytes are needed.
 func (h *Head) parseFields(b []byte, at int, answer bool) (int, error) {
 	h.Fields = h.Fields[:0]
 	for {
@@ -269,7 +267,7 @@ func parseField(b []byte, at int, answer bool) (Field, error) {
 	}, nil
 }
 
-// badName says what is wrong with a field whose name ends after length bytes at the byte last.
+// badName says what is wrong with a field's name that is length bytes long and is followed by the byte last.
 func badName(first byte, length int, last byte) MalformedError {
 	switch {
 	case length == 0 && isSpace(first):
@@ -281,8 +279,8 @@ func badName(first byte, length int, last byte) MalformedError {
 	}
 }
 
-// lineEnd returns the position behind the CRLF that ends the text from at on, or 0 if more bytes are needed. The text of an
-// answer may have any control byte but NUL, as apps put terminals' escapes and worse there, and clients read them.
+// lineEnd returns the position after the CRLF that ends the text at at, or 0 if more bytes are needed. The text of an answer may have
+// any control byte except NUL: apps write terminal escapes and worse there, and clients read them.
 func lineEnd(b []byte, at int, answer bool) (int, error) {
 	for {
 		at = indexControl(b, at)
@@ -303,8 +301,8 @@ func lineEnd(b []byte, at int, answer bool) (int, error) {
 	}
 }
 
-// interpret reads the fields that say where the message ends and what becomes of its connection. An answer may say its
-// length twice if it says the same.
+// interpret reads the fields that say where the message ends and what happens to its connection. An answer may state its length twice
+// if both are the same.
 func (h *Head) interpret(b []byte, answer bool) error {
 	h.Length, h.Chunked, h.Close, h.KeepAlive = -1, false, false, false
 	h.UpgradeAllowed, h.Nominated, h.HasUpgrade, h.Waits = false, false, false, false
@@ -344,7 +342,7 @@ func (h *Head) interpret(b []byte, answer bool) error {
 	return nil
 }
 
-// badEncoding distinguishes a coding that we do not know from what is no list of codings.
+// badEncoding distinguishes a coding that we do not know from a value that is not a list of codings.
 func badEncoding(value []byte) MalformedError {
 	chunked, bad := 0, len(value) == 0
 	Tokens(value, func(t []byte) bool {
@@ -376,7 +374,7 @@ func (h *Head) connectionToken(t []byte) bool {
 	return true
 }
 
-// parseLength returns the number that digits are, or -1. Eighteen digits are more than anybody has bytes.
+// parseLength returns the number in digits, or -1. Nobody has a body whose length needs more than eighteen digits.
 func parseLength(digits []byte) int64 {
 	if len(digits) == 0 || len(digits) > 18 {
 		return -1

@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// parser is what requests and responses have in common.
+// parser is the common part of requests and responses.
 type parser interface{ Parse([]byte) (int, error) }
 
-// checkPrefixes checks what Parse promises of bytes that come little by little: whether it is complete is decided by an
-// LF alone, an error stays one as more bytes come, and a request's even stays the same.
+// checkPrefixes checks what Parse promises about bytes that arrive little by little: only an LF can complete a head, and an error
+// stays an error as more bytes arrive; for a request it even stays the same error.
 func checkPrefixes(t *testing.T, p parser, b []byte) {
 	t.Helper()
 	_, request := p.(*Request)
@@ -69,7 +69,7 @@ func TestPrefixesOfResponses(t *testing.T) {
 	}
 }
 
-// Whoever calls Parse only when an LF has come sees a request as soon as there is one.
+// A caller that calls Parse only after an LF gets a request as soon as it is complete.
 func TestLastByteOfHeadIsLF(t *testing.T) {
 	for name, tc := range goodRequests() {
 		if i := bytes.LastIndexByte([]byte(tc.head), '\n'); i != len(tc.head)-1 {
@@ -78,7 +78,7 @@ func TestLastByteOfHeadIsLF(t *testing.T) {
 	}
 }
 
-// A request that follows another one in the same buffer is read as if it stood alone.
+// A request that follows another one in the same buffer is parsed as if it stood alone.
 func TestRequestsOneAfterTheOther(t *testing.T) {
 	for first, a := range goodRequests() {
 		for second, b := range goodRequests() {

@@ -5,21 +5,21 @@ package http1
 
 import "bytes"
 
-// maxBlank is how many empty lines may come before a request: some old clients end a body with one too many.
+// maxBlank is how many empty lines may come before a request: some old clients send one too many after a body.
 const maxBlank = 4
 
-// Request is the head of a request. The zero value is ready for Parse, which can be called again and again.
+// Request is the head of a request. The zero value is ready for Parse, which can be called repeatedly.
 type Request struct {
 	Head
-	// Skip is the number of bytes of empty lines before the request; all positions count from behind them.
+	// Skip is the number of bytes of empty lines before the request. All positions count from there.
 	Skip int
-	// Method and Target are positions: the method is b[:MethodEnd], the target b[MethodEnd+1:TargetEnd].
+	// MethodEnd and TargetEnd are positions: the method is b[:MethodEnd], the target b[MethodEnd+1:TargetEnd].
 	MethodEnd, TargetEnd int
 }
 
-// Parse reads the head of a request from the beginning of b and returns its length, or 0 if more bytes are needed. Only
-// bytes that follow an LF can change that. All positions count from b[Skip:], and so does the length. The error is a
-// MalformedError; some of it may be known before the head is complete.
+// Parse parses the head of a request at the beginning of b. It returns the head's length, or 0 if more bytes are needed; only bytes
+// that follow an LF can change that result. All positions and the length count from b[Skip:]. The error is a MalformedError. Some
+// errors are found before the head is complete.
 func (r *Request) Parse(b []byte) (int, error) {
 	r.Skip = 0
 	for lines := 0; BlankLine(b) > 0; lines++ {
@@ -46,8 +46,8 @@ func (r *Request) Parse(b []byte) (int, error) {
 	return at, nil
 }
 
-// BlankLine returns the length of the empty line that b begins with, or 0. As those before a request go no further, LF alone
-// ends them too.
+// BlankLine returns the length of an empty line at the beginning of b, or 0. LF alone ends it too, because empty lines before a
+// request are not passed on.
 func BlankLine(b []byte) int {
 	switch {
 	case len(b) > 0 && b[0] == '\n':
@@ -59,10 +59,10 @@ func BlankLine(b []byte) int {
 	}
 }
 
-// Method returns the method from b, the buffer behind Skip.
+// Method returns the method from b, the buffer after Skip.
 func (r *Request) Method(b []byte) []byte { return b[:r.MethodEnd] }
 
-// Target returns the request target from b, the buffer behind Skip.
+// Target returns the request target from b, the buffer after Skip.
 func (r *Request) Target(b []byte) []byte { return b[r.MethodEnd+1 : r.TargetEnd] }
 
 // parseLine reads METHOD SP TARGET SP HTTP/1.x CRLF.
@@ -106,15 +106,15 @@ func parseLineEnd(b []byte) (minor, n int, _ error) {
 		}
 		return 0, 0, nil
 	}
-	if b[8] != '\r' || b[9] != '\n' { // first, since fewer bytes may have shown that already
+	if b[8] != '\r' || b[9] != '\n' { // first, because fewer bytes may have shown this error already
 		return 0, 0, ErrBadStartLine
 	}
 	minor, err := parseVersion(b)
 	return minor, len(end), err
 }
 
-// spaceAt wants a space at at, where a word that may not be empty ends, and returns at, or 0 if it has not come yet. Bad
-// is the error for another byte.
+// spaceAt expects a space at at, where a word that must not be empty ends. It returns at, or 0 if more bytes are needed. bad is the
+// error for any other byte.
 func spaceAt(b []byte, at int, bad MalformedError) (int, error) {
 	switch {
 	case at == len(b):
@@ -141,7 +141,7 @@ func parseVersion(b []byte) (int, error) {
 	return int(b[7] - '0'), nil
 }
 
-// validTarget says that t, whose bytes are none of those that end it, is of a form that an app is asked with.
+// validTarget reports whether t has one of the forms of a request to an app. Bytes that would end a target have been excluded.
 func validTarget(t []byte) bool {
 	if len(t) == 0 {
 		return false
@@ -157,7 +157,7 @@ func validTarget(t []byte) bool {
 		len(t) > scheme+3 && t[scheme+1] == '/' && t[scheme+2] == '/'
 }
 
-// check holds a request to what RFC 9112 demands of requests alone.
+// check checks what RFC 9112 demands of requests only.
 func (r *Request) check(b []byte) error {
 	hosts := 0
 	for _, f := range r.Fields {
@@ -182,7 +182,7 @@ func (r *Request) check(b []byte) error {
 	return nil
 }
 
-// validHost refuses what would make two hosts, or a URL, of one.
+// validHost rejects a Host that could be read as two hosts or as a URL.
 func validHost(h []byte) bool {
 	for _, c := range h {
 		switch c {

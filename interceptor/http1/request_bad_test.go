@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// badRequests are heads that are none, with what is wrong.
+// badRequests are malformed heads, with the error.
 func badRequests() map[string]struct {
 	head string
 	want MalformedError
@@ -174,7 +174,7 @@ func TestStatusOfMalformed(t *testing.T) {
 			t.Errorf("%d and %d are both %q", m, other, text)
 		}
 		texts[text] = m
-		// It stands in the body of an answer, where it must not be taken for another one.
+		// The text is in the body of an answer, and must not look like another answer.
 		if strings.ContainsAny(text, "\r\n") || strings.Contains(text, "HTTP/") {
 			t.Errorf("%q looks like the beginning of an answer", text)
 		}

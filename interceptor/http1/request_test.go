@@ -10,18 +10,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// seen is all that a head says, as text.
+// seen is the whole content of a head, as text.
 type seen struct {
 	First  string // "GET / 1.1" or "200 1.1"
 	Skip   int
 	Host   string
 	Length int64
-	// Flags are the bools, by their first letters: Chunked, cLose, Keep-alive, Upgrade allowed, Nominated, Has upgrade.
+	// Flags are the bools, each as one letter: Chunked, cLose, Keep-alive, Upgrade allowed, Nominated, Has upgrade.
 	Flags  string
 	Fields []string
 }
 
-// look collects what h says of b, from which it was parsed.
+// look collects the content of h, which was parsed from b.
 func look(h *Head, b []byte, first string) seen {
 	s := seen{First: first + " 1." + string(rune('0'+h.Minor)), Host: "none", Length: h.Length}
 	if h.Has(Host) {
@@ -45,7 +45,7 @@ func lookAtRequest(r *Request, b []byte) seen {
 	return s
 }
 
-// checkPositions checks that the lines of a head follow one upon the other without a byte between them.
+// checkPositions checks that the lines of a head follow each other without a gap.
 func checkPositions(t *testing.T, h *Head, b []byte, length int) {
 	t.Helper()
 	at := h.FirstLine
@@ -61,7 +61,7 @@ func checkPositions(t *testing.T, h *Head, b []byte, length int) {
 	}
 }
 
-// goodRequests are heads with what they say.
+// goodRequests are heads with their content.
 func goodRequests() map[string]struct {
 	head string
 	want seen
@@ -158,7 +158,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// usedRequest has parsed a request in which everything is set, so that whatever is left of it would show.
+// usedRequest returns a Request that has parsed a request in which everything is set, so that anything left over would show.
 func usedRequest(t *testing.T) *Request {
 	t.Helper()
 	const all = "\r\nPOST /a/long/target HTTP/1.1\r\nHost: other\r\nTransfer-Encoding: chunked\r\n" +
@@ -209,7 +209,7 @@ func TestNominated(t *testing.T) {
 			got += string(b[f.ValueStart:f.ValueEnd])
 		}
 	}
-	// "close" is a name like any other where fields are nominated.
+	// "close" is an ordinary name when fields are nominated.
 	if want := "1245"; got != want {
 		t.Errorf("nominated are %s, want %s", got, want)
 	}

@@ -8,16 +8,16 @@ import (
 	"net/http"
 )
 
-// Response is the head of an answer. The zero value is ready for Parse, which can be called again and again.
+// Response is the head of an answer. The zero value is ready for Parse, which can be called repeatedly.
 type Response struct {
 	Head
 	Status int
 }
 
-// Parse reads the head of an answer from the beginning of b and returns its length, or 0 if more bytes are needed. The
-// error is a MalformedError; Repair may make something of it.
+// Parse parses the head of an answer at the beginning of b. It returns the head's length, or 0 if more bytes are needed. The error is
+// a MalformedError. Repair may fix such a head.
 //
-// Where an answer has both a Content-Length and chunks, the chunks count (RFC 9112, 6.3), and Length is -1.
+// If an answer has both a Content-Length and chunks, the chunks count (RFC 9112, 6.3), and Length is -1.
 func (r *Response) Parse(b []byte) (int, error) {
 	at, err := r.parseLine(b)
 	if err != nil || at == 0 {
@@ -30,7 +30,7 @@ func (r *Response) Parse(b []byte) (int, error) {
 	return at, err
 }
 
-// HasBody says that a body follows the head, if the method of the request was not HEAD.
+// HasBody reports whether a body follows the head, if the method of the request was not HEAD.
 func (r *Response) HasBody() bool {
 	return r.Status >= http.StatusOK && r.Status != http.StatusNoContent && r.Status != http.StatusNotModified
 }
@@ -62,10 +62,9 @@ func (r *Response) parseLine(b []byte) (int, error) {
 	return lineEnd(b, len(shortest), true)
 }
 
-// Repair makes a head that Parse takes of one that it does not, where only its lines are at fault: ended by LF alone,
-// folded, or with space before a colon. It returns the head anew and the length of the old one, or 0 if that is not
-// complete. The result may still be one that Parse refuses: a fold behind the first line stays one, since it cannot be known
-// what it belongs to (RFC 9112, 2.2).
+// Repair fixes a head that Parse rejects only because of its lines: they end in LF alone, are folded, or have space before a colon.
+// It returns the fixed head and the length of the old one, or 0 if the old one is not complete. Parse may still reject the result: a
+// folded line after the first line stays, because nobody knows what it belongs to (RFC 9112, 2.2).
 func Repair(b []byte) (head []byte, length int) {
 	for at, lines := 0, 0; ; lines++ {
 		end := bytes.IndexByte(b[at:], '\n')

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// goodResponses are heads with what they say.
+// goodResponses are heads with their content.
 func goodResponses() map[string]struct {
 	head string
 	want seen
@@ -62,7 +62,7 @@ func goodResponses() map[string]struct {
 	}
 }
 
-// badResponses are heads that Parse takes for none, with what is wrong.
+// badResponses are heads that Parse rejects, with the error.
 func badResponses() map[string]struct {
 	head string
 	want MalformedError
@@ -113,7 +113,7 @@ func badResponses() map[string]struct {
 
 func lookAtResponse(r *Response, b []byte) seen { return look(&r.Head, b, strconv.Itoa(r.Status)) }
 
-// usedResponse has parsed an answer in which everything is set.
+// usedResponse returns a Response that has parsed an answer in which everything is set.
 func usedResponse(t *testing.T) *Response {
 	t.Helper()
 	const all = "HTTP/1.1 101 Switching\r\nHost: other\r\nTransfer-Encoding: chunked\r\nContent-Length: 77\r\n" +
@@ -167,7 +167,7 @@ func TestHasBody(t *testing.T) {
 func TestRepair(t *testing.T) {
 	for name, tc := range map[string]struct {
 		head string
-		want string // the empty string is a head that is not complete
+		want string // the empty string means that the head is not complete
 	}{
 		"whole already":         {"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", "HTTP/1.1 200 OK\r\nA: b\r\n\r\n"},
 		"LF":                    {"HTTP/1.1 200 OK\nA: b\nC:d\n\n", "HTTP/1.1 200 OK\r\nA: b\r\nC:d\r\n\r\n"},
@@ -212,7 +212,7 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// What Parse takes, Repair leaves as it is; and what it has made once it leaves as it is, too.
+// Repair changes neither a head that Parse accepts nor its own result.
 func TestRepairOfWhatIsWhole(t *testing.T) {
 	heads := []string{"HTTP/1.1 200 OK\nA : b\n c\n\n", "HTTP/1.0 200\nA: b\n\tc\n d\n\n"}
 	for _, tc := range goodResponses() {

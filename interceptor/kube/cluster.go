@@ -26,21 +26,21 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
-// fieldManager is the controllers' too: it shows them who has scaled a workload.
+// fieldManager is the same as the controllers' field manager. It shows them who has scaled a workload.
 const fieldManager = "scale-to-zero"
 
 // Options configure a Cluster.
 type Options struct {
-	// Namespace is the interceptor's own: its peers are there.
+	// Namespace is the interceptor's own namespace. Its peers are there.
 	Namespace string
-	// PodName and PodIP are the interceptor's own, by which it knows itself among its peers and in route slices.
+	// PodName and PodIP are the interceptor's own. By them it finds itself among its peers and in route slices.
 	PodName, PodIP string
-	// Service is the headless Service of the interceptors. Default any with the role's label.
+	// Service is the headless Service of the interceptors. Default any Service with the role's label.
 	Service string
 	Log     logr.Logger
 }
 
-// Cluster is an API server.
+// Cluster is a Kubernetes cluster, reached through its API server.
 type Cluster struct {
 	client  kubernetes.Interface
 	dynamic dynamic.Interface // for kinds that are not built in
@@ -48,9 +48,9 @@ type Cluster struct {
 	events  *recorder
 }
 
-// New returns the Cluster behind config.
+// New returns the Cluster that config points to.
 func New(config *rest.Config, o Options) (*Cluster, error) {
-	// A wake may need a few calls at once and must not queue behind those for other apps.
+	// A wake may need several calls at once, and must not queue behind calls for other apps.
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 100, 200
 	config.ContentType = runtime.ContentTypeProtobuf
@@ -66,12 +66,12 @@ func New(config *rest.Config, o Options) (*Cluster, error) {
 	return NewForClients(client, custom, o), nil
 }
 
-// NewForClients returns the Cluster behind client, and behind custom for kinds that are not built in.
+// NewForClients returns the Cluster that client and custom talk to. custom is for kinds that are not built in.
 func NewForClients(client kubernetes.Interface, custom dynamic.Interface, o Options) *Cluster {
 	return &Cluster{client: client, dynamic: custom, options: o, events: newRecorder(client, o)}
 }
 
-// Watch implements interceptor.Cluster. Events are written for as long as it runs.
+// Watch implements interceptor.Cluster. Events are written while it runs.
 func (c *Cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -91,7 +91,7 @@ func (c *Cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 
 var errKind = errors.New("only Deployments, StatefulSets and custom resources with a scale subresource can be scaled")
 
-// custom returns the client for a workload's kind if it is not built in.
+// custom returns the client for a workload whose kind is not built in.
 func (c *Cluster) custom(namespace string, w api.Workload) (dynamic.ResourceInterface, error) {
 	version, err := schema.ParseGroupVersion(w.APIVersion)
 	if err != nil || w.Resource == "" {
@@ -135,8 +135,8 @@ func (c *Cluster) replicas(ctx context.Context, namespace string, w api.Workload
 	return scale.Spec.Replicas, nil
 }
 
-// Scale implements scaler.WorkloadScaler. Another client that scales at the same moment is harmless: it is patched from 0 to
-// 1 only.
+// Scale implements scaler.WorkloadScaler. If another client scales at the same moment, that does no harm: both patch only from 0 to
+// 1.
 func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (bool, error) {
 	replicas, err := c.Replicas(ctx, namespace, w)
 	if err != nil || replicas > 0 {
@@ -160,7 +160,7 @@ func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (
 	return true, nil
 }
 
-// refusal marks an error by which the API server says that it does not allow something.
+// refusal marks an error that says that the API server does not allow something.
 func refusal(err error) error {
 	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
 		return &scaler.RefusedError{Err: err}

@@ -42,14 +42,14 @@ import (
 
 const within = 20 * time.Second
 
-// fakeSink remembers what holds.
+// fakeSink remembers the present state.
 type fakeSink struct {
 	mu       sync.Mutex // protects all below
 	services map[string]route.Service
 	order    []string
 	peers    []peer.Peer
-	themes   []string // as they were set
-	synced   int      // services that were there when Synced was called; -1 before
+	themes   []string // in the order of the calls
+	synced   int      // how many services there were when Synced was called; -1 before
 }
 
 func newFakeSink() *fakeSink { return &fakeSink{services: map[string]route.Service{}, synced: -1} }
@@ -162,7 +162,7 @@ func ofPod(name string) func(*discoveryv1.Endpoint) {
 	return func(e *discoveryv1.Endpoint) { e.TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: name} }
 }
 
-// watchAll runs the watch of a fake API server with objects.
+// watchAll runs the watch on a fake API server with these objects.
 func watchAll(t *testing.T, objects ...runtime.Object) (*fake.Clientset, *fakeSink, *Cluster) {
 	t.Helper()
 	client := fake.NewClientset(objects...)
@@ -228,7 +228,7 @@ func TestWatchFollowsChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The fake API server may lose what is made between its list and its watch.
+	// The fake API server may lose objects that are created between its list and its watch.
 	eventually(t, "watching", func() bool {
 		for _, a := range client.Actions() {
 			if a.GetVerb() == "watch" {
@@ -276,7 +276,7 @@ func TestWatchFollowsChanges(t *testing.T) {
 	eventually(t, "removed", func() bool { _, ok := sink.web(); return !ok })
 }
 
-// Both claim the same port; the older one has to come first, whatever its name.
+// Both claim the same port. The older one has to come first, whatever its name.
 func TestOlderServiceFirst(t *testing.T) {
 	young, old := routeSlice(t, "a", routes("a")), routeSlice(t, "b", routes("b"))
 	old.CreationTimestamp = metav1.NewTime(time.Unix(500, 0))
@@ -324,7 +324,7 @@ func TestScale(t *testing.T) {
 	}
 }
 
-// Two interceptors that see the same wake write one event on each object, in the form that kubectl shows well.
+// Two interceptors that see the same wake write one event on each object, with the fields that kubectl shows.
 func TestOneEventForOneWake(t *testing.T) {
 	client, _, first := watchAll(t)
 	second := NewForClients(client, nil, Options{Namespace: "shop", PodName: "you", Log: logr.Discard()})
@@ -381,7 +381,7 @@ func TestOneEventForOneWake(t *testing.T) {
 	}
 }
 
-// What is under way or waits at the end is written still, unless that takes too long.
+// Events that are being written or wait at the end are still written, unless that takes too long.
 func TestEventsAtTheEnd(t *testing.T) {
 	const wakes = 3
 	for name, tc := range map[string]struct {
@@ -397,7 +397,7 @@ func TestEventsAtTheEnd(t *testing.T) {
 			arrived, release := make(chan struct{}, 1), make(chan struct{})
 			var created atomic.Int64
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				_, _ = io.Copy(io.Discard, r.Body) // or the server would not see the client go
+				_, _ = io.Copy(io.Discard, r.Body) // otherwise the server does not notice that the client goes
 				select {
 				case arrived <- struct{}{}:
 				default:
@@ -454,7 +454,7 @@ func TestEventsNeverBlock(t *testing.T) {
 	}
 }
 
-// TestScaleCustomResource wakes a kind that is not built in, by the name that the API server has for it.
+// TestScaleCustomResource tests that a workload of a kind that is not built in is woken by the API server's name for the kind.
 func TestScaleCustomResource(t *testing.T) {
 	rollout := api.Workload{APIVersion: "argoproj.io/v1alpha1", Kind: "Rollout", Name: "web", Resource: "rollouts"}
 	for name, tc := range map[string]struct {
@@ -488,7 +488,7 @@ func TestScaleCustomResource(t *testing.T) {
 	}
 }
 
-// Themes come from the ConfigMaps of one name, each version once, and go with them.
+// Themes come from ConfigMaps with one name, each version once, and disappear with them.
 func TestWatchThemes(t *testing.T) {
 	configMap := func(namespace, name string, data map[string]string) *corev1.ConfigMap {
 		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: data}
@@ -529,7 +529,7 @@ func TestWatchThemes(t *testing.T) {
 	}
 }
 
-// An interceptor that may not read themes does everything else.
+// An interceptor that may not read themes still does everything else.
 func TestWatchWithoutThemes(t *testing.T) {
 	client := fake.NewClientset(routeSlice(t, "web", routes("web"), an("10.0.0.1")))
 	client.PrependReactor("list", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -547,7 +547,7 @@ func TestWatchWithoutThemes(t *testing.T) {
 	}
 }
 
-// What is not allowed is told apart from what fails, and a warning is written once by all interceptors together.
+// A forbidden write is distinguished from a failed one, and all interceptors together write one warning.
 func TestRefusedScale(t *testing.T) {
 	for name, tc := range map[string]struct {
 		get, patch error

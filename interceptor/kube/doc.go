@@ -1,7 +1,7 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kube is the data path's only knowledge of Kubernetes: it watches EndpointSlices, scales workloads and writes
+// Package kube is the only part of the data path that knows Kubernetes: it watches EndpointSlices, scales workloads and writes
 // events.
 //
 // It needs to list and watch endpointslices (discovery.k8s.io) in all namespaces, get and patch deployments/scale and

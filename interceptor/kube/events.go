@@ -21,36 +21,36 @@ import (
 const (
 	component = "scale-to-zero-interceptor"
 	reason    = "WakeRequested"
-	// maxQueued is how many events may wait to be written; more are dropped.
+	// maxQueued is how many events may wait to be written. Further ones are dropped.
 	maxQueued    = 1024
 	writeTimeout = 10 * time.Second
-	// writeDelay is how long an event waits to be written. It is about a start, which needs the API server more.
+	// writeDelay is how long an event waits before it is written. It is about a start, which needs the API server more urgently.
 	writeDelay = 500 * time.Millisecond
-	// flushTimeout bounds the writing of those that still wait at the end.
+	// flushTimeout bounds the writing of the events that still wait at the end.
 	flushTimeout = 2 * time.Second
 )
 
-// recorder writes events, one after the other, in its own goroutine. client-go's recorders would count, rename and
-// repeat them; these have names of their own so that all interceptors together make one.
+// recorder writes events, one after the other, in its own goroutine. client-go's recorders would count, rename and repeat them. These
+// events have names of their own, so that all interceptors together write one.
 type recorder struct {
 	client  kubernetes.Interface
 	options Options
 	queue   chan happened
 }
 
-// happened is what events are about, and when it was.
+// happened is a story and the time when it happened.
 type happened struct {
 	story story
 	at    time.Time
 }
 
-// story is what two events say: one on the Service, where its users look, and one on the workload.
+// story is the content of two events: one on the Service, where its users look, and one on the workload.
 type story struct {
 	namespace, service, serviceUID string
 	workload                       api.Workload
 	eventType, reason, message     string
-	// id is the last part of the events' names. All interceptors that have the same to say have the same one, so that all
-	// but the first find their events written already.
+	// id is the last part of the events' names. All interceptors with the same content have the same id, so all but the first find their
+	// events already written.
 	id string
 }
 
@@ -94,7 +94,7 @@ func (r *recorder) add(s story) {
 	}
 }
 
-// run writes what is queued until ctx is done, and then what is left, for no longer than flushTimeout.
+// run writes queued events until ctx is done, and then the rest, for at most flushTimeout.
 func (r *recorder) run(ctx context.Context) {
 	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -152,7 +152,7 @@ func (s *story) events(pod string, now time.Time) []*corev1.Event {
 			Reason:         s.reason,
 			Message:        s.message,
 			Source:         corev1.EventSource{Component: component, Host: pod},
-			// Clients of either API find what they show: kubectl get events goes by the last timestamp.
+			// Clients of both APIs find the time that they show: kubectl get events uses the last timestamp.
 			FirstTimestamp: metav1.NewTime(now),
 			LastTimestamp:  metav1.NewTime(now),
 			Count:          1,

@@ -14,7 +14,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/kube"
 )
 
-// How a main function runs an interceptor.
+// This is how a main function runs an interceptor.
 func Example() {
 	run := func(ctx context.Context, config *rest.Config, log logr.Logger, namespace, podName, podIP string) error {
 		cluster, err := kube.New(config, kube.Options{

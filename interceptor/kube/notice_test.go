@@ -16,7 +16,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/notice"
 )
 
-// Of several interceptors that have the same to say, one is heard, on the Service and on the workload.
+// Several interceptors with the same notice write one event on the Service and one on the workload.
 func TestOneEventForOneNotice(t *testing.T) {
 	client, _, first := watchAll(t)
 	second := NewForClients(client, nil, Options{Namespace: "shop", PodName: "you", Log: logr.Discard()})

@@ -19,13 +19,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// name is namespace and name.
+// name is a namespace and a name.
 type name struct{ namespace, name string }
 
-// slice is what is kept of an EndpointSlice: much less than it is.
+// slice is the small part of an EndpointSlice that we keep.
 type slice struct {
 	role       string
-	service    name // that it is for: the opted-in Service, the direct Service or the interceptors'
+	service    name // the Service that it belongs to: the opted-in one, the direct one or the interceptors' own
 	created    time.Time
 	uid        string
 	generation int64
@@ -34,8 +34,8 @@ type slice struct {
 	progress  string                // the annotation; role route
 	published bool                  // our own address is a ready endpoint; role route
 	endpoints map[string][]endpoint // ready pods by port name; role direct
-	unready   map[string][]endpoint // those that are not ready, and not ending; role direct
-	pods      int                   // ready or not, but not ending; role direct
+	unready   map[string][]endpoint // pods that are neither ready nor terminating; role direct
+	pods      int                   // ready or not, but not terminating; role direct
 	peers     []peer.Peer           // role interceptor
 }
 
@@ -45,7 +45,7 @@ type endpoint struct {
 	pod  string // its name; empty if the slice does not say
 }
 
-// digest returns what is kept of es. Self identifies an interceptor's own endpoint.
+// digest returns what is kept of es. self identifies the interceptor's own endpoint.
 func digest(es *discoveryv1.EndpointSlice, self Options) slice {
 	s := slice{
 		role:    es.Labels[api.RoleLabel],
@@ -66,7 +66,7 @@ func digest(es *discoveryv1.EndpointSlice, self Options) slice {
 	return s
 }
 
-// usable says that an endpoint takes new requests. No condition at all counts as ready.
+// usable reports whether an endpoint takes new requests. A missing condition counts as ready.
 func usable(e discoveryv1.Endpoint) bool {
 	return (e.Conditions.Ready == nil || *e.Conditions.Ready) && !ending(e)
 }
@@ -94,7 +94,7 @@ func pods(es *discoveryv1.EndpointSlice) (ready, unready map[string][]endpoint, 
 			if p.Name != nil {
 				portName = *p.Name
 			}
-			// The API says of Addresses: they are interchangeable, clients use the first.
+			// According to the API, the Addresses are interchangeable, and clients use the first.
 			pod := endpoint{addr: net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*p.Port)))}
 			if e.TargetRef != nil {
 				pod.pod = e.TargetRef.Name
@@ -105,7 +105,7 @@ func pods(es *discoveryv1.EndpointSlice) (ready, unready map[string][]endpoint, 
 	return ready, unready, all
 }
 
-// peers are the other interceptors, whatever their condition: one that drains still counts.
+// peers returns the other interceptors in any condition: a draining interceptor still counts.
 func peers(es *discoveryv1.EndpointSlice, self Options) []peer.Peer {
 	var all []peer.Peer
 	for _, e := range es.Endpoints {
@@ -123,8 +123,8 @@ func peers(es *discoveryv1.EndpointSlice, self Options) []peer.Peer {
 	return all
 }
 
-// combine makes what the data path knows of one opted-in Service out of its route slices, of which there is one for
-// each IP family, and the slices of its direct Service.
+// combine builds the data path's view of one opted-in Service from its route slices, one for each IP family, and the slices of its
+// direct Service.
 func combine(routes api.Routes, own, direct []slice) route.Service {
 	s := route.Service{
 		Namespace: own[0].service.namespace, Name: own[0].service.name, Routes: routes, Created: own[0].created,
@@ -139,7 +139,7 @@ func combine(routes api.Routes, own, direct []slice) route.Service {
 	ready, unready := map[string][]endpoint{}, map[string][]endpoint{}
 	sleep := fnv.New64a()
 	for _, d := range direct {
-		// The pods of all slices together, once for each IP family: more than one pod too many does not matter.
+		// Add up the pods of all slices. A pod counts once for each IP family; only zero or not matters.
 		s.Pods += d.pods
 		for portName, endpoints := range d.endpoints {
 			ready[portName] = append(ready[portName], endpoints...)
@@ -162,8 +162,8 @@ func byPort(endpoints map[string][]endpoint) map[string][]string {
 	return out
 }
 
-// addresses are where the pods are, each once: of one that has an address of either IP family the IPv4 one counts, since
-// many an app listens on no other.
+// addresses returns the pods' addresses, one for each pod. If a pod has addresses of both IP families, the IPv4 address counts,
+// because many apps listen only there.
 func addresses(endpoints []endpoint) []string {
 	v6 := func(e endpoint) bool { return strings.HasPrefix(e.addr, "[") }
 	slices.SortFunc(endpoints, func(a, b endpoint) int {

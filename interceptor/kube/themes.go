@@ -19,15 +19,15 @@ import (
 )
 
 const (
-	// themeName is the name of the ConfigMap with a namespace's theme. The interceptors may read no others, which the API
-	// server makes sure of only because the list and the watch ask for this one name.
+	// themeName is the name of the ConfigMap with a namespace's theme. The interceptors may read no other ConfigMap; the API server can
+	// enforce that only because the list and the watch ask for this one name.
 	themeName = "scale-to-zero-waiting-page"
-	// themeKey is what of it is the template.
+	// themeKey is the key of the template in the ConfigMap.
 	themeKey = "page.html"
 )
 
-// watchThemes reports the themes of all namespaces to sink until ctx is done. Nothing waits for them: a watch that is refused
-// is tried again, and meanwhile there are none.
+// watchThemes reports the themes of all namespaces to sink until ctx is done. Nothing waits for themes: a refused watch is retried,
+// and meanwhile there are no themes.
 func (c *Cluster) watchThemes(ctx context.Context, sink interceptor.Sink) {
 	maps := c.client.CoreV1().ConfigMaps(metav1.NamespaceAll)
 	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, themeName).String()
@@ -47,7 +47,7 @@ func (c *Cluster) watchThemes(ctx context.Context, sink interceptor.Sink) {
 	reflector.RunWithContext(ctx)
 }
 
-// themes is where the reflector puts ConfigMaps. It keeps nothing of them but what distinguishes a theme from its next version.
+// themes is where the reflector puts ConfigMaps. Of each it keeps only a hash, which distinguishes a theme from its next version.
 type themes struct {
 	sink interceptor.Sink
 	log  logr.Logger

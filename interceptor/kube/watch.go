@@ -22,8 +22,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// watch keeps sink up to date until ctx is done. All slices that matter come by one watch, in all namespaces: a label
-// that Kubernetes copies from Services to their slices selects them.
+// watch keeps sink up to date until ctx is done. One watch in all namespaces reports all relevant slices. It selects them by a label
+// that Kubernetes copies from Services to their slices.
 func (c *Cluster) watch(ctx context.Context, sink interceptor.Sink) {
 	slices := c.client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll)
 	lw := &cache.ListWatch{
@@ -42,19 +42,19 @@ func (c *Cluster) watch(ctx context.Context, sink interceptor.Sink) {
 	reflector.RunWithContext(ctx)
 }
 
-// store is where the reflector puts slices. It keeps a digest of each and hands on what a change means for the Service
-// that it is about. The reflector's goroutine alone calls it.
+// store is where the reflector puts slices. It keeps a digest of each slice, and passes on what a change means for the Service. Only
+// the reflector's goroutine calls it.
 type store struct {
 	sink    interceptor.Sink
 	options Options
 	log     logr.Logger
 
 	slices map[name]slice
-	// byService has the names of the slices of a Service, in each role.
+	// byService has the names of a Service's slices, by role.
 	byService map[roleName]map[name]struct{}
 	// byDirect has the opted-in Services that use a direct Service.
 	byDirect map[name]map[name]struct{}
-	// told is what the sink has: the direct Service of each opted-in Service.
+	// told is what the sink knows: the direct Service of each opted-in Service.
 	told   map[name]name
 	synced bool
 }
@@ -97,8 +97,7 @@ func (s *store) Delete(obj any) error {
 	return nil
 }
 
-// Replace implements cache.ReflectorStore. It is called with all that there is, at the start and after a watch that
-// could not be resumed.
+// Replace implements cache.ReflectorStore. It is called with all slices, at the start and after a watch that could not be resumed.
 func (s *store) Replace(list []any, _ string) error {
 	changed := map[roleName]struct{}{}
 	present := map[name]struct{}{}
@@ -124,7 +123,7 @@ func (s *store) Replace(list []any, _ string) error {
 // Resync implements cache.ReflectorStore.
 func (s *store) Resync() error { return nil }
 
-// Transformer implements cache.TransformingStore: what we do not look at is dropped before it is buffered.
+// Transformer implements cache.TransformingStore. It drops what we do not use before it is buffered.
 func (s *store) Transformer() cache.TransformFunc {
 	return func(obj any) (any, error) {
 		if es, ok := obj.(*discoveryv1.EndpointSlice); ok {
@@ -134,7 +133,7 @@ func (s *store) Transformer() cache.TransformFunc {
 	}
 }
 
-// set keeps es and returns whom it concerns.
+// set stores es and returns the Services that it concerns.
 func (s *store) set(es *discoveryv1.EndpointSlice) map[roleName]struct{} {
 	n := name{es.Namespace, es.Name}
 	concerned := s.remove(n)
@@ -149,7 +148,7 @@ func (s *store) set(es *discoveryv1.EndpointSlice) map[roleName]struct{} {
 	return concerned
 }
 
-// remove forgets the slice named n and returns whom it concerned.
+// remove forgets the slice named n and returns the Services that it concerned.
 func (s *store) remove(n name) map[roleName]struct{} {
 	concerned := map[roleName]struct{}{}
 	old, ok := s.slices[n]
@@ -166,8 +165,7 @@ func (s *store) remove(n name) map[roleName]struct{} {
 	return concerned
 }
 
-// tellAll reports all that changed to the sink, older Services first, since the older one of two that claim a port
-// gets it.
+// tellAll reports all changes to the sink, for the older Services first: if two Services claim a port, the older one gets it.
 func (s *store) tellAll(changed map[roleName]struct{}) {
 	keys := slices.Collect(maps.Keys(changed))
 	oldest := func(k roleName) (t int64) {
@@ -182,7 +180,7 @@ func (s *store) tellAll(changed map[roleName]struct{}) {
 		return cmp.Or(cmp.Compare(oldest(a), oldest(b)), cmp.Compare(a.service.namespace, b.service.namespace),
 			cmp.Compare(a.service.name, b.service.name))
 	})
-	// Routes before direct Services: the latter concern those that are known.
+	// Report routes before direct Services, because a direct Service concerns only known routes.
 	for _, role := range [...]string{api.RoleRoute, api.RoleDirect, api.RoleInterceptor} {
 		for _, k := range keys {
 			if k.role == role {
@@ -200,7 +198,7 @@ func (s *store) of(k roleName) []slice {
 	return all
 }
 
-// tell hands on what holds now for one Service.
+// tell passes on the present state of one Service.
 func (s *store) tell(k roleName) {
 	switch k.role {
 	case api.RoleRoute:
@@ -214,7 +212,7 @@ func (s *store) tell(k roleName) {
 	}
 }
 
-// tellRoute hands on what holds now for an opted-in Service.
+// tellRoute passes on the present state of an opted-in Service.
 func (s *store) tellRoute(service name) {
 	own := s.of(roleName{api.RoleRoute, service})
 	slices.SortFunc(own, func(a, b slice) int {
@@ -239,7 +237,7 @@ func (s *store) tellRoute(service name) {
 		valid = append(valid, sl)
 	}
 	if len(valid) == 0 {
-		return // what was known before holds until the injector has written it anew
+		return // the earlier state holds until the injector has written the slice again
 	}
 	direct := name{service.namespace, routes.Direct}
 	if old, ok := s.told[service]; ok && old != direct {
@@ -276,7 +274,7 @@ func (s *store) forget(service name) {
 	s.sink.RemoveService(service.namespace, service.name)
 }
 
-// tellPeers hands on who the other interceptors are, each once even if it has an address of either IP family.
+// tellPeers passes on the other interceptors. An interceptor with addresses of both IP families counts once.
 func (s *store) tellPeers() {
 	byName := map[string]peer.Peer{}
 	for key, names := range s.byService {

@@ -2,5 +2,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package listen opens the port of each route and gives the connections that arrive there to the route's forward.Server. It bounds
-// their number, and drains when a route or the whole interceptor ends.
+// the number of connections, and drains when a route or the whole interceptor ends.
 package listen

@@ -21,11 +21,11 @@ type Options struct {
 	// Host is the address that routes listen on. Default all addresses.
 	Host   string
 	Engine *forward.Engine
-	// MaxConnections is how many connections of clients one route may have.
+	// MaxConnections is how many client connections one route may have.
 	MaxConnections int64
-	// DrainTimeout is how long a closed route's requests and connections may go on.
+	// DrainTimeout is how long the requests and connections of a closed route may go on.
 	DrainTimeout time.Duration
-	// Retry is how long to wait until a port that could not be opened is tried again. Default 1 s.
+	// Retry is the pause before the next attempt to open a port. Default 1 s.
 	Retry time.Duration
 	Log   logr.Logger
 }
@@ -34,7 +34,7 @@ func (o *Options) setDefaults() {
 	o.Retry = cmp.Or(o.Retry, time.Second)
 }
 
-// Manager has a port and its server for each route. Its goroutines end with Shutdown.
+// Manager has the port and the server of each route. Its goroutines end with Shutdown.
 type Manager struct {
 	options Options
 	servers sync.WaitGroup
@@ -46,14 +46,14 @@ type Manager struct {
 	// mu protects all below.
 	mu     sync.Mutex
 	routes map[*route.Route]*entry
-	ports  map[int32]bool // those that have ever been open
+	ports  map[int32]bool // all that have ever been open
 	closed bool
 }
 
 type entry struct {
 	// stop ends the server.
 	stop chan struct{}
-	// tried is closed when the port was opened, or could not be.
+	// tried is closed once the port is open, or could not be opened.
 	tried chan struct{}
 }
 
@@ -85,8 +85,8 @@ func (m *Manager) Close(r *route.Route) {
 	}
 }
 
-// WaitOpen waits until every route that is there now is open. One whose port cannot be opened does not count: it is
-// logged and tried again, the other routes work, and the injector publishes no port that does not answer.
+// WaitOpen waits until every present route is open. It does not wait for a port that cannot be opened: the failure is logged, the
+// port is tried again, the other routes work, and the injector publishes no port that does not answer.
 func (m *Manager) WaitOpen(ctx context.Context) error {
 	m.mu.Lock()
 	waits := make([]chan struct{}, 0, len(m.routes))
@@ -104,11 +104,11 @@ func (m *Manager) WaitOpen(ctx context.Context) error {
 	return nil
 }
 
-// Accepted is how many connections have come to all routes so far.
+// Accepted returns how many connections have arrived so far, over all routes.
 func (m *Manager) Accepted() int64 { return m.accepted.Load() }
 
-// Shutdown stops accepting and returns when all requests and connections have ended and their clients have got all of it, or
-// have been cut after timeout.
+// Shutdown stops accepting. It returns when all requests and connections have ended and their clients have received everything, or
+// when they have been cut after timeout.
 func (m *Manager) Shutdown(timeout time.Duration) {
 	cut := time.AfterFunc(timeout, func() { close(m.cut) })
 	defer cut.Stop()
@@ -123,14 +123,14 @@ func (m *Manager) Shutdown(timeout time.Duration) {
 	m.waitTaken()
 }
 
-// waitTaken waits until clients have taken what was written to connections that are closed now. The kernel goes on sending it
-// without us, but not without our pod's network: that ends with us, and a client that reads slowly would miss the end of its
-// answer without any error.
+// waitTaken waits until clients have received everything that was written to connections that are closed by now. The kernel keeps
+// sending without us, but not without our pod's network, which ends with us: a slow client would miss the end of its answer without
+// any error.
 func (m *Manager) waitTaken() {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		n, err := unsent(m.ports) // no port is opened any more
+		n, err := unsent(m.ports) // no further port is opened by now
 		if err != nil {
 			m.options.Log.Error(err, "Not waiting for what clients have yet to take")
 		}
@@ -152,7 +152,7 @@ func (m *Manager) opened(port int32) {
 	m.ports[port] = true
 }
 
-// serve opens the port of r, as often as it takes, and serves it until stopped.
+// serve opens the port of r, trying as often as necessary, and serves it until it is stopped.
 func (m *Manager) serve(r *route.Route, e *entry) {
 	log := m.options.Log.WithValues("namespace", r.Namespace, "service", r.Service, "port", r.Port.Port,
 		"listen", r.Port.Listen)

@@ -27,10 +27,10 @@ type server struct {
 	accepted *atomic.Int64 // of all servers
 	forward  *forward.Server
 	open     atomic.Int64 // connections
-	refusing atomic.Bool  // there are as many as may be
+	refusing atomic.Bool  // the limit is reached
 }
 
-// newServer opens the route's port. Accepted counts its connections.
+// newServer opens the route's port. accepted counts its connections.
 func newServer(o Options, r *route.Route, accepted *atomic.Int64, log logr.Logger) (*server, error) {
 	addr := net.JoinHostPort(o.Host, strconv.Itoa(int(r.Port.Listen)))
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
@@ -40,7 +40,7 @@ func newServer(o Options, r *route.Route, accepted *atomic.Int64, log logr.Logge
 	return &server{options: o, log: log, listener: listener, accepted: accepted, forward: o.Engine.NewServer(r)}, nil
 }
 
-// run serves until stop is closed and everything has ended, or cut is closed too and everything has been cut.
+// run serves until stop is closed and everything has ended. If cut is closed too, everything is cut.
 func (s *server) run(stop, cut <-chan struct{}) {
 	accepting := make(chan struct{})
 	go func() {
@@ -48,12 +48,12 @@ func (s *server) run(stop, cut <-chan struct{}) {
 		s.accept()
 	}()
 	<-stop
-	_ = s.listener.Close() // it was open, and there is nothing to do about it otherwise
+	_ = s.listener.Close() // it was open; there is nothing to do about an error
 	<-accepting
 	s.drain(cut)
 }
 
-// drain lets all that runs end, and cuts it when the drain timeout is over. The port is closed already.
+// drain lets everything that runs end, and cuts the rest after the drain timeout. The port is already closed.
 func (s *server) drain(cut <-chan struct{}) {
 	timeout := time.NewTimer(s.options.DrainTimeout)
 	defer timeout.Stop()
@@ -84,14 +84,14 @@ func (s *server) accept() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
-			// Too many open files, or a connection that was gone before it was accepted. The port stays open.
+			// Too many files are open, or a connection ended before it was accepted. The port stays open.
 			s.log.V(1).Info("Accepting a connection failed", "error", err.Error())
 			<-time.After(5 * time.Millisecond)
 		}
 	}
 }
 
-// admit serves conn unless there are too many already, so that one abused route leaves the others their memory.
+// admit serves conn unless the limit is reached, so that one abused route leaves memory to the others.
 func (s *server) admit(conn *net.TCPConn) {
 	if s.open.Add(1) > s.options.MaxConnections {
 		s.open.Add(-1)
@@ -104,7 +104,7 @@ func (s *server) admit(conn *net.TCPConn) {
 	s.forward.Serve(conn, s.left)
 }
 
-// left counts a connection that is no longer open.
+// left notes that a connection is no longer open.
 func (s *server) left() {
 	if s.open.Add(-1) < s.options.MaxConnections*9/10 {
 		s.refusing.Store(false)

@@ -13,8 +13,8 @@ import (
 	"strconv"
 )
 
-// unsent counts the connections to the given local ports that are closed here and not at an end: the kernel has yet to hear
-// from the other side that it has got all that was written, and the end.
+// unsent counts the connections to the given local ports that are closed here but not finished: the other side has not yet
+// acknowledged everything that was written, and the end.
 func unsent(ports map[int32]bool) (int, error) {
 	n := 0
 	for _, name := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
@@ -30,8 +30,8 @@ func unsent(ports map[int32]bool) (int, error) {
 	return n, nil
 }
 
-// closing counts those connections in a table of the kernel's. Its lines begin with a number, the local address and port, the
-// other side's, and the state, in hexadecimal digits.
+// closing counts these connections in a kernel table. Its lines begin with a number, the local address and port, the remote address
+// and port, and the state, in hexadecimal digits.
 func closing(table []byte, ports map[int32]bool) int {
 	n := 0
 	for lines := bufio.NewScanner(bytes.NewReader(table)); lines.Scan(); {

@@ -1,8 +1,8 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package metrics is what the interceptor exposes to Prometheus. Its labels name Services and workloads, which the cluster's
-// users make, and nothing that comes with a request.
+// Package metrics has the interceptor's Prometheus metrics. Their labels name Services and workloads, which the cluster's users
+// create, and never contain anything from a request.
 package metrics
 
 import (
@@ -55,7 +55,7 @@ func New(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Watch reports the counts of all targets, which are read when Prometheus asks.
+// Watch exposes the counts of all targets, which are read when Prometheus asks.
 func (m *Metrics) Watch(targets func() []*route.Target) {
 	m.registry.MustRegister(&pending{
 		targets: targets,

@@ -17,7 +17,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// exposed is what Prometheus would read, one line for each sample: its name, labels and value, or a histogram's count and sum.
+// exposed returns what Prometheus would scrape, one line for each sample: its name, labels and value, or a histogram's count and sum.
 func exposed(t *testing.T, r *prometheus.Registry) []string {
 	t.Helper()
 	families, err := r.Gather()
@@ -69,7 +69,7 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// listeners take the route that a table makes.
+// listeners keep the route that a table makes.
 type listeners struct{ route *route.Route }
 
 func (l *listeners) Open(r *route.Route)                            { l.route = r }

@@ -1,8 +1,8 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package notice reports to the owner of an app what only the interceptors see: who keeps the app awake, and that clients give up
-// before it is ready.
+// Package notice tells the owner of an app what only the interceptors see: who keeps the app awake, and that clients give up before
+// it is ready.
 package notice
 
 import (
@@ -20,13 +20,12 @@ import (
 )
 
 const (
-	// minAwake and cooldowns are how long an app has to have been awake for a notice: the longer of minAwake and as many
-	// cool-downs.
+	// minAwake and cooldowns say how long an app has to be awake before a notice: minAwake or that many cool-downs, whichever is longer.
 	minAwake  = 10 * time.Minute
 	cooldowns = 12
-	// every is how often a notice about one workload is repeated at most. Kubernetes forgets events after an hour.
+	// every is the shortest time between two notices about a workload. Kubernetes forgets events after an hour.
 	every = time.Hour
-	// tick is how often the workloads are looked at.
+	// tick is how often the workloads are checked.
 	tick = 30 * time.Second
 )
 
@@ -42,7 +41,7 @@ type Notice struct {
 	Workload                       api.Workload
 	Reason                         string
 	Warning                        bool
-	// ID is the same for all interceptors that have the same to say.
+	// ID is the same at all interceptors that report the same.
 	ID string
 	// Message is safe to show: bounded, printable, without query strings.
 	Message string
@@ -67,7 +66,7 @@ type Options struct {
 // Reporter reports the workloads that do not sleep.
 type Reporter struct {
 	options Options
-	told    map[route.Key]time.Time // when a notice was published last
+	told    map[route.Key]time.Time // when a notice was last published
 }
 
 // NewReporter returns a Reporter.
@@ -87,7 +86,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 	}
 }
 
-// look reports the workloads that have been awake for long, because of requests here.
+// look reports the workloads that requests at this interceptor have kept awake for long.
 func (r *Reporter) look(now time.Time) {
 	byTarget := map[*route.Target][]*route.Route{}
 	for _, one := range r.options.Routes() {
@@ -112,7 +111,7 @@ func (r *Reporter) look(now time.Time) {
 	r.told = told
 }
 
-// report publishes what has kept target awake, on the Service with the busiest source.
+// report publishes who has kept target awake, on the Service with the busiest source.
 func (r *Reporter) report(target *route.Target, routes []*route.Route, now time.Time) {
 	var all route.Sources
 	type from struct {
@@ -149,7 +148,7 @@ func publish(events Events, n Notice) {
 	}
 }
 
-// keptAwake is what the notice says.
+// keptAwake returns the message of the notice.
 func keptAwake(w api.Workload, up time.Duration, all route.Sources, top, latest route.Source, peers int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s has not slept for %s. Last seen, %s ago: %s.", w, short(up), short(latest.Last), source(latest))
@@ -189,7 +188,7 @@ func source(s route.Source) string {
 	return scaler.Describe(&v)
 }
 
-// advice says how not to count what a source sends.
+// advice says how to ignore the requests of a source.
 func advice(s route.Source) string {
 	if s.Visit.Method == "" {
 		return "A connection counts while bytes pass; have the client close it, or send less often than the cool-down"
@@ -204,7 +203,7 @@ func advice(s route.Source) string {
 	}
 	agent, _, _ := strings.Cut(s.Visit.Agent, " ")
 	agent, _, _ = strings.Cut(agent, "/")
-	looks := s.Visit.Method == "GET" || s.Visit.Method == "HEAD" // an agent is not ignored for what else it does
+	looks := s.Visit.Method == "GET" || s.Visit.Method == "HEAD" // other methods count even if the agent is ignored
 	if looks && api.IsIgnoreAgent(agent) && agent != "Mozilla" {
 		ways = append(ways, "scale-to-zero/ignore-user-agents: "+agent+"/")
 	}
@@ -214,7 +213,7 @@ func advice(s route.Source) string {
 	return "If these are no visits, leave them out by annotation " + strings.Join(ways, " or ")
 }
 
-// GaveUp returns what reports clients that gave up while their requests were held. Events may be nil.
+// GaveUp returns a function that reports clients that gave up while their requests were held. events may be nil.
 func GaveUp(events Events) func(*route.Route, route.GaveUp) {
 	return func(one *route.Route, g route.GaveUp) {
 		w := one.Target().Workload()
@@ -225,7 +224,7 @@ func GaveUp(events Events) func(*route.Route, route.GaveUp) {
 	}
 }
 
-// gaveUp is what such a notice says.
+// gaveUp returns the message of that notice.
 func gaveUp(service string, w api.Workload, g route.GaveUp) string {
 	return fmt.Sprintf("%d requests for Service %s gave up after about %s while %s was starting; they would have been held for %s. "+
 		"The last was %s. A time-out of %s of the client, or of a proxy before scale-to-zero, is too short for this app: raise it "+
@@ -235,7 +234,7 @@ func gaveUp(service string, w api.Workload, g route.GaveUp) string {
 		g.Clients, service, short(g.After), w, short(g.HoldTimeout), scaler.Describe(&g.Last), short(g.After))
 }
 
-// requests is a number of them.
+// requests returns a number of requests as text.
 func requests(n int64) string {
 	if n == 1 {
 		return "1 request"
@@ -243,7 +242,7 @@ func requests(n int64) string {
 	return count(n) + " requests"
 }
 
-// count is n with commas between thousands.
+// count returns n with commas between thousands.
 func count(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -252,7 +251,7 @@ func count(n int64) string {
 	return s
 }
 
-// short is d, as precise as people want it.
+// short returns d as precisely as people want it.
 func short(d time.Duration) string {
 	if d < time.Second {
 		return d.Round(time.Millisecond).String()

@@ -56,7 +56,7 @@ func newWorld(t *testing.T, peers int) *world {
 	return w
 }
 
-// set has a Service with one pod, or none if it is asleep.
+// set sets a Service with one pod, or with none if it is asleep.
 func (w *world) set(name string, cooldown time.Duration, awake bool, change func(*api.Routes)) *route.Route {
 	w.t.Helper()
 	s := route.Service{
@@ -83,7 +83,7 @@ func (w *world) set(name string, cooldown time.Duration, awake bool, change func
 	return nil
 }
 
-// ask sends requests for a while, and says who it is.
+// ask sends requests from agent for a while.
 func ask(r *route.Route, period, pause time.Duration, target, agent string) {
 	for end := time.Now().Add(period); time.Now().Before(end); {
 		once(r, "GET", target, agent)
@@ -99,7 +99,7 @@ func once(r *route.Route, method, target, agent string) {
 	}).End()
 }
 
-// advance lets d pass by the clock of the test's bubble.
+// advance advances the bubble's clock by d.
 func advance(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // in a bubble this takes no time
 	synctest.Wait()
@@ -130,7 +130,7 @@ func TestKeptAwake(t *testing.T) {
 			!strings.HasPrefix(n.ID, "kept-awake-") {
 			t.Errorf("%+v", n)
 		}
-		// It is repeated each hour, with what was seen since, and not once the app sleeps.
+		// The notice is repeated every hour, with what was seen since, but not once the app sleeps.
 		ask(r, 59*time.Minute, time.Minute, "/", "curl/8")
 		if len(w.notices) != 1 {
 			t.Fatalf("%d notices within an hour", len(w.notices))
@@ -184,7 +184,7 @@ func TestNotKeptAwake(t *testing.T) {
 	}
 }
 
-// Whatever keeps an app awake, the notice names it: a request that stays open, or bytes on a connection.
+// The notice names whatever keeps an app awake, including a request that stays open and bytes on a connection.
 func TestKeptAwakeBy(t *testing.T) {
 	client := netip.MustParseAddr("2001:db8::7")
 	for name, tc := range map[string]struct {
@@ -239,7 +239,7 @@ func TestKeptAwakeBy(t *testing.T) {
 	}
 }
 
-// What a client says of itself cannot make a message long, or break it.
+// Nothing that a client says about itself makes a message too long or malformed.
 func TestMessagesAreSafe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 5)

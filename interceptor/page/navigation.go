@@ -5,22 +5,22 @@ package page
 
 import "strings"
 
-// Request is what distinguishes a browser that opens a page from other clients.
+// Request is the part of a request that distinguishes a browser that opens a page from other clients.
 type Request struct {
 	Method string
-	// Target is the path with its query, or the whole URL, and Host the host as the client names it.
+	// Target is the path with its query, or the whole URL. Host is the host as the client names it.
 	Target, Host string
-	// HasBody and HasUpgrade say that the request has these.
+	// HasBody and HasUpgrade are set if the request has a body or asks for an upgrade.
 	HasBody, HasUpgrade bool
-	// Value returns the value of a header field by its name in lower case, the first if there are more, or nothing.
+	// Value returns the value of the first header field with that name, which is in lower case; empty if there is none.
 	Value func(name string) string
 }
 
-// IsNavigation says that r opens a page in a window, tab or frame, so that an HTML page is a good answer whatever was asked
-// for. In doubt it does not: the client gets what it asked for.
+// IsNavigation reports whether r opens a page in a window, tab or frame, so that an HTML page is a good answer whatever was
+// requested. If in doubt it returns false: the client gets what it requested.
 //
-// Browsers say what they do by Sec-Fetch-Mode and -Dest, but not to plain http. There only Accept shows it: only
-// who opens a page names HTML, which the fetches of scripts do not by themselves.
+// Browsers show what they do by Sec-Fetch-Mode and Sec-Fetch-Dest, but not over plain http. There only Accept shows it: a navigation
+// names HTML, which a script's fetch does not do by default.
 func IsNavigation(r Request) bool {
 	if r.Method != "GET" || r.HasBody || r.HasUpgrade {
 		return false
@@ -30,7 +30,7 @@ func IsNavigation(r Request) bool {
 			return false
 		}
 	}
-	// A page that is fetched or rendered in advance is not looked at yet.
+	// Nobody looks yet at a page that is fetched or rendered in advance.
 	if strings.Contains(r.Value("sec-purpose")+r.Value("purpose"), "prefetch") {
 		return false
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The header sets are those that the programs really send, as far as they matter here.
+// The header sets are those that the programs really send, reduced to what matters here.
 func TestIsNavigation(t *testing.T) {
 	const (
 		chrome = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8\n" +

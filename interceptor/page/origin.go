@@ -11,27 +11,27 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// A program in the cluster may send a browser's headers on with a request of its own: nginx's auth_request, Traefik's
-// ForwardAuth, a backend for a frontend. It takes the waiting page for the answer of the app and fails its visitor. Two
-// things distinguish such a request from a browser's: what the authentication of an ingress controller adds to it, and how it
-// came. A browser comes through a proxy that says so and passes its Host on, or straight to a load balancer or node port;
-// a program in the cluster asks for the Service by a name that only the cluster knows.
+// A program in the cluster may copy a browser's headers into a request of its own: nginx's auth_request, Traefik's ForwardAuth, a
+// backend for a frontend. It would take the waiting page for the app's answer and fail its visitor. Two things distinguish such a
+// request from a browser's: the headers that an ingress controller adds when it asks for authentication, and the way of the request.
+// A browser comes through a proxy that says so and passes the Host on, or directly to a load balancer or node port. A program in the
+// cluster uses a name of the Service that only the cluster knows.
 
-// Front is where the pages of an app are shown.
+// Front is the place where an app's pages are shown.
 type Front struct {
 	Namespace, Service string
-	// Reach is how browsers come to the Service; nil if that is not known.
+	// Reach says how browsers reach the Service; nil if that is not known.
 	Reach *api.Reach
 }
 
-// IsSubrequest says that a proxy makes r on behalf of another request, to ask whether that is allowed.
+// IsSubrequest reports whether a proxy makes r to ask whether another request is allowed.
 func IsSubrequest(r Request) bool {
 	for _, name := range [...]string{"x-original-method", "x-forwarded-method", "x-auth-request-redirect", "x-sent-from"} {
 		if r.Value(name) != "" {
 			return true
 		}
 	}
-	// Some proxies say with each request what it asked for before they rewrote it, others with subrequests alone.
+	// Some proxies send the original URL with every request, others only with subrequests.
 	for _, name := range [...]string{"x-original-url", "x-original-uri", "x-forwarded-uri"} {
 		if value := r.Value(name); value != "" && pathOf(value) != pathOf(r.Target) {
 			return true
@@ -40,7 +40,7 @@ func IsSubrequest(r Request) bool {
 	return false
 }
 
-// IsFromBrowser says that r may have come from a browser to the app of f. In doubt it does not.
+// IsFromBrowser reports whether r may have come from a browser to the app of f. If in doubt it returns false.
 func (f Front) IsFromBrowser(r Request) bool {
 	if f.Reach == nil {
 		return true
@@ -59,7 +59,7 @@ func (f Front) IsFromBrowser(r Request) bool {
 	}
 }
 
-// isProxied says that a proxy has passed r on.
+// isProxied reports whether a proxy has passed r on.
 func isProxied(r Request) bool {
 	for _, name := range [...]string{"x-forwarded-for", "forwarded", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"} {
 		if r.Value(name) != "" {
@@ -69,14 +69,14 @@ func isProxied(r Request) bool {
 	return false
 }
 
-// isInside says that only the cluster knows the Service as host.
+// isInside reports whether host is a name of the Service that only the cluster knows.
 func (f Front) isInside(host string) bool {
 	name := f.Service + "." + f.Namespace
 	return host == "" || host == f.Service || host == name || host == name+".svc" || strings.HasPrefix(host, name+".svc.") ||
 		slices.Contains(f.Reach.Inside, host)
 }
 
-// matches says that host is one of hosts, of which some begin with a wildcard for one label, as those of Ingresses do.
+// matches reports whether host is one of hosts. As in Ingresses, a host may begin with a wildcard for one label.
 func matches(host string, hosts []string) bool {
 	return slices.ContainsFunc(hosts, func(h string) bool {
 		rest, wild := strings.CutPrefix(h, "*")
@@ -88,7 +88,7 @@ func matches(host string, hosts []string) bool {
 	})
 }
 
-// hostname is a Host without its port, in lower case.
+// hostname returns a Host without its port, in lower case.
 func hostname(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -96,7 +96,7 @@ func hostname(host string) string {
 	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 }
 
-// pathOf is the path of a target or URL.
+// pathOf returns the path of a target or URL.
 func pathOf(target string) string {
 	if _, rest, found := strings.Cut(target, "://"); found {
 		slash := strings.IndexByte(rest, '/')

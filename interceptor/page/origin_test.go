@@ -11,7 +11,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// asked is a GET with these header lines, as the programs send them.
+// asked returns a GET with these header lines, as the programs send them.
 func asked(host, target, header string) Request {
 	fields := textproto.MIMEHeader{}
 	for line := range strings.Lines(header) {

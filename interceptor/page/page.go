@@ -23,7 +23,7 @@ var (
 	live string
 )
 
-// Report is what the page shows of a start, in the visitor's language.
+// Report is what the page shows about a start, in the visitor's language.
 type Report struct {
 	// State is Wait.State.
 	State string `json:"state"`
@@ -32,7 +32,7 @@ type Report struct {
 	Stage   string `json:"stage"`
 	Failing bool   `json:"failing"`
 	Late    bool   `json:"late"`
-	// Title names the app; Status is the stage, and Why why it fails; Estimate is what the last starts promise; Hint is
+	// Title names the app. Status is the stage, and Why the reason of a failure. Estimate tells how long earlier starts took. Hint says
 	// what the page does. Why and Estimate may be empty.
 	Title    string `json:"title"`
 	Status   string `json:"status"`
@@ -41,31 +41,31 @@ type Report struct {
 	Hint     string `json:"hint"`
 }
 
-// View is what a template is given.
+// View is the data of a template.
 type View struct {
 	Report
 
 	App, Namespace string
 	// Lang is the language of the texts: en or ko.
 	Lang string
-	// Reason is Why in one word of Kubernetes.
+	// Reason is Kubernetes' one-word reason for Why.
 	Reason string
-	// Waiting stands before a clock that says for how long.
+	// Waiting is the text before a clock that shows the time so far.
 	Waiting string
-	// Usual and Elapsed are seconds. Usual is 0 if it is not known.
+	// Usual and Elapsed are in seconds. Usual is 0 if it is not known.
 	Usual, Elapsed int
-	// Nonce is what the nonce of style and script elements has to be for browsers to obey them.
+	// Nonce has to be the nonce of style and script elements; otherwise browsers ignore these.
 	Nonce string
-	// Live is what keeps the page up to date and opens the app. Each template needs it.
+	// Live keeps the page up to date and opens the app. Each template needs it.
 	Live template.HTML
 }
 
 // Document is a page.
 type Document struct {
 	Body []byte
-	// Policy is the Content-Security-Policy that it comes with.
+	// Policy is the page's Content-Security-Policy.
 	Policy string
-	// Lang is the language that it is in.
+	// Lang is the page's language.
 	Lang string
 }
 
@@ -88,11 +88,11 @@ func New(log logr.Logger) *Pages {
 	}
 }
 
-// Report is the answer, as JSON, to a page that asks how far it is.
+// Report returns the answer to a page's poll, as JSON.
 func (p *Pages) Report(w Wait, acceptLanguage string) []byte {
 	b, err := json.Marshal(report(&w, p.languages.of(acceptLanguage)))
 	if err != nil {
-		panic("page: a report cannot be written as JSON: " + err.Error()) // it is made of strings and bools
+		panic("page: a report cannot be written as JSON: " + err.Error()) // it consists of strings and bools
 	}
 	return b
 }
@@ -118,7 +118,7 @@ func (p *Pages) Render(w Wait, acceptLanguage string) Document {
 		body, err = execute(p.builtin, v)
 	}
 	if err != nil {
-		panic("page: the built-in template fails: " + err.Error()) // it is the same for all that it may be given
+		panic("page: the built-in template fails: " + err.Error()) // it works for any data
 	}
 	return Document{Body: body, Policy: policy(v.Nonce), Lang: v.Lang}
 }
@@ -130,19 +130,19 @@ func (p *Pages) view(w *Wait, t *texts) *View {
 	}
 	var b bytes.Buffer
 	if err := p.live.Execute(&b, v); err != nil {
-		panic("page: the script fails: " + err.Error()) // it is ours, and a test runs it
+		panic("page: the script fails: " + err.Error()) // the script is ours, and a test runs it
 	}
 	v.Live = template.HTML(bytes.TrimSpace(b.Bytes())) //nolint:gosec // html/template has made it
 	return v
 }
 
-// policy lets a page use its own style and script, and images that it contains, and ask its own server: nothing else.
+// policy allows a page its own style and script, images that it contains, and requests to its own server, and nothing else.
 func policy(nonce string) string {
 	return "default-src 'none'; script-src 'nonce-" + nonce + "'; style-src 'nonce-" + nonce + "'; img-src data:; font-src data:; " +
 		"connect-src 'self'; base-uri 'none'; form-action 'none'"
 }
 
-// maxPage bounds what a template may make.
+// maxPage bounds the page that a template makes.
 const maxPage = 256 << 10
 
 var (
@@ -161,7 +161,7 @@ func execute(t *template.Template, v *View) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// bounded is a buffer that takes no more than maxPage.
+// bounded is a buffer of at most maxPage bytes.
 type bounded struct{ bytes.Buffer }
 
 func (b *bounded) Write(p []byte) (int, error) {

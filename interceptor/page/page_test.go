@@ -85,7 +85,7 @@ func TestEstimate(t *testing.T) {
 	}
 }
 
-// A page that knows the state of a start is told when anything of that changes, and when the start becomes late.
+// The state of a start changes with each of its parts, and when the start becomes late.
 func TestState(t *testing.T) {
 	first := wait(took(8*time.Second), 3*time.Second)
 	if left := first.UntilLate(); left != 5*time.Second {
@@ -110,7 +110,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-// What keeps an app from starting is said in the visitor's language as far as there are words, and always as it is.
+// The reason of a failure is in the visitor's language if there is a translation, and always in the original words.
 func TestWhy(t *testing.T) {
 	pages := New(logr.Discard())
 	for name, tc := range map[string]struct {
@@ -135,7 +135,7 @@ func TestWhy(t *testing.T) {
 	}
 }
 
-// A page has all that it needs, says what it is, and its policy lets through what is in it and nothing else.
+// A page is complete and describes itself, and its policy allows only what the page contains.
 func TestRender(t *testing.T) {
 	pages := New(logr.Discard())
 	for accept, want := range map[string][]string{
@@ -173,7 +173,7 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// What names and reasons say is text, wherever it stands.
+// Names and reasons are shown as text wherever they appear.
 func TestRenderEscapes(t *testing.T) {
 	pages := New(logr.Discard())
 	hostile := `</title></script><script>alert(1)</script>"'{{.Nonce}}`
@@ -184,7 +184,7 @@ func TestRenderEscapes(t *testing.T) {
 		if strings.Contains(string(doc.Body), "<script>") || strings.Contains(string(doc.Body), "alert(1)</script>") {
 			t.Errorf("got %s", doc.Body)
 		}
-		// Again in a theme, which puts it into attributes and scripts.
+		// The same in a theme, which puts them into attributes and scripts.
 		pages.SetTheme(hostile, `<p title="{{.App}}" data-x={{.App}}>{{.Why}}</p><script nonce="{{.Nonce}}">let x={{.App}}</script>{{.Live}}`)
 	}
 	var report Report

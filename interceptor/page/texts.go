@@ -12,15 +12,15 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// texts are the words of a language.
+// texts are the texts in one language.
 type texts struct {
 	lang             string
-	starting, failed string // titles, of the app's name
+	starting, failed string // titles; take the app's name
 	stages           map[string]string
-	failing          string // in the place of a stage
-	// reasons says a Progress's Reason, before what Failing says in English; nil is English itself.
+	failing          string // instead of a stage
+	// reasons translates a Progress's Reason, which is put before Failing's English text; nil for English.
 	reasons          map[string]string
-	usual, late      string // of a duration
+	usual, late      string // take a duration
 	opens, keepsOn   string // what the page does
 	waiting          string // before a clock
 	seconds, minutes func(int) string
@@ -91,7 +91,7 @@ func korean() *texts {
 	}
 }
 
-// duration says d, which Wait.Usual has rounded.
+// duration returns d as text. Wait.Usual has rounded it.
 func (t *texts) duration(d time.Duration) string {
 	if d%time.Minute == 0 {
 		return t.minutes(int(d / time.Minute))
@@ -99,7 +99,7 @@ func (t *texts) duration(d time.Duration) string {
 	return t.seconds(int(d / time.Second))
 }
 
-// title is the app's name, and what it is about.
+// title returns the app's name and its state.
 func (t *texts) title(w *Wait) string {
 	if w.Failing() {
 		return fmt.Sprintf(t.failed, w.App)
@@ -114,7 +114,7 @@ func (t *texts) status(w *Wait) string {
 	return t.stages[w.Progress.Stage]
 }
 
-// why says why the start fails, if it does.
+// why returns the reason of a failed start; empty if the start has not failed.
 func (t *texts) why(w *Wait) string {
 	said := t.reasons[w.Progress.Reason]
 	if !w.Failing() || said == "" {
@@ -123,7 +123,7 @@ func (t *texts) why(w *Wait) string {
 	return said + " (" + w.Progress.Failing + ")"
 }
 
-// estimate is what the last starts promise, if anything.
+// estimate tells how long earlier starts took, if that is known.
 func (t *texts) estimate(w *Wait) string {
 	switch {
 	case w.Failing(), w.Usual() == 0:
@@ -142,7 +142,7 @@ func (t *texts) hint(w *Wait) string {
 	return t.opens
 }
 
-// languages chooses the words by an Accept-Language. What there are no words for gets the first.
+// languages chooses texts by Accept-Language. The first language is the default.
 type languages struct {
 	all     []*texts
 	matcher language.Matcher

@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// maxTheme is how long a theme may be.
+	// maxTheme is the maximum length of a theme.
 	maxTheme = 32 << 10
-	// maxNodes is how many pieces of text, fields and so on a theme may be made of. Each page costs so many steps.
+	// maxNodes is how many parts (pieces of text, fields and so on) a theme may have. Each page takes that many steps.
 	maxNodes = 1000
 )
 
-// SetTheme has the pages of a namespace's apps made of source, a template of html/template that is given a View; of nothing
-// they are made as else. A theme that is refused is logged, and none.
+// SetTheme sets the template for the pages of a namespace's apps. source is a template of html/template that gets a View. If source
+// is empty, the built-in page is used. A refused theme is logged, and the built-in page is used too.
 func (p *Pages) SetTheme(namespace, source string) {
 	var theme *template.Template
 	if source != "" {
@@ -41,7 +41,7 @@ func (p *Pages) SetTheme(namespace, source string) {
 	p.themes[namespace] = theme
 }
 
-// parse returns the theme if it can do no harm and its page works at every state of a start.
+// parse returns the theme if it can do no harm, and if its page works in every state of a start.
 func (p *Pages) parse(namespace, source string) (*template.Template, error) {
 	if len(source) > maxTheme {
 		return nil, fmt.Errorf("it has %d bytes; allowed are %d", len(source), maxTheme)
@@ -50,7 +50,7 @@ func (p *Pages) parse(namespace, source string) (*template.Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What is defined, and not only used, is another template.
+	// A template that is defined, and not only used, is an additional one.
 	if len(t.Templates()) != 1 || t.Tree == nil {
 		return nil, errors.New("it defines templates, which is not allowed")
 	}
@@ -74,8 +74,8 @@ func (p *Pages) parse(namespace, source string) (*template.Template, error) {
 	return t, nil
 }
 
-// checker refuses what a theme has no need of: all that loops, defines or calls, since its author may want the
-// interceptor's time and memory. What is left takes no longer than there are nodes, for text is never joined.
+// checker refuses everything that a theme does not need: loops, definitions and calls. Its author may be after the interceptor's time
+// and memory. The rest takes at most one step for each node, because text is never concatenated.
 type checker struct{ nodes int }
 
 func (c *checker) check(node parse.Node) error {

@@ -13,7 +13,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// logged returns Pages and what they log.
+// logged returns a Pages, and the lines that it logs.
 func logged(t *testing.T) (*Pages, *[]string) {
 	t.Helper()
 	var lines []string
@@ -49,7 +49,7 @@ func TestThemes(t *testing.T) {
 	}
 }
 
-// The documentation's example is not refused.
+// The example in the documentation is accepted.
 func TestThemeOfTheDocumentation(t *testing.T) {
 	text, err := os.ReadFile("../../docs/waiting-page.md")
 	if err != nil {
@@ -64,7 +64,7 @@ func TestThemeOfTheDocumentation(t *testing.T) {
 	}
 }
 
-// What may take the interceptor's time or memory is refused, and so is what would leave visitors where they are.
+// A theme is refused if it could take the interceptor's time or memory, or if visitors could not leave its page.
 func TestThemesThatAreRefused(t *testing.T) {
 	for name, tc := range map[string]struct{ source, reason string }{
 		"a loop":               {`{{.Live}}{{range 1000000000}}x{{end}}`, "range"},
@@ -102,7 +102,7 @@ func TestThemesThatAreRefused(t *testing.T) {
 	}
 }
 
-// A theme that fails for what it had not been tried with gives way to what is built in.
+// If a theme fails with data that it was not tried with, the built-in page is used.
 func TestThemeThatFailsLater(t *testing.T) {
 	pages, log := logged(t)
 	pages.SetTheme("shop", `{{.Live}}{{if eq .Stage "starting"}}{{eq .App 1}}{{end}}`)

@@ -12,21 +12,21 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Wait is what is known of a start that a client waits for.
+// Wait is what is known about a start for which a client waits.
 type Wait struct {
 	Namespace, App string
-	// Progress is how far it has come. Its Failing is empty unless that holds now.
+	// Progress is how far the start has come. Its Failing is empty unless it still holds.
 	Progress api.Progress
-	// Elapsed is how long it takes already, as far as that is known.
+	// Elapsed is how long the start has taken so far, as far as that is known.
 	Elapsed time.Duration
-	// Ready says that it is over.
+	// Ready is set once the start is over.
 	Ready bool
 }
 
-// Failing says that the app cannot start as things are.
+// Failing reports whether the app cannot start at present.
 func (w *Wait) Failing() bool { return w.Progress.Failing != "" }
 
-// Usual is how long the last starts took, as the page says it: the median, rounded up. It is 0 if none is known.
+// Usual returns how long earlier starts took, as the page shows it: the median, rounded up. It is 0 if no earlier start is known.
 func (w *Wait) Usual() time.Duration {
 	if len(w.Progress.Starts) == 0 {
 		return 0
@@ -43,10 +43,10 @@ func (w *Wait) Usual() time.Duration {
 	return max(unit, (usual + unit - 1).Truncate(unit))
 }
 
-// Late says that the start takes longer than usual.
+// Late reports whether the start takes longer than usual.
 func (w *Wait) Late() bool { return w.Usual() > 0 && w.Elapsed >= w.Usual() }
 
-// UntilLate is when Late will change, or 0 if it will not.
+// UntilLate returns how long it takes until Late becomes true; 0 if that will not happen.
 func (w *Wait) UntilLate() time.Duration {
 	if w.Late() {
 		return 0
@@ -54,7 +54,7 @@ func (w *Wait) UntilLate() time.Duration {
 	return max(0, w.Usual()-w.Elapsed)
 }
 
-// State names what the page shows. A page that shows it already needs no news.
+// State identifies what the page shows. A page that already shows this state needs no update.
 func (w *Wait) State() string {
 	h := fnv.New64a()
 	for _, s := range []string{w.Progress.Stage, w.Progress.Failing, w.Progress.Reason, w.Usual().String(), strconv.FormatBool(w.Late())} {

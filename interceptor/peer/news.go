@@ -10,7 +10,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// message is counts and news as they are sent.
+// message returns counts and news in the form in which they are sent.
 func message(counts []*pb.WorkloadCount, n route.News) *pb.Counts {
 	m := &pb.Counts{Workloads: counts, ServerFirstPorts: n.ServerFirst}
 	for _, t := range n.Tabs {
@@ -21,7 +21,7 @@ func message(counts []*pb.WorkloadCount, n route.News) *pb.Counts {
 	return m
 }
 
-// newsOf is the news in a message.
+// newsOf returns the news in a message.
 func newsOf(m *pb.Counts) route.News {
 	n := route.News{ServerFirst: m.GetServerFirstPorts()}
 	for _, t := range m.GetTabs() {

@@ -33,7 +33,7 @@ type fakeListeners struct{}
 func (fakeListeners) Open(*route.Route)  {}
 func (fakeListeners) Close(*route.Route) {}
 
-// side is what a Server is about: a table with a target for each name, whose counts the hub knows.
+// side is what a Server needs: a table with a target for each name, and the hub for the counts.
 type side struct {
 	*route.Table
 	hub *counts.Hub
@@ -124,7 +124,7 @@ func TestChanges(t *testing.T) {
 	})
 }
 
-// serve runs a Server and returns where and how to stop it.
+// serve runs a Server. It returns its address, and the server to stop.
 func serve(t *testing.T, addr string, side *side) (string, *grpc.Server) {
 	t.Helper()
 	s := NewServer(side.options(20 * time.Millisecond))
@@ -199,7 +199,7 @@ func TestPool(t *testing.T) {
 	eventually(t, "unsubscribed", func() bool { return p.SinceLost() < lost })
 }
 
-// An edge does not wait for the next gathering.
+// An edge is sent without waiting for the interval.
 func TestFlushSendsAtOnce(t *testing.T) {
 	side := newSide("a")
 	s := NewServer(side.options(time.Hour))
@@ -233,7 +233,7 @@ func (s *fakeStream) Send(c *pb.Counts) error {
 	return nil
 }
 
-// advance lets d pass by the clock of the test's bubble.
+// advance advances the bubble's clock by d.
 func advance(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // in a bubble this takes no time
 	synctest.Wait()

@@ -28,7 +28,7 @@ const never = time.Duration(math.MaxInt64)
 
 // Peer is another interceptor.
 type Peer struct {
-	Name string // its pod's
+	Name string // its pod's name
 	Addr string // its IP
 }
 
@@ -38,11 +38,11 @@ type PoolOptions struct {
 	Name string
 	// Dial returns the address (ip:port) to dial for a peer.
 	Dial func(Peer) string
-	// Hub has those look who follow a workload of which a peer has said something.
+	// Hub notifies the followers of a workload when a peer has sent something about it.
 	Hub *counts.Hub
-	// Memory learns what the peers' routes have learned. Default nothing does.
+	// Memory learns what the peers' routes have learned. Default none.
 	Memory *route.Memory
-	// MinRetry and MaxRetry bound the wait before a lost peer is tried again. Default 100 ms and 5 s.
+	// MinRetry and MaxRetry bound the pause before a lost peer is tried again. Default 100 ms and 5 s.
 	MinRetry, MaxRetry time.Duration
 	Log                logr.Logger
 }
@@ -55,18 +55,18 @@ func (o *PoolOptions) setDefaults() {
 	}
 }
 
-// count is what a peer says of a workload.
+// count is what a peer says about a workload.
 type count struct {
 	pending int64
-	last    time.Time // of its last request; zero is none
+	last    time.Time // of its last request; zero means none
 	keda    bool
 }
 
-// follower is what follows a peer. A peer that goes and comes back has another one, so that the end of the first takes
-// nothing away from the second.
+// follower follows a peer. A peer that goes and comes back gets a new follower, so that the end of the first takes nothing away from
+// the second.
 type follower struct{ Peer }
 
-// Pool subscribes to the peers. Each has one goroutine, which ends when the peer is set no more, or with Close.
+// Pool subscribes to the peers. Each peer has one goroutine, which ends when the peer is no longer set, or with Close.
 type Pool struct {
 	options PoolOptions
 	ctx     context.Context
@@ -78,7 +78,7 @@ type Pool struct {
 	closed bool
 	peers  map[Peer]context.CancelFunc
 	counts map[*follower]map[route.Key]count
-	lost   time.Time // when a peer's counts were lost last
+	lost   time.Time // when a peer's counts were last lost
 }
 
 // NewPool returns a Pool without peers.
@@ -105,7 +105,7 @@ func (p *Pool) Count() int {
 	return len(p.peers)
 }
 
-// SetPeers says which other interceptors there are.
+// SetPeers sets the other interceptors.
 func (p *Pool) SetPeers(peers []Peer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -174,7 +174,7 @@ func (p *Pool) SinceLost() time.Duration {
 func (p *Pool) follow(ctx context.Context, peer *follower) {
 	conn, err := grpc.NewClient("passthrough:///"+p.options.Dial(peer.Peer),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// A peer that vanished without a word is noticed after 13 s; less than 10 s of silence gRPC does not allow.
+		// A peer that vanishes silently is noticed after 13 s. gRPC does not allow less than 10 s of silence.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: p.options.MinRetry, Multiplier: 1.6, Jitter: 0.2, MaxDelay: p.options.MaxRetry},
@@ -205,7 +205,7 @@ func (p *Pool) follow(ctx context.Context, peer *follower) {
 	}
 }
 
-// subscribe takes in what peer says until its stream ends. Heard says that something came.
+// subscribe applies the messages of peer until the stream ends. heard is true if one has arrived.
 func (p *Pool) subscribe(ctx context.Context, conn *grpc.ClientConn, peer *follower) (heard bool, _ error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -253,7 +253,7 @@ func (p *Pool) apply(peer *follower, message *pb.Counts) {
 	}
 }
 
-// drop forgets what peer said. That it may have had requests until just now is what lost is for.
+// drop forgets what peer said. The peer may have had requests until just now; lost accounts for that.
 func (p *Pool) drop(peer *follower, heard bool) {
 	p.mu.Lock()
 	keys := p.counts[peer]

@@ -15,12 +15,12 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// few and many are numbers of apps, and maxRatio is how much more it may cost to load many of them.
+// few and many are numbers of apps. maxRatio is how much more it may cost to load many than few.
 const few, many, maxRatio = 1000, 8000, 10
 
 const rounds = 5
 
-// load returns a side with so many apps, of which so many are in each namespace.
+// load returns a side with this number of apps, and this number of them in each namespace.
 func load(apps, inEach int) *side {
 	s := newSide()
 	for i := range apps {
@@ -34,7 +34,7 @@ func load(apps, inEach int) *side {
 	return s
 }
 
-// used is the CPU time that this process has used.
+// used returns the CPU time of this process so far.
 func used(tb testing.TB) time.Duration {
 	tb.Helper()
 	var u syscall.Rusage
@@ -44,7 +44,7 @@ func used(tb testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// fill does to memory what loading so many apps does at least: it keeps something for each in a few maps.
+// fill does the minimum that loading apps needs: it stores something for each in a few maps.
 func fill(apps int) {
 	var kept [5]map[route.Key]*[256]byte
 	for i := range kept {
@@ -58,11 +58,11 @@ func fill(apps int) {
 	}
 }
 
-// ratio is how much more do costs for many than for few. As many are done either way, at once or in parts, and in turn, so that
-// what else the machine does hits both alike; the least of all rounds counts.
+// ratio returns how much more do costs for many apps than for few. In both cases it loads the same number of apps in total, and the
+// cases alternate, so that other load on the machine affects both. The cheapest round counts.
 func ratio(t *testing.T, do func(apps int)) float64 {
 	t.Helper()
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection costs by what else is there
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the cost of a collection depends on the rest of the heap
 	least := map[int]time.Duration{few: time.Hour, many: time.Hour}
 	for range rounds {
 		for apps := range least {
@@ -78,8 +78,8 @@ func ratio(t *testing.T, do func(apps int)) float64 {
 	return float64(least[many]) / float64(least[few])
 }
 
-// Eight times as many apps cost about eight times as much to load, whether or not they share a namespace. What larger maps cost
-// more for the processor's caches alone, which other processes take away, is left out.
+// Eight times as many apps cost about eight times as much to load, whether or not they share a namespace. The test excludes what
+// larger maps cost because of the processor's caches, since other processes use these too.
 func TestLoadingIsLinear(t *testing.T) {
 	caches := max(1, ratio(t, fill)/(many/few))
 	for name, inEach := range map[string]int{"one namespace": many, "ten in each": 10} {
@@ -93,7 +93,7 @@ func TestLoadingIsLinear(t *testing.T) {
 	}
 }
 
-// A look at thousands of apps of which none is in use looks at none of them, and one at an app in use looks at that one.
+// A look at thousands of idle apps looks at none of them. If one is in use, a look looks at that one only.
 func TestIdleLookLooksAtNothing(t *testing.T) {
 	side := load(many, many)
 	defer side.Close()

@@ -19,14 +19,14 @@ import (
 
 // ServerOptions configure a Server.
 type ServerOptions struct {
-	// Targets returns all targets, and Target one; nil if there is none.
+	// Targets returns all targets. Target returns one, or nil if it does not exist.
 	Targets func() []*route.Target
 	Target  func(route.Key) *route.Target
-	// Hub says which of them have changed, and for which KEDA's stream is open here.
+	// Hub says which targets have changed, and for which a KEDA stream is open here.
 	Hub *counts.Hub
-	// Memory is what the routes have learned. Default nothing.
+	// Memory is what the routes have learned. Default none.
 	Memory *route.Memory
-	// Interval is how often changes are gathered and sent. Default 200 ms.
+	// Interval is how often changes are collected and sent. Default 200 ms.
 	Interval time.Duration
 	Log      logr.Logger
 }
@@ -57,7 +57,7 @@ func (s *Server) Watch(r *pb.WatchRequest, out pb.Peer_WatchServer) error {
 	s.options.Log.V(1).Info("A peer has subscribed", "peer", r.GetSubscriber())
 	follower := s.options.Hub.FollowAll()
 	defer follower.Close()
-	// While nothing changes there is nothing to wake up for.
+	// While nothing changes, there is no reason to wake up.
 	timer := time.NewTimer(s.options.Interval)
 	defer timer.Stop()
 	seen := newDiffer(&s.options, follower)
@@ -80,8 +80,8 @@ func (s *Server) Watch(r *pb.WatchRequest, out pb.Peer_WatchServer) error {
 	}
 }
 
-// await waits until a subscriber is to be sent what has changed: at once where that matters, and else when changes have been
-// gathered for the interval. Due says that there is something to look at again. It is false when the stream ends.
+// await waits until it is time to send changes to a subscriber: at once if that matters, and otherwise after changes have been
+// collected for the interval. due is set if there is something to check again. await returns false when the stream ends.
 func (s *Server) await(ctx context.Context, f *counts.Follower, timer *time.Timer, due bool) bool {
 	timer.Stop()
 	some := f.Some()
@@ -111,7 +111,7 @@ type differ struct {
 	options  *ServerOptions
 	follower *counts.Follower
 	sent     map[route.Key]sent
-	// due are the workloads to look at. One stays due while requests of it are pending, or its last one is still to be sent.
+	// due are the workloads to check. A workload stays due while requests for it are pending, or its last request has not been sent yet.
 	due map[route.Key]struct{}
 }
 
@@ -124,7 +124,7 @@ func newDiffer(o *ServerOptions, f *counts.Follower) *differ {
 	return d
 }
 
-// sent is what was sent last about a workload.
+// sent is what was last sent about a workload.
 type sent struct {
 	pending int64
 	keda    bool
@@ -132,7 +132,7 @@ type sent struct {
 	at      time.Time
 }
 
-// changes returns what has changed. That only the last request is newer is sent no more than once a second.
+// changes returns what has changed. If only the time of the last request has changed, that is sent at most once a second.
 func (d *differ) changes(now time.Time) []*pb.WorkloadCount {
 	for _, key := range d.follower.Take() {
 		d.due[key] = struct{}{}
@@ -150,7 +150,7 @@ func (d *differ) changes(now time.Time) []*pb.WorkloadCount {
 	return out
 }
 
-// change returns what to send about a workload, nil if nothing, and whether it is to be looked at again.
+// change returns what to send about a workload, or nil, and whether to check the workload again.
 func (d *differ) change(key route.Key, now time.Time) (_ *pb.WorkloadCount, due bool) {
 	old, known := d.sent[key]
 	t := d.options.Target(key)

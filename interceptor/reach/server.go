@@ -1,8 +1,8 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package reach reports to the injector whether this interceptor can connect to an app's pods, before the app is injected: a
-// NetworkPolicy or a service mesh may let in its callers of today and not us.
+// Package reach reports to the injector whether this interceptor can connect to an app's pods, before the app is injected. A
+// NetworkPolicy or a service mesh may allow the present callers and not us.
 package reach
 
 import (
@@ -24,21 +24,22 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// Anybody in the cluster can call. What one call makes us do is bounded by these, and goes to pods that requests go to as well.
+// Anybody in the cluster can call. These bounds limit what a call makes us do, and we connect only to pods that requests may reach
+// too.
 const (
 	maxCalls = 8  // at a time
-	maxPods  = 3  // that are tried on a port
+	maxPods  = 3  // that are tried for each port
 	maxDials = 32 // at a time, in one call
 )
 
 // Options configure a Server.
 type Options struct {
-	// Service returns what is known of a Service.
+	// Service returns what is known about a Service.
 	Service func(namespace, name string) (route.Service, bool)
-	// DialTimeout is how long a pod has for accepting a connection. Default 1 s, as requests give it.
+	// DialTimeout is how long a pod may take to accept a connection. Default 1 s, as for requests.
 	DialTimeout time.Duration
-	// ResetTimeout is how long something on the way has for resetting a connection that it has accepted in the pod's place.
-	// Default 250 ms.
+	// ResetTimeout is how long something in between may take to reset a connection that it has accepted instead of the pod. Default 250
+	// ms.
 	ResetTimeout time.Duration
 }
 
@@ -47,7 +48,7 @@ type Server struct {
 	pb.UnimplementedReachServer
 
 	options Options
-	calls   chan struct{} // has an element for each call under way
+	calls   chan struct{} // holds one element for each running call
 }
 
 // NewServer returns a Server.
@@ -57,7 +58,7 @@ func NewServer(o Options) *Server {
 	return &Server{options: o, calls: make(chan struct{}, maxCalls)}
 }
 
-// Pods implements the service.
+// Pods implements the gRPC service.
 func (s *Server) Pods(ctx context.Context, r *pb.PodsRequest) (*pb.PodsResponse, error) {
 	select {
 	case s.calls <- struct{}{}:
@@ -85,21 +86,21 @@ func (s *Server) Pods(ctx context.Context, r *pb.PodsRequest) (*pb.PodsResponse,
 			})
 		}
 	}
-	_ = dials.Wait() // none fails
+	_ = dials.Wait() // no function returns an error
 	for i, p := range out.GetPorts() {
 		judge(p, tries[i])
 	}
 	return out, nil
 }
 
-// try is what came of one connection.
+// try is the result of one connection.
 type try struct {
 	addr string
 	err  error
 }
 
-// judge writes into p what the tries on that port say together. One pod that is reached is enough: requests go on to
-// another pod too. Of those that are not, one that does not refuse says more.
+// judge writes the combined result of the tries on one port into p. One reached pod is enough, because requests go on to another pod
+// too. Among failures, one that is not a refusal tells more.
 func judge(p *pb.Port, tries []try) {
 	for _, t := range tries {
 		if t.err == nil {
@@ -118,10 +119,9 @@ func judge(p *pb.Port, tries []try) {
 
 // connect opens a connection to a pod and closes it.
 //
-// The proxy of a service mesh accepts a connection in the pod's place, and resets it when it has read something that is not
-// its mTLS. So where the protocol may be HTTP an empty line is sent, which servers of HTTP ignore or answer with an error
-// (RFC 9112, 2.2), and a reset within a moment is an error. A server of anything else may close the connection after it, but
-// has no reason to reset it.
+// The proxy of a service mesh accepts a connection instead of the pod, and resets it when it reads something that is not its mTLS. So
+// if the protocol may be HTTP, connect sends an empty line, which HTTP servers ignore or answer with an error (RFC 9112, 2.2). A
+// reset within a moment is an error. Any other server may close the connection after that line, but has no reason to reset it.
 func (s *Server) connect(ctx context.Context, addr, protocol string) error {
 	dialer := net.Dialer{Timeout: s.options.DialTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
@@ -130,7 +130,7 @@ func (s *Server) connect(ctx context.Context, addr, protocol string) error {
 	}
 	defer conn.Close()
 	if protocol == api.ProtocolTCP {
-		return nil // the server may speak first, or take it for a command
+		return nil // the server may speak first, or take the line for a command
 	}
 	if err := conn.SetDeadline(time.Now().Add(s.options.ResetTimeout)); err != nil {
 		return err

@@ -20,7 +20,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// listen returns the address of a server that does that with each connection.
+// listen returns the address of a server that calls serve for each connection.
 func listen(t *testing.T, serve func(*net.TCPConn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,7 +45,7 @@ func listen(t *testing.T, serve func(*net.TCPConn)) string {
 	return l.Addr().String()
 }
 
-// closed returns an address where nobody listens.
+// closed returns an address on which nothing listens.
 func closed(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -75,7 +75,7 @@ func full(t *testing.T) string {
 		t.Fatal(err)
 	}
 	addr := (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*syscall.SockaddrInet4).Port}).String()
-	for range 10 { // until one is not accepted any more
+	for range 10 { // until a connection is no longer accepted
 		conn, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
 		if err != nil {
 			return addr
@@ -88,7 +88,7 @@ func full(t *testing.T) string {
 
 func waits(c *net.TCPConn) {
 	_, _ = c.Read(make([]byte, 16))
-	_, _ = c.Read(make([]byte, 16)) // the end
+	_, _ = c.Read(make([]byte, 16)) // reads the end
 	_ = c.Close()
 }
 
@@ -103,7 +103,7 @@ func ends(c *net.TCPConn) {
 	_ = c.Close()
 }
 
-// resets does as a proxy that has peeked at something else than TLS: what was not read makes the kernel reset.
+// resets behaves like a proxy that has peeked at something other than TLS: unread bytes make the kernel reset the connection.
 func resets(c *net.TCPConn) {
 	raw, err := c.SyscallConn()
 	if err == nil {
@@ -152,7 +152,7 @@ func TestPods(t *testing.T) {
 			}
 			s := NewServer(Options{DialTimeout: 200 * time.Millisecond, ResetTimeout: 5 * time.Second, Service: service})
 			if tc.want.GetResult() == pb.Result_RESULT_REACHED && name != "one that answers" && name != "one that ends" {
-				s.options.ResetTimeout = 50 * time.Millisecond // they say nothing
+				s.options.ResetTimeout = 50 * time.Millisecond // these pods say nothing
 			}
 			got, err := s.Pods(t.Context(), &pb.PodsRequest{Namespace: "shop", Service: "web"})
 			if err != nil {
@@ -167,7 +167,7 @@ func TestPods(t *testing.T) {
 	}
 }
 
-// What anybody may call is bounded: in calls, and in pods that one call tries.
+// Anybody may call, so there are limits on calls and on the pods that one call tries.
 func TestPodsIsBounded(t *testing.T) {
 	service := route.Service{
 		Routes: api.Routes{Ports: []api.Port{{Name: "http"}}}, Endpoints: map[string][]string{"http": make([]string, 100)},

@@ -14,7 +14,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// pod is a pod that is asked.
+// pod is a pod that is being probed.
 type pod struct {
 	prober    *Prober
 	target    *route.Target
@@ -22,11 +22,11 @@ type pod struct {
 	readiness *api.Readiness
 	end       func()
 	ended     chan struct{}
-	// vouched says that it takes requests by its own word.
+	// vouched is set while the pod takes requests only because its probes have succeeded.
 	vouched atomic.Bool
 }
 
-// run asks until ctx is done.
+// run probes the pod until ctx is done.
 func (p *pod) run(ctx context.Context) {
 	for {
 		if !p.await(ctx) {
@@ -37,7 +37,7 @@ func (p *pod) run(ctx context.Context) {
 		log.Info("A pod takes requests by its own probes")
 		err := p.watch(ctx)
 		switch {
-		case ctx.Err() != nil: // it is ready, or gone
+		case ctx.Err() != nil: // the pod is ready, or gone
 			p.vouched.Store(false)
 			return
 		case errors.Is(err, errTrust):
@@ -58,7 +58,7 @@ func (p *pod) vouch(word route.Word) {
 	p.prober.options.Vouch(p.target, p.ip, word)
 }
 
-// await asks until all probes have succeeded, each as often in a row as it has to, and reports whether they have.
+// await probes the pod until all probes have succeeded, each as often in a row as required. It reports whether they have.
 func (p *pod) await(ctx context.Context) bool {
 	probes := p.readiness.Probes
 	successes := make([]int32, len(probes))
@@ -72,12 +72,12 @@ func (p *pod) await(ctx context.Context) bool {
 			}
 			if p.prober.client.run(ctx, p.ip, &probes[i]) != nil {
 				successes[i], left = 0, true
-				break // what comes after it is asked from the beginning of the next round on
+				break // start later probes only in the next round
 			}
 			if successes[i]++; successes[i] < probes[i].Successes {
 				left = true
 				if probes[i].Startup {
-					break // the container's readiness probe begins later
+					break // the container's readiness probe starts later
 				}
 			}
 		}
@@ -98,7 +98,7 @@ func (p *pod) await(ctx context.Context) bool {
 // errTrust ends the time for which a pod is trusted.
 var errTrust = errors.New("kubernetes has not called it ready in time")
 
-// watch asks on until the pod says that it is not ready, or has ended, or has had its time. The error says which.
+// watch keeps probing until the pod says that it is not ready, has ended, or has used up its time. The error says which.
 func (p *pod) watch(ctx context.Context) error {
 	trust := time.NewTimer(time.Duration(p.readiness.Trust))
 	defer trust.Stop()
@@ -124,7 +124,7 @@ func (p *pod) watch(ctx context.Context) error {
 	}
 }
 
-// slow says that a probe has failed for want of time. The pod may be busy with the requests that it has got.
+// slow reports whether a probe has failed by a timeout. The pod may be busy with its requests.
 func slow(err error) bool {
 	var timeout net.Error
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()

@@ -24,19 +24,19 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// UserAgent is how an app recognizes a probe.
+// UserAgent is the User-Agent of our probes.
 const UserAgent = "scale-to-zero-readiness/1.0"
 
-// The kubelet's bounds (k8s.io/kubernetes/pkg/probe/http, 1.37).
+// The kubelet's limits (k8s.io/kubernetes/pkg/probe/http, 1.37).
 const (
-	maxBody      = 10 << 10 // that is read of an answer
+	maxBody      = 10 << 10 // of an answer, in bytes
 	maxRedirects = 10
 )
 
-// errStatus says that the app has answered that it is not ready.
+// errStatus means that the app has answered that it is not ready.
 var errStatus = errors.New("not ready")
 
-// client runs probes, by the kubelet's rules: each on a connection of its own, redirects within the pod are followed and others
+// client runs probes by the kubelet's rules: each has its own connection, redirects within the pod are followed, other redirects
 // count as success, and certificates are not verified.
 type client struct {
 	http http.Client
@@ -59,7 +59,7 @@ func newClient() *client {
 	return c
 }
 
-// run runs a probe of the pod at ip once. The error says why it fails.
+// run runs a probe of the pod at ip once. The error says why the probe fails.
 func (c *client) run(ctx context.Context, ip string, p *api.Probe) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.Timeout))
 	defer cancel()

@@ -21,7 +21,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// portOf returns the port that a server on loopback listens on.
+// portOf returns the port of a server on loopback.
 func portOf(t *testing.T, addr string) int32 {
 	t.Helper()
 	_, text, err := net.SplitHostPort(strings.TrimPrefix(strings.TrimPrefix(addr, "https://"), "http://"))
@@ -39,7 +39,7 @@ func probe(port int32) api.Probe {
 	return api.Probe{Port: port, Timeout: api.Duration(time.Second), Successes: 1}
 }
 
-// TestGET: by the kubelet's rules.
+// TestGET tests the kubelet's rules.
 func TestGET(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		t.Error("a redirect out of the pod was followed")
@@ -145,7 +145,7 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-// TestTimeout: a probe takes no longer than it may, and that it was slow can be told from a failure.
+// TestTimeout tests that a probe respects its timeout, and that a slow probe can be distinguished from a failed one.
 func TestTimeout(t *testing.T) {
 	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer silent.Close()

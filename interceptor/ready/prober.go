@@ -17,22 +17,22 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// maxPods is how many pods of a workload are asked at a time.
+// maxPods is how many pods of a workload are probed at a time.
 const maxPods = 5
 
 // Options configure a Prober.
 type Options struct {
-	// Unready returns what there is to ask of a target's pods, and Vouch says what has come of it, as route.Table does both.
+	// Unready returns what to probe of a target, and Vouch takes the result. route.Table has both.
 	Unready func(*route.Target) route.Unready
 	Vouch   func(*route.Target, string, route.Word)
-	// Every is how often a pod is asked until it takes requests. Default 25 ms.
+	// Every is how often a pod is probed until it takes requests. Default 25 ms.
 	Every time.Duration
-	// Again is how often it is asked from then on. Default 100 ms.
+	// Again is how often the pod is probed afterwards. Default 100 ms.
 	Again time.Duration
 	Log   logr.Logger
 }
 
-// Prober asks pods. It runs a goroutine for each workload whose pods are asked, and one for each of these; Close ends them.
+// Prober probes pods. It runs a goroutine for each workload whose pods are probed, and one for each of these pods. Close ends them.
 type Prober struct {
 	options Options
 	client  *client
@@ -54,7 +54,7 @@ func New(o Options) *Prober {
 	return p
 }
 
-// Close ends what runs and waits for it. Pods that take requests already go on doing so.
+// Close ends all probes and waits for that. Pods that already take requests continue to do so.
 func (p *Prober) Close() {
 	p.mu.Lock()
 	p.closed = true
@@ -63,7 +63,7 @@ func (p *Prober) Close() {
 	p.running.Wait()
 }
 
-// Wake begins to ask the pods of t, for which a request is held.
+// Wake starts to probe the pods of t, for which a request is held.
 func (p *Prober) Wake(t *route.Target) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,18 +95,19 @@ func signal(news chan struct{}) {
 	}
 }
 
-// stop reports whether the pods of t are not to be asked any more.
+// stop reports whether the pods of t need not be probed any more.
 func (p *Prober) stop(t *route.Target) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if t.Held() > 0 { // since Wake, which is called for a request that is held, waits for mu
+	if t.Held() > 0 { // read it under mu: Wake, which is called for every held request, needs mu too
 		return false
 	}
 	delete(p.asked, t)
 	return true
 }
 
-// run asks the pods of t for as long as requests are held for it, or one of them takes requests by its own word.
+// run probes the pods of t as long as requests are held for it, or one of its pods takes requests only because its probes have
+// succeeded.
 func (p *Prober) run(t *route.Target, news <-chan struct{}) {
 	asking := map[string]*pod{} // by IP address
 	end := func(ip string) {
@@ -118,14 +119,14 @@ func (p *Prober) run(t *route.Target, news <-chan struct{}) {
 			end(ip)
 		}
 	}()
-	tick := time.NewTicker(time.Second) // that nobody waits any more is no news
+	tick := time.NewTicker(time.Second) // nothing reports that no request waits any more
 	defer tick.Stop()
 	for {
 		unready := p.options.Unready(t)
 		vouched := false
 		for ip, pod := range asking {
 			switch {
-			case !slices.Contains(unready.IPs, ip): // it is ready, or gone
+			case !slices.Contains(unready.IPs, ip): // the pod is ready, or gone
 				end(ip)
 			case !reflect.DeepEqual(pod.readiness, unready.Readiness):
 				end(ip)
@@ -153,7 +154,7 @@ func (p *Prober) run(t *route.Target, news <-chan struct{}) {
 	}
 }
 
-// ask asks a pod in a goroutine of its own.
+// ask probes a pod in a goroutine of its own.
 func (p *Prober) ask(t *route.Target, ip string, r *api.Readiness) *pod {
 	ctx, cancel := context.WithCancel(p.ctx)
 	asked := &pod{prober: p, target: t, ip: ip, readiness: r, ended: make(chan struct{})}

@@ -20,7 +20,7 @@ import (
 
 const within = 10 * time.Second
 
-// fakePod is a pod on a loopback address. It answers probes with a status, and anything else with 200.
+// fakePod is a pod on a loopback address. It answers probes with a status, and everything else with 200.
 type fakePod struct {
 	t      *testing.T
 	ip     string
@@ -47,7 +47,7 @@ func newPod(t *testing.T, ip string) *fakePod {
 
 func (p *fakePod) addr() string { return net.JoinHostPort(p.ip, strconv.Itoa(int(p.port))) }
 
-// listens has the pod listen.
+// listens makes the pod listen.
 func (p *fakePod) listens() {
 	p.t.Helper()
 	l, err := net.Listen("tcp", p.addr())
@@ -65,14 +65,14 @@ func (p *fakePod) listens() {
 	go func(s *http.Server) { _ = s.Serve(l) }(p.server)
 }
 
-// ends has the pod's process end.
+// ends ends the pod's process.
 func (p *fakePod) ends() {
 	if p.server != nil {
 		_ = p.server.Close()
 	}
 }
 
-// world is a table whose one workload may be asked.
+// world is a table with one workload that may be probed.
 type world struct {
 	*testing.T
 
@@ -122,7 +122,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// set says which pods there are.
+// set sets the pods.
 func (w *world) set(ready, unready []*fakePod) {
 	w.Helper()
 	s := route.Service{
@@ -148,7 +148,8 @@ func addrs(pods []*fakePod) []string {
 	return out
 }
 
-// held holds a request and returns where it goes; nothing if the test ends before.
+// held holds a request. It returns a channel with the address that the request goes to. The channel gets nothing if the test ends
+// earlier.
 func (w *world) held() <-chan string {
 	got := make(chan string, 1)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -175,7 +176,7 @@ func (w *world) goesTo(got <-chan string, p *fakePod) {
 	}
 }
 
-// isHeld says that no pod takes requests.
+// isHeld reports whether no pod takes requests.
 func (w *world) isHeld() bool { return !w.route.HasEndpoint() }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -190,8 +191,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("not %s within %s", what, within)
 }
 
-// A pod takes what is held for it when its probe succeeds, whatever Kubernetes says yet; not while it does not listen, and not
-// while the probe fails.
+// A pod gets held requests once its probe succeeds, whatever Kubernetes says. It gets none while it does not listen or while the
+// probe fails.
 func TestTakesRequestsWhenItSaysSo(t *testing.T) {
 	w, p := newWorld(t), newPod(t, "127.0.0.1")
 	w.set(nil, nil)
@@ -207,7 +208,7 @@ func TestTakesRequestsWhenItSaysSo(t *testing.T) {
 	w.goesTo(got, p)
 	w.set([]*fakePod{p}, nil)
 	w.goesTo(w.held(), p)
-	// From then on the pod is not asked.
+	// From now on the pod is not probed.
 	eventually(t, "left alone", func() bool {
 		before := p.probes.Load()
 		<-time.After(50 * time.Millisecond)
@@ -215,7 +216,7 @@ func TestTakesRequestsWhenItSaysSo(t *testing.T) {
 	})
 }
 
-// Nobody is asked while nobody waits.
+// No pod is probed while no request waits.
 func TestAsksOnlyWhileHeld(t *testing.T) {
 	w, p := newWorld(t), newPod(t, "127.0.0.1")
 	p.listens()
@@ -227,7 +228,7 @@ func TestAsksOnlyWhileHeld(t *testing.T) {
 	w.goesTo(w.held(), p)
 }
 
-// Without the app's probes only Kubernetes says who is ready.
+// Without probes of the app, only Kubernetes decides who is ready.
 func TestWithoutProbes(t *testing.T) {
 	w, p := newWorld(t), newPod(t, "127.0.0.1")
 	w.probes = nil
@@ -242,7 +243,7 @@ func TestWithoutProbes(t *testing.T) {
 	w.goesTo(got, p)
 }
 
-// A pod whose app says later that it is not ready, or ends, takes no more requests until it is asked successfully again.
+// If the app says later that it is not ready, or ends, its pod gets no more requests until it is probed successfully again.
 func TestTakesItBack(t *testing.T) {
 	for name, tc := range map[string]struct{ falls, rises func(*fakePod) }{
 		"not ready any more": {
@@ -264,7 +265,7 @@ func TestTakesItBack(t *testing.T) {
 	}
 }
 
-// A pod that is too busy for its probe keeps its requests.
+// A pod that is too busy for its probe keeps getting requests.
 func TestBusyIsNotUnready(t *testing.T) {
 	w, p := newWorld(t), newPod(t, "127.0.0.1")
 	p.listens()
@@ -276,7 +277,7 @@ func TestBusyIsNotUnready(t *testing.T) {
 	w.goesTo(w.held(), p)
 }
 
-// A pod that Kubernetes does not call ready in time takes no more requests.
+// A pod that Kubernetes does not call ready in time gets no more requests.
 func TestTrustEnds(t *testing.T) {
 	w, p := newWorld(t), newPod(t, "127.0.0.1")
 	w.trust = 100 * time.Millisecond
@@ -293,7 +294,7 @@ func TestTrustEnds(t *testing.T) {
 	w.goesTo(got, p)
 }
 
-// Several successes in a row are needed where the probe says so, and a startup probe comes first.
+// A probe may require several successes in a row, and a startup probe comes first.
 func TestThresholds(t *testing.T) {
 	w, p := newWorld(t), newPod(t, "127.0.0.1")
 	startup := newPod(t, "127.0.0.1")
@@ -319,7 +320,7 @@ func TestThresholds(t *testing.T) {
 	}
 }
 
-// As soon as Kubernetes calls a pod ready it decides: the others are not asked, and take no more requests.
+// As soon as Kubernetes calls a pod ready, Kubernetes decides: the other pods are not probed, and get no more requests.
 func TestKubernetesDecides(t *testing.T) {
 	w, one, two := newWorld(t), newPod(t, "127.0.0.1"), newPod(t, "127.0.0.2")
 	one.listens()
@@ -332,7 +333,7 @@ func TestKubernetesDecides(t *testing.T) {
 	}
 }
 
-// A changed template is asked by from then on.
+// Once the template changes, the pods are probed by the new one.
 func TestProbesChange(t *testing.T) {
 	w, p := newWorld(t), newPod(t, "127.0.0.1")
 	other := newPod(t, "127.0.0.1")

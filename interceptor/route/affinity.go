@@ -9,9 +9,9 @@ import (
 	"net/netip"
 )
 
-// chooseFor takes the endpoint that is a client's own by the hash of its address or session: the one with the highest weight for
-// it, and while that is suspect the next. Every interceptor weighs alike without knowing of the others, and a pod that comes
-// or goes takes or leaves its own clients and moves no others (rendezvous hashing). Retry is as for choose.
+// chooseFor returns the client's own endpoint: the one with the highest weight for the hash of its address or session. While that one
+// is suspect, it returns the endpoint with the next highest weight. All interceptors compute the same weights without talking to each
+// other. A pod that joins or leaves moves only its own clients (rendezvous hashing). Retry is as for choose.
 func (s *snapshot) chooseFor(c clock, hash uint64) (_ *Endpoint, retry int64) {
 	for {
 		var best *Endpoint
@@ -28,19 +28,19 @@ func (s *snapshot) chooseFor(c clock, hash uint64) (_ *Endpoint, retry int64) {
 				best, most, suspicion = e, w, until
 			}
 		}
-		// One whose suspicion is over goes to the first request that finds that out. The second looks again, and finds it
-		// suspect once more or recovered.
+		// When a suspicion has just expired, only one request probes the endpoint. A request that loses the compare-and-swap looks again,
+		// and finds the endpoint suspect again or recovered.
 		if best == nil || suspicion == 0 || best.suspect.CompareAndSwap(suspicion, now+int64(probeFor)) {
 			return best, retry
 		}
 	}
 }
 
-// The hashes have no seed, since all interceptors have to agree, those of the next version too: another hash would move
-// every client during an upgrade.
+// The hashes have no seed, because all interceptors have to agree, including those of the next version. Another hash would move every
+// client during an upgrade.
 
 func hashAddr(a netip.Addr) uint64 {
-	b := a.As16() // the same for an IPv4 address and the IPv6 address that maps it, and without a zone
+	b := a.As16() // an IPv4 address and its IPv4-mapped IPv6 address hash alike, and the zone does not count
 	return mix(mix(binary.BigEndian.Uint64(b[:8])) + binary.BigEndian.Uint64(b[8:]))
 }
 
@@ -50,7 +50,7 @@ func hashText(s string) uint64 {
 	return h.Sum64()
 }
 
-// mix makes every bit of x change about half of all bits (the finalizer of SplitMix64).
+// mix is the finalizer of SplitMix64: each bit of x flips about half of the bits of the result.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

@@ -26,7 +26,7 @@ func pods(n int) []string {
 	return addrs
 }
 
-// clients are n neighbours, as clients often are.
+// clients returns n neighbouring addresses, because clients are often neighbours.
 func clients(n int) []netip.Addr {
 	all := make([]netip.Addr, 0, n)
 	for a := netip.MustParseAddr("10.1.0.0"); len(all) < n; a = a.Next() {
@@ -35,7 +35,7 @@ func clients(n int) []netip.Addr {
 	return all
 }
 
-// pick is the pod of a client that stays.
+// pick returns the pod of a client with affinity.
 func (f *fixture) pick(client netip.Addr) string {
 	return f.route(10000).TryPick(&Visit{Client: client}).Addr
 }
@@ -67,7 +67,7 @@ func TestAffinity(t *testing.T) {
 			t.Errorf("%s has %d of 4000 clients", addr, n)
 		}
 	}
-	// A pod that goes moves its own clients, and no others.
+	// A pod that leaves moves only its own clients.
 	left := slices.DeleteFunc(pods(4), func(addr string) bool { return addr == "10.0.0.2:80" })
 	f.SetService(sticky(left...))
 	for c, addr := range before {
@@ -75,7 +75,7 @@ func TestAffinity(t *testing.T) {
 			t.Errorf("%s moved from %s to %s", c, addr, got)
 		}
 	}
-	// Its clients come back with it; one that is new takes some clients, which go nowhere else.
+	// Its clients return with it. A new pod takes over some clients, and no client moves between other pods.
 	f.SetService(sticky(pods(5)...))
 	moved := 0
 	for c, addr := range before {
@@ -92,7 +92,7 @@ func TestAffinity(t *testing.T) {
 	}
 }
 
-// Interceptors of different versions have to agree: who changes these changes the pod of every client during an upgrade.
+// Interceptors of different versions have to agree: a change of these values would change every client's pod during an upgrade.
 func TestAffinityIsForAllVersions(t *testing.T) {
 	f := newFixture(0)
 	f.SetService(sticky("10.0.0.1:8080", "10.0.0.2:8080", "[fd00::1]:8080"))
@@ -133,7 +133,7 @@ func TestNoAffinity(t *testing.T) {
 	}
 }
 
-// While a client's own pod refuses, the client goes to one other, always the same, and comes back.
+// While a client's own pod refuses, the client goes to one other pod, always the same, and returns afterwards.
 func TestAffinityWhileSuspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -147,7 +147,7 @@ func TestAffinityWhileSuspect(t *testing.T) {
 				t.Fatalf("%s, own %s, second %s", got.Addr, own.Addr, second.Addr)
 			}
 		}
-		// The first visit after the suspicion finds out; the others do not wait for what comes of it.
+		// The first visit after the suspicion probes the pod. The others do not wait for the result.
 		advance(suspectMin)
 		if got := r.TryPick(&visit); got != own {
 			t.Errorf("%s instead of the client's own pod", got.Addr)
@@ -159,7 +159,7 @@ func TestAffinityWhileSuspect(t *testing.T) {
 		if got := r.TryPick(&visit); got != own {
 			t.Errorf("%s after the client's own pod is back", got.Addr)
 		}
-		// While all are suspect the client waits for the first to be tried again.
+		// While all pods are suspect, the client waits until the first may be tried again.
 		for range 4 {
 			r.TryPick(&visit).Fail()
 		}
@@ -173,7 +173,7 @@ func TestAffinityWhileSuspect(t *testing.T) {
 	})
 }
 
-// Whether the Service asks for it is known again with each change.
+// Each change of the Service decides anew whether there is affinity.
 func TestAffinityChanges(t *testing.T) {
 	f := newFixture(0)
 	s := web(pods(3)...)

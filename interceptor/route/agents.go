@@ -3,14 +3,14 @@
 
 package route
 
-// knownAgents are the User-Agents of probes and scrapers, whose requests are not visits: written as
-// in Routes.IgnoreAgents. What only begins with its name is asked for at the beginning alone; what pretends to be a browser
-// (it begins with Mozilla, and then names itself) as a word.
+// knownAgents returns the User-Agents of probes and scrapers, whose requests do not count. They are written as in
+// Routes.IgnoreAgents. An entry has to match the beginning of the User-Agent. With an asterisk it may match the beginning of any
+// word, for agents that pretend to be a browser: they begin with Mozilla and name themselves later.
 //
-// Programs that anybody uses for anything (curl, Go-http-client, python-requests) are not among them.
+// General-purpose programs (curl, Go-http-client, python-requests) are not in the list.
 func knownAgents() []string {
 	return []string{
-		// Kubernetes and load balancers. Kubelets probe by gRPC with the same name.
+		// Kubernetes and load balancers. The kubelet's gRPC probes send the same name.
 		"kube-probe/",
 		"GoogleHC/",          // https://cloud.google.com/load-balancing/docs/health-check-concepts
 		"ELB-HealthChecker/", // AWS's classic, application and network load balancers
@@ -25,7 +25,7 @@ func knownAgents() []string {
 		// Scrapers of metrics.
 		"Prometheus/",
 		"Blackbox Exporter/", // https://github.com/prometheus/blackbox_exporter/pull/557
-		"Blackbox-Exporter/", // what a later version may be: pull/1446
+		"Blackbox-Exporter/", // a later version may write it so: pull/1446
 		"vm_promscrape",      // VictoriaMetrics and its vmagent
 		"vmagent",
 		"GrafanaAgent/",
@@ -38,14 +38,14 @@ func knownAgents() []string {
 		"*UptimeRobot/", // Mozilla/5.0+(compatible; UptimeRobot/2.0; …)
 		"Uptime-Kuma/",
 		"*Pingdom.com_bot",
-		"*PingdomPageSpeed/", // behind a browser's
+		"*PingdomPageSpeed/", // after a browser's User-Agent
 		"*StatusCake",
 		"Better Stack",
 		"*Better Uptime Bot",
 		"*BetterUptime",
 		"*Site24x7",
 		"Datadog/Synthetics",
-		"*DatadogSynthetics", // behind a browser's
+		"*DatadogSynthetics", // after a browser's User-Agent
 		"*FreshpingBot",
 		"*HetrixTools",
 		"Zabbix",

@@ -15,15 +15,15 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// A taskClient is how a worker of Airflow 3 asks its api-server: each try is given up after a time-out, and between two
-// it waits at random between one second and twice as long as before, but at most maxWait.
+// A taskClient behaves like a worker of Airflow 3 that calls its api-server. It gives up each try after a timeout. The pause between
+// two tries is random: at least one second, and at most twice the last maximum, up to maxWait.
 type taskClient struct {
 	timeout time.Duration
 	tries   int
 	maxWait time.Duration
 }
 
-// start has a task start, and returns how many tries it took.
+// start starts a task and returns how many tries it took.
 func (c taskClient) start(r *Route, wait func(least, most time.Duration) time.Duration) (tries int, err error) {
 	most := time.Second
 	for {
@@ -44,7 +44,7 @@ func (c taskClient) start(r *Route, wait func(least, most time.Duration) time.Du
 	}
 }
 
-// sampleSettings reads what config/samples tells users of Airflow 3 to set.
+// sampleSettings reads the settings that config/samples recommends for Airflow 3.
 func sampleSettings(t *testing.T) taskClient {
 	t.Helper()
 	sample, err := os.ReadFile("../../config/samples/airflow3-values.yaml")
@@ -69,8 +69,8 @@ func sampleSettings(t *testing.T) taskClient {
 	}
 }
 
-// With Airflow's defaults a task fails whose api-server takes longer to start than they last; with those of the sample it
-// does not, whether Airflow is new enough for a time-out or not.
+// With Airflow's defaults, a task fails if its api-server takes longer to start than the tries last. With the settings of the sample
+// it does not fail, whether or not this version of Airflow has the timeout.
 func TestAirflowTaskOverAStart(t *testing.T) {
 	shortest := func(least, _ time.Duration) time.Duration { return least }
 	longest := func(_, most time.Duration) time.Duration { return most }
@@ -82,7 +82,7 @@ func TestAirflowTaskOverAStart(t *testing.T) {
 		client taskClient
 		wait   func(least, most time.Duration) time.Duration
 		start  time.Duration
-		tries  int // 0: any
+		tries  int // 0 means any number
 		fails  bool
 	}{
 		"defaults, an app that starts at once":     {client: defaults, wait: shortest, start: 3 * time.Second, tries: 1},

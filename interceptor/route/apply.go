@@ -12,7 +12,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// apply makes the routes of s be as s says.
+// apply brings the routes of s in line with s.
 func (t *Table) apply(s Service) {
 	target := t.target(s)
 	t.forgetEarly(target)
@@ -54,7 +54,7 @@ func (t *Table) apply(s Service) {
 }
 
 func (t *Table) newRoute(s Service, p api.Port) *Route {
-	p.Protocol, p.ProxyProtocol = "", false // they may change: see Route.Protocol
+	p.Protocol, p.ProxyProtocol = "", false // these two may change: see Route.Protocol
 	r := &Route{
 		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
 		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
@@ -66,7 +66,7 @@ func (t *Table) newRoute(s Service, p api.Port) *Route {
 	return r
 }
 
-// target returns the target of s, a new one if need be.
+// target returns the target of s, and makes it if there is none.
 func (t *Table) target(s Service) *Target {
 	key := s.target()
 	target := t.targets[key]
@@ -82,7 +82,7 @@ func (t *Table) target(s Service) *Target {
 	return target
 }
 
-// update publishes a new snapshot of r if anything in it is new.
+// update publishes a new snapshot of r if anything in it has changed.
 func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	next := &snapshot{
 		rules: rules{
@@ -117,8 +117,8 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	}
 }
 
-// endpoints returns those at addrs, which stay the same objects if they were in old, and lets the others of old go. An
-// address that comes twice, as it may while Kubernetes moves it from one slice to another, counts once.
+// endpoints returns the endpoints at addrs, and lets the other endpoints of old leave. An endpoint that was in old stays the same
+// object. An address that is listed twice counts once: Kubernetes may be moving it from one slice to another.
 func (t *Table) endpoints(r *Route, old *snapshot, addrs []string) []*Endpoint {
 	gone, present := map[string]*Endpoint{}, map[string]bool{}
 	if old != nil {
@@ -156,7 +156,7 @@ func (t *Table) newEndpoint(r *Route, addr string) *Endpoint {
 	return e
 }
 
-// leave has the pools of endpoints that no request will find any more closed as soon as mu is released.
+// leave hands over the pools of endpoints that no new request will find. They are closed as soon as mu is released.
 func (t *Table) leave(endpoints ...*Endpoint) {
 	for _, e := range endpoints {
 		if e.Pool != nil {
@@ -165,7 +165,7 @@ func (t *Table) leave(endpoints ...*Endpoint) {
 	}
 }
 
-// unlock releases mu, and then closes the pools of what has left, which may take its time.
+// unlock releases mu, and then closes the pools of the endpoints that have left, which may take a while.
 func (t *Table) unlock() {
 	left := t.left
 	t.left = nil
@@ -177,7 +177,7 @@ func (t *Table) unlock() {
 	}
 }
 
-// republish wakes those who wait at r without any change: a pod that was suspect answers again.
+// republish wakes the requests that wait at r although nothing in the snapshot has changed: a suspect pod answers again.
 func (t *Table) republish(r *Route) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -185,8 +185,8 @@ func (t *Table) republish(r *Route) {
 	r.publish(&same)
 }
 
-// refresh computes what target knows of its routes. One without routes stays until nothing is pending, so that the same
-// workload finds its count again when it comes back meanwhile.
+// refresh recomputes what target derives from its routes. A target without routes stays until nothing is pending, so that a workload
+// that comes back meanwhile finds its count again.
 func (t *Table) refresh(target *Target) {
 	if target.routes == 0 {
 		t.drop(target)
@@ -209,7 +209,7 @@ func (t *Table) refresh(target *Target) {
 		}
 		early += s.early(target.early)
 	}
-	if cooldown > 0 { // 0: only lingering routes are left, which keep what they had
+	if cooldown > 0 { // with 0, only lingering routes are left, and the old values stay
 		target.cooldown.Store(int64(cooldown))
 		target.drowsy.Store(int64(api.InactiveAfter(cooldown)))
 		target.given.Store(int64(api.StartTime(hold)))

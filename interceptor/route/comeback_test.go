@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A workload that is opted in anew may have had visitors of whom nobody here knew: it is not idle since its last request
-// here, also while its pods are not listed yet. One that was never asked here is not taken for active.
+// A workload that is opted in again may have had visitors that nobody here counted. So it is not idle since its last request here,
+// even while its pods are not listed yet. A workload that had no request here does not count as active.
 func TestIdleAfterComingBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, tc := range map[string]struct {
@@ -31,7 +31,7 @@ func TestIdleAfterComingBack(t *testing.T) {
 				release()
 			}
 			advance(4 * time.Second)
-			f.SetService(web(tc.pods...)) // known all the time
+			f.SetService(web(tc.pods...)) // it was known all the time
 			if got := target.Idle(); got != never && got != 4*time.Second {
 				t.Errorf("%s: idle for %s although nothing has changed", name, got)
 			}

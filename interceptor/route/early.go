@@ -11,16 +11,16 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Unready is what there is to ask of a workload's pods while Kubernetes calls none of them ready.
+// Unready is what to probe of a workload while Kubernetes calls none of its pods ready.
 type Unready struct {
-	// Readiness is how they are asked; nil if they are not to be.
+	// Readiness is the probe; nil if the pods must not be probed.
 	Readiness *api.Readiness
-	// IPs are the addresses of those that are not ready and that have not lost their trust. It is empty if a pod is ready by
-	// Kubernetes' word.
+	// IPs are the addresses of the pods that are not ready, except those that a Prober has called broken. It is empty once Kubernetes
+	// calls a pod ready.
 	IPs []string
 }
 
-// Unready returns what there is to ask of the target's pods.
+// Unready returns what to probe of the target's pods.
 func (t *Table) Unready(target *Target) Unready {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -47,17 +47,16 @@ func (t *Table) Unready(target *Target) Unready {
 	return out
 }
 
-// Word is what a Prober says of a pod.
+// Word is a Prober's verdict on a pod.
 type Word int
 
-// The words.
 const (
-	WordNone   Word = iota // that it does not know
-	WordReady              // that it takes requests, although Kubernetes does not call it ready yet
-	WordBroken             // that Kubernetes has not agreed in time, so it is not to be asked any more
+	WordNone   Word = iota // it does not know
+	WordReady              // the pod takes requests, although Kubernetes does not call it ready yet
+	WordBroken             // Kubernetes has not agreed in time, so the pod must not be probed any more
 )
 
-// Vouch says whether the target's pod at ip takes requests until Kubernetes does.
+// Vouch sets the verdict on the target's pod at ip. It holds until Kubernetes calls the pod ready.
 func (t *Table) Vouch(target *Target, ip string, word Word) {
 	t.mu.Lock()
 	defer t.unlock()
@@ -75,8 +74,9 @@ func (t *Table) Vouch(target *Target, ip string, word Word) {
 	}
 }
 
-// forgetEarly forgets the pods that are gone, and all that are not ready once one is: from then on Kubernetes decides. A pod is
-// ready for all its Services as soon as it is for one, since their slices are written one after the other. The caller holds mu.
+// forgetEarly forgets the verdicts on pods that are gone. Once Kubernetes calls a pod ready, it decides alone, and the verdicts on
+// all pods that are not ready are forgotten too. A pod that is ready for one Service counts as ready for all its Services, because
+// their slices are written one after the other. The caller holds mu.
 func (t *Table) forgetEarly(target *Target) {
 	if len(target.early) == 0 {
 		return
@@ -100,7 +100,7 @@ func (t *Table) forgetEarly(target *Target) {
 	})
 }
 
-// addrs are the pods that take requests on a port: those that are ready, and those that are early, if the Service has pods asked.
+// addrs returns the pods that take requests on a port: the ready ones and, if the Service's pods are probed, the early ones.
 func (s *Service) addrs(portName string, early map[string]bool) []string {
 	addrs := s.Endpoints[portName]
 	if s.Routes.Readiness == nil || len(early) == 0 {
@@ -128,7 +128,7 @@ func (s *Service) early(vouched map[string]bool) int {
 	return n
 }
 
-// unready are the IP addresses of pods that are not ready, some of them several times.
+// unready yields the IP addresses of pods that are not ready. It may yield an address several times.
 func (s *Service) unready() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, addrs := range s.Unready {

@@ -11,7 +11,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// starts is web with pods that are not ready, and that may be asked.
+// starts returns web with pods that are not ready but may be probed.
 func starts(ready []string, unready ...string) Service {
 	s := web(ready...)
 	s.Pods = len(ready) + len(unready)
@@ -20,7 +20,7 @@ func starts(ready []string, unready ...string) Service {
 	return s
 }
 
-// picked are the pods that requests go to, in their order.
+// picked returns the pods that requests go to, sorted.
 func picked(r *Route) []string {
 	addrs := map[string]bool{}
 	for range 100 {
@@ -37,7 +37,7 @@ func picked(r *Route) []string {
 	return out
 }
 
-// What is said of a pod holds until Kubernetes decides.
+// A verdict on a pod holds until Kubernetes decides.
 func TestVouch(t *testing.T) {
 	const one, two = "10.0.0.1:80", "10.0.0.2:80"
 	f := newFixture(0)
@@ -125,7 +125,7 @@ func TestEarlyAtTwoServices(t *testing.T) {
 	both("ready at both")
 }
 
-// A Service whose owner leaves it to Kubernetes has no early pods, and neither has one that is restored asked.
+// A Service whose owner leaves the decision to Kubernetes has no early pods, and a Service that is being restored has no pods probed.
 func TestNotEarly(t *testing.T) {
 	f := newFixture(0)
 	s := starts(nil, "10.0.0.1:80")
@@ -147,7 +147,7 @@ func TestNotEarly(t *testing.T) {
 	}
 }
 
-// The pods that are early are told apart by who waits for news of pods.
+// PodsChanged is called when early pods change.
 func TestPodsChanged(t *testing.T) {
 	told := 0
 	f := newFixture(0)

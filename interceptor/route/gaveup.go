@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// manyGaveUp is how many clients have to give up after the same time for that to be a time-out of theirs or of a proxy.
+	// manyGaveUp is how many clients have to give up after the same time. That many point to a timeout in the client or a proxy.
 	manyGaveUp = 3
-	// alike is how far apart waits of the same length may be.
+	// alike is by how much waits of "the same time" may differ.
 	alike = 2 * time.Second
-	// gaveUpFor is how long a client is remembered. A start may see only one.
+	// gaveUpFor is how long a client is remembered. It is long because a start may see only one client.
 	gaveUpFor = 24 * time.Hour
 )
 
@@ -26,7 +26,7 @@ type GaveUp struct {
 	HoldTimeout time.Duration
 	// Last is the last of them.
 	Last Visit
-	// StartID names the start that they waited for; every interceptor has the same name for it.
+	// StartID names the start that they waited for. It is the same at every interceptor.
 	StartID string
 }
 
@@ -36,17 +36,17 @@ type quitter struct {
 	at    int64 // by clock
 }
 
-// quitters remembers the clients of a route that gave up while they were held.
+// quitters remembers the clients of a route that gave up while their requests were held.
 type quitters struct {
 	mu   sync.Mutex // protects all below
 	last []quitter  // at most maxQuitters
-	told string     // the start in which they were reported last
+	told string     // the start in which they were last reported
 }
 
 const maxQuitters = 16
 
-// gaveUp notes that the client of a held request has gone, and reports when several have gone after the same time: once for
-// each start.
+// gaveUp notes that the client of a held request has gone. When several clients have gone after the same time, it reports them, once
+// for each start.
 func (r *Route) gaveUp(v *Visit) {
 	s := r.snap.Load()
 	waited := time.Since(v.Began)
@@ -58,7 +58,7 @@ func (r *Route) gaveUp(v *Visit) {
 	}
 }
 
-// note returns how many clients gave up after the same time as q, if that is to be reported now.
+// note returns how many clients gave up after the same time as q, or 0 if they need not be reported now.
 func (qs *quitters) note(q quitter, startID string) int {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()

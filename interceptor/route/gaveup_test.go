@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// quits has a client of r give up after a while.
+// quits makes a client of r give up after a while.
 func quits(t *testing.T, r *Route, after time.Duration, cause error) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())

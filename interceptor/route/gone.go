@@ -10,19 +10,19 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// removedGrace is how long requests stay held when the route slices of a Service disappear without notice. Somebody may
-// have deleted only the slices, which the injector then creates again with the same port.
+// removedGrace is how long requests stay held when the route slices of a Service disappear without notice. Somebody may have deleted
+// only the slices; the injector then creates them again with the same port.
 const removedGrace = time.Second
 
 // removed is why requests for a Service whose route slices are gone get no pod.
 const removed = "the Service does not exist any more, or has just left scale-to-zero; try again"
 
-// reasonGone is the Progress.Reason of an app that is gone.
+// reasonGone is the Progress.Reason once the app is gone.
 const reasonGone = "Gone"
 
-// failure is why no pod can be expected as things are. It is empty while there is a ready pod, so that a restored app
-// still serves what was held for it. Once the Service or the workload is gone, a pod counts until it fails: nobody lists the
-// pods any more.
+// failure says why no pod can be expected at present. It is empty while there is a ready pod, so that a restored app still serves the
+// requests held for it. Once the Service or the workload is gone, nobody lists its pods any more, so a pod counts as ready only until
+// it fails.
 func (s *snapshot) failure(r *Route) api.Progress {
 	switch {
 	case slices.ContainsFunc(s.endpoints, func(e *Endpoint) bool { return s.gone == "" || e.Failures() == 0 }):
@@ -38,9 +38,9 @@ func (s *snapshot) failure(r *Route) api.Progress {
 	}
 }
 
-// abandonLater fails the requests that r holds once it is certain that its Service is gone. The caller holds mu.
+// abandonLater fails the requests that r holds, once it is certain that its Service is gone. The caller holds mu.
 func (t *Table) abandonLater(key routeKey, r *Route) {
-	if r.Retiring() { // announced, and the workload had its time to come back
+	if r.Retiring() { // the end was announced, and the workload had time to come back
 		t.abandon(r)
 		return
 	}

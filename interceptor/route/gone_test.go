@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// heldAt holds a request at r and returns what comes of it.
+// heldAt holds a request at r. The channel gets its result.
 func heldAt(t *testing.T, r *Route) <-chan error {
 	t.Helper()
 	got := make(chan error, 1)
@@ -34,7 +34,7 @@ func isGone(t *testing.T, err error, why string) {
 	}
 }
 
-// Requests that are held for a workload that does not exist any more fail at once, and so do later ones, which wake nobody.
+// Requests that are held for a workload that no longer exists fail at once. Later requests fail too, and wake nothing.
 func TestWorkloadGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -53,7 +53,7 @@ func TestWorkloadGone(t *testing.T) {
 		if f.waker.calls.Load() != calls {
 			t.Error("the workload was woken")
 		}
-		// A Deployment of the same name is taken over again.
+		// A new Deployment with the same name is accepted again.
 		f.SetService(web("10.0.0.1:80"))
 		if err := <-heldAt(t, r); err != nil {
 			t.Errorf("it is back, and a request got %v", err)
@@ -61,7 +61,8 @@ func TestWorkloadGone(t *testing.T) {
 	})
 }
 
-// The pods of what is gone serve until they fail. They stay listed when the route slices go, and are not waited for.
+// After the Service or the workload is gone, its pods serve until they fail. They stay listed when the route slices are deleted, and
+// nobody waits for them.
 func TestGoneWithPods(t *testing.T) {
 	for _, why := range []string{"Deployment/web does not exist any more", ""} {
 		t.Run(why, func(t *testing.T) {
@@ -88,7 +89,7 @@ func TestGoneWithPods(t *testing.T) {
 	}
 }
 
-// Requests that are held when the route slices go fail after a moment if the slices went without notice, and else at once.
+// If the route slices are deleted without notice, held requests fail after a moment; otherwise they fail at once.
 func TestServiceGone(t *testing.T) {
 	for name, tc := range map[string]struct {
 		retiring bool
@@ -114,7 +115,7 @@ func TestServiceGone(t *testing.T) {
 	}
 }
 
-// Slices that come back soon keep what is held.
+// If the slices come back soon, held requests stay held.
 func TestSlicesComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -135,7 +136,7 @@ func TestSlicesComeBack(t *testing.T) {
 	})
 }
 
-// The pods that a restored app had are used until the port is closed, whatever happened to the slices.
+// The pods of a restored app are used until the port closes, whatever happened to the slices.
 func TestRestoredServesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -158,7 +159,7 @@ func TestRestoredServesOn(t *testing.T) {
 	})
 }
 
-// A poll of the waiting page learns it as well.
+// A poll of the waiting page learns of it as well.
 func TestGoneIsNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)

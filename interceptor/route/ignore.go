@@ -14,24 +14,24 @@ import (
 // HealthCheck is the path of gRPC's health check, which probes call by POST.
 const HealthCheck = "/grpc.health.v1.Health/Check"
 
-// ignored decides which requests neither wake nor count. It does not change, and asking it allocates nothing.
+// ignored decides which requests neither wake nor count. It is immutable, and matching allocates nothing.
 type ignored struct {
-	// What it was made of:
+	// The settings from which it was made:
 	paths, agents []string
 	countKnown    bool
 
 	exact        map[string]struct{} // paths
-	under        []string            // how paths begin
-	begin, words names               // how User-Agents begin, and how one of their words does
+	under        []string            // path prefixes
+	begin, words names               // prefixes of a User-Agent, and prefixes of one of its words
 }
 
-// names are beginnings in lower case, by their first letter in either case: nearly always there is none to compare with.
-// Other bytes share the place of a letter, which costs a comparison.
+// names are lower-case prefixes, indexed by their first letter in either case; nearly always, none is there to compare with. Bytes
+// that are not letters share an index with a letter, which only costs a comparison.
 type names [32][]string
 
 func (n *names) add(name string) { n[name[0]&31] = append(n[name[0]&31], name) }
 
-// begins says that text, which is not empty, begins with one of them.
+// begins reports whether text, which must not be empty, begins with one of the names.
 func (n *names) begins(text []byte) bool {
 	for _, name := range n[text[0]&31] {
 		if len(text) >= len(name) && beginsFold(text, name) {
@@ -54,7 +54,7 @@ func beginsFold(text []byte, lower string) bool {
 	return true
 }
 
-// ignores returns what r says of the requests to ignore: the same as before if before was made of the same.
+// ignores returns what r says about ignored requests. It returns the object of before if the settings have not changed.
 func ignores(r *api.Routes, before *snapshot) *ignored {
 	if before != nil && slices.Equal(before.ignored.paths, r.IgnorePaths) &&
 		slices.Equal(before.ignored.agents, r.IgnoreAgents) && before.ignored.countKnown == r.CountKnownAgents {
@@ -82,11 +82,10 @@ func ignores(r *api.Routes, before *snapshot) *ignored {
 	return i
 }
 
-// Ignores says that a request is not a visitor's: it neither wakes nor counts. Target is the path, or the whole URL, as it
-// was sent.
+// Ignores reports whether a request is ignored: it neither wakes nor counts. Target is the path or the whole URL, as sent.
 //
-// A path is ignored whatever is done with it, since the Service's owner has named it. Of an agent only what looks is: those
-// that scrape also write (Prometheus' remote write), which must not be answered by anybody but the app.
+// Any request for an ignored path is ignored, because the Service's owner has named the path. Of an ignored agent, only requests that
+// read are ignored: scrapers also write (Prometheus' remote write), and only the app may answer a write.
 func (r *Route) Ignores(method, target, agent []byte) bool {
 	i := r.snap.Load().ignored
 	if len(i.exact)+len(i.under) > 0 && i.path(pathOf(target)) {
@@ -106,7 +105,7 @@ func looks(method, target []byte) bool {
 	}
 }
 
-// pathOf is the path in a request's target, which may be a whole URL, without the query.
+// pathOf returns the path of a request's target, without the query. The target may be a whole URL.
 func pathOf(target []byte) []byte {
 	if len(target) > 0 && target[0] != '/' {
 		_, behind, _ := bytes.Cut(target, []byte("://"))
@@ -149,6 +148,6 @@ func (i *ignored) agent(agent []byte) bool {
 	return false
 }
 
-// separators are the bytes, as bits, behind which a word may begin. Behind a slash or a dot begins none, so that an address
-// in a User-Agent is none of them.
+// separators is the set of bytes, as bits, after which a word may begin. A slash and a dot are not among them, so that an address in
+// a User-Agent matches no name.
 const separators uint64 = 1<<' ' | 1<<'(' | 1<<';' | 1<<'+' | 1<<','

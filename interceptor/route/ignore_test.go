@@ -17,7 +17,7 @@ const (
 		"like Gecko) Version/18.5 Mobile/15E148 Safari/604.1"
 )
 
-// ignoring returns the route of a Service that says so of what is to be ignored.
+// ignoring returns the route of a Service with these settings about ignored requests.
 func ignoring(change func(*api.Routes)) *Route {
 	f := newFixture(0)
 	s := web()
@@ -63,8 +63,8 @@ func TestIgnoresAgents(t *testing.T) {
 		"curl/8.5.0":           {nil, false},
 		"Go-http-client/1.1":   {nil, false},
 		"kube-probe":           {nil, false},
-		"my kube-probe/1":      {nil, false}, // it is only asked how it begins
-		"MyUptimeRobot/2.0":    {nil, false}, // no word of its own
+		"my kube-probe/1":      {nil, false}, // only the beginning counts
+		"MyUptimeRobot/2.0":    {nil, false}, // not a word of its own
 		"a (http://x/Site24x7": {nil, false}, // within an address
 		"Prometheus-Apache":    {nil, false},
 
@@ -72,7 +72,7 @@ func TestIgnoresAgents(t *testing.T) {
 		"the Acme-Monitor":          {own, false},
 		"Mozilla/5.0 (AcmeBot/1.0)": {own, true},
 		"AcmeBot/1.0":               {own, true},
-		"GoogleHC/2":                {own, true}, // they are added
+		"GoogleHC/2":                {own, true}, // the annotation adds to the known agents
 		"GoogleHC/3":                {counting, false},
 		"UptimeRobot/3":             {counting, false},
 		"Acme-Monitor/8":            {func(r *api.Routes) { own(r); counting(r) }, true},
@@ -87,7 +87,7 @@ func TestIgnoresAgents(t *testing.T) {
 	}
 }
 
-// What scrapes may write too, and what is written must reach the app.
+// Scrapers may write too, and what they write must reach the app.
 func TestIgnoresOnlyAgentsThatLook(t *testing.T) {
 	r := ignoring(nil)
 	for request, want := range map[string]bool{
@@ -117,7 +117,7 @@ func TestIgnoresPaths(t *testing.T) {
 	}
 }
 
-// A snapshot that changes in other ways does not have them compiled anew, and one in which they change does.
+// A snapshot with the same ignored requests does not compile them again. A snapshot with other ones does.
 func TestIgnoredIsCompiledOnce(t *testing.T) {
 	f := newFixture(0)
 	s := web()
@@ -145,7 +145,7 @@ func TestIgnoredIsCompiledOnce(t *testing.T) {
 	}
 }
 
-// What is built in must be of the form that users are held to.
+// The built-in entries must have the format that users have to use.
 func TestKnownAgents(t *testing.T) {
 	seen := map[string]bool{}
 	for _, a := range knownAgents() {

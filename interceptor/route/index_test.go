@@ -10,7 +10,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// What a target knows is that of its Services of now, whichever came, changed or left before.
+// A target reflects its present Services, whichever came, changed or left before.
 func TestTargetFollowsItsServices(t *testing.T) {
 	f := newFixture(0)
 	serve := func(name, workload string, listen int32, cooldown time.Duration, published bool) {
@@ -36,7 +36,7 @@ func TestTargetFollowsItsServices(t *testing.T) {
 	if web, db := cooldown("web"), cooldown("db"); web != time.Minute || db != time.Hour {
 		t.Errorf("after one has changed its workload they are %s and %s", web, db)
 	}
-	serve("c", "web", 10000, 2*time.Hour, false) // whose port another one has
+	serve("c", "web", 10000, 2*time.Hour, false) // another Service has its port
 	if got := cooldown("web"); got != 2*time.Hour {
 		t.Errorf("with one that waits for its port it is %s", got)
 	}

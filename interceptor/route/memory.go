@@ -11,27 +11,27 @@ import (
 )
 
 const (
-	// tabsPerRoute bounds how many connections are remembered of one route; the one that was seen longest ago is dropped.
+	// tabsPerRoute is how many connections are remembered for a route at most. The one that was seen longest ago is dropped first.
 	tabsPerRoute = 256
-	// tabFor is how long one is remembered after its client was last seen. A client that comes later is a visitor.
+	// tabFor is how long a connection is remembered after its client was last seen. A client that comes later is a visitor.
 	tabFor = 15 * time.Minute
-	// renewTab is how much later a client has to be seen again for the peers to hear of it.
+	// renewTab is how much later a client must be seen again before the peers are told.
 	renewTab = time.Minute
-	// hops is longer than news takes to reach a peer: a report is newer only if it is newer by more than that.
+	// hops is longer than news takes to reach a peer. A report counts as newer only if it is newer by more than this.
 	hops = 5 * time.Second
 )
 
-// Tab names a long-lived connection of a client, such as the WebSocket of a browser's tab, by hashes.
+// Tab identifies, by hashes, a long-lived connection of a client, such as the WebSocket of a browser's tab.
 type Tab struct {
-	// Client is the client that has it, and Place what it was opened for.
+	// Client identifies the client, and Place what the connection was opened for.
 	Client, Place uint64
 }
 
-// TabNews is what is known of a Tab, for the peers.
+// TabNews is the state of a Tab, for the peers.
 type TabNews struct {
 	Listen int32 // the route's port
 	Tab
-	// Age is the time since Forgotten became what it is, or since the client was seen last.
+	// Age is the time since Forgotten last changed or, if later, since the client was last seen.
 	Age time.Duration
 	// Forgotten says that the client has made another request since.
 	Forgotten bool
@@ -39,32 +39,31 @@ type TabNews struct {
 
 // News is what the peers do not know yet.
 type News struct {
-	// ServerFirst are ports of routes whose servers are known to speak first.
+	// ServerFirst are the ports of routes whose servers are known to speak first.
 	ServerFirst []int32
 	Tabs        []TabNews
 }
 
-// Memory is what the routes of an interceptor have learned about connections, and share with its peers. It holds nothing
-// that would be wrong to lose.
+// Memory is what the routes of an interceptor have learned about connections, and share with its peers. Losing it does no harm.
 type Memory struct {
 	clock clock
-	hub   *counts.Hub // has the peers' streams look when there is news
+	hub   *counts.Hub // makes the peers' streams look when there is news
 
 	mu sync.Mutex // protects all below
-	// version counts the changes; what is new since a version has a higher one.
+	// version counts the changes. Each entry has the version of its last change.
 	version     uint64
-	serverFirst map[int32]uint64 // its version by the port of the route
+	serverFirst map[int32]uint64 // version by the route's port
 	tabs        map[int32]map[Tab]*tabState
 	routes      map[int32]*Route
 }
 
 type tabState struct {
-	at        int64 // by clock, as TabNews.Age
+	at        int64 // by clock; TabNews.Age is the time since
 	forgotten bool
 	version   uint64
 }
 
-// NewMemory returns an empty Memory. The hub's followers look at once when there is something new.
+// NewMemory returns an empty Memory. It makes the hub's followers look as soon as there is news.
 func NewMemory(hub *counts.Hub) *Memory {
 	return &Memory{
 		clock: newClock(), hub: hub,
@@ -72,7 +71,7 @@ func NewMemory(hub *counts.Hub) *Memory {
 	}
 }
 
-// add connects a route with what is known of its port already: a peer may have learned it before the route was seen.
+// add gives a route what is already known about its port: a peer may have learned it before this interceptor saw the route.
 func (m *Memory) add(r *Route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -83,7 +82,7 @@ func (m *Memory) add(r *Route) {
 	m.index(r.Port.Listen)
 }
 
-// remove forgets a route, whose port another one may get.
+// remove forgets a route. Another route may get its port.
 func (m *Memory) remove(r *Route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -92,7 +91,7 @@ func (m *Memory) remove(r *Route) {
 	delete(m.tabs, r.Port.Listen)
 }
 
-// News returns what is new since a version, and the version that it is.
+// News returns what is new since a version, and the present version.
 func (m *Memory) News(since uint64) (News, uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -116,7 +115,7 @@ func (m *Memory) News(since uint64) (News, uint64) {
 	return n, m.version
 }
 
-// Learn takes in what a peer says. What is known better already stays.
+// Learn takes in a peer's news, unless this Memory has newer information.
 func (m *Memory) Learn(n News) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -159,7 +158,7 @@ func (m *Memory) set(listen int32, tab Tab, at int64, forgotten bool) {
 	m.index(listen)
 }
 
-// trim drops what is too old, and what was seen longest ago if there is too much. The caller holds mu.
+// trim drops tabs that are too old, and then those that were seen longest ago if there are too many. The caller holds mu.
 func (m *Memory) trim(tabs map[Tab]*tabState) {
 	now := m.clock.now()
 	for tab, s := range tabs {
@@ -179,7 +178,7 @@ func (m *Memory) trim(tabs map[Tab]*tabState) {
 	}
 }
 
-// index renews what the requests of a route look at without a lock. The caller holds mu.
+// index updates the index that the requests of a route read without a lock. The caller holds mu.
 func (m *Memory) index(listen int32) {
 	r := m.routes[listen]
 	if r == nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// fakePools makes pools and notes which were closed.
+// fakePools makes pools and records which of them were closed.
 type fakePools struct {
 	table *Table
 
@@ -38,7 +38,7 @@ func (p *fakePools) make(addr string) io.Closer {
 	return &fakePool{p, addr}
 }
 
-// Close asks the table something, as it may: it is not called under the table's mutex.
+// Close calls the table, which is allowed: the table's mutex is not held.
 func (p *fakePool) Close() error {
 	_ = p.pools.table.Published()
 	p.pools.mu.Lock()
@@ -155,7 +155,7 @@ func TestPools(t *testing.T) {
 	}
 }
 
-// NewPool may have nothing to keep.
+// NewPool may return nil.
 func TestNoPool(t *testing.T) {
 	table := NewTable(TableOptions{
 		Listeners: &fakeListeners{}, Waker: &fakeWaker{}, Log: logr.Discard(), NewPool: func(string) io.Closer { return nil },

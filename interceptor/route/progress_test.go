@@ -12,7 +12,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// failing is a Service whose workload cannot start, as of a look of the injector.
+// failing returns a Service whose workload cannot start. seen is the time of the injector's look.
 func failing(seen int64) Service {
 	s := web()
 	s.Pods = 1
@@ -20,7 +20,7 @@ func failing(seen int64) Service {
 	return s
 }
 
-// Who waits is told as soon as it is known that the workload cannot start, and so is who comes later.
+// As soon as it is known that the workload cannot start, waiting requests get the reason, and so do later ones.
 func TestStartFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -65,7 +65,7 @@ func TestStartFails(t *testing.T) {
 	})
 }
 
-// What nobody renews holds no longer than a while; what is renewed does.
+// A failure that is not renewed ends after a while. A renewed one does not.
 func TestStartFailsForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -90,7 +90,7 @@ func TestStartFailsForAWhile(t *testing.T) {
 	})
 }
 
-// A visit with a limit gives up for itself alone; one that follows the start goes on until there is news.
+// A visit with a limit gives up for itself only. A visit that follows the start goes on until there is news.
 func TestWaitLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -109,7 +109,7 @@ func TestWaitLimit(t *testing.T) {
 		if start := r.Start(); start.Elapsed != time.Since(began) {
 			t.Errorf("the wake takes %s, of %s", start.Elapsed, time.Since(began))
 		}
-		// What is longer than everybody is held ends like that.
+		// A limit longer than the hold timeout ends with the hold timeout.
 		var timeout *HoldTimeoutError
 		if _, err := r.Pick(t.Context(), &Visit{Wait: Wait{Limit: time.Hour}}); !errors.As(err, &timeout) {
 			t.Errorf("got %v", err)

@@ -5,9 +5,9 @@ package route
 
 import "sync"
 
-// BeginQuiet counts a connection whose client has not said anything yet. Like Begin it makes the workload active while
-// the connection is pending, but it leaves no trace: a check that connects and closes must not renew the idle time. The
-// function that it returns ends the count, once.
+// BeginQuiet counts a connection whose client has not said anything yet. Like Begin, it makes the workload active while the
+// connection is pending. Unlike Begin, it does not renew the idle time, because a check may just connect and close. The returned
+// function ends the count, once.
 func (t *Target) BeginQuiet() (release func()) {
 	t.pending.Add(1)
 	t.beginSettling(t.clock.now())
@@ -18,24 +18,24 @@ func (t *Target) BeginQuiet() (release func()) {
 	})
 }
 
-// beginSettling notes that a request has come when the workload may just have been scaled to zero.
+// beginSettling notes that a request has arrived at a moment when the workload may just have been scaled to zero.
 func (t *Target) beginSettling(now int64) {
 	if t.drowsyAt(now) {
 		t.settled.Store(now + int64(settleFor))
 	}
 }
 
-// drowsyAt says that the last request was so long ago that the workload may have been scaled to zero.
+// drowsyAt reports whether the last request was so long ago that the workload may have been scaled to zero.
 func (t *Target) drowsyAt(now int64) bool {
 	drowsy := t.drowsy.Load()
 	return drowsy > 0 && now-max(t.last.Load(), t.readyAt.Load()) >= drowsy
 }
 
-// Drowsy says that for the workload of r, as far as this interceptor knows.
+// Drowsy reports whether the workload of r may have been scaled to zero, as far as this interceptor knows.
 func (r *Route) Drowsy() bool { return r.Target().drowsyAt(r.clock.now()) }
 
-// Listen ends the count of a request that was begun, in the place of its release, while its client goes on to listen. What
-// it hears counts by Touch; that it ends, as when the app goes to sleep, does not.
+// Listen ends the count of a request that was begun, instead of its release, while its client keeps listening. Bytes that the client
+// receives count by Touch. The end of the connection does not count: the app may have ended it by going to sleep.
 func (t *Target) Listen() {
 	t.Touch()
 	t.pending.Add(-1)

@@ -14,7 +14,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// ErrTooManyHeld is returned when as many requests as allowed, in number or in bytes, wait for a pod of the route already.
+// ErrTooManyHeld is returned when the requests that wait for a pod of the route already reach the limit, in number or in bytes.
 var ErrTooManyHeld = errors.New("too many requests wait for a pod")
 
 // HoldTimeoutError is returned when no pod became ready while the request was held.
@@ -29,12 +29,12 @@ func (e *HoldTimeoutError) Error() string {
 		e.Target.Workload, e.Service, e.Waited.Round(time.Millisecond))
 }
 
-// AsleepError is returned for a request that does not wake the workload while no pod is ready to answer it.
+// AsleepError is returned for a request that must not wake the workload, if no pod is ready to answer it.
 type AsleepError struct {
 	Target Key
-	// Starting says that there is a pod already.
+	// Starting is set if there is a pod already.
 	Starting bool
-	// Quiet says that the request is not a probe, but has waited for others to wake the workload.
+	// Quiet is set if the request is not a probe, but has waited for other requests to wake the workload.
 	Quiet bool
 }
 
@@ -45,7 +45,7 @@ func (e *AsleepError) Error() string {
 	return e.Target.Workload + " is asleep"
 }
 
-// DownError is returned for a request that does not wake the workload where pods are up and yet none answers: that is no sleep.
+// DownError is returned for a request that must not wake the workload, if there are pods but none answers: that is no sleep.
 type DownError struct {
 	Service string // namespace/name
 	Target  Key
@@ -55,12 +55,12 @@ func (e *DownError) Error() string {
 	return fmt.Sprintf("no pod of %s (for service %s) is ready and answers", e.Target.Workload, e.Service)
 }
 
-// StartFailedError is returned for a request that waits while the workload cannot start.
+// StartFailedError is returned for a request that waits although the workload cannot start.
 type StartFailedError struct {
 	Service  string // namespace/name
 	Target   Key
 	Progress api.Progress // Failing is not empty
-	// Gone says that the workload or the Service does not exist any more.
+	// Gone is set if the workload or the Service does not exist any more.
 	Gone bool
 }
 
@@ -81,54 +81,54 @@ func (e *StartingError) Error() string {
 	return fmt.Sprintf("%s (for service %s) is starting", e.Target.Workload, e.Service)
 }
 
-// Start is how far the start of a workload has come, for those who wait for it.
+// Start is the state of a workload's start, for those who wait for it.
 type Start struct {
-	// Progress is what the injector says, but that a pod which is ready and refuses is not ready. Its Failing is empty unless
-	// that holds now.
+	// Progress is what the injector says, with two corrections: a ready pod that refuses connections counts as not ready, and Failing is
+	// empty unless it still holds.
 	Progress api.Progress
-	// Elapsed is how long the wake under way takes already, if this interceptor saw it begin, and else 0.
+	// Elapsed is how long the present wake has taken so far; 0 if this interceptor did not see it begin.
 	Elapsed time.Duration
 }
 
-// refusedGrace is how long a request that does not wake waits for a ready pod that refuses: the pod may just have begun to end.
+// refusedGrace is how long a request that must not wake waits for a ready pod that refuses: the pod may just be shutting down.
 const refusedGrace = time.Second
 
-// Visit describes a request: for the event about the wake that it causes, where all of it may have been chosen by an attacker, and
-// for the choice of its pod.
+// Visit describes a request. It is used to choose a pod, and in the event about the wake that the request causes. An attacker may
+// have chosen all of it.
 type Visit struct {
 	Method, Path, Remote, Agent string // Method is empty for a TCP connection
-	// Client is the address that has connected to us, whatever the request says of others. It decides about the pod where
-	// the Service's session affinity is ClientIP; the zero Addr goes to any.
+	// Client is the address that connected to us, whatever the request says about other addresses. With session affinity ClientIP it
+	// decides the pod. The zero Addr may go to any pod.
 	Client netip.Addr
-	// Pin is the pod that the interceptors' own cookie names, and Session the hash of the app's session cookie; 0 is none.
-	// They count where the Route is Sticky.
+	// Pin is the pod that the interceptors' own cookie names. Session is the hash of the app's session cookie. 0 means that the cookie
+	// is missing. Both matter only if the Route is Sticky.
 	Pin     PodID
 	Session uint64
 	Wait
 }
 
-// Wait is how a visit waits for a pod, and how long it has waited, in all calls of Pick together.
+// Wait says how a visit waits for a pod, and how long it has waited, over all its calls of Pick.
 type Wait struct {
-	// Limit is the longest time that it is held: then the error is a StartingError. 0 means as long as the route holds requests,
-	// and the smallest value not at all.
+	// Limit is the longest time that the visit is held; it then gets a StartingError. 0 means as long as the route holds requests. The
+	// smallest positive value means not at all.
 	Limit time.Duration
-	// News is for a visit that follows a start: it is called for each state of it, and when it returns true the wait ends with a
-	// StartingError. If the start fails, that is news like others.
+	// News is for a visit that follows a start. Pick calls it for each state of the start, also if the start fails. When News returns
+	// true, the wait ends with a StartingError.
 	News func(Start) bool
 	// Bytes is the memory that the request takes while it is held.
 	Bytes int64
-	// Quiet says that it waits for others to wake the workload: it neither wakes nor counts. If none does in time, the
-	// error is an AsleepError.
+	// Quiet is for a visit that waits for other requests to wake the workload: it neither wakes nor counts. If no other request does so
+	// in time, it gets an AsleepError.
 	Quiet bool
-	// Began is when the request arrived, for the time that it may be held. Pick sets it at the first wait.
+	// Began is when the request arrived. The hold timeout runs from then. Pick sets it at the first wait.
 	Began time.Time
-	// Held is how long Pick has waited for a pod; 0 if it did not have to.
+	// Held is how long Pick has waited for a pod; 0 if it did not have to wait.
 	Held time.Duration
 }
 
 // Waker wakes workloads for the requests that wait for a pod.
 type Waker interface {
-	// Wake is called once for each request that begins to wait and must not block.
+	// Wake is called once for each request that begins to wait. It must not block.
 	Wake(r *Route, t *Target, v *Visit)
 }
 
@@ -138,7 +138,7 @@ type Metrics interface {
 	Held(time.Duration)
 	// Answered counts a request by its status code.
 	Answered(status int)
-	// Ignored counts a request that does not count, in place of Answered.
+	// Ignored counts an ignored request, instead of Answered.
 	Ignored()
 }
 
@@ -156,24 +156,24 @@ type Route struct {
 	waker                 Waker
 	maxHeld, maxHeldBytes int64
 	held, heldBytes       atomic.Int64
-	reported              atomic.Int64 // when a pod out of reach was last reported, by clock
+	reported              atomic.Int64 // when an unreachable pod was last reported, by clock
 	quitters              quitters
 	reportGaveUp          func(*Route, GaveUp) // may be nil
 	minGaveUp             time.Duration
-	// gone ends the linger, and abandoned the hope that the Service comes back; protected by Table.mu.
+	// gone ends the route's linger. abandoned fails the held requests if the Service does not come back. Both are protected by Table.mu.
 	gone, abandoned *time.Timer
 }
 
 // Name is namespace/service.
 func (r *Route) Name() string { return r.Namespace + "/" + r.Service }
 
-// Start is how far the start of the workload has come, for those who wait.
+// Start returns the state of the workload's start, for those who wait.
 func (r *Route) Start() Start { return r.snap.Load().start(r) }
 
 // Held is the number of requests that wait for a pod of this route.
 func (r *Route) Held() int64 { return r.held.Load() }
 
-// TryPick chooses the pod for a request, or none if it would have to wait. The caller must call the endpoint's Done.
+// TryPick chooses the pod for a request. It returns nil if the request would have to wait. The caller must call the endpoint's Done.
 func (r *Route) TryPick(v *Visit) *Endpoint {
 	e, _ := r.snap.Load().choose(r.clock, v)
 	if e != nil {
@@ -182,9 +182,9 @@ func (r *Route) TryPick(v *Visit) *Endpoint {
 	return e
 }
 
-// Pick chooses the pod for a request and waits for one if there is none, no longer than the route's hold timeout, in
-// all the calls for this visit together. The caller must call the endpoint's Done. The error is ErrTooManyHeld, a
-// HoldTimeoutError, an UnreachableError, a StartFailedError, a StartingError or the context's.
+// Pick chooses the pod for a request. If there is none it waits for one, for at most the route's hold timeout over all calls for this
+// visit. The caller must call the endpoint's Done. The error is ErrTooManyHeld, a HoldTimeoutError, an UnreachableError, a
+// StartFailedError, a StartingError or the context's.
 func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if e := r.TryPick(v); e != nil {
 		return e, nil
@@ -196,7 +196,7 @@ func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
 	return e, err
 }
 
-// hold is Pick for a request that has to wait; it does not count the use of the pod.
+// hold is Pick for a request that has to wait. It does not count the use of the pod.
 func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	defer r.held.Add(-1)
 	defer r.heldBytes.Add(-v.Bytes)
@@ -205,9 +205,9 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	}
 	began := time.Now()
 	defer func() {
-		held := max(time.Since(began), 1) // what was held was not held for nothing
+		held := max(time.Since(began), 1) // not 0, since 0 means that it was not held
 		v.Held += held
-		if v.News == nil && !v.Quiet { // a poll comes again and again
+		if v.News == nil && !v.Quiet { // a poll is repeated again and again
 			r.Metrics.Held(held)
 		}
 	}()
@@ -243,7 +243,7 @@ func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
 	}
 }
 
-// mayWait returns how much longer v may wait for another snapshot than s, or why it may not.
+// mayWait returns how much longer v may wait for a snapshot newer than s, or the error if it may not wait.
 func (r *Route) mayWait(s *snapshot, v *Visit) (time.Duration, error) {
 	if v.News != nil {
 		if v.News(s.start(r)) {
@@ -269,7 +269,7 @@ func (r *Route) mayWait(s *snapshot, v *Visit) (time.Duration, error) {
 	return left, nil
 }
 
-// await waits for another snapshot than s, for no longer than left, and until retry by clock if that is not 0.
+// await waits for a snapshot newer than s, for at most left. If retry is not 0, it also ends at retry (by clock).
 func (r *Route) await(ctx context.Context, s *snapshot, timer *time.Timer, left time.Duration, retry int64) error {
 	if retry != 0 {
 		left = min(left, time.Duration(max(0, retry-r.clock.now())))
@@ -284,9 +284,9 @@ func (r *Route) await(ctx context.Context, s *snapshot, timer *time.Timer, left 
 	return nil
 }
 
-// PickReady is Pick for a request that neither wakes nor counts: it is not held. Where no pod is ready the error is an
-// AsleepError, or a DownError if the workload has had pods for longer than a request would be held: that is not sleep, and
-// and monitoring has to see it. A ready pod that refuses is given a moment, and then the error is a DownError too.
+// PickReady is Pick for a request that neither wakes nor counts: it is not held. If no pod is ready, the error is an AsleepError. It
+// is a DownError if the workload has had pods for longer than the hold timeout: that is not sleep, and monitoring has to see it. A
+// ready pod that refuses gets a moment before the error is a DownError too.
 func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if e := r.TryPick(v); e != nil {
 		return e, nil

@@ -59,7 +59,7 @@ func newFixture(maxHeld int64) *fixture {
 	return f
 }
 
-// route is the route that listens on a port.
+// route returns the route with this port.
 func (f *fixture) route(listen int32) *Route {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,7 +78,7 @@ func web(addrs ...string) Service {
 	}
 }
 
-// Whatever begins and ends in whatever order, the count is the number of those that have begun and not ended.
+// The count is the number of requests that have begun and not ended, in whatever order they begin and end.
 func TestCountIsWhatIsPending(t *testing.T) {
 	f := newFixture(0)
 	f.SetService(web("10.0.0.1:80"))
@@ -114,7 +114,7 @@ func TestReleaseTwicePanics(t *testing.T) {
 	release()
 }
 
-// A request of a workload that is removed and comes back is released from the count that it was added to.
+// If a workload is removed and comes back, a request is released from the count to which it was added.
 func TestCountSurvivesRemoval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -333,8 +333,8 @@ func TestLeastPendingFirst(t *testing.T) {
 	}
 }
 
-// A pod that refuses is left alone for longer and longer; one request at a time finds out whether it is back, and the
-// others learn of it at once.
+// A pod that refuses is avoided for longer and longer. One request at a time finds out whether the pod is back, and the others learn
+// of it at once.
 func TestSuspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -371,19 +371,19 @@ func TestSuspect(t *testing.T) {
 		if took := time.Since(up); took > suspectMax {
 			t.Errorf("noticed %s late", took)
 		}
-		// 50 dial at first, and all of those may find the pod not suspect yet.
+		// The first 50 dials may all find the pod not suspect yet.
 		if got := dials.Load() - done.Load(); got > 50+20 {
 			t.Errorf("%d dials failed", got)
 		}
 	})
 }
 
-// One that was reached while another failed to is not left suspect, whichever comes first.
+// If one request reaches a pod while another fails to, the pod is not left suspect, whichever comes first.
 func TestSuspectAndReached(t *testing.T) {
 	recovered := 0
 	e := Endpoint{recovered: func() { recovered++ }}
 	e.Fail()
-	e.failures.Store(0) // as Succeed, in the middle of Fail
+	e.failures.Store(0) // like a Succeed in the middle of Fail
 	e.Succeed()
 	if e.suspect.Load() != 0 || recovered != 1 {
 		t.Errorf("suspect until %d, told %d times", e.suspect.Load(), recovered)
@@ -404,13 +404,13 @@ func TestTable(t *testing.T) {
 		if got := f.route(10000); got.Service != "web" || len(f.listeners.opened) != 1 {
 			t.Fatalf("%s has the port", got.Name())
 		}
-		// The same again changes nothing, and nobody is woken.
+		// The same Service again changes nothing, and wakes nobody.
 		before := f.route(10000).snap.Load()
 		f.SetService(older)
 		if f.route(10000).snap.Load() != before {
 			t.Error("the same service made a new snapshot")
 		}
-		// Removed, it lingers with its endpoints even when its pods go, and comes back as the same route.
+		// A removed route lingers with its endpoints even if its pods go, and comes back as the same route.
 		first := f.route(10000)
 		f.RemoveService("shop", "web")
 		advance(9 * time.Second)
@@ -422,13 +422,13 @@ func TestTable(t *testing.T) {
 		if f.route(10000) != first || len(f.listeners.closed) != 0 {
 			t.Error("the route that came back was closed")
 		}
-		// When it is gone for good, the other one gets the port.
+		// When the route is gone for good, the other Service gets the port.
 		f.RemoveService("shop", "web")
 		advance(time.Minute)
 		if got := f.route(10000); got == nil || got.Service != "newer" || len(f.listeners.closed) != 1 {
 			t.Errorf("the port went to %v", got)
 		}
-		// Another port number is another route; the old one lingers.
+		// A different port number is a different route. The old route lingers.
 		newer.Routes.Ports = []api.Port{{Name: "http", Port: 80, Listen: 10007, Protocol: api.ProtocolHTTP}}
 		f.SetService(newer)
 		if f.route(10007) == nil || f.route(10000) == nil {
@@ -441,7 +441,7 @@ func TestTable(t *testing.T) {
 	})
 }
 
-// The workload's cool-down is the longest of its Services', and it is retiring if any is.
+// The workload's cool-down is the longest of its Services, and it is retiring if any of them is.
 func TestTargetOfTwoServices(t *testing.T) {
 	f := newFixture(0)
 	a, b := web("10.0.0.1:80"), web()
@@ -490,7 +490,7 @@ func TestLoopHandover(t *testing.T) {
 	}
 }
 
-// What each request allocates where a pod is ready: nothing.
+// A request allocates nothing if a pod is ready.
 func TestWarmPathAllocations(t *testing.T) {
 	for name, s := range map[string]Service{
 		"plain": web(pods(2)...), "affinity": sticky(pods(2)...), "cookie": withCookie("sid", pods(2)...),
@@ -548,7 +548,7 @@ func BenchmarkWarmPath(b *testing.B) {
 	}
 }
 
-// advance lets d pass by the clock of the test's bubble.
+// advance advances the bubble's clock by d.
 func advance(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // in a bubble this takes no time
 	synctest.Wait()

@@ -15,7 +15,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 )
 
-// What the watch has set can be read from the table, the route and the target.
+// The table, the route and the target show what the watch has set.
 func TestWhatAServiceSays(t *testing.T) {
 	f := newFixture(0)
 	if f.IsSynced() {
@@ -72,13 +72,13 @@ func TestWhatAServiceSays(t *testing.T) {
 	f.RemoveService("shop", "web")
 }
 
-// A request that is neither held nor counted is answered by a ready pod, or at once with what the workload does.
+// A request that is neither held nor counted is answered by a ready pod, or at once by the state of the workload.
 func TestPickReady(t *testing.T) {
 	for name, tc := range map[string]struct {
 		ready  bool
 		pods   int
 		up     time.Duration
-		fails  bool // the pod refuses
+		fails  bool // whether the pod refuses
 		paused bool
 		want   error
 		took   time.Duration
@@ -151,7 +151,7 @@ func TestPickReady(t *testing.T) {
 	})
 }
 
-// The hub hears of the first change after each look, whatever it is.
+// The hub learns of the first change after each look, whatever the change is.
 func TestNotes(t *testing.T) {
 	hub := counts.NewHub()
 	f := &fixture{}

@@ -5,20 +5,20 @@ package route
 
 import "sync/atomic"
 
-// learned is what a route has learned about the connections to its port, and shares with the peers.
+// learned is what a route has learned about the connections to its port, and shares with its peers.
 type learned struct {
 	memory *Memory
 	listen int32 // the port
-	// serverFirst says that the app's server has been seen to speak before its client.
+	// serverFirst is set once the app's server has been seen to speak before its client.
 	serverFirst atomic.Bool
-	// tabbed are the clients of which connections are remembered; nil is none.
+	// tabbed are the clients with remembered connections; nil if there are none.
 	tabbed atomic.Pointer[map[uint64]struct{}]
 }
 
-// Which ports have a server that speaks first is remembered, so that later connections reach it without delay. A memory
-// that is wrong does no harm: a client that speaks first is still heard first.
+// Later connections to a server that speaks first reach it without delay. A wrong memory does no harm: if the client speaks first
+// after all, its bytes are still read first.
 
-// ServerFirst says whether the app's server has been seen to speak before its client.
+// ServerFirst reports whether the app's server has been seen to speak before its client.
 func (l *learned) ServerFirst() bool { return l.serverFirst.Load() }
 
 // LearnServerFirst remembers that the app's server has spoken first, here and at the peers.

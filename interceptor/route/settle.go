@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// settleFor is how long a request that must not be sent twice waits where the workload may just have been scaled to zero: long
-// enough for Kubernetes to list its pods as ending.
+// settleFor is how long a request that must not be sent twice waits while the workload may be falling asleep. It is long enough for
+// Kubernetes to list the pods as terminating.
 const settleFor = time.Second
 
-// A request that comes after such a long silence that KEDA may have decided on the sleep already finds pods that are
-// listed and about to end. Some close their port at once, and with it connections that they have not accepted yet; whether
-// one was accepted and read cannot be known, so that a POST could be neither sent again nor answered. Such a request waits
-// until that is decided: either the pods end, and it is held for the next one, or it has kept the workload awake.
-// Target.Begin notices when that is so.
+// After a silence of the cool-down, KEDA may already have decided to scale the workload to zero. A request that arrives then still
+// finds listed pods, which are about to terminate. Some apps close their port at once, and with it connections that they have not
+// accepted yet. Nobody can tell whether the app has read a request on such a connection, so a POST could be neither sent again nor
+// answered. Such a request therefore waits until the outcome is known: either the pods terminate, and it is held for the next one, or
+// it has kept the workload awake. Target.Begin notices such a request.
 
-// settling is for how much longer the workload may turn out to be falling asleep.
+// settling returns for how much longer the workload may turn out to be falling asleep.
 func (t *Target) settling() time.Duration {
 	until := t.settled.Load()
 	if until == 0 {
@@ -27,11 +27,11 @@ func (t *Target) settling() time.Duration {
 	return time.Duration(until - t.clock.now())
 }
 
-// Settled says that Settle would not wait.
+// Settled reports whether Settle would return at once.
 func (r *Route) Settled() bool { return r.Target().settling() <= 0 }
 
-// Settle waits until it is known that the workload is not just falling asleep, or until it has no pod any more. A request
-// that must not be sent twice calls it after its Begin and before its Pick. The error is the context's.
+// Settle waits until it is known that the workload is not falling asleep, or until it has no pod any more. A request that must not be
+// sent twice calls it after Begin and before Pick. The error is the context's.
 func (r *Route) Settle(ctx context.Context) error {
 	if r.Settled() {
 		return nil

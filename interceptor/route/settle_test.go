@@ -13,7 +13,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// A request that comes when the workload may just have been told to sleep waits until that is known, and no other one does.
+// A request waits if it comes when the workload may just have been put to sleep, until that is known. No other request waits.
 func TestSettle(t *testing.T) {
 	cooldown := time.Duration(web().Routes.Cooldown)
 	inactive := api.InactiveAfter(cooldown)

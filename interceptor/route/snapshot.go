@@ -14,59 +14,59 @@ import (
 )
 
 const (
-	// probeFor is how long one request has a suspect pod for itself, to find out whether it answers again. It is a
-	// little longer than a dial may take.
+	// probeFor is how long one request has a suspect pod to itself, to find out whether the pod answers again. It is a little longer
+	// than a dial may take.
 	probeFor = 1200 * time.Millisecond
-	// A pod that refuses is suspect for suspectMin, twice as long with each further time up to suspectMax. An app
-	// without a readiness probe counts as ready before it listens, so that the first times have to be short.
+	// A pod that refuses is suspect for suspectMin, and twice as long each further time, up to suspectMax. The first times are short
+	// because an app without a readiness probe counts as ready before it listens.
 	suspectMin = 50 * time.Millisecond
 	suspectMax = time.Second
 )
 
-// Endpoint is one ready pod's port. It stays the same object for as long as the pod is in the snapshots.
+// Endpoint is one port of one ready pod. It stays the same object for as long as the pod is in the snapshots.
 type Endpoint struct {
 	Addr string // ip:port
-	// Pool is what TableOptions.NewPool made for this pod and route; nil if there is no NewPool. It is closed, once, when
-	// the pod has left the route or the route is gone. Requests that picked the pod before may still use it then and later: what
-	// runs must go on, but nothing is to be kept in it any more.
+	// Pool is what TableOptions.NewPool made for this pod and route; nil without NewPool. It is closed once, when the pod has left the
+	// route or the route is gone. Requests that picked the pod earlier may use the pool during and after Close: they go on, but they
+	// must not leave anything in it.
 	Pool io.Closer
 
 	clock    clock
 	hash     uint64 // of Addr
 	pending  atomic.Int64
 	failures atomic.Int32
-	// suspect is until when requests avoid this pod by clock; 0 is no suspicion. The request that finds the time over takes
-	// the pod for probeFor by compare-and-swap, and the others go on waiting for what comes of it.
+	// suspect is the time, by clock, until which requests avoid this pod; 0 if it is not suspect. The first request after that time
+	// takes the pod for probeFor by compare-and-swap. The others wait for the result.
 	suspect atomic.Int64
-	// unreached is why it could not be connected to the last time; nil if it could.
+	// unreached is why the last attempt to connect failed; nil if it succeeded.
 	unreached atomic.Pointer[unreached]
-	// recovered is called when the pod answers again, and lost when it has been out of reach for long.
+	// recovered is called when the pod answers again, and lost when it has been unreachable for long.
 	recovered, lost func()
 }
 
-// Done ends the use that began with Pick.
+// Done ends one use of the pod that Pick began.
 func (e *Endpoint) Done() {
 	if e.pending.Add(-1) < 0 {
-		e.pending.Add(1) // a process that survives the panic must not count on with -1
+		e.pending.Add(1) // if the process survives the panic, the count must not stay at -1
 		panic("route: the use of a pod was ended more often than begun")
 	}
 }
 
-// Fail says that the pod could not be reached: it is left alone for a little while.
+// Fail notes that the pod could not be reached. Requests avoid it for a little while.
 func (e *Endpoint) Fail() {
 	n := min(e.failures.Add(1), 6)
 	e.suspect.Store(e.clock.now() + int64(min(suspectMin<<(n-1), suspectMax)))
 }
 
-// Failures is how often in a row the pod could not be reached.
+// Failures returns how often in a row the pod could not be reached.
 func (e *Endpoint) Failures() int32 { return e.failures.Load() }
 
-// Succeed says that the pod was reached.
+// Succeed notes that the pod was reached.
 func (e *Endpoint) Succeed() {
 	if e.failures.Load() == 0 && e.suspect.Load() == 0 {
 		return
 	}
-	// Both, each by itself: Fail, which may run at the same time, writes them one after the other.
+	// Check both: a concurrent Fail writes one after the other.
 	failures, suspect := e.failures.Swap(0), e.suspect.Swap(0)
 	e.unreached.Store(nil)
 	if failures != 0 || suspect != 0 {
@@ -74,41 +74,41 @@ func (e *Endpoint) Succeed() {
 	}
 }
 
-// snapshot is what a route's requests go by. It does not change: a new one takes its place, and changed is closed.
+// snapshot is all that a route's requests need to know. It is immutable: a new one replaces it, and its channel changed is closed.
 type snapshot struct {
 	rules
 	endpoints  []*Endpoint
 	reach      *api.Reach
 	progress   api.Progress
-	progressAt int64 // since when that is known, by clock
+	progressAt int64 // since when progress is known, by clock
 	changed    chan struct{}
 }
 
-// rules are what can be compared as a whole: another value of any field is news to those who wait. The pointers are to what
-// stays the same object as long as it says the same.
+// rules are the fields that are compared as a whole: a change of any of them is news to the requests that wait. Pointers can be
+// compared too, because an object is replaced only when its content changes.
 type rules struct {
 	target      *Target
 	holdTimeout time.Duration
 	retiring    bool
-	affinity    bool // each client has a pod of its own
+	affinity    bool // each client has its own pod
 	sticky      *Sticky
 	ignored     *ignored
 	sleepID     string
-	startID     string // the last sleepID without pods
+	startID     string // the last sleepID at which there were no pods
 	protocol    string // one of api's Protocol constants
-	proxies     bool   // pods are sent a PROXY header
+	proxies     bool   // connections to pods begin with a PROXY header
 	waitingPage string // one of api's Page constants
 	gone        string // why no pod will come any more; empty while one may
 }
 
-// choose takes the client's own endpoint, or without affinity the one with the fewest pending requests. If there is none it says
-// when a suspect one may be tried again by clock; 0 is not before the snapshot changes.
+// choose returns the client's own endpoint or, without affinity, the one with the fewest pending requests. If it returns none, retry
+// is when a suspect endpoint may be tried again, by clock; 0 means not before the snapshot changes.
 func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 	n := len(s.endpoints)
 	if n == 0 {
 		return nil, 0
 	}
-	if n == 1 { // nearly always
+	if n == 1 { // the usual case
 		e := s.endpoints[0]
 		if e.suspect.Load() == 0 {
 			return e, 0
@@ -151,13 +151,13 @@ func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 	return best, retry
 }
 
-// paused says that no request may wake the workload. While a Service is restored the injector wakes it.
+// paused reports whether requests may not wake the workload. While a Service is being restored, the injector wakes it.
 func (s *snapshot) paused() bool { return s.progress.Paused != nil && !s.retiring }
 
-// refused says that the workload is paused without replicas.
+// refused reports whether the workload is paused without replicas.
 func (s *snapshot) refused() bool { return s.paused() && s.progress.Paused.Asleep }
 
-// failed is the error for requests that wait although no pod can be expected, and else nil.
+// failed returns the error for a request that waits although no pod can be expected. It returns nil if one can.
 func (s *snapshot) failed(r *Route) error {
 	failure := s.failure(r)
 	if failure.Failing == "" {
@@ -166,7 +166,7 @@ func (s *snapshot) failed(r *Route) error {
 	return &StartFailedError{Service: r.Name(), Target: s.target.Key, Progress: failure, Gone: s.gone != ""}
 }
 
-// start is how far the start has come.
+// start returns the state of the start.
 func (s *snapshot) start(r *Route) Start {
 	start := Start{Progress: s.progress, Elapsed: s.target.Waking()}
 	failure := s.failure(r)

@@ -15,41 +15,41 @@ import (
 )
 
 const (
-	// maxSources is how many sources of requests a route distinguishes. Where there are more, the rarest make room.
+	// maxSources is how many sources of requests a route distinguishes. If there are more, the rarest are dropped.
 	maxSources = 16
-	// What is kept of a source at most, in bytes.
+	// How many bytes of a source are kept at most.
 	maxSourceMethod = 16
 	maxSourceText   = 64
-	// maxSegments is how many segments of a path distinguish sources: what comes behind them is often an ID.
+	// maxSegments is how many segments of a path distinguish sources. Later segments are often IDs.
 	maxSegments = 2
 )
 
-// sources counts a route's requests by their source. A request from a known source takes no lock and allocates nothing. New
-// sources are added one at a time; requests that find another one being added count only towards the total. That is enough:
-// a frequent source comes again.
+// sources counts a route's requests by their source. A request from a known source takes no lock and allocates nothing. Only one new
+// source is added at a time; requests that arrive meanwhile from other new sources count only towards the total. That is enough,
+// because a frequent source comes again.
 //
-// A new source takes the place of the one with the fewest requests and inherits its count (Metwally's Space-Saving), so that
-// a frequent one cannot be missed. inherited is how much of its count may not be its own.
+// A new source replaces the one with the fewest requests and inherits its count (Metwally's Space-Saving), so that no frequent source
+// is missed. inherited is how much of the count may belong to other sources.
 type sources struct {
 	clock clock
 	seed  maphash.Seed
 
-	all   atomic.Int64 // requests, of whichever source
+	all   atomic.Int64 // requests from all sources
 	keys  [maxSources]atomic.Uint64
 	slots [maxSources]slot
 
-	mu sync.Mutex // serializes the adding of sources, and protects the fields of slots that say so
+	mu sync.Mutex // serializes the adding of sources, and protects the slot fields that say so
 }
 
-// sightings are the sources of a route's requests. They are made for the first request: most of ten thousand routes never see
-// one.
+// sightings are the sources of a route's requests. They are allocated at the first request, because most routes of a large cluster
+// never see one.
 type sightings struct {
 	clock   clock
 	sources atomic.Pointer[sources]
-	since   atomic.Int64 // when the present period of the counts began, by clock
+	since   atomic.Int64 // when the present counting period began, by clock
 }
 
-// slot is one source. It is not given to another one while any of its requests is open.
+// slot is one source. It is not given to another source while any of its requests is open.
 type slot struct {
 	count, busy, last atomic.Int64
 	open              atomic.Int32
@@ -57,12 +57,12 @@ type slot struct {
 	// Protected by sources.mu:
 	inherited           int64
 	method, path, agent text
-	more                bool // the path goes on
-	remote              text // empty is addr
+	more                bool // the path continues
+	remote              text // if empty, addr counts
 	addr                netip.Addr
 }
 
-// text is a bounded copy that needs no memory of its own.
+// text is a copy of bounded length that needs no allocation of its own.
 type text struct {
 	b [maxSourceText]byte
 	n int
@@ -72,23 +72,23 @@ func (t *text) set(b []byte) { t.n = copy(t.b[:], b) }
 
 func (t *text) String() string { return string(t.b[:t.n]) }
 
-// Sighting is what is known of a request, or of a connection of bytes if Method is empty.
+// Sighting describes a request. If Method is empty, it describes a connection that carries plain bytes.
 type Sighting struct {
 	Method, Target, Agent []byte
-	// Remote is the visitor as a proxy names it; empty if none does.
+	// Remote is the visitor's address according to a proxy; empty if no proxy names it.
 	Remote []byte
-	// Client is the address that has connected to us.
+	// Client is the address that connected to us.
 	Client netip.Addr
 }
 
-// Seen is a request that has been counted. The zero value is one whose source is not known.
+// Seen is a request that has been counted. The zero value stands for a request whose source is not known.
 type Seen struct {
 	sources *sources
 	key     uint64
 	at      int
 }
 
-// See counts a request by its source. The caller must call End once it is over.
+// See counts a request by its source. The caller must call End when the request is over.
 func (r *sightings) See(s *Sighting) Seen {
 	known := r.sources.Load()
 	if known == nil {
@@ -109,7 +109,7 @@ func (s *sources) see(v *Sighting) Seen {
 	}
 	defer s.mu.Unlock()
 	if seen := s.find(key); seen.sources != nil {
-		return seen // it has just been added
+		return seen // another request has just added it
 	}
 	at := s.room()
 	if at < 0 {
@@ -127,7 +127,7 @@ func (s *sources) see(v *Sighting) Seen {
 	return s.find(key)
 }
 
-// find counts a request of the source with this key, if that is known.
+// find counts a request from the source with this key, if the source is known.
 func (s *sources) find(key uint64) Seen {
 	for at := range s.keys {
 		if s.keys[at].Load() != key {
@@ -135,7 +135,7 @@ func (s *sources) find(key uint64) Seen {
 		}
 		e := &s.slots[at]
 		e.open.Add(1)
-		if s.keys[at].Load() != key { // room takes the key away first and then looks at open
+		if s.keys[at].Load() != key { // room clears the key first and reads open afterwards
 			e.open.Add(-1)
 			return Seen{}
 		}
@@ -146,7 +146,7 @@ func (s *sources) find(key uint64) Seen {
 	return Seen{}
 }
 
-// room makes room for a source, or returns -1 if requests of all are open. The caller holds mu.
+// room frees a slot for a source. It returns -1 if all sources have open requests. The caller holds mu.
 func (s *sources) room() int {
 	order := [maxSources]int{}
 	for at := range order {
@@ -181,7 +181,7 @@ func (s *sources) key(method, path, agent, remote []byte, client netip.Addr) uin
 
 func clipped(b []byte, limit int) []byte { return b[:min(len(b), limit)] }
 
-// pathPrefix returns the first segments of a target's path, and whether it goes on.
+// pathPrefix returns the first segments of a target's path, and whether the path continues.
 func pathPrefix(target []byte) (prefix []byte, more bool) {
 	path := pathOf(target)
 	at := 0
@@ -195,14 +195,14 @@ func pathPrefix(target []byte) (prefix []byte, more bool) {
 	return clipped(path[:at+1], maxSourceText), true
 }
 
-// End says that the request is over.
+// End notes that the request is over.
 func (s Seen) End() {
 	if s.sources != nil {
 		s.sources.slots[s.at].open.Add(-1)
 	}
 }
 
-// Again reopens a request that has ended, since it goes on as an upgraded connection. It does not count as another one.
+// Again reopens a request that has ended and continues as an upgraded connection. It does not count twice.
 func (s Seen) Again() Seen {
 	if s.sources == nil {
 		return s
@@ -216,7 +216,7 @@ func (s Seen) Again() Seen {
 	return s
 }
 
-// Busy says that bytes pass on the connection.
+// Busy notes that bytes pass on the connection.
 func (s Seen) Busy() {
 	if s.sources != nil {
 		e := &s.sources.slots[s.at]
@@ -225,19 +225,19 @@ func (s Seen) Busy() {
 	}
 }
 
-// Source is where requests, or bytes on a connection, come from.
+// Source is where requests, or the bytes of a connection, come from.
 type Source struct {
 	Visit Visit // Method, Path, Remote and Agent
-	// More says that the paths go on behind Path.
+	// More is set if the paths continue after Path.
 	More bool
-	// Requests is a lower bound of their number. Busy is how often bytes were seen on connections.
+	// Requests is a lower bound of the number of requests. Busy is how often bytes were seen on connections.
 	Requests, Busy int64
-	// Open is how many requests and connections are open. Last is the time since anything was seen.
+	// Open is how many requests and connections are open. Last is the time since the last of them was seen.
 	Open int
 	Last time.Duration
 }
 
-// Sources are those of a period, the busiest first.
+// Sources are the sources of a period, the busiest first.
 type Sources struct {
 	Period time.Duration
 	// All counts the requests of the period, whether or not their sources are known.

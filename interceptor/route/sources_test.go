@@ -19,7 +19,7 @@ func sighting(target, agent, remote string) *Sighting {
 	}
 }
 
-// all is what sources say, in one line each.
+// String returns the sources, one in each line.
 func (s Sources) String() string {
 	var lines []string
 	for _, e := range s.Each {
@@ -50,7 +50,7 @@ func TestSources(t *testing.T) {
 		if got := r.TakeSources().String(); got != want {
 			t.Errorf("got %s\nwant %s", got, want)
 		}
-		// A new period begins, in which what is open goes on.
+		// A new period begins. Open requests continue.
 		for range 5 {
 			socket.Busy()
 		}
@@ -79,7 +79,8 @@ func TestPathPrefix(t *testing.T) {
 	}
 }
 
-// Of any number of sources the frequent ones are kept, with no more requests than they have sent, and the rest is in the sum.
+// Among any number of sources, the frequent ones are kept, with at most as many requests as they have sent, and the total includes
+// the others.
 func TestSourcesAreBounded(t *testing.T) {
 	f := newFixture(0)
 	f.SetService(web("10.0.0.1:80"))
@@ -105,7 +106,7 @@ func TestSourcesAreBounded(t *testing.T) {
 	if !found {
 		t.Errorf("an open request is not among\n%s", got)
 	}
-	// Where all are open nobody makes room, and nobody is counted twice.
+	// If all sources have open requests, none makes room, and no request counts twice.
 	var all []Seen
 	for i := range 40 {
 		all = append(all, r.See(sighting(fmt.Sprintf("/open/%d", i), "", "")))
@@ -121,7 +122,7 @@ func TestSourcesAreBounded(t *testing.T) {
 	}
 }
 
-// Whatever happens at the same time, nothing stays open, and no source has more requests than there were.
+// Concurrent requests leave nothing open, and no source has more requests than there were.
 func TestSourcesAtTheSameTime(t *testing.T) {
 	f := newFixture(0)
 	f.SetService(web("10.0.0.1:80"))

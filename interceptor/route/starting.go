@@ -10,16 +10,16 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// starting is what a target knows of the start that its workload is in, or of the last one. All times are by clock.
+// starting is what a target knows about the present or the last start of its workload. All times are by clock.
 type starting struct {
 	clock clock
-	// began is 0 while no start is under way. A start begins with a wake, with the first pod, or with the injector's word
-	// that there is to be one. When the last pod goes, that may be the beginning of a start, as in a rollout, or of a sleep:
-	// then the time is negative, and the next sign of a start begins it anew.
+	// began is when the present start began; 0 if there is none. A start begins with a wake, with the first pod, or when the injector
+	// says that it expects a pod. When the last pod goes, either a start begins, as in a rollout, or a sleep. Until that is known the
+	// time is negative, and the next sign of a start replaces it.
 	began   atomic.Int64
-	readyAt atomic.Int64 // when a pod was ready for the first time since there last was none; 0 if none has been
-	failed  atomic.Int64 // until when it is known that the workload cannot start; 0 if it can
-	given   atomic.Int64 // for how long a start counts as use
+	readyAt atomic.Int64 // when a pod first became ready since there were none; 0 if that has not happened
+	failed  atomic.Int64 // until when the workload is known to be unable to start; 0 if it can
+	given   atomic.Int64 // how long a start counts as use
 }
 
 // startAt begins a start unless one is under way.
@@ -28,7 +28,7 @@ func (s *starting) startAt(now int64) {
 	}
 }
 
-// since is when the start under way began, if there is one.
+// since returns when the present start began, if there is one.
 func (s *starting) since() (began int64, ok bool) {
 	began = s.began.Load()
 	return max(began, -began), began != 0
@@ -47,7 +47,7 @@ func (t *Target) setPods(pods, ready int32, early, expected bool) {
 	switch {
 	case ready > 0:
 		if began, ok := s.since(); ok && t.last.Load() >= began {
-			t.Touch() // a visitor of the start may come again: the idle clock runs from its end
+			t.Touch() // a visitor of the start may return: the idle time runs from the end of the start
 		}
 		s.readyAt.CompareAndSwap(0, now)
 		s.began.Store(0)
@@ -76,20 +76,20 @@ func (t *Target) setPods(pods, ready int32, early, expected bool) {
 	}
 }
 
-// Starting says that the workload is in a start that is given its time: it is not to be put to sleep, even if no
-// request waits for it any more. One that cannot start may sleep, and so may one that takes longer than api.StartTime. Without a pod
-// it may also have fallen asleep a moment ago.
+// Starting reports whether the workload is in a start and still has time for it: it must not be put to sleep, even if no request
+// waits for it any more. A workload that cannot start may sleep, and so may one whose start takes longer than api.StartTime. A
+// workload without pods may also have fallen asleep a moment ago.
 func (s *starting) Starting() bool {
 	began, ok := s.since()
 	now := s.clock.now()
 	return ok && now-began < s.given.Load() && now >= s.failed.Load()
 }
 
-// FellAsleep says that the workload has been found without replicas: what may have been the beginning of a start was none.
+// FellAsleep notes that the workload has no replicas: what looked like the beginning of a start was none.
 func (s *starting) FellAsleep() { s.began.Store(0) }
 
-// ReadyFor is the time since this process first saw the workload with a ready pod, since it last had no pod, or never.
-// Nobody counted its requests before.
+// ReadyFor returns how long ago this process first saw a ready pod since the workload last had no pods; never, if it saw none. Nobody
+// counted the workload's requests before that.
 func (s *starting) ReadyFor() time.Duration {
 	since := s.readyAt.Load()
 	if since == 0 {
@@ -98,7 +98,7 @@ func (s *starting) ReadyFor() time.Duration {
 	return time.Duration(s.clock.now() - since)
 }
 
-// setProgress takes in what the injector says of the start. At is when that came, by clock.
+// setProgress takes in what the injector says about the start, and when it said so (by clock).
 func (s *starting) setProgress(p api.Progress, at int64) {
 	failed := int64(0)
 	if p.Failing != "" {

@@ -11,24 +11,24 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// unready is web with a pod that is not ready.
+// unready returns web with a pod that is not ready.
 func unready() Service {
 	s := web()
 	s.Pods = 1
 	return s
 }
 
-// staged is web without an address of a pod, of which the injector says that there is one.
+// staged returns web without a pod address, while the injector says that there is a pod.
 func staged() Service {
 	s := web()
 	s.Progress.Stage = api.StageScheduling
 	return s
 }
 
-// TestStarting says after each step whether the workload is in a start that is given its time.
+// TestStarting tests, after each step, whether the workload is in a start that still has time.
 func TestStarting(t *testing.T) {
 	type step struct {
-		set  *Service // nil is no change
+		set  *Service // nil means no change
 		wake bool
 		pass time.Duration
 		want bool
@@ -88,7 +88,7 @@ func TestStarting(t *testing.T) {
 	}
 }
 
-// TestFellAsleep: what is found without replicas is not starting, and its next start is a new one.
+// TestFellAsleep tests that a workload without replicas is not starting, and that its next start is a new one.
 func TestFellAsleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -111,7 +111,7 @@ func TestFellAsleep(t *testing.T) {
 	})
 }
 
-// TestIdleRunsFromReady for those who came during the start, and for nobody else.
+// TestIdleRunsFromReady tests that the idle time of visitors during the start runs from its end. For others it does not.
 func TestIdleRunsFromReady(t *testing.T) {
 	for name, tc := range map[string]struct {
 		before, during bool
@@ -130,7 +130,7 @@ func TestIdleRunsFromReady(t *testing.T) {
 					target.Begin()()
 				}
 				advance(time.Minute)
-				f.SetService(unready()) // its container starts again
+				f.SetService(unready()) // its container restarts
 				advance(time.Minute)
 				if tc.during {
 					target.Begin()()
@@ -159,8 +159,8 @@ func TestIdleRunsFromReady(t *testing.T) {
 	}
 }
 
-// TestPaused: nobody wakes what its owner has paused. Without replicas requests are refused, with the reason; with them they
-// wait for its pods; and both end with the pause.
+// TestPaused tests that nobody wakes a workload that its owner has paused. Without replicas, requests are refused with the reason.
+// With replicas, they wait for its pods. Both end with the pause.
 func TestPaused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)

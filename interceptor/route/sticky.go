@@ -14,31 +14,32 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// Sticky keeps each client at one pod by cookies. It does not change.
+// Sticky keeps each client at one pod by cookies. It is immutable.
 //
-// The interceptors' own cookie names a pod. The app's session cookie alone could not: the pod that its value hashes to is
-// rarely the one that has just issued it and holds the session, and a pod that joins would take sessions from the others.
-// The hash is for clients that send the session cookie without ours.
+// The interceptors' own cookie names a pod. The app's session cookie alone would not do: its value rarely hashes to the pod that has
+// just issued it and holds the session, and a new pod would take over sessions of other pods. The hash is for clients that send the
+// session cookie without ours.
 type Sticky struct {
-	// Own is the name of the interceptors' cookie. It depends on the Service, since several may share one host.
+	// Own is the name of the interceptors' cookie. It depends on the Service, because several Services may share one host.
 	Own string
-	// Session is the name of the app's session cookie; empty if there is none to look for.
+	// Session is the name of the app's session cookie; empty if the app has none.
 	Session string
 
 	uid  string
-	pods []*Endpoint          // what the maps were made of
-	byID map[PodID]*Endpoint  // several ports of one pod share its ID
-	ids  map[*Endpoint]string // as text
+	pods []*Endpoint          // the pods from which the maps were made
+	byID map[PodID]*Endpoint  // the ports of one pod share its ID
+	ids  map[*Endpoint]string // IDs as text
 }
 
-// PodID names a pod in a cookie. Every interceptor computes the same. It is keyed by the Service's UID, which visitors do
-// not know, so that it does not reveal an address. 0 is none.
+// PodID names a pod in a cookie. Every interceptor computes the same one. It is a hash keyed by the Service's UID, which visitors do
+// not know, so that it does not reveal the pod's address. 0 means no pod.
 type PodID uint64
 
 // podIDLength is the length of a PodID as text.
 const podIDLength = 16
 
-// stickyFor returns what r says of cookies: the same as before if nothing has changed, and nil if there is nothing.
+// stickyFor returns how cookies keep the clients of r at their pods; nil if they do not. It returns the object of before if nothing
+// has changed.
 func stickyFor(r *api.Routes, before *snapshot, pods []*Endpoint) *Sticky {
 	if r.AffinityCookie == "" {
 		return nil
@@ -62,7 +63,7 @@ func stickyFor(r *api.Routes, before *snapshot, pods []*Endpoint) *Sticky {
 	for _, e := range pods {
 		name := hostOf(e.Addr)
 		if onHost[name] > 1 {
-			name = e.Addr // they use the network of their node
+			name = e.Addr // pods in the host network share their node's address
 		}
 		sum := keyed(r.ServiceUID, "pod "+name)
 		s.byID[PodID(binary.BigEndian.Uint64(sum))] = e
@@ -82,7 +83,7 @@ func keyed(key, text string) []byte {
 	return h.Sum(nil)
 }
 
-// ParsePodID reads the value of a cookie of the interceptors' own; 0 if it is none.
+// ParsePodID parses the value of the interceptors' own cookie. It returns 0 if the value is not valid.
 func ParsePodID(value []byte) PodID {
 	if len(value) != podIDLength {
 		return 0
@@ -104,12 +105,12 @@ func ParsePodID(value []byte) PodID {
 // Lists reports whether id names one of the pods.
 func (s *Sticky) Lists(id PodID) bool { return s.byID[id] != nil }
 
-// ID returns what a cookie says of the pod, or nothing if the pod has left.
+// ID returns the pod's ID for a cookie; empty if the pod has left.
 func (s *Sticky) ID(e *Endpoint) string { return s.ids[e] }
 
-// HashSession returns the hash of a session cookie's value for Visit.Session, which is never 0.
+// HashSession returns the hash of a session cookie's value, for Visit.Session. It is never 0.
 func HashSession(value []byte) uint64 {
-	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a, as hashText
+	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a, as in hashText
 	h := uint64(offset)
 	for _, c := range value {
 		h = (h ^ uint64(c)) * prime
@@ -117,8 +118,8 @@ func HashSession(value []byte) uint64 {
 	return max(mix(h), 1)
 }
 
-// choosePinned returns the pod that v's cookie names. While that pod is suspect it returns none, except to the first
-// visitor after the suspicion, who finds out whether the pod is back.
+// choosePinned returns the pod that v's cookie names. While that pod is suspect it returns none. The first visitor after the
+// suspicion gets the pod, and finds out whether it is back.
 func (s *snapshot) choosePinned(c clock, v *Visit) *Endpoint {
 	e := s.sticky.byID[v.Pin]
 	if e == nil {

@@ -33,7 +33,7 @@ func TestStickyFollowsTheCookies(t *testing.T) {
 			}
 		}
 	}
-	// Sessions spread over the pods, each at one of them, and stay there when a pod that is not theirs leaves.
+	// Sessions are spread over the pods. Each stays at its pod when another pod leaves.
 	before, count := map[string]string{}, map[string]int{}
 	for i := range 4000 {
 		session := fmt.Sprintf("session-%d", i)
@@ -52,7 +52,7 @@ func TestStickyFollowsTheCookies(t *testing.T) {
 			t.Errorf("%s moved from %s to %s", session, addr, got)
 		}
 	}
-	// Without cookies requests go where the fewest are.
+	// Without cookies, requests go to the pod with the fewest.
 	f.SetService(withCookie("JSESSIONID", "10.0.1.1:80", "10.0.1.2:80", "10.0.1.3:80"))
 	fewest := map[string]int{}
 	for range 30 {
@@ -65,8 +65,8 @@ func TestStickyFollowsTheCookies(t *testing.T) {
 	}
 }
 
-// All interceptors, in whatever order they list the pods, and all ports of a pod have the same name for it. What a visitor
-// sees of it says nothing about the address, and is another one for another Service.
+// All interceptors, in whatever order they list the pods, and all ports of a pod use the same name for it. To a visitor, the name
+// reveals nothing about the address, and it differs between Services.
 func TestPodIDs(t *testing.T) {
 	names := func(uid, port string, hosts ...string) (own string, ids map[string]string) {
 		f, s := newFixture(0), withCookie(api.AffinityAuto)
@@ -98,7 +98,7 @@ func TestPodIDs(t *testing.T) {
 		}
 		seen[id] = true
 	}
-	// Interceptors of different versions have to agree: who changes these moves every client during an upgrade.
+	// Interceptors of different versions have to agree: a change of these values would move every client during an upgrade.
 	if own != "scale-to-zero-a79af73e" || ids["10.0.0.1"] != "e923d3b842fe04f6" {
 		t.Errorf("cookie %s, pod %s", own, ids["10.0.0.1"])
 	}
@@ -117,7 +117,7 @@ func TestParsePodIDTakesNothingElse(t *testing.T) {
 	}
 }
 
-// A pod that cannot be reached for a moment lends its clients to another pod and gets them back.
+// The clients of a pod that cannot be reached for a moment go to another pod, and return afterwards.
 func TestStickyWhileSuspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -178,7 +178,7 @@ func TestStickyChanges(t *testing.T) {
 	}
 }
 
-// Pods that share the network of their node are told apart by their ports.
+// Pods in their node's network are distinguished by their ports.
 func TestStickyOnOneHost(t *testing.T) {
 	f := newFixture(0)
 	f.SetService(withCookie(api.AffinityAuto, "10.0.0.1:81", "10.0.0.1:82"))

@@ -5,7 +5,7 @@ package route
 
 import "context"
 
-// syncing says whether all that existed at the start has been set.
+// syncing says whether the Sink knows everything that existed at the start.
 type syncing struct{ synced chan struct{} }
 
 // Synced implements Sink.
@@ -21,7 +21,7 @@ func (s syncing) WaitSynced(ctx context.Context) error {
 	}
 }
 
-// IsSynced says whether Synced was called.
+// IsSynced reports whether Synced was called.
 func (s syncing) IsSynced() bool {
 	select {
 	case <-s.synced:

@@ -17,35 +17,35 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 )
 
-// Service is all that the watch of Kubernetes knows of one opted-in Service.
+// Service is all that the watch of Kubernetes knows about one opted-in Service.
 type Service struct {
 	Namespace string
-	// Name is that of the Service whose route slices these are, under which it is removed again.
+	// Name is the name of the Service that owns the route slices. RemoveService uses the same name.
 	Name   string
 	Routes api.Routes
-	// Created is when its first route slice was made: the older of two Services that claim a port gets it.
+	// Created is when the first route slice was created. If two Services claim a port, the older one gets it.
 	Created time.Time
-	// Endpoints are the ready pods as ip:port by port name.
+	// Endpoints are the ready pods, as ip:port, by port name.
 	Endpoints map[string][]string
-	// Unready are the same of the pods that have an address and are not ready.
+	// Unready are the pods that have an address but are not ready, in the same form.
 	Unready map[string][]string
 	// Pods is the number of pods, ready or not.
 	Pods int
-	// Published says that a route slice sends traffic to this very interceptor.
+	// Published is set if a route slice sends traffic to this interceptor itself.
 	Published bool
-	// Progress is how far the start of the workload has come.
+	// Progress is the state of the workload's start.
 	Progress api.Progress
-	// SleepID changes whenever the pods do and is the same at every interceptor.
+	// SleepID changes whenever the pods do. It is the same at every interceptor.
 	SleepID string
 }
 
-// Sink takes what the watch of Kubernetes sees. One goroutine calls it.
+// Sink receives what the watch of Kubernetes sees. Only one goroutine calls it.
 type Sink interface {
-	// SetService says what holds for a Service from now on.
+	// SetService sets the new state of a Service.
 	SetService(Service)
 	// RemoveService says that the Service has no route slice any more.
 	RemoveService(namespace, name string)
-	// Synced says that all that existed at the start has been set.
+	// Synced says that everything that existed at the start has been set.
 	Synced()
 }
 
@@ -59,29 +59,29 @@ type Listeners interface {
 type TableOptions struct {
 	Listeners Listeners
 	Waker     Waker
-	// RouteMetrics and TargetMetrics make the observers of a new route and of a new target.
+	// RouteMetrics and TargetMetrics make the observers for a new route and a new target.
 	RouteMetrics  func(namespace, service string) Metrics
 	TargetMetrics func(Key) TargetMetrics
-	// Linger is how long a removed route is still served, since kube-proxies learn of it late. Default 10 s.
+	// Linger is how long a removed route is still served, because kube-proxies learn of the removal late. Default 10 s.
 	Linger time.Duration
 	// MaxHeld is how many requests of one route may wait for a pod. Default 10000.
 	MaxHeld int64
-	// MaxHeldBytes is how many bytes they may take together. Default 128 MiB: ten thousand small ones.
+	// MaxHeldBytes is how many bytes those requests may take together. Default 128 MiB, enough for ten thousand small requests.
 	MaxHeldBytes int64
-	// NewPool makes what the forwarding keeps for a pod of one route, such as its idle connections: Endpoint.Pool. It must
-	// neither block nor call the Table. Package forward carries to pods with a pool of its own Engine only. Default none.
+	// NewPool makes Endpoint.Pool: what package forward keeps for a pod of one route, such as idle connections. It must neither block
+	// nor call the Table. An Engine of package forward accepts only pools that it has made. Default none.
 	NewPool func(addr string) io.Closer
-	// Unreachable is called when a ready pod of a route has been out of reach for long, and must not block. Default none.
+	// Unreachable is called when a ready pod of a route has been unreachable for long. It must not block. Default none.
 	Unreachable func(*Route, *UnreachableError)
 	// PodsChanged is called when the pods of a target may have changed. It must neither block nor call the Table. Default none.
 	PodsChanged func(*Target)
-	// Hub hears of each change of a target's counts. Default one without followers.
+	// Hub is told about each change of a target's counts. Default one without followers.
 	Hub *counts.Hub
-	// Memory is what routes have learned about connections, here and at the peers. Default an empty one.
+	// Memory is what routes have learned about connections, here and at the peers. Default empty.
 	Memory *Memory
 	// GaveUp is called when clients give up while their requests are held. It must not block. Default none.
 	GaveUp func(*Route, GaveUp)
-	// MinGaveUp is the shortest wait that is looked at: below it people lose patience at any time. Default 10 s.
+	// MinGaveUp is the shortest wait that GaveUp considers: people lose patience with shorter waits at any time. Default 10 s.
 	MinGaveUp time.Duration
 	Log       logr.Logger
 }
@@ -102,7 +102,7 @@ func (o *TableOptions) setDefaults() {
 	}
 }
 
-// routeKey is what makes a route the same one after a change of its Service.
+// routeKey identifies a route. If a Service changes and the key stays the same, so does the route.
 type routeKey struct {
 	namespace, service, port string
 	listen                   int32
@@ -116,7 +116,7 @@ type serviceKey struct{ namespace, service string }
 
 func (s *Service) key() serviceKey { return serviceKey{s.Namespace, s.Name} }
 
-// target names the workload of s.
+// target returns the key of the workload of s.
 func (s *Service) target() Key {
 	return Key{Namespace: s.Namespace, Workload: s.Routes.Workload.String()}
 }
@@ -125,7 +125,7 @@ func (s *Service) target() Key {
 type serviceIndex struct {
 	all map[serviceKey]Service
 	of  map[Key][]serviceKey
-	// published is how many of them send traffic to this interceptor.
+	// published is how many of the Services send traffic to this interceptor.
 	published int
 	stacks    stacks
 }
@@ -160,16 +160,16 @@ type Table struct {
 	memory  *Memory
 	syncing
 
-	// mu protects all below and serializes the writing of snapshots. No request takes it, except one that found a
-	// suspect pod to answer again.
+	// mu protects the fields below and serializes the writing of snapshots. No request takes it, except one that finds that a suspect
+	// pod answers again.
 	mu       sync.Mutex
 	services serviceIndex
 	routes   map[routeKey]*Route
 	ports    map[int32]routeKey
 	targets  map[Key]*Target
-	// waiting are the routes whose port another one has.
+	// waiting are the routes whose port belongs to another route.
 	waiting map[routeKey]struct{}
-	// left are the pools that unlock is to close.
+	// left are the pools that unlock has to close.
 	left   []io.Closer
 	closed bool
 }
@@ -205,9 +205,8 @@ func (t *Table) SetService(s Service) {
 	t.services.add(s)
 	t.apply(s)
 	if target := t.target(s); !known && target.counted() {
-		// The workload had requests here before, and perhaps others since that went straight to its pods: it cannot be
-		// called idle yet. Nor is it known whether it has pods, which are listed a little later; it does not sleep, since it
-		// was restored in between.
+		// The workload had requests here before. Later requests may have gone straight to its pods, so it cannot be called idle yet. Its
+		// pods are listed only a little later; but it cannot be asleep, because it was restored in between.
 		target.Touch()
 	}
 }
@@ -225,7 +224,7 @@ func (t *Table) RemoveService(namespace, name string) {
 	t.dropMissing(old, Service{Namespace: namespace, Name: name})
 }
 
-// Target returns the target named key, nil if there is none.
+// Target returns the target with this key, or nil.
 func (t *Table) Target(key Key) *Target {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -236,8 +235,7 @@ func (t *Table) Target(key Key) *Target {
 	return target
 }
 
-// drop forgets a target that has outlived its routes for the requests that still ran, once these have ended, and reports
-// whether it has. The caller holds mu.
+// drop forgets a target without routes once none of its requests is pending, and reports whether it did. The caller holds mu.
 func (t *Table) drop(target *Target) bool {
 	if target.routes > 0 || target.Pending() > 0 {
 		return false
@@ -260,7 +258,7 @@ func (t *Table) Targets() []*Target {
 	return all
 }
 
-// Service returns what holds for a Service, by the name of that whose route slices there are.
+// Service returns the state of a Service, by the name of the Service that owns the route slices.
 func (t *Table) Service(namespace, name string) (Service, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -275,7 +273,7 @@ func (t *Table) Routes() []*Route {
 	return slices.Collect(maps.Values(t.routes))
 }
 
-// InUse is how often the pods of all routes were picked without Done having been called yet. It is 0 when nothing runs.
+// InUse returns how many pods, over all routes, were picked and not yet returned with Done. It is 0 when nothing runs.
 func (t *Table) InUse() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -288,7 +286,7 @@ func (t *Table) InUse() int64 {
 	return n
 }
 
-// Published says whether any route slice still sends traffic to this interceptor.
+// Published reports whether any route slice still sends traffic to this interceptor.
 func (t *Table) Published() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -314,8 +312,8 @@ func (t *Table) Close() {
 	}
 }
 
-// dropMissing lets the routes of old linger that now does not have any more. They keep their last endpoints, since
-// their direct slices may go first.
+// dropMissing lets the routes linger that old has and now does not. They keep their last endpoints, because the direct slices may be
+// deleted first.
 func (t *Table) dropMissing(old, now Service) {
 	keep := map[routeKey]bool{}
 	for _, p := range now.Routes.Ports {
@@ -335,12 +333,12 @@ func (t *Table) dropMissing(old, now Service) {
 	}
 }
 
-// expire closes a route whose linger is over, and gives its port to a Service that waits for it.
+// expire closes a route whose linger is over, and gives its port to a Service that waits for the port.
 func (t *Table) expire(key routeKey, r *Route) {
 	t.mu.Lock()
 	defer t.unlock()
 	if t.closed || t.routes[key] != r || r.gone == nil {
-		return // closed, or wanted again
+		return // closed, or in use again
 	}
 	delete(t.routes, key)
 	delete(t.ports, key.listen)

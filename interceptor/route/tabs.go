@@ -5,14 +5,14 @@ package route
 
 import "time"
 
-// A tab that was left open reconnects whenever it is cut off, also when that is because the app went to sleep, and
-// would wake it again and again. So a connection that was silent for as long as the app may be idle, and that the app
-// ended, is remembered by its client and its place. While its client does nothing else, its reconnects are not a visit.
+// A tab that was left open reconnects whenever its connection breaks, even if the app ended the connection by going to sleep. It
+// would wake the app again and again. So a connection is remembered, by its client and place, if the app ended it after a silence as
+// long as the app's permitted idle time. While the client does nothing else, its reconnects do not count.
 
-// HasTabs says whether any connection is remembered. It costs nearly nothing.
+// HasTabs reports whether any connection is remembered. It costs nearly nothing.
 func (l *learned) HasTabs() bool { return l.tabbed.Load() != nil }
 
-// HasTabsOf says whether any connection of that client is remembered.
+// HasTabsOf reports whether any connection of this client is remembered.
 func (l *learned) HasTabsOf(client uint64) bool {
 	clients := l.tabbed.Load()
 	if clients == nil {
@@ -22,8 +22,7 @@ func (l *learned) HasTabsOf(client uint64) bool {
 	return ok
 }
 
-// LeaveTab remembers a connection that the app has ended after a silence, if that was long enough for the app to fall
-// asleep meanwhile.
+// LeaveTab remembers a connection that the app has ended after a silence, if the silence was long enough for the app to fall asleep.
 func (r *Route) LeaveTab(tab Tab, silence time.Duration) {
 	drowsy := r.Target().drowsy.Load()
 	if drowsy == 0 || silence < time.Duration(drowsy) {
@@ -36,7 +35,7 @@ func (r *Route) LeaveTab(tab Tab, silence time.Duration) {
 	m.hub.Flush()
 }
 
-// Returns says whether a request opens a remembered connection again.
+// Returns reports whether a request reopens a remembered connection.
 func (r *Route) Returns(tab Tab) bool {
 	if !r.HasTabsOf(tab.Client) {
 		return false
@@ -57,12 +56,12 @@ func (r *Route) Returns(tab Tab) bool {
 	if renewed {
 		m.hub.Flush()
 	}
-	// It may come just when the pods are about to end.
+	// The request may arrive just when the pods are about to terminate.
 	r.Target().beginSettling(r.clock.now())
 	return true
 }
 
-// ForgetTabs forgets the connections of a client that does something else: its user is there.
+// ForgetTabs forgets the connections of a client that has made another request: its user is there.
 func (l *learned) ForgetTabs(client uint64) {
 	if !l.HasTabsOf(client) {
 		return

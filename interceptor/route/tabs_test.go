@@ -41,7 +41,7 @@ func TestTabs(t *testing.T) {
 		if r.HasTabs() || r.Returns(tab) || r.Returns(other) {
 			t.Error("it is remembered although somebody is there")
 		}
-		// As long as its client comes again it is remembered, and then for a while.
+		// A tab is remembered as long as its client keeps coming back, and then for a while.
 		r.LeaveTab(tab, silent)
 		for range 10 {
 			advance(tabFor - time.Second)
@@ -53,7 +53,7 @@ func TestTabs(t *testing.T) {
 		if r.Returns(tab) {
 			t.Error("it is remembered for ever")
 		}
-		// An app that never sleeps has none.
+		// An app that never sleeps has no remembered tabs.
 		never := web()
 		never.Routes.NeverSleeps = true
 		f.SetService(never)
@@ -88,7 +88,7 @@ func TestTabsAreBounded(t *testing.T) {
 	})
 }
 
-// tell has each of the tables hear what is new at the other, until nothing is.
+// tell exchanges the tables' news until there is none.
 func tell(t *testing.T, a, b *fixture, delay time.Duration) {
 	t.Helper()
 	var seenA, seenB uint64
@@ -107,7 +107,7 @@ func tell(t *testing.T, a, b *fixture, delay time.Duration) {
 	t.Fatal("they do not cease to tell each other")
 }
 
-// Peers agree about what is remembered and what is not any more, however long telling takes.
+// Peers agree about which tabs are remembered and which are forgotten, however long the news takes.
 func TestNewsOfTabs(t *testing.T) {
 	for _, delay := range []time.Duration{0, time.Millisecond, time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestNewsOfTabs(t *testing.T) {
 			ra.LeaveTab(tab, time.Hour)
 			ra.LearnServerFirst()
 			tell(t, a, b, delay)
-			b.SetService(web()) // it comes later than the news
+			b.SetService(web()) // the route comes later than the news
 			rb := b.route(10000)
 			if !rb.Returns(tab) || !rb.ServerFirst() {
 				t.Error("b does not know")
@@ -149,7 +149,7 @@ func TestNewsOfTabs(t *testing.T) {
 	}
 }
 
-// A quiet request neither wakes nor counts, and gets a pod when there is one, or an error that says why there is none.
+// A quiet request neither wakes nor counts. It gets a pod if there is one, or an error that says why there is none.
 func TestQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -183,7 +183,7 @@ func TestQuiet(t *testing.T) {
 	})
 }
 
-// Counting quietly makes a workload active as long as it lasts, and leaves no trace.
+// A quiet count makes a workload active as long as it lasts, and does not renew the idle time.
 func TestBeginQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
@@ -198,7 +198,7 @@ func TestBeginQuiet(t *testing.T) {
 		if target.Pending() != 0 || target.Idle() != never {
 			t.Errorf("%d pending, idle for %s", target.Pending(), target.Idle())
 		}
-		// Where the app may just have been told to sleep, it waits to see that like everybody.
+		// If the app may just have been put to sleep, a quiet request waits like any other.
 		advance(time.Minute)
 		if !f.route(10000).Drowsy() {
 			t.Error("it is not drowsy")

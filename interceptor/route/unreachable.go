@@ -13,22 +13,23 @@ import (
 )
 
 const (
-	// A pod that is ready and cannot be connected to is reported when that has lasted for unreachableFor in at least
-	// unreachableTries tries; one that refuses later, since an app without a readiness probe counts as ready before it listens.
+	// A ready pod to which no connection can be opened is reported after unreachableFor and at least unreachableTries attempts. A pod
+	// that refuses connections is reported only after refusedFor, because an app without a readiness probe counts as ready before it
+	// listens.
 	unreachableFor   = 10 * time.Second
 	refusedFor       = time.Minute
 	unreachableTries = 5
-	// unreachablePause is how long a route reports no other one.
+	// unreachablePause is how long a route waits before it reports another one.
 	unreachablePause = 10 * time.Minute
 )
 
-// UnreachableError is returned in the place of a HoldTimeoutError where pods are ready but none could be connected to.
+// UnreachableError is returned instead of a HoldTimeoutError if pods are ready but none could be connected to.
 type UnreachableError struct {
 	Service string // namespace/name
 	Target  Key
 	Ready   int    // pods
 	Addr    string // ip:port of one of them
-	Err     error  // of the last try to connect to it
+	Err     error  // of the last attempt to connect
 }
 
 func (e *UnreachableError) Error() string {
@@ -43,7 +44,7 @@ func (e *UnreachableError) Error() string {
 	return fmt.Sprintf("%s has %s, but connecting to %s failed: %s; %s", e.Target.Workload, pods, e.Addr, DialReason(e.Err), question)
 }
 
-// DialReason says in a few words, without any address, why a connection could not be opened.
+// DialReason says briefly, and without addresses, why a connection could not be opened.
 func DialReason(err error) string {
 	var errno syscall.Errno
 	var timeout net.Error
@@ -57,14 +58,14 @@ func DialReason(err error) string {
 	}
 }
 
-// unreached is why a pod could not be connected to, and since when by clock.
+// unreached is why a pod could not be connected to, and since when, by clock.
 type unreached struct {
 	err   error
 	since int64
 	told  atomic.Bool
 }
 
-// Unreachable is Fail for a pod to which no connection could be opened, with the reason.
+// Unreachable is Fail for a pod to which no connection could be opened. err is the reason.
 func (e *Endpoint) Unreachable(err error) {
 	now := e.clock.now()
 	next := &unreached{err: err, since: now}
@@ -79,7 +80,7 @@ func (e *Endpoint) Unreachable(err error) {
 	}
 }
 
-// outOfReach says that no connection to the pod could be opened for long.
+// outOfReach reports whether it has long been impossible to connect to the pod.
 func (e *Endpoint) outOfReach() bool {
 	last := e.unreached.Load()
 	if last == nil || e.failures.Load() < unreachableTries {
@@ -92,8 +93,8 @@ func (e *Endpoint) outOfReach() bool {
 	return e.clock.now()-last.since >= int64(lasts)
 }
 
-// unreachable returns an error about the first of the ready pods that could not be connected to, or nil. Long leaves those
-// out for which that may be over in a moment.
+// unreachable returns an error about the first ready pod that could not be connected to, or nil. If long is set, it skips pods whose
+// failure may be over in a moment.
 func (s *snapshot) unreachable(r *Route, long bool) *UnreachableError {
 	for _, e := range s.endpoints {
 		if last := e.unreached.Load(); last != nil && (!long || e.outOfReach()) {
@@ -103,7 +104,7 @@ func (s *snapshot) unreachable(r *Route, long bool) *UnreachableError {
 	return nil
 }
 
-// timedOut is the error for a request that has waited for as long as it may.
+// timedOut returns the error for a request that has waited as long as it may.
 func (s *snapshot) timedOut(r *Route, waited time.Duration) error {
 	if err := s.unreachable(r, false); err != nil {
 		return err
@@ -111,10 +112,10 @@ func (s *snapshot) timedOut(r *Route, waited time.Duration) error {
 	return &HoldTimeoutError{Service: r.Name(), Target: s.target.Key, Waited: waited}
 }
 
-// reportUnreachable reports that a pod of the route has been out of reach for long, unless that was done a while ago.
+// reportUnreachable reports that a pod of the route has been unreachable for long, unless it has reported a pod recently.
 func reportUnreachable(r *Route, report func(*Route, *UnreachableError)) {
 	s := r.snap.Load()
-	if s.gone != "" { // so are its pods
+	if s.gone != "" { // its pods are gone too
 		return
 	}
 	err := s.unreachable(r, true)

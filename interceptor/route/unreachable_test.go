@@ -18,15 +18,15 @@ func dialError(err error) error {
 	return &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}, Err: err}
 }
 
-// Where pods are ready and cannot be connected to, the error says that and not that none became ready; and it is reported,
-// once, when it has lasted.
+// If pods are ready and cannot be connected to, the error says that, and not that none became ready. If it lasts, it is reported
+// once.
 func TestUnreachable(t *testing.T) {
 	timeout, refused := dialError(os.ErrDeadlineExceeded), dialError(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 	for name, tc := range map[string]struct {
 		err      error
 		pods     []string
 		says     string
-		reported time.Duration // since the first try, at the earliest
+		reported time.Duration // time since the first try, at least
 	}{
 		"dropped": {
 			timeout,
@@ -81,11 +81,11 @@ func TestUnreachable(t *testing.T) {
 					t.Errorf("the waiting page says %+v", start.Progress)
 				}
 
-				// What is over is forgotten.
+				// A failure that is over is forgotten.
 				for _, e := range r.snap.Load().endpoints {
 					e.Succeed()
 				}
-				r.snap.Load().endpoints[0].Fail() // it breaks off, which is something else
+				r.snap.Load().endpoints[0].Fail() // the pod breaks off, which is a different failure
 				if err := r.snap.Load().timedOut(r, time.Second); strings.Contains(err.Error(), "connecting") {
 					t.Errorf("afterwards: %v", err)
 				}

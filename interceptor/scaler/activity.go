@@ -10,7 +10,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// Activity decides what is active, from the counts here and at the peers.
+// Activity decides which workloads are active, from the counts here and at the peers.
 type Activity struct {
 	Peers Peers
 	// Leaders are the workloads whose use keeps another one up, as route.Table.Leaders returns them. Nil is none.
@@ -33,14 +33,13 @@ func (a *Activity) led(t *route.Target, quiet time.Duration) bool {
 	})
 }
 
-// Pending is the number of pending requests at all interceptors.
+// Pending returns the number of pending requests at all interceptors.
 func (a *Activity) Pending(t *route.Target) int64 {
 	pending, _ := a.Peers.Total(t.Key)
 	return t.Pending() + pending
 }
 
-// Idle is the time since the last request anywhere that is known of, here or of a leader, and for how long no request can have
-// gone uncounted.
+// Idle returns the time since the last known request at any interceptor, and for how long every request has been counted.
 func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
 	idle = t.Idle()
 	for _, one := range append(a.leaders(t), t) {
@@ -50,20 +49,19 @@ func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
 	return idle, min(t.Known(), a.Peers.SinceLost())
 }
 
-// Active says whether the workload is to be up, where it may sleep after an idle time of quiet:
+// Active reports whether the workload should be up. It may sleep after an idle time of quiet:
 //
-//	a request is pending anywhere, or the last one anywhere is younger than quiet          → yes
-//	the same is true of a leader                                                          → yes
+//	a request is pending anywhere, or the last one anywhere is younger than quiet         → yes
 //	the Service is being restored                                                         → yes, the injector decides
-//	it is starting, and may still take the time                                           → yes, even if nobody waits any more
-//	counting began more recently, by our start, by injection or because the first pod
-//	  was ready, or counts were lost by a peer's end, and the workload has pods           → yes, it may be in use
-//	  and it has none                                                                     → no: to call it active would
-//	                                                                                        wake every app that sleeps
+//	it is starting, and still has time                                                    → yes, even if nobody waits any more
+//	we have counted for less than quiet, because we started, the app was injected, its
+//	  first pod became ready or a peer's counts were lost, and the workload has pods      → yes, it may be in use
+//	  and it has none                                                                     → no, "yes" would wake every
+//	                                                                                        sleeping app
 //	otherwise                                                                             → no
 //
-// Without a pod in sight that may be an app that was in use, or starting, until it was scaled to zero: before it is woken for
-// that, InSight has to agree.
+// A workload without a pod in sight may have been in use, or starting, until it was scaled to zero. Before it is woken because Active
+// says so, InSight has to agree.
 func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	pending, idle := a.Peers.Total(t.Key)
 	switch {
@@ -76,13 +74,13 @@ func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	}
 }
 
-// InSight says that calling the workload active cannot wake it in vain: it has a pod, a request waits for one, or the
-// injector brings it up.
+// InSight reports whether calling the workload active cannot wake it in vain: it has a pod, a request waits for one, or the injector
+// restores it.
 func (a *Activity) InSight(t *route.Target) bool {
 	return t.HasPods() || t.Retiring() || !t.Paused() && (a.Pending(t) > 0 || a.led(t, 0))
 }
 
-// Waiting says that requests wait for a pod, its own or a leader's.
+// Waiting reports whether requests wait for a pod.
 func (a *Activity) Waiting(t *route.Target) bool {
 	return !t.Retiring() && !t.Paused() && (t.Held() > 0 || !t.Ready() && (a.Pending(t) > 0 || a.led(t, 0)))
 }

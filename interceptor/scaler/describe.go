@@ -11,9 +11,8 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// Describe says in one line who came and what for: "GET /login from 198.18.0.9 (curl/8.5)". All of it may be chosen by
-// an attacker, so that it is cut to less than 200 bytes and cleaned, and the query is left out because it may hold
-// secrets.
+// Describe describes a visit in one line: "GET /login from 198.18.0.9 (curl/8.5)". An attacker may have chosen all of it, so the line
+// is cleaned and cut to less than 200 bytes. It omits the query, which may hold secrets.
 func Describe(v *route.Visit) string {
 	var b strings.Builder
 	if v.Method == "" {
@@ -34,7 +33,7 @@ func Describe(v *route.Visit) string {
 	return b.String()
 }
 
-// host returns the address in remote, with or without a port, if it is one.
+// host returns the address in remote, which may have a port; empty if there is none.
 func host(remote string) string {
 	if ap, err := netip.ParseAddrPort(remote); err == nil {
 		return ap.Addr().Unmap().WithZone("").String()
@@ -45,8 +44,8 @@ func host(remote string) string {
 	return "an unknown address"
 }
 
-// clean returns at most limit bytes of s, and a mark where it was cut, without anything that does not print. Text that
-// could turn around what follows it (Cf) does not count as printable.
+// clean returns at most limit bytes of s, with a mark where it was cut, and replaces what does not print. Characters that could
+// reverse the text after them (Cf) do not count as printable.
 func clean(s string, limit int) string {
 	var b strings.Builder
 	for _, r := range s {

@@ -1,9 +1,8 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package scaler keeps workloads awake while they are needed: it answers KEDA's external scaler calls from the counts of
-// all interceptors, pushes to KEDA when a workload that sleeps gets a request, and scales by itself where KEDA does not
-// listen or does not act.
+// Package scaler keeps workloads awake while they are needed. It answers KEDA's external scaler calls from the counts of all
+// interceptors, pushes to KEDA when a sleeping workload gets a request, and scales by itself if KEDA does not listen or does not act.
 package scaler
 
 import (
@@ -14,46 +13,46 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// Peers knows what the other interceptors count.
+// Peers knows the counts of the other interceptors.
 type Peers interface {
-	// Total is what the peers say of a workload: their pending requests, and the shortest time since one of theirs.
+	// Total returns the peers' pending requests for a workload, and the shortest time since one of their requests.
 	Total(route.Key) (pending int64, idle time.Duration)
-	// KEDAStream says that KEDA's StreamIsActive for the workload is open at a peer.
+	// KEDAStream reports whether KEDA has a StreamIsActive call for the workload open at a peer.
 	KEDAStream(route.Key) bool
-	// SinceLost is the time since a peer and its counts were lost.
+	// SinceLost returns the time since a peer's counts were last lost.
 	SinceLost() time.Duration
 }
 
 // WorkloadScaler reads and changes the replica counts of workloads.
 type WorkloadScaler interface {
-	// Replicas is how many replicas the workload is to have.
+	// Replicas returns the workload's desired replica count.
 	Replicas(ctx context.Context, namespace string, w api.Workload) (int32, error)
 	// Scale gives the workload one replica if it has none, and reports whether it had none.
 	Scale(ctx context.Context, namespace string, w api.Workload) (scaled bool, err error)
 }
 
-// Wake is what the event about a wake says.
+// Wake is the content of the event about a wake.
 type Wake struct {
 	Namespace, Service, ServiceUID string
 	Workload                       api.Workload
-	// SleepID is the same for all that wake the workload from one sleep.
+	// SleepID is the same for all requests that wake the workload from one sleep.
 	SleepID string
 	// Message is safe to show: bounded, printable, without query strings.
 	Message string
 }
 
-// Warning is an event about an app that its owner should act on.
+// Warning is an event about an app on which its owner should act.
 type Warning struct {
 	Namespace, Service, ServiceUID string
 	Workload                       api.Workload
-	// Reason is one word, for machines.
+	// Reason is one word for machines.
 	Reason string
-	// ID is the same for all interceptors that see the same: only one of them writes the event.
+	// ID is the same at all interceptors that see the same, so that only one of them writes the event.
 	ID      string
 	Message string
 }
 
-// RefusedError is a scaling that the API server does not allow.
+// RefusedError means that the API server does not allow the scaling.
 type RefusedError struct{ Err error }
 
 func (e *RefusedError) Error() string { return e.Err.Error() }

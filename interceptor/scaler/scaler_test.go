@@ -35,7 +35,7 @@ import (
 
 const never = time.Duration(math.MaxInt64)
 
-// fakePeers say what the test sets.
+// fakePeers return what the test sets.
 type fakePeers struct {
 	mu      sync.Mutex // protects all below
 	pending int64
@@ -72,7 +72,7 @@ func (fakeMetrics) Held(time.Duration)      {}
 func (fakeMetrics) Answered(int)            {}
 func (fakeMetrics) Ignored()                {}
 
-// fakeListeners remember the route.
+// fakeListeners keep the route.
 type fakeListeners struct{ route *route.Route }
 
 func (l *fakeListeners) Open(r *route.Route) { l.route = r }
@@ -98,17 +98,17 @@ func service(addrs ...string) route.Service {
 	}
 }
 
-// deployment is the workload of service.
+// deployment is the key of the workload of service.
 var deployment = route.Key{Namespace: "shop", Workload: "Deployment/web"}
 
 func TestActive(t *testing.T) {
 	const hour = time.Hour
 	for name, tc := range map[string]struct {
 		change  func(*route.Service)
-		pending bool          // here
-		ended   time.Duration // since a request here; 0 is none
+		pending bool          // at this interceptor
+		ended   time.Duration // time since a request here; 0 means none
 		peers   *fakePeers
-		up      time.Duration // since it was first seen
+		up      time.Duration // time since it was first seen
 		want    bool
 	}{
 		"nothing ever, asleep":           {nil, false, 0, &fakePeers{idle: never, lost: never}, hour, false},
@@ -158,7 +158,8 @@ func TestActive(t *testing.T) {
 	}
 }
 
-// KEDA is told of the end of the activity when it has asked for that, and without a word of it after the cool-down.
+// KEDA learns that the workload is inactive after the time that the ScaledObject asks for or, if it does not ask, after the
+// cool-down.
 func TestInactiveAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table, l := newTable(nil)
@@ -210,7 +211,7 @@ func TestPusher(t *testing.T) {
 	again.emptied = 1
 	for name, tc := range map[string]struct {
 		looks []look
-		want  string // what is pushed at each: + for true, - for false, . for nothing
+		want  string // what is pushed at each look: + for true, - for false, . for nothing
 	}{
 		"the state at first":                {[]look{edge(idle)}, "-"},
 		"nothing without a change":          {[]look{edge(busy), busy, edge(busy)}, "+.."},
@@ -244,7 +245,7 @@ func TestPusher(t *testing.T) {
 	}
 }
 
-// serve runs a Server and returns a client of it.
+// serve runs a Server and returns its client.
 func serve(t *testing.T, o ServerOptions) (*Server, pb.ExternalScalerClient) {
 	t.Helper()
 	s := NewServer(o)
@@ -360,7 +361,7 @@ func TestStreamOfWhatIsNotKnownYet(t *testing.T) {
 	}
 }
 
-// looks counts how often a follower is to look.
+// looks counts how often a follower has to look.
 func looks(t *testing.T, f *counts.Follower) *atomic.Int64 {
 	t.Helper()
 	n, done, ended := &atomic.Int64{}, make(chan struct{}), make(chan struct{})
@@ -417,12 +418,12 @@ func (e *fakeEvents) WakeRequested(w Wake) {
 
 func TestWaker(t *testing.T) {
 	for name, tc := range map[string]struct {
-		push   bool // KEDA's stream is here
-		peer   bool // or at a peer
+		push   bool // KEDA's stream is open here
+		peer   bool // KEDA's stream is open at a peer
 		err    error
-		after  time.Duration // that a pod takes
+		after  time.Duration // until a pod is ready
 		scales int64
-		warns  string // what each warning says
+		warns  string // part of each warning
 	}{
 		"scaling is refused": {
 			false, false, &RefusedError{errors.New("quota")}, 1500 * time.Millisecond, 1,
@@ -528,8 +529,8 @@ func TestWakerWakesAgain(t *testing.T) {
 	})
 }
 
-// A wake is over when a pod is ready. If the workload is scaled to zero right after that, by hand, nothing brings it back but
-// the next request, for which KEDA has its time again.
+// A wake is over when a pod is ready. If somebody then scales the workload to zero by hand, only the next request brings it back, and
+// KEDA gets its time again for that request.
 func TestWakerEndsWithTheFirstPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
@@ -552,7 +553,7 @@ func TestWakerEndsWithTheFirstPod(t *testing.T) {
 			synctest.Wait()
 			return done
 		}
-		for range 3 { // each time before the loop of the last wake has ended
+		for range 3 { // each visit comes before the loop of the last wake has ended
 			before := pushes.Load()
 			done := visit()
 			if pushes.Load() == before {
@@ -574,7 +575,7 @@ func TestWakerEndsWithTheFirstPod(t *testing.T) {
 	})
 }
 
-// When all who waited have given up, and nobody has scaled, the next request begins anew.
+// When everybody who waited has given up and nobody has scaled, the next request begins a new wake.
 func TestWakerAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
@@ -598,7 +599,7 @@ func TestWakerAbandoned(t *testing.T) {
 	})
 }
 
-// Requests that come again and again, as those of a page without JavaScript, are one wake until nobody has come for a while.
+// Repeated requests, like those of a page without JavaScript, are one wake until none has come for a while.
 func TestWakerLingers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
@@ -668,7 +669,7 @@ func FuzzDescribe(f *testing.F) {
 	})
 }
 
-// advance lets d pass by the clock of the test's bubble.
+// advance advances the bubble's clock by d.
 func advance(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // in a bubble this takes no time
 	synctest.Wait()

@@ -25,21 +25,21 @@ const replicasTimeout = 2 * time.Second
 
 // ServerOptions configure a Server.
 type ServerOptions struct {
-	// Target finds a target; nil if it does not exist.
+	// Target returns a target, or nil if it does not exist.
 	Target   func(route.Key) *route.Target
 	Activity *Activity
-	// Replicas is how many replicas a workload is to have, as WorkloadScaler says.
+	// Replicas returns a workload's desired replica count, as in WorkloadScaler.
 	Replicas func(ctx context.Context, namespace string, w api.Workload) (int32, error)
-	// Hub has the streams of KEDA: each follows its workload. Default one of its own.
+	// Hub has KEDA's streams. Each stream follows its workload. Default a new Hub.
 	Hub *counts.Hub
-	// Repeat is after what time `true` is pushed again while requests wait and there is no pod, since KEDA drops a push
-	// whose ScaledObject it has not prepared yet; then after twice that, and so on. Default 1 s.
+	// Repeat is after what time `true` is pushed again while requests wait and there is no pod. KEDA drops a push for a ScaledObject
+	// that it has not prepared yet. The pause then doubles each time. Default 1 s.
 	Repeat time.Duration
 }
 
 // Server is the external scaler that KEDA calls.
 type Server struct {
-	pb.UnimplementedExternalScalerServer // StreamMetricSpec stays unimplemented: targets change by the trigger's metadata
+	pb.UnimplementedExternalScalerServer // StreamMetricSpec stays unimplemented, because targets change by the trigger's metadata
 
 	options ServerOptions
 	done    chan struct{}
@@ -55,11 +55,11 @@ func NewServer(o ServerOptions) *Server {
 	return &Server{options: o, done: make(chan struct{})}
 }
 
-// Close ends all streams in the way that makes KEDA open another one soon.
+// Close ends all streams in a way that makes KEDA soon open new ones.
 func (s *Server) Close() { s.close.Do(func() { close(s.done) }) }
 
-// IsActive implements the external scaler. KEDA asks every polling interval and puts the workload to sleep, after its
-// cool-down, when the answer is false.
+// IsActive implements the external scaler. KEDA calls it every polling interval. When the answer is false, KEDA puts the workload to
+// sleep after its cool-down.
 func (s *Server) IsActive(ctx context.Context, ref *pb.ScaledObjectRef) (*pb.IsActiveResponse, error) {
 	t, err := s.target(ref)
 	if err != nil {
@@ -76,10 +76,10 @@ func (s *Server) IsActive(ctx context.Context, ref *pb.ScaledObjectRef) (*pb.IsA
 	return &pb.IsActiveResponse{Result: active}, nil
 }
 
-// hasReplicas asks the API server whether a workload of which no pod is in sight is to have one. KEDA wakes what is called
-// active, so that an app that was scaled to zero by hand, or whose visitor has left, would come up again in vain; one
-// whose pod waits for a node or a volume would be put to sleep before it has an address. It is rarely asked: for an app that
-// was in use a moment ago. When it cannot be known the counts decide.
+// hasReplicas asks the API server whether a workload without a pod in sight should have one. KEDA wakes every workload that is called
+// active. So an app that was scaled to zero by hand, or whose visitor has left, would wake in vain. On the other hand, an app whose
+// pod still waits for a node or a volume, and has no address yet, must not be put to sleep. The API server is rarely asked: only for
+// an app that was in use a moment ago. If it does not answer, the counts decide.
 func (s *Server) hasReplicas(ctx context.Context, t *route.Target) bool {
 	ctx, cancel := context.WithTimeout(ctx, replicasTimeout)
 	defer cancel()
@@ -93,8 +93,8 @@ func (s *Server) hasReplicas(ctx context.Context, t *route.Target) bool {
 	return replicas > 0
 }
 
-// StreamIsActive implements the external scaler. It stays open for a workload that is not known yet: the route may come
-// later than the ScaledObject, and an error would have KEDA wait longer and longer.
+// StreamIsActive implements the external scaler. It stays open for an unknown workload: the route may come later than the
+// ScaledObject, and after an error KEDA would wait longer and longer.
 func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_StreamIsActiveServer) error {
 	key, err := keyOf(ref)
 	if err != nil {
@@ -132,15 +132,15 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 	}
 }
 
-// sight is what a look at a workload has found.
+// sight is the result of a look at a workload.
 type sight struct {
 	active, waiting, hasPods bool
-	emptied                  int64 // as Target.Emptied
+	emptied                  int64 // from Target.Emptied
 }
 
-// pusher decides what to send on a stream: the state at first and whenever it changes; `true` also when requests begin to
-// wait, and ever more rarely while they wait and there is no pod. Each push costs KEDA a status patch, of which it makes 20 a
-// second for all that it scales.
+// pusher decides what to send on a stream: the first state and each change. It also sends `true` when requests begin to wait, and
+// then ever more rarely while they wait and there is no pod. Each push costs KEDA a status patch, and KEDA makes only 20 a second for
+// everything that it scales.
 type pusher struct {
 	send       func(active bool) error
 	begun      bool
@@ -148,7 +148,7 @@ type pusher struct {
 	ticks, gap int // since the last push of `true`, and until the next
 }
 
-// look is called for every tick, and with edge set when something is said to have happened.
+// look is called for every tick. edge is set if something has happened in between.
 func (p *pusher) look(now sight, edge bool) error {
 	now.active = now.active || now.waiting
 	push := !p.begun || now.active != p.last.active
@@ -158,7 +158,7 @@ func (p *pusher) look(now sight, edge bool) error {
 		push, p.ticks, p.gap = true, 0, 1
 	case edge:
 	case now.hasPods:
-		p.ticks, p.gap = 0, 1 // should they go again, it is a wake like a new one
+		p.ticks, p.gap = 0, 1 // if the pods go again, that is a new wake
 	default:
 		if p.ticks++; p.ticks >= p.gap {
 			push, p.ticks, p.gap = true, 0, 2*p.gap
@@ -205,8 +205,8 @@ func metric(name string, value int64) *pb.MetricValue {
 	return &pb.MetricValue{MetricName: name, MetricValue: value, MetricValueFloat: float64(value)}
 }
 
-// target finds what ref is about. The error for an unknown workload has KEDA leave it as it is: neither do we know that
-// it is idle, nor is there anything to wake it for.
+// target returns the target for ref. For an unknown workload it returns an error, which makes KEDA leave the workload as it is: we
+// neither know that it is idle, nor have a reason to wake it.
 func (s *Server) target(ref *pb.ScaledObjectRef) (*route.Target, error) {
 	key, err := keyOf(ref)
 	if err != nil {
@@ -228,7 +228,7 @@ func keyOf(ref *pb.ScaledObjectRef) (route.Key, error) {
 	return key, nil
 }
 
-// quietOf is the idle time after which KEDA wants to hear that t is inactive.
+// quietOf returns the idle time after which KEDA wants to learn that t is inactive.
 func quietOf(ref *pb.ScaledObjectRef, t *route.Target) (time.Duration, error) {
 	value, ok := ref.GetScalerMetadata()[api.MetadataInactiveAfter]
 	if !ok {

@@ -17,21 +17,22 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
 
-// starts is an app with a pod that is not ready, whose cool-down is shorter than its start.
+// starts returns an app with a pod that is not ready. Its cool-down is shorter than its start.
 func starts() route.Service {
 	s := service()
 	s.Pods, s.Routes.Cooldown = 1, api.Duration(10*time.Second)
 	return s
 }
 
-// TestStartIsGivenItsTime, also when whoever has caused it has left, and by an interceptor that has not seen him.
+// TestStartIsGivenItsTime tests that a start gets its time even if its visitor has left, and at interceptors that have not seen the
+// visitor.
 func TestStartIsGivenItsTime(t *testing.T) {
 	up := starts()
 	up.Endpoints = map[string][]string{"http": {"10.0.0.1:80"}}
 	failing := starts()
 	failing.Progress = api.Progress{Stage: api.StagePulling, Failing: "no such image", Reason: "ImagePullBackOff"}
 	for name, tc := range map[string]struct {
-		visited bool // here, and not at a peer
+		visited bool // at this interceptor, and not at a peer
 		then    route.Service
 		after   time.Duration
 		want    bool
@@ -73,8 +74,8 @@ func TestStartIsGivenItsTime(t *testing.T) {
 	}
 }
 
-// TestWithoutAPodInSight: an app that was in use a moment ago and has no pod any more sleeps if it has no replicas, and
-// waits for its pod if it has. Nobody asks the API server about one that is certain.
+// TestWithoutAPodInSight tests an app that was in use a moment ago and has no pod any more: it sleeps if it has no replicas, and
+// waits for its pod if it has some. The API server is not asked if the answer is certain.
 func TestWithoutAPodInSight(t *testing.T) {
 	for name, tc := range map[string]struct {
 		replicas int64
@@ -125,7 +126,7 @@ func TestWithoutAPodInSight(t *testing.T) {
 			})
 		})
 	}
-	// Once it is known that it sleeps, the start that might have been is none.
+	// Once it is known that the app sleeps, there is no start.
 	synctest.Test(t, func(t *testing.T) {
 		workloads := &fakeWorkloads{}
 		table, _ := newTable(nil)
@@ -144,8 +145,8 @@ func TestWithoutAPodInSight(t *testing.T) {
 	})
 }
 
-// TestStreamWakesForNobody: to KEDA's stream, which opens again whenever KEDA likes, an app without a pod is active only
-// while somebody waits for one.
+// TestStreamWakesForNobody tests that on KEDA's stream, which KEDA may open again at any time, an app without a pod is active only
+// while somebody waits for a pod.
 func TestStreamWakesForNobody(t *testing.T) {
 	table, l := newTable(nil)
 	table.SetService(service("10.0.0.1:80"))
@@ -171,7 +172,7 @@ func TestStreamWakesForNobody(t *testing.T) {
 	}
 }
 
-// TestWakerRespectsAPause that comes while requests wait.
+// TestWakerRespectsAPause tests a pause that begins while requests wait.
 func TestWakerRespectsAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workloads, events := &fakeWorkloads{}, &fakeEvents{}
@@ -191,7 +192,7 @@ func TestWakerRespectsAPause(t *testing.T) {
 		paused := service()
 		paused.Progress.Paused = &api.Pause{Why: "its owner says so"}
 		table.SetService(paused)
-		advance(20 * time.Second) // in which KEDA has not acted
+		advance(20 * time.Second) // KEDA has not acted in this time
 		if got := workloads.scales.Load(); got != 0 {
 			t.Errorf("scaled %d times", got)
 		}

@@ -12,12 +12,12 @@ import (
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
 )
 
-// TestUse is what the injector learns of a workload's requests, in seconds.
+// TestUse tests what the injector learns about a workload's requests, in seconds.
 func TestUse(t *testing.T) {
 	type use struct{ pending, idle, counted int64 }
 	for name, tc := range map[string]struct {
-		pending bool          // here
-		ended   time.Duration // since a request here; 0 is none
+		pending bool          // at this interceptor
+		ended   time.Duration // time since a request here; 0 means none
 		peers   *fakePeers
 		want    use
 	}{
@@ -32,7 +32,7 @@ func TestUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				table, l := newTable(nil)
-				advance(time.Hour) // before there is a route to it
+				advance(time.Hour) // before there is a route to the workload
 				table.SetService(service("10.0.0.1:80"))
 				target := l.route.Target()
 				advance(time.Hour)
@@ -43,7 +43,7 @@ func TestUse(t *testing.T) {
 					target.Begin()()
 					advance(tc.ended)
 				}
-				table.SetService(service()) // asleep, which changes none of it
+				table.SetService(service()) // asleep, which changes nothing
 				s := NewServer(ServerOptions{Target: table.Target, Activity: &Activity{Peers: tc.peers}})
 				answer, err := s.GetMetrics(t.Context(), &pb.GetMetricsRequest{
 					ScaledObjectRef: ref(api.MetadataWorkload, "Deployment/web"), MetricName: api.MetricUse,

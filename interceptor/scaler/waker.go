@@ -23,7 +23,7 @@ type WakerOptions struct {
 	Scaler WorkloadScaler
 	Events Events
 	Peers  Peers
-	// Hub has KEDA's streams that are open here, and the peers'.
+	// Hub has the streams of KEDA and of the peers that are open here.
 	Hub *counts.Hub
 	// Led are routes of the workloads that wake together with another one, and Leaders those that have it wake, as
 	// route.Table returns them. Nil is none.
@@ -31,10 +31,10 @@ type WakerOptions struct {
 	Leaders func(*route.Target) []*route.Target
 	// Repeat is how often a waking workload is looked at again. Default 1 s.
 	Repeat time.Duration
-	// KEDAGrace is how long KEDA has for scaling until we do. Default 3 s.
+	// KEDAGrace is how long KEDA has to scale the workload before we do. Default 3 s.
 	KEDAGrace time.Duration
-	// Linger is how long a wake goes on for which no request waits any more. A waiting page without JavaScript comes again
-	// every 2 s. Default 5 s.
+	// Linger is how long a wake goes on after the last request has stopped waiting. A waiting page without JavaScript comes again every
+	// 2 s. Default 5 s.
 	Linger time.Duration
 	// Timeout bounds one call of Scaler. Default 10 s.
 	Timeout time.Duration
@@ -54,12 +54,12 @@ func (o *WakerOptions) setDefaults() {
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 }
 
-// Waker wakes workloads. It runs one goroutine for each that has requests waiting; Close ends them.
+// Waker wakes workloads. It runs one goroutine for each workload with waiting requests. Close ends them.
 type Waker struct {
 	options WakerOptions
 	ctx     context.Context
 	cancel  context.CancelFunc
-	// mu makes closed and the Add of loops one step.
+	// mu makes the check of closed and the Add of loops one step.
 	mu     sync.Mutex
 	closed bool
 	loops  sync.WaitGroup
@@ -104,7 +104,7 @@ func (w *Waker) begin(r *route.Route, t *route.Target, message func() string) bo
 		}
 		w.mu.Unlock()
 	} else if begun {
-		w.push(t) // the loop of an earlier wake does so only at its next tick
+		w.push(t) // the loop of an earlier wake would push only at its next tick
 	}
 	if !begun {
 		return false
@@ -124,15 +124,15 @@ func (w *Waker) wanted(t *route.Target) bool {
 	})
 }
 
-// push has KEDA's streams look at the workload, here and at the peers, and reports whether KEDA listens at all.
+// push makes KEDA's streams look at the workload, here and at the peers, and reports whether KEDA listens at all.
 func (w *Waker) push(t *route.Target) (listens bool) {
 	pushed := w.options.Hub.Poke(t.Key)
 	w.options.Hub.Flush()
 	return pushed || w.options.Peers.KEDAStream(t.Key)
 }
 
-// loop does what it takes for as long as requests wait for t, the first of them at r. KEDA's streams repeat their push by
-// themselves. A wake ends with the first ready pod: if the pods go again, by hand perhaps, it must not bring them back.
+// loop does what is necessary as long as requests wait for t; the first of them waits at r. KEDA's streams repeat their push by
+// themselves. A wake ends with the first ready pod: if the pods go again, perhaps by hand, the loop must not bring them back.
 func (w *Waker) loop(r *route.Route, t *route.Target) {
 	began, emptied := time.Now(), t.Emptied()
 	var direct backoff
@@ -153,7 +153,7 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 			continue
 		}
 		if !t.Ready() {
-			t.AbandonWake() // all who waited have given up
+			t.AbandonWake() // everybody who waited has given up
 		}
 		if t.StopLoop() {
 			return
@@ -181,7 +181,7 @@ func (w *Waker) scale(r *route.Route, t *route.Target, kedaListens bool) {
 	}
 }
 
-// backoff spaces out what is due at once, then after 2 s, and half as often each time down to every 16 s.
+// backoff spaces out repeated actions: the first is due at once, the second after 2 s, and then the pause doubles up to 16 s.
 type backoff struct {
 	next time.Time
 	wait time.Duration

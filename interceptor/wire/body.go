@@ -5,9 +5,9 @@ package wire
 
 import "github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 
-// Body is what is still to come of a message's body. The zero value is no body.
+// Body is the part of a message's body that is still to come. The zero value is no body.
 type Body struct {
-	// Left is the number of bytes; UntilEnd is all until the connection ends.
+	// Left is the number of bytes, or UntilEnd if the body lasts until the connection ends.
 	Left    int64
 	Chunked bool
 	Chunks  http1.Chunked
@@ -16,7 +16,7 @@ type Body struct {
 // UntilEnd is the Left of a body that ends with its connection.
 const UntilEnd = -1
 
-// Ended says that nothing of it is still to come.
+// Ended reports whether nothing more is to come.
 func (b *Body) Ended() bool {
 	if b.Chunked {
 		return b.Chunks.Done()
@@ -24,9 +24,9 @@ func (b *Body) Ended() bool {
 	return b.Left == 0
 }
 
-// Consume goes on by those of the bytes that belong to the body and returns how many they are, and what is passed on: they
-// themselves, or chunks in their place that are well-formed, in other memory. If plain, the framing of chunks is taken out,
-// in place. The error is an http1.MalformedError.
+// Consume advances over the bytes of came that belong to the body. It returns their number, and the bytes to pass on: the same bytes
+// or, where chunks have to be corrected, a copy. If plain is set, it removes the framing of chunks, in place. The error is an
+// http1.MalformedError.
 func (b *Body) Consume(came []byte, plain bool) (pass []byte, n int, err error) {
 	switch {
 	case b.Chunked && plain:
@@ -57,7 +57,7 @@ func (b *Body) consumePlain(came []byte) (pass []byte, n int, err error) {
 	return came[:length], n, nil
 }
 
-// raw is how many bytes may be passed on next without being looked at, or UntilEnd.
+// raw returns how many of the next bytes may be passed on without being looked at, or UntilEnd.
 func (b *Body) raw() int64 {
 	if b.Chunked {
 		return b.Chunks.Left()
@@ -65,7 +65,7 @@ func (b *Body) raw() int64 {
 	return b.Left
 }
 
-// skip goes on by n of those bytes.
+// skip advances by n of those bytes.
 func (b *Body) skip(n int64) {
 	switch {
 	case b.Chunked:

@@ -57,7 +57,7 @@ func TestBodyTakesNoBadChunks(t *testing.T) {
 	}
 }
 
-// However the chunks come, the data that is left of them is the same.
+// The data of chunks is the same, however the chunks are cut.
 func TestPlainInPieces(t *testing.T) {
 	const chunks = "3\r\nabc\r\n10;x=y\r\n0123456789abcdef\r\n1\r\n\n\r\n0\r\nA: b\r\n\r\n"
 	const want = "abc0123456789abcdef\n"
@@ -127,7 +127,7 @@ func TestBufferGrows(t *testing.T) {
 			t.Errorf("%d at %d of %d: %q", b.Len(), b.start, len(b.b), b.Bytes())
 		}
 	})
-	// What is used already does not count for moving if it is little, since then each growth would win little.
+	// If only a little has been used, the rest is not moved: otherwise each growth would gain little.
 	t.Run("by doubling, with some used", func(t *testing.T) {
 		b := pool.Get(true)
 		fill(b, strings.Repeat("a", LargeBuffer))
@@ -166,7 +166,7 @@ func TestBuffersAreLentEmpty(t *testing.T) {
 			}
 			b.end = len(b.b)
 			if rand.IntN(2) == 0 {
-				b = NewBuffers().Grow(b) // such a one is not lent again
+				b = NewBuffers().Grow(b) // a buffer of this size is not lent again
 			}
 			lender.Put(b)
 		}

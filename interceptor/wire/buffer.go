@@ -6,40 +6,39 @@ package wire
 import "sync"
 
 const (
-	// SmallBuffer holds nearly every request's head.
+	// SmallBuffer is enough for nearly every request's head.
 	SmallBuffer = 4 << 10
-	// LargeBuffer is what answers and bodies are read with.
+	// LargeBuffer is the size for reading answers and bodies.
 	LargeBuffer = 32 << 10
-	// headroom is left free before what is read into a large buffer, so that an answer's head can become a little
-	// longer where it is.
+	// headroom is free space before the bytes of a large buffer, so that an answer's head can grow a little in place.
 	headroom = 128
 )
 
-// Buffer is memory with the bytes between start and end in it that are still to be used.
+// Buffer is memory. The bytes between start and end are not used yet.
 type Buffer struct {
 	b          []byte
 	start, end int
 }
 
-// Bytes returns the bytes.
+// Bytes returns the unused bytes.
 func (b *Buffer) Bytes() []byte { return b.b[b.start:b.end] }
 
-// Len is their number.
+// Len returns their number.
 func (b *Buffer) Len() int { return b.end - b.start }
 
-// Size is how much memory the buffer has.
+// Size returns the size of the buffer's memory.
 func (b *Buffer) Size() int { return len(b.b) }
 
-// Skip takes the first n bytes away.
+// Skip removes the first n bytes.
 func (b *Buffer) Skip(n int) { b.start += n }
 
-// Extend takes n more bytes in, which were written to Free.
+// Extend adds n bytes that were written to Free.
 func (b *Buffer) Extend(n int) { b.end += n }
 
-// Free is the room behind the bytes.
+// Free returns the room after the bytes.
 func (b *Buffer) Free() []byte { return b.b[b.end:] }
 
-// Replace puts p in the place of all bytes from the one at at on. P may be the first of those.
+// Replace replaces all bytes from position at on by p. p may be the beginning of those bytes.
 func (b *Buffer) Replace(at int, p []byte) {
 	from := b.start + at
 	if need := from + len(p); need > len(b.b) {
@@ -53,7 +52,7 @@ func (b *Buffer) Replace(at int, p []byte) {
 	}
 }
 
-// SetHead puts head in the place of the first n bytes, and reports whether there was room for it before the bytes that follow.
+// SetHead replaces the first n bytes by head, and reports whether there was room for it before the bytes that follow.
 func (b *Buffer) SetHead(n int, head []byte) bool {
 	start := b.start + n - len(head)
 	if start < 0 {
@@ -64,7 +63,7 @@ func (b *Buffer) SetHead(n int, head []byte) bool {
 	return true
 }
 
-// Buffers lends buffers of two sizes, and pipes. Buffers that have grown are not taken back.
+// Buffers lends buffers of two sizes, and pipes. It does not take back buffers that have grown.
 type Buffers struct {
 	small, large sync.Pool
 	pipes        pipes
@@ -100,7 +99,7 @@ func (p *Buffers) Put(b *Buffer) {
 	}
 }
 
-// Grow returns b, or a larger one in its place, with more room behind the bytes than it had.
+// Grow returns b or a larger buffer in its place, with more room after the bytes.
 func (p *Buffers) Grow(b *Buffer) *Buffer {
 	switch {
 	case b.start > headroom:

@@ -8,17 +8,17 @@ import (
 	"io"
 )
 
-// Waits hears what a flow is about to wait for.
+// Waits is told what a flow is about to wait for.
 type Waits interface {
 	Reading() // for its source to bring something
 	Writing() // for its destination to take it
 }
 
-// ReadError and WriteError say at which end of a flow something went wrong.
+// ReadError and WriteError say at which end of a flow an error occurred.
 type (
-	// ReadError is of the source.
+	// ReadError is an error of the source.
 	ReadError struct{ Err error }
-	// WriteError is of the destination.
+	// WriteError is an error of the destination.
 	WriteError struct{ Err error }
 )
 
@@ -36,7 +36,7 @@ func (NoWaits) Reading() {}
 // Writing implements Waits.
 func (NoWaits) Writing() {}
 
-// Both passes it on to two.
+// Both passes the calls on to two Waits.
 type Both struct{ A, B Waits }
 
 // Reading implements Waits.
@@ -51,21 +51,21 @@ func (w Both) Writing() {
 	w.B.Writing()
 }
 
-// Flow carries bytes from one connection to another: small amounts through a buffer that it has only meanwhile, larger
-// ones within the kernel.
+// Flow carries bytes from one connection to another. Small amounts pass through a buffer that it borrows for the moment, larger ones
+// stay within the kernel.
 type Flow struct {
 	Src, Dst *Sock
 	Waits    Waits
-	// Plain takes the framing of chunks out.
+	// Plain removes the framing of chunks.
 	Plain bool
-	// Rest is what Src sent behind the end of the body. It is the caller's to put back.
+	// Rest is what Src sent after the end of the body. The caller has to put it back.
 	Rest *Buffer
-	// bulk says that Src brings more at a time than a buffer holds.
+	// bulk is set if Src brings more at a time than a buffer holds.
 	bulk bool
 }
 
-// Copy carries all that is left of b. The error is a ReadError, which wraps io.ErrUnexpectedEOF where Src ended too
-// early and an http1.MalformedError where it sent what is no body, or a WriteError.
+// Copy carries the rest of b. The error is a ReadError or a WriteError. A ReadError wraps io.ErrUnexpectedEOF if Src ended too early,
+// and an http1.MalformedError if Src sent an invalid body.
 func (f *Flow) Copy(b *Body) error {
 	f.bulk = false
 	for !b.Ended() {
@@ -88,7 +88,7 @@ func (f *Flow) Copy(b *Body) error {
 	return nil
 }
 
-// moveBuffer carries what one read brings.
+// moveBuffer carries the bytes of one read.
 func (f *Flow) moveBuffer(b *Body) error {
 	f.Waits.Reading()
 	in, err := f.Src.Await()

@@ -24,7 +24,7 @@ type phases struct{ reads, writes int }
 func (p *phases) Reading() { p.reads++ }
 func (p *phases) Writing() { p.writes++ }
 
-// pipe of two connections: what is written to from, a flow carries to to.
+// flowRig is a flow between two connections: bytes that are written to from arrive at to.
 type flowRig struct {
 	Flow
 	from, to *net.TCPConn
@@ -41,7 +41,7 @@ func newFlowRig(t *testing.T) *flowRig {
 	return r
 }
 
-// noise is n bytes that are not alike.
+// noise returns n pseudo-random bytes.
 func noise(n int) []byte {
 	b := make([]byte, n)
 	r := rand.NewChaCha8([32]byte{1})
@@ -67,7 +67,7 @@ func TestFlowCarriesExactly(t *testing.T) {
 	for name, tc := range map[string]struct {
 		body  Body
 		bytes []byte
-		plain []byte // what comes of it where the chunks are taken out
+		plain []byte // the result without the chunks' framing
 	}{
 		"nothing":           {Body{}, nil, nil},
 		"small":             {Body{Left: 100}, small, nil},
@@ -118,7 +118,7 @@ func TestFlowCarriesExactly(t *testing.T) {
 				if untilIt {
 					return
 				}
-				// What follows is still there: read behind the body, or not read at all.
+				// The bytes that follow are still there: read after the body, or not read at all.
 				rest := make([]byte, 0, len(next))
 				if r.Rest != nil {
 					rest = append(rest, r.Rest.Bytes()...)
@@ -157,7 +157,7 @@ func TestFlowEndsTooEarly(t *testing.T) {
 		"no last chunk":     {chunkedBody(), []byte("3\r\nabc\r\n")},
 		"no end":            {chunkedBody(), []byte("0\r\n")},
 		"part of a large":   {chunkedBody(), append([]byte("300000\r\n"), make([]byte, 2<<20)...)},
-		"chunks, no length": {Body{Chunked: true, Left: UntilEnd}, []byte("3\r\nab")}, // so an answer's body is
+		"chunks, no length": {Body{Chunked: true, Left: UntilEnd}, []byte("3\r\nab")}, // like the body of an answer
 		"large, no length":  {Body{Chunked: true, Left: UntilEnd}, append([]byte("300000\r\n"), make([]byte, 2<<20)...)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -237,7 +237,7 @@ func TestFlowFails(t *testing.T) {
 	}
 }
 
-// Both directions of one connection at once, as an upgraded connection has them.
+// This uses both directions of one connection at once, like an upgraded connection.
 func TestFlowsBothWays(t *testing.T) {
 	const size = 3<<20 + 7
 	e := NewBuffers()

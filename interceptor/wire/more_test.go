@@ -49,7 +49,7 @@ func TestSetHead(t *testing.T) {
 	}
 }
 
-// What a client goes on with is passed on until it is sure that it is not HTTP, and not at all if it is.
+// The client's bytes are passed on until it is certain that they are not HTTP. If they are HTTP, they are not passed on.
 func TestPass(t *testing.T) {
 	if Watch(nil) != nil {
 		t.Error("who has said nothing is watched")
@@ -86,7 +86,7 @@ func TestPass(t *testing.T) {
 				if _, err := io.WriteString(from, p); err != nil {
 					t.Fatal(err)
 				}
-				if len(tc.pieces) > 1 && strings.HasPrefix(tc.passed, p) { // the next one comes by itself
+				if len(tc.pieces) > 1 && strings.HasPrefix(tc.passed, p) { // so that the next piece arrives by itself
 					if _, err := io.CopyN(io.Discard, to, int64(len(p))); err != nil {
 						t.Fatal(err)
 					}
@@ -120,7 +120,7 @@ func TestPass(t *testing.T) {
 	})
 }
 
-// An interrupted reader can be waited for, and reading goes on then.
+// An interrupted reader can be waited for, and reading continues afterwards.
 func TestInterruptUntil(t *testing.T) {
 	s, theirs := newSockPair(t, NewBuffers(), false)
 	done := make(chan struct{})

@@ -13,7 +13,7 @@ import (
 const (
 	proxySignature = "\r\n\r\n\x00\r\nQUIT\n"
 
-	proxyLocal = 0x20 // version 2, LOCAL: a connection of ours, without a client
+	proxyLocal = 0x20 // version 2, LOCAL: our own connection, without a client
 	proxyProxy = 0x21 // version 2, PROXY
 
 	proxyUnspecified = 0x00
@@ -21,8 +21,8 @@ const (
 	proxyTCP6        = 0x21
 )
 
-// AppendProxyHeader appends the header of the PROXY protocol, version 2, for a connection from source to destination. Where these
-// are not two addresses of one IP family it says that the connection is our own, so that the pod goes by the address that it sees.
+// AppendProxyHeader appends a PROXY protocol header, version 2, for a connection from source to destination. If these are not two
+// addresses of one IP family, the header says that the connection is our own, and the pod uses the address that it sees.
 func AppendProxyHeader(dst []byte, source, destination netip.AddrPort) []byte {
 	dst = append(dst, proxySignature...)
 	from, to := source.Addr().Unmap().WithZone(""), destination.Addr().Unmap().WithZone("")

@@ -12,7 +12,7 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// An independent parser reads what we write, and takes all of it.
+// An independent parser reads the whole header that we write.
 func TestProxyHeader(t *testing.T) {
 	for name, tc := range map[string]struct {
 		source, destination string
@@ -27,7 +27,7 @@ func TestProxyHeader(t *testing.T) {
 		"none":                  {"", "", "", "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			source, _ := netip.ParseAddrPort(tc.source) // empty is the zero AddrPort
+			source, _ := netip.ParseAddrPort(tc.source) // an empty string gives the zero AddrPort
 			destination, _ := netip.ParseAddrPort(tc.destination)
 			b := AppendProxyHeader(nil, source, destination)
 			if cap(make([]byte, 0, 64)) < len(b) {

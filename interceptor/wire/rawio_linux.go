@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// read and write read and write a descriptor that does not block. They bypass Go's scheduler: it would prepare for
-// a call that lasts, and take the processor away from one that is merely interrupted, for a call that never waits.
+// read and write use a non-blocking descriptor. They bypass Go's scheduler, because these calls never wait. The scheduler would
+// prepare for a long call, and take the processor away if the call is merely interrupted.
 func read(fd uintptr, b []byte) (int, syscall.Errno) { return call(syscall.SYS_READ, fd, b) }
 
 func write(fd uintptr, b []byte) (int, syscall.Errno) { return call(syscall.SYS_WRITE, fd, b) }

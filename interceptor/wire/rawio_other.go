@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// read and write read and write a descriptor that does not block.
+// read and write use a non-blocking descriptor.
 func read(fd uintptr, b []byte) (int, syscall.Errno) { return call(syscall.Read, fd, b) }
 
 func write(fd uintptr, b []byte) (int, syscall.Errno) { return call(syscall.Write, fd, b) }

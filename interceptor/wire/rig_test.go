@@ -33,7 +33,7 @@ func dial(tb testing.TB, addr string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// pair returns the two ends of one connection: who opened it, and who accepted it.
+// pair returns the two ends of a connection: the side that opened it, and the side that accepted it.
 func pair(tb testing.TB) (client, server *net.TCPConn) {
 	tb.Helper()
 	l := listen(tb)
@@ -46,14 +46,14 @@ func pair(tb testing.TB) (client, server *net.TCPConn) {
 	return client, server
 }
 
-// newSockPair returns two ends of one connection: ours, which has accepted it, and the other side's.
+// newSockPair returns the two ends of a connection: ours, which accepted it, and the other side's.
 func newSockPair(tb testing.TB, b *Buffers, large bool) (*Sock, *net.TCPConn) {
 	tb.Helper()
 	theirs, ours := pair(tb)
 	return newSock(tb, ours, b, large), theirs
 }
 
-// newDialed is newSockPair for a connection that we have opened.
+// newDialed is newSockPair for a connection that we opened.
 func newDialed(tb testing.TB) (*Sock, *net.TCPConn) {
 	tb.Helper()
 	ours, theirs := pair(tb)

@@ -15,22 +15,20 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
-// SniffTimeout is how long a connection of protocol auto may stay silent until it is taken for one on which the server
-// speaks first.
+// SniffTimeout is how long a connection of protocol auto may stay silent before we assume that the server speaks first.
 const SniffTimeout = 2 * time.Second
 
 // maxPeek is how much Peek reads of a connection that is still undecided.
 const maxPeek = 16 << 10
 
-// Kind is what the first bytes of a connection say.
+// Kind is what a connection speaks, according to its first bytes.
 type Kind int
 
-// The kinds of connections.
 const (
 	KindUndecided Kind = iota // more bytes are needed
 	KindHTTP
 	KindTCP
-	KindHTTP2 // never a Sniffer's: the reader of HTTP finds it
+	KindHTTP2 // a Sniffer never returns it: the reader of HTTP finds it
 )
 
 // Sniffer tells HTTP, version 1 or 2 without TLS, from anything else by the first line of a connection, which may come in
@@ -60,7 +58,7 @@ type Sniffer struct {
 	urls    int  // how much of the second word is as an http URL has it, or -1
 }
 
-// sniffPart is the part of the first line in which the next byte stands.
+// sniffPart is the part of the first line to which the next byte belongs.
 type sniffPart uint8
 
 const (
@@ -75,7 +73,7 @@ const httpVersion, httpURL = "HTTP/", "http://"
 // maxStrange is how much of a strange line is looked at: more than the apps that we know take for a line.
 const maxStrange = 64 << 10
 
-// Feed goes on by b.
+// Feed reads the bytes b.
 func (s *Sniffer) Feed(b []byte) Kind {
 	for _, c := range b {
 		if s.kind != KindUndecided {
@@ -118,7 +116,7 @@ func (s *Sniffer) next(c byte) {
 	}
 }
 
-// endLine decides about a line that has not shown before its end what it is.
+// endLine decides about a line that is still undecided at its end.
 func (s *Sniffer) endLine() {
 	s.kind = KindTCP
 	if s.version {
@@ -126,7 +124,7 @@ func (s *Sniffer) endLine() {
 	}
 }
 
-// inMethod takes a byte of the first word.
+// inMethod reads a byte of the first word.
 func (s *Sniffer) inMethod(c byte) {
 	s.part, s.words = sniffMethod, 1
 	s.odd = s.odd || (c < 'A' || c > 'Z') && c != '-' && c != '_'
@@ -141,7 +139,7 @@ func splits(c byte) bool {
 	return c == '\v' || c == '\f' || c >= 0x1c && c <= 0x1f || c == 0x85 || c == 0xa0
 }
 
-// inWord takes a byte of a word behind the method.
+// inWord reads a byte of a word after the method.
 func (s *Sniffer) inWord(c byte) {
 	first := s.part == sniffSpace
 	if first {
@@ -194,11 +192,11 @@ func SpeaksOther(b []byte) Kind {
 	}
 }
 
-// ErrNoBytes is returned by Peek for a connection that was closed before anything came: a probe, and no visitor.
+// ErrNoBytes is returned by Peek for a connection that was closed before anything arrived: a probe, not a visitor.
 var ErrNoBytes = errors.New("the connection was closed before its first byte")
 
-// Peek reads from conn until the bytes show what it is, or until the time is over or they are too many, which leaves it
-// undecided. The bytes have to be given to the next reader.
+// Peek reads from conn until the bytes show what the connection speaks. It is undecided if the time is up or if there are too many
+// bytes. The caller has to give the bytes to the next reader.
 func Peek(conn net.Conn, timeout time.Duration) (Kind, []byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return KindTCP, nil, err
@@ -223,13 +221,13 @@ func Peek(conn net.Conn, timeout time.Duration) (Kind, []byte, error) {
 	}
 }
 
-// PeekedConn is a connection whose first bytes were read already.
+// PeekedConn is a connection whose first bytes have been read already.
 type PeekedConn struct {
 	*net.TCPConn
 	peeked []byte
 }
 
-// NewPeekedConn returns conn with peeked before what is still to come.
+// NewPeekedConn returns conn with peeked before the bytes that are still to come.
 func NewPeekedConn(conn *net.TCPConn, peeked []byte) *PeekedConn {
 	return &PeekedConn{TCPConn: conn, peeked: peeked}
 }
@@ -246,7 +244,7 @@ func (c *PeekedConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo implements io.WriterTo, which the embedded connection would do without the peeked bytes.
+// WriteTo implements io.WriterTo. The embedded connection's WriteTo would omit the peeked bytes.
 func (c *PeekedConn) WriteTo(w io.Writer) (int64, error) {
 	var n int64
 	if len(c.peeked) > 0 {
@@ -263,7 +261,7 @@ func (c *PeekedConn) WriteTo(w io.Writer) (int64, error) {
 // ErrLateHTTP ends a connection whose client has begun a line that turns out to be HTTP after it was passed on.
 var ErrLateHTTP = errors.New("the client speaks HTTP on a connection that had to be taken for bytes")
 
-// Watch returns a Sniffer for what follows early; nil if nothing can.
+// Watch returns a Sniffer for the bytes after early. It returns nil if they cannot turn out to be HTTP.
 func Watch(early []byte) *Sniffer {
 	if len(early) == 0 {
 		return nil
@@ -275,8 +273,9 @@ func Watch(early []byte) *Sniffer {
 	return s
 }
 
-// Pass carries bytes from src to dst until it is sure that they are not HTTP. Answered reports whether dst has said anything:
-// it ends the watch on a strange line, of which it has seen enough. A request may follow that within a protocol, as within SOCKS.
+// Pass carries bytes from src to dst until it is sure that they are not HTTP. answered reports whether dst has spoken. Once it has,
+// Pass stops watching a strange line: dst has seen enough of the line to understand it. An HTTP request may follow within another
+// protocol, for example SOCKS.
 func (s *Sniffer) Pass(dst, src *Sock, w Waits, answered func() bool) error {
 	for s.kind == KindUndecided {
 		w.Reading()

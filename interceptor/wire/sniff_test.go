@@ -16,7 +16,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 )
 
-// sniff is what a Sniffer says of b.
+// sniff returns what a Sniffer says about b.
 func sniff(b []byte) Kind {
 	var s Sniffer
 	return s.Feed(b)
@@ -135,8 +135,9 @@ func TestSniff(t *testing.T) {
 	}
 }
 
-// What was said of some bytes holds whatever follows, however they come, but for a strange line, which may end as HTTP. A line
-// that our own parser takes for a request's is never taken for bytes, and neither is one whose last word is a version.
+// A decision about some bytes holds whatever follows and however the bytes arrive, except for a strange line, which may end as HTTP.
+// A line that our own parser accepts as a request line is never taken for plain bytes, and neither is one whose last word is a
+// version.
 func FuzzSniff(f *testing.F) {
 	for _, s := range []string{
 		"GET / HTTP/1.1\r\n", "PRI * HTTP/2.0", "\x16\x03\x01", "GET http://", "get x", "A-_ h",
@@ -206,7 +207,7 @@ func TestPeek(t *testing.T) {
 			if err != nil {
 				return
 			}
-			// Nothing is lost, and no deadline is left behind.
+			// Nothing is lost, and no deadline is left.
 			<-sent
 			_ = client.CloseWrite()
 			rest, err := io.ReadAll(NewPeekedConn(server, peeked))

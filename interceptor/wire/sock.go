@@ -16,50 +16,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrStale is returned for a connection on which the other side has spoken or closed before a request went out on it.
+// ErrStale is returned for a connection on which the other side spoke, or which it closed, before a request was sent.
 var ErrStale = errors.New("the connection was closed or spoken on while it was idle")
 
-// Sock is a connection that is also read and written by its descriptor, for three things that net.TCPConn cannot do:
-// waiting without a buffer, so that an idle connection has none; looking whether a connection is still good just before
-// a request goes out on it, at no cost (see Send); and seeing that the other side has gone although not all that it sent
-// is read.
+// Sock is a connection that is also read and written through its descriptor. This allows three things that net.TCPConn cannot do. It
+// waits without a buffer, so an idle connection has none. Just before it sends a request, it checks at no cost whether the connection
+// is still good (see Send). And it notices that the other side has gone even if not everything that it sent has been read.
 //
-// One goroutine reads at a time, and one writes. Close may be called by any.
+// Only one goroutine at a time may read, and only one may write. Any goroutine may call Close.
 type Sock struct {
 	*net.TCPConn
 	raw     syscall.RawConn
 	buffers *Buffers
-	// Large says which buffers to read with.
+	// Large says which buffers to use for reading.
 	Large bool
 
-	// readable is onReadable, made once so that reading allocates nothing. It uses the fields below.
+	// readable is onReadable. It is made once, so that reading allocates nothing. It uses the fields below.
 	readable func(fd uintptr) bool
 	step     step
 	fresh    bool
 	peek     [1]byte
-	out      []byte  // still to be sent
-	in       *Buffer // what was read
+	out      []byte  // bytes still to be sent
+	in       *Buffer // bytes that were read
 	err      error
 
 	// writable is onWritable. It uses the fields below.
 	writable func(fd uintptr) bool
-	// Progress is called when the other side has taken some of what is written, but not all; it may be nil.
+	// Progress is called when the other side has taken some of the bytes being written, but not all. It may be nil.
 	Progress func()
 	toWrite  []byte
 	writeErr syscall.Errno
 }
 
-// step is what onReadable does next.
+// step is the next step of onReadable.
 type step uint8
 
 const (
-	stepCheck   step = iota // see that nothing has come, not even the end
+	stepCheck   step = iota // check that nothing has arrived, not even the end
 	stepSend                // send out
 	stepBlocked             // out could not be sent all at once
 	stepReceive             // read
 )
 
-// NewSock returns a Sock that reads conn with buffers that it borrows.
+// NewSock returns a Sock for conn. It borrows its buffers from buffers.
 func NewSock(conn *net.TCPConn, buffers *Buffers, large bool) (*Sock, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -70,17 +69,17 @@ func NewSock(conn *net.TCPConn, buffers *Buffers, large bool) (*Sock, error) {
 	return s, nil
 }
 
-// Await waits until there is something to read and only then takes a buffer for it. The error is io.EOF at the end.
+// Await waits until there is something to read, and only then borrows a buffer. The error is io.EOF at the end.
 func (s *Sock) Await() (*Buffer, error) {
 	s.step = stepReceive
 	return s.run()
 }
 
-// Send sends b once it is sure that the other side has neither closed nor said anything, and waits for the answer.
-// With ErrStale it has, or the connection is closed, and nothing was sent. A fresh connection needs no such look.
+// Send sends b if the other side has neither closed the connection nor spoken, and waits for the answer. Otherwise, or if the
+// connection is closed here, it sends nothing and returns ErrStale. A fresh connection is not checked.
 //
-// The look is the read with which a wait begins anyway: it sees what has come before it, and what comes later ends the
-// wait. So it costs nothing.
+// The check is the read with which a wait begins anyway. It sees what arrived earlier, and what arrives later ends the wait. So it
+// costs nothing.
 func (s *Sock) Send(b []byte, fresh bool) (*Buffer, error) {
 	s.step, s.out, s.fresh = stepCheck, b, fresh
 	if fresh {
@@ -108,7 +107,7 @@ func (s *Sock) run() (*Buffer, error) {
 	return s.in, err
 }
 
-// onReadable is called by raw.Read, at once and then each time that there may be something to read, until it returns
+// onReadable is a callback of raw.Read, which calls it at once and then whenever there may be something to read, until it returns
 // true.
 func (s *Sock) onReadable(fd uintptr) bool {
 	switch s.step {
@@ -130,7 +129,7 @@ func (s *Sock) onReadable(fd uintptr) bool {
 			return true
 		}
 		s.step = stepReceive
-		// Nobody has looked yet whether a fresh connection has spoken first, and if it has, that does not end the wait.
+		// A fresh connection has not been checked yet. If the other side has spoken first, that does not end the wait, so read now.
 		return s.fresh && s.receive(fd)
 	default:
 		return s.receive(fd)
@@ -172,7 +171,7 @@ func (s *Sock) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// onWritable is called by raw.Write, at once and then each time that there may be room, until it returns true.
+// onWritable is a callback of raw.Write, which calls it at once and then whenever there may be room, until it returns true.
 func (s *Sock) onWritable(fd uintptr) bool {
 	for {
 		n, errno := write(fd, s.toWrite)
@@ -192,7 +191,7 @@ func (s *Sock) onWritable(fd uintptr) bool {
 	}
 }
 
-// TryRead adds to b what has come already, and returns how much. An error shows in the next read.
+// TryRead adds the bytes that have already arrived to b, and returns their number. An error shows at the next read.
 func (s *Sock) TryRead(b *Buffer) int {
 	got := 0
 	_ = s.raw.Read(func(fd uintptr) bool {
@@ -203,8 +202,8 @@ func (s *Sock) TryRead(b *Buffer) int {
 	return got
 }
 
-// AwaitGone waits until the other side has gone, whether or not all that it sent is read. With half it is not gone as
-// long as it has closed only its own direction, and may still read.
+// AwaitGone waits until the other side has gone, even if not everything that it sent has been read. If half is set, a side that has
+// closed only its own direction has not gone, since it may still read.
 func (s *Sock) AwaitGone(half bool) error {
 	var events int16 // POLLHUP and POLLERR are always reported
 	if !half {
@@ -217,9 +216,9 @@ func (s *Sock) AwaitGone(half bool) error {
 	})
 }
 
-// HasReset says that the other side has reset the connection, so that what it sent and is not read yet is lost.
+// HasReset reports whether the other side has reset the connection. Unread bytes from it are then lost.
 func (s *Sock) HasReset() (reset bool) {
-	_ = s.raw.Control(func(fd uintptr) { // fails only on a closed connection
+	_ = s.raw.Control(func(fd uintptr) { // it fails only on a closed connection
 		fds := [1]unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // descriptors are small
 		n, err := unix.Poll(fds[:], 0)
 		reset = err == nil && n > 0
@@ -227,7 +226,7 @@ func (s *Sock) HasReset() (reset bool) {
 	return reset
 }
 
-// PeekOne waits until there is something to read, and returns how many bytes of it a read of one would: 0 at the end.
+// PeekOne waits until there is something to read. It returns how many bytes a read of one byte would return: 0 at the end.
 func (s *Sock) PeekOne() (n int, _ error) {
 	var failed error
 	err := s.raw.Read(func(fd uintptr) bool {
@@ -237,37 +236,36 @@ func (s *Sock) PeekOne() (n int, _ error) {
 	return max(n, 0), cmp.Or(err, failed)
 }
 
-// HasSpoken waits until there is something to read, and reports whether that is other than the end.
+// HasSpoken waits until there is something to read, and reports whether it is not just the end.
 func (s *Sock) HasSpoken() bool {
 	n, err := s.PeekOne()
 	return err == nil && n > 0
 }
 
-// HasSpokenNow says whether there is something to read now, other than the end.
+// HasSpokenNow reports whether there is something to read now that is not just the end.
 func (s *Sock) HasSpokenNow() (spoken bool) {
-	_ = s.raw.Control(func(fd uintptr) { // fails only on a closed connection
+	_ = s.raw.Control(func(fd uintptr) { // it fails only on a closed connection
 		n, _, err := unix.Recvfrom(int(fd), s.peek[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		spoken = err == nil && n > 0
 	})
 	return spoken
 }
 
-// Interrupt ends the reads that are under way, and those to come until Resume. Both fail only on a closed connection, whose
-// reads end by themselves.
+// Interrupt ends running reads, and later ones until Resume. Both fail only on a closed connection, whose reads end by themselves.
 func (s *Sock) Interrupt() { _ = s.SetReadDeadline(time.Unix(1, 0)) }
 
 // Resume lets reads wait again.
 func (s *Sock) Resume() { _ = s.SetReadDeadline(time.Time{}) }
 
-// InterruptUntil ends the reads that are under way, waits until done is closed, as the reader has to do when it notices, and
-// lets reads wait again.
+// InterruptUntil ends running reads and waits until done is closed, which the reader has to do when it notices. Then reads can wait
+// again.
 func (s *Sock) InterruptUntil(done <-chan struct{}) {
 	s.Interrupt()
 	<-done
 	s.Resume()
 }
 
-// ClosedWithin reports whether the other side closes the connection within d without having sent anything.
+// ClosedWithin reports whether the other side closes the connection within d without sending anything.
 func (s *Sock) ClosedWithin(d time.Duration) bool {
 	if s.SetReadDeadline(time.Now().Add(d)) != nil {
 		return true
@@ -279,14 +277,14 @@ func (s *Sock) ClosedWithin(d time.Duration) bool {
 	return n == 0 || s.SetReadDeadline(time.Time{}) != nil
 }
 
-// BrokenOff says that err is of a connection that the other side closed or reset, as opposed to one that said something wrong.
+// BrokenOff reports whether err means that the other side closed or reset the connection, and not that it sent something wrong.
 func BrokenOff(err error) bool {
 	var op *net.OpError
 	var errno syscall.Errno
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || errors.As(err, &errno)
 }
 
-// RemoteAddr is the address that a connection comes from.
+// RemoteAddr returns the address from which a connection comes.
 func RemoteAddr(c net.Conn) netip.AddrPort {
 	if addr, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		return netip.AddrPortFrom(addr.AddrPort().Addr().Unmap(), addr.AddrPort().Port())

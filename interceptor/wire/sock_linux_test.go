@@ -27,7 +27,7 @@ func deliveredAll(t *testing.T, s *Sock, want int64) {
 	})
 }
 
-// It counts from 0 on a connection that we have opened, whatever came on it. (On one that we have accepted it is one less:
+// The count starts from 0 on a connection that we opened, whatever arrived on it. (On a connection that we accepted it is one less:
 // nobody acknowledged a SYN of ours.)
 func TestDeliveredCountsWhatHasArrived(t *testing.T) {
 	s, theirs := newDialed(t)
@@ -51,7 +51,7 @@ func TestDeliveredCountsWhatHasArrived(t *testing.T) {
 	}
 }
 
-// The end of our direction may count for a byte, which only makes us more careful.
+// The end of our direction may count as a byte, which only makes us more careful.
 func TestDeliveredAfterTheEnd(t *testing.T) {
 	s, theirs := newDialed(t)
 	if _, err := s.Write([]byte("abc")); err != nil {
@@ -70,7 +70,7 @@ func TestDeliveredAfterTheEnd(t *testing.T) {
 	}
 }
 
-// What the other side's kernel has no room for is not delivered.
+// Bytes for which the other side's kernel has no room are not delivered.
 func TestDeliveredToAFullBuffer(t *testing.T) {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var failed error
@@ -108,7 +108,7 @@ func TestDeliveredToAFullBuffer(t *testing.T) {
 	deliveredAll(t, s, int64(written))
 }
 
-// pipesOpen counts the ends of pipes that this process has open.
+// pipesOpen returns how many ends of pipes this process has open.
 func pipesOpen(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -124,7 +124,7 @@ func pipesOpen(t *testing.T) int {
 	return n
 }
 
-// A pipe in which something is left is closed, and one that is empty is lent again.
+// A pipe that is not empty is closed, and an empty one is lent again.
 func TestPipesAfterErrors(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fail   func(src, dst *Sock, from *net.TCPConn)
@@ -156,8 +156,7 @@ func TestPipesAfterErrors(t *testing.T) {
 			if got := pipesOpen(t) - before; tc.closed && got > 2 || !tc.closed && got == 0 {
 				t.Errorf("%d ends more than before", got)
 			}
-			// The detector of races makes a sync.Pool forget things, so that a new one may come; what matters is that
-			// nothing is in it.
+			// The race detector makes a sync.Pool forget things, so this may be a new pipe. What matters is that it is empty.
 			again, err := e.pipes.get()
 			if err != nil {
 				t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// arrived waits until what the other side has sent, or its end, can be read.
+// arrived waits until the bytes from the other side, or its end, can be read.
 func arrived(t *testing.T, s *Sock, want int) {
 	t.Helper()
 	_ = s.SetReadDeadline(time.Now().Add(within))
@@ -23,7 +23,7 @@ func arrived(t *testing.T, s *Sock, want int) {
 	_ = s.SetReadDeadline(time.Time{})
 }
 
-// nothingSent closes s and checks that the other side has got nothing of it.
+// nothingSent closes s and checks that the other side has got no bytes.
 func nothingSent(t *testing.T, s *Sock, theirs *net.TCPConn) {
 	t.Helper()
 	_ = s.Close()
@@ -87,7 +87,7 @@ func TestStale(t *testing.T) {
 	})
 }
 
-// What ends the connection after the request has gone out is no staleness: the request may have been carried out.
+// An end after the request has been sent is not staleness: the request may have been carried out.
 func TestEndAfterSending(t *testing.T) {
 	for name, end := range map[string]func(*Sock, *net.TCPConn){
 		"ended":        func(_ *Sock, theirs *net.TCPConn) { _ = theirs.CloseWrite() },
@@ -107,7 +107,7 @@ func TestEndAfterSending(t *testing.T) {
 	}
 }
 
-// More than the kernel takes at once goes out as well.
+// More bytes than the kernel takes at once are sent too.
 func TestSendBlocks(t *testing.T) {
 	s, theirs := newSockPair(t, NewBuffers(), true)
 	_ = s.SetWriteBuffer(32 << 10)
@@ -142,7 +142,7 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// A write that ends early says how much was written.
+// A write that ends early returns how much was written.
 func TestWriteDeadline(t *testing.T) {
 	s, theirs := newSockPair(t, NewBuffers(), true)
 	_ = s.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
@@ -227,7 +227,7 @@ func TestClosedWithin(t *testing.T) {
 			if tc.want {
 				return
 			}
-			// Nothing of it is used up, and the next wait has no end.
+			// No bytes are consumed, and the next wait has no deadline.
 			if name == "silent" {
 				_, _ = theirs.Write([]byte("next"))
 			}
@@ -245,7 +245,7 @@ func TestClosedWithin(t *testing.T) {
 	})
 }
 
-// On a fresh connection what the other side says first is the answer, also where it came before the request went out.
+// On a fresh connection, the other side's first bytes are the answer, even if they arrived before the request was sent.
 func TestFreshConnectionThatSpoke(t *testing.T) {
 	s, theirs := newSockPair(t, NewBuffers(), true)
 	_, _ = theirs.Write([]byte("early"))

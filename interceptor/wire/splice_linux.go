@@ -15,21 +15,21 @@ import (
 )
 
 const (
-	// pipeSize is what a pipe between two connections holds: more saves system calls until it no longer fits the
-	// processor's cache, and costs memory for each connection whose reader is slow.
+	// pipeSize is the capacity of a pipe between two connections. A larger pipe saves system calls until it no longer fits the
+	// processor's cache, but costs memory for each connection with a slow reader.
 	pipeSize = 256 << 10
-	// bulkMin is how much must come at a time for moving it in the kernel to be cheaper than copying it.
+	// bulkMin is how many bytes must arrive at a time before moving them in the kernel is cheaper than copying them.
 	bulkMin = 16 << 10
 )
 
-// pipes lends the pipes through which the kernel moves bytes.
+// pipes lends pipes through which the kernel moves bytes.
 type pipes struct{ pool sync.Pool }
 
-// pipe is empty while it is not lent.
+// pipe is a pipe. It is empty while it is not lent.
 type pipe struct {
 	r, w int
 
-	// For the callbacks, made once.
+	// For the callbacks, which are made once.
 	fill, drain func(fd uintptr) bool
 	want, n     int
 	err         error
@@ -45,10 +45,10 @@ func (p *pipes) get() (*pipe, error) {
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, err
 	}
-	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // 64 KiB do as well, if that is all one may have
+	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // if that is not allowed, the default of 64 KiB works as well
 	made := &pipe{r: fds[0], w: fds[1]}
 	made.fill, made.drain = made.onReadable, made.onWritable
-	made.forgotten = runtime.AddCleanup(made, closePipe, fds) // a sync.Pool drops what it has without a word
+	made.forgotten = runtime.AddCleanup(made, closePipe, fds) // a sync.Pool drops its content silently
 	return made, nil
 }
 
@@ -78,10 +78,10 @@ func (p *pipe) splice(from, to int) bool {
 	}
 }
 
-// moveBulk carries some of what b lets pass unseen, without it leaving the kernel.
+// moveBulk carries some of the bytes that need not be looked at. They stay in the kernel.
 func (f *Flow) moveBulk(b *Body) error {
 	p, err := f.Src.buffers.pipes.get()
-	if err != nil { // out of descriptors
+	if err != nil { // there are no descriptors left
 		f.bulk = false
 		return f.moveBuffer(b)
 	}
@@ -103,7 +103,7 @@ func (f *Flow) moveBulk(b *Body) error {
 	for p.want = came; p.want > 0; p.want -= p.n {
 		f.Waits.Writing()
 		if err := cmp.Or(f.Dst.raw.Write(p.drain), p.err); err != nil {
-			p.close() // something is left in it
+			p.close() // the pipe is not empty
 			return WriteError{err}
 		}
 	}

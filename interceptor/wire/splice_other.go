@@ -5,8 +5,8 @@
 
 package wire
 
-// pipes are of use on Linux only.
+// pipes exist on Linux only.
 type pipes struct{}
 
-// moveBulk carries what one read brings.
+// moveBulk carries the bytes of one read.
 func (f *Flow) moveBulk(b *Body) error { return f.moveBuffer(b) }

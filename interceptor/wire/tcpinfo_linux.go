@@ -5,15 +5,14 @@ package wire
 
 import "golang.org/x/sys/unix"
 
-// pollHalfClosed is poll's event for a connection whose other side has ended its direction.
+// pollHalfClosed is the poll event for a connection whose other side has closed its direction.
 const pollHalfClosed = unix.POLLRDHUP
 
-// Delivered returns how many bytes of what was sent on s its other side's kernel has acknowledged, or false if that
-// cannot be known. Bytes that were never acknowledged never reached the app, so that a request of which that is true can
-// be sent again, whatever it is.
+// Delivered returns how many of the bytes sent on s the other side's kernel has acknowledged; false if that is not known. A request
+// whose bytes were never acknowledged has never reached the app, so it can always be sent again.
 //
-// Linux counts the SYN of the side that opened the connection, which we are, among the bytes (tcp_info.tcpi_bytes_acked is 1 once it
-// is established).
+// Linux counts the SYN of the side that opened the connection, which is us, as a byte (tcp_info.tcpi_bytes_acked is 1 once the
+// connection is established).
 func (s *Sock) Delivered() (int64, bool) {
 	var info *unix.TCPInfo
 	var failed error

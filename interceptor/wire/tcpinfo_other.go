@@ -5,8 +5,8 @@
 
 package wire
 
-// pollHalfClosed is nothing here: a client that goes is noticed when it is written to.
+// pollHalfClosed is 0 here: a client that goes is noticed only when we write to it.
 const pollHalfClosed = 0
 
-// Delivered says that it cannot be known how much of what was sent has arrived.
+// Delivered returns false: nobody knows here how many of the sent bytes have arrived.
 func (s *Sock) Delivered() (int64, bool) { return 0, false }
