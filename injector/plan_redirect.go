@@ -204,7 +204,7 @@ func (p *planner) warnUnvisited(f Front) Question {
 		return Question{}
 	}
 	p.once(corev1.EventTypeWarning, ReasonUnvisited, fmt.Sprintf(
-		"No request has come to Service %s of late, and no Ingress, Gateway API route, load balancer or node port exposes it. It was "+
+		"Service %s has had no request recently, and no Ingress, Gateway API route, load balancer or node port exposes it. It was "+
 			"opted in together with others. "+
 			"Unless a request comes, %s sleeps after %s, and then only a request wakes it. "+
 			"If it works without requests, as a worker or a scheduler does, keep it awake: kubectl annotate service -n %s %s %smin-replicas=1",

@@ -463,7 +463,7 @@ func TestReports(t *testing.T) {
 		}}, []string{"InjectionSkipped: Not injected: it is headless: its clients connect to pods by themselves. Visitors come through " +
 			"an Ingress: kubectl label ingress -n apps front scale-to-zero=true"}},
 		"the alias has a foreign name": {[]func(*world){byIngress, func(w *world) { w.foreign = "web-scale-to-zero"; w.reconcile() }}, []string{
-			"InjectionSkipped: Not injected: scale-to-zero needs a Service that would be named web-scale-to-zero, and there is one of that name",
+			"InjectionSkipped: Not injected: scale-to-zero needs the Service name web-scale-to-zero, which another Service has",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -635,7 +635,7 @@ func TestUnvisited(t *testing.T) {
 			w.now = w.now.Add(tc.age)
 			p := w.reconcile()
 			w.reconcile()
-			warned := len(w.events) == 1 && strings.HasPrefix(w.events[0], "NoVisitorYet: No request has come to Service web of late")
+			warned := len(w.events) == 1 && strings.HasPrefix(w.events[0], "NoVisitorYet: Service web has had no request recently")
 			if warned != tc.warns || len(w.events) > 1 || p.After != tc.after {
 				t.Errorf("%s; events %q", describe(p), w.events)
 			}

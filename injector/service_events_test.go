@@ -203,7 +203,7 @@ func TestEventsOfServices(t *testing.T) {
 			[]func(*world){byIngress, func(w *world) { w.skip = "there is none" }}, few, []string{skipped + "there is none"},
 		},
 		"a name of ours is taken": {[]func(*world){func(w *world) { w.foreign = "web-direct" }}, few, []string{
-			skipped + "scale-to-zero needs a Service that would be named web-direct, and there is one of that name; rename or delete it",
+			skipped + "scale-to-zero needs the Service name web-direct, which another Service has; rename or delete that one",
 		}},
 
 		"all interceptors go": {nil, then(func(w *world) { w.addresses = nil }), []string{
@@ -241,7 +241,7 @@ func TestEventsOfServices(t *testing.T) {
 				return few(w)
 			},
 			[]string{
-				"Warning NoVisitorYet on Service/web: No request has come to Service web of late, and no Ingress, Gateway API route, load " +
+				"Warning NoVisitorYet on Service/web: Service web has had no request recently, and no Ingress, Gateway API route, load " +
 					"balancer or node port exposes it. It was opted in together with others. Unless a request comes, Deployment/web sleeps " +
 					"after 5m, and then only a request wakes it. If it works without requests, as a worker or a scheduler does, keep it awake: " +
 					"kubectl annotate service -n apps web scale-to-zero/min-replicas=1",

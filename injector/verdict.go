@@ -209,5 +209,5 @@ func (o *Observation) nameTaken(scope Scope) Skip {
 	default:
 		return ""
 	}
-	return Skip(fmt.Sprintf("scale-to-zero needs a Service that would be named %s, and there is one of that name; rename or delete it", name))
+	return Skip(fmt.Sprintf("scale-to-zero needs the Service name %s, which another Service has; rename or delete that one", name))
 }

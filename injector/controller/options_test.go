@@ -121,7 +121,7 @@ func TestVisits(t *testing.T) {
 	}
 	c.counts.err = nil
 	c.both(2)
-	c.told("NoVisitorYet on Service/web: No request has come to Service web of late")
+	c.told("NoVisitorYet on Service/web: Service web has had no request recently")
 }
 
 // TestNotReadyAddresses tests that a workload whose pods take requests before they are ready counts as awake by the slices of its

@@ -84,7 +84,7 @@ func For(err error) Answer {
 		return plain(http.StatusGatewayTimeout, 10, "scale-to-zero: service "+unreachable.Service+": "+unreachable.Error())
 	case errors.As(err, &asleep) && asleep.Quiet:
 		return plain(http.StatusServiceUnavailable, 30, "scale-to-zero: "+asleep.Error()+
-			", and reopening a connection that was cut for that does not wake it. Reload the page to do so.")
+			", and reopening a connection that was cut when it fell asleep does not wake it. Reload the page to do so.")
 	case errors.As(err, &asleep):
 		return Answer{Status: http.StatusOK, Text: "# scale-to-zero: " + asleep.Error() + "; this request does not wake it.", Kind: sleepType}
 	case errors.As(err, &down):
@@ -104,7 +104,7 @@ func For(err error) Answer {
 	case errors.As(err, &unreadable):
 		return plain(http.StatusBadGateway, 0, "scale-to-zero: "+unreadable.Error()+".")
 	default:
-		return plain(http.StatusBadGateway, 0, "scale-to-zero: the app's pod broke off before it answered.")
+		return plain(http.StatusBadGateway, 0, "scale-to-zero: the app's pod closed the connection before it answered.")
 	}
 }
 

@@ -67,11 +67,11 @@ func TestAnswers(t *testing.T) {
 		"client gone":     {fmt.Errorf("waiting: %w", context.Canceled), ClientGone, "", ""},
 		"deadline":        {context.DeadlineExceeded, http.StatusGatewayTimeout, "", "did not answer in time"},
 		"network timeout": {&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, http.StatusGatewayTimeout, "", "did not answer in time"},
-		"reset":           {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, http.StatusBadGateway, "", "broke off"},
+		"reset":           {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, http.StatusBadGateway, "", "closed the connection before"},
 		"unreadable answer": {
 			fmt.Errorf("reading: %w", &UnreadableError{"why"}), http.StatusBadGateway, "", "the app's answer is not HTTP: why.",
 		},
-		"end without answer": {io.EOF, http.StatusBadGateway, "", "broke off"},
+		"end without answer": {io.EOF, http.StatusBadGateway, "", "closed the connection before"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()

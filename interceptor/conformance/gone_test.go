@@ -115,7 +115,9 @@ func waitInPage(t *testing.T, listen int32, why string) error {
 
 // Everybody who waits for an app gets an answer as soon as its workload or its Service is gone.
 func TestAppGoneWhileHeld(t *testing.T) {
-	for event, why := range map[string]string{"workload": "Deployment/web does not exist any more", "service": "the Service does not exist any more"} {
+	for event, why := range map[string]string{
+		"workload": "Deployment/web does not exist any more", "service": "the Service does not exist any more",
+	} {
 		for name, w := range waiters() {
 			t.Run(event+", "+name, func(t *testing.T) {
 				t.Parallel()

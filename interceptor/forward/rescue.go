@@ -13,7 +13,7 @@ import (
 )
 
 // errRescued is the error of something that a panic has ended.
-var errRescued = errors.New("a fault of the interceptor ended this")
+var errRescued = errors.New("a bug in the interceptor ended this")
 
 // rescue keeps a panic in the code for one connection from ending the process, and all other connections with it. It has to be
 // deferred. It logs the panic and calls end, which cleans up what the panic has left behind.

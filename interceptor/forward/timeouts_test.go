@@ -285,7 +285,7 @@ func TestAnswerBeforeAPipelinedHEAD(t *testing.T) {
 	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", len(body))
 	<-headCame
 	c.send("%sHEAD / HTTP/1.1\r\nHost: h\r\n\r\n", body)
-	if got := c.ends(); !strings.Contains(got, "502") || !strings.HasSuffix(got, "broke off before it answered.\n") {
+	if got := c.ends(); !strings.Contains(got, "502") || !strings.HasSuffix(got, "closed the connection before it answered.\n") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -210,7 +210,7 @@ func advice(s route.Source) string {
 	if len(ways) == 0 {
 		return "Annotations scale-to-zero/ignore-paths and scale-to-zero/ignore-user-agents leave requests out"
 	}
-	return "If these are no visits, leave them out by annotation " + strings.Join(ways, " or ")
+	return "If these are not visits, ignore them with annotation " + strings.Join(ways, " or ")
 }
 
 // GaveUp returns a function that reports clients that gave up while their requests were held. events may be nil.

@@ -121,7 +121,7 @@ func TestKeptAwake(t *testing.T) {
 		n := w.notices[0]
 		want := "Deployment/web has not slept for 1h. Last seen, 2s ago: GET /api/tick from 10.1.0.9 (python-requests/2.32). " +
 			"Most frequent: the same, 1,800 of 1,804 requests in 1h, one every 2s (as one of 2 interceptors saw it). " +
-			"If these are no visits, leave them out by annotation scale-to-zero/ignore-paths: /api/tick or scale-to-zero/ignore-user-agents: " +
+			"If these are not visits, ignore them with annotation scale-to-zero/ignore-paths: /api/tick or scale-to-zero/ignore-user-agents: " +
 			"python-requests/"
 		if n.Message != want {
 			t.Errorf("got  %s\nwant %s", n.Message, want)

@@ -427,11 +427,11 @@ func TestWaker(t *testing.T) {
 	}{
 		"scaling is refused": {
 			false, false, &RefusedError{errors.New("quota")}, 1500 * time.Millisecond, 1,
-			"Deployment/web cannot be woken: scaling it up is refused: quota",
+			"Deployment/web cannot be woken: the API server refuses to scale it up: quota",
 		},
 		"scaling is refused for long": {
 			false, false, fmt.Errorf("x: %w", &RefusedError{errors.New("quota\nx")}), 10500 * time.Millisecond, 3,
-			"Deployment/web cannot be woken: scaling it up is refused: quota?x",
+			"Deployment/web cannot be woken: the API server refuses to scale it up: quota?x",
 		},
 		"nobody listens":                  {false, false, nil, 1500 * time.Millisecond, 1, ""},
 		"nobody listens, slow":            {false, false, nil, 10500 * time.Millisecond, 3, ""}, // at 0, 2 and 6 s

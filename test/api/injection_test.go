@@ -382,7 +382,7 @@ func TestForeignDirectService(t *testing.T) {
 	create(t, foreign)
 	a.label(`"true"`)
 	eventually(t, "the event names it", func() error {
-		if got := events(t, a.ns, "Service", "web"); !strings.Contains(got, "would be named web-direct, and there is one of that name") {
+		if got := events(t, a.ns, "Service", "web"); !strings.Contains(got, "needs the Service name web-direct, which another Service has") {
 			return fmt.Errorf("events: %q", got)
 		}
 		return nil

@@ -232,7 +232,7 @@ func TestNoVisitorYet(t *testing.T) {
 	a.slice("front-direct-native", "front-direct", direct.Labels, true)
 	a.followInjection()
 	a.told("Service", "front", "Injected: ")
-	a.told("Service", "web", "NoVisitorYet: No request has come to Service web of late, and no Ingress")
+	a.told("Service", "web", "NoVisitorYet: Service web has had no request recently, and no Ingress")
 	a.told("Service", "web",
 		fmt.Sprintf("then only a request wakes it. If it works without requests, as a worker or a scheduler does, keep it awake: "+
 			"kubectl annotate service -n %s web scale-to-zero/min-replicas=1",
