@@ -24,38 +24,38 @@ const (
 	// SentinelValue is the value of SentinelKey.
 	SentinelValue = "true"
 
-	// RedirectAnnotation, on the user's Service, is the controller's request to admission. The value RedirectReady asks for the
+	// RedirectAnnotation on the user's Service is the controller's request to admission. The value RedirectReady asks for the
 	// sentinel; without the annotation, admission removes the sentinel. Only the controller can set it.
 	RedirectAnnotation = Prefix + "route"
 	// RedirectReady is the only value of RedirectAnnotation.
 	RedirectReady = "ready"
 
-	// ServiceLabel, on our objects, names the Service for which they were made.
+	// ServiceLabel on our objects names the Service for which they were made.
 	ServiceLabel = Prefix + "service"
-	// ReplicasAnnotation, on a workload and its ScaledObject, holds the replica count that the workload had before the injection. KEDA's
+	// ReplicasAnnotation on a workload and its ScaledObject holds the replica count that the workload had before the injection. KEDA's
 	// own memory begins when it first looks, when the app may be asleep, and KEDA may not be installed. We scale the workloads that
 	// carry this annotation.
 	ReplicasAnnotation = Prefix + "replicas"
-	// AliasesAnnotation, on the user's Ingress, is the controller's request to admission. It lists the backend Services that their alias
+	// AliasesAnnotation on the user's Ingress is the controller's request to admission. It lists the backend Services that their alias
 	// Service has to replace, as service=alias separated by commas. Only the controller can set it.
 	AliasesAnnotation = Prefix + "aliases"
-	// ScalingAnnotation, on a route slice, says how the Service wants its workload to be scaled, as JSON.
+	// ScalingAnnotation on a route slice says how the Service wants its workload to be scaled, as JSON.
 	ScalingAnnotation = Prefix + "scaling"
-	// FailOpenAnnotation, on a route slice, says that the slice lists the real pods because no interceptor is ready.
+	// FailOpenAnnotation on a route slice says that the slice lists the real pods because no interceptor is ready.
 	FailOpenAnnotation = Prefix + "fail-open"
-	// UnprovenAnnotation, on a route slice, says that it is not proven that the interceptors can reach the pods. Its value is
+	// UnprovenAnnotation on a route slice says that it is not proven that the interceptors can reach the pods. Its value is
 	// UnprovenYet as long as no pod has been ready. If the way then turns out to be blocked, the value is the reason why the app is
 	// restored.
 	UnprovenAnnotation = Prefix + "unproven"
 	// UnprovenYet is the value of UnprovenAnnotation until a pod is ready.
 	UnprovenYet = "yet"
-	// UnusedAnnotation, on an alias Service, says since when no Ingress uses it, in RFC 3339.
+	// UnusedAnnotation on an alias Service says since when no Ingress uses it, in RFC 3339.
 	UnusedAnnotation = Prefix + "unused-since"
 	// RoleAlias marks an alias Service.
 	RoleAlias = "alias"
-	// SinceAnnotation, on a route slice or a ScaledObject, says when the restoration of the app began, in RFC 3339.
+	// SinceAnnotation on a route slice or a ScaledObject says when the restoration of the app began, in RFC 3339.
 	SinceAnnotation = Prefix + "restoring-since"
-	// RestoringAnnotation, on the controllers' Deployment, makes them restore every app until the given time, in RFC 3339. The time
+	// RestoringAnnotation on the controllers' Deployment makes them restore every app until the given time, in RFC 3339. The time
 	// limit makes an interrupted uninstall expire by itself.
 	RestoringAnnotation = Prefix + "restoring-until"
 

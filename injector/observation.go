@@ -152,6 +152,7 @@ type Question struct {
 // QuestionKind says what is asked.
 type QuestionKind int
 
+// The questions.
 const (
 	NoQuestion      QuestionKind = iota
 	AskSurroundings              // what exposes the Service's pods: Answers.Around

@@ -37,6 +37,7 @@ package injector
 // restored only after the wanted Front, if there is one, is redirected.
 type Phase string
 
+// The phases.
 const (
 	PhaseAbsent      Phase = "Absent"
 	PhaseListening   Phase = "Listening"

@@ -23,6 +23,7 @@ const KindRetry = 10 * time.Second
 // Scope is the part of a Service's traffic that should be redirected.
 type Scope int
 
+// The scopes.
 const (
 	ScopeNone Scope = iota
 	ScopeService

@@ -5,7 +5,7 @@ package api
 
 import "strings"
 
-// AffinityAuto, as Routes.AffinityCookie, makes the interceptors use only a cookie of their own.
+// AffinityAuto as Routes.AffinityCookie makes the interceptors use only a cookie of their own.
 const AffinityAuto = "auto"
 
 // maxCookieName bounds a cookie's name. The cookies of each request are compared with it.

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// ProgressAnnotation, on a route slice, holds a Progress as JSON.
+// ProgressAnnotation on a route slice holds a Progress as JSON.
 const ProgressAnnotation = "scale-to-zero/progress"
 
 // Stages of a start, in their order. Before the first stage, nothing is known about a pod.

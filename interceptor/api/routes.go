@@ -30,7 +30,7 @@ const (
 	RoleInterceptor = "interceptor"
 )
 
-// RoutesAnnotation, on a route slice, holds a Routes as JSON. It is the single source of truth for the ports on which interceptors
+// RoutesAnnotation on a route slice holds a Routes as JSON. It is the single source of truth for the ports on which interceptors
 // listen. The slice's own ports say only what is published at present.
 const RoutesAnnotation = "scale-to-zero/routes"
 

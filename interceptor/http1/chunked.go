@@ -36,6 +36,7 @@ const (
 // Kind says what some bytes of a chunked body are.
 type Kind uint8
 
+// The kinds of bytes.
 const (
 	Framing Kind = iota
 	Data

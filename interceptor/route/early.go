@@ -50,6 +50,7 @@ func (t *Table) Unready(target *Target) Unready {
 // Word is a Prober's verdict on a pod.
 type Word int
 
+// The verdicts.
 const (
 	WordNone   Word = iota // it does not know
 	WordReady              // the pod takes requests, although Kubernetes does not call it ready yet

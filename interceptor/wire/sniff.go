@@ -24,6 +24,7 @@ const maxPeek = 16 << 10
 // Kind is what a connection speaks, according to its first bytes.
 type Kind int
 
+// The kinds.
 const (
 	KindUndecided Kind = iota // more bytes are needed
 	KindHTTP
