@@ -88,7 +88,14 @@ func TestBodyWhileAsleep(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.Body), &echo); err != nil || got.Status != 200 {
 		t.Fatalf("status %d, body %q: %v", got.Status, got.Body, err)
 	}
-	direct := get(t, "-X", "POST", "-bytes", fmt.Sprint(size), "http://"+a.podIPs()[0]+":8080/upload")[0]
+	var pods []string
+	eventually(t, "a pod is ready by the kubelet's word too", func() error {
+		if pods = a.podIPs(); len(pods) == 0 {
+			return errors.New("none is")
+		}
+		return nil
+	})
+	direct := get(t, "-X", "POST", "-bytes", fmt.Sprint(size), "http://"+pods[0]+":8080/upload")[0]
 	var want struct {
 		BodyBytes  int64
 		BodySha256 string

@@ -14,7 +14,7 @@
 // With -matrix it makes apps of its own, each with a twin that is started by hand: they listen after different times, and the
 // kubelet probes them at different periods. The ratios go to a file as JSON.
 //
-//	coldstart -matrix test/bench/coldstart/results.json [-n 10]
+//	coldstart -matrix test/bench/coldstart/results.json [-n 10] [-only REGEXP]
 //
 // With -url and -host, the address of its proxy, it measures another product in the same way, such as the KEDA HTTP add-on.
 package main
@@ -85,6 +85,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&b.url, "url", "", "where to send requests instead of to the Service")
 	flag.StringVar(&b.host, "host", "", "their Host header")
 	matrix := flag.String("matrix", "", "measure apps of its own, and write the ratios to this file")
+	only := flag.String("only", "", "of these apps, those whose name matches this regular expression")
 	image := flag.String("image", "scale-to-zero.test/app:dev", "their image")
 	flag.DurationVar(&b.jitter, "jitter", 0, "wait for up to so long before each, as a product's tickers may be met at any moment")
 	flag.Parse()
@@ -99,7 +100,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if *matrix != "" {
-		return runMatrix(ctx, b.client, *image, *n, *matrix)
+		return runMatrix(ctx, b.client, *image, *only, *n, *matrix)
 	}
 	figures, err := b.measure(ctx, *path, *plain, *n)
 	if err != nil {

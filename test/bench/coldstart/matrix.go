@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -55,7 +56,11 @@ type row struct {
 }
 
 // runMatrix measures each kind of app: the median of n whole cold starts, in starts by hand.
-func runMatrix(ctx context.Context, client kubernetes.Interface, image string, n int, file string) error {
+func runMatrix(ctx context.Context, client kubernetes.Interface, image, only string, n int, file string) error {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
 	namespace, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "coldstart-"},
 	}, metav1.CreateOptions{})
@@ -70,6 +75,9 @@ func runMatrix(ctx context.Context, client kubernetes.Interface, image string, n
 	}()
 	var rows []row
 	for _, k := range kinds() {
+		if !wanted.MatchString(k.name()) {
+			continue
+		}
 		app, twin := k.name(), k.name()+"-by-hand"
 		if err := k.deploy(ctx, client, namespace.Name, image, app, true); err != nil {
 			return err
