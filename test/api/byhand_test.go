@@ -363,7 +363,7 @@ func TestScaledObjectIsOurs(t *testing.T) {
 			return nil
 		})
 	}
-	const text = "scale-to-zero owns ScaledObject web-deployment and has undone a change of spec.triggers. Triggers of your own are not supported"
+	const text = "scale-to-zero owns ScaledObject web-deployment and has undone a change of spec.triggers. Triggers of your own"
 	change(addCron)
 	if got := w.take(); !strings.HasPrefix(got, "scale-to-zero owns ScaledObject web-deployment and undoes this change of spec.triggers. ") {
 		t.Errorf("warned %q", got)
