@@ -9,8 +9,9 @@ import (
 )
 
 // settleFor is how long a request that must not be sent twice waits while the workload may be falling asleep. It is long enough for
-// Kubernetes to list the pods as terminating.
-const settleFor = time.Second
+// Kubernetes to list the pods as terminating, even if its first write of the slice fails: it tries again after a second
+// (defaultSyncBackOff in k8s.io/kubernetes/pkg/controller/endpointslice, 1.37).
+const settleFor = 1500 * time.Millisecond
 
 // After a silence of the cool-down, KEDA may already have decided to scale the workload to zero. A request that arrives then still
 // finds listed pods, which are about to terminate. Some apps close their port at once, and with it connections that they have not
