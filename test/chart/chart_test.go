@@ -379,7 +379,7 @@ func TestCustomWorkloadsMayBeScaled(t *testing.T) {
 	}
 	want := map[string]string{
 		"scale-to-zero-controller rollouts":        "get,list,watch,patch",
-		"scale-to-zero-controller rollouts/scale":  "get,update,patch",
+		"scale-to-zero-controller rollouts/scale":  "get,patch",
 		"scale-to-zero-interceptor rollouts/scale": "get,patch",
 	}
 	if !reflect.DeepEqual(may, want) {
