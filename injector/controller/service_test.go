@@ -416,7 +416,7 @@ func TestSkips(t *testing.T) {
 		},
 		"a name of ours": {
 			[]client.Object{webService(), webDeployment(1), webService(func(s *corev1.Service) { s.Name = "web-direct" })},
-			"named web-direct, and there is one of that name",
+			"needs the Service name web-direct, which another Service has",
 		},
 		"no such workload": {
 			[]client.Object{webService(workloadIs("Deployment/api")), webDeployment(1)},
