@@ -100,13 +100,13 @@ func assemble(o Options) *interceptor {
 		Name: o.PodName, Dial: o.PeerAddress, Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),
 	})
 	i.waker = scaler.NewWaker(scaler.WakerOptions{
-		Led:     func(t *route.Target) []*route.Route { return i.table.Led(t) },
-		Leaders: func(t *route.Target) []*route.Target { return i.table.Leaders(t) },
+		Led:     func(t *route.Target) []*route.Route { return route.Stacks{Table: i.table}.Led(t) },
+		Leaders: func(t *route.Target) []*route.Target { return route.Stacks{Table: i.table}.Leaders(t) },
 		Scaler:  o.Cluster, Events: o.Cluster, Peers: i.peers, Hub: i.hub, Log: o.Log.WithName("waker"),
 	})
 	i.prober = ready.New(ready.Options{
-		Unready: func(t *route.Target) route.Unready { return i.table.Unready(t) },
-		Vouch:   func(t *route.Target, ip string, word route.Word) { i.table.Vouch(t, ip, word) },
+		Unready: func(t *route.Target) route.Unready { return route.EarlyPods{Table: i.table}.Unready(t) },
+		Vouch:   func(t *route.Target, ip string, word route.Word) { route.EarlyPods{Table: i.table}.Vouch(t, ip, word) },
 		Log:     o.Log.WithName("ready"),
 	})
 	m := metrics.New(o.Registry)
@@ -118,7 +118,7 @@ func assemble(o Options) *interceptor {
 	m.Watch(i.table.Targets)
 	i.reporter = notice.NewReporter(notice.Options{Events: o.Notices, Routes: i.table.Routes, Peers: i.peers.Count})
 	i.scaler = scaler.NewServer(scaler.ServerOptions{
-		Target: i.table.Target, Activity: &scaler.Activity{Peers: i.peers, Leaders: i.table.Leaders}, Replicas: o.Cluster.Replicas, Hub: i.hub,
+		Target: i.table.Target, Activity: &scaler.Activity{Peers: i.peers, Leaders: route.Stacks{Table: i.table}.Leaders}, Replicas: o.Cluster.Replicas, Hub: i.hub,
 	})
 	i.peerSide = peer.NewServer(peer.ServerOptions{
 		Targets: i.table.Targets, Target: i.table.Target, Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),

@@ -21,7 +21,7 @@ type Readiness struct {
 
 // Probe is one probe of a container: HTTP, gRPC, or neither, which only connects.
 type Probe struct {
-	// Startup is set if the probe has to succeed only once.
+	// Startup is set for a startup probe, which has to succeed before the readiness probe begins.
 	Startup bool       `json:"startup,omitempty"`
 	HTTP    *HTTPProbe `json:"http,omitempty"`
 	GRPC    *GRPCProbe `json:"grpc,omitempty"`

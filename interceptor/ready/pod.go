@@ -106,11 +106,8 @@ func (p *pod) watch(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		for i := range p.readiness.Probes {
-			probe := &p.readiness.Probes[i]
-			if probe.Startup {
-				continue
-			}
-			if err := p.prober.client.run(ctx, p.ip, probe); err != nil && !slow(err) {
+			// Startup probes too: some containers have no other, and one that restarts has to start again.
+			if err := p.prober.client.run(ctx, p.ip, &p.readiness.Probes[i]); err != nil && !slow(err) {
 				return err
 			}
 		}

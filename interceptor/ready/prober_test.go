@@ -106,9 +106,11 @@ func newWorld(t *testing.T) *world {
 		return []api.Probe{p}
 	}
 	w.prober = New(Options{
-		Unready: func(target *route.Target) route.Unready { return w.table.Unready(target) },
-		Vouch:   func(target *route.Target, ip string, word route.Word) { w.table.Vouch(target, ip, word) },
-		Every:   5 * time.Millisecond, Again: 5 * time.Millisecond, Log: logr.Discard(),
+		Unready: func(target *route.Target) route.Unready { return route.EarlyPods{Table: w.table}.Unready(target) },
+		Vouch: func(target *route.Target, ip string, word route.Word) {
+			route.EarlyPods{Table: w.table}.Vouch(target, ip, word)
+		},
+		Every: 5 * time.Millisecond, Again: 5 * time.Millisecond, Log: logr.Discard(),
 	})
 	w.table = route.NewTable(route.TableOptions{
 		Listeners: w, Waker: w, PodsChanged: w.prober.PodsChanged, Log: logr.Discard(),
@@ -263,6 +265,31 @@ func TestTakesItBack(t *testing.T) {
 			w.goesTo(got, p)
 		})
 	}
+}
+
+// A pod with a startup probe alone that ends takes no more requests until it has started again.
+func TestTakesBackWhatRestarts(t *testing.T) {
+	w, p := newWorld(t), newPod(t, "127.0.0.1")
+	w.probes = func(port int32) []api.Probe {
+		startup := probe(port)
+		startup.Startup, startup.HTTP = true, &api.HTTPProbe{Path: "/started"}
+		return []api.Probe{startup}
+	}
+	p.listens()
+	w.set(nil, []*fakePod{p})
+	w.goesTo(w.held(), p)
+	p.ends()
+	eventually(t, "held", w.isHeld)
+	got := w.held()
+	p.status.Store(http.StatusServiceUnavailable)
+	p.listens()
+	before := p.probes.Load()
+	eventually(t, "probed", func() bool { return p.probes.Load() > before+3 })
+	if !w.isHeld() {
+		t.Error("it takes requests before it has started")
+	}
+	p.status.Store(http.StatusOK)
+	w.goesTo(got, p)
 }
 
 // A pod that is too busy for its probe keeps getting requests.

@@ -15,7 +15,7 @@ import (
 // apply brings the routes of s in line with s.
 func (t *Table) apply(s Service) {
 	target := t.target(s)
-	t.forgetEarly(target)
+	t.services.forgetEarly(target)
 	for _, p := range s.Routes.Ports {
 		key := keyOf(s, p)
 		if p.ServerFirst {

@@ -20,8 +20,12 @@ type Unready struct {
 	IPs []string
 }
 
+// EarlyPods are the pods of a Table that take requests before Kubernetes calls them ready.
+type EarlyPods struct{ Table *Table }
+
 // Unready returns what to probe of the target's pods.
-func (t *Table) Unready(target *Target) Unready {
+func (e EarlyPods) Unready(target *Target) Unready {
+	t := e.Table
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out Unready
@@ -58,7 +62,8 @@ const (
 )
 
 // Vouch sets the verdict on the target's pod at ip. It holds until Kubernetes calls the pod ready.
-func (t *Table) Vouch(target *Target, ip string, word Word) {
+func (e EarlyPods) Vouch(target *Target, ip string, word Word) {
+	t := e.Table
 	t.mu.Lock()
 	defer t.unlock()
 	if t.closed {
@@ -77,14 +82,14 @@ func (t *Table) Vouch(target *Target, ip string, word Word) {
 
 // forgetEarly forgets the verdicts on pods that are gone. Once Kubernetes calls a pod ready, it decides alone, and the verdicts on
 // all pods that are not ready are forgotten too. A pod that is ready for one Service counts as ready for all its Services, because
-// their slices are written one after the other. The caller holds mu.
-func (t *Table) forgetEarly(target *Target) {
+// their slices are written one after the other. The caller holds Table.mu.
+func (i *serviceIndex) forgetEarly(target *Target) {
 	if len(target.early) == 0 {
 		return
 	}
 	ready, unready := map[string]struct{}{}, map[string]struct{}{}
-	for _, key := range t.services.of[target.Key] {
-		s := t.services.all[key]
+	for _, key := range i.of[target.Key] {
+		s := i.all[key]
 		for _, addrs := range s.Endpoints {
 			for _, addr := range addrs {
 				ready[hostOf(addr)] = struct{}{}

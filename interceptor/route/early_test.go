@@ -46,7 +46,7 @@ func TestVouch(t *testing.T) {
 	target := r.Target()
 	want := func(what string, asked []string, serve ...string) {
 		t.Helper()
-		if got := f.Unready(target); !slices.Equal(got.IPs, asked) {
+		if got := f.early().Unready(target); !slices.Equal(got.IPs, asked) {
 			t.Errorf("%s: %v may be asked, want %v", what, got.IPs, asked)
 		}
 		if got := picked(r); !slices.Equal(got, serve) {
@@ -58,23 +58,23 @@ func TestVouch(t *testing.T) {
 	}
 	both := []string{"10.0.0.1", "10.0.0.2"}
 	want("none is ready", both)
-	f.Vouch(target, "10.0.0.1", WordReady)
+	f.early().Vouch(target, "10.0.0.1", WordReady)
 	want("the first says so", both, one)
-	f.Vouch(target, "10.0.0.1", WordNone)
+	f.early().Vouch(target, "10.0.0.1", WordNone)
 	want("it does not any more", both)
-	f.Vouch(target, "10.0.0.1", WordReady)
-	f.Vouch(target, "10.0.0.1", WordBroken)
+	f.early().Vouch(target, "10.0.0.1", WordReady)
+	f.early().Vouch(target, "10.0.0.1", WordBroken)
 	want("it has said so in vain", both[1:])
-	f.Vouch(target, "10.0.0.9", WordReady)
+	f.early().Vouch(target, "10.0.0.9", WordReady)
 	want("there is no such pod", both[1:])
-	f.Vouch(target, "10.0.0.2", WordReady)
+	f.early().Vouch(target, "10.0.0.2", WordReady)
 	f.SetService(starts([]string{two}, one))
 	want("Kubernetes agrees", nil, two)
 	f.SetService(starts([]string{one}, two))
 	want("Kubernetes says it of the other", nil, one)
 	f.SetService(starts(nil, one, two))
 	want("it is not ready any more", both)
-	f.Vouch(target, "10.0.0.1", WordReady)
+	f.early().Vouch(target, "10.0.0.1", WordReady)
 	f.SetService(starts(nil, two))
 	f.SetService(starts(nil, one, two))
 	want("a pod that has its address is another one", both)
@@ -88,7 +88,7 @@ func TestEarlyIsStarting(t *testing.T) {
 	target := f.route(10000).Target()
 	target.BeginWake()
 	f.SetService(starts(nil, "10.0.0.1:80"))
-	f.Vouch(target, "10.0.0.1", WordReady)
+	f.early().Vouch(target, "10.0.0.1", WordReady)
 	if !target.Ready() || !target.Starting() || target.Waking() != 0 || target.ReadyFor() != never {
 		t.Errorf("ready %v, starting %v, waking %s, ready for %s", target.Ready(), target.Starting(), target.Waking(), target.ReadyFor())
 	}
@@ -111,7 +111,7 @@ func TestEarlyAtTwoServices(t *testing.T) {
 	f.SetService(starts(nil, pod))
 	f.SetService(second(starts(nil, pod), 10001))
 	one, two := f.route(10000), f.route(10001)
-	f.Vouch(one.Target(), "10.0.0.1", WordReady)
+	f.early().Vouch(one.Target(), "10.0.0.1", WordReady)
 	both := func(what string) {
 		t.Helper()
 		if !one.HasEndpoint() || !two.HasEndpoint() {
@@ -132,17 +132,17 @@ func TestNotEarly(t *testing.T) {
 	s.Routes.Readiness = nil
 	f.SetService(s)
 	r := f.route(10000)
-	if got := f.Unready(r.Target()); got.Readiness != nil || len(got.IPs) > 0 {
+	if got := f.early().Unready(r.Target()); got.Readiness != nil || len(got.IPs) > 0 {
 		t.Errorf("asked: %+v", got)
 	}
-	f.Vouch(r.Target(), "10.0.0.1", WordReady)
+	f.early().Vouch(r.Target(), "10.0.0.1", WordReady)
 	if r.HasEndpoint() {
 		t.Error("a pod serves that Kubernetes does not call ready")
 	}
 	s = starts(nil, "10.0.0.1:80")
 	s.Routes.Retiring = true
 	f.SetService(s)
-	if got := f.Unready(r.Target()); got.Readiness != nil {
+	if got := f.early().Unready(r.Target()); got.Readiness != nil {
 		t.Errorf("asked: %+v", got)
 	}
 }
@@ -157,8 +157,10 @@ func TestPodsChanged(t *testing.T) {
 		t.Fatal("nobody is told of a new pod")
 	}
 	told = 0
-	f.Vouch(f.route(10000).Target(), "10.0.0.1", WordBroken)
+	f.early().Vouch(f.route(10000).Target(), "10.0.0.1", WordBroken)
 	if told == 0 {
 		t.Error("nobody is told that a pod is not to be asked any more")
 	}
 }
+
+func (f *fixture) early() EarlyPods { return EarlyPods{f.Table} }

@@ -49,20 +49,24 @@ func drop(in map[serviceKey]map[serviceKey]struct{}, key, entry serviceKey) {
 	}
 }
 
+// Stacks answers which workloads of a Table wake together.
+type Stacks struct{ Table *Table }
+
 // Led are routes of the workloads that wake together with the target, one of each: those that its Services name, and
 // those that these name in turn.
-func (t *Table) Led(target *Target) []*Route {
+func (s Stacks) Led(target *Target) []*Route {
+	t := s.Table
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []*Route
-	for key := range t.reach(target.Key, func(s *Service) []serviceKey {
+	for key := range t.services.reach(target.Key, func(s *Service) []serviceKey {
 		var next []serviceKey
 		for _, name := range s.Routes.WakeWith {
 			next = slices.AppendSeq(next, maps.Keys(t.services.stacks.named[serviceKey{s.Namespace, name}]))
 		}
 		return next
 	}) {
-		if r := t.routeTo(key); r != nil {
+		if r := s.routeTo(key); r != nil {
 			out = append(out, r)
 		}
 	}
@@ -70,14 +74,15 @@ func (t *Table) Led(target *Target) []*Route {
 }
 
 // Leaders are the other workloads that keep the target up while they are in use: they lead it.
-func (t *Table) Leaders(target *Target) []*Target {
+func (s Stacks) Leaders(target *Target) []*Target {
+	t := s.Table
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.services.stacks.namedBy) == 0 { // nearly always
 		return nil
 	}
 	var out []*Target
-	for key := range t.reach(target.Key, func(s *Service) []serviceKey {
+	for key := range t.services.reach(target.Key, func(s *Service) []serviceKey {
 		return slices.Collect(maps.Keys(t.services.stacks.namedBy[s.own()]))
 	}) {
 		if leader := t.targets[key]; leader != nil {
@@ -87,14 +92,14 @@ func (t *Table) Leaders(target *Target) []*Target {
 	return out
 }
 
-// reach returns the workloads that next leads to from the Services of one, without that one. The caller holds mu.
-func (t *Table) reach(from Key, next func(*Service) []serviceKey) map[Key]struct{} {
+// reach returns the workloads that next leads to from the Services of one, without that one. The caller holds Table.mu.
+func (i *serviceIndex) reach(from Key, next func(*Service) []serviceKey) map[Key]struct{} {
 	seen := map[Key]struct{}{from: {}}
 	for queue := []Key{from}; len(queue) > 0; queue = queue[1:] {
-		for _, key := range t.services.of[queue[0]] {
-			s := t.services.all[key]
+		for _, key := range i.of[queue[0]] {
+			s := i.all[key]
 			for _, other := range next(&s) {
-				to := t.services.all[other]
+				to := i.all[other]
 				if _, known := seen[to.target()]; !known {
 					seen[to.target()] = struct{}{}
 					queue = append(queue, to.target())
@@ -107,11 +112,12 @@ func (t *Table) reach(from Key, next func(*Service) []serviceKey) map[Key]struct
 }
 
 // routeTo returns a route to a workload, nil if there is none. The caller holds mu.
-func (t *Table) routeTo(key Key) *Route {
+func (s Stacks) routeTo(key Key) *Route {
+	t := s.Table
 	for _, of := range t.services.of[key] {
-		s := t.services.all[of]
-		for _, p := range s.Routes.Ports {
-			if r := t.routes[keyOf(s, p)]; r != nil {
+		service := t.services.all[of]
+		for _, p := range service.Routes.Ports {
+			if r := t.routes[keyOf(service, p)]; r != nil {
 				return r
 			}
 		}

@@ -25,14 +25,14 @@ func TestStacks(t *testing.T) {
 	f := newFixture(0)
 	led := func(name string) string {
 		names := map[string]bool{}
-		for _, r := range f.Led(f.Target(Key{Namespace: "shop", Workload: "Deployment/" + name})) {
+		for _, r := range f.stacks().Led(f.Target(Key{Namespace: "shop", Workload: "Deployment/" + name})) {
 			names[strings.TrimPrefix(r.Target().Key.Workload, "Deployment/")] = true
 		}
 		return strings.Join(slices.Sorted(maps.Keys(names)), " ")
 	}
 	leaders := func(name string) string {
 		var names []string
-		for _, l := range f.Leaders(f.Target(Key{Namespace: "shop", Workload: "Deployment/" + name})) {
+		for _, l := range f.stacks().Leaders(f.Target(Key{Namespace: "shop", Workload: "Deployment/" + name})) {
 			names = append(names, strings.TrimPrefix(l.Key.Workload, "Deployment/"))
 		}
 		slices.Sort(names)
@@ -74,7 +74,9 @@ func TestStacks(t *testing.T) {
 	elsewhere := member("web", 10005, "db")
 	elsewhere.Namespace = "elsewhere"
 	f.SetService(elsewhere)
-	if got := f.Led(f.Target(Key{Namespace: "elsewhere", Workload: "Deployment/web"})); len(got) > 0 {
+	if got := f.stacks().Led(f.Target(Key{Namespace: "elsewhere", Workload: "Deployment/web"})); len(got) > 0 {
 		t.Errorf("a Service of another namespace is led: %s", got[0].Name())
 	}
 }
+
+func (f *fixture) stacks() Stacks { return Stacks{f.Table} }

@@ -37,7 +37,7 @@ func TestLedIsActive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table, _ := newTable(nil)
 		peers := newFakePeers()
-		a := &Activity{Peers: peers, Leaders: table.Leaders}
+		a := &Activity{Peers: peers, Leaders: route.Stacks{Table: table}.Leaders}
 		table.SetService(front())
 		table.SetService(database())
 		web, db := table.Target(deployment), table.Target(databaseKey)
@@ -79,8 +79,8 @@ func TestWakesTogether(t *testing.T) {
 		var table *route.Table
 		w := NewWaker(WakerOptions{
 			Scaler: workloads, Events: events, Peers: newFakePeers(), Hub: counts.NewHub(), Log: logr.Discard(),
-			Led:     func(t *route.Target) []*route.Route { return table.Led(t) },
-			Leaders: func(t *route.Target) []*route.Target { return table.Leaders(t) },
+			Led:     func(t *route.Target) []*route.Route { return route.Stacks{Table: table}.Led(t) },
+			Leaders: func(t *route.Target) []*route.Target { return route.Stacks{Table: table}.Leaders(t) },
 		})
 		table, _ = newTable(w)
 		table.SetService(database())
