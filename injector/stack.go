@@ -44,10 +44,10 @@ func (in *injection) warnOfStack(out *Outcome) Question {
 	}
 	var notes []string
 	if len(unknown) > 0 {
-		notes = append(notes, "there is no "+strings.Join(unknown, ", "))
+		notes = append(notes, "there is no Service "+strings.Join(unknown, ", "))
 	}
 	if len(past) > 0 {
-		notes = append(notes, fmt.Sprintf("not injected is %s, which label %s=true changes", strings.Join(past, ", "), OptInLabel))
+		notes = append(notes, fmt.Sprintf("label %s=true is missing, or has had no effect, on Service %s", OptInLabel, strings.Join(past, ", ")))
 	}
 	note := ""
 	if len(notes) > 0 {

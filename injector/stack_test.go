@@ -47,12 +47,12 @@ func TestStackEvents(t *testing.T) {
 		want  []string
 	}{
 		"all are there": {[]func(*world){with("db,worker"), there("db", true), there("worker", true)}, nil},
-		"one is not":    {[]func(*world){with("db,worker"), there("db", true)}, []string{note + "there is no worker"}},
+		"one is not":    {[]func(*world){with("db,worker"), there("db", true)}, []string{note + "there is no Service worker"}},
 		"one is not injected": {[]func(*world){with("db"), there("db", false)}, []string{
-			note + "not injected is db, which label scale-to-zero=true changes",
+			note + "label scale-to-zero=true is missing, or has had no effect, on Service db",
 		}},
 		"it comes later": {[]func(*world){with("db"), func(w *world) { w.stack = map[string]bool{}; w.run() }, there("db", true)}, []string{
-			note + "there is no db",
+			note + "there is no Service db",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

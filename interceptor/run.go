@@ -118,7 +118,8 @@ func assemble(o Options) *interceptor {
 	m.Watch(i.table.Targets)
 	i.reporter = notice.NewReporter(notice.Options{Events: o.Notices, Routes: i.table.Routes, Peers: i.peers.Count})
 	i.scaler = scaler.NewServer(scaler.ServerOptions{
-		Target: i.table.Target, Activity: &scaler.Activity{Peers: i.peers, Leaders: route.Stacks{Table: i.table}.Leaders}, Replicas: o.Cluster.Replicas, Hub: i.hub,
+		Target: i.table.Target, Replicas: o.Cluster.Replicas, Hub: i.hub,
+		Activity: &scaler.Activity{Peers: i.peers, Leaders: route.Stacks{Table: i.table}.Leaders},
 	})
 	i.peerSide = peer.NewServer(peer.ServerOptions{
 		Targets: i.table.Targets, Target: i.table.Target, Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),
