@@ -34,6 +34,9 @@ func (w *wake) Waking() time.Duration {
 // AbandonWake forgets a wake that has failed, so that the next request begins another one.
 func (w *wake) AbandonWake() { w.woken.Store(0) }
 
+// Looping reports whether the wake loop runs.
+func (w *wake) Looping() bool { return w.loop.Load() }
+
 // StartLoop reports whether the caller has to run the wake loop of this target. The caller then has to call StopLoop.
 func (w *wake) StartLoop() bool { return w.loop.CompareAndSwap(false, true) }
 

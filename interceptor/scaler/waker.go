@@ -96,6 +96,7 @@ func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
 
 // begin has a workload woken, by a route of it, and reports whether it slept. The message is for the event.
 func (w *Waker) begin(r *route.Route, t *route.Target, message func() string) bool {
+	looping := t.Looping() // before the wake begins: a loop that starts later pushes by itself
 	begun := t.BeginWake()
 	if t.StartLoop() {
 		w.mu.Lock()
@@ -103,7 +104,7 @@ func (w *Waker) begin(r *route.Route, t *route.Target, message func() string) bo
 			w.loops.Go(func() { w.loop(r, t) })
 		}
 		w.mu.Unlock()
-	} else if begun {
+	} else if begun && looping {
 		w.push(t) // the loop of an earlier wake would push only at its next tick
 	}
 	if !begun {
