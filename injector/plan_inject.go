@@ -338,8 +338,10 @@ func (in *injection) writeSlices(wanted []discoveryv1.EndpointSlice) {
 			continue
 		}
 		have := &in.front.Slices[n]
-		if progress, ok := have.Annotations[api.ProgressAnnotation]; ok { // the workload's plan writes this one
-			want.Annotations[api.ProgressAnnotation] = progress
+		for _, key := range []string{api.ProgressAnnotation, api.LearnedAnnotation} { // the workload's plan writes these
+			if value, ok := have.Annotations[key]; ok {
+				want.Annotations[key] = value
+			}
 		}
 		if !equality.Semantic.DeepEqual(have.Annotations, want.Annotations) || !equality.Semantic.DeepEqual(have.Labels, want.Labels) ||
 			!equality.Semantic.DeepEqual(have.Ports, want.Ports) || !equality.Semantic.DeepEqual(have.Endpoints, want.Endpoints) {

@@ -36,6 +36,7 @@ const (
 
 	ReasonStack    = "WakeWithIncomplete"  // some of the Services that are to wake together cannot
 	ReasonExceeded = "MaxReplicasExceeded" // by somebody else
+	ReasonTogether = "WakesTogether"       // with another workload that it is known to call, or no longer
 )
 
 // Report is an event to emit on each of the objects.

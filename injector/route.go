@@ -30,6 +30,7 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 		ClientAffinity: service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		WaitingPage:    s.WaitingPage,
 		AffinityCookie: s.AffinityCookie,
+		NoLearning:     s.NoLearning,
 	}
 	r.WakeWith, _ = parseWakeWith(s.WakeWith)
 	if s.Readiness != readinessKubelet {

@@ -44,6 +44,8 @@ type Settings struct {
 	AffinityCookie string
 	// WakeWith names the Services that wake together with this one, as parseWakeWith reads it; empty when it is not given.
 	WakeWith string
+	// NoLearning keeps the workload from waking others, and others from waking it, because one was seen to call the other.
+	NoLearning bool
 	// Readiness says who decides that a starting pod takes requests: readinessApp or readinessKubelet; empty when it is not given.
 	Readiness string
 	// ProxyProtocol says on which ports pods get a PROXY header, in the format of parseProxyProtocol; empty if it is not set.
@@ -74,7 +76,8 @@ type setting func(s *Settings, value string) (allowed string, ok bool)
 
 // settings returns a reader for each annotation that a user may set, by its key without Prefix.
 func settings() map[string]setting {
-	return map[string]setting{
+	all := startSettings()
+	maps.Copy(all, map[string]setting{
 		"workload": func(s *Settings, v string) (string, bool) {
 			s.Workload = v
 			_, _, ok := ParseWorkload(v)
@@ -100,17 +103,6 @@ func settings() map[string]setting {
 			_, ok := parseProtocols(v)
 			return protocolsAllowed, ok
 		},
-		"waiting-page": func(s *Settings, v string) (string, bool) {
-			return word(&s.WaitingPage, v, api.PageAuto, api.PageAlways, api.PageNever)
-		},
-		"wake-with": func(s *Settings, v string) (string, bool) {
-			s.WakeWith = v
-			_, ok := parseWakeWith(v)
-			return fmt.Sprintf("at most %d names of Services of this namespace, separated by commas", api.MaxWakeWith), ok
-		},
-		"readiness": func(s *Settings, v string) (string, bool) {
-			return word(&s.Readiness, v, readinessApp, readinessKubelet)
-		},
 		"affinity-cookie": func(s *Settings, v string) (string, bool) {
 			s.AffinityCookie = v
 			return "the name of the app's session cookie, such as JSESSIONID, at most 128 characters of a token of RFC 6265; " +
@@ -134,6 +126,30 @@ func settings() map[string]setting {
 		"direct-labels":     func(s *Settings, v string) (string, bool) { return boolean(&s.DirectLabels, v) },
 		"internal-services": func(s *Settings, v string) (string, bool) { return boolean(&s.InternalServices, v) },
 		"enabled":           func(_ *Settings, v string) (string, bool) { return boolean(new(bool), v) }, // OptedIn reads it
+	})
+	return all
+}
+
+// startSettings are the settings about how an app wakes and starts.
+func startSettings() map[string]setting {
+	return map[string]setting{
+		"waiting-page": func(s *Settings, v string) (string, bool) {
+			return word(&s.WaitingPage, v, api.PageAuto, api.PageAlways, api.PageNever)
+		},
+		"wake-with": func(s *Settings, v string) (string, bool) {
+			s.WakeWith = v
+			_, ok := parseWakeWith(v)
+			return fmt.Sprintf("at most %d names of Services of this namespace, separated by commas", api.MaxWakeWith), ok
+		},
+		"learn": func(s *Settings, v string) (string, bool) {
+			learn := true
+			allowed, ok := boolean(&learn, v)
+			s.NoLearning = ok && !learn
+			return allowed, ok
+		},
+		"readiness": func(s *Settings, v string) (string, bool) {
+			return word(&s.Readiness, v, readinessApp, readinessKubelet)
+		},
 	}
 }
 

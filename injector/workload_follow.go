@@ -57,7 +57,6 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 		p.after(s.nextLook(o.Now))
 	}
 	s.Progress.Paused = p.pause.progress(w)
-	p.write(s.Progress)
 	p.reportPause(before.Progress.Paused)
 	p.reportStart(&s, before, advice)
 	p.Memory.Starting, p.Memory.Followed = s, true
@@ -75,17 +74,19 @@ func (p *workloadPlanner) starting() Starting {
 	return s
 }
 
-// write plans writing the annotation to those route slices that differ, according to the cache.
-func (p *workloadPlanner) write(progress api.Progress) {
-	p.Progress, _ = progress.Encode() // it cannot fail: text, numbers and times always encode
+// write plans writing the annotations to those route slices that differ, according to the cache.
+func (p *workloadPlanner) write() WorkloadQuestion {
+	p.Progress, _ = p.Memory.Starting.Progress.Encode() // it cannot fail: text, numbers and times always encode
 	if p.Progress == "{}" {
 		p.Progress = ""
 	}
+	p.Learned, _ = p.Memory.Learning.Learned.Encode() // nor can this
 	for _, s := range p.d.slices {
-		if s.Annotations[api.ProgressAnnotation] != p.Progress {
+		if s.Annotations[api.ProgressAnnotation] != p.Progress || s.Annotations[api.LearnedAnnotation] != p.Learned {
 			p.Slices = append(p.Slices, s)
 		}
 	}
+	return NoWorkloadQuestion
 }
 
 // reportPause reports when a pause begins, changes or ends. before is the pause in the route slices, which an earlier controller has

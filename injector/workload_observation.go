@@ -23,8 +23,10 @@ type WorkloadObservation struct {
 	Asks []Asking
 	// ScaledObject is our ScaledObject for the workload, or nil.
 	ScaledObject *keda.ScaledObject
-	Memory       WorkloadMemory
-	Answers      WorkloadAnswers
+	// Calls are the latest calls of other workloads soon after a wake, by the other's name in api.Learned.
+	Calls   map[string]Call
+	Memory  WorkloadMemory
+	Answers WorkloadAnswers
 }
 
 // Asking is a route slice that makes demands on a workload.
@@ -50,6 +52,7 @@ type WorkloadMemory struct {
 	Undone  string
 	// Exceeded is the last note about more replicas than allowed.
 	Exceeded string
+	Learning Learning
 	// Restored says that an event has said that it gets its old replica count back.
 	Restored bool
 }
@@ -108,6 +111,8 @@ type demand struct {
 	failOpen bool
 	// retiring is set if a Service is being restored.
 	retiring bool
+	// noLearning is set if a Service does not want the workload to wake others because it calls them.
+	noLearning bool
 	// published is set if a Service makes pods take requests before they are ready.
 	published bool
 	// unknown is set if a route slice, written by an earlier version, does not state its demands. It is about to be rewritten.
@@ -131,6 +136,7 @@ func newDemand(asks []Asking) demand {
 }
 
 func (d *demand) add(a Asking) {
+	d.noLearning = d.noLearning || a.Routes.NoLearning
 	if a.Routes.Retiring {
 		d.retiring = true
 		return

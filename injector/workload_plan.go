@@ -50,9 +50,9 @@ type WorkloadPlan struct {
 	ScaledObject *ScaledObjectWrite
 	Scale        *int32
 	Delete       *keda.ScaledObject
-	// Progress is written to ProgressAnnotation of Slices. If it is empty, the annotation is removed.
-	Progress string
-	Slices   []*discoveryv1.EndpointSlice
+	// Progress is written to ProgressAnnotation of Slices, and Learned to LearnedAnnotation. If one is empty, the annotation is removed.
+	Progress, Learned string
+	Slices            []*discoveryv1.EndpointSlice
 	// Forget is set if nothing has to be remembered any more.
 	Forget  bool
 	Reports []Report
@@ -103,11 +103,11 @@ type workloadPlanner struct {
 func (p *workloadPlanner) steps() []func() WorkloadQuestion {
 	if len(p.d.services) == 0 && (p.d.retiring || !p.d.unsafe) {
 		if p.d.retiring { // requests may be held for it
-			return []func() WorkloadQuestion{p.restore, p.follow}
+			return []func() WorkloadQuestion{p.restore, p.follow, p.write}
 		}
 		return []func() WorkloadQuestion{p.restore}
 	}
-	return []func() WorkloadQuestion{p.live, p.apply, p.follow}
+	return []func() WorkloadQuestion{p.live, p.learn, p.apply, p.follow, p.write}
 }
 
 // objects returns the objects on which the workload's events are emitted.

@@ -32,6 +32,7 @@ type scaledWorld struct {
 	use      *Use
 	count    CountAnswer
 	pods     Start
+	calls    map[string]Call
 
 	memory WorkloadMemory
 	asked  map[WorkloadQuestion]int
@@ -62,6 +63,7 @@ func asking(name string, change ...func(*corev1.Service)) Asking {
 func (w *scaledWorld) observe() WorkloadObservation {
 	o := WorkloadObservation{
 		Now: w.now, Workload: w.workload, Asks: w.asks, Memory: w.memory, Install: Install{KEDA: w.keda, ScalerAddress: "interceptors:9090"},
+		Calls:  w.calls,
 		Object: &appsv1.Deployment{ObjectMeta: w.workload.ObjectMeta},
 	}
 	if w.so != nil {
@@ -138,6 +140,7 @@ func (w *scaledWorld) reconcile() WorkloadPlan {
 	}
 	for _, s := range p.Slices {
 		setAnnotation(s, api.ProgressAnnotation, p.Progress)
+		setAnnotation(s, api.LearnedAnnotation, p.Learned)
 	}
 	w.report(p.Reports)
 	if w.memory = p.Memory; p.Forget {

@@ -102,6 +102,7 @@ func assemble(o Options) *interceptor {
 	i.waker = scaler.NewWaker(scaler.WakerOptions{
 		Led:     func(t *route.Target) []*route.Route { return route.Stacks{Table: i.table}.Led(t) },
 		Leaders: func(t *route.Target) []*route.Target { return route.Stacks{Table: i.table}.Leaders(t) },
+		Callers: func(t *route.Target) []*route.Target { return route.Stacks{Table: i.table}.Callers(t) },
 		Scaler:  o.Cluster, Events: o.Cluster, Peers: i.peers, Hub: i.hub, Log: o.Log.WithName("waker"),
 	})
 	i.prober = ready.New(ready.Options{
@@ -119,7 +120,7 @@ func assemble(o Options) *interceptor {
 	i.reporter = notice.NewReporter(notice.Options{Events: o.Notices, Routes: i.table.Routes, Peers: i.peers.Count})
 	i.scaler = scaler.NewServer(scaler.ServerOptions{
 		Target: i.table.Target, Replicas: o.Cluster.Replicas, Hub: i.hub,
-		Activity: &scaler.Activity{Peers: i.peers, Leaders: route.Stacks{Table: i.table}.Leaders},
+		Activity: &scaler.Activity{Peers: i.peers, Leaders: route.Stacks{Table: i.table}.Leaders, Callers: route.Stacks{Table: i.table}.Callers},
 	})
 	i.peerSide = peer.NewServer(peer.ServerOptions{
 		Targets: i.table.Targets, Target: i.table.Target, Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),

@@ -177,7 +177,7 @@ func (p *plane) addWorkloads(context.Context) error {
 		client: p.writes, events: p.events, now: p.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.WorkloadMemory{},
 		observer: &workloadObserver{
 			Options: p.Options, client: p.mgr.GetClient(), live: p.mgr.GetAPIReader(), workloads: p.workloads,
-			keda: &p.keda,
+			keda: &p.keda, learned: p.learned,
 		},
 	}
 	var err error
@@ -188,6 +188,10 @@ func (p *plane) addWorkloads(context.Context) error {
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfSlice)).
 		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfIngress)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfService)).
+		WatchesRawSource(source.Channel(p.learned.called, handler.TypedEnqueueRequestsFromMapFunc(
+			func(_ context.Context, workload types.NamespacedName) []reconcile.Request {
+				return []reconcile.Request{{NamespacedName: workload}}
+			}))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Build(r)
 	if err != nil {

@@ -172,7 +172,7 @@ func (c *cluster) assemble() {
 	}
 	c.scaling = &workloadReconciler{
 		client: writes, events: events, now: o.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.WorkloadMemory{},
-		observer: &workloadObserver{Options: o, client: c, live: c, workloads: ws, keda: &c.hasKEDA},
+		observer: &workloadObserver{Options: o, client: c, live: c, workloads: ws, keda: &c.hasKEDA, learned: c.learned},
 	}
 	c.requests = &requests{client: c, namespace: "ours", deployment: "controller", workloads: ws}
 }

@@ -16,55 +16,116 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/scale-to-zero/scale-to-zero/injector"
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
 )
 
 // relearn is the pause before the interceptors are followed again.
 const relearn = 5 * time.Second
 
+// callKept is how long a call is kept for the plan of its caller, which usually follows at once.
+const callKept = 15 * time.Minute
+
 // Learned is what the interceptors have learned. They cannot keep it, because they write nothing.
 type Learned interface {
-	// Follow calls serverFirst with interceptor ports whose servers have turned out to speak first. It returns when ctx is done, or when
-	// the interceptors can no longer be followed.
-	Follow(ctx context.Context, serverFirst func(ports []int32)) error
+	// Follow calls note with each lesson. It returns when ctx is done, or when the interceptors can no longer be followed.
+	Follow(ctx context.Context, note func(Lesson)) error
+}
+
+// Lesson is something that the interceptors have learned.
+type Lesson struct {
+	// ServerFirst are interceptor ports whose servers have turned out to speak first.
+	ServerFirst []int32
+	// Calls are of workloads that have just woken.
+	Calls []Call
+}
+
+// Call is a call of one workload, the caller, to another one of its namespace. Both are named as by api.Workload.String.
+type Call struct {
+	Namespace, Caller, Callee string
+	injector.Call
 }
 
 // learned keeps what the interceptors have learned. It gets into the route slices, and so survives a restart of all interceptors. It
 // runs where the controllers run.
 type learned struct {
-	from    Learned
+	from Learned
+	// changed has the route slices of ports that are news, and called the workloads with new calls.
 	changed chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]
+	called  chan event.TypedGenericEvent[types.NamespacedName]
 	// find returns the route slices with one of these ports.
 	find func(ctx context.Context, ports map[int32]bool) ([]discoveryv1.EndpointSlice, error)
 
-	mu          sync.Mutex // protects serverFirst
+	mu          sync.Mutex // protects all below
 	serverFirst map[int32]bool
+	calls       map[types.NamespacedName]map[string]injector.Call // by caller and callee
 }
 
 func newLearned(from Learned, c client.Reader) *learned {
 	return &learned{
 		from: from, find: slicesWith(c), changed: make(chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]),
-		serverFirst: map[int32]bool{},
+		called:      make(chan event.TypedGenericEvent[types.NamespacedName]),
+		serverFirst: map[int32]bool{}, calls: map[types.NamespacedName]map[string]injector.Call{},
 	}
 }
 
 // Start implements manager.Runnable.
 func (l *learned) Start(ctx context.Context) error {
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		if err := l.from.Follow(ctx, func(ports []int32) { l.note(ctx, ports) }); err != nil && ctx.Err() == nil {
+		if err := l.from.Follow(ctx, func(news Lesson) { l.note(ctx, news) }); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).V(1).Info("The interceptors cannot be followed", "error", err.Error())
 		}
 	}, relearn)
 	return nil
 }
 
-// note remembers ports, and makes their Services be reconciled.
-func (l *learned) note(ctx context.Context, ports []int32) {
+// note remembers a lesson, and has what it concerns reconciled.
+func (l *learned) note(ctx context.Context, news Lesson) {
+	l.notePorts(ctx, news.ServerFirst)
+	for _, caller := range l.addCalls(news.Calls, time.Now()) {
+		select {
+		case l.called <- event.TypedGenericEvent[types.NamespacedName]{Object: caller}:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// addCalls remembers calls, and returns their callers.
+func (l *learned) addCalls(calls []Call, now time.Time) []types.NamespacedName {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	callers := map[types.NamespacedName]bool{}
+	for _, c := range calls {
+		caller := types.NamespacedName{Namespace: c.Namespace, Name: c.Caller}
+		if l.calls[caller] == nil {
+			l.calls[caller] = map[string]injector.Call{}
+		}
+		l.calls[caller][c.Callee], callers[caller] = c.Call, true
+	}
+	if len(callers) > 0 {
+		maps.DeleteFunc(l.calls, func(_ types.NamespacedName, of map[string]injector.Call) bool {
+			maps.DeleteFunc(of, func(_ string, c injector.Call) bool { return now.Sub(c.At) > callKept })
+			return len(of) == 0
+		})
+	}
+	return slices.Collect(maps.Keys(callers))
+}
+
+// callsOf returns the latest calls of a workload, by their callees.
+func (l *learned) callsOf(caller types.NamespacedName) map[string]injector.Call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.calls[caller])
+}
+
+// notePorts remembers ports, and has their Services reconciled.
+func (l *learned) notePorts(ctx context.Context, ports []int32) {
 	fresh := map[int32]bool{}
 	l.mu.Lock()
 	for _, p := range ports {
@@ -99,7 +160,7 @@ func (l *learned) known() map[int32]bool {
 type peerClient struct{ address string }
 
 // Follow implements Learned.
-func (c peerClient) Follow(ctx context.Context, serverFirst func(ports []int32)) error {
+func (c peerClient) Follow(ctx context.Context, note func(Lesson)) error {
 	conn, err := grpc.NewClient("dns:///"+c.address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}))
 	if err != nil {
@@ -115,7 +176,14 @@ func (c peerClient) Follow(ctx context.Context, serverFirst func(ports []int32))
 		if err != nil {
 			return fmt.Errorf("following an interceptor: %w", err)
 		}
-		serverFirst(m.GetServerFirstPorts())
+		news := Lesson{ServerFirst: m.GetServerFirstPorts()}
+		for _, c := range m.GetCalls() {
+			news.Calls = append(news.Calls, Call{
+				Namespace: c.GetNamespace(), Caller: c.GetCaller(), Callee: c.GetCallee(),
+				Call: injector.Call{At: time.Now().Add(-time.Duration(c.GetAgeMilliseconds()) * time.Millisecond), Asleep: c.GetAsleep()},
+			})
+		}
+		note(news)
 	}
 }
 

@@ -55,19 +55,17 @@ func TestDial(t *testing.T) {
 }
 
 // lessons are what interceptors learn, one after the other.
-type lessons func(ctx context.Context, serverFirst func([]int32)) error
+type lessons func(ctx context.Context, note func(Lesson)) error
 
-func (l lessons) Follow(ctx context.Context, serverFirst func([]int32)) error {
-	return l(ctx, serverFirst)
-}
+func (l lessons) Follow(ctx context.Context, note func(Lesson)) error { return l(ctx, note) }
 
 // TestLearnedFollows tests that interceptors are followed again after a failure, until the context ends.
 func TestLearnedFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var follows atomic.Int32
 		l := &learned{
-			from: lessons(func(_ context.Context, serverFirst func([]int32)) error {
-				serverFirst([]int32{10000 + follows.Add(1)})
+			from: lessons(func(_ context.Context, note func(Lesson)) error {
+				note(Lesson{ServerFirst: []int32{10000 + follows.Add(1)}})
 				return errors.New("it ends")
 			}),
 			find: func(context.Context, map[int32]bool) ([]discoveryv1.EndpointSlice, error) {
@@ -83,7 +81,7 @@ func TestLearnedFollows(t *testing.T) {
 	})
 }
 
-// fakePeer has learned one port.
+// fakePeer has learned one port, and seen one call.
 type fakePeer struct {
 	pb.UnimplementedPeerServer
 }
@@ -92,15 +90,24 @@ func (fakePeer) Watch(r *pb.WatchRequest, stream pb.Peer_WatchServer) error {
 	if !r.GetOnlyLearned() {
 		return errors.New("asked for everything")
 	}
-	return stream.Send(&pb.Counts{ServerFirstPorts: []int32{10007}})
+	return stream.Send(&pb.Counts{
+		ServerFirstPorts: []int32{10007},
+		Calls: []*pb.Call{{
+			Namespace: "shop", Caller: "Deployment/web", Callee: "Deployment/api", AgeMilliseconds: time.Hour.Milliseconds(), Asleep: true,
+		}},
+	})
 }
 
 func TestPeerClient(t *testing.T) {
 	port := interceptorWith(t, func(s *grpc.Server) { pb.RegisterPeerServer(s, fakePeer{}) })
-	var got []int32
-	err := peerClient{address: "127.0.0.1:" + port}.Follow(t.Context(), func(ports []int32) { got = append(got, ports...) })
-	if err == nil || len(got) != 1 || got[0] != 10007 {
-		t.Errorf("%v, %v", got, err)
+	var got Lesson
+	err := peerClient{address: "127.0.0.1:" + port}.Follow(t.Context(), func(l Lesson) { got = l })
+	if err == nil || len(got.ServerFirst) != 1 || got.ServerFirst[0] != 10007 || len(got.Calls) != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if c := got.Calls[0]; c.Namespace != "shop" || c.Caller != "Deployment/web" || c.Callee != "Deployment/api" || !c.Asleep ||
+		time.Since(c.At) < time.Hour {
+		t.Errorf("a call %+v", c)
 	}
 	if err := (peerClient{address: "\x00"}).Follow(t.Context(), nil); err == nil {
 		t.Error("an address that is none")

@@ -615,8 +615,8 @@ func TestLearned(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.learned.note(t.Context(), []int32{port, 29999})
-		c.learned.note(t.Context(), []int32{port})
+		c.learned.note(t.Context(), Lesson{ServerFirst: []int32{port, 29999}})
+		c.learned.note(t.Context(), Lesson{ServerFirst: []int32{port}})
 	}()
 	e := <-c.learned.changed
 	<-done

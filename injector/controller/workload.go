@@ -212,12 +212,15 @@ func (r *workloadReconciler) deleteScaledObject(ctx context.Context, p injector.
 
 // writeProgress annotates route slices.
 func (r *workloadReconciler) writeProgress(ctx context.Context, p injector.WorkloadPlan) error {
-	value := []byte("null")
-	if p.Progress != "" {
-		value, _ = json.Marshal(p.Progress) // it cannot fail: this is text
+	values := map[string]any{api.ProgressAnnotation: nil, api.LearnedAnnotation: nil}
+	for key, value := range map[string]string{api.ProgressAnnotation: p.Progress, api.LearnedAnnotation: p.Learned} {
+		if value != "" {
+			values[key] = value
+		}
 	}
+	data, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": values}}) // it cannot fail: this is text
 	for _, s := range p.Slices {
-		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, api.ProgressAnnotation, value))
+		patch := client.RawPatch(types.MergePatchType, data)
 		object := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name}}
 		if err := r.client.Patch(ctx, object, patch, client.FieldOwner(injector.ManagedBy)); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("annotating route slice %s: %w", client.ObjectKeyFromObject(s), err)

@@ -38,6 +38,7 @@ type workloadObserver struct {
 	live      client.Reader // for what the cache omits: pods, events and complete managed fields
 	workloads *workloadClient
 	keda      interface{ Load() bool }
+	learned   *learned
 }
 
 // plan observes a workload until a plan can be made.
@@ -47,6 +48,7 @@ func (b *workloadObserver) plan(ctx context.Context, w injector.Target, m inject
 	o := injector.WorkloadObservation{
 		Now: b.Now(), Workload: w.Workload, Object: w.Object, Memory: m,
 		Install: injector.Install{Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load()},
+		Calls:   b.learned.callsOf(key(w.Workload.Namespace, w.Workload.Ref())),
 	}
 	var err error
 	if o.Asks, err = b.asks(ctx, w.Workload); err != nil {

@@ -85,6 +85,8 @@ type Routes struct {
 	// WakeWith names opted-in Services of the same namespace whose workloads wake together with this one's, and do not sleep while
 	// it is in use.
 	WakeWith []string `json:"wakeWith,omitempty"`
+	// NoLearning is set if the workload must neither wake others, nor be woken with others, because one was seen to call the other.
+	NoLearning bool `json:"noLearning,omitempty"`
 	// Readiness is how interceptors find out that a pod takes requests; nil is by Kubernetes' word alone.
 	Readiness *Readiness `json:"readiness,omitempty"`
 	// Retiring is set while the Service is being restored. Requests are still served, but the interceptors neither wake the workload nor

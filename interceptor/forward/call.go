@@ -92,6 +92,7 @@ func (c *call) serve(x exchange) {
 		x.poll()
 		return
 	}
+	r.NoteCall(c.visit.Client)
 	c.seen = r.See(&route.Sighting{
 		Method: c.asked.method(), Target: c.asked.target(), Agent: c.asked.agent(), Remote: c.asked.named(), Client: c.visit.Client,
 	})
@@ -102,6 +103,7 @@ func (c *call) serve(x exchange) {
 // countBytes counts a connection of bytes. The returned function ends the count, once. A connection with a silent client does not
 // renew the idle time.
 func (c *call) countBytes(silent bool) (release func()) {
+	c.server.route.NoteCall(c.visit.Client)
 	if silent {
 		return c.server.route.Target().BeginQuiet()
 	}

@@ -32,6 +32,7 @@ type slice struct {
 
 	routes    string                // the annotation; role route
 	progress  string                // the annotation; role route
+	learned   string                // the annotation; role route
 	published bool                  // our own address is a ready endpoint; role route
 	endpoints map[string][]endpoint // ready pods by port name; role direct
 	unready   map[string][]endpoint // pods that are neither ready nor terminating; role direct
@@ -55,6 +56,7 @@ func digest(es *discoveryv1.EndpointSlice, self Options) slice {
 	switch s.role {
 	case api.RoleRoute:
 		s.routes, s.progress = es.Annotations[api.RoutesAnnotation], es.Annotations[api.ProgressAnnotation]
+		s.learned = es.Annotations[api.LearnedAnnotation]
 		for _, e := range es.Endpoints {
 			s.published = s.published || usable(e) && slices.Contains(e.Addresses, self.PodIP)
 		}

@@ -258,6 +258,11 @@ func (s *store) combined(routes api.Routes, own []slice, direct name) route.Serv
 	}
 	all := combine(routes, own, s.of(roleName{api.RoleDirect, direct}))
 	all.Progress = progress
+	learned, err := api.DecodeLearned(own[0].learned)
+	if err != nil {
+		s.log.Error(err, "Not waking what was learned", "namespace", direct.namespace, "service", routes.Service)
+	}
+	all.Calls = learned.Together()
 	return all
 }
 

@@ -18,6 +18,11 @@ func message(counts []*pb.WorkloadCount, n route.News) *pb.Counts {
 			Listen: t.Listen, Client: t.Client, Place: t.Place, AgeMilliseconds: t.Age.Milliseconds(), Forgotten: t.Forgotten,
 		})
 	}
+	for _, c := range n.Calls {
+		m.Calls = append(m.Calls, &pb.Call{
+			Namespace: c.Caller.Namespace, Caller: c.Caller.Workload, Callee: c.Callee, AgeMilliseconds: c.Age.Milliseconds(), Asleep: c.Asleep,
+		})
+	}
 	return m
 }
 
@@ -28,6 +33,12 @@ func newsOf(m *pb.Counts) route.News {
 		n.Tabs = append(n.Tabs, route.TabNews{
 			Listen: t.GetListen(), Tab: route.Tab{Client: t.GetClient(), Place: t.GetPlace()},
 			Age: time.Duration(max(0, t.GetAgeMilliseconds())) * time.Millisecond, Forgotten: t.GetForgotten(),
+		})
+	}
+	for _, c := range m.GetCalls() {
+		n.Calls = append(n.Calls, route.CallNews{
+			Caller: route.Key{Namespace: c.GetNamespace(), Workload: c.GetCaller()}, Callee: c.GetCallee(),
+			Age: time.Duration(max(0, c.GetAgeMilliseconds())) * time.Millisecond, Asleep: c.GetAsleep(),
 		})
 	}
 	return n

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,4 +238,16 @@ func (s *fakeStream) Send(c *pb.Counts) error {
 func advance(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // in a bubble this takes no time
 	synctest.Wait()
+}
+
+// TestNewsTravels tests that a message carries all news.
+func TestNewsTravels(t *testing.T) {
+	news := route.News{
+		ServerFirst: []int32{10000},
+		Tabs:        []route.TabNews{{Listen: 10001, Tab: route.Tab{Client: 1, Place: 2}, Age: time.Second, Forgotten: true}},
+		Calls:       []route.CallNews{{Caller: key("a"), Callee: "Deployment/b", Age: time.Minute, Asleep: true}},
+	}
+	if got := newsOf(message(nil, news)); !reflect.DeepEqual(got, news) {
+		t.Errorf("got %+v, want %+v", got, news)
+	}
 }

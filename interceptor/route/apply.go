@@ -5,6 +5,8 @@ package route
 
 import (
 	"cmp"
+	"iter"
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
@@ -89,6 +91,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 			target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout), retiring: s.Routes.Retiring, gone: s.Routes.Gone,
 			affinity: s.Routes.ClientAffinity, sleepID: s.SleepID, startID: s.SleepID, protocol: p.Protocol, proxies: p.ProxyProtocol,
 			waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), ignored: ignores(&s.Routes, r.snap.Load()),
+			noLearning: s.Routes.NoLearning,
 		},
 		progress: s.Progress, progressAt: t.clock.now(), reach: s.Routes.Reach,
 	}
@@ -219,6 +222,27 @@ func (t *Table) refresh(target *Target) {
 	}
 	target.retiring.Store(retiring)
 	target.paused.Store(paused)
+	slept := !target.HasPods()
 	target.setPods(int32(pods), int32(ready), early > 0, expected)
+	woke := slept && target.HasPods() && t.IsSynced() // what is there at the start has been there before
+	t.memory.newcomers.set(target, woke, t.services.pods(target.Key))
 	t.options.PodsChanged(target)
+}
+
+// pods yields the IP addresses of a workload's pods, ready or not. It may yield an address several times.
+func (i *serviceIndex) pods(of Key) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for _, key := range i.of[of] {
+			s := i.all[key]
+			for _, ports := range []map[string][]string{s.Endpoints, s.Unready} {
+				for _, addrs := range ports {
+					for _, addr := range addrs {
+						if ip, err := netip.ParseAddr(hostOf(addr)); err == nil && !yield(ip.Unmap()) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}
 }

@@ -42,12 +42,14 @@ type News struct {
 	// ServerFirst are the ports of routes whose servers are known to speak first.
 	ServerFirst []int32
 	Tabs        []TabNews
+	Calls       []CallNews
 }
 
 // Memory is what the routes of an interceptor have learned about connections, and share with its peers. Losing it does no harm.
 type Memory struct {
-	clock clock
-	hub   *counts.Hub // makes the peers' streams look when there is news
+	clock     clock
+	hub       *counts.Hub // makes the peers' streams look when there is news
+	newcomers *newcomers
 
 	mu sync.Mutex // protects all below
 	// version counts the changes. Each entry has the version of its last change.
@@ -55,6 +57,8 @@ type Memory struct {
 	serverFirst map[int32]uint64 // version by the route's port
 	tabs        map[int32]map[Tab]*tabState
 	routes      map[int32]*Route
+	calls       map[edge]callState
+	callsLeft   int // how many calls were left when old ones were dropped
 }
 
 type tabState struct {
@@ -66,8 +70,8 @@ type tabState struct {
 // NewMemory returns an empty Memory. It makes the hub's followers look as soon as there is news.
 func NewMemory(hub *counts.Hub) *Memory {
 	return &Memory{
-		clock: newClock(), hub: hub,
-		serverFirst: map[int32]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{},
+		clock: newClock(), hub: hub, newcomers: newNewcomers(),
+		serverFirst: map[int32]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{}, calls: map[edge]callState{},
 	}
 }
 
@@ -112,6 +116,7 @@ func (m *Memory) News(since uint64) (News, uint64) {
 			}
 		}
 	}
+	n.Calls = m.newCalls(since)
 	return n, m.version
 }
 
@@ -122,6 +127,7 @@ func (m *Memory) Learn(n News) {
 	for _, listen := range n.ServerFirst {
 		m.setServerFirst(listen)
 	}
+	m.learnCalls(n.Calls)
 	now := m.clock.now()
 	for _, t := range n.Tabs {
 		at := now - int64(t.Age)

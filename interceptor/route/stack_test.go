@@ -21,22 +21,26 @@ func member(name string, listen int32, with ...string) Service {
 	return s
 }
 
+// namesOf returns the names of Deployments, sorted, each once.
+func namesOf(targets []*Target) string {
+	names := map[string]bool{}
+	for _, t := range targets {
+		names[strings.TrimPrefix(t.Key.Workload, "Deployment/")] = true
+	}
+	return strings.Join(slices.Sorted(maps.Keys(names)), " ")
+}
+
 func TestStacks(t *testing.T) {
 	f := newFixture(0)
 	led := func(name string) string {
-		names := map[string]bool{}
+		var targets []*Target
 		for _, r := range f.stacks().Led(f.Target(Key{Namespace: "shop", Workload: "Deployment/" + name})) {
-			names[strings.TrimPrefix(r.Target().Key.Workload, "Deployment/")] = true
+			targets = append(targets, r.Target())
 		}
-		return strings.Join(slices.Sorted(maps.Keys(names)), " ")
+		return namesOf(targets)
 	}
 	leaders := func(name string) string {
-		var names []string
-		for _, l := range f.stacks().Leaders(f.Target(Key{Namespace: "shop", Workload: "Deployment/" + name})) {
-			names = append(names, strings.TrimPrefix(l.Key.Workload, "Deployment/"))
-		}
-		slices.Sort(names)
-		return strings.Join(names, " ")
+		return namesOf(f.stacks().Leaders(f.Target(Key{Namespace: "shop", Workload: "Deployment/" + name})))
 	}
 	want := func(what, of, leads, ledBy string) {
 		t.Helper()

@@ -35,6 +35,8 @@ type Service struct {
 	Published bool
 	// Progress is the state of the workload's start.
 	Progress api.Progress
+	// Calls are workloads of the namespace that the workload is known to call when it wakes, as in Key.Workload: they wake with it.
+	Calls []string
 	// SleepID changes whenever the pods do. It is the same at every interceptor.
 	SleepID string
 }
@@ -241,6 +243,7 @@ func (t *Table) drop(target *Target) bool {
 		return false
 	}
 	delete(t.targets, target.Key)
+	t.memory.newcomers.remove(target)
 	t.options.Hub.Changed(target.Key)
 	return true
 }
@@ -301,6 +304,7 @@ func (t *Table) Close() {
 		return
 	}
 	t.closed = true
+	t.memory.newcomers.close()
 	for _, r := range t.routes {
 		if r.gone != nil {
 			r.gone.Stop()

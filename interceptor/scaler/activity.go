@@ -13,8 +13,9 @@ import (
 // Activity decides which workloads are active, from the counts here and at the peers.
 type Activity struct {
 	Peers Peers
-	// Leaders are the workloads whose use keeps another one up, as route.Table.Leaders returns them. Nil is none.
-	Leaders func(*route.Target) []*route.Target
+	// Leaders are the workloads whose use keeps another one up, and Callers those whose wake wakes it, as route.Stacks returns them. Nil
+	// is none.
+	Leaders, Callers func(*route.Target) []*route.Target
 }
 
 // leaders are those of t.
@@ -30,6 +31,13 @@ func (a *Activity) led(t *route.Target, quiet time.Duration) bool {
 	return slices.ContainsFunc(a.leaders(t), func(leader *route.Target) bool {
 		pending, idle := a.Peers.Total(leader.Key)
 		return pending > 0 || leader.Pending() > 0 || min(idle, leader.Idle()) < quiet
+	})
+}
+
+// called says that a workload whose wake wakes t is waking: it has requests, and no pod for them.
+func (a *Activity) called(t *route.Target) bool {
+	return a.Callers != nil && slices.ContainsFunc(a.Callers(t), func(caller *route.Target) bool {
+		return !caller.Ready() && !caller.Paused() && a.Pending(caller) > 0
 	})
 }
 
@@ -53,6 +61,7 @@ func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
 //
 //	a request is pending anywhere, or the last one anywhere is younger than quiet         → yes
 //	the Service is being restored                                                         → yes, the injector decides
+//	another workload that wakes it too is waking                                          → yes
 //	it is starting, and still has time                                                    → yes, even if nobody waits any more
 //	we have counted for less than quiet, because we started, the app was injected, its
 //	  first pod became ready or a peer's counts were lost, and the workload has pods      → yes, it may be in use
@@ -67,7 +76,7 @@ func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	switch {
 	case pending > 0 || t.Pending() > 0 || min(idle, t.Idle()) < quiet:
 		return true
-	case t.Retiring(), t.Starting(), a.led(t, quiet):
+	case t.Retiring(), t.Starting(), a.led(t, quiet), a.called(t):
 		return true
 	default:
 		return t.HasPods() && min(t.ReadyFor(), a.Peers.SinceLost()) < quiet
@@ -77,10 +86,10 @@ func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 // InSight reports whether calling the workload active cannot wake it in vain: it has a pod, a request waits for one, or the injector
 // restores it.
 func (a *Activity) InSight(t *route.Target) bool {
-	return t.HasPods() || t.Retiring() || !t.Paused() && (a.Pending(t) > 0 || a.led(t, 0))
+	return t.HasPods() || t.Retiring() || !t.Paused() && (a.Pending(t) > 0 || a.led(t, 0) || a.called(t))
 }
 
 // Waiting reports whether requests wait for a pod.
 func (a *Activity) Waiting(t *route.Target) bool {
-	return !t.Retiring() && !t.Paused() && (t.Held() > 0 || !t.Ready() && (a.Pending(t) > 0 || a.led(t, 0)))
+	return !t.Retiring() && !t.Paused() && (t.Held() > 0 || !t.Ready() && (a.Pending(t) > 0 || a.led(t, 0) || a.called(t)))
 }

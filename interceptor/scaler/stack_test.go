@@ -4,6 +4,7 @@
 package scaler
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,5 +115,102 @@ func TestWakesTogether(t *testing.T) {
 			t.Error(err)
 		}
 		w.Close()
+	})
+}
+
+// caller is front with a learned edge instead of a name.
+func caller(addrs ...string) route.Service {
+	s := front()
+	s.Routes.WakeWith, s.Calls = nil, []string{databaseKey.Workload}
+	if s.Pods = len(addrs); s.Pods > 0 {
+		s.Endpoints = map[string][]string{"http": addrs}
+	}
+	return s
+}
+
+// busyElsewhere are peers that have pending requests for one workload.
+type busyElsewhere struct {
+	*fakePeers
+	with route.Key
+}
+
+func (p *busyElsewhere) Total(key route.Key) (int64, time.Duration) {
+	if key == p.with {
+		return 1, 0
+	}
+	return p.fakePeers.Total(key)
+}
+
+// TestCalledIsActive tests that a workload is woken with one that calls it, but not kept up by it.
+func TestCalledIsActive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, _ := newTable(nil)
+		peers := &busyElsewhere{fakePeers: newFakePeers()}
+		stacks := route.Stacks{Table: table}
+		a := &Activity{Peers: peers, Leaders: stacks.Leaders, Callers: stacks.Callers}
+		table.SetService(caller())
+		table.SetService(database())
+		web, db := table.Target(deployment), table.Target(databaseKey)
+		advance(time.Hour)
+		want := func(what string, active, inSight, waiting bool) {
+			t.Helper()
+			if a.Active(db, time.Minute) != active || a.InSight(db) != inSight || a.Waiting(db) != waiting {
+				t.Errorf("%s: active %v, in sight %v, waiting %v", what, a.Active(db, time.Minute), a.InSight(db), a.Waiting(db))
+			}
+		}
+		want("nobody is there", false, false, false)
+		release := web.Begin()
+		want("a request wakes its caller", true, true, true)
+		table.SetService(caller("10.0.0.1:80"))
+		want("its caller is ready", false, false, false)
+		release()
+		table.SetService(caller())
+		peers.with = deployment
+		want("its caller wakes at a peer", true, true, true)
+		paused := caller()
+		paused.Progress.Paused = &api.Pause{Why: "paused"}
+		table.SetService(paused)
+		want("its caller may not wake", false, false, false)
+	})
+}
+
+// TestCalledWakesWithCaller tests that a wake by a learned edge lasts as long as the caller's, even if nobody calls.
+func TestCalledWakesWithCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		workloads, events := &fakeWorkloads{}, &fakeEvents{}
+		var stacks route.Stacks
+		w := NewWaker(WakerOptions{
+			Scaler: workloads, Events: events, Peers: newFakePeers(), Hub: counts.NewHub(), Log: logr.Discard(),
+			Led:     func(t *route.Target) []*route.Route { return stacks.Led(t) },
+			Leaders: func(t *route.Target) []*route.Target { return stacks.Leaders(t) },
+			Callers: func(t *route.Target) []*route.Target { return stacks.Callers(t) },
+		})
+		defer w.Close()
+		table, _ := newTable(w)
+		stacks.Table = table
+		table.SetService(database())
+		table.SetService(caller())
+		web, db := table.Target(deployment), table.Target(databaseKey)
+		var r *route.Route
+		for _, one := range table.Routes() {
+			if one.Service == "web" {
+				r = one
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _, _ = r.Pick(ctx, &route.Visit{Method: "GET", Path: "/"}) }()
+		advance(20 * time.Second)
+		if web.Waking() == 0 || db.Waking() == 0 || !db.Looping() {
+			t.Errorf("waking for %s, the called one for %s, looping %v", web.Waking(), db.Waking(), db.Looping())
+		}
+		if len(events.wakes) != 2 || events.wakes[1].Message != "waking Deployment/db together with Deployment/web" {
+			t.Errorf("events %+v", events.wakes)
+		}
+		table.SetService(caller("10.0.0.1:80"))
+		advance(3 * time.Second)
+		if db.Waking() > 0 || db.Looping() {
+			t.Error("the called one still wakes when its caller is ready and has not called")
+		}
 	})
 }

@@ -25,10 +25,10 @@ type WakerOptions struct {
 	Peers  Peers
 	// Hub has the streams of KEDA and of the peers that are open here.
 	Hub *counts.Hub
-	// Led are routes of the workloads that wake together with another one, and Leaders those that have it wake, as
-	// route.Table returns them. Nil is none.
-	Led     func(*route.Target) []*route.Route
-	Leaders func(*route.Target) []*route.Target
+	// Led are routes of the workloads that wake together with another one. Leaders and Callers are the workloads that have it wake, as
+	// route.Stacks returns them. Nil is none.
+	Led              func(*route.Target) []*route.Route
+	Leaders, Callers func(*route.Target) []*route.Target
 	// Repeat is how often a waking workload is looked at again. Default 1 s.
 	Repeat time.Duration
 	// KEDAGrace is how long KEDA has to scale the workload before we do. Default 3 s.
@@ -47,6 +47,9 @@ func (o *WakerOptions) setDefaults() {
 	}
 	if o.Leaders == nil {
 		o.Leaders = func(*route.Target) []*route.Target { return nil }
+	}
+	if o.Callers == nil {
+		o.Callers = func(*route.Target) []*route.Target { return nil }
 	}
 	o.Repeat = cmp.Or(o.Repeat, time.Second)
 	o.KEDAGrace = cmp.Or(o.KEDAGrace, 3*time.Second)
@@ -118,11 +121,11 @@ func (w *Waker) begin(r *route.Route, t *route.Target, message func() string) bo
 	return true
 }
 
-// wanted says that the wake of t goes on: t or one of its leaders has a request, or had one a moment ago.
+// wanted says that the wake of t goes on: t or one of its leaders has a request, or had one a moment ago, or a caller is waking too.
 func (w *Waker) wanted(t *route.Target) bool {
 	return slices.ContainsFunc(append(w.options.Leaders(t), t), func(one *route.Target) bool {
 		return one.Idle() < w.options.Linger
-	})
+	}) || slices.ContainsFunc(w.options.Callers(t), func(caller *route.Target) bool { return caller.Waking() > 0 })
 }
 
 // push makes KEDA's streams look at the workload, here and at the peers, and reports whether KEDA listens at all.

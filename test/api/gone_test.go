@@ -4,7 +4,6 @@
 package api
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -49,57 +48,4 @@ func TestWorkloadDeletedWhileAsleep(t *testing.T) {
 			return nil
 		})
 	})
-}
-
-// lessons are Learned that the test sets.
-type lessons chan []int32
-
-func (l lessons) Follow(ctx context.Context, serverFirst func([]int32)) error {
-	for {
-		select {
-		case ports := <-l:
-			serverFirst(ports)
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// TestServerFirstIsKept: the route slice has what the interceptors have learned about a port, and keeps it when another
-// controller becomes the leader.
-func TestServerFirstIsKept(t *testing.T) {
-	listInterceptors(t, "198.18.0.2")
-	l := make(lessons)
-	p := start(t, planeOptions{interceptors: &interceptors{}, learned: l})
-	a := newApp(t, 1)
-	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/protocol":"auto"}}}`); err != nil {
-		t.Fatal(err)
-	}
-	a.injected()
-	_, routes := a.routeSlice()
-	if routes.Ports[0].ServerFirst || routes.Reach == nil || len(routes.Reach.Inside) == 0 {
-		t.Errorf("routes %+v", routes)
-	}
-	l <- []int32{routes.Ports[0].Listen, 29999}
-	kept := func() error {
-		if _, routes := a.routeSlice(); !routes.Ports[0].ServerFirst {
-			return fmt.Errorf("ports %+v", routes.Ports)
-		}
-		return nil
-	}
-	eventually(t, "the route slice has it", kept)
-	p.stop()
-	start(t, planeOptions{interceptors: &interceptors{}})
-	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"7m"}}}`); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "another controller has written the routes", func() error {
-		if _, routes := a.routeSlice(); routes.Cooldown.String() != "7m0s" {
-			return fmt.Errorf("cool-down %s", routes.Cooldown)
-		}
-		return nil
-	})
-	if err := kept(); err != nil {
-		t.Error(err)
-	}
 }

@@ -87,7 +87,9 @@ type Counts struct {
 	// server_first_ports are the interceptors' ports of routes whose servers have turned out to speak first.
 	ServerFirstPorts []int32 `protobuf:"varint,10,rep,packed,name=server_first_ports,json=serverFirstPorts,proto3" json:"server_first_ports,omitempty"`
 	// tabs are long-lived connections of clients that the app has cut by going to sleep.
-	Tabs          []*Tab `protobuf:"bytes,11,rep,name=tabs,proto3" json:"tabs,omitempty"`
+	Tabs []*Tab `protobuf:"bytes,11,rep,name=tabs,proto3" json:"tabs,omitempty"`
+	// calls are what pods have called soon after their workload woke.
+	Calls         []*Call `protobuf:"bytes,12,rep,name=calls,proto3" json:"calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,6 +145,93 @@ func (x *Counts) GetTabs() []*Tab {
 	return nil
 }
 
+func (x *Counts) GetCalls() []*Call {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+// Call is the first request or connection from the pods of a workload to another one since they woke.
+type Call struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// caller and callee are Kind/name, such as Deployment/web.
+	Caller string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
+	Callee string `protobuf:"bytes,3,opt,name=callee,proto3" json:"callee,omitempty"`
+	// age_milliseconds is the time since the call.
+	AgeMilliseconds int64 `protobuf:"varint,4,opt,name=age_milliseconds,json=ageMilliseconds,proto3" json:"age_milliseconds,omitempty"`
+	// asleep says that the callee had no ready pod.
+	Asleep        bool `protobuf:"varint,5,opt,name=asleep,proto3" json:"asleep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Call) Reset() {
+	*x = Call{}
+	mi := &file_peer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Call) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Call) ProtoMessage() {}
+
+func (x *Call) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Call.ProtoReflect.Descriptor instead.
+func (*Call) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Call) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Call) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *Call) GetCallee() string {
+	if x != nil {
+		return x.Callee
+	}
+	return ""
+}
+
+func (x *Call) GetAgeMilliseconds() int64 {
+	if x != nil {
+		return x.AgeMilliseconds
+	}
+	return 0
+}
+
+func (x *Call) GetAsleep() bool {
+	if x != nil {
+		return x.Asleep
+	}
+	return false
+}
+
 // Tab is a connection that its client may open again without being a visitor.
 type Tab struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -161,7 +250,7 @@ type Tab struct {
 
 func (x *Tab) Reset() {
 	*x = Tab{}
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -173,7 +262,7 @@ func (x *Tab) String() string {
 func (*Tab) ProtoMessage() {}
 
 func (x *Tab) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -186,7 +275,7 @@ func (x *Tab) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tab.ProtoReflect.Descriptor instead.
 func (*Tab) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{2}
+	return file_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Tab) GetListen() int32 {
@@ -241,7 +330,7 @@ type WorkloadCount struct {
 
 func (x *WorkloadCount) Reset() {
 	*x = WorkloadCount{}
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -253,7 +342,7 @@ func (x *WorkloadCount) String() string {
 func (*WorkloadCount) ProtoMessage() {}
 
 func (x *WorkloadCount) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -266,7 +355,7 @@ func (x *WorkloadCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadCount.ProtoReflect.Descriptor instead.
 func (*WorkloadCount) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{3}
+	return file_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WorkloadCount) GetNamespace() string {
@@ -315,12 +404,19 @@ const file_peer_proto_rawDesc = "" +
 	"subscriber\x18\x01 \x01(\tR\n" +
 	"subscriber\x12!\n" +
 	"\fonly_learned\x18\n" +
-	" \x01(\bR\vonlyLearned\"\xa6\x01\n" +
+	" \x01(\bR\vonlyLearned\"\xd7\x01\n" +
 	"\x06Counts\x12@\n" +
 	"\tworkloads\x18\x01 \x03(\v2\".scaletozero.peer.v1.WorkloadCountR\tworkloads\x12,\n" +
 	"\x12server_first_ports\x18\n" +
 	" \x03(\x05R\x10serverFirstPorts\x12,\n" +
-	"\x04tabs\x18\v \x03(\v2\x18.scaletozero.peer.v1.TabR\x04tabs\"\x94\x01\n" +
+	"\x04tabs\x18\v \x03(\v2\x18.scaletozero.peer.v1.TabR\x04tabs\x12/\n" +
+	"\x05calls\x18\f \x03(\v2\x19.scaletozero.peer.v1.CallR\x05calls\"\x97\x01\n" +
+	"\x04Call\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x16\n" +
+	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
+	"\x06callee\x18\x03 \x01(\tR\x06callee\x12)\n" +
+	"\x10age_milliseconds\x18\x04 \x01(\x03R\x0fageMilliseconds\x12\x16\n" +
+	"\x06asleep\x18\x05 \x01(\bR\x06asleep\"\x94\x01\n" +
 	"\x03Tab\x12\x16\n" +
 	"\x06listen\x18\x01 \x01(\x05R\x06listen\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\x06R\x06client\x12\x14\n" +
@@ -349,23 +445,25 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_peer_proto_goTypes = []any{
 	(*WatchRequest)(nil),  // 0: scaletozero.peer.v1.WatchRequest
 	(*Counts)(nil),        // 1: scaletozero.peer.v1.Counts
-	(*Tab)(nil),           // 2: scaletozero.peer.v1.Tab
-	(*WorkloadCount)(nil), // 3: scaletozero.peer.v1.WorkloadCount
+	(*Call)(nil),          // 2: scaletozero.peer.v1.Call
+	(*Tab)(nil),           // 3: scaletozero.peer.v1.Tab
+	(*WorkloadCount)(nil), // 4: scaletozero.peer.v1.WorkloadCount
 }
 var file_peer_proto_depIdxs = []int32{
-	3, // 0: scaletozero.peer.v1.Counts.workloads:type_name -> scaletozero.peer.v1.WorkloadCount
-	2, // 1: scaletozero.peer.v1.Counts.tabs:type_name -> scaletozero.peer.v1.Tab
-	0, // 2: scaletozero.peer.v1.Peer.Watch:input_type -> scaletozero.peer.v1.WatchRequest
-	1, // 3: scaletozero.peer.v1.Peer.Watch:output_type -> scaletozero.peer.v1.Counts
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 0: scaletozero.peer.v1.Counts.workloads:type_name -> scaletozero.peer.v1.WorkloadCount
+	3, // 1: scaletozero.peer.v1.Counts.tabs:type_name -> scaletozero.peer.v1.Tab
+	2, // 2: scaletozero.peer.v1.Counts.calls:type_name -> scaletozero.peer.v1.Call
+	0, // 3: scaletozero.peer.v1.Peer.Watch:input_type -> scaletozero.peer.v1.WatchRequest
+	1, // 4: scaletozero.peer.v1.Peer.Watch:output_type -> scaletozero.peer.v1.Counts
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -379,7 +477,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
