@@ -251,3 +251,39 @@ func TestNewsTravels(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, news)
 	}
 }
+
+// TestNewsIsPassedOn tests that a follower of one interceptor hears what another one has learned, although no count changes.
+func TestNewsIsPassedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := counts.NewHub()
+		memory := route.NewMemory(hub)
+		s := NewServer(ServerOptions{
+			Targets: func() []*route.Target { return nil }, Target: func(route.Key) *route.Target { return nil },
+			Hub: hub, Memory: memory, Log: logr.Discard(),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		stream := &fakeStream{ctx: ctx, sent: make(chan *pb.Counts, 9)}
+		done := make(chan error, 1)
+		go func() { done <- s.Watch(&pb.WatchRequest{OnlyLearned: true}, stream) }()
+		hub.Changed(key("a")) // nobody takes this in
+		for i := range 3 {
+			advance(time.Minute)
+			memory.Learn(route.News{Calls: []route.CallNews{{Caller: key("a"), Callee: fmt.Sprint(i)}}})
+		}
+		memory.Learn(route.News{Calls: []route.CallNews{{Caller: key("a"), Callee: "2", Age: time.Second}}})
+		advance(time.Minute)
+		var heard []string
+		for len(stream.sent) > 0 {
+			for _, c := range (<-stream.sent).GetCalls() {
+				heard = append(heard, c.GetCallee())
+			}
+		}
+		if got := fmt.Sprint(heard); got != "[0 1 2]" {
+			t.Errorf("heard %s", got)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -120,10 +120,19 @@ func (m *Memory) News(since uint64) (News, uint64) {
 	return n, m.version
 }
 
-// Learn takes in a peer's news, unless this Memory has newer information.
+// Learn takes in a peer's news, unless this Memory has newer information, and passes on what is news here: not every follower follows
+// every interceptor.
 func (m *Memory) Learn(n News) {
+	if m.learn(n) {
+		m.hub.Flush()
+	}
+}
+
+// learn reports whether anything was news.
+func (m *Memory) learn(n News) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before := m.version
 	for _, listen := range n.ServerFirst {
 		m.setServerFirst(listen)
 	}
@@ -137,6 +146,7 @@ func (m *Memory) Learn(n News) {
 		}
 		m.set(t.Listen, t.Tab, at, t.Forgotten)
 	}
+	return m.version > before
 }
 
 // setServerFirst remembers that the server speaks first on a port. The caller holds mu.

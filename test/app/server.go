@@ -38,6 +38,7 @@ type server struct {
 	started  time.Time
 	requests atomic.Int64
 	ledger   string // URL of the ledger for requests of /once/, or empty
+	next     string // the next app of a chain, as in callNext, or empty
 	exit     func(code int)
 	// readyAt is when it begins to be ready. Where early is set, requests before its first good word get an error.
 	readyAt time.Time
@@ -74,7 +75,7 @@ func serve(ctx context.Context, env func(string) string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	s.ledger = env("LEDGER")
+	s.ledger, s.next = env("LEDGER"), env("CALLS")
 	if value := env("READY_DELAY"); value != "" {
 		delay, err := time.ParseDuration(value)
 		if err != nil {
@@ -86,6 +87,17 @@ func serve(ctx context.Context, env func(string) string, stderr io.Writer) error
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+cmp.Or(env("PORT"), "8080"))
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
+	}
+	if port := env("TCP_PORT"); port != "" {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+port)
+		if err != nil {
+			return fmt.Errorf("listening: %w", err)
+		}
+		go func() {
+			if err := s.speakTCP(ctx, l); err != nil {
+				fmt.Fprintf(stderr, "app: %s\n", err)
+			}
+		}()
 	}
 	fmt.Fprintf(stderr, "app: %s serves on %s\n", name, listener.Addr())
 	return s.run(ctx, listener)
@@ -124,6 +136,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("/once/{id}", s.echo)
 	mux.HandleFunc("/status/{code}", s.status)
 	mux.HandleFunc("/slow", s.slow)
+	mux.HandleFunc("/chain", s.chain)
 	mux.HandleFunc("/sse", s.events)
 	mux.HandleFunc("/ws", s.socket)
 	mux.HandleFunc("/download", s.download)
