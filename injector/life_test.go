@@ -259,7 +259,7 @@ func TestStartingOver(t *testing.T) {
 		"what else is written is not": {Starting{Progress: api.Progress{Stage: api.StageNotReady, Reason: "x"}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := tc.starting.over(noon)
+			got := tc.starting.over(noon, time.Time{})
 			if d := cmp.Diff(Starting{Progress: api.Progress{Starts: tc.want}}, got); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
 			}

@@ -55,8 +55,10 @@ type Start struct {
 	Reason, Advice string
 	// Doubt is how long the failure has to last before it is certain.
 	Doubt time.Duration
-	// Pod is the pod that Failing is about; nil if no pod could be created, or none has been created yet.
+	// Pod is the pod that is ready, or that Failing is about; nil if no pod could be created, or none has been created yet.
 	Pod *corev1.Pod
+	// Stages are those of the furthest pod.
+	Stages Stages
 	// None is set if there is no pod at all, not even a terminating one.
 	None bool
 }
@@ -72,7 +74,7 @@ func NewStart(w Workload, pods []corev1.Pod, now time.Time) Start {
 		case !pod.DeletionTimestamp.IsZero():
 			ending = true
 		case podReady(pod):
-			return Start{Ready: true}
+			return Start{Ready: true, Pod: pod, Stages: newStages(pod)}
 		default:
 			all = append(all, newPodStart(pod, now))
 		}
@@ -149,7 +151,7 @@ func newPodStart(pod *corev1.Pod, now time.Time) Start {
 	if pod.Spec.NodeName == "" {
 		return unscheduled(pod, now)
 	}
-	s := Start{Stage: stage(pod, now), Pod: pod}
+	s := Start{Stage: stage(pod, now), Pod: pod, Stages: newStages(pod)}
 	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if one := containerFailure(pod, c, now); one.Failing != "" {
 			one.Stage, one.Pod = s.Stage, pod

@@ -46,16 +46,30 @@ func StartingFrom(p api.Progress) (Starting, bool) {
 
 // idle is the state if there is nothing to follow: the workload is asleep, or nobody waits for it.
 func (s Starting) idle(asleep bool) Starting {
-	return Starting{Progress: api.Progress{Starts: s.Progress.Starts}, Asleep: asleep}
+	return Starting{Progress: s.history(), Asleep: asleep}
 }
 
-// over is the state once a pod is ready. A start that needed a manual fix is not recorded, because its duration predicts nothing.
-func (s Starting) over(now time.Time) Starting {
-	starts := s.Progress.Starts
-	if took := now.Sub(s.Left).Round(10 * time.Millisecond); !s.Left.IsZero() && len(s.Reported) == 0 {
-		starts = append([]api.Duration{api.Duration(took)}, starts[:min(len(starts), keptStarts-1)]...)
+// history is what is known about earlier starts.
+func (s Starting) history() api.Progress {
+	return api.Progress{Starts: s.Progress.Starts, Apps: s.Progress.Apps}
+}
+
+// over is the state once a pod takes requests, which it has done since at. running is since when its containers run; zero if that is
+// unknown. A start that needed a manual fix is not recorded, because its duration predicts nothing.
+func (s Starting) over(at, running time.Time) Starting {
+	past := s.history()
+	if !s.Left.IsZero() && len(s.Reported) == 0 {
+		past.Starts = newest(past.Starts, at.Sub(s.Left))
+		if !running.IsZero() {
+			past.Apps = newest(past.Apps, max(0, at.Sub(running)))
+		}
 	}
-	return Starting{Progress: api.Progress{Starts: starts}}
+	return Starting{Progress: past}
+}
+
+// newest puts a duration before the others, of which it drops the oldest.
+func newest(all []api.Duration, d time.Duration) []api.Duration {
+	return append([]api.Duration{api.Duration(d.Round(10 * time.Millisecond))}, all[:min(len(all), keptStarts-1)]...)
 }
 
 // begun is the state if pods are wanted and none is ready.
@@ -85,7 +99,11 @@ func (s Starting) next(look Start, now time.Time) Starting {
 		s.Suspect, s.Since = look.Reason, now
 	}
 	last := s.Progress
-	s.Progress = api.Progress{Stage: cmp.Or(look.Stage, api.StageScheduling), Starts: last.Starts}
+	s.Progress = s.history()
+	s.Progress.Stage = cmp.Or(look.Stage, api.StageScheduling)
+	if look.Stage == api.StageNotReady && !s.Left.IsZero() {
+		s.Progress.Running = api.Duration(max(0, look.Stages.Running.Sub(s.Left)).Round(time.Second))
+	}
 	certain := now.Sub(s.Since) >= look.Doubt || last.Failing != "" && last.Reason == look.Reason
 	if look.Failing == "" || !certain {
 		return s

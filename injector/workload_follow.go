@@ -6,6 +6,7 @@ package injector
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -27,7 +28,7 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 	case len(d.services) == 0 && !d.retiring: // nobody waits here
 		s = s.idle(false)
 	case w.ReadyReplicas > 0:
-		s = s.over(o.Now)
+		s = p.over(s)
 	default:
 		s = s.begun(o.Now)
 		wait := s.untilLook(o.Now)
@@ -48,7 +49,7 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 		}
 		look := *o.Answers.Pods
 		if look.Ready || d.published && look.Failing == "" {
-			s = s.over(o.Now)
+			s = p.over(s)
 			s.Reported = before.Reported // until the status says so too
 			p.after(KindRetry)           // the status may never say so
 			break
@@ -61,6 +62,18 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 	p.reportStart(&s, before, advice)
 	p.Memory.Starting, p.Memory.Followed = s, true
 	return NoWorkloadQuestion
+}
+
+// over ends a start: a pod takes requests now, or has done so for a while by the word of its own probes.
+func (p *workloadPlanner) over(s Starting) Starting {
+	at, running := p.early(), time.Time{}
+	if at.IsZero() {
+		at = p.o.Now
+	}
+	if p.o.Answers.Pods != nil {
+		running = p.o.Answers.Pods.Stages.Running
+	}
+	return s.over(at, running)
 }
 
 // starting returns what is known about the workload's start, if necessary from what another controller has written.

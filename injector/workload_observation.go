@@ -24,7 +24,10 @@ type WorkloadObservation struct {
 	// ScaledObject is our ScaledObject for the workload, or nil.
 	ScaledObject *keda.ScaledObject
 	// Calls are the latest calls of other workloads soon after a wake, by the other's name in api.Learned.
-	Calls   map[string]Call
+	Calls map[string]Call
+	// Early is when the workload last began to take requests before Kubernetes called a pod ready, according to its own probes; zero if
+	// that is not known.
+	Early   time.Time
 	Memory  WorkloadMemory
 	Answers WorkloadAnswers
 }

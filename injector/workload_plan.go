@@ -155,13 +155,34 @@ func (p *workloadPlanner) live() WorkloadQuestion {
 		note := slept(o.Now, was, is, p.pause, w, p.d.cooldown(), o.Answers.Use.Use).Note(w.Ref().String())
 		p.tell(ReasonAsleep, note)
 	case is.Awoke(was):
-		ready := fmt.Sprintf("is ready (%d of %s)", w.ReadyReplicas, replicasText(w.Replicas))
-		if w.ReadyReplicas == 0 {
-			ready = "takes requests before it is ready, as one of its Services asks (publishNotReadyAddresses)"
+		if o.Answers.Pods == nil {
+			return AskPods
 		}
-		p.tell(ReasonAwake, fmt.Sprintf("%s %s, %s after it was scaled up", w.Ref(), ready, Rounded(o.Now.Sub(is.Woken))))
+		p.tell(ReasonAwake, p.awakeNote(*o.Answers.Pods))
 	}
 	return NoWorkloadQuestion
+}
+
+// awakeNote says how the workload has woken up.
+func (p *workloadPlanner) awakeNote(pods Start) string {
+	w, woken := p.o.Workload, p.Life.Woken
+	ready := fmt.Sprintf("is ready (%d of %s)", w.ReadyReplicas, replicasText(w.Replicas))
+	if w.ReadyReplicas == 0 {
+		ready = "takes requests before it is ready, as one of its Services asks (publishNotReadyAddresses)"
+	}
+	note := fmt.Sprintf("%s %s, %s after it was scaled up", w.Ref(), ready, Rounded(p.o.Now.Sub(woken)))
+	if stages := pods.Stages.Note(woken, p.early()); stages != "" {
+		note += ": " + stages
+	}
+	return note
+}
+
+// early is when the workload took requests in its present wake before Kubernetes called a pod ready; zero if it did not.
+func (p *workloadPlanner) early() time.Time {
+	if p.o.Early.Before(p.Life.Woken) {
+		return time.Time{}
+	}
+	return p.o.Early
 }
 
 func (p *workloadPlanner) tell(reason, note string) {

@@ -33,6 +33,7 @@ type scaledWorld struct {
 	count    CountAnswer
 	pods     Start
 	calls    map[string]Call
+	early    time.Time
 
 	memory WorkloadMemory
 	asked  map[WorkloadQuestion]int
@@ -63,7 +64,7 @@ func asking(name string, change ...func(*corev1.Service)) Asking {
 func (w *scaledWorld) observe() WorkloadObservation {
 	o := WorkloadObservation{
 		Now: w.now, Workload: w.workload, Asks: w.asks, Memory: w.memory, Install: Install{KEDA: w.keda, ScalerAddress: "interceptors:9090"},
-		Calls:  w.calls,
+		Calls: w.calls, Early: w.early,
 		Object: &appsv1.Deployment{ObjectMeta: w.workload.ObjectMeta},
 	}
 	if w.so != nil {

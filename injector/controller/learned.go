@@ -29,8 +29,8 @@ import (
 // relearn is the pause before the interceptors are followed again.
 const relearn = 5 * time.Second
 
-// callKept is how long a call is kept for the plan of its caller, which usually follows at once.
-const callKept = 15 * time.Minute
+// newsKept is how long news is kept for the plan of its workload.
+const newsKept = 15 * time.Minute
 
 // Learned is what the interceptors have learned. They cannot keep it, because they write nothing.
 type Learned interface {
@@ -44,6 +44,8 @@ type Lesson struct {
 	ServerFirst []int32
 	// Calls are of workloads that have just woken.
 	Calls []Call
+	// Early is when workloads, named as by key, began to take requests before Kubernetes called a pod ready.
+	Early map[types.NamespacedName]time.Time
 }
 
 // Call is a call of one workload, the caller, to another one of its namespace. Both are named as by api.Workload.String.
@@ -65,6 +67,7 @@ type learned struct {
 	mu          sync.Mutex // protects all below
 	serverFirst map[int32]bool
 	calls       map[types.NamespacedName]map[string]injector.Call // by caller and callee
+	early       map[types.NamespacedName]time.Time
 }
 
 func newLearned(from Learned, c client.Reader) *learned {
@@ -72,6 +75,7 @@ func newLearned(from Learned, c client.Reader) *learned {
 		from: from, find: slicesWith(c), changed: make(chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]),
 		called:      make(chan event.TypedGenericEvent[types.NamespacedName]),
 		serverFirst: map[int32]bool{}, calls: map[types.NamespacedName]map[string]injector.Call{},
+		early: map[types.NamespacedName]time.Time{},
 	}
 }
 
@@ -88,7 +92,8 @@ func (l *learned) Start(ctx context.Context) error {
 // note remembers a lesson, and has what it concerns reconciled.
 func (l *learned) note(ctx context.Context, news Lesson) {
 	l.notePorts(ctx, news.ServerFirst)
-	for _, caller := range l.addCalls(news.Calls, time.Now()) {
+	l.noteEarly(news.Early, time.Now())
+	for _, caller := range l.noteCalls(news.Calls, time.Now()) {
 		select {
 		case l.called <- event.TypedGenericEvent[types.NamespacedName]{Object: caller}:
 		case <-ctx.Done():
@@ -96,8 +101,18 @@ func (l *learned) note(ctx context.Context, news Lesson) {
 	}
 }
 
-// addCalls remembers calls, and returns their callers.
-func (l *learned) addCalls(calls []Call, now time.Time) []types.NamespacedName {
+// noteEarly remembers when workloads began to take requests. They are reconciled when Kubernetes calls a pod ready.
+func (l *learned) noteEarly(early map[types.NamespacedName]time.Time, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.Copy(l.early, early)
+	if len(early) > 0 {
+		maps.DeleteFunc(l.early, func(_ types.NamespacedName, at time.Time) bool { return now.Sub(at) > newsKept })
+	}
+}
+
+// noteCalls remembers calls, and returns their callers.
+func (l *learned) noteCalls(calls []Call, now time.Time) []types.NamespacedName {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	callers := map[types.NamespacedName]bool{}
@@ -110,18 +125,18 @@ func (l *learned) addCalls(calls []Call, now time.Time) []types.NamespacedName {
 	}
 	if len(callers) > 0 {
 		maps.DeleteFunc(l.calls, func(_ types.NamespacedName, of map[string]injector.Call) bool {
-			maps.DeleteFunc(of, func(_ string, c injector.Call) bool { return now.Sub(c.At) > callKept })
+			maps.DeleteFunc(of, func(_ string, c injector.Call) bool { return now.Sub(c.At) > newsKept })
 			return len(of) == 0
 		})
 	}
 	return slices.Collect(maps.Keys(callers))
 }
 
-// callsOf returns the latest calls of a workload, by their callees.
-func (l *learned) callsOf(caller types.NamespacedName) map[string]injector.Call {
+// of returns the latest calls of a workload, by their callees, and when it last began to take requests early.
+func (l *learned) of(workload types.NamespacedName) (map[string]injector.Call, time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return maps.Clone(l.calls[caller])
+	return maps.Clone(l.calls[workload]), l.early[workload]
 }
 
 // notePorts remembers ports, and has their Services reconciled.
@@ -176,12 +191,16 @@ func (c peerClient) Follow(ctx context.Context, note func(Lesson)) error {
 		if err != nil {
 			return fmt.Errorf("following an interceptor: %w", err)
 		}
-		news := Lesson{ServerFirst: m.GetServerFirstPorts()}
+		news := Lesson{ServerFirst: m.GetServerFirstPorts(), Early: map[types.NamespacedName]time.Time{}}
 		for _, c := range m.GetCalls() {
 			news.Calls = append(news.Calls, Call{
 				Namespace: c.GetNamespace(), Caller: c.GetCaller(), Callee: c.GetCallee(),
 				Call: injector.Call{At: time.Now().Add(-time.Duration(c.GetAgeMilliseconds()) * time.Millisecond), Asleep: c.GetAsleep()},
 			})
+		}
+		for _, e := range m.GetEarly() {
+			workload := types.NamespacedName{Namespace: e.GetNamespace(), Name: e.GetWorkload()}
+			news.Early[workload] = time.Now().Add(-time.Duration(e.GetAgeMilliseconds()) * time.Millisecond)
 		}
 		note(news)
 	}

@@ -48,8 +48,8 @@ func (b *workloadObserver) plan(ctx context.Context, w injector.Target, m inject
 	o := injector.WorkloadObservation{
 		Now: b.Now(), Workload: w.Workload, Object: w.Object, Memory: m,
 		Install: injector.Install{Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load()},
-		Calls:   b.learned.callsOf(key(w.Workload.Namespace, w.Workload.Ref())),
 	}
+	o.Calls, o.Early = b.learned.of(key(w.Workload.Namespace, w.Workload.Ref()))
 	var err error
 	if o.Asks, err = b.asks(ctx, w.Workload); err != nil {
 		return o, injector.WorkloadPlan{}, err
@@ -187,6 +187,12 @@ func (b *workloadObserver) startOf(ctx context.Context, o *injector.WorkloadObse
 	}
 	start := injector.NewStart(w, pods.Items, o.Now)
 	switch {
+	case start.Ready:
+		list, err := b.eventsOf(ctx, w.Namespace, string(start.Pod.UID), "Pulled")
+		for _, e := range list {
+			start.Stages.Pulled += injector.PullTime(e.Message)
+		}
+		return start, err
 	case start.None && w.Refused != "":
 		return injector.Refused(w.Refused), nil
 	case start.None && w.Kind != "Deployment" && !s.Waiting.IsZero():

@@ -270,6 +270,19 @@ func TestLook(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a pod that has become ready, and had to pull two images", func(t *testing.T) {
+		c := newCluster(t, webDeployment(1), webService())
+		pod := c.pod("web-1-a", corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
+		for _, took := range []string{"1.5s", "2s"} {
+			c.create(event("Pulled", `Successfully pulled image "web" in 1s (`+took+` including waiting). Image size: 1 bytes.`, pod, c.now))
+		}
+		w, _ := injector.NewWorkload(c.deployment())
+		o := &injector.WorkloadObservation{Now: c.now, Workload: w, Asks: []injector.Asking{{Service: c.service()}}}
+		got, err := c.scaling.observer.startOf(t.Context(), o, injector.Starting{})
+		if err != nil || !got.Ready || got.Stages.Pulled != 3500*time.Millisecond {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
 	c := newCluster(t)
 	if _, err := c.scaling.observer.startOf(t.Context(), &injector.WorkloadObservation{Workload: injector.Workload{Selector: "a=b=c"}},
 		injector.Starting{}); err == nil {

@@ -37,8 +37,12 @@ type Progress struct {
 	Seen time.Time `json:"seen,omitzero"`
 	// Paused is set while the workload's owner has paused its scaling, so that no request may wake it.
 	Paused *Pause `json:"paused,omitempty"`
-	// Starts is how long the latest starts took, from the wake until a pod was ready, newest first.
+	// Running is how long after the wake the containers of the present start ran; 0 if they do not run yet, or nobody saw the wake.
+	Running Duration `json:"running,omitempty"`
+	// Starts is how long the latest starts took, from the wake until a pod took requests, newest first. Apps is how much of that the app
+	// itself took, from when its containers ran.
 	Starts []Duration `json:"starts,omitempty"`
+	Apps   []Duration `json:"apps,omitempty"`
 }
 
 // Pause says why no request may wake a workload. Unlike a failed start, it holds until the injector removes it: the owner's pause

@@ -57,6 +57,12 @@ func TestLanguages(t *testing.T) {
 	}
 }
 
+// ran is a start whose containers run since a time after the wake, and whose app took as long as app the last times.
+func ran(since, app time.Duration, p api.Progress) Wait {
+	p.Running, p.Apps = api.Duration(since), []api.Duration{api.Duration(app)}
+	return wait(p, 7*time.Second)
+}
+
 func TestEstimate(t *testing.T) {
 	pages := New(logr.Discard())
 	s := time.Second
@@ -67,16 +73,18 @@ func TestEstimate(t *testing.T) {
 		late           bool
 		usual, elapsed int
 	}{
-		"nothing known":   {wait(took(), 3*s), "", "", false, 0, 3},
-		"one":             {wait(took(7200*time.Millisecond), 3*s), "", "Usually ready in about 8 seconds.", false, 8, 3},
-		"at once":         {wait(took(time.Millisecond), 0), "", "Usually ready in about 1 second.", false, 1, 0},
-		"the median":      {wait(took(90*s, 4*s, 5*s), 3*s), "", "Usually ready in about 5 seconds.", false, 5, 3},
-		"longer":          {wait(took(61*s), 3*s), "", "Usually ready in about 65 seconds.", false, 65, 3},
-		"minutes":         {wait(took(200*s), 3*s), "", "Usually ready in about 4 minutes.", false, 240, 3},
-		"late":            {wait(took(8*s), 8*s), "", "This takes longer than usual, which is about 8 seconds.", true, 8, 8},
-		"in Korean":       {wait(took(8*s), s), "ko", "준비되기까지 보통 8초쯤 걸립니다.", false, 8, 1},
-		"late in Korean":  {wait(took(200*s), time.Hour), "ko", "평소(4분쯤)보다 오래 걸리고 있습니다.", true, 240, 3600},
-		"which is failed": {wait(api.Progress{Failing: "no image", Starts: []api.Duration{api.Duration(s)}}, 0), "", "", false, 1, 0},
+		"nothing known":         {wait(took(), 3*s), "", "", false, 0, 3},
+		"one":                   {wait(took(7200*time.Millisecond), 3*s), "", "Usually ready in about 8 seconds.", false, 8, 3},
+		"at once":               {wait(took(time.Millisecond), 0), "", "Usually ready in about 1 second.", false, 1, 0},
+		"the median":            {wait(took(90*s, 4*s, 5*s), 3*s), "", "Usually ready in about 5 seconds.", false, 5, 3},
+		"longer":                {wait(took(61*s), 3*s), "", "Usually ready in about 65 seconds.", false, 65, 3},
+		"minutes":               {wait(took(200*s), 3*s), "", "Usually ready in about 4 minutes.", false, 240, 3},
+		"late":                  {wait(took(8*s), 8*s), "", "This takes longer than usual, which is about 8 seconds.", true, 8, 8},
+		"in Korean":             {wait(took(8*s), s), "ko", "준비되기까지 보통 8초쯤 걸립니다.", false, 8, 1},
+		"late in Korean":        {wait(took(200*s), time.Hour), "ko", "평소(4분쯤)보다 오래 걸리고 있습니다.", true, 240, 3600},
+		"a slow pull this time": {ran(6*s, 4*s, took(5*s)), "", "Usually ready in about 10 seconds.", false, 10, 7},
+		"no pull this time":     {ran(s, 4*s, took(60*s)), "", "This takes longer than usual, which is about 5 seconds.", true, 5, 7},
+		"which is failed":       {wait(api.Progress{Failing: "no image", Starts: []api.Duration{api.Duration(s)}}, 0), "", "", false, 1, 0},
 	} {
 		v := pages.view(&tc.wait, pages.languages.of(tc.accept))
 		if v.Estimate != tc.estimate || v.Late != tc.late || v.Usual != tc.usual || v.Elapsed != tc.elapsed {

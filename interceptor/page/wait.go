@@ -26,13 +26,19 @@ type Wait struct {
 // Failing reports whether the app cannot start at present.
 func (w *Wait) Failing() bool { return w.Progress.Failing != "" }
 
-// Usual returns how long earlier starts took, as the page shows it: the median, rounded up. It is 0 if no earlier start is known.
+// Usual returns how long the start takes if it goes on as earlier ones did, as the page shows it, rounded up. It is 0 if no earlier
+// start is known.
+//
+// Until the containers run, that is the median of the earlier starts. From then on, it is what this start took until then, and the
+// median of what the app itself took earlier: this node may have had to pull the image, or have had it.
 func (w *Wait) Usual() time.Duration {
-	if len(w.Progress.Starts) == 0 {
+	usual := medianOf(w.Progress.Starts)
+	if w.Progress.Running > 0 && len(w.Progress.Apps) > 0 {
+		usual = time.Duration(w.Progress.Running) + medianOf(w.Progress.Apps)
+	}
+	if usual == 0 {
 		return 0
 	}
-	starts := slices.Sorted(slices.Values(w.Progress.Starts))
-	usual := time.Duration(starts[len(starts)/2])
 	unit := time.Second
 	switch {
 	case usual > 90*time.Second:
@@ -41,6 +47,13 @@ func (w *Wait) Usual() time.Duration {
 		unit = 5 * time.Second
 	}
 	return max(unit, (usual + unit - 1).Truncate(unit))
+}
+
+func medianOf(all []api.Duration) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	return time.Duration(slices.Sorted(slices.Values(all))[len(all)/2])
 }
 
 // Late reports whether the start takes longer than usual.

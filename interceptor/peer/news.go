@@ -23,6 +23,9 @@ func message(counts []*pb.WorkloadCount, n route.News) *pb.Counts {
 			Namespace: c.Caller.Namespace, Caller: c.Caller.Workload, Callee: c.Callee, AgeMilliseconds: c.Age.Milliseconds(), Asleep: c.Asleep,
 		})
 	}
+	for _, e := range n.Early {
+		m.Early = append(m.Early, &pb.Early{Namespace: e.Namespace, Workload: e.Workload, AgeMilliseconds: e.Age.Milliseconds()})
+	}
 	return m
 }
 
@@ -39,6 +42,12 @@ func newsOf(m *pb.Counts) route.News {
 		n.Calls = append(n.Calls, route.CallNews{
 			Caller: route.Key{Namespace: c.GetNamespace(), Workload: c.GetCaller()}, Callee: c.GetCallee(),
 			Age: time.Duration(max(0, c.GetAgeMilliseconds())) * time.Millisecond, Asleep: c.GetAsleep(),
+		})
+	}
+	for _, e := range m.GetEarly() {
+		n.Early = append(n.Early, route.EarlyNews{
+			Key: route.Key{Namespace: e.GetNamespace(), Workload: e.GetWorkload()},
+			Age: time.Duration(max(0, e.GetAgeMilliseconds())) * time.Millisecond,
 		})
 	}
 	return n

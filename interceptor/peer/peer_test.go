@@ -246,6 +246,7 @@ func TestNewsTravels(t *testing.T) {
 		ServerFirst: []int32{10000},
 		Tabs:        []route.TabNews{{Listen: 10001, Tab: route.Tab{Client: 1, Place: 2}, Age: time.Second, Forgotten: true}},
 		Calls:       []route.CallNews{{Caller: key("a"), Callee: "Deployment/b", Age: time.Minute, Asleep: true}},
+		Early:       []route.EarlyNews{{Key: key("a"), Age: time.Minute}},
 	}
 	if got := newsOf(message(nil, news)); !reflect.DeepEqual(got, news) {
 		t.Errorf("got %+v, want %+v", got, news)

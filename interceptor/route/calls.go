@@ -17,8 +17,6 @@ const (
 	callsFor = 30 * time.Second
 	// callKept is how long a call is remembered: longer than news takes to reach every peer and the injector.
 	callKept = 5 * time.Minute
-	// manyCalls is how many calls are remembered before old ones are looked for.
-	manyCalls = 1024
 )
 
 // CallNews says that a pod of a workload that had just woken has called another workload of its namespace.
@@ -35,13 +33,6 @@ type CallNews struct {
 type edge struct {
 	caller Key
 	callee string
-}
-
-// callState is the first call since the caller woke.
-type callState struct {
-	at      int64 // by Memory.clock
-	asleep  bool
-	version uint64
 }
 
 // newcomers are the workloads that have woken a moment ago, and their pods. While there are none, find costs nearly nothing.
@@ -171,48 +162,11 @@ func (r *Route) noteCall(caller *Target) {
 	m.mu.Lock()
 	e := edge{caller.Key, callee.Key.Workload}
 	now := m.clock.now()
-	if old, known := m.calls[e]; known && now-old.at <= int64(caller.Up()) {
+	if old, known := m.calls.all[e]; known && now-old.at <= int64(caller.Up()) {
 		m.mu.Unlock()
 		return // not the first call of this wake
 	}
-	m.setCall(e, now, !callee.Ready())
+	m.calls.set(m, e, now, !callee.Ready())
 	m.mu.Unlock()
 	m.hub.Flush()
-}
-
-// setCall remembers a call. The caller holds mu.
-func (m *Memory) setCall(e edge, at int64, asleep bool) {
-	if len(m.calls) >= max(manyCalls, 2*m.callsLeft) {
-		for e, s := range m.calls {
-			if m.clock.now()-s.at > int64(callKept) {
-				delete(m.calls, e)
-			}
-		}
-		m.callsLeft = len(m.calls)
-	}
-	m.version++
-	m.calls[e] = callState{at: at, asleep: asleep, version: m.version}
-}
-
-// learnCalls takes in the calls that peers have seen. The caller holds mu.
-func (m *Memory) learnCalls(all []CallNews) {
-	now := m.clock.now()
-	for _, c := range all {
-		e, at := edge{c.Caller, c.Callee}, now-int64(c.Age)
-		if old, known := m.calls[e]; c.Age < callKept && (!known || at-old.at > int64(hops)) {
-			m.setCall(e, at, c.Asleep)
-		}
-	}
-}
-
-// newCalls are the calls since a version. The caller holds mu.
-func (m *Memory) newCalls(since uint64) []CallNews {
-	var out []CallNews
-	now := m.clock.now()
-	for e, s := range m.calls {
-		if s.version > since {
-			out = append(out, CallNews{Caller: e.caller, Callee: e.callee, Age: time.Duration(now - s.at), Asleep: s.asleep})
-		}
-	}
-	return out
 }

@@ -188,12 +188,12 @@ func TestCallsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(0)
 		for wave := range 5 {
-			for i := range manyCalls {
+			for i := range manyFacts {
 				f.memory.Learn(News{Calls: []CallNews{{Caller: Key{Namespace: "shop", Workload: fmt.Sprint(wave, i)}, Callee: "Deployment/api"}}})
 			}
 			advance(callKept + time.Second)
 		}
-		if n := len(f.memory.calls); n > 2*manyCalls {
+		if n := len(f.memory.calls.all); n > 2*manyFacts {
 			t.Errorf("%d calls are kept", n)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
@@ -61,6 +62,22 @@ const (
 	WordBroken             // Kubernetes has not agreed in time, so the pod must not be probed any more
 )
 
+// EarlyNews says that a workload has begun to take requests before Kubernetes called one of its pods ready.
+type EarlyNews struct {
+	Key
+	Age time.Duration
+}
+
+// earlyKept is how long EarlyNews is remembered. The injector needs it for the event about the start.
+const earlyKept = 15 * time.Minute
+
+func (m *Memory) noteEarly(key Key) {
+	m.mu.Lock()
+	m.early.set(m, key, m.clock.now(), struct{}{})
+	m.mu.Unlock()
+	m.hub.Flush()
+}
+
 // Vouch sets the verdict on the target's pod at ip. It holds until Kubernetes calls the pod ready.
 func (e EarlyPods) Vouch(target *Target, ip string, word Word) {
 	t := e.Table
@@ -71,6 +88,9 @@ func (e EarlyPods) Vouch(target *Target, ip string, word Word) {
 	}
 	if target.early == nil {
 		target.early = map[string]bool{}
+	}
+	if word == WordReady && !target.Ready() {
+		t.memory.noteEarly(target.Key)
 	}
 	if target.early[ip] = word == WordReady; word == WordNone {
 		delete(target.early, ip)

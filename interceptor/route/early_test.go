@@ -164,3 +164,32 @@ func TestPodsChanged(t *testing.T) {
 }
 
 func (f *fixture) early() EarlyPods { return EarlyPods{f.Table} }
+
+// TestEarlyIsNews tests that the injector hears when a workload begins to take requests early, once for each start.
+func TestEarlyIsNews(t *testing.T) {
+	f := newFixture(0)
+	f.SetService(starts(nil, "10.0.0.1:80", "10.0.0.2:80"))
+	target := f.route(10000).Target()
+	news := func(since uint64) (int, uint64) {
+		n, version := f.memory.News(since)
+		for _, e := range n.Early {
+			if e.Key != target.Key {
+				t.Errorf("news of %s", e.Key)
+			}
+		}
+		return len(n.Early), version
+	}
+	f.early().Vouch(target, "10.0.0.1", WordBroken)
+	n, version := news(0)
+	if n != 0 {
+		t.Error("a pod that must not be probed is news")
+	}
+	f.early().Vouch(target, "10.0.0.2", WordReady)
+	if n, version = news(version); n != 1 {
+		t.Errorf("the first pod: %d pieces of news", n)
+	}
+	f.early().Vouch(target, "10.0.0.1", WordReady)
+	if n, _ := news(version); n != 0 {
+		t.Errorf("the second pod: %d pieces of news", n)
+	}
+}

@@ -43,6 +43,7 @@ type News struct {
 	ServerFirst []int32
 	Tabs        []TabNews
 	Calls       []CallNews
+	Early       []EarlyNews
 }
 
 // Memory is what the routes of an interceptor have learned about connections, and share with its peers. Losing it does no harm.
@@ -57,8 +58,8 @@ type Memory struct {
 	serverFirst map[int32]uint64 // version by the route's port
 	tabs        map[int32]map[Tab]*tabState
 	routes      map[int32]*Route
-	calls       map[edge]callState
-	callsLeft   int // how many calls were left when old ones were dropped
+	calls       facts[edge, bool]    // the first call since the caller woke, and whether the callee was asleep
+	early       facts[Key, struct{}] // when a workload began to take requests before Kubernetes called a pod ready
 }
 
 type tabState struct {
@@ -71,7 +72,8 @@ type tabState struct {
 func NewMemory(hub *counts.Hub) *Memory {
 	return &Memory{
 		clock: newClock(), hub: hub, newcomers: newNewcomers(),
-		serverFirst: map[int32]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{}, calls: map[edge]callState{},
+		serverFirst: map[int32]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{},
+		calls: newFacts[edge, bool](callKept), early: newFacts[Key, struct{}](earlyKept),
 	}
 }
 
@@ -116,7 +118,12 @@ func (m *Memory) News(since uint64) (News, uint64) {
 			}
 		}
 	}
-	n.Calls = m.newCalls(since)
+	for e, call := range m.calls.since(m, since) {
+		n.Calls = append(n.Calls, CallNews{Caller: e.caller, Callee: e.callee, Age: call.age, Asleep: call.value})
+	}
+	for key, early := range m.early.since(m, since) {
+		n.Early = append(n.Early, EarlyNews{Key: key, Age: early.age})
+	}
 	return n, m.version
 }
 
@@ -136,7 +143,12 @@ func (m *Memory) learn(n News) bool {
 	for _, listen := range n.ServerFirst {
 		m.setServerFirst(listen)
 	}
-	m.learnCalls(n.Calls)
+	for _, c := range n.Calls {
+		m.calls.learn(m, edge{c.Caller, c.Callee}, c.Age, c.Asleep)
+	}
+	for _, e := range n.Early {
+		m.early.learn(m, e.Key, e.Age, struct{}{})
+	}
 	now := m.clock.now()
 	for _, t := range n.Tabs {
 		at := now - int64(t.Age)

@@ -89,7 +89,9 @@ type Counts struct {
 	// tabs are long-lived connections of clients that the app has cut by going to sleep.
 	Tabs []*Tab `protobuf:"bytes,11,rep,name=tabs,proto3" json:"tabs,omitempty"`
 	// calls are what pods have called soon after their workload woke.
-	Calls         []*Call `protobuf:"bytes,12,rep,name=calls,proto3" json:"calls,omitempty"`
+	Calls []*Call `protobuf:"bytes,12,rep,name=calls,proto3" json:"calls,omitempty"`
+	// early are workloads that took requests before Kubernetes called a pod ready.
+	Early         []*Early `protobuf:"bytes,13,rep,name=early,proto3" json:"early,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +154,76 @@ func (x *Counts) GetCalls() []*Call {
 	return nil
 }
 
+func (x *Counts) GetEarly() []*Early {
+	if x != nil {
+		return x.Early
+	}
+	return nil
+}
+
+// Early is that a pod of a workload without ready pods took requests, since its own probes had succeeded.
+type Early struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// workload is Kind/name, such as Deployment/web.
+	Workload string `protobuf:"bytes,2,opt,name=workload,proto3" json:"workload,omitempty"`
+	// age_milliseconds is the time since the first pod did.
+	AgeMilliseconds int64 `protobuf:"varint,3,opt,name=age_milliseconds,json=ageMilliseconds,proto3" json:"age_milliseconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Early) Reset() {
+	*x = Early{}
+	mi := &file_peer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Early) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Early) ProtoMessage() {}
+
+func (x *Early) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Early.ProtoReflect.Descriptor instead.
+func (*Early) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Early) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Early) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Early) GetAgeMilliseconds() int64 {
+	if x != nil {
+		return x.AgeMilliseconds
+	}
+	return 0
+}
+
 // Call is the first request or connection from the pods of a workload to another one since they woke.
 type Call struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -169,7 +241,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -181,7 +253,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -194,7 +266,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{2}
+	return file_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Call) GetNamespace() string {
@@ -250,7 +322,7 @@ type Tab struct {
 
 func (x *Tab) Reset() {
 	*x = Tab{}
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -262,7 +334,7 @@ func (x *Tab) String() string {
 func (*Tab) ProtoMessage() {}
 
 func (x *Tab) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -275,7 +347,7 @@ func (x *Tab) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tab.ProtoReflect.Descriptor instead.
 func (*Tab) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{3}
+	return file_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Tab) GetListen() int32 {
@@ -330,7 +402,7 @@ type WorkloadCount struct {
 
 func (x *WorkloadCount) Reset() {
 	*x = WorkloadCount{}
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +414,7 @@ func (x *WorkloadCount) String() string {
 func (*WorkloadCount) ProtoMessage() {}
 
 func (x *WorkloadCount) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +427,7 @@ func (x *WorkloadCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadCount.ProtoReflect.Descriptor instead.
 func (*WorkloadCount) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{4}
+	return file_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WorkloadCount) GetNamespace() string {
@@ -404,13 +476,18 @@ const file_peer_proto_rawDesc = "" +
 	"subscriber\x18\x01 \x01(\tR\n" +
 	"subscriber\x12!\n" +
 	"\fonly_learned\x18\n" +
-	" \x01(\bR\vonlyLearned\"\xd7\x01\n" +
+	" \x01(\bR\vonlyLearned\"\x89\x02\n" +
 	"\x06Counts\x12@\n" +
 	"\tworkloads\x18\x01 \x03(\v2\".scaletozero.peer.v1.WorkloadCountR\tworkloads\x12,\n" +
 	"\x12server_first_ports\x18\n" +
 	" \x03(\x05R\x10serverFirstPorts\x12,\n" +
 	"\x04tabs\x18\v \x03(\v2\x18.scaletozero.peer.v1.TabR\x04tabs\x12/\n" +
-	"\x05calls\x18\f \x03(\v2\x19.scaletozero.peer.v1.CallR\x05calls\"\x97\x01\n" +
+	"\x05calls\x18\f \x03(\v2\x19.scaletozero.peer.v1.CallR\x05calls\x120\n" +
+	"\x05early\x18\r \x03(\v2\x1a.scaletozero.peer.v1.EarlyR\x05early\"l\n" +
+	"\x05Early\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1a\n" +
+	"\bworkload\x18\x02 \x01(\tR\bworkload\x12)\n" +
+	"\x10age_milliseconds\x18\x03 \x01(\x03R\x0fageMilliseconds\"\x97\x01\n" +
 	"\x04Call\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x16\n" +
@@ -445,25 +522,27 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_peer_proto_goTypes = []any{
 	(*WatchRequest)(nil),  // 0: scaletozero.peer.v1.WatchRequest
 	(*Counts)(nil),        // 1: scaletozero.peer.v1.Counts
-	(*Call)(nil),          // 2: scaletozero.peer.v1.Call
-	(*Tab)(nil),           // 3: scaletozero.peer.v1.Tab
-	(*WorkloadCount)(nil), // 4: scaletozero.peer.v1.WorkloadCount
+	(*Early)(nil),         // 2: scaletozero.peer.v1.Early
+	(*Call)(nil),          // 3: scaletozero.peer.v1.Call
+	(*Tab)(nil),           // 4: scaletozero.peer.v1.Tab
+	(*WorkloadCount)(nil), // 5: scaletozero.peer.v1.WorkloadCount
 }
 var file_peer_proto_depIdxs = []int32{
-	4, // 0: scaletozero.peer.v1.Counts.workloads:type_name -> scaletozero.peer.v1.WorkloadCount
-	3, // 1: scaletozero.peer.v1.Counts.tabs:type_name -> scaletozero.peer.v1.Tab
-	2, // 2: scaletozero.peer.v1.Counts.calls:type_name -> scaletozero.peer.v1.Call
-	0, // 3: scaletozero.peer.v1.Peer.Watch:input_type -> scaletozero.peer.v1.WatchRequest
-	1, // 4: scaletozero.peer.v1.Peer.Watch:output_type -> scaletozero.peer.v1.Counts
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 0: scaletozero.peer.v1.Counts.workloads:type_name -> scaletozero.peer.v1.WorkloadCount
+	4, // 1: scaletozero.peer.v1.Counts.tabs:type_name -> scaletozero.peer.v1.Tab
+	3, // 2: scaletozero.peer.v1.Counts.calls:type_name -> scaletozero.peer.v1.Call
+	2, // 3: scaletozero.peer.v1.Counts.early:type_name -> scaletozero.peer.v1.Early
+	0, // 4: scaletozero.peer.v1.Peer.Watch:input_type -> scaletozero.peer.v1.WatchRequest
+	1, // 5: scaletozero.peer.v1.Peer.Watch:output_type -> scaletozero.peer.v1.Counts
+	5, // [5:6] is the sub-list for method output_type
+	4, // [4:5] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -477,7 +556,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
