@@ -75,20 +75,23 @@ func TestStagesInEvent(t *testing.T) {
 	}{
 		"nothing is known": {note: before, starts: 11700 * time.Millisecond},
 		"by Kubernetes": {
-			Stages{Scheduled: noon.Add(-time.Second), Running: noon.Add(2 * time.Second)}, 0,
+			Stages{Scheduled: noon.Add(-time.Second), Running: noon.Add(2 * time.Second)},
+			0,
 			before + ": scheduled after 0s, containers started after 2s, took requests when Kubernetes called it ready",
 			11700 * time.Millisecond,
 			9700 * time.Millisecond,
 		},
 		"by its own probes": {
-			Stages{Scheduled: noon, Pulled: 1234 * time.Millisecond, Running: noon.Add(2 * time.Second)}, 3270 * time.Millisecond,
+			Stages{Scheduled: noon, Pulled: 1234 * time.Millisecond, Running: noon.Add(2 * time.Second)},
+			3270 * time.Millisecond,
 			before + ": scheduled after 0s, images pulled in 1.2s, containers started after 2s, took requests after 3.3s, " +
 				"when its own probes succeeded",
 			3270 * time.Millisecond,
 			1270 * time.Millisecond,
 		},
 		"by its own probes, in an earlier wake": {
-			Stages{Running: noon.Add(2 * time.Second)}, -time.Minute,
+			Stages{Running: noon.Add(2 * time.Second)},
+			-time.Minute,
 			before + ": containers started after 2s, took requests when Kubernetes called it ready",
 			11700 * time.Millisecond,
 			9700 * time.Millisecond,
