@@ -11,10 +11,11 @@
 //
 //	coldstart -namespace NS -service NAME -deployment NAME [-n 20] [-plain NAME]
 //
-// With -matrix it makes apps of its own, each with a twin that is started by hand: they listen after different times, and the
-// kubelet probes them at different periods. The ratios go to a file as JSON.
+// With -matrix it makes apps of its own. Most have a twin that is started by hand: they listen after different times, and the kubelet
+// probes them at different periods. Others are limited to little CPU, with and without more of it while they start (install the chart
+// with startupCPU.enabled), or call each other. The ratios go to a file as JSON.
 //
-//	coldstart -matrix test/bench/coldstart/results.json [-n 10] [-only REGEXP]
+//	coldstart -matrix test/bench/coldstart/results.json [-n 10] [-only REGEXP] [-parallel 3]
 //
 // With -url and -host, the address of its proxy, it measures another product in the same way, such as the KEDA HTTP add-on.
 package main
@@ -86,6 +87,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&b.host, "host", "", "their Host header")
 	matrix := flag.String("matrix", "", "measure apps of its own, and write the ratios to this file")
 	only := flag.String("only", "", "of these apps, those whose name matches this regular expression")
+	parallel := flag.Int("parallel", 1, "how many of them at a time; they mostly wait")
 	image := flag.String("image", "scale-to-zero.test/app:dev", "their image")
 	flag.DurationVar(&b.jitter, "jitter", 0, "wait for up to so long before each, as a product's tickers may be met at any moment")
 	flag.Parse()
@@ -100,7 +102,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if *matrix != "" {
-		return runMatrix(ctx, b.client, *image, *only, *n, *matrix)
+		return runMatrix(ctx, b.client, matrixOptions{image: *image, only: *only, file: *matrix, n: *n, parallel: *parallel})
 	}
 	figures, err := b.measure(ctx, *path, *plain, *n)
 	if err != nil {
@@ -112,21 +114,12 @@ func run(ctx context.Context) error {
 
 // measure measures n cold starts in turn with as many starts by hand: of plain, or of the same Deployment if that is empty.
 func (b *bench) measure(ctx context.Context, path, plain string, n int) (map[string][]time.Duration, error) {
-	b.direct = injector.DirectServiceName(b.service)
-	service, err := b.client.CoreV1().Services(b.namespace).Get(ctx, b.service, metav1.GetOptions{})
-	if err != nil {
-		return nil, err
-	}
-	if b.url != "" {
-		b.direct = b.service
-	} else {
-		b.url = fmt.Sprintf("http://%s:%d%s", service.Spec.ClusterIP, service.Spec.Ports[0].Port, path)
-	}
-	if b.changes, err = b.watch(ctx); err != nil {
+	if err := b.follow(ctx, path); err != nil {
 		return nil, err
 	}
 	hand := b
 	if plain != "" {
+		var err error
 		hand = &bench{client: b.client, namespace: b.namespace, service: plain, deployment: plain, direct: plain}
 		if hand.changes, err = hand.watch(ctx); err != nil {
 			return nil, err
@@ -147,6 +140,29 @@ func (b *bench) measure(ctx context.Context, path, plain string, n int) (map[str
 		return figures, hand.scale(ctx, 0)
 	}
 	return figures, nil
+}
+
+// follow watches the app, and finds out where to send its requests.
+func (b *bench) follow(ctx context.Context, path string) error {
+	b.direct = injector.DirectServiceName(b.service)
+	if b.url != "" {
+		b.direct = b.service
+	} else if err := b.address(ctx, path); err != nil {
+		return err
+	}
+	var err error
+	b.changes, err = b.watch(ctx)
+	return err
+}
+
+// address sets the URL of a path of the Service.
+func (b *bench) address(ctx context.Context, path string) error {
+	service, err := b.client.CoreV1().Services(b.namespace).Get(ctx, b.service, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	b.url = fmt.Sprintf("http://%s:%d%s", service.Spec.ClusterIP, service.Spec.Ports[0].Port, path)
+	return nil
 }
 
 const (
