@@ -20,6 +20,8 @@ const usage = `Usage:
   app                   serve; environment: PORT (8080), START_DELAY (none), NAME (the host name),
                         READY_DELAY (none; for how long /healthz answers 503 after that, and a request that comes
                         before its first 200 gets 425),
+                        CRASHES (none; how many starts in one pod may crash before they are ready, each with one chance
+                        in three), CRASH_DIR (where it counts them),
                         CALLS (none; a URL, or tcp://HOST:PORT, that /chain asks before it answers),
                         TCP_PORT (none; each line that comes there is answered with NAME),
                         LEDGER (none; a URL to which POST /once/ID reports ID, and which refuses a known ID)

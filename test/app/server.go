@@ -84,6 +84,13 @@ func serve(ctx context.Context, env func(string) string, stderr io.Writer) error
 		s.readyAt = time.Now().Add(delay)
 		s.early.Store(true)
 	}
+	crashes, err := crashesNow(env)
+	if err != nil {
+		return err
+	}
+	if crashes {
+		defer time.AfterFunc(time.Until(s.readyAt)/2, func() { s.exit(1) }).Stop()
+	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+cmp.Or(env("PORT"), "8080"))
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)

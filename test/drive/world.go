@@ -104,13 +104,15 @@ func (w *world) populate(ctx context.Context) error {
 }
 
 // deployment is an app that starts at once, or takes a moment. Every third one has no readiness probe, so that it is ready
-// before it listens; another third listens before it is ready, and refuses what comes before its probe has succeeded.
+// before it listens; another third listens before it is ready, refuses what comes before its probe has succeeded, and crashes now and
+// then before that.
 func (w *world) deployment(name string, i int) *appsv1.Deployment {
 	labels := map[string]string{"app": name}
 	c := corev1.Container{
 		Name: "app", Image: w.options.image,
 		Env: []corev1.EnvVar{{Name: "LEDGER", Value: w.ledger.url}, {Name: "START_DELAY", Value: fmt.Sprintf("%dms", i%2*200)}},
 	}
+	var volumes []corev1.Volume
 	if i%3 != 2 {
 		c.ReadinessProbe = &corev1.Probe{
 			PeriodSeconds: int32(1 + i%3),
@@ -118,7 +120,10 @@ func (w *world) deployment(name string, i int) *appsv1.Deployment {
 		}
 	}
 	if i%3 == 1 {
-		c.Env = append(c.Env, corev1.EnvVar{Name: "READY_DELAY", Value: "300ms"})
+		c.Env = append(c.Env, corev1.EnvVar{Name: "READY_DELAY", Value: "300ms"}, corev1.EnvVar{Name: "CRASHES", Value: "2"},
+			corev1.EnvVar{Name: "CRASH_DIR", Value: "/crashes"})
+		c.VolumeMounts = []corev1.VolumeMount{{Name: "crashes", MountPath: "/crashes"}}
+		volumes = []corev1.Volume{{Name: "crashes", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 	}
 	// Kubernetes stops a pod and removes it from everybody's endpoints at the same time. An app that closes its port at once
 	// resets the requests that are still sent to it. Kubernetes' documentation recommends this hook.
@@ -132,7 +137,8 @@ func (w *world) deployment(name string, i int) *appsv1.Deployment {
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: labels},
 				Spec: corev1.PodSpec{
-					Containers: []corev1.Container{c}, TerminationGracePeriodSeconds: new(int64(40)), AutomountServiceAccountToken: new(false),
+					Containers: []corev1.Container{c}, Volumes: volumes, TerminationGracePeriodSeconds: new(int64(40)),
+					AutomountServiceAccountToken: new(false),
 				},
 			},
 		},
