@@ -1,0 +1,177 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+)
+
+// stack is a web app that asks an API that asks a database, and an app beside them; all are opted in.
+type stack struct {
+	t  *testing.T
+	ns string
+}
+
+func newStack(t *testing.T) *stack {
+	t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}
+	if err := kube.Create(t.Context(), ns); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.Background() // the test's own context has ended
+		if t.Failed() {
+			out, _ := command(ctx, os.Getenv("KUBECTL"), "events", "-n", ns.Name)
+			t.Log(out)
+		}
+		_, _ = command(ctx, os.Getenv("KUBECTL"), "delete", "namespace", ns.Name, "--wait=false")
+	})
+	s := &stack{t: t, ns: ns.Name}
+	s.app("web", 8080, map[string]string{"CALLS": "http://api/chain"})
+	s.app("api", 8080, map[string]string{"CALLS": "tcp://db"})
+	s.app("db", 9000, map[string]string{"TCP_PORT": "9000"})
+	s.app("beside", 8080, nil)
+	s.asleep()
+	return s
+}
+
+// app makes one app, which listens after a second.
+func (s *stack) app(name string, port int32, env map[string]string) {
+	s.t.Helper()
+	vars := []corev1.EnvVar{{Name: "NAME", Value: name}, {Name: "START_DELAY", Value: "1s"}}
+	for _, key := range slices.Sorted(maps.Keys(env)) {
+		vars = append(vars, corev1.EnvVar{Name: key, Value: strings.Replace(env[key], "tcp://db", "tcp://db:80", 1)})
+	}
+	labels := map[string]string{"app": name}
+	for _, o := range []client.Object{
+		&corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: s.ns, Name: name, Labels: map[string]string{"scale-to-zero": "true"},
+				Annotations: map[string]string{"scale-to-zero/cooldown": "3s"},
+			},
+			Spec: corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{{Name: "main", Port: 80, TargetPort: intstr.FromInt32(port)}}},
+		},
+		&appsv1.Deployment{
+			ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: name},
+			Spec: appsv1.DeploymentSpec{
+				Selector: &metav1.LabelSelector{MatchLabels: labels},
+				Template: corev1.PodTemplateSpec{
+					ObjectMeta: metav1.ObjectMeta{Labels: labels},
+					Spec: corev1.PodSpec{
+						TerminationGracePeriodSeconds: new(int64(1)),
+						Containers: []corev1.Container{{
+							Name: "app", Image: os.Getenv("E2E_APP_IMAGE"), Env: vars, Ports: []corev1.ContainerPort{{ContainerPort: port}},
+							ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
+								TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(port)},
+							}},
+						}},
+					},
+				},
+			},
+		},
+	} {
+		if err := kube.Create(s.t.Context(), o); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// replicas are those of each app that should have some.
+func (s *stack) replicas() map[string]int32 {
+	s.t.Helper()
+	var list appsv1.DeploymentList
+	if err := kube.List(s.t.Context(), &list, client.InNamespace(s.ns)); err != nil {
+		s.t.Fatal(err)
+	}
+	all := map[string]int32{}
+	for _, d := range list.Items {
+		if *d.Spec.Replicas > 0 {
+			all[d.Name] = *d.Spec.Replicas
+		}
+	}
+	return all
+}
+
+// asleep waits until all apps sleep, and their pods are gone.
+func (s *stack) asleep() {
+	s.t.Helper()
+	eventually(s.t, "all sleep", func() error {
+		if up := s.replicas(); len(up) > 0 {
+			return fmt.Errorf("replicas %v", up)
+		}
+		var pods corev1.PodList
+		if err := kube.List(s.t.Context(), &pods, client.InNamespace(s.ns)); err != nil || len(pods.Items) > 0 {
+			return errors.Join(err, fmt.Errorf("%d pods", len(pods.Items)))
+		}
+		return nil
+	})
+}
+
+// visit asks the web app once all sleep.
+func (s *stack) visit() {
+	s.t.Helper()
+	s.asleep()
+	if got := get(s.t, "http://web."+s.ns+"/chain")[0]; got.Status != http.StatusOK || got.Body != "web api db\n" {
+		s.t.Errorf("got %+v", got)
+	}
+}
+
+func (s *stack) learned(service string) string {
+	s.t.Helper()
+	return kubectl(s.t, "get", "endpointslices", "-n", s.ns, service+"-scale-to-zero-ipv4", "-o",
+		`jsonpath={.metadata.annotations.scale-to-zero/learned}`)
+}
+
+// TestLearnsWhatWakesTogether tests that two wakes teach the interceptors a chain of three apps, and that they know it after a
+// restart of all of them. An app that was called once is not woken.
+func TestLearnsWhatWakesTogether(t *testing.T) {
+	s := newStack(t)
+	get(t, "http://beside."+s.ns+"/")
+	for range 2 {
+		s.visit()
+	}
+	for service, callee := range map[string]string{"web": "api", "api": "db"} {
+		eventually(t, service+" has taught what it calls", func() error {
+			learned, err := api.DecodeLearned(s.learned(service))
+			if err != nil || !slices.Equal(learned.Together(), []string{"Deployment/" + callee}) {
+				return fmt.Errorf("%v, %w", learned, err)
+			}
+			return nil
+		})
+	}
+	for _, when := range []string{"the third wake", "all interceptors have been restarted"} {
+		s.visit()
+		events := kubectl(t, "get", "events", "-n", s.ns, "--field-selector", "reason=WakeRequested", "-o", "jsonpath={..message}")
+		for _, other := range []string{"api", "db"} {
+			if text := "waking Deployment/" + other + " together with Deployment/web"; !strings.Contains(events, text) {
+				t.Errorf("%s: no event %q in %s", when, text, events)
+			}
+		}
+		if strings.Contains(events, "waking Deployment/beside together") {
+			t.Errorf("%s: an app that nobody calls is woken: %s", when, events)
+		}
+		if when == "the third wake" {
+			s.asleep()
+			kubectl(t, "delete", "events", "-n", s.ns, "--all")
+			kubectl(t, "delete", "pods", "-n", release, "-l", "app.kubernetes.io/component=interceptor")
+			kubectl(t, "rollout", "status", "-n", release, "deployment/"+release+"-interceptor")
+		}
+	}
+}
