@@ -247,8 +247,11 @@ func (p *planner) remove(f *Front, w Target, back bool) {
 		return
 	}
 	why := "it is no longer opted in"
-	if p.v.Skip != "" {
+	switch {
+	case p.v.Skip != "":
 		why = string(p.v.Skip)
+	case p.o.Install.RestoringFor > 0:
+		why = "scale-to-zero is being uninstalled"
 	}
 	note := fmt.Sprintf("Requests to Service %s go to its pods again, without scale-to-zero: %s. ", p.o.Service.Name, why)
 	switch {

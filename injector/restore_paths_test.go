@@ -136,6 +136,10 @@ func TestRestoredAtLast(t *testing.T) {
 			[]func(*world){redirected, optOut, once, func(w *world) { w.native = true }, late},
 			went + "it is no longer opted in. Deployment/web was scaled to 1 replica; none is ready yet",
 		},
+		"everything is restored": {
+			[]func(*world){redirected, once, func(w *world) { w.native, w.restoringFor = true, time.Minute }},
+			went + "scale-to-zero is being uninstalled. Deployment/web has 1 replica",
+		},
 		"another Service keeps the workload": {
 			[]func(*world){redirected, optOut, once, func(w *world) { w.native, w.kept = true, true }},
 			went + "it is no longer opted in. Deployment/web has 1 replica" + others,

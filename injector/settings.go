@@ -254,8 +254,8 @@ func Short(d time.Duration) string {
 
 // Rounded makes a duration readable: it rounds to a tenth of a second below a minute, and to seconds above.
 func Rounded(d time.Duration) string {
-	if d < time.Minute {
-		return d.Round(100 * time.Millisecond).String()
+	if tenths := d.Round(100 * time.Millisecond); tenths < time.Minute {
+		return tenths.String()
 	}
 	return Short(d.Round(time.Second))
 }
