@@ -166,7 +166,7 @@ type controllerFlags struct {
 	interceptorService, scalerAddress        string
 	deployment                               string
 	portRange, metricsAddress, healthAddress string
-	leaderElection                           bool
+	leaderElection, startupCPU               bool
 }
 
 func controllerCommand() *cobra.Command {
@@ -196,6 +196,8 @@ func controllerCommand() *cobra.Command {
 	flags.StringVar(&f.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 disables it")
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	flags.BoolVar(&f.leaderElection, "leader-election", true, "elect a leader among the replicas")
+	flags.BoolVar(&f.startupCPU, "startup-cpu", false,
+		"let the annotation scale-to-zero/startup-cpu raise CPU limits; this takes the rights to patch pods and pods/resize")
 	return cmd
 }
 
@@ -249,7 +251,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 		webhook.Add(mgr),
 		controller.Add(ctx, mgr, controller.Options{
 			Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
-			Deployment: f.deployment, PortLow: low, PortHigh: high,
+			Deployment: f.deployment, PortLow: low, PortHigh: high, StartupCPU: f.startupCPU,
 		}),
 	); err != nil {
 		return err
@@ -363,6 +365,7 @@ type restoreFlags struct {
 
 	deployment, certSecret string
 	certificates           []string
+	startupCPU             bool
 	timeout                time.Duration
 }
 
@@ -378,6 +381,7 @@ func restoreCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.certSecret, "cert-secret", defaultCertSecret, "Secret of the webhook's certificate; it is deleted")
 	cmd.Flags().StringSliceVar(&f.certificates, "certificates", nil,
 		"cert-manager Certificates to delete, together with the Secrets of the same names")
+	cmd.Flags().BoolVar(&f.startupCPU, "startup-cpu", false, "wait for CPU limits that the controllers have raised, too")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait until every app's pods are ready")
 	return cmd
 }
@@ -399,7 +403,7 @@ func (f *restoreFlags) run(ctx context.Context) error {
 	defer cancel()
 	if err := controller.RestoreAll(ctx, c, controller.RestoreOptions{
 		Namespace: f.namespace, Deployment: f.deployment, Lease: leaseName, Secret: f.certSecret,
-		Until: time.Now().Add(f.timeout + time.Minute), Log: logger,
+		StartupCPU: f.startupCPU, Until: time.Now().Add(f.timeout + time.Minute), Log: logger,
 	}); err != nil {
 		return err
 	}

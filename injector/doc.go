@@ -7,7 +7,7 @@
 // package for a plan, and carries the plan out. Package webhook asks it what admission must do.
 //
 //	Observation         ── PlanService ──► direct and alias Service, route slices, what to ask of admission, events
-//	WorkloadObservation ── PlanWorkload ─► ScaledObject or replica count, progress of a start, events
+//	WorkloadObservation ── PlanWorkload ─► ScaledObject or replica count, progress and CPU of a start, events
 //	pods of a start     ── NewStart ─────► how far it is, and why it cannot succeed
 //	Service (write)     ── Admit ────────► sentinel in spec.selector, kept or removed
 //	Ingress (write)     ── AdmitIngress ─► backends by their alias Service, or by the author's names

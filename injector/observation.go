@@ -58,6 +58,8 @@ type Install struct {
 	ScalerAddress string
 	// KEDA is set if KEDA is installed.
 	KEDA bool
+	// StartupCPU is set if CPU limits may be raised while an app starts.
+	StartupCPU bool
 	// RestoringFor is for how much longer every app has to be restored; normally 0.
 	RestoringFor time.Duration
 	// AliasLinger is how long an alias Service stays after the last Ingress has stopped using it.

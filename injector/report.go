@@ -37,6 +37,8 @@ const (
 	ReasonStack    = "WakeWithIncomplete"  // some of the Services that are to wake together cannot
 	ReasonExceeded = "MaxReplicasExceeded" // by somebody else
 	ReasonTogether = "WakesTogether"       // with another workload that it is known to call, or no longer
+
+	ReasonStartupCPU = "StartupCPURefused" // an app starts without the CPU that its Service asks for
 )
 
 // Report is an event to emit on each of the objects.

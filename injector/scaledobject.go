@@ -25,13 +25,14 @@ type Scaling struct {
 
 // scalingRequest is the content of ScalingAnnotation. The cool-down is in the routes.
 type scalingRequest struct {
-	MinReplicas           int32 `json:"minReplicas"`
-	MaxReplicas           int32 `json:"maxReplicas,omitempty"`
-	TargetPendingRequests int32 `json:"targetPendingRequests"`
+	MinReplicas           int32  `json:"minReplicas"`
+	MaxReplicas           int32  `json:"maxReplicas,omitempty"`
+	TargetPendingRequests int32  `json:"targetPendingRequests"`
+	StartupCPU            string `json:"startupCPU,omitempty"`
 }
 
 func encodeScaling(s Settings) string {
-	b, _ := json.Marshal(scalingRequest{s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests}) // it cannot fail: these are numbers
+	b, _ := json.Marshal(scalingRequest{s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests, s.StartupCPU}) // it cannot fail: plain values
 	return string(b)
 }
 
@@ -43,7 +44,7 @@ func ScalingSettings(routeSlice *discoveryv1.EndpointSlice, routes api.Routes) (
 		return s, fmt.Errorf("decoding annotation %s of slice %s: %w", ScalingAnnotation, routeSlice.Name, err)
 	}
 	s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests = asked.MinReplicas, asked.MaxReplicas, asked.TargetPendingRequests
-	s.Cooldown = time.Duration(routes.Cooldown)
+	s.Cooldown, s.StartupCPU = time.Duration(routes.Cooldown), asked.StartupCPU
 	return s, nil
 }
 

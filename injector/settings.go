@@ -50,6 +50,8 @@ type Settings struct {
 	Readiness string
 	// ProxyProtocol says on which ports pods get a PROXY header, in the format of parseProxyProtocol; empty if it is not set.
 	ProxyProtocol string
+	// StartupCPU is the CPU limit of the first pod's containers while the app starts, as parseStartupCPU reads it; empty if it is not set.
+	StartupCPU string
 }
 
 // DefaultSettings are those of a Service without annotations.
@@ -147,6 +149,7 @@ func startSettings() map[string]setting {
 			s.NoLearning = ok && !learn
 			return allowed, ok
 		},
+		"startup-cpu": readStartupCPU,
 		"readiness": func(s *Settings, v string) (string, bool) {
 			return word(&s.Readiness, v, readinessApp, readinessKubelet)
 		},

@@ -282,7 +282,12 @@ func TestSettingLimits(t *testing.T) {
 		"hold-timeout":            {[]string{"1s", "1h"}, []string{"999ms", "1h1s", "", "5"}, between + "1h"},
 		"direct-labels":           {[]string{"true", "false"}, []string{"", "True", "1", "yes"}, `allowed is "true" or "false"`},
 		"internal-services":       {[]string{"true", "false"}, []string{"", "True", "1"}, `allowed is "true" or "false"`},
-		"waiting-page":            {[]string{"auto", "always", "never"}, []string{"", "Auto", "true"}, "allowed is auto, always or never"},
+		"startup-cpu": {
+			[]string{"2", "1500m", "0.5", "1m", "1000"},
+			[]string{"", "0", "-1", "two", "2 CPUs", "0.0001", "2Gi", "1001", "2000"},
+			"allowed is a quantity of CPU such as 2 or 1500m, from 1m to 1000",
+		},
+		"waiting-page": {[]string{"auto", "always", "never"}, []string{"", "Auto", "true"}, "allowed is auto, always or never"},
 		"workload": {
 			[]string{"Deployment/web", "StatefulSet/db-0", "Gallery.example.com/web"},
 			[]string{"", "web", "DaemonSet/web", "Deployment/", "/web", "Deployment/Web", "Gallery.example_com/web", "Deployment/a/b"},

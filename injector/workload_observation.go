@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
@@ -58,6 +59,8 @@ type WorkloadMemory struct {
 	Learning Learning
 	// Restored says that an event has said that it gets its old replica count back.
 	Restored bool
+	// CPU is kept even if the rest of a plan fails, as Life is.
+	CPU StartupCPU
 }
 
 // WorkloadAnswers are what was found out for one plan. Nil means not asked yet.
@@ -66,7 +69,12 @@ type WorkloadAnswers struct {
 	Count *CountAnswer
 	Pods  *Start
 	HPA   *HPAAnswer
+	// Listed are the pods that the workload's selector selects, and Marked those of its pods that have the mark RaisedCPU.
+	Listed, Marked *PodsAnswer
 }
+
+// PodsAnswer are pods as they are now.
+type PodsAnswer struct{ Pods []corev1.Pod }
 
 // UseAnswer says when the workload was last used. Use is nil if the interceptors could not be asked.
 type UseAnswer struct{ Use *Use }
@@ -95,6 +103,8 @@ const (
 	AskCount                            // what the interceptors count: WorkloadAnswers.Count
 	AskPods                             // how far the pods have come: WorkloadAnswers.Pods
 	AskHPA                              // what KEDA's HPA holds: WorkloadAnswers.HPA
+	AskPodList                          // the pods themselves: WorkloadAnswers.Listed
+	AskMarkedPods                       // the pods whose CPU limits are raised: WorkloadAnswers.Marked
 )
 
 // Objects returns the objects on which the workload's events are emitted: the workload, and the Services that are redirected.
@@ -122,6 +132,8 @@ type demand struct {
 	unknown bool
 	// hold is the longest time that a request may be held.
 	hold time.Duration
+	// startupCPU is the highest CPU limit that a redirected Service asks for while the workload starts; zero if none does.
+	startupCPU resource.Quantity
 }
 
 func newDemand(asks []Asking) demand {
@@ -158,6 +170,9 @@ func (d *demand) add(a Asking) {
 	}
 	d.failOpen = d.failOpen || a.Slice.Annotations[FailOpenAnnotation] != ""
 	d.services = append(d.services, a.Service)
+	if cpu, ok := parseStartupCPU(settings.StartupCPU); ok && cpu.Cmp(d.startupCPU) > 0 {
+		d.startupCPU = cpu
+	}
 }
 
 // objects returns a workload and the Services that are redirected.

@@ -27,7 +27,7 @@ const (
 )
 
 // WorkloadPlan is what to do for one workload, in the order of the fields. A failure ends the plan: later steps are skipped, nothing
-// more is reported, and of Memory only Life changes.
+// more is reported, and of Memory only Life and CPU change.
 //
 //	its Services               ScaledObject  plan
 //	-------------------------  ------------  ------------------------------------------------------------------------
@@ -39,6 +39,8 @@ const (
 //	                           holds it      restore: delete it when KEDA's HPA holds the count too, or has had enough time
 //	                           none          restored: forget the replica count
 type WorkloadPlan struct {
+	// Resizes are tried first. None of them ends the plan: what becomes of each is noted by Resized.
+	Resizes []PodResize
 	// Disown removes the ownership of spec.replicas from the field managers that scaled the workload.
 	Disown bool
 	// Story is emitted and Life kept even if a later step fails.
@@ -73,8 +75,9 @@ func PlanWorkload(o WorkloadObservation) (WorkloadPlan, WorkloadQuestion) {
 		return p.WorkloadPlan, NoWorkloadQuestion
 	}
 	if p.d.none() && o.ScaledObject == nil && Remembered(o.Workload.Annotations) == 0 {
-		p.Forget = true
-		return p.WorkloadPlan, NoWorkloadQuestion
+		q := p.startupCPU()
+		p.Forget = !p.Memory.CPU.Marked
+		return p.WorkloadPlan, q
 	}
 	p.Disown = slices.ContainsFunc(o.Workload.ManagedFields, ByScale)
 	for _, step := range p.steps() {
@@ -83,6 +86,7 @@ func PlanWorkload(o WorkloadObservation) (WorkloadPlan, WorkloadQuestion) {
 		}
 	}
 	p.Memory.Life = p.Life
+	p.Forget = p.Forget && !p.Memory.CPU.Marked
 	return p.WorkloadPlan, NoWorkloadQuestion
 }
 
@@ -103,11 +107,11 @@ type workloadPlanner struct {
 func (p *workloadPlanner) steps() []func() WorkloadQuestion {
 	if len(p.d.services) == 0 && (p.d.retiring || !p.d.unsafe) {
 		if p.d.retiring { // requests may be held for it
-			return []func() WorkloadQuestion{p.restore, p.follow, p.write}
+			return []func() WorkloadQuestion{p.restore, p.follow, p.write, p.startupCPU}
 		}
-		return []func() WorkloadQuestion{p.restore}
+		return []func() WorkloadQuestion{p.restore, p.startupCPU}
 	}
-	return []func() WorkloadQuestion{p.live, p.learn, p.apply, p.follow, p.write}
+	return []func() WorkloadQuestion{p.live, p.learn, p.apply, p.follow, p.write, p.startupCPU}
 }
 
 // objects returns the objects on which the workload's events are emitted.
@@ -118,7 +122,7 @@ func (p *workloadPlanner) report(eventType, reason, note string, also ...Object)
 }
 
 // after asks for a look in d, unless an earlier one is planned.
-func (p *workloadPlanner) after(d time.Duration) {
+func (p *WorkloadPlan) after(d time.Duration) {
 	if d > 0 && (p.After == 0 || d < p.After) {
 		p.After = d
 	}

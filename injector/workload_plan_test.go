@@ -6,6 +6,7 @@ package injector
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,10 @@ type scaledWorld struct {
 	pods     Start
 	calls    map[string]Call
 	early    time.Time
+	podList  []corev1.Pod
+	// startupCPU says that the chart allows to raise limits. resize carries that part of a plan out.
+	startupCPU bool
+	resize     func(WorkloadObservation, *WorkloadPlan)
 
 	memory WorkloadMemory
 	asked  map[WorkloadQuestion]int
@@ -63,8 +68,8 @@ func asking(name string, change ...func(*corev1.Service)) Asking {
 
 func (w *scaledWorld) observe() WorkloadObservation {
 	o := WorkloadObservation{
-		Now: w.now, Workload: w.workload, Asks: w.asks, Memory: w.memory, Install: Install{KEDA: w.keda, ScalerAddress: "interceptors:9090"},
-		Calls: w.calls, Early: w.early,
+		Now: w.now, Workload: w.workload, Asks: w.asks, Memory: w.memory,
+		Install: Install{KEDA: w.keda, ScalerAddress: "interceptors:9090", StartupCPU: w.startupCPU}, Calls: w.calls, Early: w.early,
 		Object: &appsv1.Deployment{ObjectMeta: w.workload.ObjectMeta},
 	}
 	if w.so != nil {
@@ -91,6 +96,10 @@ func (w *scaledWorld) plan() WorkloadPlan {
 			o.Answers.Pods = &w.pods
 		case AskHPA:
 			o.Answers.HPA = &w.hpa
+		case AskPodList:
+			o.Answers.Listed = &PodsAnswer{slices.Clone(w.podList)}
+		case AskMarkedPods:
+			o.Answers.Marked = &PodsAnswer{w.marked()}
 		case NoWorkloadQuestion:
 		}
 		p, q = PlanWorkload(o)
@@ -102,7 +111,10 @@ func (w *scaledWorld) plan() WorkloadPlan {
 func (w *scaledWorld) reconcile() WorkloadPlan {
 	w.t.Helper()
 	p := w.plan()
-	w.memory.Life = p.Life
+	if w.resize != nil {
+		w.resize(w.observe(), &p)
+	}
+	w.memory.Life, w.memory.CPU = p.Life, p.Memory.CPU
 	w.report(p.Story)
 	if w.fails {
 		w.fails = false

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -30,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -180,6 +182,10 @@ func (p *plane) addWorkloads(context.Context) error {
 			keda: &p.keda, learned: p.learned,
 		},
 	}
+	changed := make(chan event.TypedGenericEvent[types.NamespacedName])
+	byName := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, workload types.NamespacedName) []reconcile.Request {
+		return []reconcile.Request{{NamespacedName: workload}}
+	})
 	var err error
 	p.workloadController, err = ctrl.NewControllerManagedBy(p.mgr).
 		Named("workload").
@@ -188,14 +194,15 @@ func (p *plane) addWorkloads(context.Context) error {
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfSlice)).
 		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfIngress)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfService)).
-		WatchesRawSource(source.Channel(p.learned.called, handler.TypedEnqueueRequestsFromMapFunc(
-			func(_ context.Context, workload types.NamespacedName) []reconcile.Request {
-				return []reconcile.Request{{NamespacedName: workload}}
-			}))).
+		WatchesRawSource(source.Channel(p.learned.called, byName)).
+		WatchesRawSource(source.Channel(changed, byName)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Build(r)
 	if err != nil {
 		return fmt.Errorf("adding workload controller: %w", err)
+	}
+	if p.StartupCPU {
+		return p.mgr.Add(&recovery{live: p.mgr.GetAPIReader(), recovered: r.recovered, changed: changed, retry: 5 * time.Second})
 	}
 	return nil
 }

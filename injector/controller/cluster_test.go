@@ -138,6 +138,7 @@ func newCluster(t *testing.T, objects ...client.Object) *cluster {
 func (c *cluster) assemble() {
 	o := Options{
 		Namespace: "ours", InterceptorService: "interceptors", ScalerAddress: "interceptors:9090", Deployment: "controller", Counts: c.counts,
+		StartupCPU: true,
 		Now: func() time.Time {
 			c.now = c.now.Add(time.Microsecond) // so that events have different names
 			return c.now
@@ -246,10 +247,15 @@ func (c *cluster) funcs() interceptor.Funcs {
 			}
 			return c.patch(ctx, in, o, patch, opts...)
 		},
-		// A Deployment and its Scale have the count in the same place.
-		SubResourcePatch: func(ctx context.Context, _ client.Client, _ string, o client.Object, patch client.Patch,
+		// A Deployment and its Scale have the count in the same place. So have a pod and its resize the limits.
+		SubResourcePatch: func(ctx context.Context, _ client.Client, subResource string, o client.Object, patch client.Patch,
 			_ ...client.SubResourcePatchOption,
 		) error {
+			if subResource == "resize" {
+				if err := c.fail(subResource, o); err != nil {
+					return err
+				}
+			}
 			return c.Patch(ctx, o, patch)
 		},
 		// The client's watch ignores labels.

@@ -9,6 +9,7 @@
 //	route slices ──► workloadReconciler ──► ScaledObject, or scaling by the interceptors' counts without KEDA,
 //	                                        or the workload's old replica count on the way back;
 //	                                        and, while it starts, its progress on the route slices
+//	                                        and the CPU limits of its first pod
 //
 // Each reconciler has an observer, which reads the cache through indexes (indexes.go), dials pods and asks interceptors, and a
 // recorder for its events. What a Service wants of its workload passes from the first to the second in the route slices. Whether the

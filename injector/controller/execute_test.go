@@ -261,7 +261,7 @@ func TestRemaining(t *testing.T) {
 		&keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-deployment", Labels: ours}},
 		&keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cron"}},
 	)
-	got, err := remaining(t.Context(), c)
+	got, err := remaining(t.Context(), c, true)
 	if want := []string{"scaledobject shop/web-deployment", "service blog/web", "service shop/web"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v", got, err)
 	}
@@ -271,12 +271,12 @@ func TestRemaining(t *testing.T) {
 		}
 		return nil
 	}
-	if got, err := remaining(t.Context(), c); err != nil || slices.Contains(got, "scaledobject shop/web-deployment") || len(got) != 2 {
+	if got, err := remaining(t.Context(), c, true); err != nil || slices.Contains(got, "scaledobject shop/web-deployment") || len(got) != 2 {
 		t.Errorf("without KEDA: %v, %v", got, err)
 	}
 	for n := 1; n <= 3; n++ {
 		c.refuses, c.failAt = nil, n
-		if got, err := remaining(t.Context(), c); err == nil {
+		if got, err := remaining(t.Context(), c, true); err == nil {
 			t.Errorf("%s fails, and what is left is %v", c.failed, got)
 		}
 	}

@@ -26,6 +26,8 @@ type Options struct {
 	// AliasLinger is how long an alias Service stays after the last Ingress has stopped using it. Default 30 s: ingress controllers
 	// notice late, and some read Ingresses and EndpointSlices at different moments.
 	AliasLinger time.Duration
+	// StartupCPU is set if CPU limits may be raised while an app starts, which takes rights that not every installation grants.
+	StartupCPU bool
 	// Counts asks the interceptors for their counts. Default over gRPC at ScalerAddress.
 	Counts Counts
 	// Learned follows what the interceptors learn. Default over gRPC at ScalerAddress.

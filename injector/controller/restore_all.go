@@ -35,6 +35,8 @@ type RestoreOptions struct {
 	Namespace, Deployment string
 	// Lease and Secret were made by the controllers for themselves, so no chart removes them.
 	Lease, Secret string
+	// StartupCPU is set if the controllers may have raised CPU limits of pods.
+	StartupCPU bool
 	// Until is when the controllers resume normal work if RestoreAll is interrupted.
 	Until time.Time
 	Log   logr.Logger
@@ -58,7 +60,7 @@ func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 			return fmt.Errorf("asking the controllers to restore every app: %w", err)
 		}
 	}
-	if err := waitRestored(ctx, c, running, o.Log); err != nil {
+	if err := waitRestored(ctx, c, running, o); err != nil {
 		return err
 	}
 	if running {
@@ -105,11 +107,11 @@ func stop(ctx context.Context, c client.Client, own *appsv1.Deployment) error {
 	return nil
 }
 
-func waitRestored(ctx context.Context, c client.Client, running bool, logger logr.Logger) error {
+func waitRestored(ctx context.Context, c client.Client, running bool, o RestoreOptions) error {
 	var left []string
 	logged := time.Time{}
 	err := wait.PollUntilContextCancel(ctx, restoreLook, true, func(ctx context.Context) (bool, error) {
-		now, err := remaining(ctx, c)
+		now, err := remaining(ctx, c, o.StartupCPU)
 		if err != nil {
 			return false, err
 		}
@@ -118,7 +120,7 @@ func waitRestored(ctx context.Context, c client.Client, running bool, logger log
 			return false, fmt.Errorf("no controller is there to restore %s; install the chart again, then uninstall it", strings.Join(left, ", "))
 		}
 		if len(left) > 0 && time.Since(logged) > 5*time.Second {
-			logger.Info("Waiting until every app is restored", "left", left)
+			o.Log.Info("Waiting until every app is restored", "left", left)
 			logged = time.Now()
 		}
 		return len(left) == 0, nil
@@ -130,8 +132,9 @@ func waitRestored(ctx context.Context, c client.Client, running bool, logger log
 	return err
 }
 
-// remaining returns the names of the Services that still have objects of ours, and of our ScaledObjects.
-func remaining(ctx context.Context, c client.Client) ([]string, error) {
+// remaining returns the names of the Services that still have objects of ours, of our ScaledObjects, and of the pods whose CPU limits
+// are raised if there may be such.
+func remaining(ctx context.Context, c client.Client, startupCPU bool) ([]string, error) {
 	var slicesLeft discoveryv1.EndpointSliceList
 	if err := c.List(ctx, &slicesLeft, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
 		return nil, fmt.Errorf("listing route slices: %w", err)
@@ -147,6 +150,15 @@ func remaining(ctx context.Context, c client.Client) ([]string, error) {
 		return nil, fmt.Errorf("listing our services: %w", err)
 	}
 	var left []string
+	if startupCPU {
+		pods, err := markedPods(ctx, c, "", "")
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range pods {
+			left = append(left, "pod "+p.Namespace+"/"+p.Name)
+		}
+	}
 	for _, s := range services.Items {
 		left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
 	}

@@ -38,8 +38,9 @@ type workloadReconciler struct {
 	now      func() time.Time
 	retries  workqueue.TypedRateLimiter[types.NamespacedName]
 
-	mu       sync.Mutex // protects memories
+	mu       sync.Mutex // protects memories and marked
 	memories map[types.NamespacedName]injector.WorkloadMemory
+	marked   map[types.NamespacedName]bool // workloads with pods that an earlier leader has marked
 }
 
 // Reconcile brings one workload a step closer to what its Services' route slices ask for.
@@ -52,13 +53,13 @@ func (r *workloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 		return ctrl.Result{RequeueAfter: injector.KindRetry}, nil // no watch reports when the workload may be read again
 	}
 	if w.Object == nil {
-		r.forget(req.NamespacedName) // the workload owns its ScaledObject, so that is deleted with it
-		return ctrl.Result{}, nil
+		return r.abandon(ctx, req.NamespacedName) // the workload owns its ScaledObject, so that is deleted with it
 	}
 	o, plan, err := r.observer.plan(ctx, w, r.memory(req.NamespacedName))
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	r.resize(ctx, o, &plan)
 	err = r.execute(ctx, req.NamespacedName, o, plan)
 	result := ctrl.Result{RequeueAfter: plan.After}
 	if plan.Soon {
@@ -81,7 +82,7 @@ func (r *workloadReconciler) execute(ctx context.Context, key types.NamespacedNa
 			return err
 		}
 	}
-	o.Memory.Life = p.Life
+	o.Memory.Life, o.Memory.CPU = p.Life, p.Memory.CPU
 	r.remember(key, o.Memory)
 	r.events.emit(ctx, p.Story...)
 	for _, step := range []func() error{
@@ -109,7 +110,13 @@ func (r *workloadReconciler) execute(ctx context.Context, key types.NamespacedNa
 func (r *workloadReconciler) memory(key types.NamespacedName) injector.WorkloadMemory {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.memories[key]
+	m := r.memories[key]
+	if r.marked[key] {
+		m.CPU.Marked = true
+		r.memories[key] = m
+		delete(r.marked, key)
+	}
+	return m
 }
 
 func (r *workloadReconciler) remember(key types.NamespacedName, m injector.WorkloadMemory) {

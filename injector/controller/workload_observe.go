@@ -47,7 +47,9 @@ func (b *workloadObserver) plan(ctx context.Context, w injector.Target, m inject
 ) {
 	o := injector.WorkloadObservation{
 		Now: b.Now(), Workload: w.Workload, Object: w.Object, Memory: m,
-		Install: injector.Install{Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load()},
+		Install: injector.Install{
+			Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load(), StartupCPU: b.StartupCPU,
+		},
 	}
 	o.Calls, o.Early = b.learned.of(key(w.Workload.Namespace, w.Workload.Ref()))
 	var err error
@@ -149,6 +151,13 @@ func (b *workloadObserver) answer(ctx context.Context, o *injector.WorkloadObser
 		start, err := b.startOf(ctx, o, s)
 		o.Answers.Pods = &start
 		return err
+	case injector.AskPodList:
+		_, err := b.pods(ctx, o)
+		return err
+	case injector.AskMarkedPods:
+		pods, err := markedPods(ctx, b.live, w.Namespace, w.Ref().String())
+		o.Answers.Marked = &injector.PodsAnswer{Pods: pods}
+		return err
 	case injector.NoWorkloadQuestion:
 	}
 	return nil
@@ -171,21 +180,35 @@ func (b *workloadObserver) hpa(ctx context.Context, o *injector.WorkloadObservat
 	return nil
 }
 
-// startOf observes how far the workload's pods have come.
-func (b *workloadObserver) startOf(ctx context.Context, o *injector.WorkloadObservation, s injector.Starting) (injector.Start, error) {
+// pods lists the pods that the workload's selector selects, once for each plan.
+func (b *workloadObserver) pods(ctx context.Context, o *injector.WorkloadObservation) ([]corev1.Pod, error) {
+	if o.Answers.Listed != nil {
+		return o.Answers.Listed.Pods, nil
+	}
 	w := o.Workload
 	selector, err := labels.Parse(w.Selector)
 	if err != nil {
-		return injector.Start{}, fmt.Errorf("reading the selector of %s: %w", w.Ref(), err)
+		return nil, fmt.Errorf("reading the selector of %s: %w", w.Ref(), err)
 	}
 	if selector.Empty() {
 		selector = labels.SelectorFromSet(injector.OriginalSelector(o.Asks[0].Service))
 	}
-	var pods corev1.PodList
-	if err := b.live.List(ctx, &pods, client.InNamespace(w.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
-		return injector.Start{}, fmt.Errorf("listing the pods of %s in namespace %s: %w", w.Ref(), w.Namespace, err)
+	var list corev1.PodList
+	if err := b.live.List(ctx, &list, client.InNamespace(w.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+		return nil, fmt.Errorf("listing the pods of %s in namespace %s: %w", w.Ref(), w.Namespace, err)
 	}
-	start := injector.NewStart(w, pods.Items, o.Now)
+	o.Answers.Listed = &injector.PodsAnswer{Pods: list.Items}
+	return list.Items, nil
+}
+
+// startOf observes how far the workload's pods have come.
+func (b *workloadObserver) startOf(ctx context.Context, o *injector.WorkloadObservation, s injector.Starting) (injector.Start, error) {
+	w := o.Workload
+	pods, err := b.pods(ctx, o)
+	if err != nil {
+		return injector.Start{}, err
+	}
+	start := injector.NewStart(w, pods, o.Now)
 	switch {
 	case start.Ready:
 		list, err := b.eventsOf(ctx, w.Namespace, string(start.Pod.UID), "Pulled")

@@ -120,6 +120,7 @@ func TestSchemaTellsWhatIsWrong(t *testing.T) {
 		"one port":          {values{"controller": values{"portRange": "8080"}}, "portRange"},
 		"a typo":            {values{"intercepter": values{}}, "intercepter"},
 		"a log level":       {values{"log": values{"level": "trace"}}, "level"},
+		"cpu as text":       {values{"startupCPU": values{"enabled": "2"}}, "startupCPU"},
 		"a mode":            {values{"certs": values{"mode": "certmanager"}}, "certs"},
 		"a nameless issuer": {values{"certs": values{"mode": "cert-manager", "issuerRef": values{"kind": "ClusterIssuer"}}}, "issuerRef"},
 	} {
@@ -364,6 +365,47 @@ func TestReplicaGuardCanBeOff(t *testing.T) {
 	off := only[*admissionv1.MutatingWebhookConfiguration](must4(t, values{"replicaGuard": values{"enabled": false}}))[0]
 	if slices.ContainsFunc(off.Webhooks, func(w admissionv1.MutatingWebhook) bool { return strings.HasPrefix(w.Name, "replicas.") }) {
 		t.Error("it is there")
+	}
+}
+
+// Only the controllers may patch pods, and only with startupCPU.enabled; the restore command then waits for such pods.
+func TestStartupCPU(t *testing.T) {
+	for name, tc := range map[string]struct {
+		v    values
+		want map[string]string // verbs by role and resource
+	}{
+		"default":                             {values{}, map[string]string{"scale-to-zero-controller pods": "list"}},
+		"values kept from a chart without it": {values{"startupCPU": nil}, map[string]string{"scale-to-zero-controller pods": "list"}},
+		"enabled": {values{"startupCPU": values{"enabled": true}}, map[string]string{
+			"scale-to-zero-controller pods": "list,patch", "scale-to-zero-controller pods/resize": "patch", "scale-to-zero-restore pods": "list",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all := must4(t, tc.v)
+			may := map[string][]string{}
+			for _, role := range only[*rbacv1.ClusterRole](all) {
+				for _, rule := range role.Rules {
+					for _, resource := range rule.Resources {
+						if strings.HasPrefix(resource, "pods") {
+							may[role.Name+" "+resource] = append(may[role.Name+" "+resource], rule.Verbs...)
+						}
+					}
+				}
+			}
+			got := map[string]string{}
+			for k, verbs := range may {
+				got[k] = strings.Join(verbs, ",")
+			}
+			if !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+			for pod, template := range templates(all) {
+				flag := slices.Contains(template.Spec.Containers[0].Args, "--startup-cpu")
+				if want := len(tc.want) > 1 && !strings.HasSuffix(pod, "-interceptor"); flag != want {
+					t.Errorf("%s has the flag: %t, want %t", pod, flag, want)
+				}
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@
 package chart
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -13,7 +14,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -156,5 +159,66 @@ func TestServerLetsControllersListPods(t *testing.T) {
 	}
 	if err := create("system:serviceaccount:scale-to-zero:scale-to-zero-controller"); err != nil {
 		t.Errorf("the controllers: %v", err)
+	}
+}
+
+// The controllers may resize pods, and mark them, only with startupCPU.enabled.
+func TestServerLetsControllersResizePods(t *testing.T) {
+	config, admin := server(t, &envtest.Environment{})
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web", Resources: corev1.ResourceRequirements{
+			Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m")},
+			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m")},
+		}}}},
+	}
+	if err := admin.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	config = rest.CopyConfig(config)
+	config.Impersonate.UserName = "system:serviceaccount:scale-to-zero:scale-to-zero-controller"
+	pods := kubernetes.NewForConfigOrDie(config).CoreV1().Pods("default")
+	mark := func() error {
+		_, err := pods.Patch(t.Context(), "web", types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`), metav1.PatchOptions{})
+		return err
+	}
+	resize := func() error {
+		_, err := pods.Patch(t.Context(), "web", types.StrategicMergePatchType,
+			[]byte(`{"spec":{"containers":[{"name":"web","resources":{"limits":{"cpu":"2"}}}]}}`), metav1.PatchOptions{}, "resize")
+		return err
+	}
+	roles := func(v values) (out []client.Object) {
+		for _, role := range only[*rbacv1.ClusterRole](must4(t, v)) {
+			out = append(out, role)
+		}
+		for _, binding := range only[*rbacv1.ClusterRoleBinding](must4(t, v)) {
+			out = append(out, binding)
+		}
+		return out
+	}
+	for _, o := range roles(values{}) {
+		if err := admin.Create(t.Context(), o); err != nil {
+			t.Fatalf("%s: %v", key(o), err)
+		}
+	}
+	if err, err2 := mark(), resize(); !apierrors.IsForbidden(err) || !apierrors.IsForbidden(err2) {
+		t.Errorf("by default: %v, %v", err, err2)
+	}
+	for _, o := range roles(values{"startupCPU": values{"enabled": true}}) {
+		if err := admin.Update(t.Context(), o); err != nil {
+			t.Fatalf("%s: %v", key(o), err)
+		}
+	}
+	deadline := time.After(30 * time.Second)
+	for tick := time.Tick(50 * time.Millisecond); ; { // a role takes effect a little later
+		err := errors.Join(mark(), resize())
+		if err == nil {
+			break
+		}
+		select {
+		case <-tick:
+		case <-deadline:
+			t.Fatalf("with startupCPU.enabled: %v", err)
+		}
 	}
 }
