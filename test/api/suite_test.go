@@ -199,6 +199,7 @@ type plane struct {
 type planeOptions struct {
 	interceptors *interceptors
 	noAdmission  bool
+	startupCPU   bool
 	deployment   string
 	counts       controller.Counts // nil for interceptors that do not answer
 	learned      controller.Learned
@@ -235,7 +236,7 @@ func start(t *testing.T, o planeOptions) *plane {
 	if err := controller.Add(t.Context(), mgr, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
 		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, AliasLinger: time.Second, Counts: o.counts,
-		Learned: o.learned, Now: o.now,
+		Learned: o.learned, Now: o.now, StartupCPU: o.startupCPU,
 	}); err != nil {
 		t.Fatal(err)
 	}
