@@ -24,8 +24,10 @@ const usage = `Usage:
                         in three), CRASH_DIR (where it counts them),
                         CALLS (none; a URL, or tcp://HOST:PORT, that /chain asks before it answers),
                         TCP_PORT (none; each line that comes there is answered with NAME),
+                        START_CPU (none; CPU time that starting takes, on up to two CPUs at once),
                         LEDGER (none; a URL to which POST /once/ID reports ID, and which refuses a known ID)
   app get [flags] URL   request URL, and print one line of JSON for each answer
+  app cpu               print the CPU limit of this container: a number of CPUs, or none
   app sleep             do nothing until stopped
   app version
 `
@@ -53,6 +55,11 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 			return 2 // the flag package has said why
 		}
 		err = get(ctx, o, stdout)
+	case "cpu":
+		var limit string
+		if limit, err = cpuLimit("/sys/fs/cgroup"); err == nil {
+			_, err = fmt.Fprintln(stdout, limit)
+		}
 	case "sleep":
 		<-ctx.Done()
 	case "version":

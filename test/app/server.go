@@ -71,6 +71,11 @@ func serve(ctx context.Context, env func(string) string, stderr io.Writer) error
 		return nil
 	case <-time.After(delay):
 	}
+	work, err := time.ParseDuration(cmp.Or(env("START_CPU"), "0s"))
+	if err != nil {
+		return fmt.Errorf("reading START_CPU: %w", err)
+	}
+	burn(ctx, work)
 	s, err := newServer(name)
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ func install(ctx context.Context, args ...string) error {
 		"--set", "image.repository=" + repository, "--set-string", "image.tag=" + tag,
 		"--set-string", "controller.podAnnotations.e2e=" + fmt.Sprint(time.Now().Unix()),
 		"--set-string", "interceptor.podAnnotations.e2e=" + fmt.Sprint(time.Now().Unix()),
-		"--wait", "--timeout", "3m",
+		"--set", "startupCPU.enabled=true", "--wait", "--timeout", "3m",
 	}, args...)...)
 	return err
 }
