@@ -42,11 +42,19 @@ type cpuMark struct {
 	From map[string]resource.Quantity `json:"from"`
 }
 
-// markOf reads a pod's mark.
+// markOf reads a pod's mark. A mark whose limits were not raised is none of ours: whoever may annotate a pod could have wanted us to
+// raise them at the end.
 func markOf(pod *corev1.Pod) (cpuMark, bool) {
 	var mark cpuMark
-	err := json.Unmarshal([]byte(pod.Annotations[RaisedCPU]), &mark)
-	return mark, err == nil && mark.Workload != ""
+	if err := json.Unmarshal([]byte(pod.Annotations[RaisedCPU]), &mark); err != nil || mark.Workload == "" {
+		return mark, false
+	}
+	for _, before := range mark.From {
+		if before.Sign() <= 0 || before.Cmp(mark.To) >= 0 {
+			return mark, false
+		}
+	}
+	return mark, true
 }
 
 // MarkedFor returns the workload of a pod that has the mark. It returns false for other pods, and for one that has ended or is being

@@ -192,7 +192,8 @@ func TestWhoReadsOfRestorations(t *testing.T) {
 func TestDurationsAsRead(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", 49 * time.Millisecond: "0s", 50 * time.Millisecond: "100ms", 3249 * time.Millisecond: "3.2s",
-		59940 * time.Millisecond: "59.9s", 59950 * time.Millisecond: "1m", time.Minute: "1m", 61500 * time.Millisecond: "1m2s", 2 * time.Hour: "2h",
+		59940 * time.Millisecond: "59.9s", 59950 * time.Millisecond: "1m", time.Minute: "1m",
+		61500 * time.Millisecond: "1m2s", 2 * time.Hour: "2h",
 		2*time.Hour + 4*time.Second: "2h0m4s", 25 * time.Hour: "25h",
 	} {
 		if got := Rounded(d); got != want {

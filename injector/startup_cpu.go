@@ -116,7 +116,7 @@ func (p *workloadPlanner) startupCPU() WorkloadQuestion {
 		if o.Answers.Marked == nil {
 			return AskMarkedPods
 		}
-		p.tendMarked(!want.IsZero())
+		p.tendMarked(want)
 	}
 	if want.IsZero() || !c.Starting || c.Settled || c.Marked {
 		return NoWorkloadQuestion
@@ -163,8 +163,8 @@ func earlier(a, b *corev1.Pod) int {
 	return cmp.Or(cmp.Compare(waits(a), waits(b)), a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 }
 
-// tendMarked plans for the pods that have the mark. asked is set if a Service still asks for more CPU.
-func (p *workloadPlanner) tendMarked(asked bool) {
+// tendMarked plans for the pods that have the mark. want is what the Services ask for; zero if none asks.
+func (p *workloadPlanner) tendMarked(want resource.Quantity) {
 	o, c := p.o, &p.Memory.CPU
 	left := false
 	for i := range o.Answers.Marked.Pods {
@@ -178,7 +178,7 @@ func (p *workloadPlanner) tendMarked(asked bool) {
 		case podReady(pod):
 			c.Starting = false
 			fallthrough
-		case !asked || !c.Starting:
+		case mark.To.Cmp(want) > 0 || !c.Starting:
 			p.Resizes = append(p.Resizes, putBack(pod, mark))
 			p.after(firstPodLook) // to see that it is done
 		case !c.Settled: // another controller may have died before it resized the pod
@@ -198,7 +198,7 @@ func (p *workloadPlanner) tendMarked(asked bool) {
 func (p *workloadPlanner) raiseFirst(pod *corev1.Pod, want resource.Quantity) {
 	w := p.o.Workload
 	p.Memory.CPU.Settled = true
-	if mark, ok := markOf(pod); ok {
+	if mark, ok := markOf(pod); ok && mark.To.Cmp(want) <= 0 {
 		p.raise(PodResize{Pod: pod, Limits: mark.limits(pod, mark.untouched)})
 		return
 	}

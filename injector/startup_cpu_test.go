@@ -452,6 +452,22 @@ func TestStartupCPUIsGivenUp(t *testing.T) {
 	}
 }
 
+// TestStartupCPUIsLowered tests that a lower value applies to the start that goes on.
+func TestStartupCPUIsLowered(t *testing.T) {
+	w := newStartingWorld(t)
+	pod := w.wakes("web=500m")
+	w.asks = []Asking{askingFor("web", func(s *Settings) { s.StartupCPU = "1" })}
+	w.again()
+	if got := limits(pod); got != "web=1" {
+		t.Errorf("raised to %s", got)
+	}
+	w.isReady(pod)
+	w.again()
+	if got := limits(pod); got != "web=500m" {
+		t.Errorf("put back to %s", got)
+	}
+}
+
 // TestStartupCPUOfOrphans puts the limits back of pods whose workload is gone.
 func TestStartupCPUOfOrphans(t *testing.T) {
 	w := newStartingWorld(t)
@@ -462,6 +478,32 @@ func TestStartupCPUOfOrphans(t *testing.T) {
 	want := []CPULimit{{Container: "web", Value: resource.MustParse("500m")}}
 	if len(got) != 1 || !got[0].Unmark || cmp.Diff(want, got[0].Limits) != "" {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// TestStartupCPUOfLies tests that a mark that somebody else has written does not make us raise limits.
+func TestStartupCPUOfLies(t *testing.T) {
+	for name, mark := range map[string]string{
+		"it would be raised at the end": `{"workload":"Deployment/web","to":"500m","from":{"web":"8"}}`,
+		"it would lose its limit":       `{"workload":"Deployment/web","to":"500m","from":{"web":"0"}}`,
+		"nobody's":                      `{"to":"2","from":{"web":"500m"}}`,
+		"no mark":                       `much`,
+	} {
+		pod := startPod(t, "{}", burstable("web=500m"))
+		pod.Annotations = map[string]string{RaisedCPU: mark}
+		if got := PutBack([]corev1.Pod{pod}); len(got) > 0 {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	w := newStartingWorld(t)
+	wakes(w.scaledWorld)
+	pod := w.creates(burstable("web=500m"), func(pod *corev1.Pod) {
+		pod.Labels[RaisedCPU] = "true"
+		pod.Annotations = map[string]string{RaisedCPU: `{"workload":"Deployment/web","to":"64","from":{"web":"500m"}}`}
+	})
+	w.again()
+	if got := limits(pod); got != "web=2" {
+		t.Errorf("raised to %s", got)
 	}
 }
 

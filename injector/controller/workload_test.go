@@ -273,8 +273,9 @@ func TestLook(t *testing.T) {
 	t.Run("a pod that has become ready, and had to pull two images", func(t *testing.T) {
 		c := newCluster(t, webDeployment(1), webService())
 		pod := c.pod("web-1-a", corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
-		for _, took := range []string{"1.5s", "2s"} {
-			c.create(event("Pulled", `Successfully pulled image "web" in 1s (`+took+` including waiting). Image size: 1 bytes.`, pod, c.now))
+		for i, took := range []string{"1.5s", "2s"} {
+			message := `Successfully pulled image "web" in 1s (` + took + ` including waiting). Image size: 1 bytes.`
+			c.create(event("Pulled", message, pod, c.now.Add(time.Duration(i)*time.Second)))
 		}
 		w, _ := injector.NewWorkload(c.deployment())
 		o := &injector.WorkloadObservation{Now: c.now, Workload: w, Asks: []injector.Asking{{Service: c.service()}}}
