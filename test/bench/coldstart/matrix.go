@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -95,11 +96,32 @@ func runMatrix(ctx context.Context, client kubernetes.Interface, o matrixOptions
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	content, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
+	return write(o.file, rows)
+}
+
+// write puts rows into a file, in the order of trials. Rows of other trials that the file has already stay.
+func write(file string, rows []row) error {
+	var old []row
+	content, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(content, &old)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading earlier results: %w", err)
+	}
+	var all []row
+	for _, t := range trials() {
+		named := func(r row) bool { return r.Name == t.name }
+		if i := slices.IndexFunc(rows, named); i >= 0 {
+			all = append(all, rows[i])
+		} else if i := slices.IndexFunc(old, named); i >= 0 {
+			all = append(all, old[i])
+		}
+	}
+	if content, err = json.MarshalIndent(all, "", "  "); err != nil {
 		return err
 	}
-	return os.WriteFile(o.file, append(content, '\n'), 0o644)
+	return os.WriteFile(file, append(content, '\n'), 0o644)
 }
 
 // measure runs a trial in a namespace of its own.
