@@ -107,14 +107,7 @@ func TestSaidAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newScaledWorld(t, tc.world...)
-			var got []string
-			for _, e := range w.events {
-				reason, _, _ := strings.Cut(e, ":")
-				got = append(got, reason)
-			}
-			if !slices.Equal(got, tc.want) {
-				t.Errorf("got\n%s\nwant %v", strings.Join(w.events, "\n"), tc.want)
-			}
+			w.wantReasons(tc.want)
 		})
 	}
 }

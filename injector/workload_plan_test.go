@@ -168,6 +168,19 @@ func (w *scaledWorld) report(reports []Report) {
 	}
 }
 
+// wantReasons checks the reasons of the events so far.
+func (w *scaledWorld) wantReasons(want []string) {
+	w.t.Helper()
+	var got []string
+	for _, e := range w.events {
+		reason, _, _ := strings.Cut(e, ":")
+		got = append(got, reason)
+	}
+	if !slices.Equal(got, want) {
+		w.t.Errorf("got\n%s\nwant %v", strings.Join(w.events, "\n"), want)
+	}
+}
+
 func (w *scaledWorld) scale(n int32) {
 	unsafe := false
 	for _, a := range w.asks {

@@ -33,6 +33,13 @@ func front(addrs ...string) route.Service {
 
 var databaseKey = route.Key{Namespace: "shop", Workload: "Deployment/db"}
 
+func wantActivity(t *testing.T, a *Activity, of *route.Target, what string, active, inSight, waiting bool) {
+	t.Helper()
+	if a.Active(of, time.Minute) != active || a.InSight(of) != inSight || a.Waiting(of) != waiting {
+		t.Errorf("%s: active %v, in sight %v, waiting %v", what, a.Active(of, time.Minute), a.InSight(of), a.Waiting(of))
+	}
+}
+
 // What a workload in use leads is up as long as that is, and while it wakes.
 func TestLedIsActive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -45,9 +52,7 @@ func TestLedIsActive(t *testing.T) {
 		advance(time.Hour)
 		want := func(what string, active, inSight, waiting bool) {
 			t.Helper()
-			if a.Active(db, time.Minute) != active || a.InSight(db) != inSight || a.Waiting(db) != waiting {
-				t.Errorf("%s: active %v, in sight %v, waiting %v", what, a.Active(db, time.Minute), a.InSight(db), a.Waiting(db))
-			}
+			wantActivity(t, a, db, what, active, inSight, waiting)
 			if a.Waiting(web) && web.Pending() == 0 {
 				t.Errorf("%s: what leads it is woken for it", what)
 			}
@@ -154,9 +159,7 @@ func TestCalledIsActive(t *testing.T) {
 		advance(time.Hour)
 		want := func(what string, active, inSight, waiting bool) {
 			t.Helper()
-			if a.Active(db, time.Minute) != active || a.InSight(db) != inSight || a.Waiting(db) != waiting {
-				t.Errorf("%s: active %v, in sight %v, waiting %v", what, a.Active(db, time.Minute), a.InSight(db), a.Waiting(db))
-			}
+			wantActivity(t, a, db, what, active, inSight, waiting)
 		}
 		want("nobody is there", false, false, false)
 		release := web.Begin()

@@ -28,6 +28,20 @@ func (l lessons) Follow(ctx context.Context, note func(controller.Lesson)) error
 	}
 }
 
+// routesWritten makes the controller write the routes again, and waits for that.
+func (a *app) routesWritten() {
+	a.t.Helper()
+	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"7m"}}}`); err != nil {
+		a.t.Fatal(err)
+	}
+	eventually(a.t, "the routes are written again", func() error {
+		if _, routes := a.routeSlice(); routes.Cooldown.String() != "7m0s" {
+			return fmt.Errorf("cool-down %s", routes.Cooldown)
+		}
+		return nil
+	})
+}
+
 // TestServerFirstIsKept: the route slice has what the interceptors have learned about a port, and keeps it when another
 // controller becomes the leader.
 func TestServerFirstIsKept(t *testing.T) {
@@ -53,15 +67,7 @@ func TestServerFirstIsKept(t *testing.T) {
 	eventually(t, "the route slice has it", kept)
 	p.stop()
 	start(t, planeOptions{interceptors: &interceptors{}})
-	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"7m"}}}`); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "another controller has written the routes", func() error {
-		if _, routes := a.routeSlice(); routes.Cooldown.String() != "7m0s" {
-			return fmt.Errorf("cool-down %s", routes.Cooldown)
-		}
-		return nil
-	})
+	a.routesWritten()
 	if err := kept(); err != nil {
 		t.Error(err)
 	}
@@ -98,15 +104,7 @@ func TestCallsAreLearned(t *testing.T) {
 	}
 	p.stop()
 	start(t, planeOptions{interceptors: &interceptors{}})
-	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"7m"}}}`); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "another controller has written the routes", func() error {
-		if _, routes := a.routeSlice(); routes.Cooldown.String() != "7m0s" {
-			return fmt.Errorf("cool-down %s", routes.Cooldown)
-		}
-		return nil
-	})
+	a.routesWritten()
 	learned("it is kept", `{"Deployment/api":{"found":2}}`)
 	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/learn":"false"}}}`); err != nil {
 		t.Fatal(err)

@@ -34,6 +34,19 @@ const webserver = "airflow-webserver" // its Service and its Deployment
 // newAirflow installs the chart, without the label. Its Service has a cool-down of 3 s.
 func newAirflow(t *testing.T, helm string, values ...string) *airflow {
 	t.Helper()
+	a := &airflow{t: t, helm: os.Getenv(helm), ns: newNamespace(t)}
+	repository, tag, _ := strings.Cut(os.Getenv("E2E_APP_IMAGE"), ":")
+	a.upgrade(append([]string{
+		"--install", "--wait", "--timeout", "2m", "--set", "image.repository=" + repository, "--set-string", "image.tag=" + tag,
+		"--set-string", `webserver.service.annotations.scale-to-zero/cooldown=3s`, "--set", "webserver.startDelay=500ms",
+		"--set", "ingress.web.enabled=true",
+	}, values...)...)
+	return a
+}
+
+// newNamespace makes a namespace for a test. If the test fails, it prints what is in it.
+func newNamespace(t *testing.T) string {
+	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}
 	if err := kube.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
@@ -48,14 +61,7 @@ func newAirflow(t *testing.T, helm string, values ...string) *airflow {
 		}
 		_, _ = command(ctx, os.Getenv("KUBECTL"), "delete", "namespace", ns.Name, "--wait=false")
 	})
-	a := &airflow{t: t, helm: os.Getenv(helm), ns: ns.Name}
-	repository, tag, _ := strings.Cut(os.Getenv("E2E_APP_IMAGE"), ":")
-	a.upgrade(append([]string{
-		"--install", "--wait", "--timeout", "2m", "--set", "image.repository=" + repository, "--set-string", "image.tag=" + tag,
-		"--set-string", `webserver.service.annotations.scale-to-zero/cooldown=3s`, "--set", "webserver.startDelay=500ms",
-		"--set", "ingress.web.enabled=true",
-	}, values...)...)
-	return a
+	return ns.Name
 }
 
 // upgrade is `helm upgrade`.

@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -31,19 +30,7 @@ type stack struct {
 
 func newStack(t *testing.T) *stack {
 	t.Helper()
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}
-	if err := kube.Create(t.Context(), ns); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx := context.Background() // the test's own context has ended
-		if t.Failed() {
-			out, _ := command(ctx, os.Getenv("KUBECTL"), "events", "-n", ns.Name)
-			t.Log(out)
-		}
-		_, _ = command(ctx, os.Getenv("KUBECTL"), "delete", "namespace", ns.Name, "--wait=false")
-	})
-	s := &stack{t: t, ns: ns.Name}
+	s := &stack{t: t, ns: newNamespace(t)}
 	s.app("web", 8080, map[string]string{"CALLS": "http://api/chain"})
 	s.app("api", 8080, map[string]string{"CALLS": "tcp://db"})
 	s.app("db", 9000, map[string]string{"TCP_PORT": "9000"})
