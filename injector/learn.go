@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
@@ -23,7 +21,7 @@ type Call struct {
 
 // Learning is what a workload is known to call when it wakes, and what it has called in its present wake.
 type Learning struct {
-	// Known is set if Learned is. If it is not, the route slices say what another controller knew.
+	// Known is set once Learned has been read or learned. Until then, the route slices have it.
 	Known   bool
 	Learned api.Learned
 	// Wake is when the present or last wake began, and Called are the workloads that it has called since.
@@ -41,17 +39,19 @@ func (p *workloadPlanner) learn() WorkloadQuestion {
 		l.Known = len(l.Learned) > 0                                                       // a newly added Service has nothing
 	}
 	l.Known = true
-	switch {
-	case p.d.noLearning:
+	switch template := p.o.Workload.Template; {
+	case p.d.noLearning, template != nil && template.Spec.HostNetwork: // others may call from its node's address
 		l.Learned, l.Called = nil, nil
 	case is.FellAsleep(was) && was.Awake && l.Wake.Equal(was.Woken):
 		p.miss(&l)
-	case !is.Asleep && is.Seen:
-		if !l.Wake.Equal(is.Woken) {
-			l.Wake, l.Called = is.Woken, nil
-		}
+	case was.Asleep && !is.Asleep:
+		l.Wake, l.Called = is.Woken, nil
+	}
+	if l.Wake.Equal(is.Woken) && !is.Asleep { // otherwise nobody has seen the wake begin
 		for _, other := range slices.Sorted(maps.Keys(p.o.Calls)) {
-			if call := p.o.Calls[other]; !call.At.Before(l.Wake) && !l.Called[other] {
+			call := p.o.Calls[other]
+			soon := !is.Awake || call.At.Before(is.Since.Add(api.CallsFor+aMoment))
+			if soon && !call.At.Before(l.Wake) && !l.Called[other] && !p.d.noLearning {
 				p.hit(&l, other, call)
 			}
 		}
@@ -85,8 +85,8 @@ func (p *workloadPlanner) hit(l *Learning, other string, call Call) {
 	}
 	l.Learned[other] = calls
 	if calls.Together() && !together {
-		p.report(corev1.EventTypeNormal, ReasonTogether, fmt.Sprintf("%s calls %s when it wakes: from now on, %s wakes with it. "+
-			"Annotation %slearn=\"false\" on a Service of either turns this off", p.o.Workload.Ref(), other, other, Prefix))
+		p.tell(ReasonTogether, fmt.Sprintf("%s has called %s in %d of its wakes: from now on, waking it wakes %s too. "+
+			"Annotation %slearn=\"false\" on a Service of either turns this off", p.o.Workload.Ref(), other, api.LearnAfter, other, Prefix))
 	}
 }
 
@@ -104,7 +104,7 @@ func (p *workloadPlanner) miss(l *Learning) {
 		}
 		delete(l.Learned, other)
 		if calls.Together() {
-			p.report(corev1.EventTypeNormal, ReasonTogether, fmt.Sprintf("%s has not called %s in its last %d wakes: %s no longer wakes with it",
+			p.tell(ReasonTogether, fmt.Sprintf("%s was not seen to call %s in its last %d wakes: waking it no longer wakes %s",
 				p.o.Workload.Ref(), other, api.ForgetAfter, other))
 		}
 	}

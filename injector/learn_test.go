@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
@@ -77,9 +79,9 @@ func (l *learner) want(what, learned string, told ...string) {
 }
 
 const (
-	learnedNote = `Deployment/web calls Deployment/api when it wakes: from now on, Deployment/api wakes with it. ` +
+	learnedNote = `Deployment/web has called Deployment/api in 2 of its wakes: from now on, waking it wakes Deployment/api too. ` +
 		`Annotation scale-to-zero/learn="false" on a Service of either turns this off`
-	forgottenNote = `Deployment/web has not called Deployment/api in its last 10 wakes: Deployment/api no longer wakes with it`
+	forgottenNote = `Deployment/web was not seen to call Deployment/api in its last 10 wakes: waking it no longer wakes Deployment/api`
 )
 
 func TestLearnsWhatItCalls(t *testing.T) {
@@ -128,6 +130,7 @@ func TestLearningSurvivesTheController(t *testing.T) {
 	l.cycle("api!")
 	l.restart()
 	l.calls = map[string]Call{"Deployment/api": {At: l.now.Add(-time.Hour), Asleep: true}}
+	l.reconcile()
 	l.wake()
 	l.calls = map[string]Call{"Deployment/api": {At: l.now.Add(-2 * time.Hour), Asleep: true}}
 	l.reconcile()
@@ -154,6 +157,32 @@ func TestLearnsNothing(t *testing.T) {
 		l.now = l.now.Add(2 * time.Second)
 		l.reconcile()
 		l.want("", "")
+	})
+	t.Run("its pods have their nodes' addresses", func(t *testing.T) {
+		l := newLearner(t)
+		l.workload.Template = &corev1.PodTemplateSpec{Spec: corev1.PodSpec{HostNetwork: true}}
+		l.cycle("api!")
+		l.want("others may have called", "")
+	})
+	t.Run("a pod that replaces another one", func(t *testing.T) {
+		l := newLearner(t)
+		l.wake()
+		l.now = l.now.Add(time.Hour)
+		l.calls = map[string]Call{"Deployment/api": {At: l.now, Asleep: true}}
+		l.reconcile()
+		l.want("long after the wake", "")
+	})
+	t.Run("a failing plan", func(t *testing.T) {
+		l := newLearner(t)
+		wakes(l.scaledWorld)
+		l.reconcile()
+		l.calls = map[string]Call{"Deployment/api": {At: l.now, Asleep: true}}
+		for range 3 {
+			l.fails = true
+			l.reconcile()
+		}
+		l.reconcile()
+		l.want("it is one call", `{"Deployment/api":{"found":1}}`)
 	})
 	t.Run("too many", func(t *testing.T) {
 		l := newLearner(t)
@@ -198,6 +227,9 @@ func TestLearnedAnnotation(t *testing.T) {
 	}
 	if _, err := api.DecodeLearned(value); err == nil {
 		t.Error("more than may be remembered")
+	}
+	if _, err := api.DecodeLearned(`{"Deployment/api":{"found":2,"missed":-1000000}}`); err == nil {
+		t.Error("what would never be forgotten")
 	}
 }
 

@@ -42,11 +42,11 @@ type cpuMark struct {
 	From map[string]resource.Quantity `json:"from"`
 }
 
-// markOf reads a pod's mark. A mark whose limits were not raised is none of ours: whoever may annotate a pod could have wanted us to
-// raise them at the end.
+// markOf reads a pod's mark. A mark that would raise a limit when it is put back is forged: whoever may annotate a pod could get more
+// CPU that way.
 func markOf(pod *corev1.Pod) (cpuMark, bool) {
 	var mark cpuMark
-	if err := json.Unmarshal([]byte(pod.Annotations[RaisedCPU]), &mark); err != nil || mark.Workload == "" {
+	if err := json.Unmarshal([]byte(pod.Annotations[RaisedCPU]), &mark); err != nil || mark.Workload == "" || len(mark.From) == 0 {
 		return mark, false
 	}
 	for _, before := range mark.From {

@@ -55,8 +55,8 @@ func PullTime(message string) time.Duration {
 }
 
 // Note lists the stages of a start that began at woken, and how it ended. early is when the pod took requests since its own probes had
-// succeeded; zero if Kubernetes called it ready first. It is empty if nothing is known.
-func (s Stages) Note(woken, early time.Time) string {
+// succeeded; zero if it did not. ready is set if Kubernetes calls a pod ready. Note is empty if nothing is known.
+func (s Stages) Note(woken, early time.Time, ready bool) string {
 	var parts []string
 	after := func(what string, at time.Time, precision time.Duration) {
 		if !at.IsZero() {
@@ -72,7 +72,7 @@ func (s Stages) Note(woken, early time.Time) string {
 	case !early.IsZero():
 		after("took requests", early, 100*time.Millisecond)
 		parts[len(parts)-1] += ", when its own probes succeeded"
-	case len(parts) > 0:
+	case len(parts) > 0 && ready:
 		parts = append(parts, "took requests when Kubernetes called it ready")
 	}
 	return strings.Join(parts, ", ")

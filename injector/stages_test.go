@@ -133,6 +133,14 @@ func TestStagesInEvent(t *testing.T) {
 	}
 }
 
+// TestStagesBeforeReady tests that the event of an app that takes requests before it is ready does not say that it waited for that.
+func TestStagesBeforeReady(t *testing.T) {
+	s := Stages{Scheduled: noon, Running: noon.Add(time.Second)}
+	if got, want := s.Note(noon, time.Time{}, false), "scheduled after 0s, containers started after 1s"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 // TestRunningIsKnownToPages tests that the progress says when the containers of the present start began to run.
 func TestRunningIsKnownToPages(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -142,6 +150,7 @@ func TestRunningIsKnownToPages(t *testing.T) {
 		want    time.Duration
 	}{
 		"they run":                     {api.StageNotReady, 4 * time.Second, true, 4 * time.Second},
+		"by a clock that is ahead":     {api.StageNotReady, time.Minute, true, 5 * time.Second},
 		"before the wake, to a second": {api.StageNotReady, -time.Second, true, 0},
 		"they do not all run":          {api.StagePulling, 4 * time.Second, true, 0},
 		"nobody saw the wake":          {api.StageNotReady, 4 * time.Second, false, 0},

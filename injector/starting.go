@@ -102,7 +102,8 @@ func (s Starting) next(look Start, now time.Time) Starting {
 	s.Progress = s.history()
 	s.Progress.Stage = cmp.Or(look.Stage, api.StageScheduling)
 	if look.Stage == api.StageNotReady && !s.Left.IsZero() {
-		s.Progress.Running = api.Duration(max(0, look.Stages.Running.Sub(s.Left)).Round(time.Second))
+		running := min(look.Stages.Running.Sub(s.Left), now.Sub(s.Left)) // by the node's clock
+		s.Progress.Running = api.Duration(max(0, running).Round(time.Second))
 	}
 	certain := now.Sub(s.Since) >= look.Doubt || last.Failing != "" && last.Reason == look.Reason
 	if look.Failing == "" || !certain {

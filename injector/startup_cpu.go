@@ -47,6 +47,8 @@ type StartupCPU struct {
 	Settled bool
 	// Marked is set if a pod of the workload may carry the mark. Only then are marked pods looked for.
 	Marked bool
+	// PutBack is when limits may be put back again that could not be; zero if they could.
+	PutBack time.Time
 	// Refused are the reported reasons why a start gets no more CPU.
 	Refused []string
 }
@@ -54,7 +56,9 @@ type StartupCPU struct {
 // parseStartupCPU reads the value of the annotation startup-cpu.
 func parseStartupCPU(value string) (resource.Quantity, bool) {
 	q, err := resource.ParseQuantity(value)
-	return q, err == nil && q.Cmp(resource.MustParse("1m")) >= 0 && q.Cmp(*resource.NewQuantity(mostCPU, resource.DecimalSI)) <= 0
+	ok := err == nil && q.Cmp(resource.MustParse("1m")) >= 0 && q.Cmp(*resource.NewQuantity(mostCPU, resource.DecimalSI)) <= 0
+	q.RoundUp(resource.Milli) // as the API server does with limits
+	return q, ok
 }
 
 // readStartupCPU is a setting.
@@ -67,7 +71,7 @@ func readStartupCPU(s *Settings, value string) (allowed string, ok bool) {
 // next returns what is known after another observation of the workload. was is its Life before that.
 //
 // A start begins only when the workload leaves zero replicas, or if nobody knows how it began. So pods of a rollout or a restart keep
-// their limits, even if no other pod is ready.
+// their limits, even if no other pod is ready, unless the controller has just started.
 func (c StartupCPU) next(now time.Time, was Life, w Workload) StartupCPU {
 	switch {
 	case w.Replicas == 0 || w.ReadyReplicas > 0:
@@ -103,7 +107,7 @@ func (c StartupCPU) without(reasons ...string) []string {
 func (p *workloadPlanner) startupCPU() WorkloadQuestion {
 	o, c, want := p.o, &p.Memory.CPU, p.d.startupCPU
 	if want.IsZero() {
-		c.Refused = nil
+		c.Refused = slices.DeleteFunc(slices.Clone(c.Refused), func(r string) bool { return r != cpuStays })
 	} else if !o.Install.StartupCPU {
 		p.startsWithout(o.Workload, p.objects(), cpuDisabled, "the chart's value startupCPU.enabled is false",
 			"Set it to true, or remove annotation "+Prefix+"startup-cpu")
@@ -166,7 +170,7 @@ func earlier(a, b *corev1.Pod) int {
 // tendMarked plans for the pods that have the mark. want is what the Services ask for; zero if none asks.
 func (p *workloadPlanner) tendMarked(want resource.Quantity) {
 	o, c := p.o, &p.Memory.CPU
-	left := false
+	left, starts := false, false
 	for i := range o.Answers.Marked.Pods {
 		pod := &o.Answers.Marked.Pods[i]
 		mark, ok := markOf(pod)
@@ -178,18 +182,23 @@ func (p *workloadPlanner) tendMarked(want resource.Quantity) {
 		case podReady(pod):
 			c.Starting = false
 			fallthrough
-		case mark.To.Cmp(want) > 0 || !c.Starting:
-			p.Resizes = append(p.Resizes, putBack(pod, mark))
-			p.after(firstPodLook) // to see that it is done
+		case mark.To.Cmp(want) > 0 || !c.Starting || !o.Workload.owns(pod):
+			if wait := c.PutBack.Sub(o.Now); wait > 0 {
+				p.after(wait)
+			} else {
+				p.Resizes = append(p.Resizes, putBack(pod, mark))
+			}
 		case !c.Settled: // another controller may have died before it resized the pod
 			p.raise(PodResize{Pod: pod, Limits: mark.limits(pod, mark.untouched)})
 		default:
+			starts = true
 			p.reportKubelet(pod)
 		}
 	}
-	if !left { // all are done, or the start's first pod has gone before it was ready
-		c.Marked, c.Settled = false, false
-	} else {
+	switch {
+	case !left: // all are done, or the start's first pod has gone before it was ready
+		c.Marked, c.Settled, c.PutBack = false, false, time.Time{}
+	case starts:
 		p.after(c.pause(o.Now, minLook))
 	}
 }
@@ -198,7 +207,7 @@ func (p *workloadPlanner) tendMarked(want resource.Quantity) {
 func (p *workloadPlanner) raiseFirst(pod *corev1.Pod, want resource.Quantity) {
 	w := p.o.Workload
 	p.Memory.CPU.Settled = true
-	if mark, ok := markOf(pod); ok && mark.To.Cmp(want) <= 0 {
+	if mark, ok := markOf(pod); ok && mark.Workload == w.Ref().String() && mark.To.Cmp(want) <= 0 {
 		p.raise(PodResize{Pod: pod, Limits: mark.limits(pod, mark.untouched)})
 		return
 	}
@@ -216,7 +225,7 @@ func (p *workloadPlanner) raiseFirst(pod *corev1.Pod, want resource.Quantity) {
 	if len(mark.From) == 0 {
 		if len(restarting) == 0 {
 			p.startsWithout(w, p.objects(), cpuNothing, fmt.Sprintf("none of its containers has a CPU limit below %s", want.String()),
-				"A container without a limit takes what its node has: remove annotation "+Prefix+"startup-cpu, or set it higher")
+				"Containers without a limit are not limited anyway. Remove annotation "+Prefix+"startup-cpu, or set it higher")
 		}
 		return
 	}
@@ -255,7 +264,8 @@ func (p *workloadPlanner) reportKubelet(pod *corev1.Pod) {
 
 // startsWithout reports that a start gets no more CPU, once for each reason.
 func (p *WorkloadPlan) startsWithout(w Workload, objects []Object, reason, why, advice string) {
-	p.reportCPU(objects, reason, fmt.Sprintf("%s starts with the CPU that it has: %s. %s", w.Ref(), why, advice))
+	p.reportCPU(objects, reason, fmt.Sprintf("%s does not get all the CPU that annotation %sstartup-cpu asks for: %s. %s",
+		w.Ref(), Prefix, why, advice))
 }
 
 func (p *WorkloadPlan) reportCPU(objects []Object, reason, note string) {
@@ -273,12 +283,14 @@ func (p *WorkloadPlan) Resized(o WorkloadObservation, r PodResize, marked bool, 
 	why, advice, refused := cpuRefusal(err)
 	switch {
 	case err == nil && r.Unmark:
-		c.Refused = c.without(cpuStays)
+		c.Refused, c.PutBack = c.without(cpuStays), time.Time{}
+		p.after(firstPodLook) // to see that it is done
 	case err == nil:
 		c.Refused = c.without(cpuServer, cpuQOS, cpuNothing)
 	case refused && r.Unmark:
-		p.reportCPU(o.Objects(), cpuStays, fmt.Sprintf("The CPU limits of pod %s cannot be put back: %s. %s; it is tried again",
+		p.reportCPU(o.Objects(), cpuStays, fmt.Sprintf("The CPU limits of pod %s cannot be put back: %s. %s; scale-to-zero keeps trying",
 			r.Pod.Name, why, advice))
+		c.PutBack = o.Now.Add(KindRetry)
 		p.after(KindRetry)
 	case refused:
 		c.Marked = marked

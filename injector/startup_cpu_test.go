@@ -487,6 +487,7 @@ func TestStartupCPUOfLies(t *testing.T) {
 		"it would be raised at the end": `{"workload":"Deployment/web","to":"500m","from":{"web":"8"}}`,
 		"it would lose its limit":       `{"workload":"Deployment/web","to":"500m","from":{"web":"0"}}`,
 		"nobody's":                      `{"to":"2","from":{"web":"500m"}}`,
+		"nothing":                       `{"workload":"Deployment/web","to":"2"}`,
 		"no mark":                       `much`,
 	} {
 		pod := startPod(t, "{}", burstable("web=500m"))
@@ -630,7 +631,7 @@ func TestStartupCPUIsRefused(t *testing.T) {
 				sleeps(w.scaledWorld)
 				w.again()
 			}
-			w.told("StartupCPURefused: Deployment/web starts with the CPU that it has: " + tc.want)
+			w.told("StartupCPURefused: Deployment/web does not get all the CPU that annotation scale-to-zero/startup-cpu asks for: " + tc.want)
 			w.told(tc.advice)
 			w.refusals = nil
 			w.podList = nil
@@ -695,10 +696,31 @@ func TestStartupCPUCannotBePutBack(t *testing.T) {
 	w.refusals = map[string]error{"resize": denied("minimum cpu usage per Container is 1, but limit is 500m")}
 	w.again()
 	w.told("The CPU limits of pod web-abc-1 cannot be put back: minimum cpu usage per Container is 1, but limit is 500m. Change what refuses")
-	w.refusals = nil
+	w.asks = []Asking{asking("web", sentinel)} // nor is it told again when nobody asks for more CPU
+	for range 5 {
+		p := w.reconcile()
+		if len(p.Resizes) > 0 || p.After < time.Second {
+			t.Fatalf("it is tried again at once, or looked at after %s", p.After)
+		}
+		w.now = w.now.Add(time.Second)
+	}
+	w.refusals = map[string]error{"resize": denied("request 8c2f is refused")}
+	w.now = w.now.Add(KindRetry)
+	w.reconcile()
+	if got := w.refusedEvents(); len(got) != 1 {
+		t.Errorf("events %q", got)
+	}
+	w.refusals, w.now = nil, w.now.Add(KindRetry)
 	w.again()
 	if got := limits(pod); got != "web=500m" || pod.Labels[RaisedCPU] != "" || len(w.memory.CPU.Refused) > 0 {
 		t.Errorf("put back to %s, labels %v, remembers %+v", got, pod.Labels, w.memory.CPU)
+	}
+}
+
+// TestStartupCPUIsRounded tests that a value is what the API server makes of it, so that a limit is recognized at the end.
+func TestStartupCPUIsRounded(t *testing.T) {
+	if q, ok := parseStartupCPU("1.3333"); !ok || q.String() != "1334m" {
+		t.Errorf("%s, %v", q.String(), ok)
 	}
 }
 

@@ -27,7 +27,7 @@ const (
 )
 
 // WorkloadPlan is what to do for one workload, in the order of the fields. A failure ends the plan: later steps are skipped, nothing
-// more is reported, and of Memory only Life and CPU change.
+// more is reported, and of Memory only Life, CPU and Learning change.
 //
 //	its Services               ScaledObject  plan
 //	-------------------------  ------------  ------------------------------------------------------------------------
@@ -175,7 +175,7 @@ func (p *workloadPlanner) awakeNote(pods Start) string {
 		ready = "takes requests before it is ready, as one of its Services asks (publishNotReadyAddresses)"
 	}
 	note := fmt.Sprintf("%s %s, %s after it was scaled up", w.Ref(), ready, Rounded(p.o.Now.Sub(woken)))
-	if stages := pods.Stages.Note(woken, p.early()); stages != "" {
+	if stages := pods.Stages.Note(woken, p.early(), w.ReadyReplicas > 0); stages != "" {
 		note += ": " + stages
 	}
 	return note

@@ -114,8 +114,12 @@ func (w *scaledWorld) reconcile() WorkloadPlan {
 	if w.resize != nil {
 		w.resize(w.observe(), &p)
 	}
-	w.memory.Life, w.memory.CPU = p.Life, p.Memory.CPU
+	w.memory.Life, w.memory.CPU, w.memory.Learning = p.Life, p.Memory.CPU, p.Memory.Learning
 	w.report(p.Story)
+	for _, s := range p.Slices {
+		setAnnotation(s, api.ProgressAnnotation, p.Progress)
+		setAnnotation(s, api.LearnedAnnotation, p.Learned)
+	}
 	if w.fails {
 		w.fails = false
 		return p
@@ -150,10 +154,6 @@ func (w *scaledWorld) reconcile() WorkloadPlan {
 		} else {
 			w.so = nil
 		}
-	}
-	for _, s := range p.Slices {
-		setAnnotation(s, api.ProgressAnnotation, p.Progress)
-		setAnnotation(s, api.LearnedAnnotation, p.Learned)
 	}
 	w.report(p.Reports)
 	if w.memory = p.Memory; p.Forget {

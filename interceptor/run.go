@@ -98,6 +98,7 @@ func assemble(o Options) *interceptor {
 	i.memory = route.NewMemory(i.hub)
 	i.peers = peer.NewPool(peer.PoolOptions{
 		Name: o.PodName, Dial: o.PeerAddress, Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),
+		Led: func(key route.Key) []route.Key { return route.Stacks{Table: i.table}.LedKeys(key) },
 	})
 	i.waker = scaler.NewWaker(scaler.WakerOptions{
 		Led:     func(t *route.Target) []*route.Route { return route.Stacks{Table: i.table}.Led(t) },

@@ -105,7 +105,11 @@ func (l *learned) note(ctx context.Context, news Lesson) {
 func (l *learned) noteEarly(early map[types.NamespacedName]time.Time, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	maps.Copy(l.early, early)
+	for workload, at := range early { // older news comes from another interceptor
+		if at.After(l.early[workload]) {
+			l.early[workload] = at
+		}
+	}
 	if len(early) > 0 {
 		maps.DeleteFunc(l.early, func(_ types.NamespacedName, at time.Time) bool { return now.Sub(at) > newsKept })
 	}
@@ -121,7 +125,9 @@ func (l *learned) noteCalls(calls []Call, now time.Time) []types.NamespacedName 
 		if l.calls[caller] == nil {
 			l.calls[caller] = map[string]injector.Call{}
 		}
-		l.calls[caller][c.Callee], callers[caller] = c.Call, true
+		if c.At.After(l.calls[caller][c.Callee].At) {
+			l.calls[caller][c.Callee], callers[caller] = c.Call, true
+		}
 	}
 	if len(callers) > 0 {
 		maps.DeleteFunc(l.calls, func(_ types.NamespacedName, of map[string]injector.Call) bool {

@@ -46,6 +46,13 @@ func TestNewsReachesWorkloads(t *testing.T) {
 		t.Errorf("calls %v, early %s", o.Calls, o.Early)
 	}
 
+	c.learned.noteEarly(map[types.NamespacedName]time.Time{web: now.Add(-time.Minute)}, now)
+	if callers := c.learned.noteCalls([]Call{call("Deployment/api", time.Minute)}, now); len(callers) > 0 {
+		t.Errorf("older news of %v from another interceptor counts", callers)
+	}
+	if _, early := c.learned.of(web); !early.Equal(now.Add(-time.Second)) {
+		t.Errorf("older news: early %s", early)
+	}
 	later := now.Add(newsKept - time.Second)
 	if callers := c.learned.noteCalls([]Call{call("Deployment/new", -time.Minute)}, later); len(callers) != 1 {
 		t.Errorf("callers %v", callers)

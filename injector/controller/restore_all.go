@@ -132,8 +132,8 @@ func waitRestored(ctx context.Context, c client.Client, running bool, o RestoreO
 	return err
 }
 
-// remaining returns the names of the Services that still have objects of ours, of our ScaledObjects, and of the pods whose CPU limits
-// are raised if there may be such.
+// remaining returns the names of the Services that still have objects of ours, of our ScaledObjects, and of the pods whose raised CPU
+// limits, if there may be such, cannot be put back.
 func remaining(ctx context.Context, c client.Client, startupCPU bool) ([]string, error) {
 	var slicesLeft discoveryv1.EndpointSliceList
 	if err := c.List(ctx, &slicesLeft, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
@@ -155,8 +155,10 @@ func remaining(ctx context.Context, c client.Client, startupCPU bool) ([]string,
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range pods {
-			left = append(left, "pod "+p.Namespace+"/"+p.Name)
+		for _, one := range injector.PutBack(pods) { // the controllers do not know of a mark that somebody else has written
+			if _, err := (podResizer{c}).resize(ctx, one); err != nil {
+				left = append(left, "pod "+one.Pod.Namespace+"/"+one.Pod.Name)
+			}
 		}
 	}
 	for _, s := range services.Items {

@@ -67,7 +67,9 @@ func (c *cluster) podIsReady() {
 	c.t.Helper()
 	p := get(c, "web-1-a", &corev1.Pod{})
 	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-	c.update(p)
+	if err := c.Status().Update(c.t.Context(), p); err != nil {
+		c.t.Fatal(err)
+	}
 	c.ready(1, 1)
 }
 
@@ -273,7 +275,8 @@ func TestStartupCPUIsRefused(t *testing.T) {
 		c.both(3)
 		c.hasCPU("500m", "100m", false)
 		for _, on := range []string{"Service/web", "Deployment/web"} {
-			note := "StartupCPURefused on " + on + ": Deployment/web starts with the CPU that it has: exceeded quota: cpu. Raise that ResourceQuota"
+			note := "StartupCPURefused on " + on + ": Deployment/web does not get all the CPU that annotation " +
+				"scale-to-zero/startup-cpu asks for: exceeded quota: cpu. Raise that ResourceQuota"
 			if got := c.events(); strings.Count(got, note) != 1 {
 				t.Errorf("%s is refused; no or several events %q in\n%s", what, note, got)
 			}
@@ -284,21 +287,36 @@ func TestStartupCPUIsRefused(t *testing.T) {
 	}
 }
 
-// TestRestoreAllWaitsForCPU tests that uninstalling leaves no pod with raised limits.
-func TestRestoreAllWaitsForCPU(t *testing.T) {
+// TestRestoreAllPutsCPUBack tests that uninstalling leaves no pod with raised limits, whoever has marked it, and waits for a pod that
+// cannot be changed.
+func TestRestoreAllPutsCPUBack(t *testing.T) {
 	c := newSleeping(t, ownDeployment())
 	c.wakes()
 	c.both(1)
-	for startupCPU, want := range map[bool][]string{false: nil, true: {"pod apps/web-1-a"}} {
+	pods := func(startupCPU bool) []string {
+		t.Helper()
 		left, err := remaining(t.Context(), c, startupCPU)
-		pods := slices.DeleteFunc(left, func(s string) bool { return !strings.HasPrefix(s, "pod ") })
-		if err != nil || !slices.Equal(pods, want) {
-			t.Errorf("the flag is %t: left are %v, %v; want %v", startupCPU, pods, err, want)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return slices.DeleteFunc(left, func(s string) bool { return !strings.HasPrefix(s, "pod ") })
 	}
-	s := c.service()
-	delete(s.Labels, injector.OptInLabel)
-	c.update(s)
-	c.starts(3)
+	if got := pods(false); len(got) > 0 {
+		t.Errorf("without the flag: %v", got)
+	}
+	c.hasCPU("2", "2", true)
+	c.refuses = func(verb string, o runtime.Object) error {
+		if _, is := o.(*corev1.Pod); is && verb != "get" && verb != "list" {
+			return errors.New("no")
+		}
+		return nil
+	}
+	if got := pods(true); !slices.Equal(got, []string{"pod apps/web-1-a"}) {
+		t.Errorf("a pod that cannot be changed: %v", got)
+	}
+	c.refuses = nil
+	if got := pods(true); len(got) > 0 {
+		t.Errorf("left are %v", got)
+	}
 	c.hasCPU("500m", "100m", false)
 }

@@ -82,7 +82,7 @@ func (r *workloadReconciler) execute(ctx context.Context, key types.NamespacedNa
 			return err
 		}
 	}
-	o.Memory.Life, o.Memory.CPU = p.Life, p.Memory.CPU
+	o.Memory.Life, o.Memory.CPU, o.Memory.Learning = p.Life, p.Memory.CPU, p.Memory.Learning
 	r.remember(key, o.Memory)
 	r.events.emit(ctx, p.Story...)
 	for _, step := range []func() error{

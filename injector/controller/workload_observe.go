@@ -212,10 +212,12 @@ func (b *workloadObserver) startOf(ctx context.Context, o *injector.WorkloadObse
 	switch {
 	case start.Ready:
 		list, err := b.eventsOf(ctx, w.Namespace, string(start.Pod.UID), "Pulled")
+		if err != nil { // they only make an event complete
+			log.FromContext(ctx).Info("Not saying how long the images took to pull", "error", err.Error())
+		}
 		for _, e := range list {
 			start.Stages.Pulled += injector.PullTime(e.Message)
 		}
-		return start, err
 	case start.None && w.Refused != "":
 		return injector.Refused(w.Refused), nil
 	case start.None && w.Kind != "Deployment" && !s.Waiting.IsZero():

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // LearnedAnnotation on a route slice holds a Learned as JSON.
@@ -17,6 +18,8 @@ const (
 	LearnAfter = 2
 	// ForgetAfter is how many wakes in a row without a call end that.
 	ForgetAfter = 10
+	// CallsFor is how long after its first pod has become ready a workload's calls still belong to its wake.
+	CallsFor = 30 * time.Second
 	// MaxLearned is how many other workloads are remembered for one.
 	MaxLearned = 20
 )
@@ -69,6 +72,11 @@ func DecodeLearned(value string) (Learned, error) {
 	}
 	if len(l) > MaxLearned {
 		return nil, fmt.Errorf("decoding what was learned: %d workloads, want at most %d", len(l), MaxLearned)
+	}
+	for other, calls := range l {
+		if calls.Found < 0 || calls.Missed < 0 {
+			return nil, fmt.Errorf("decoding what was learned: the counts of %s are negative", other)
+		}
 	}
 	return l, nil
 }

@@ -31,7 +31,7 @@ func TestCallsAreNoted(t *testing.T) {
 			n.set(called)
 			n.synced()
 			n.waitReady()
-			caller.Pods, caller.Unready = 1, map[string][]string{"http": {"127.0.0.1:1"}}
+			caller.Pods, caller.IPs = 1, []string{"127.0.0.1"}
 			n.set(caller)
 			n.applied()
 			c := client()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -207,6 +208,9 @@ func TestWatchCombinesSlices(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string][]string{"http": {"10.1.0.2:8080"}}, got.Unready); diff != "" {
 		t.Errorf("unready (-want +got):\n%s", diff)
+	}
+	if want := []string{"10.1.0.1", "10.1.0.2", "fd00::2", "fd00::3"}; !slices.Equal(got.IPs, want) {
+		t.Errorf("pods have %v, want %v", got.IPs, want)
 	}
 	if got.Pods != 4 || !got.Published || got.SleepID == "" {
 		t.Errorf("pods %d, published %v, sleep %q", got.Pods, got.Published, got.SleepID)

@@ -37,6 +37,7 @@ type slice struct {
 	endpoints map[string][]endpoint // ready pods by port name; role direct
 	unready   map[string][]endpoint // pods that are neither ready nor terminating; role direct
 	pods      int                   // ready or not, but not terminating; role direct
+	ips       []string              // of these pods; role direct
 	peers     []peer.Peer           // role interceptor
 }
 
@@ -62,6 +63,7 @@ func digest(es *discoveryv1.EndpointSlice, self Options) slice {
 		}
 	case api.RoleDirect:
 		s.endpoints, s.unready, s.pods = pods(es)
+		s.ips = ips(es)
 	case api.RoleInterceptor:
 		s.peers = peers(es, self)
 	}
@@ -107,6 +109,17 @@ func pods(es *discoveryv1.EndpointSlice) (ready, unready map[string][]endpoint, 
 	return ready, unready, all
 }
 
+// ips returns the addresses of the pods that are not terminating.
+func ips(es *discoveryv1.EndpointSlice) []string {
+	var all []string
+	for _, e := range es.Endpoints {
+		if !ending(e) {
+			all = append(all, e.Addresses...)
+		}
+	}
+	return all
+}
+
 // peers returns the other interceptors in any condition: a draining interceptor still counts.
 func peers(es *discoveryv1.EndpointSlice, self Options) []peer.Peer {
 	var all []peer.Peer
@@ -143,6 +156,7 @@ func combine(routes api.Routes, own, direct []slice) route.Service {
 	for _, d := range direct {
 		// Add up the pods of all slices. A pod counts once for each IP family; only zero or not matters.
 		s.Pods += d.pods
+		s.IPs = append(s.IPs, d.ips...)
 		for portName, endpoints := range d.endpoints {
 			ready[portName] = append(ready[portName], endpoints...)
 		}

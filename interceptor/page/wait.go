@@ -30,7 +30,7 @@ func (w *Wait) Failing() bool { return w.Progress.Failing != "" }
 // start is known.
 //
 // Until the containers run, that is the median of the earlier starts. From then on, it is what this start took until then, and the
-// median of what the app itself took earlier: this node may have had to pull the image, or have had it.
+// median of what the app itself took earlier: this time the node may have pulled the image, or had it already.
 func (w *Wait) Usual() time.Duration {
 	usual := medianOf(w.Progress.Starts)
 	if w.Progress.Running > 0 && len(w.Progress.Apps) > 0 {

@@ -160,7 +160,11 @@ func TestPool(t *testing.T) {
 	p := NewPool(PoolOptions{
 		Name: "me", Dial: func(Peer) string { return addr }, Hub: hub,
 		MinRetry: 10 * time.Millisecond, MaxRetry: 50 * time.Millisecond, Log: logr.Discard(),
+		Led: func(key route.Key) []route.Key {
+			return []route.Key{{Namespace: key.Namespace, Workload: "Deployment/led"}}
+		},
 	})
+	led := hub.Follow(key("led"))
 	defer p.Close()
 	you := Peer{Name: "you", Addr: "127.0.0.1"}
 	p.SetPeers([]Peer{you})
@@ -177,6 +181,11 @@ func TestPool(t *testing.T) {
 	case <-stream.Now():
 	default:
 		t.Error("who follows the workload here was not told")
+	}
+	select {
+	case <-led.Now():
+	default:
+		t.Error("who follows a workload that wakes with it was not told")
 	}
 	defer side.hub.Follow(key("a")).Close()
 	eventually(t, "KEDA's stream", func() bool { return p.KEDAStream(key("a")) })

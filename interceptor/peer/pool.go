@@ -42,6 +42,8 @@ type PoolOptions struct {
 	Hub *counts.Hub
 	// Memory learns what the peers' routes have learned. Default none.
 	Memory *route.Memory
+	// Led returns the workloads that wake together with one: their followers look too when it has requests at a peer. Default none.
+	Led func(route.Key) []route.Key
 	// MinRetry and MaxRetry bound the pause before a lost peer is tried again. Default 100 ms and 5 s.
 	MinRetry, MaxRetry time.Duration
 	Log                logr.Logger
@@ -52,6 +54,9 @@ func (o *PoolOptions) setDefaults() {
 	o.MaxRetry = cmp.Or(o.MaxRetry, 5*time.Second)
 	if o.Memory == nil {
 		o.Memory = route.NewMemory(o.Hub)
+	}
+	if o.Led == nil {
+		o.Led = func(route.Key) []route.Key { return nil }
 	}
 }
 
@@ -249,7 +254,13 @@ func (p *Pool) apply(peer *follower, message *pb.Counts) {
 	p.mu.Unlock()
 	p.options.Memory.Learn(newsOf(message))
 	for _, w := range message.GetWorkloads() {
-		p.options.Hub.Poke(route.Key{Namespace: w.GetNamespace(), Workload: w.GetWorkload()})
+		key := route.Key{Namespace: w.GetNamespace(), Workload: w.GetWorkload()}
+		p.options.Hub.Poke(key)
+		if w.GetPending() > 0 {
+			for _, led := range p.options.Led(key) {
+				p.options.Hub.Poke(led)
+			}
+		}
 	}
 }
 

@@ -91,7 +91,6 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 			target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout), retiring: s.Routes.Retiring, gone: s.Routes.Gone,
 			affinity: s.Routes.ClientAffinity, sleepID: s.SleepID, startID: s.SleepID, protocol: p.Protocol, proxies: p.ProxyProtocol,
 			waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), ignored: ignores(&s.Routes, r.snap.Load()),
-			noLearning: s.Routes.NoLearning,
 		},
 		progress: s.Progress, progressAt: t.clock.now(), reach: s.Routes.Reach,
 	}
@@ -197,7 +196,7 @@ func (t *Table) refresh(target *Target) {
 	}
 	var cooldown, hold time.Duration
 	var pods, ready, early int
-	retiring, neverSleeps, paused, expected := false, false, false, false
+	retiring, neverSleeps, paused, expected, noLearning := false, false, false, false, false
 	for _, key := range t.services.of[target.Key] {
 		s := t.services.all[key]
 		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
@@ -205,6 +204,7 @@ func (t *Table) refresh(target *Target) {
 		retiring = retiring || s.Routes.Retiring
 		neverSleeps = neverSleeps || s.Routes.NeverSleeps
 		paused = paused || s.Progress.Paused != nil
+		noLearning = noLearning || s.Routes.NoLearning
 		expected = expected || s.Progress.Stage != "" || s.Progress.Failing != ""
 		pods = max(pods, s.Pods)
 		for _, addrs := range s.Endpoints {
@@ -222,6 +222,7 @@ func (t *Table) refresh(target *Target) {
 	}
 	target.retiring.Store(retiring)
 	target.paused.Store(paused)
+	target.noLearning.Store(noLearning)
 	slept := !target.HasPods()
 	target.setPods(int32(pods), int32(ready), early > 0, expected)
 	woke := slept && target.HasPods() && t.IsSynced() // what is there at the start has been there before
@@ -233,14 +234,9 @@ func (t *Table) refresh(target *Target) {
 func (i *serviceIndex) pods(of Key) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		for _, key := range i.of[of] {
-			s := i.all[key]
-			for _, ports := range []map[string][]string{s.Endpoints, s.Unready} {
-				for _, addrs := range ports {
-					for _, addr := range addrs {
-						if ip, err := netip.ParseAddr(hostOf(addr)); err == nil && !yield(ip.Unmap()) {
-							return
-						}
-					}
+			for _, addr := range i.all[key].IPs {
+				if ip, err := netip.ParseAddr(addr); err == nil && !yield(ip.Unmap()) {
+					return
 				}
 			}
 		}

@@ -6,18 +6,15 @@ package route
 import (
 	"iter"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-const (
-	// callsFor is how long after the first pod has become ready the workload's calls still belong to its wake.
-	callsFor = 30 * time.Second
-	// callKept is how long a call is remembered: longer than news takes to reach every peer and the injector.
-	callKept = 5 * time.Minute
-)
+// callKept is how long a call is remembered: longer than news takes to reach every peer and the injector.
+const callKept = 5 * time.Minute
 
 // CallNews says that a pod of a workload that had just woken has called another workload of its namespace.
 type CallNews struct {
@@ -25,7 +22,7 @@ type CallNews struct {
 	Callee string // as in Key.Workload
 	// Age is the time since the call.
 	Age time.Duration
-	// Asleep is set if the callee had no ready pod.
+	// Asleep is set if the callee slept, or was waking.
 	Asleep bool
 }
 
@@ -35,32 +32,37 @@ type edge struct {
 	callee string
 }
 
-// newcomers are the workloads that have woken a moment ago, and their pods. While there are none, find costs nearly nothing.
+// newcomers are the workloads that have woken a moment ago, and their pods. Requests find them without a lock, and while there are
+// none, that costs nearly nothing.
 type newcomers struct {
 	some atomic.Bool
+	// owner has the only newcomer that has a pod, by podKey. Of pods in their nodes' network, several may have one address.
+	owner sync.Map
 
-	mu   sync.RWMutex // protects all below
-	pods map[netip.Addr]map[*Target]struct{}
-	of   map[*Target][]netip.Addr
+	mu   sync.Mutex // protects all below, and the writing of owner
+	pods map[podKey]map[*Target]struct{}
+	of   map[*Target][]podKey
 	// prune drops those that are no newcomers any more; nil if there are none.
 	prune *time.Timer
 }
 
-func newNewcomers() *newcomers {
-	return &newcomers{pods: map[netip.Addr]map[*Target]struct{}{}, of: map[*Target][]netip.Addr{}}
+// podKey is where a pod is, according to its namespace.
+type podKey struct {
+	namespace string
+	ip        netip.Addr
 }
 
-// find returns the newcomer that has a pod at an address. Pods in their nodes' network have one address: it then belongs to nobody.
-func (n *newcomers) find(pod netip.Addr) *Target {
+func newNewcomers() *newcomers {
+	return &newcomers{pods: map[podKey]map[*Target]struct{}{}, of: map[*Target][]podKey{}}
+}
+
+// find returns the newcomer that has a pod; nil if none or several have it.
+func (n *newcomers) find(pod podKey) *Target {
 	if !n.some.Load() {
 		return nil
 	}
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if len(n.pods[pod]) == 1 {
-		for t := range n.pods[pod] {
-			return t
-		}
+	if t, ok := n.owner.Load(pod); ok {
+		return t.(*Target)
 	}
 	return nil
 }
@@ -76,21 +78,19 @@ func (n *newcomers) set(t *Target, woke bool, pods iter.Seq[netip.Addr]) {
 		return
 	}
 	n.drop(t)
-	if !t.newcomer() {
-		n.some.Store(len(n.of) > 0)
-		return
-	}
-	n.of[t] = slices.Collect(pods)
-	for _, pod := range n.of[t] {
-		if n.pods[pod] == nil {
-			n.pods[pod] = map[*Target]struct{}{}
+	if t.newcomer() {
+		n.of[t] = nil
+		for ip := range pods {
+			pod := podKey{t.Key.Namespace, ip}
+			if n.pods[pod] == nil {
+				n.pods[pod] = map[*Target]struct{}{}
+			}
+			n.pods[pod][t] = struct{}{}
+			n.of[t] = append(n.of[t], pod)
+			n.own(pod)
 		}
-		n.pods[pod][t] = struct{}{}
 	}
-	n.some.Store(true)
-	if n.prune == nil {
-		n.prune = time.AfterFunc(callsFor, n.pruneNow)
-	}
+	n.settle()
 }
 
 // remove says that a workload is gone.
@@ -98,7 +98,7 @@ func (n *newcomers) remove(t *Target) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.drop(t)
-	n.some.Store(len(n.of) > 0)
+	n.settle()
 }
 
 // drop forgets a target. The caller holds mu.
@@ -107,27 +107,43 @@ func (n *newcomers) drop(t *Target) {
 		if delete(n.pods[pod], t); len(n.pods[pod]) == 0 {
 			delete(n.pods, pod)
 		}
+		n.own(pod)
 	}
 	delete(n.of, t)
 }
 
-// pruneNow drops those that are no newcomers any more, now and again until none is left.
+// own says whose a pod is. The caller holds mu.
+func (n *newcomers) own(pod podKey) {
+	n.owner.Delete(pod)
+	if len(n.pods[pod]) == 1 {
+		for t := range n.pods[pod] {
+			n.owner.Store(pod, t)
+		}
+	}
+}
+
+// settle says whether there are newcomers, and makes sure that they do not stay. The caller holds mu.
+func (n *newcomers) settle() {
+	n.some.Store(len(n.of) > 0)
+	if len(n.of) > 0 && n.prune == nil {
+		n.prune = time.AfterFunc(api.CallsFor, n.pruneNow)
+	}
+}
+
+// pruneNow drops those that are no newcomers any more, and repeats that until none is left.
 func (n *newcomers) pruneNow() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.prune == nil {
+		return // closed
+	}
+	n.prune = nil
 	for t := range n.of {
 		if !t.newcomer() {
 			n.drop(t)
 		}
 	}
-	n.some.Store(len(n.of) > 0)
-	switch {
-	case n.prune == nil: // closed
-	case len(n.of) > 0:
-		n.prune.Reset(callsFor)
-	default:
-		n.prune = nil
-	}
+	n.settle()
 }
 
 // close ends the pruning.
@@ -140,23 +156,21 @@ func (n *newcomers) close() {
 	}
 }
 
-// newcomer reports whether the workload has pods, of which none has been ready for callsFor.
+// newcomer reports whether the workload has pods, and is starting or has had a ready pod for less than api.CallsFor.
 func (t *Target) newcomer() bool {
 	at := t.readyAt.Load()
-	return t.HasPods() && (at == 0 || t.starting.clock.now()-at < int64(callsFor))
+	return t.HasPods() && (at == 0 && t.Starting() || at != 0 && t.starting.clock.now()-at < int64(api.CallsFor))
 }
 
 // NoteCall notes that a client has begun a request or a connection that counts, in case the client is a pod that has just woken.
 func (r *Route) NoteCall(client netip.Addr) {
-	if caller := r.memory.newcomers.find(client); caller != nil {
-		r.noteCall(caller)
+	if caller := r.memory.newcomers.find(podKey{r.Namespace, client}); caller != nil {
+		r.memory.noteCall(caller, r.Target())
 	}
 }
 
-func (r *Route) noteCall(caller *Target) {
-	s, m := r.snap.Load(), r.memory
-	callee := s.target
-	if s.noLearning || callee == caller || callee.Key.Namespace != caller.Key.Namespace || !caller.newcomer() {
+func (m *Memory) noteCall(caller, callee *Target) {
+	if callee.noLearning.Load() || callee == caller || !caller.newcomer() {
 		return
 	}
 	m.mu.Lock()
@@ -166,7 +180,7 @@ func (r *Route) noteCall(caller *Target) {
 		m.mu.Unlock()
 		return // not the first call of this wake
 	}
-	m.calls.set(m, e, now, !callee.Ready())
+	m.calls.set(m, e, now, callee.readyAt.Load() == 0)
 	m.mu.Unlock()
 	m.hub.Flush()
 }

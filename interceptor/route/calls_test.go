@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
 // stackOf is a table with a Service for each name, at the ports from 10000 on; all have slept since the table is in sync.
@@ -26,6 +28,9 @@ func stackOf(names ...string) *fixture {
 func (f *fixture) pod(name string, listen int32, ready bool, addrs ...string) {
 	s := member(name, listen)
 	s.Pods = len(addrs)
+	for _, addr := range addrs {
+		s.IPs = append(s.IPs, hostOf(addr))
+	}
 	if ready {
 		s.Endpoints = map[string][]string{"http": addrs}
 	} else {
@@ -76,14 +81,14 @@ func TestCallsOfNewcomers(t *testing.T) {
 		want("again in the same wake", "[]")
 		f.pod("web", 10000, true, "10.0.0.1:80")
 		f.pod("db", 10002, true, "10.0.0.3:80")
-		advance(callsFor - time.Second)
+		advance(api.CallsFor - time.Second)
 		from(10002, "10.0.0.1")
 		want("an app that is awake", "[Deployment/web>Deployment/db]")
 		advance(2 * time.Second)
 		from(10002, "10.0.0.1")
 		from(10001, "10.0.0.1")
 		want("later", "[]")
-		advance(2 * callsFor)
+		advance(2 * api.CallsFor)
 		synctest.Wait()
 		if n := f.memory.newcomers; n.some.Load() || len(n.of) > 0 || len(n.pods) > 0 || n.prune != nil {
 			t.Errorf("it is still a newcomer: %+v", n)
@@ -92,12 +97,15 @@ func TestCallsOfNewcomers(t *testing.T) {
 		f.pod("web", 10000, true, "10.0.0.1:80", "10.0.0.2:80")
 		from(10001, "10.0.0.2")
 		want("another replica", "[]")
+		f.pod("db", 10002, false, "10.0.0.3:80")
 		f.SetService(member("web", 10000))
 		f.pod("web", 10000, false, "10.0.0.4:80")
 		from(10001, "10.0.0.1")
 		want("an address of the wake before", "[]")
 		from(10001, "10.0.0.4")
 		want("the next wake", "[Deployment/web>Deployment/api!]")
+		from(10002, "10.0.0.4")
+		want("an app that is up, and not ready for a moment", "[Deployment/web>Deployment/db]")
 	})
 }
 
@@ -114,6 +122,18 @@ func TestCallsThatTeachNothing(t *testing.T) {
 		"learning is off for the callee": func(f *fixture) {
 			s := member("api", 10001)
 			s.Routes.NoLearning = true
+			f.SetService(s)
+		},
+		"learning is off at another Service of the callee": func(f *fixture) {
+			s := member("api", 10005)
+			s.Name, s.Routes.Service, s.Routes.NoLearning = "api-admin", "api-admin", true
+			f.SetService(s)
+		},
+		"it does not become ready in time": func(*fixture) { advance(time.Hour) },
+		"the address of another namespace's pod": func(f *fixture) {
+			f.SetService(member("web", 10000))
+			s := member("web", 10006)
+			s.Namespace, s.Pods, s.IPs, s.Unready = "elsewhere", 1, []string{"10.0.0.1"}, map[string][]string{"http": {"10.0.0.1:80"}}
 			f.SetService(s)
 		},
 		"the address of two": func(f *fixture) { f.pod("db", 10002, false, "10.0.0.1:5432") },
@@ -250,4 +270,36 @@ func TestCalledWakeTogether(t *testing.T) {
 	f.SetService(calls("web", 10000))
 	want("forgotten", "web", "", "", "")
 	want("forgotten", "api", "db", "", "")
+}
+
+// TestStacksAreBounded tests that a look at what is above a workload costs no more than the nearest hundred, and that it is found again
+// after a change only.
+func TestStacksAreBounded(t *testing.T) {
+	f := newFixture(0)
+	for i := range 2 * maxStack {
+		s := member(fmt.Sprint("app", i), int32(10000+i))
+		s.Calls = []string{fmt.Sprint("Deployment/app", i+1)}
+		f.SetService(s)
+	}
+	target := func(i int) *Target {
+		return f.Target(Key{Namespace: "shop", Workload: fmt.Sprint("Deployment/app", i)})
+	}
+	if n := len(f.stacks().Led(target(0))); n != maxStack {
+		t.Errorf("%d wake together", n)
+	}
+	above := f.stacks().Callers(target(2*maxStack - 1))
+	if len(above) != maxStack || above[0] != target(2*maxStack-2) {
+		t.Errorf("%d are above", len(above))
+	}
+	cached := len(f.services.stacks.above)
+	ready := member("app0", 10000)
+	ready.Calls, ready.Pods, ready.Endpoints = []string{"Deployment/app1"}, 1, map[string][]string{"http": {"10.0.0.1:80"}}
+	f.SetService(ready)
+	if cached == 0 || len(f.services.stacks.above) != cached {
+		t.Error("a pod makes it look again")
+	}
+	f.SetService(member("app0", 10000))
+	if len(f.services.stacks.above) > 0 || len(f.stacks().Callers(target(1))) > 0 {
+		t.Error("an edge that has gone is still known")
+	}
 }

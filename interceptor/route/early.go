@@ -71,9 +71,15 @@ type EarlyNews struct {
 // earlyKept is how long EarlyNews is remembered. The injector needs it for the event about the start.
 const earlyKept = 15 * time.Minute
 
-func (m *Memory) noteEarly(key Key) {
+// noteEarly remembers that a workload takes requests early, unless it has done so before in the same start.
+func (m *Memory) noteEarly(target *Target) {
 	m.mu.Lock()
-	m.early.set(m, key, m.clock.now(), struct{}{})
+	now := m.clock.now()
+	if old, known := m.early.all[target.Key]; known && now-old.at <= int64(target.Up()) {
+		m.mu.Unlock()
+		return
+	}
+	m.early.set(m, target.Key, now, struct{}{})
 	m.mu.Unlock()
 	m.hub.Flush()
 }
@@ -90,7 +96,7 @@ func (e EarlyPods) Vouch(target *Target, ip string, word Word) {
 		target.early = map[string]bool{}
 	}
 	if word == WordReady && !target.Ready() {
-		t.memory.noteEarly(target.Key)
+		t.memory.noteEarly(target)
 	}
 	if target.early[ip] = word == WordReady; word == WordNone {
 		delete(target.early, ip)

@@ -192,4 +192,10 @@ func TestEarlyIsNews(t *testing.T) {
 	if n, _ := news(version); n != 0 {
 		t.Errorf("the second pod: %d pieces of news", n)
 	}
+	f.early().Vouch(target, "10.0.0.1", WordNone)
+	f.early().Vouch(target, "10.0.0.2", WordNone)
+	f.early().Vouch(target, "10.0.0.2", WordReady)
+	if n, _ := news(version); n != 0 {
+		t.Errorf("the same start: %d pieces of news", n)
+	}
 }

@@ -99,7 +99,6 @@ type rules struct {
 	proxies     bool   // connections to pods begin with a PROXY header
 	waitingPage string // one of api's Page constants
 	gone        string // why no pod will come any more; empty while one may
-	noLearning  bool   // nobody learns who calls the workload
 }
 
 // choose returns the client's own endpoint or, without affinity, the one with the fewest pending requests. If it returns none, retry

@@ -15,13 +15,28 @@ type stacks struct {
 	named, namedBy map[serviceKey]map[serviceKey]struct{}
 	// calledBy has the entries whose Calls have a workload.
 	calledBy map[Key]map[serviceKey]struct{}
+	// above has what Leaders and Callers have found since the Services last changed in a way that matters for it. KEDA's streams ask
+	// every second for every workload.
+	above map[Key]above
 }
+
+// above are workloads that keep another one up, and those that wake it.
+type above struct{ leaders, callers []Key }
+
+// maxStack is how many workloads wake together with one at most, those that lie nearest.
+const maxStack = 100
 
 func newStacks() stacks {
 	return stacks{
 		named: map[serviceKey]map[serviceKey]struct{}{}, namedBy: map[serviceKey]map[serviceKey]struct{}{},
-		calledBy: map[Key]map[serviceKey]struct{}{},
+		calledBy: map[Key]map[serviceKey]struct{}{}, above: map[Key]above{},
 	}
+}
+
+// sameStack reports whether two states of a Service mean the same for what wakes together.
+func sameStack(a, b *Service) bool {
+	return a.Routes.Service == b.Routes.Service && a.target() == b.target() && a.Routes.NoLearning == b.Routes.NoLearning &&
+		slices.Equal(a.Routes.WakeWith, b.Routes.WakeWith) && slices.Equal(a.Calls, b.Calls)
 }
 
 // own is the key by which other Services name s.
@@ -82,18 +97,7 @@ func (s Stacks) Led(target *Target) []*Route {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []*Route
-	for key := range t.services.reach(target.Key, func(s *Service) []serviceKey {
-		var next []serviceKey
-		for _, name := range s.Routes.WakeWith {
-			next = slices.AppendSeq(next, maps.Keys(t.services.stacks.named[serviceKey{s.Namespace, name}]))
-		}
-		for _, callee := range s.calls() {
-			if t.services.learns(callee) {
-				next = append(next, t.services.of[callee]...)
-			}
-		}
-		return next
-	}) {
+	for _, key := range t.services.led(target.Key) {
 		if r := s.routeTo(key); r != nil {
 			out = append(out, r)
 		}
@@ -101,37 +105,68 @@ func (s Stacks) Led(target *Target) []*Route {
 	return out
 }
 
+// LedKeys are the keys of the workloads that Led has routes to.
+func (s Stacks) LedKeys(key Key) []Key {
+	s.Table.mu.Lock()
+	defer s.Table.mu.Unlock()
+	return s.Table.services.led(key)
+}
+
+func (i *serviceIndex) led(key Key) []Key {
+	return i.reach(key, func(s *Service) []serviceKey {
+		var next []serviceKey
+		for _, name := range s.Routes.WakeWith {
+			next = slices.AppendSeq(next, maps.Keys(i.stacks.named[serviceKey{s.Namespace, name}]))
+		}
+		for _, callee := range s.calls() {
+			if i.learns(callee) {
+				next = append(next, i.of[callee]...)
+			}
+		}
+		return next
+	})
+}
+
 // Leaders are the other workloads that keep the target up while they are in use: they lead it by name.
-func (s Stacks) Leaders(target *Target) []*Target { return s.above(target, false) }
+func (s Stacks) Leaders(target *Target) []*Target {
+	return s.above(target, func(a above) []Key { return a.leaders })
+}
 
 // Callers are the other workloads that wake the target when they wake: its Leaders, and those that are known to call it.
-func (s Stacks) Callers(target *Target) []*Target { return s.above(target, true) }
+func (s Stacks) Callers(target *Target) []*Target {
+	return s.above(target, func(a above) []Key { return a.callers })
+}
 
-func (s Stacks) above(target *Target, learned bool) []*Target {
+func (s Stacks) above(target *Target, pick func(above) []Key) []*Target {
 	t := s.Table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	stacks := &t.services.stacks
-	next := func(s *Service) []serviceKey {
-		above := slices.Collect(maps.Keys(stacks.namedBy[s.own()]))
-		if callers := stacks.calledBy[s.target()]; learned && len(callers) > 0 && t.services.learns(s.target()) {
-			above = slices.AppendSeq(above, maps.Keys(callers))
-		}
-		return above
-	}
-	if !slices.ContainsFunc(t.services.of[target.Key], func(of serviceKey) bool {
-		s := t.services.all[of]
-		return len(next(&s)) > 0
-	}) {
-		return nil // nearly always
+	all, known := t.services.stacks.above[target.Key]
+	if !known {
+		all = t.services.aboveOf(target.Key)
+		t.services.stacks.above[target.Key] = all
 	}
 	var out []*Target
-	for key := range t.services.reach(target.Key, next) {
-		if leader := t.targets[key]; leader != nil {
-			out = append(out, leader)
+	for _, key := range pick(all) {
+		if one := t.targets[key]; one != nil {
+			out = append(out, one)
 		}
 	}
 	return out
+}
+
+func (i *serviceIndex) aboveOf(key Key) above {
+	leaders := func(s *Service) []serviceKey { return slices.Collect(maps.Keys(i.stacks.namedBy[s.own()])) }
+	return above{
+		leaders: i.reach(key, leaders),
+		callers: i.reach(key, func(s *Service) []serviceKey {
+			next := leaders(s)
+			if callers := i.stacks.calledBy[s.target()]; len(callers) > 0 && i.learns(s.target()) {
+				next = slices.AppendSeq(next, maps.Keys(callers))
+			}
+			return next
+		}),
+	}
 }
 
 // learns reports whether a workload may wake because another one is known to call it: none of its Services forbids that.
@@ -142,23 +177,28 @@ func (i *serviceIndex) learns(key Key) bool {
 	})
 }
 
-// reach returns the workloads that next leads to from the Services of one, without that one. The caller holds Table.mu.
-func (i *serviceIndex) reach(from Key, next func(*Service) []serviceKey) map[Key]struct{} {
-	seen := map[Key]struct{}{from: {}}
-	for queue := []Key{from}; len(queue) > 0; queue = queue[1:] {
-		for _, key := range i.of[queue[0]] {
+// reach returns the workloads that next leads to from the Services of one, without that one, the nearest first. The caller holds
+// Table.mu.
+func (i *serviceIndex) reach(from Key, next func(*Service) []serviceKey) []Key {
+	seen, queue := map[Key]struct{}{from: {}}, []Key{from}
+	for at := 0; at < len(queue); at++ {
+		for _, key := range i.of[queue[at]] {
 			s := i.all[key]
 			for _, other := range next(&s) {
-				to := i.all[other]
-				if _, known := seen[to.target()]; !known {
-					seen[to.target()] = struct{}{}
-					queue = append(queue, to.target())
+				one := i.all[other]
+				to := one.target()
+				if _, known := seen[to]; known {
+					continue
 				}
+				if len(queue) > maxStack {
+					return queue[1:]
+				}
+				seen[to] = struct{}{}
+				queue = append(queue, to)
 			}
 		}
 	}
-	delete(seen, from)
-	return seen
+	return queue[1:]
 }
 
 // routeTo returns a route to a workload, nil if there is none. The caller holds mu.

@@ -85,6 +85,16 @@ func (s *starting) Starting() bool {
 	return ok && now-began < s.given.Load() && now >= s.failed.Load()
 }
 
+// Wakes reports whether a request for the workload wakes it, or has done so and it still has time to start: no pod has been ready since
+// it slept. A workload that is up and whose pods are not ready for a while does not wake.
+func (t *Target) Wakes() bool {
+	if t.Ready() || t.readyAt.Load() != 0 {
+		return false
+	}
+	_, known := t.since()
+	return t.Starting() || !known && !t.HasPods()
+}
+
 // FellAsleep notes that the workload has no replicas: what looked like the beginning of a start was none.
 func (s *starting) FellAsleep() { s.began.Store(0) }
 

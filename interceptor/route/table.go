@@ -29,8 +29,9 @@ type Service struct {
 	Endpoints map[string][]string
 	// Unready are the pods that have an address but are not ready, in the same form.
 	Unready map[string][]string
-	// Pods is the number of pods, ready or not.
+	// Pods is the number of pods, ready or not, and IPs has all their addresses, of either family.
 	Pods int
+	IPs  []string
 	// Published is set if a route slice sends traffic to this interceptor itself.
 	Published bool
 	// Progress is the state of the workload's start.
@@ -200,6 +201,9 @@ func (t *Table) SetService(s Service) {
 		return
 	}
 	old, known := t.services.all[s.key()]
+	if !known || !sameStack(&old, &s) {
+		clear(t.services.stacks.above)
+	}
 	if known {
 		t.services.remove(old)
 		t.dropMissing(old, s)
@@ -222,6 +226,7 @@ func (t *Table) RemoveService(namespace, name string) {
 	if !known || t.closed {
 		return
 	}
+	clear(t.services.stacks.above)
 	t.services.remove(old)
 	t.dropMissing(old, Service{Namespace: namespace, Name: name})
 }

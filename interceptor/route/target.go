@@ -49,6 +49,8 @@ type Target struct {
 	settled  atomic.Int64 // until when, by clock, the workload may turn out to have been scaled to zero; 0 if it will not
 	retiring atomic.Bool  // a route of the target is being restored
 	paused   atomic.Bool  // the owner does not want the workload to be woken
+	// noLearning is set if nobody may learn who calls the workload.
+	noLearning atomic.Bool
 
 	// early has the verdicts of Vouch by the pod's IP address: true if the pod takes requests, false if it must not be probed any more.
 	// It is protected by Table.mu.

@@ -34,10 +34,10 @@ func (a *Activity) led(t *route.Target, quiet time.Duration) bool {
 	})
 }
 
-// called says that a workload whose wake wakes t is waking: it has requests, and no pod for them.
+// called says that a workload whose wake wakes t is waking, and has requests.
 func (a *Activity) called(t *route.Target) bool {
 	return a.Callers != nil && slices.ContainsFunc(a.Callers(t), func(caller *route.Target) bool {
-		return !caller.Ready() && !caller.Paused() && a.Pending(caller) > 0
+		return caller.Wakes() && !caller.Paused() && a.Pending(caller) > 0
 	})
 }
 

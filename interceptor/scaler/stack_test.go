@@ -217,3 +217,102 @@ func TestCalledWakesWithCaller(t *testing.T) {
 		}
 	})
 }
+
+// stackRig is a Waker with a front and a back, which sleep.
+func stackRig(t *testing.T, front, back route.Service) (w *Waker, table *route.Table, workloads *fakeWorkloads) {
+	t.Helper()
+	workloads = &fakeWorkloads{}
+	var stacks route.Stacks
+	w = NewWaker(WakerOptions{
+		Scaler: workloads, Events: &fakeEvents{}, Peers: newFakePeers(), Hub: counts.NewHub(), Log: logr.Discard(),
+		Led:     func(t *route.Target) []*route.Route { return stacks.Led(t) },
+		Leaders: func(t *route.Target) []*route.Target { return stacks.Leaders(t) },
+		Callers: func(t *route.Target) []*route.Target { return stacks.Callers(t) },
+	})
+	table, _ = newTable(w)
+	stacks.Table = table
+	table.SetService(back)
+	table.SetService(front)
+	return w, table, workloads
+}
+
+// TestCirclesEnd tests that two workloads that wake each other do not go on with that when their only visitor has left.
+func TestCirclesEnd(t *testing.T) {
+	for name, circle := range map[string]func(web, db *route.Service){
+		"learned": func(web, db *route.Service) {
+			web.Calls, db.Calls = []string{databaseKey.Workload}, []string{deployment.Workload}
+		},
+		"named": func(web, db *route.Service) {
+			web.Routes.WakeWith, db.Routes.WakeWith = []string{"db"}, []string{"web"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				web, db := service(), database()
+				circle(&web, &db)
+				w, table, workloads := stackRig(t, web, db)
+				defer w.Close()
+				var r *route.Route
+				for _, one := range table.Routes() {
+					if one.Service == "web" {
+						r = one
+					}
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				release := r.Target().Begin()
+				_, _ = r.Pick(ctx, &route.Visit{Method: "GET", Path: "/"})
+				release()
+				advance(time.Minute)
+				before := workloads.scales.Load()
+				advance(time.Hour)
+				for _, target := range table.Targets() {
+					if target.Looping() || target.Waking() > 0 {
+						t.Errorf("%s still wakes", target.Key)
+					}
+				}
+				if n := workloads.scales.Load() - before; n > 0 {
+					t.Errorf("scaled up %d times for nobody", n)
+				}
+			})
+		})
+	}
+}
+
+// TestCalledNeedsAWake tests that a caller wakes what it calls only while it wakes itself.
+func TestCalledNeedsAWake(t *testing.T) {
+	unready := func() route.Service {
+		s := caller()
+		s.Pods, s.Unready = 1, map[string][]string{"http": {"10.0.0.1:80"}}
+		return s
+	}
+	for name, world := range map[string]func(table *route.Table){
+		"it is awake, and one probe fails": func(table *route.Table) {
+			table.SetService(caller("10.0.0.1:80"))
+			advance(24 * time.Hour)
+			table.SetService(unready())
+		},
+		"it has not become ready in time": func(table *route.Table) {
+			table.SetService(unready())
+			advance(24 * time.Hour)
+		},
+		"it cannot start": func(table *route.Table) {
+			s := unready()
+			s.Progress = api.Progress{Failing: "container web has ended 9 times", Reason: "CrashLoopBackOff", Seen: time.Now()}
+			table.SetService(s)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				table, _ := newTable(nil)
+				stacks := route.Stacks{Table: table}
+				a := &Activity{Peers: newFakePeers(), Leaders: stacks.Leaders, Callers: stacks.Callers}
+				table.SetService(database())
+				world(table)
+				defer table.Target(deployment).Begin()()
+				advance(time.Hour)
+				wantActivity(t, a, table.Target(databaseKey), name, false, false, false)
+			})
+		})
+	}
+}

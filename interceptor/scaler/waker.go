@@ -121,11 +121,14 @@ func (w *Waker) begin(r *route.Route, t *route.Target, message func() string) bo
 	return true
 }
 
-// wanted says that the wake of t goes on: t or one of its leaders has a request, or had one a moment ago, or a caller is waking too.
+// wanted says that the wake of t goes on: t or one of its leaders has a request, or had one a moment ago, or so has a caller that is
+// waking too.
 func (w *Waker) wanted(t *route.Target) bool {
 	return slices.ContainsFunc(append(w.options.Leaders(t), t), func(one *route.Target) bool {
 		return one.Idle() < w.options.Linger
-	}) || slices.ContainsFunc(w.options.Callers(t), func(caller *route.Target) bool { return caller.Waking() > 0 })
+	}) || slices.ContainsFunc(w.options.Callers(t), func(caller *route.Target) bool {
+		return caller.Wakes() && (caller.Held() > 0 || caller.Idle() < w.options.Linger)
+	})
 }
 
 // push makes KEDA's streams look at the workload, here and at the peers, and reports whether KEDA listens at all.

@@ -100,7 +100,7 @@ func TestCallsAreLearned(t *testing.T) {
 		learned("a wake", fmt.Sprintf(`{"Deployment/api":{"found":%d}}`, i+1))
 	}
 	for _, kind := range []string{"Service", "Deployment"} {
-		a.told(kind, "web", "WakesTogether: Deployment/web calls Deployment/api when it wakes")
+		a.told(kind, "web", "WakesTogether: Deployment/web has called Deployment/api in 2 of its wakes")
 	}
 	p.stop()
 	start(t, planeOptions{interceptors: &interceptors{}})

@@ -181,7 +181,7 @@ func TestStartupCPUIsRefused(t *testing.T) {
 		}}},
 	})
 	pod := a.wakesOn("web-1-a")
-	a.told("Service", "web", "StartupCPURefused: Deployment/web starts with the CPU that it has: ")
+	a.told("Service", "web", "StartupCPURefused: Deployment/web does not get all the CPU that annotation scale-to-zero/startup-cpu asks for: ")
 	a.told("Service", "web", "maximum cpu usage per Container is 1, but limit is 2")
 	a.hasCPU(pod.Name, "migrate=100m proxy=250m web=500m", false)
 	a.podIsReady(pod)
