@@ -29,9 +29,12 @@ type Learning struct {
 	Called map[string]bool
 }
 
+// learner plans what is learned about a workload.
+type learner struct{ *workloadPlanner }
+
 // learn keeps what the workload calls when it wakes. A call counts at once, so that it is not lost with an interceptor; that there was
 // none is known when the workload falls asleep again.
-func (p *workloadPlanner) learn() WorkloadQuestion {
+func (p learner) learn() WorkloadQuestion {
 	was, is := p.o.Memory.Life, p.Life
 	l := p.o.Memory.Learning.clone()
 	for i := 0; !l.Known && i < len(p.d.slices); i++ {
@@ -66,7 +69,7 @@ func (l Learning) clone() Learning {
 }
 
 // hit takes in the first call of another workload in the present wake.
-func (p *workloadPlanner) hit(l *Learning, other string, call Call) {
+func (p learner) hit(l *Learning, other string, call Call) {
 	if l.Called == nil {
 		l.Called = map[string]bool{}
 	}
@@ -91,7 +94,7 @@ func (p *workloadPlanner) hit(l *Learning, other string, call Call) {
 }
 
 // miss takes in that the workload has fallen asleep without calling some of the others.
-func (p *workloadPlanner) miss(l *Learning) {
+func (p learner) miss(l *Learning) {
 	for _, other := range slices.Sorted(maps.Keys(l.Learned)) {
 		calls := l.Learned[other]
 		if l.Called[other] {

@@ -15,21 +15,21 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// learner is a workload that wakes and sleeps, and calls others.
-type learner struct {
+// pupil is a workload that wakes and sleeps, and calls others.
+type pupil struct {
 	*scaledWorld
 }
 
-func newLearner(t *testing.T) *learner {
+func newPupil(t *testing.T) *pupil {
 	t.Helper()
-	l := &learner{newScaledWorld(t)}
+	l := &pupil{newScaledWorld(t)}
 	settled(l.scaledWorld)
 	l.sleep()
 	return l
 }
 
 // wake wakes the workload, which calls the named ones a second later. A name with ! is asleep when it is called.
-func (l *learner) wake(calls ...string) {
+func (l *pupil) wake(calls ...string) {
 	l.t.Helper()
 	wakes(l.scaledWorld)
 	l.reconcile()
@@ -45,23 +45,23 @@ func (l *learner) wake(calls ...string) {
 	l.reconcile()
 }
 
-func (l *learner) sleep() {
+func (l *pupil) sleep() {
 	l.t.Helper()
 	l.now = l.now.Add(time.Hour)
 	sleeps(l.scaledWorld)
 	l.reconcile()
 }
 
-func (l *learner) cycle(calls ...string) {
+func (l *pupil) cycle(calls ...string) {
 	l.t.Helper()
 	l.wake(calls...)
 	l.sleep()
 }
 
 // restart loses what the controller remembers.
-func (l *learner) restart() { l.memory, l.calls = WorkloadMemory{}, nil }
+func (l *pupil) restart() { l.memory, l.calls = WorkloadMemory{}, nil }
 
-func (l *learner) want(what, learned string, told ...string) {
+func (l *pupil) want(what, learned string, told ...string) {
 	l.t.Helper()
 	if got := l.asks[0].Slice.Annotations[api.LearnedAnnotation]; got != learned {
 		l.t.Errorf("%s: learned %s, want %s", what, got, learned)
@@ -85,7 +85,7 @@ const (
 )
 
 func TestLearnsWhatItCalls(t *testing.T) {
-	l := newLearner(t)
+	l := newPupil(t)
 	l.want("at first", "")
 	l.wake("api!", "decoy!", "busy")
 	l.want("the first wake", `{"Deployment/api":{"found":1},"Deployment/decoy":{"found":1}}`)
@@ -115,7 +115,7 @@ func TestLearnsWhatItCalls(t *testing.T) {
 }
 
 func TestLearningSurvivesTheController(t *testing.T) {
-	l := newLearner(t)
+	l := newPupil(t)
 	l.cycle("api!")
 	l.restart()
 	l.reconcile()
@@ -140,7 +140,7 @@ func TestLearningSurvivesTheController(t *testing.T) {
 
 func TestLearnsNothing(t *testing.T) {
 	t.Run("learning is off", func(t *testing.T) {
-		l := newLearner(t)
+		l := newPupil(t)
 		l.cycle("api!")
 		l.cycle("api!")
 		l.want("on", `{"Deployment/api":{"found":2}}`, learnedNote)
@@ -151,7 +151,7 @@ func TestLearnsNothing(t *testing.T) {
 		l.want("off, and a call", "")
 	})
 	t.Run("it was never seen to wake", func(t *testing.T) {
-		l := &learner{newScaledWorld(t)}
+		l := &pupil{newScaledWorld(t)}
 		l.reconcile()
 		l.calls = map[string]Call{"Deployment/api": {At: l.now.Add(time.Second), Asleep: true}}
 		l.now = l.now.Add(2 * time.Second)
@@ -159,13 +159,13 @@ func TestLearnsNothing(t *testing.T) {
 		l.want("", "")
 	})
 	t.Run("its pods have their nodes' addresses", func(t *testing.T) {
-		l := newLearner(t)
+		l := newPupil(t)
 		l.workload.Template = &corev1.PodTemplateSpec{Spec: corev1.PodSpec{HostNetwork: true}}
 		l.cycle("api!")
 		l.want("others may have called", "")
 	})
 	t.Run("a pod that replaces another one", func(t *testing.T) {
-		l := newLearner(t)
+		l := newPupil(t)
 		l.wake()
 		l.now = l.now.Add(time.Hour)
 		l.calls = map[string]Call{"Deployment/api": {At: l.now, Asleep: true}}
@@ -173,7 +173,7 @@ func TestLearnsNothing(t *testing.T) {
 		l.want("long after the wake", "")
 	})
 	t.Run("a failing plan", func(t *testing.T) {
-		l := newLearner(t)
+		l := newPupil(t)
 		wakes(l.scaledWorld)
 		l.reconcile()
 		l.calls = map[string]Call{"Deployment/api": {At: l.now, Asleep: true}}
@@ -185,7 +185,7 @@ func TestLearnsNothing(t *testing.T) {
 		l.want("it is one call", `{"Deployment/api":{"found":1}}`)
 	})
 	t.Run("too many", func(t *testing.T) {
-		l := newLearner(t)
+		l := newPupil(t)
 		var calls []string
 		for i := range api.MaxLearned + 5 {
 			calls = append(calls, fmt.Sprintf("app%02d!", i))
@@ -198,7 +198,7 @@ func TestLearnsNothing(t *testing.T) {
 		}
 	})
 	t.Run("it never became ready", func(t *testing.T) {
-		l := newLearner(t)
+		l := newPupil(t)
 		l.cycle("api!")
 		wakes(l.scaledWorld)
 		l.reconcile()

@@ -92,7 +92,10 @@ func (c StartupCPU) without(reasons ...string) []string {
 	return slices.DeleteFunc(slices.Clone(c.Refused), func(r string) bool { return slices.Contains(reasons, r) })
 }
 
-// startupCPU raises the CPU limits of the start's first pod, if a Service asks for that, and puts them back.
+// cpuPlanner plans the CPU limits of a workload's pods.
+type cpuPlanner struct{ *workloadPlanner }
+
+// plan raises the CPU limits of the start's first pod, if a Service asks for that, and puts them back.
 //
 // Until the first pod is settled, its pods are listed every firstPodLook, so that its limits are raised before or just as its
 // containers start; after that, marked pods are listed at the pace of follow. Nothing is listed for other workloads.
@@ -104,7 +107,7 @@ func (c StartupCPU) without(reasons ...string) []string {
 //	is ready, or another pod is             put back what is as we set it; remove the mark
 //	no Service asks for it any more         the same
 //	has ended                               nothing
-func (p *workloadPlanner) startupCPU() WorkloadQuestion {
+func (p cpuPlanner) plan() WorkloadQuestion {
 	o, c, want := p.o, &p.Memory.CPU, p.d.startupCPU
 	if want.IsZero() {
 		c.Refused = slices.DeleteFunc(slices.Clone(c.Refused), func(r string) bool { return r != cpuStays })
@@ -168,7 +171,7 @@ func earlier(a, b *corev1.Pod) int {
 }
 
 // tendMarked plans for the pods that have the mark. want is what the Services ask for; zero if none asks.
-func (p *workloadPlanner) tendMarked(want resource.Quantity) {
+func (p cpuPlanner) tendMarked(want resource.Quantity) {
 	o, c := p.o, &p.Memory.CPU
 	left, starts := false, false
 	for i := range o.Answers.Marked.Pods {
@@ -204,7 +207,7 @@ func (p *workloadPlanner) tendMarked(want resource.Quantity) {
 }
 
 // raiseFirst raises the limits of the start's first pod, if that is possible without a restart and within its QoS class.
-func (p *workloadPlanner) raiseFirst(pod *corev1.Pod, want resource.Quantity) {
+func (p cpuPlanner) raiseFirst(pod *corev1.Pod, want resource.Quantity) {
 	w := p.o.Workload
 	p.Memory.CPU.Settled = true
 	if mark, ok := markOf(pod); ok && mark.Workload == w.Ref().String() && mark.To.Cmp(want) <= 0 {
@@ -233,7 +236,7 @@ func (p *workloadPlanner) raiseFirst(pod *corev1.Pod, want resource.Quantity) {
 	p.raise(PodResize{Pod: pod, Mark: string(text), Limits: mark.limits(pod, mark.untouched)})
 }
 
-func (p *workloadPlanner) raise(r PodResize) {
+func (p cpuPlanner) raise(r PodResize) {
 	c := &p.Memory.CPU
 	c.Settled, c.Marked = true, true
 	p.Resizes = append(p.Resizes, r)
@@ -241,7 +244,7 @@ func (p *workloadPlanner) raise(r PodResize) {
 }
 
 // reportKubelet reports that the kubelet does not resize a pod whose limits are raised.
-func (p *workloadPlanner) reportKubelet(pod *corev1.Pod) {
+func (p cpuPlanner) reportKubelet(pod *corev1.Pod) {
 	describe := fmt.Sprintf("See kubectl describe pod -n %s %s", pod.Namespace, pod.Name)
 	for _, kind := range []corev1.PodConditionType{corev1.PodResizePending, corev1.PodResizeInProgress} {
 		c := condition(pod, kind)

@@ -75,7 +75,7 @@ func PlanWorkload(o WorkloadObservation) (WorkloadPlan, WorkloadQuestion) {
 		return p.WorkloadPlan, NoWorkloadQuestion
 	}
 	if p.d.none() && o.ScaledObject == nil && Remembered(o.Workload.Annotations) == 0 {
-		q := p.startupCPU()
+		q := cpuPlanner{p}.plan()
 		p.Forget = !p.Memory.CPU.Marked
 		return p.WorkloadPlan, q
 	}
@@ -107,11 +107,11 @@ type workloadPlanner struct {
 func (p *workloadPlanner) steps() []func() WorkloadQuestion {
 	if len(p.d.services) == 0 && (p.d.retiring || !p.d.unsafe) {
 		if p.d.retiring { // requests may be held for it
-			return []func() WorkloadQuestion{p.restore, p.follow, p.write, p.startupCPU}
+			return []func() WorkloadQuestion{p.restore, p.follow, p.write, cpuPlanner{p}.plan}
 		}
-		return []func() WorkloadQuestion{p.restore, p.startupCPU}
+		return []func() WorkloadQuestion{p.restore, cpuPlanner{p}.plan}
 	}
-	return []func() WorkloadQuestion{p.live, p.learn, p.apply, p.follow, p.write, p.startupCPU}
+	return []func() WorkloadQuestion{p.live, learner{p}.learn, p.apply, p.follow, p.write, cpuPlanner{p}.plan}
 }
 
 // objects returns the objects on which the workload's events are emitted.

@@ -114,11 +114,12 @@ func (n *newcomers) drop(t *Target) {
 
 // own says whose a pod is. The caller holds mu.
 func (n *newcomers) own(pod podKey) {
-	n.owner.Delete(pod)
-	if len(n.pods[pod]) == 1 {
-		for t := range n.pods[pod] {
-			n.owner.Store(pod, t)
-		}
+	if len(n.pods[pod]) != 1 {
+		n.owner.Delete(pod)
+		return
+	}
+	for t := range n.pods[pod] {
+		n.owner.Store(pod, t)
 	}
 }
 
