@@ -110,7 +110,7 @@ unit: ## Unit tests, with the race detector for the product
 	$(call heading,Unit tests)
 	$(call need,gcc,gcc libc6-dev)
 	@# In two steps, so that a package that cannot be listed is an error and not left out.
-	packages=$$(go list ./...); go test -race -shuffle=on $$(grep -vE '/test/(api|e2e)(/|$$)' <<<"$$packages")
+	packages=$$(go list ./...); go test -race -timeout 20m -shuffle=on $$(grep -vE '/test/(api|e2e)(/|$$)' <<<"$$packages")
 	go test -C test/cluster -shuffle=on ./...
 	@# The charts are outside this module: a cached result would not notice changes to them.
 	go test -C test/chart -count=1 -shuffle=on ./...
