@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -245,6 +246,25 @@ func TestGone(t *testing.T) {
 	}
 }
 
+// kedaIsStuck deletes a ScaledObject of ours whose finalizer KEDA does not remove: it is waited for, but not for ever.
+func kedaIsStuck(t *testing.T, c *cluster) {
+	t.Helper()
+	so := &keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "shop", Name: "stuck", Labels: map[string]string{injector.ManagedByLabel: injector.ManagedBy},
+		Finalizers: []string{"finalizer.keda.sh"},
+	}}
+	c.create(so)
+	if err := c.Delete(t.Context(), so); err != nil {
+		t.Fatal(err)
+	}
+	for wait, want := range map[time.Duration]bool{0: true, finalizing + 2*time.Second: false} {
+		left, err := remaining(t.Context(), c, time.Now().Add(wait))
+		if err != nil || slices.Contains(left, "scaledobject shop/stuck") != want {
+			t.Errorf("after %s: %v, %v", wait, left, err)
+		}
+	}
+}
+
 // TestRemaining tests what an uninstallation still waits for, and how it names that.
 func TestRemaining(t *testing.T) {
 	ours := map[string]string{injector.ManagedByLabel: injector.ManagedBy}
@@ -261,22 +281,23 @@ func TestRemaining(t *testing.T) {
 		&keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-deployment", Labels: ours}},
 		&keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cron"}},
 	)
-	got, err := remaining(t.Context(), c, true)
+	got, err := remaining(t.Context(), c, c.now)
 	if want := []string{"scaledobject shop/web-deployment", "service blog/web", "service shop/web"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v", got, err)
 	}
+	kedaIsStuck(t, c)
 	c.refuses = func(_ string, o runtime.Object) error {
 		if _, ok := o.(*keda.ScaledObjectList); ok {
 			return &meta.NoKindMatchError{GroupKind: schema.GroupKind{Group: "keda.sh", Kind: "ScaledObject"}}
 		}
 		return nil
 	}
-	if got, err := remaining(t.Context(), c, true); err != nil || slices.Contains(got, "scaledobject shop/web-deployment") || len(got) != 2 {
+	if got, err := remaining(t.Context(), c, c.now); err != nil || slices.Contains(got, "scaledobject shop/web-deployment") || len(got) != 2 {
 		t.Errorf("without KEDA: %v, %v", got, err)
 	}
 	for n := 1; n <= 3; n++ {
 		c.refuses, c.failAt = nil, n
-		if got, err := remaining(t.Context(), c, true); err == nil {
+		if got, err := remaining(t.Context(), c, c.now); err == nil {
 			t.Errorf("%s fails, and what is left is %v", c.failed, got)
 		}
 	}

@@ -111,11 +111,18 @@ func waitRestored(ctx context.Context, c client.Client, running bool, o RestoreO
 	var left []string
 	logged := time.Time{}
 	err := wait.PollUntilContextCancel(ctx, restoreLook, true, func(ctx context.Context) (bool, error) {
-		now, err := remaining(ctx, c, o.StartupCPU)
+		rest, err := remaining(ctx, c, time.Now())
 		if err != nil {
 			return false, err
 		}
-		left = now
+		if o.StartupCPU {
+			pods, err := putCPUBack(ctx, c)
+			if err != nil {
+				return false, err
+			}
+			rest = append(rest, pods...)
+		}
+		left = rest
 		if len(left) > 0 && !running {
 			return false, fmt.Errorf("no controller is there to restore %s; install the chart again, then uninstall it", strings.Join(left, ", "))
 		}
@@ -132,9 +139,27 @@ func waitRestored(ctx context.Context, c client.Client, running bool, o RestoreO
 	return err
 }
 
-// remaining returns the names of the Services that still have objects of ours, of our ScaledObjects, and of the pods whose raised CPU
-// limits, if there may be such, cannot be put back.
-func remaining(ctx context.Context, c client.Client, startupCPU bool) ([]string, error) {
+// finalizing is how long KEDA has to remove its finalizer from a deleted ScaledObject. KEDA 2.21 may not try again after a conflict,
+// as while a namespace is deleted. Nobody but the namespace's owner can do anything about that.
+const finalizing = 30 * time.Second
+
+// putCPUBack puts back the CPU limits of all pods whose limits are raised, and returns the names of those pods that cannot be changed.
+// The controllers do so too, but they do not know of a mark that somebody else has written.
+func putCPUBack(ctx context.Context, c client.Client) (left []string, err error) {
+	pods, err := markedPods(ctx, c, "", "")
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range injector.PutBack(pods) {
+		if _, err := (podResizer{c}).resize(ctx, one); err != nil {
+			left = append(left, "pod "+one.Pod.Namespace+"/"+one.Pod.Name)
+		}
+	}
+	return left, nil
+}
+
+// remaining returns the names of the Services that still have objects of ours, and of our ScaledObjects.
+func remaining(ctx context.Context, c client.Client, now time.Time) ([]string, error) {
 	var slicesLeft discoveryv1.EndpointSliceList
 	if err := c.List(ctx, &slicesLeft, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
 		return nil, fmt.Errorf("listing route slices: %w", err)
@@ -150,17 +175,6 @@ func remaining(ctx context.Context, c client.Client, startupCPU bool) ([]string,
 		return nil, fmt.Errorf("listing our services: %w", err)
 	}
 	var left []string
-	if startupCPU {
-		pods, err := markedPods(ctx, c, "", "")
-		if err != nil {
-			return nil, err
-		}
-		for _, one := range injector.PutBack(pods) { // the controllers do not know of a mark that somebody else has written
-			if _, err := (podResizer{c}).resize(ctx, one); err != nil {
-				left = append(left, "pod "+one.Pod.Namespace+"/"+one.Pod.Name)
-			}
-		}
-	}
 	for _, s := range services.Items {
 		left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
 	}
@@ -168,7 +182,9 @@ func remaining(ctx context.Context, c client.Client, startupCPU bool) ([]string,
 		left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
 	}
 	for _, so := range scaledObjects.Items {
-		left = append(left, "scaledobject "+so.Namespace+"/"+so.Name)
+		if at := so.DeletionTimestamp; at == nil || now.Sub(at.Time) < finalizing {
+			left = append(left, "scaledobject "+so.Namespace+"/"+so.Name)
+		}
 	}
 	slices.Sort(left)
 	return slices.Compact(left), nil

@@ -293,17 +293,6 @@ func TestRestoreAllPutsCPUBack(t *testing.T) {
 	c := newSleeping(t, ownDeployment())
 	c.wakes()
 	c.both(1)
-	pods := func(startupCPU bool) []string {
-		t.Helper()
-		left, err := remaining(t.Context(), c, startupCPU)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return slices.DeleteFunc(left, func(s string) bool { return !strings.HasPrefix(s, "pod ") })
-	}
-	if got := pods(false); len(got) > 0 {
-		t.Errorf("without the flag: %v", got)
-	}
 	c.hasCPU("2", "2", true)
 	c.refuses = func(verb string, o runtime.Object) error {
 		if _, is := o.(*corev1.Pod); is && verb != "get" && verb != "list" {
@@ -311,12 +300,12 @@ func TestRestoreAllPutsCPUBack(t *testing.T) {
 		}
 		return nil
 	}
-	if got := pods(true); !slices.Equal(got, []string{"pod apps/web-1-a"}) {
-		t.Errorf("a pod that cannot be changed: %v", got)
+	if left, err := putCPUBack(t.Context(), c); err != nil || !slices.Equal(left, []string{"pod apps/web-1-a"}) {
+		t.Errorf("a pod that cannot be changed: %v, %v", left, err)
 	}
 	c.refuses = nil
-	if got := pods(true); len(got) > 0 {
-		t.Errorf("left are %v", got)
+	if left, err := putCPUBack(t.Context(), c); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
 	}
 	c.hasCPU("500m", "100m", false)
 }

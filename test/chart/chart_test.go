@@ -368,7 +368,7 @@ func TestReplicaGuardCanBeOff(t *testing.T) {
 	}
 }
 
-// Only the controllers may patch pods, and only with startupCPU.enabled; the restore command then waits for such pods.
+// Only the controllers and the restore command may patch pods, and only with startupCPU.enabled.
 func TestStartupCPU(t *testing.T) {
 	for name, tc := range map[string]struct {
 		v    values
@@ -377,7 +377,8 @@ func TestStartupCPU(t *testing.T) {
 		"default":                             {values{}, map[string]string{"scale-to-zero-controller pods": "list"}},
 		"values kept from a chart without it": {values{"startupCPU": nil}, map[string]string{"scale-to-zero-controller pods": "list"}},
 		"enabled": {values{"startupCPU": values{"enabled": true}}, map[string]string{
-			"scale-to-zero-controller pods": "list,patch", "scale-to-zero-controller pods/resize": "patch", "scale-to-zero-restore pods": "list",
+			"scale-to-zero-controller pods": "list,patch", "scale-to-zero-controller pods/resize": "patch",
+			"scale-to-zero-restore pods": "list,patch", "scale-to-zero-restore pods/resize": "patch",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
