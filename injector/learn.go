@@ -42,25 +42,31 @@ func (p learner) learn() WorkloadQuestion {
 		l.Known = len(l.Learned) > 0                                                       // a newly added Service has nothing
 	}
 	l.Known = true
-	switch template := p.o.Workload.Template; {
-	case p.d.noLearning, template != nil && template.Spec.HostNetwork: // others may call from its node's address
+	switch {
+	case !p.learns():
 		l.Learned, l.Called = nil, nil
 	case is.FellAsleep(was) && was.Awake && l.Wake.Equal(was.Woken):
 		p.miss(&l)
 	case was.Asleep && !is.Asleep:
 		l.Wake, l.Called = is.Woken, nil
 	}
-	if l.Wake.Equal(is.Woken) && !is.Asleep { // otherwise nobody has seen the wake begin
+	if p.learns() && l.Wake.Equal(is.Woken) && !is.Asleep { // otherwise nobody has seen the wake begin
 		for _, other := range slices.Sorted(maps.Keys(p.o.Calls)) {
 			call := p.o.Calls[other]
 			soon := !is.Awake || call.At.Before(is.Since.Add(api.CallsFor+aMoment))
-			if soon && !call.At.Before(l.Wake) && !l.Called[other] && !p.d.noLearning {
+			if soon && !call.At.Before(l.Wake) && !l.Called[other] {
 				p.hit(&l, other, call)
 			}
 		}
 	}
 	p.Memory.Learning = l
 	return NoWorkloadQuestion
+}
+
+// learns reports whether calls from the workload's pods teach anything: no Service forbids it, and no others call from their address.
+func (p learner) learns() bool {
+	template := p.o.Workload.Template
+	return !p.d.noLearning && (template == nil || !template.Spec.HostNetwork)
 }
 
 func (l Learning) clone() Learning {

@@ -161,7 +161,7 @@ func TestLearnsNothing(t *testing.T) {
 	t.Run("its pods have their nodes' addresses", func(t *testing.T) {
 		l := newPupil(t)
 		l.workload.Template = &corev1.PodTemplateSpec{Spec: corev1.PodSpec{HostNetwork: true}}
-		l.cycle("api!")
+		l.wake("api!")
 		l.want("others may have called", "")
 	})
 	t.Run("a pod that replaces another one", func(t *testing.T) {
