@@ -206,7 +206,7 @@ func TestTriedInAdvance(t *testing.T) {
 		want   string
 	}{
 		"a new one":         {func(*world) {}, nil, "web-deployment 0-1, remembers 1"},
-		"of three replicas": {func(w *world) { w.workload.Replicas = 3 }, nil, "web-deployment 0-3, remembers 3"},
+		"of three replicas": {func(w *world) { w.workload.Replicas = 3 }, nil, "web-deployment 3-3, remembers 3"},
 		"of an app asleep":  {asleep, nil, "web-deployment 0-1, remembers 1"},
 		"with settings": {func(w *world) {
 			annotated(Prefix+"min-replicas", "2")(w.service)

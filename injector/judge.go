@@ -8,10 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
@@ -135,31 +133,6 @@ func FindWorkload(service *corev1.Service, s Settings, candidates []Workload) (W
 		return Workload{}, Skip(fmt.Sprintf("its selector matches the pods of %s; name one with annotation %sworkload",
 			names(append(scalable, other...)), Prefix))
 	}
-}
-
-// JudgeWorkload says whether something else already scales the workload. KEDA refuses two ScaledObjects for one workload, and two
-// HPAs undo each other's changes. hpas and scaledObjects are those of the workload, plus the ScaledObject that has the name of ours.
-func JudgeWorkload(w Workload, hpas []autoscalingv2.HorizontalPodAutoscaler, scaledObjects []keda.ScaledObject) Skip {
-	ours := ScaledObjectName(w.Ref())
-	for i := range scaledObjects {
-		so := &scaledObjects[i]
-		if so.Name != ours && so.Spec.ScaleTargetRef.Name == w.Name && so.Spec.ScaleTargetRef.TargetKind() == w.Kind {
-			return Skip(fmt.Sprintf("ScaledObject %s scales %s already; delete it, or leave %s to it by removing the label",
-				so.Name, w.Ref(), w.Ref()))
-		}
-		if so.Name == ours && so.Labels[ManagedByLabel] != ManagedBy {
-			return Skip(fmt.Sprintf("there is a ScaledObject %s that is not scale-to-zero's; rename or delete it", so.Name))
-		}
-	}
-	for i := range hpas {
-		hpa := &hpas[i]
-		target := hpa.Spec.ScaleTargetRef
-		if hpa.Name != "keda-hpa-"+ours && target.Name == w.Name && target.Kind == w.Kind {
-			return Skip(fmt.Sprintf("HorizontalPodAutoscaler %s scales %s already; delete it, and set annotation %smax-replicas "+
-				"to keep scaling by load", hpa.Name, w.Ref(), Prefix))
-		}
-	}
-	return ""
 }
 
 func names(ws []Workload) string {

@@ -8,11 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
@@ -105,55 +103,6 @@ func TestFindWorkload(t *testing.T) {
 			}
 			if tc.skip == "" || !strings.Contains(string(skip), tc.skip) {
 				t.Errorf("got %s, skip %q; want %q, skip with %q", got.Ref(), skip, tc.want, tc.skip)
-			}
-		})
-	}
-}
-
-func TestJudgeWorkload(t *testing.T) {
-	w := workload("Deployment", "web", nil)
-	hpa := func(name, kind, target string) autoscalingv2.HorizontalPodAutoscaler {
-		return autoscalingv2.HorizontalPodAutoscaler{
-			ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec: autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{
-				Kind: kind,
-				Name: target,
-			}},
-		}
-	}
-	so := func(name, kind, target string, labels map[string]string) keda.ScaledObject {
-		return keda.ScaledObject{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
-			Spec:       keda.ScaledObjectSpec{ScaleTargetRef: keda.ScaleTarget{Kind: kind, Name: target}},
-		}
-	}
-	ours := map[string]string{ManagedByLabel: ManagedBy}
-	tests := map[string]struct {
-		hpas []autoscalingv2.HorizontalPodAutoscaler
-		sos  []keda.ScaledObject
-		want string
-	}{
-		"nobody": {},
-		"ours": {
-			hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("keda-hpa-web-deployment", "Deployment", "web")},
-			sos:  []keda.ScaledObject{so("web-deployment", "Deployment", "web", ours)},
-		},
-		"an HPA": {
-			hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("mine", "Deployment", "web")},
-			want: "HorizontalPodAutoscaler mine",
-		},
-		"another's HPA": {hpas: []autoscalingv2.HorizontalPodAutoscaler{hpa("mine", "StatefulSet", "web"), hpa("yours", "Deployment",
-			"db")}},
-		"a ScaledObject":         {sos: []keda.ScaledObject{so("mine", "", "web", nil)}, want: "ScaledObject mine"},
-		"another's":              {sos: []keda.ScaledObject{so("mine", "StatefulSet", "web", nil)}},
-		"our name, not by us":    {sos: []keda.ScaledObject{so("web-deployment", "Deployment", "other", nil)}, want: "not scale-to-zero's"},
-		"our name on our target": {sos: []keda.ScaledObject{so("web-deployment", "Deployment", "web", nil)}, want: "not scale-to-zero's"},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			got := JudgeWorkload(w, tc.hpas, tc.sos)
-			if (tc.want == "") != (got == "") || !strings.Contains(string(got), tc.want) {
-				t.Errorf("got %q, want something with %q", got, tc.want)
 			}
 		})
 	}

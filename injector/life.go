@@ -93,10 +93,10 @@ func (l Life) Crossed(was Life, now time.Time) int32 {
 // cool-down after its traffic last went past the interceptors. KEDA needs that time too, to find them and the app active
 // before it may put it to sleep. uncounted says that traffic goes past them now.
 //
-// After a restart of the controller that time is unknown. If a ScaledObject has a higher minReplicaCount than the settings, the
+// After a restart of the controller that time is unknown. If a ScaledObject keeps more replicas than the settings ask for, the
 // earlier controller was still keeping the app up.
 func (l Life) KeptUp(now time.Time, s Scaling, so *keda.ScaledObject, uncounted bool) (time.Duration, Life) {
-	holding := so != nil && so.Spec.MinReplicaCount != nil && *so.Spec.MinReplicaCount > s.MinReplicas
+	holding := so != nil && so.Spec.Idle() > s.MinReplicas
 	if uncounted || l.Uncounted.IsZero() && holding {
 		l.Uncounted = now
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
@@ -125,7 +126,8 @@ func TestBypassed(t *testing.T) {
 				was, is = is, is.Next(now, 0, false, look.bypassing)
 			}
 			use := Use{Idle: time.Hour, Counted: time.Hour}
-			got := slept(now, was, is, pause{}, Workload{}, time.Minute, &use)
+			p := &workloadPlanner{o: &WorkloadObservation{Now: now}, d: demand{services: []*corev1.Service{service()}}}
+			got := p.slept(was, is, &use)
 			if got.Use.Counted != tc.want || use.Counted != time.Hour {
 				t.Errorf("counted for %s, want %s", got.Use.Counted, tc.want)
 			}

@@ -36,6 +36,12 @@ const (
 	// own memory begins when it first looks, when the app may be asleep, and KEDA may not be installed. We scale the workloads that
 	// carry this annotation.
 	ReplicasAnnotation = Prefix + "replicas"
+	// AutoscalerAnnotation on a workload that we scale names what somebody else has set up to scale it, as Kind/name. There is none unless
+	// the workload has ReplicasAnnotation.
+	AutoscalerAnnotation = Prefix + "autoscaler"
+	// TriggerAnnotation on somebody else's ScaledObject is the controller's request to admission: it has our trigger, as JSON. Without the
+	// annotation, admission removes the trigger. Only the controller can set it.
+	TriggerAnnotation = Prefix + "trigger"
 	// AliasesAnnotation on the user's Ingress is the controller's request to admission. It lists the backend Services that their alias
 	// Service has to replace, as service=alias separated by commas. Only the controller can set it.
 	AliasesAnnotation = Prefix + "aliases"

@@ -35,7 +35,8 @@ func TestScaledObjectOfAChart(t *testing.T) {
 		"a custom resource": {gallery, "pictures-gallery", "example.com/v1", "Gallery", "Gallery.example.com/pictures"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := ScaledObject(tc.w, Scaling{1, 4, 7, 10 * time.Minute}, 3, "interceptors:9090")
+			s := Scaling{MinReplicas: 1, WakeReplicas: 2, MaxReplicas: 4, TargetPendingRequests: 7, Cooldown: 10 * time.Minute}
+			got := ScaledObject(tc.w, s, 3, "interceptors:9090")
 			want := &keda.ScaledObject{
 				ObjectMeta: metav1.ObjectMeta{
 					Namespace: "shop", Name: tc.named, Labels: map[string]string{ManagedByLabel: ManagedBy},

@@ -25,6 +25,7 @@ func ChangedFields(before, after keda.ScaledObjectSpec) []string {
 		{"pollingInterval", before.PollingInterval, after.PollingInterval},
 		{"cooldownPeriod", before.CooldownPeriod, after.CooldownPeriod},
 		{"initialCooldownPeriod", before.InitialCooldownPeriod, after.InitialCooldownPeriod},
+		{"idleReplicaCount", before.IdleReplicaCount, after.IdleReplicaCount},
 		{"minReplicaCount", before.MinReplicaCount, after.MinReplicaCount},
 		{"maxReplicaCount", before.MaxReplicaCount, after.MaxReplicaCount},
 		{"triggers", before.Triggers, after.Triggers},

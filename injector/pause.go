@@ -7,61 +7,78 @@ import (
 	"fmt"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// pause is what the owner of a workload's ScaledObject has paused with KEDA's annotations.
+// pause is why no request may wake a workload, or why it may not sleep: its owner has paused the ScaledObject with KEDA's annotations,
+// or keeps the workload asleep with ours.
 type pause struct {
 	keda.Pause
 
 	so *keda.ScaledObject
+	// asleep is the Service whose annotation keeps the workload asleep; nil if none does.
+	asleep *corev1.Service
 }
 
-// pauseOf reads the pause from our ScaledObject of a workload, which may be nil.
-func pauseOf(so *keda.ScaledObject) pause {
-	if so == nil || !so.DeletionTimestamp.IsZero() {
+// paused reads the pause from the annotations of the workload's ScaledObject, ours or its owner's, and of its Services.
+func (p *workloadPlanner) paused() pause {
+	if p.d.staysAsleep() {
+		return pause{asleep: p.d.asleep}
+	}
+	so := p.o.ScaledObject
+	if p.auto.ScaledObject != nil {
+		so = p.auto.ScaledObject
+	}
+	if so == nil || !so.DeletionTimestamp.IsZero() || decodeTrigger(so.Annotations).Asleep {
 		return pause{}
 	}
-	return pause{keda.PauseOf(so.Annotations), so}
+	return pause{Pause: keda.PauseOf(so.Annotations), so: so}
 }
+
+// noWake reports whether no request may wake the workload.
+func (p pause) noWake() bool { return p.NoWake || p.asleep != nil }
 
 // why describes the pause to visitors, in one line. It is empty if a request may wake the workload.
 func (p pause) why() string {
-	if !p.NoWake {
-		return ""
+	switch {
+	case p.asleep != nil:
+		return fmt.Sprintf("annotation %sasleep keeps it asleep", Prefix)
+	case p.NoWake:
+		return fmt.Sprintf("ScaledObject %s is paused (%s)", p.so.Name, p)
 	}
-	return fmt.Sprintf("ScaledObject %s is paused (%s)", p.so.Name, p)
+	return ""
 }
 
 // progress returns the pause for the interceptors.
 func (p pause) progress(w Workload) *api.Pause {
-	if !p.NoWake {
+	if !p.noWake() {
 		return nil
 	}
 	return &api.Pause{Why: p.why(), Asleep: w.Replicas == 0}
 }
 
-// note returns the note of the event about the pause. It is empty if nothing is paused.
-func (p pause) note(w Workload) string {
+// note returns the type and the note of the event about the pause. The note is empty if nothing is paused.
+func (p pause) note(w Workload) (eventType, note string) {
 	what := "neither wakes it nor puts it to sleep. Requests get 503 with this while it has no replicas"
 	switch {
+	case p.asleep != nil:
+		return corev1.EventTypeNormal, fmt.Sprintf("Annotation %sasleep keeps %s at zero replicas. Requests get 503 with this. Let it wake: %s",
+			Prefix, w.Ref(), annotate(p.asleep, "asleep-"))
 	case len(p.By) == 0:
-		return ""
+		return "", ""
 	case !p.NoWake:
 		what = "does not put it to sleep"
 	case !p.NoSleep:
 		what = "does not wake it. Requests get 503 with this while it has no replicas"
 	}
-	return fmt.Sprintf("ScaledObject %s of %s is paused (%s): scale-to-zero %s. Resume: kubectl annotate scaledobject -n %s %s %s-",
-		p.so.Name, w.Ref(), p, what, p.so.Namespace, p.so.Name, strings.Join(p.By, "- "))
+	return corev1.EventTypeWarning, fmt.Sprintf("ScaledObject %s of %s is paused (%s): scale-to-zero %s. Resume: "+
+		"kubectl annotate scaledobject -n %s %s %s-", p.so.Name, w.Ref(), p, what, p.so.Namespace, p.so.Name, strings.Join(p.By, "- "))
 }
 
-// toKeep says how to keep a workload without replicas.
-func (p pause) toKeep() string {
-	if p.so == nil {
-		return fmt.Sprintf("To keep it there, opt it out first (label %s=false)", OptInLabel)
-	}
-	return fmt.Sprintf("To keep it there: kubectl annotate scaledobject -n %s %s %s=0", p.so.Namespace, p.so.Name,
-		keda.PausedReplicasAnnotation)
+// annotate returns the command that changes one of our annotations on a Service. change is as kubectl takes it, without Prefix.
+func annotate(s *corev1.Service, change string) string {
+	return fmt.Sprintf("kubectl annotate service -n %s %s %s%s", s.Namespace, s.Name, Prefix, change)
 }

@@ -13,9 +13,18 @@ import (
 // remembered count keeps the current one: applying a chart again must neither wake the app nor undo KEDA's scaling. Any other count
 // is a request, and is remembered from now on. KeepReplicas returns the count to write and the value of ReplicasAnnotation.
 //
+// Beside an autoscaler of the workload's owner, the remembered count is what the autoscaler had set. A write while the workload is
+// awake is between its author and the autoscaler. One while it is asleep does not wake it, whatever the count.
+//
 // It applies to writes of the workload itself. It does not apply to the scale subresource, which `kubectl scale` and KEDA use.
 func KeepReplicas(annotations map[string]string, old, wanted int32) (replicas int32, remembered string) {
 	before := Remembered(annotations)
+	if annotations[AutoscalerAnnotation] != "" {
+		if old == 0 && wanted > 0 {
+			return 0, strconv.Itoa(int(wanted))
+		}
+		return wanted, strconv.Itoa(int(before))
+	}
 	if wanted == before {
 		return old, strconv.Itoa(int(before))
 	}

@@ -34,9 +34,10 @@ const (
 	ReasonResumed = "Resumed"
 	ReasonUndone  = "ScaledObjectReset" // changes of fields that we own
 
-	ReasonStack    = "WakeWithIncomplete"  // some of the Services that are to wake together cannot
-	ReasonExceeded = "MaxReplicasExceeded" // by somebody else
-	ReasonTogether = "WakesTogether"       // with another workload that it is known to call, or no longer
+	ReasonStack      = "WakeWithIncomplete"  // some of the Services that are to wake together cannot
+	ReasonAutoscaler = "Autoscaler"          // what else scales an app, and what is left to us
+	ReasonExceeded   = "MaxReplicasExceeded" // by somebody else
+	ReasonTogether   = "WakesTogether"       // with another workload that it is known to call, or no longer
 
 	ReasonStartupCPU = "StartupCPURefused" // an app starts without the CPU that its Service asks for
 )

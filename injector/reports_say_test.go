@@ -21,7 +21,7 @@ func TestWhoReadsOfWorkloads(t *testing.T) {
 		w.pods = Start{Failing: "it ends", Reason: "CrashLoopBackOff", Advice: "See its logs"}
 	}
 	const both = " on Deployment/web, Service/web: "
-	const keep = "To keep it there: kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-replicas=0"
+	const keep = "To keep it there: kubectl annotate service -n apps web scale-to-zero/asleep=true"
 	for name, tc := range map[string]struct {
 		world []func(*scaledWorld)
 		want  string

@@ -18,21 +18,28 @@ import (
 
 // Scaling is how a workload is scaled: the merged settings of all Services that route to it.
 type Scaling struct {
-	MinReplicas, MaxReplicas int32
-	TargetPendingRequests    int32
-	Cooldown                 time.Duration
+	// MinReplicas is the smallest count, 0 if the workload may sleep. WakeReplicas is the smallest while it is awake, and MaxReplicas the
+	// largest.
+	MinReplicas, WakeReplicas, MaxReplicas int32
+	TargetPendingRequests                  int32
+	Cooldown                               time.Duration
 }
 
 // scalingRequest is the content of ScalingAnnotation. The cool-down is in the routes.
 type scalingRequest struct {
 	MinReplicas           int32  `json:"minReplicas"`
+	WakeReplicas          int32  `json:"wakeReplicas,omitempty"`
 	MaxReplicas           int32  `json:"maxReplicas,omitempty"`
 	TargetPendingRequests int32  `json:"targetPendingRequests"`
 	StartupCPU            string `json:"startupCPU,omitempty"`
+	Asleep                bool   `json:"asleep,omitempty"`
 }
 
 func encodeScaling(s Settings) string {
-	b, _ := json.Marshal(scalingRequest{s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests, s.StartupCPU}) // it cannot fail: plain values
+	b, _ := json.Marshal(scalingRequest{ // it cannot fail: plain values
+		MinReplicas: s.MinReplicas, WakeReplicas: s.WakeReplicas, MaxReplicas: s.MaxReplicas, TargetPendingRequests: s.TargetPendingRequests,
+		StartupCPU: s.StartupCPU, Asleep: s.Asleep,
+	})
 	return string(b)
 }
 
@@ -45,25 +52,39 @@ func ScalingSettings(routeSlice *discoveryv1.EndpointSlice, routes api.Routes) (
 	}
 	s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests = asked.MinReplicas, asked.MaxReplicas, asked.TargetPendingRequests
 	s.Cooldown, s.StartupCPU = time.Duration(routes.Cooldown), asked.StartupCPU
+	s.WakeReplicas, s.Asleep = asked.WakeReplicas, asked.Asleep
 	return s, nil
 }
 
 // NewScaling merges the settings of the Services that route to one workload. It takes the most careful of each: the longest
-// cool-down, the most replicas, the fewest requests per replica. remembered is the replica count before the injection.
+// cool-down, the most replicas, the fewest requests per replica. remembered is the replica count before the injection: unless a setting
+// says otherwise, the workload has as many while it is awake.
 func NewScaling(all []Settings, remembered int32) Scaling {
 	var s Scaling
 	for i, one := range all {
 		maxReplicas := one.MaxReplicas
 		if maxReplicas == 0 {
-			maxReplicas = max(1, remembered)
+			maxReplicas = max(1, remembered, one.WakeReplicas)
 		}
 		s.MinReplicas = max(s.MinReplicas, one.MinReplicas)
+		s.WakeReplicas = max(s.WakeReplicas, one.WakeReplicas)
 		s.MaxReplicas = max(s.MaxReplicas, maxReplicas, one.MinReplicas)
 		s.Cooldown = max(s.Cooldown, one.Cooldown)
 		if i == 0 || one.TargetPendingRequests < s.TargetPendingRequests {
 			s.TargetPendingRequests = one.TargetPendingRequests
 		}
 	}
+	if s.WakeReplicas == 0 {
+		s.WakeReplicas = remembered
+	}
+	s.WakeReplicas = max(1, min(s.WakeReplicas, s.MaxReplicas))
+	return s
+}
+
+// keptUp returns s for a workload that must not sleep.
+func (s Scaling) keptUp() Scaling {
+	s.MinReplicas = max(s.MinReplicas, s.WakeReplicas)
+	s.MaxReplicas = max(s.MaxReplicas, s.MinReplicas)
 	return s
 }
 
@@ -101,16 +122,13 @@ func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string)
 			InitialCooldownPeriod: new(seconds(s.Cooldown) + kedaCooldown(s.Cooldown)),
 			MinReplicaCount:       new(s.MinReplicas),
 			MaxReplicaCount:       new(s.MaxReplicas),
-			Triggers: []keda.Trigger{{
-				Type: "external-push",
-				Metadata: map[string]string{
-					"scalerAddress":                   scalerAddress,
-					api.MetadataWorkload:              w.Ref().String(),
-					api.MetadataTargetPendingRequests: strconv.Itoa(int(s.TargetPendingRequests)),
-					api.MetadataInactiveAfter:         api.InactiveAfter(s.Cooldown).String(),
-				},
-			}},
+			Triggers: []keda.Trigger{
+				{Type: externalPush, Metadata: triggerMetadata(w, s, api.InactiveAfter(s.Cooldown), scalerAddress)},
+			},
 		},
+	}
+	if s.MinReplicas == 0 && s.WakeReplicas > 1 {
+		so.Spec.IdleReplicaCount, so.Spec.MinReplicaCount = new(int32(0)), new(s.WakeReplicas)
 	}
 	return so
 }
@@ -119,7 +137,7 @@ func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string)
 // restored count while the ScaledObject is deleted.
 func Restoring(so *keda.ScaledObject, n int32) *keda.ScaledObject {
 	out := so.DeepCopy()
-	out.Spec.MinReplicaCount, out.Spec.MaxReplicaCount = new(n), new(n)
+	out.Spec.IdleReplicaCount, out.Spec.MinReplicaCount, out.Spec.MaxReplicaCount = nil, new(n), new(n)
 	return out
 }
 
@@ -140,7 +158,7 @@ func Desired(s Scaling, active bool, pending int64, current int32) int32 {
 		return s.MinReplicas
 	}
 	worth := min((pending+int64(s.TargetPendingRequests)-1)/int64(s.TargetPendingRequests), int64(s.MaxReplicas))
-	return max(1, s.MinReplicas, current, int32(worth)) //nolint:gosec // at most MaxReplicas
+	return max(1, s.WakeReplicas, s.MinReplicas, current, int32(worth)) //nolint:gosec // at most MaxReplicas
 }
 
 // kedaCooldown returns how many seconds KEDA keeps the app up after the last poll that found it active. It is longer than one

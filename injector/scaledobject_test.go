@@ -18,19 +18,28 @@ func TestNewScaling(t *testing.T) {
 		change(&s)
 		return s
 	}
+	scaling := func(least, wake, most int32) Scaling {
+		return Scaling{MinReplicas: least, WakeReplicas: wake, MaxReplicas: most, TargetPendingRequests: 100, Cooldown: 5 * time.Minute}
+	}
 	tests := map[string]struct {
 		settings   []Settings
 		remembered int32
 		want       Scaling
 	}{
-		"defaults":         {[]Settings{DefaultSettings()}, 1, Scaling{0, 1, 100, 5 * time.Minute}},
-		"it had three":     {[]Settings{DefaultSettings()}, 3, Scaling{0, 3, 100, 5 * time.Minute}},
-		"told to have one": {[]Settings{with(func(s *Settings) { s.MaxReplicas = 1 })}, 3, Scaling{0, 1, 100, 5 * time.Minute}},
-		"never zero":       {[]Settings{with(func(s *Settings) { s.MinReplicas = 2 })}, 1, Scaling{2, 2, 100, 5 * time.Minute}},
+		"defaults":                   {[]Settings{DefaultSettings()}, 1, scaling(0, 1, 1)},
+		"it had three":               {[]Settings{DefaultSettings()}, 3, scaling(0, 3, 3)},
+		"told to have one":           {[]Settings{with(func(s *Settings) { s.MaxReplicas = 1 })}, 3, scaling(0, 1, 1)},
+		"never zero":                 {[]Settings{with(func(s *Settings) { s.MinReplicas = 2 })}, 1, scaling(2, 1, 2)},
+		"wakes with two":             {[]Settings{with(func(s *Settings) { s.WakeReplicas = 2 })}, 1, scaling(0, 2, 2)},
+		"wakes with two of three":    {[]Settings{with(func(s *Settings) { s.WakeReplicas = 2 })}, 3, scaling(0, 2, 3)},
+		"wakes with what is allowed": {[]Settings{with(func(s *Settings) { s.MaxReplicas = 2 })}, 5, scaling(0, 2, 2)},
+		"wakes with the most that a Service asks for": {[]Settings{
+			with(func(s *Settings) { s.WakeReplicas = 2 }), with(func(s *Settings) { s.WakeReplicas = 4 }), DefaultSettings(),
+		}, 1, scaling(0, 4, 4)},
 		"two Services": {[]Settings{
 			with(func(s *Settings) { s.Cooldown, s.MaxReplicas = time.Minute, 4 }),
 			with(func(s *Settings) { s.Cooldown, s.TargetPendingRequests = time.Hour, 7 }),
-		}, 1, Scaling{0, 4, 7, time.Hour}},
+		}, 1, Scaling{WakeReplicas: 1, MaxReplicas: 4, TargetPendingRequests: 7, Cooldown: time.Hour}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -58,7 +67,8 @@ func TestRemember(t *testing.T) {
 
 func TestScaledObject(t *testing.T) {
 	w := workload("Deployment", "web", nil)
-	so := ScaledObject(w, Scaling{0, 1, 100, 10 * time.Second}, 3, "interceptors.ours.svc:9090")
+	s := Scaling{WakeReplicas: 1, MaxReplicas: 1, TargetPendingRequests: 100, Cooldown: 10 * time.Second}
+	so := ScaledObject(w, s, 3, "interceptors.ours.svc:9090")
 	if got := *so.Spec.PollingInterval; got != 3 {
 		t.Errorf("KEDA asks every %d s; want 3, a quarter of the cool-down rounded up", got)
 	}
@@ -85,6 +95,29 @@ func TestScaledObject(t *testing.T) {
 	so.Annotations[ReplicasAnnotation] = "garbage"
 	if n := Remembered(so.Annotations); n != 0 {
 		t.Errorf("an unreadable count is %d, want none", n)
+	}
+}
+
+// TestScaledObjectWakesSeveral tests that KEDA itself wakes an app with as many replicas as it had: it may otherwise have only one when it
+// is first visited.
+func TestScaledObjectWakesSeveral(t *testing.T) {
+	for name, tc := range map[string]struct {
+		scaling Scaling
+		idle    *int32
+		least   int32
+	}{
+		"one":                      {Scaling{WakeReplicas: 1, MaxReplicas: 3}, nil, 0},
+		"three":                    {Scaling{WakeReplicas: 3, MaxReplicas: 3}, new(int32(0)), 3},
+		"three, and it is kept up": {Scaling{WakeReplicas: 3, MaxReplicas: 3}.keptUp(), nil, 3},
+		"one that never sleeps":    {Scaling{MinReplicas: 1, WakeReplicas: 3, MaxReplicas: 3}, nil, 1},
+	} {
+		so := ScaledObject(workload("Deployment", "web", nil), tc.scaling, 3, "")
+		if d := cmp.Diff(tc.idle, so.Spec.IdleReplicaCount); d != "" || *so.Spec.MinReplicaCount != tc.least {
+			t.Errorf("%s: minReplicaCount %d, want %d; idle %s", name, *so.Spec.MinReplicaCount, tc.least, d)
+		}
+		if held := Restoring(so, 2); held.Spec.IdleReplicaCount != nil || *held.Spec.MinReplicaCount != 2 {
+			t.Errorf("%s: restoring holds %+v", name, held.Spec)
+		}
 	}
 }
 

@@ -23,6 +23,11 @@ type Settings struct {
 	MinReplicas int32
 	// MaxReplicas is 0 if it is not set. The maximum then is 1, or the replica count before the injection if that is higher.
 	MaxReplicas int32
+	// WakeReplicas is with how many replicas the app starts, and the fewest that it has while it is awake. It is 0 if it is not set; it
+	// then is what the app had before the injection.
+	WakeReplicas int32
+	// Asleep keeps the app at zero replicas, whatever is asked of it.
+	Asleep bool
 	// TargetPendingRequests is how many pending requests one replica should have.
 	TargetPendingRequests int32
 	// Cooldown is how long the app has to be idle before it sleeps.
@@ -86,10 +91,10 @@ func settings() map[string]setting {
 			return "Deployment/NAME, StatefulSet/NAME, or KIND.GROUP/NAME of a custom resource with a scale subresource", ok
 		},
 		"min-replicas": func(s *Settings, v string) (string, bool) {
-			return integer(&s.MinReplicas, v, 0, 1000)
+			return integer(&s.MinReplicas, v, 0, api.MaxReplicas)
 		},
 		"max-replicas": func(s *Settings, v string) (string, bool) {
-			return integer(&s.MaxReplicas, v, 1, 1000)
+			return integer(&s.MaxReplicas, v, 1, api.MaxReplicas)
 		},
 		"target-pending-requests": func(s *Settings, v string) (string, bool) {
 			return integer(&s.TargetPendingRequests, v, 1, 1_000_000)
@@ -149,6 +154,10 @@ func startSettings() map[string]setting {
 			s.NoLearning = ok && !learn
 			return allowed, ok
 		},
+		"wake-replicas": func(s *Settings, v string) (string, bool) {
+			return integer(&s.WakeReplicas, v, 1, api.MaxReplicas)
+		},
+		"asleep":      func(s *Settings, v string) (string, bool) { return boolean(&s.Asleep, v) },
 		"startup-cpu": readStartupCPU,
 		"readiness": func(s *Settings, v string) (string, bool) {
 			return word(&s.Readiness, v, readinessApp, readinessKubelet)
@@ -211,13 +220,21 @@ func ParseSettings(annotations map[string]string) (Settings, error) {
 			errs = append(errs, &SettingError{Key: "annotation " + key, Value: annotations[key], Allowed: "allowed is " + allowed})
 		}
 	}
-	if len(errs) == 0 && s.MaxReplicas > 0 && s.MinReplicas > s.MaxReplicas {
-		errs = append(errs, &SettingError{
-			Key: "annotation " + Prefix + "min-replicas", Value: strconv.Itoa(int(s.MinReplicas)),
-			Allowed: fmt.Sprintf("allowed is at most %smax-replicas, which is %d", Prefix, s.MaxReplicas),
-		})
+	if len(errs) == 0 {
+		errs = append(errs, s.beyondMax("min-replicas", s.MinReplicas), s.beyondMax("wake-replicas", s.WakeReplicas))
 	}
 	return s, errors.Join(errs...)
+}
+
+// beyondMax says that the replica count of a setting is beyond MaxReplicas.
+func (s *Settings) beyondMax(key string, n int32) error {
+	if s.MaxReplicas == 0 || n <= s.MaxReplicas {
+		return nil
+	}
+	return &SettingError{
+		Key: "annotation " + Prefix + key, Value: strconv.Itoa(int(n)),
+		Allowed: fmt.Sprintf("allowed is at most %smax-replicas, which is %d", Prefix, s.MaxReplicas),
+	}
 }
 
 func integer(to *int32, value string, low, high int32) (string, bool) {

@@ -10,12 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 )
 
 // TestSkipsOfServices has all of each reason for which a Service is not injected, as its owner reads it after "Not injected: ".
@@ -216,54 +212,6 @@ func TestSkipsOfWorkloads(t *testing.T) {
 			}
 		})
 	}
-	scaledObject := func(name, kind, target, manager string) []keda.ScaledObject {
-		return []keda.ScaledObject{{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{ManagedByLabel: manager}},
-			Spec:       keda.ScaledObjectSpec{ScaleTargetRef: keda.ScaleTarget{Kind: kind, Name: target}},
-		}}
-	}
-	hpa := func(name, kind, target string) []autoscalingv2.HorizontalPodAutoscaler {
-		return []autoscalingv2.HorizontalPodAutoscaler{{
-			ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
-				ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: kind, Name: target},
-			},
-		}}
-	}
-	const mine = "ScaledObject mine scales Deployment/web already; delete it, or leave Deployment/web to it by removing the label"
-	for name, tc := range map[string]struct {
-		hpas          []autoscalingv2.HorizontalPodAutoscaler
-		scaledObjects []keda.ScaledObject
-		want          Skip
-	}{
-		"nothing scales it":            {nil, nil, ""},
-		"somebody's ScaledObject":      {nil, scaledObject("mine", "Deployment", "web", "Helm"), mine},
-		"without a kind":               {nil, scaledObject("mine", "", "web", ""), mine},
-		"of another workload":          {nil, scaledObject("mine", "Deployment", "api", ""), ""},
-		"of a StatefulSet of its name": {nil, scaledObject("mine", "StatefulSet", "web", ""), ""},
-		"with the name of ours": {
-			nil, scaledObject("web-deployment", "Deployment", "api", "Helm"),
-			"there is a ScaledObject web-deployment that is not scale-to-zero's; rename or delete it",
-		},
-		"ours": {nil, scaledObject("web-deployment", "Deployment", "web", ManagedBy), ""},
-		"an HPA": {
-			hpa("web", "Deployment", "web"), nil,
-			"HorizontalPodAutoscaler web scales Deployment/web already; delete it, and set annotation scale-to-zero/max-replicas to keep " +
-				"scaling by load",
-		},
-		"KEDA's HPA of ours": {
-			hpa("keda-hpa-web-deployment", "Deployment", "web"), scaledObject("web-deployment", "Deployment", "web", ManagedBy), "",
-		},
-		"an HPA of another":              {hpa("web", "Deployment", "api"), nil, ""},
-		"an HPA of a StatefulSet":        {hpa("web", "StatefulSet", "web"), nil, ""},
-		"the ScaledObject's comes first": {hpa("keda-hpa-mine", "Deployment", "web"), scaledObject("mine", "", "web", ""), mine},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, JudgeWorkload(workload("Deployment", "web", nil), tc.hpas, tc.scaledObjects)); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
 }
 
 // TestSettingLimits: the least and the most that each setting may be, and what is said of anything else.
@@ -335,7 +283,7 @@ func TestSettingsTogether(t *testing.T) {
 			map[string]string{"min-replicas": "4", "max-replicas": "0"}, []string{`annotation scale-to-zero/max-replicas: "0"`},
 		},
 		"a typing error": {map[string]string{"cool-down": "5m"}, []string{`annotation scale-to-zero/cool-down: "5m" is not allowed: ` +
-			`there is no such setting; there are scale-to-zero/affinity-cookie, scale-to-zero/cooldown, scale-to-zero/direct-labels, `}},
+			`there is no such setting; there are scale-to-zero/affinity-cookie, scale-to-zero/`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			annotations := map[string]string{"example.com/cooldown": "x", "scale-to-zero": "x"}

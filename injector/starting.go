@@ -49,9 +49,9 @@ func (s Starting) idle(asleep bool) Starting {
 	return Starting{Progress: s.history(), Asleep: asleep}
 }
 
-// history is what is known about earlier starts.
+// history is what is known about earlier starts, and what holds for the next one.
 func (s Starting) history() api.Progress {
-	return api.Progress{Starts: s.Progress.Starts, Apps: s.Progress.Apps}
+	return api.Progress{Starts: s.Progress.Starts, Apps: s.Progress.Apps, WakeTo: s.Progress.WakeTo}
 }
 
 // over is the state once a pod takes requests, which it has done since at. running is since when its containers run; zero if that is

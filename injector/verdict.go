@@ -44,6 +44,8 @@ type Verdict struct {
 	Settings Settings
 	Workload Workload
 	Object   Object // the workload, for events
+	// Autoscaler is what else scales the workload.
+	Autoscaler Autoscaler
 }
 
 // wanted returns the Front that the verdict asks for, and the other one.
@@ -183,9 +185,10 @@ func (p *planner) judgeTarget(v *Verdict) {
 		return
 	}
 	v.Workload, v.Object = t.Workload, t.Object
-	if v.Skip = JudgeWorkload(v.Workload, t.HPAs, t.ScaledObjects); v.Skip == "" {
+	if v.Autoscaler, v.Skip = FindAutoscaler(v.Workload, t.HPAs, t.ScaledObjects); v.Skip == "" {
 		v.Skip = o.nameTaken(v.Scope)
 	}
+	v.Settings = v.Autoscaler.settings(v.Settings)
 	if v.Skip == "" && t.Object == nil {
 		v.Scope = ScopeNone // it was deleted a moment ago; the deletion leads to another plan
 	}

@@ -101,7 +101,7 @@ func TestWorkloadPlansAtTheEdge(t *testing.T) {
 			[]func(*scaledWorld){withoutKEDA, settled, sleeps, look, func(w *scaledWorld) {
 				w.asks[0] = askingFor("web", func(s *Settings) { s.MinReplicas = 1 })
 			}, idle},
-			"scale to 1, after 15s",
+			`scale to 1, progress {"wakeTo":2}, after 15s`,
 		},
 		"idle, failed open, without KEDA": {
 			[]func(*scaledWorld){withoutKEDA, settled, idle, failOpens, passes(time.Hour)}, "after 15s",

@@ -58,10 +58,21 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 		p.after(s.nextLook(o.Now))
 	}
 	s.Progress.Paused = p.pause.progress(w)
+	if len(p.d.settings) > 0 {
+		s.Progress.WakeTo = p.wakeTo()
+	}
 	p.reportPause(before.Progress.Paused)
 	p.reportStart(&s, before, advice)
 	p.Memory.Starting, p.Memory.Followed = s, true
 	return NoWorkloadQuestion
+}
+
+// wakeTo returns how many replicas an interceptor wakes the workload with; 0 if one.
+func (p *workloadPlanner) wakeTo() int32 {
+	if wake := p.wakeCount(); wake > 1 && p.remembered() > 0 {
+		return wake
+	}
+	return 0
 }
 
 // over ends a start: a pod takes requests now, or has done so for a while by the word of its own probes.
@@ -105,12 +116,16 @@ func (p *workloadPlanner) write() WorkloadQuestion {
 // reportPause reports when a pause begins, changes or ends. before is the pause in the route slices, which an earlier controller has
 // already reported.
 func (p *workloadPlanner) reportPause(before *api.Pause) {
-	w, note, last := p.o.Workload, p.pause.note(p.o.Workload), p.Life.Paused
+	w, last := p.o.Workload, p.Life.Paused
+	eventType, note := p.pause.note(w)
 	p.Life.Paused = note
 	switch {
-	case note == last && (note != "" || before == nil), last == "" && p.pause.NoWake && before != nil && before.Why == p.pause.why():
+	case note == last && (note != "" || before == nil), last == "" && p.pause.noWake() && before != nil && before.Why == p.pause.why():
+	case note != "" && p.pause.so == nil:
+		p.report(eventType, ReasonPaused, note)
 	case note != "":
-		p.report(corev1.EventTypeWarning, ReasonPaused, note, p.pause.so)
+		p.report(eventType, ReasonPaused, note, p.pause.so)
+	case len(p.d.services) == 0: // it is being restored
 	case w.Replicas == 0:
 		p.report(corev1.EventTypeNormal, ReasonResumed, fmt.Sprintf("%s is no longer paused: the next request wakes it", w.Ref()))
 	default:

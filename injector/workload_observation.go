@@ -6,6 +6,7 @@ package injector
 import (
 	"time"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -24,6 +25,9 @@ type WorkloadObservation struct {
 	Asks []Asking
 	// ScaledObject is our ScaledObject for the workload, or nil.
 	ScaledObject *keda.ScaledObject
+	// HPAs and ScaledObjects are those that scale the workload, ours and KEDA's included.
+	HPAs          []autoscalingv2.HorizontalPodAutoscaler
+	ScaledObjects []keda.ScaledObject
 	// Calls are the latest calls of other workloads soon after a wake, by the other's name in api.Learned.
 	Calls map[string]Call
 	// Early is when the workload last began to take requests before Kubernetes called a pod ready, according to its own probes; zero if
@@ -54,6 +58,9 @@ type WorkloadMemory struct {
 	// Written is what we last wrote to the ScaledObject, if anything. Undone is the last note about a change that we have undone.
 	Written *keda.ScaledObjectSpec
 	Undone  string
+	// Autoscaler is the last note about what scales the workload beside us, and Untriggered that about a trigger that admission has not
+	// added.
+	Autoscaler, Untriggered string
 	// Exceeded is the last note about more replicas than allowed.
 	Exceeded string
 	Learning Learning
@@ -132,6 +139,8 @@ type demand struct {
 	unknown bool
 	// hold is the longest time that a request may be held.
 	hold time.Duration
+	// asleep is a Service that keeps the workload at zero replicas; nil if there is none.
+	asleep *corev1.Service
 	// startupCPU is the highest CPU limit that a redirected Service asks for while the workload starts; zero if none does.
 	startupCPU resource.Quantity
 }
@@ -170,6 +179,9 @@ func (d *demand) add(a Asking) {
 	}
 	d.failOpen = d.failOpen || a.Slice.Annotations[FailOpenAnnotation] != ""
 	d.services = append(d.services, a.Service)
+	if settings.Asleep {
+		d.asleep = a.Service
+	}
 	if cpu, ok := parseStartupCPU(settings.StartupCPU); ok && cpu.Cmp(d.startupCPU) > 0 {
 		d.startupCPU = cpu
 	}
@@ -183,6 +195,9 @@ func (d demand) objects(workload Object, also ...Object) []Object {
 	}
 	return present(append(objects, also...))
 }
+
+// staysAsleep reports whether the workload has to be at zero replicas.
+func (d demand) staysAsleep() bool { return d.asleep != nil && !d.unsafe && !d.retiring }
 
 func (d demand) none() bool { return len(d.services) == 0 && !d.unsafe && !d.retiring && !d.unknown }
 

@@ -29,6 +29,8 @@ const (
 // WorkloadPlan is what to do for one workload, in the order of the fields. A failure ends the plan: later steps are skipped, nothing
 // more is reported, and of Memory only Life, CPU and Learning change.
 //
+// Beside an autoscaler of the workload's owner there is no ScaledObject of ours; see Autoscaler. Otherwise:
+//
 //	its Services               ScaledObject  plan
 //	-------------------------  ------------  ------------------------------------------------------------------------
 //	one is redirected          –             remember the replica count; keep the ScaledObject, or scale by the counts
@@ -48,8 +50,11 @@ type WorkloadPlan struct {
 	Life  Life
 	// Remember is the replica count to write to ReplicasAnnotation. 0 removes the annotation, and nil leaves it.
 	Remember *int32
-	// ScaledObject is written, and Delete is deleted.
+	// Autoscaler is the value to write to AutoscalerAnnotation. Empty removes the annotation, and nil leaves it.
+	Autoscaler *string
+	// ScaledObject is written, and Delete is deleted. Trigger annotates the ScaledObject of somebody else.
 	ScaledObject *ScaledObjectWrite
+	Trigger      *AnnotationWrite
 	Scale        *int32
 	Delete       *keda.ScaledObject
 	// Progress is written to ProgressAnnotation of Slices, and Learned to LearnedAnnotation. If one is empty, the annotation is removed.
@@ -69,12 +74,15 @@ type ScaledObjectWrite struct{ From, To *keda.ScaledObject }
 
 // PlanWorkload plans what to do for a workload. If it returns a question, the plan cannot be made before the question is answered.
 func PlanWorkload(o WorkloadObservation) (WorkloadPlan, WorkloadQuestion) {
-	p := &workloadPlanner{o: &o, d: newDemand(o.Asks), pause: pauseOf(o.ScaledObject)}
+	p := &workloadPlanner{o: &o, d: newDemand(o.Asks)}
+	p.auto, p.aside = FindAutoscaler(o.Workload, o.HPAs, o.ScaledObjects)
+	p.pause = p.paused()
 	p.Memory, p.Life = o.Memory, o.Memory.Life
 	if p.d.unknown {
 		return p.WorkloadPlan, NoWorkloadQuestion
 	}
-	if p.d.none() && o.ScaledObject == nil && Remembered(o.Workload.Annotations) == 0 {
+	triggered := p.auto.ScaledObject != nil && Triggered(p.auto.ScaledObject)
+	if p.d.none() && o.ScaledObject == nil && !triggered && Remembered(o.Workload.Annotations) == 0 {
 		q := cpuPlanner{p}.plan()
 		p.Forget = !p.Memory.CPU.Marked
 		return p.WorkloadPlan, q
@@ -100,6 +108,9 @@ type workloadPlanner struct {
 	o     *WorkloadObservation
 	d     demand
 	pause pause
+	// auto is what somebody else has set up to scale the workload. aside is why we keep our hands off the workload because of that.
+	auto  Autoscaler
+	aside Skip
 	// again is the replica count that somebody asked for a moment ago, and that KEDA has taken back; 0 is none.
 	again int32
 }
@@ -145,7 +156,7 @@ func (p *workloadPlanner) live() WorkloadQuestion {
 		}
 	}
 	p.Life = is
-	if o.Install.KEDA && p.pause.why() == "" && len(p.d.services) > 0 {
+	if o.Install.KEDA && p.auto.HPA == nil && p.pause.why() == "" && len(p.d.services) > 0 {
 		p.again = is.Crossed(was, o.Now)
 		p.Life.Repeated = is.Repeated || p.again > 0
 	}
@@ -156,8 +167,7 @@ func (p *workloadPlanner) live() WorkloadQuestion {
 		if o.Answers.Use == nil {
 			return AskUse
 		}
-		note := slept(o.Now, was, is, p.pause, w, p.d.cooldown(), o.Answers.Use.Use).Note(w.Ref().String())
-		p.tell(ReasonAsleep, note)
+		p.tell(ReasonAsleep, p.slept(was, is, o.Answers.Use.Use).Note(w.Ref().String()))
 	case is.Awoke(was):
 		if o.Answers.Pods == nil {
 			return AskPods
@@ -194,8 +204,12 @@ func (p *workloadPlanner) tell(reason, note string) {
 }
 
 // slept describes how the workload has fallen asleep. was and is are its Life before and after.
-func slept(now time.Time, was, is Life, p pause, w Workload, cooldown time.Duration, use *Use) Slept {
-	s := Slept{By: ScaledBy(w.ManagedFields), Paused: p.why(), Ready: was.Awake, Cooldown: cooldown, ToKeep: p.toKeep()}
+func (p *workloadPlanner) slept(was, is Life, use *Use) Slept {
+	now, w := p.o.Now, p.o.Workload
+	s := Slept{
+		By: ScaledBy(w.ManagedFields), Paused: p.pause.why(), Ready: was.Awake, Cooldown: p.d.cooldown(),
+		ToKeep: "To keep it there: " + annotate(p.d.services[0], "asleep=true"),
+	}
 	since := was.Since
 	if !was.Awake {
 		since = was.Woken
@@ -212,8 +226,9 @@ func slept(now time.Time, was, is Life, p pause, w Workload, cooldown time.Durat
 	return s
 }
 
-// apply makes sure that the workload is scaled: by KEDA through a ScaledObject, or by ourselves if there is no KEDA. It begins only
-// once all traffic goes through the interceptors. Earlier, an app might be put to sleep while it serves requests that nobody counts.
+// apply makes sure that the workload is scaled: by KEDA through a ScaledObject, by ourselves if there is no KEDA, or beside what its
+// owner has set up. It begins only once all traffic goes through the interceptors. Earlier, an app might be put to sleep while it
+// serves requests that nobody counts.
 func (p *workloadPlanner) apply() WorkloadQuestion {
 	o, d, w, so := p.o, p.d, p.o.Workload, p.o.ScaledObject
 	remembered := rememberedCount(w, so)
@@ -221,8 +236,12 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 		return NoWorkloadQuestion
 	}
 	if so != nil && !so.DeletionTimestamp.IsZero() {
-		p.release() // it is created again afterwards
+		p.release() // if it is still wanted, it is created again afterwards
 		return NoWorkloadQuestion
+	}
+	p.changeHands(&remembered)
+	if !p.auto.none() || p.aside != "" {
+		return p.applyBeside(remembered)
 	}
 	var limit int32
 	limit, p.Life = p.Life.Limit(w.Replicas, NewScaling(d.settings, remembered), so)
@@ -231,29 +250,67 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 	if w.Replicas > limit && w.Replicas > scaling.MaxReplicas {
 		p.exceed(scaling.MaxReplicas)
 	}
-	var keptUp time.Duration
-	keptUp, p.Life = p.Life.KeptUp(o.Now, scaling, so, d.unsafe || d.failOpen)
-	if d.unsafe || d.retiring || keptUp > 0 && w.Replicas > 0 {
-		scaling.MinReplicas, scaling.MaxReplicas = max(1, scaling.MinReplicas), max(1, scaling.MaxReplicas)
-	}
-	if Remembered(w.Annotations) != remembered {
-		p.Remember = &remembered
-	}
-	p.after(kedaGone)
-	p.after(keptUp)
+	scaling = p.keptUp(scaling, so)
+	p.remember(remembered)
 	if o.Install.KEDA {
 		p.keep(ScaledObject(w, scaling, remembered, o.Install.ScalerAddress))
 	}
-	switch {
-	case p.again > 0:
+	if p.again > 0 {
 		p.Scale = &p.again
+		return NoWorkloadQuestion
+	}
+	if p.force() || o.Install.KEDA {
+		return NoWorkloadQuestion
+	}
+	return p.scaleByCounts(scaling)
+}
+
+// keptUp returns the scaling with the demands that keep the workload up, which so is to say if it is KEDA that scales.
+func (p *workloadPlanner) keptUp(s Scaling, so *keda.ScaledObject) Scaling {
+	d, w := p.d, p.o.Workload
+	var keptUp time.Duration
+	keptUp, p.Life = p.Life.KeptUp(p.o.Now, s, so, d.unsafe || d.failOpen)
+	p.after(kedaGone)
+	p.after(keptUp)
+	switch {
+	case d.unsafe || d.retiring || keptUp > 0 && w.Replicas > 0:
+		return s.keptUp()
+	case d.asleep != nil:
+		s.MinReplicas = 0
+	}
+	return s
+}
+
+// force scales the workload up or down where nobody's requests decide, and reports whether nothing more is to be done.
+func (p *workloadPlanner) force() bool {
+	d, w := p.d, p.o.Workload
+	switch {
 	case d.retiring && w.Replicas == 0:
 		// Requests held for the Service that is being restored wake nobody, and KEDA may be down.
-		p.Scale = &scaling.MinReplicas
-	case !o.Install.KEDA:
-		return p.scaleByCounts(scaling)
+		p.Scale = new(p.wakeCount())
+	case d.staysAsleep():
+		if w.Replicas > 0 {
+			p.Scale = new(int32(0))
+		}
+	default:
+		return false
 	}
-	return NoWorkloadQuestion
+	return true
+}
+
+// remember plans to write the replica count that the workload gets back, if it is not written yet.
+func (p *workloadPlanner) remember(n int32) {
+	if Remembered(p.o.Workload.Annotations) != n {
+		p.Remember = &n
+	}
+}
+
+// remembered returns the replica count that the workload gets back, once the plan is carried out; 0 if none is known.
+func (p *workloadPlanner) remembered() int32 {
+	if p.Remember != nil {
+		return *p.Remember
+	}
+	return Remembered(p.o.Workload.Annotations)
 }
 
 // exceed reports that somebody has scaled the workload beyond max-replicas. It reports the same count only once, because a deployment
@@ -288,6 +345,7 @@ func (p *workloadPlanner) keep(want *keda.ScaledObject) {
 		p.ScaledObject, p.Memory.Written = &ScaledObjectWrite{To: want}, &want.Spec
 		return
 	}
+	want.Spec.Advanced = so.Spec.Advanced // it is the user's
 	if equality.Semantic.DeepEqual(so.Spec, want.Spec) && equality.Semantic.DeepEqual(so.OwnerReferences, want.OwnerReferences) &&
 		so.Annotations[ReplicasAnnotation] == want.Annotations[ReplicasAnnotation] {
 		p.Memory.Written = &so.Spec
@@ -335,6 +393,12 @@ func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 		return NoWorkloadQuestion
 	}
 	n := Desired(s, o.Answers.Count.Active, o.Answers.Count.Pending, w.Replicas)
+	if p.auto.HPA != nil && n > 0 {
+		if w.Replicas > 0 {
+			return NoWorkloadQuestion // the HPA decides how many
+		}
+		n = p.wakeCount()
+	}
 	up := p.Life.Up(o.Now, p.d.hold, o.Memory.Starting.Progress.Failing != "")
 	switch {
 	case n < w.Replicas && up < s.Cooldown:
@@ -342,6 +406,9 @@ func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 		p.After = min(s.Cooldown-up, again)
 	case n != w.Replicas:
 		p.Scale = &n
+		if p.auto.HPA != nil && n == 0 {
+			p.remember(w.Replicas) // it wakes with as many
+		}
 	}
 	return NoWorkloadQuestion
 }

@@ -5,6 +5,7 @@ package injector
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,14 +30,18 @@ type scaledWorld struct {
 	workload Workload
 	asks     []Asking
 	so       *keda.ScaledObject
-	keda     bool
-	hpa      HPAAnswer
-	use      *Use
-	count    CountAnswer
-	pods     Start
-	calls    map[string]Call
-	early    time.Time
-	podList  []corev1.Pod
+	// hpas and foreign are what the workload's owner has set up to scale it. Without admission, foreign gets no trigger.
+	hpas       []autoscalingv2.HorizontalPodAutoscaler
+	foreign    []keda.ScaledObject
+	unadmitted bool
+	keda       bool
+	hpa        HPAAnswer
+	use        *Use
+	count      CountAnswer
+	pods       Start
+	calls      map[string]Call
+	early      time.Time
+	podList    []corev1.Pod
 	// startupCPU says that the chart allows to raise limits. resize carries that part of a plan out.
 	startupCPU bool
 	resize     func(WorkloadObservation, *WorkloadPlan)
@@ -58,11 +64,13 @@ func newScaledWorld(t *testing.T, change ...func(*scaledWorld)) *scaledWorld {
 	return w
 }
 
-// asking returns the route slice of a Service.
+// asking returns the route slice of a Service that lets its workload wake with one replica.
 func asking(name string, change ...func(*corev1.Service)) Asking {
+	settings := DefaultSettings()
+	settings.WakeReplicas = 1
 	s := service(append([]func(*corev1.Service){called(name)}, change...)...)
-	routes := NewRoutes(s, DefaultSettings(), workload("Deployment", "web", nil), map[string]int32{"http": 10000})
-	slice := RouteSlices(s, s, routes, DefaultSettings(), Published{})[0]
+	routes := NewRoutes(s, settings, workload("Deployment", "web", nil), map[string]int32{"http": 10000})
+	slice := RouteSlices(s, s, routes, settings, Published{})[0]
 	return Asking{Slice: &slice, Routes: routes, Service: s}
 }
 
@@ -72,8 +80,13 @@ func (w *scaledWorld) observe() WorkloadObservation {
 		Install: Install{KEDA: w.keda, ScalerAddress: "interceptors:9090", StartupCPU: w.startupCPU}, Calls: w.calls, Early: w.early,
 		Object: &appsv1.Deployment{ObjectMeta: w.workload.ObjectMeta},
 	}
+	o.HPAs = w.hpas
+	for i := range w.foreign {
+		o.ScaledObjects = append(o.ScaledObjects, *w.foreign[i].DeepCopy())
+	}
 	if w.so != nil {
 		o.ScaledObject = w.so.DeepCopy()
+		o.ScaledObjects = append(o.ScaledObjects, *o.ScaledObject)
 	}
 	return o
 }
@@ -128,10 +141,13 @@ func (w *scaledWorld) reconcile() WorkloadPlan {
 		w.workload.ManagedFields = nil
 	}
 	if p.Remember != nil {
-		w.workload.Annotations = map[string]string{}
-		if *p.Remember > 0 {
-			w.workload.Annotations[ReplicasAnnotation] = fmt.Sprint(*p.Remember)
-		}
+		setAnnotation(&w.workload, ReplicasAnnotation, strings.TrimPrefix(fmt.Sprint(*p.Remember), "0"))
+	}
+	if p.Autoscaler != nil {
+		setAnnotation(&w.workload, AutoscalerAnnotation, *p.Autoscaler)
+	}
+	if p.Trigger != nil {
+		w.annotate(p.Trigger)
 	}
 	if write := p.ScaledObject; write != nil {
 		if (write.From == nil) != (w.so == nil) {
@@ -146,7 +162,7 @@ func (w *scaledWorld) reconcile() WorkloadPlan {
 		w.scale(*p.Scale)
 	}
 	if p.Delete != nil {
-		if w.workload.Replicas == 0 {
+		if w.workload.Replicas == 0 && len(w.hpas)+len(w.foreign) == 0 {
 			w.t.Fatal("the ScaledObject is deleted while the workload is at zero")
 		}
 		if len(w.so.Finalizers) > 0 {
@@ -160,6 +176,24 @@ func (w *scaledWorld) reconcile() WorkloadPlan {
 		w.memory = WorkloadMemory{}
 	}
 	return p
+}
+
+// annotate writes annotations of a ScaledObject of the workload's owner, through admission.
+func (w *scaledWorld) annotate(write *AnnotationWrite) {
+	for i := range w.foreign {
+		so := &w.foreign[i]
+		if so.Name != write.Object.GetName() {
+			continue
+		}
+		old := so.DeepCopy()
+		for key, value := range write.Annotations {
+			text, _ := value.(string)
+			setAnnotation(so, key, text)
+		}
+		if !w.unadmitted {
+			AdmitScaledObject(so, old, true)
+		}
+	}
 }
 
 func (w *scaledWorld) report(reports []Report) {
@@ -203,6 +237,18 @@ func outline(p WorkloadPlan) string {
 	}
 	if p.Remember != nil {
 		parts = append(parts, fmt.Sprintf("remember %d", *p.Remember))
+	}
+	if p.Autoscaler != nil {
+		parts = append(parts, "beside "+*p.Autoscaler)
+	}
+	if p.Trigger != nil {
+		keys := slices.Sorted(maps.Keys(p.Trigger.Annotations))
+		for i, key := range keys {
+			if p.Trigger.Annotations[key] == nil {
+				keys[i] += "-"
+			}
+		}
+		parts = append(parts, "annotate "+p.Trigger.Object.GetName()+" "+strings.Join(keys, " "))
 	}
 	if w := p.ScaledObject; w != nil {
 		verb := "update"
@@ -543,7 +589,7 @@ func TestWorkloadEnds(t *testing.T) {
 			w := newScaledWorld(t)
 			wanted := true
 			for range 40 {
-				switch random.IntN(10) {
+				switch random.IntN(12) {
 				case 0:
 					w.asks, wanted = []Asking{asking("web", sentinel)}, true
 				case 1:
@@ -565,9 +611,19 @@ func TestWorkloadEnds(t *testing.T) {
 					w.fails = true
 				case 9:
 					w.hpa = HPAAnswer{Exists: random.IntN(2) == 0, Min: 1, Max: 2}
+				case 10:
+					w.hpas, w.foreign = nil, nil
+				case 11:
+					w.hpas, w.foreign = nil, nil
+					if random.IntN(2) == 0 {
+						besideHPA(w)
+					} else {
+						besideTheirs(w)
+					}
+					wanted = true
 				}
 				if !w.keda {
-					w.so = nil // its API does not exist any more
+					w.so, w.foreign = nil, nil // its API does not exist any more
 				}
 				w.now = w.now.Add(time.Duration(random.IntN(30)) * time.Second)
 				w.reconcile()
@@ -578,8 +634,15 @@ func TestWorkloadEnds(t *testing.T) {
 				w.workload.ReadyReplicas = w.workload.Replicas
 				w.reconcile()
 			}
+			beside := len(w.hpas)+len(w.foreign) > 0
+			for i := range w.foreign {
+				if triggered := Triggered(&w.foreign[i]); triggered != wanted && (wanted || len(w.asks) == 0) {
+					t.Fatalf("wanted %t, the trigger of %+v", wanted, w.foreign[i])
+				}
+			}
 			switch {
-			case wanted && (w.so == nil || Remembered(w.workload.Annotations) == 0 || *w.so.Spec.MinReplicaCount != 0):
+			case wanted && beside && w.so == nil && Remembered(w.workload.Annotations) > 0 && w.workload.Annotations[AutoscalerAnnotation] != "":
+			case wanted && (w.so == nil || Remembered(w.workload.Annotations) == 0 || w.so.Spec.Idle() != 0):
 				t.Fatalf("not scaled: %+v, %v", w.so, w.workload.Annotations)
 			case !wanted && (w.so != nil || Remembered(w.workload.Annotations) != 0):
 				t.Fatalf("not restored: %+v, %d replicas, %v", w.so, w.workload.Replicas, w.workload.Annotations)

@@ -18,6 +18,9 @@ import (
 func (p *workloadPlanner) restore() WorkloadQuestion {
 	o, w, so := p.o, p.o.Workload, p.o.ScaledObject
 	n := rememberedCount(w, so)
+	if !p.auto.none() {
+		return p.restoreBeside(n)
+	}
 	if n == 0 && so == nil {
 		return NoWorkloadQuestion // it is already restored
 	}
@@ -34,12 +37,7 @@ func (p *workloadPlanner) restore() WorkloadQuestion {
 	}
 	switch {
 	case w.Replicas < n:
-		p.Scale, p.Soon = &n, true
-		if len(o.Asks) == 0 && !p.Memory.Restored { // no Service is left whose events say so
-			p.Memory.Restored = true
-			p.report(corev1.EventTypeNormal, ReasonRestored, fmt.Sprintf("No Service leads to %s through scale-to-zero any more: scaling it to %s",
-				w.Ref(), replicasText(n)))
-		}
+		p.scaleBack(n)
 	case ending:
 		p.release()
 	case so != nil:
@@ -50,14 +48,33 @@ func (p *workloadPlanner) restore() WorkloadQuestion {
 			p.Delete = so
 		}
 	default:
-		p.Remember, p.Forget = new(int32(0)), true
+		p.disclaim()
+		p.Forget = true
 	}
 	return NoWorkloadQuestion
 }
 
+// disclaim plans to remove our annotations from the workload.
+func (p *workloadPlanner) disclaim() {
+	p.Remember = new(int32(0))
+	if p.o.Workload.Annotations[AutoscalerAnnotation] != "" {
+		p.Autoscaler = new("")
+	}
+}
+
+// scaleBack gives the workload n replicas because it is being restored.
+func (p *workloadPlanner) scaleBack(n int32) {
+	p.Scale, p.Soon = &n, true
+	if len(p.o.Asks) == 0 && !p.Memory.Restored { // no Service is left whose events say so
+		p.Memory.Restored = true
+		p.report(corev1.EventTypeNormal, ReasonRestored, fmt.Sprintf("No Service leads to %s through scale-to-zero any more: scaling it to %s",
+			p.o.Workload.Ref(), replicasText(n)))
+	}
+}
+
 // holds reports whether a ScaledObject tells KEDA to keep n replicas.
 func holds(so *keda.ScaledObject, n int32) bool {
-	return so.Annotations[SinceAnnotation] != "" && so.Spec.MinReplicaCount != nil && *so.Spec.MinReplicaCount == n &&
+	return so.Annotations[SinceAnnotation] != "" && so.Spec.Idle() == n &&
 		so.Spec.MaxReplicaCount != nil && *so.Spec.MaxReplicaCount == n
 }
 

@@ -381,7 +381,7 @@ func (w *world) admit(ask Ask) {
 	}
 }
 
-func setAnnotation(o Object, key, value string) {
+func setAnnotation(o metav1.Object, key, value string) {
 	annotations := map[string]string{}
 	maps.Copy(annotations, o.GetAnnotations())
 	if annotations[key] = value; value == "" {

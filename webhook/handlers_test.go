@@ -5,6 +5,7 @@ package webhook
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ import (
 )
 
 // deployment returns a Deployment with that count. remembered is the value of its annotation; empty if it has none.
-func deployment(replicas *int32, remembered string) *appsv1.Deployment {
+func deployment(replicas *int32, remembered string, change ...func(*appsv1.Deployment)) *appsv1.Deployment {
 	d := &appsv1.Deployment{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web"}, Spec: appsv1.DeploymentSpec{Replicas: replicas},
@@ -32,7 +33,14 @@ func deployment(replicas *int32, remembered string) *appsv1.Deployment {
 	if remembered != "" {
 		d.Annotations = map[string]string{injector.ReplicasAnnotation: remembered}
 	}
+	for _, c := range change {
+		c(d)
+	}
 	return d
+}
+
+func byHPA(d *appsv1.Deployment) {
+	d.Annotations[injector.AutoscalerAnnotation] = "HorizontalPodAutoscaler/web"
 }
 
 // patches returns the patches of an answer as path=value.
@@ -75,6 +83,15 @@ func TestReplicaGuard(t *testing.T) {
 		},
 		"a replace without annotations": {object: deployment(n(2), ""), old: deployment(n(0), "2"), want: []string{
 			"add /spec/replicas 0", `add /metadata/annotations {"scale-to-zero/replicas":"2"}`,
+		}},
+		"beside an autoscaler, asleep": {
+			object: deployment(n(1), "4", byHPA), old: deployment(n(0), "4", byHPA),
+			want: []string{"add /spec/replicas 0", "add " + annotation + ` "1"`},
+		},
+		"beside an autoscaler, awake":       {object: deployment(n(1), "4", byHPA), old: deployment(n(3), "4", byHPA)},
+		"beside an autoscaler, put to zero": {object: deployment(n(0), "4", byHPA), old: deployment(n(3), "4", byHPA)},
+		"beside an autoscaler, replaced": {object: deployment(n(2), ""), old: deployment(n(3), "4", byHPA), want: []string{
+			`add /metadata/annotations {"scale-to-zero/autoscaler":"HorizontalPodAutoscaler/web","scale-to-zero/replicas":"4"}`,
 		}},
 		"a replace with other ones": {object: func() *appsv1.Deployment {
 			d := deployment(n(2), "")
@@ -357,5 +374,58 @@ func TestByController(t *testing.T) {
 	}
 	if byController(admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{}}) {
 		t.Error("a request without options is our controller's")
+	}
+}
+
+// TestTriggers tests that our trigger comes and goes by patches that leave the other triggers untouched, with fields that our types lack.
+func TestTriggers(t *testing.T) {
+	const annotation = "scale-to-zero/trigger"
+	const asked = `{"metadata":{"workload":"Deployment/web"}}`
+	const cron = `{"type":"cron","metadata":{"timezone":"Asia/Seoul"},"useCachedMetrics":true,"authenticationRef":{"name":"a"}}`
+	const ours = `{"type":"external-push","name":"scale-to-zero","metadata":{"workload":"Deployment/web"}}`
+	const added = "add /spec/triggers/- " + ours
+	const noted = "add /metadata/annotations/scale-to-zero~1trigger " + `"{\"metadata\":{\"workload\":\"Deployment/web\"}}"`
+	object := func(annotations map[string]string, triggers ...string) []byte {
+		return []byte(fmt.Sprintf(`{"apiVersion":"keda.sh/v1alpha1","kind":"ScaledObject","metadata":{"name":"mine","namespace":"apps",
+			"annotations":%s},"spec":{"scaleTargetRef":{"name":"web"},"triggers":[%s]}}`, raw(t, annotations), strings.Join(triggers, ",")))
+	}
+	with := map[string]string{annotation: asked}
+	for name, tc := range map[string]struct {
+		manager  string
+		now, old []byte
+		want     []string
+	}{
+		"our controller asks": {injector.ManagedBy, object(with, cron), object(nil, cron), []string{added}},
+		"our controller asks no more": {
+			injector.ManagedBy, object(nil, cron, ours), object(with, cron, ours), []string{"remove /spec/triggers/1 null"},
+		},
+		"our controller asks again": {injector.ManagedBy, object(with, cron, ours), object(with, cron, ours), nil},
+		"a chart is applied":        {"helm", object(with, cron), object(with, cron, ours), []string{added}},
+		"a replace": {"kubectl-replace", object(nil, cron), object(with, cron, ours), []string{
+			`add /metadata/annotations {"scale-to-zero/trigger":"{\"metadata\":{\"workload\":\"Deployment/web\"}}"}`, added,
+		}},
+		"a replace with annotations": {
+			"kubectl-replace", object(map[string]string{"team": "a"}, cron), object(with, cron, ours), []string{noted, added},
+		},
+		"ours first, by somebody": {
+			"kubectl-edit", object(with, ours, cron), object(with, cron, ours), []string{"remove /spec/triggers/0 null", added},
+		},
+		"a copy": {
+			"kubectl-create", object(with, cron, ours), nil,
+			[]string{"remove /metadata/annotations/scale-to-zero~1trigger null", "remove /spec/triggers/1 null"},
+		},
+		"nothing of ours": {"helm", object(nil, cron), object(nil, cron), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			req := request(t, tc.manager, &corev1.Service{}, nil)
+			req.Object.Raw = tc.now
+			if tc.old != nil {
+				req.Operation, req.OldObject.Raw = admissionv1.Update, tc.old
+			}
+			got := scaledObjects{}.Handle(t.Context(), req)
+			if diff := cmp.Diff(tc.want, patches(t, got)); !got.Allowed || diff != "" {
+				t.Errorf("allowed %t, patches (-want +got):\n%s", got.Allowed, diff)
+			}
+		})
 	}
 }

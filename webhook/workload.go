@@ -7,7 +7,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,21 +52,36 @@ func (replicaGuard) Handle(_ context.Context, req admission.Request) admission.R
 		return admission.Errored(http.StatusBadRequest, fmt.Errorf("decoding the object: %w", err))
 	}
 	replicas, remembered := injector.KeepReplicas(old.Annotations, old.replicas(), wanted.replicas())
+	keep := map[string]string{injector.ReplicasAnnotation: remembered}
+	if autoscaler, ok := old.Annotations[injector.AutoscalerAnnotation]; ok {
+		keep[injector.AutoscalerAnnotation] = autoscaler
+	}
 	var patches []jsonpatch.Operation
 	if replicas != wanted.replicas() {
 		patches = append(patches, jsonpatch.NewOperation("add", "/spec/replicas", replicas))
 	}
-	// Only a replace omits the annotation.
-	switch {
-	case wanted.Annotations == nil:
-		patches = append(patches, jsonpatch.NewOperation("add", "/metadata/annotations",
-			map[string]string{injector.ReplicasAnnotation: remembered}))
-	case wanted.Annotations[injector.ReplicasAnnotation] != remembered:
-		patches = append(patches, jsonpatch.NewOperation("add", "/metadata/annotations/scale-to-zero~1replicas", remembered))
-	}
+	patches = append(patches, annotationPatches(wanted.Annotations, keep)...)
 	resp := admission.Patched("", patches...)
 	if warning := injector.KeptWarning(fieldManager(req), req.Kind.Kind+"/"+req.Name, replicas, wanted.replicas()); warning != "" {
 		return resp.WithWarnings(warning)
 	}
 	return resp
+}
+
+// annotationPatches make sure that an object that is being written has the annotations keep. Only a replace omits any.
+func annotationPatches(have, keep map[string]string) []jsonpatch.Operation {
+	if have == nil && len(keep) > 0 {
+		return []jsonpatch.Operation{jsonpatch.NewOperation("add", "/metadata/annotations", keep)}
+	}
+	var patches []jsonpatch.Operation
+	for _, key := range slices.Sorted(maps.Keys(keep)) {
+		if value, ok := have[key]; !ok || value != keep[key] {
+			patches = append(patches, jsonpatch.NewOperation("add", annotationPath(key), keep[key]))
+		}
+	}
+	return patches
+}
+
+func annotationPath(key string) string {
+	return "/metadata/annotations/" + strings.ReplaceAll(key, "/", "~1")
 }

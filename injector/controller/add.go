@@ -194,6 +194,8 @@ func (p *plane) addWorkloads(context.Context) error {
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfSlice)).
 		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfIngress)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(p.requests.workloadsOfService)).
+		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, handler.EnqueueRequestsFromMapFunc(workloadOfHPA),
+			builder.WithPredicates(retargeted())).
 		WatchesRawSource(source.Channel(p.learned.called, byName)).
 		WatchesRawSource(source.Channel(changed, byName)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).

@@ -303,6 +303,8 @@ func (c *cluster) patch(ctx context.Context, in client.WithWatch, o client.Objec
 		err = injector.Admit(o, before.(*corev1.Service), true)
 	case *networkingv1.Ingress:
 		err = injector.AdmitIngress(o, before.(*networkingv1.Ingress), true)
+	case *keda.ScaledObject:
+		injector.AdmitScaledObject(o, before.(*keda.ScaledObject), true)
 	default:
 		return nil
 	}

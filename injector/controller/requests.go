@@ -12,6 +12,7 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -315,12 +316,23 @@ func reselected() predicate.Predicate {
 	return predicate.And(ours, changed)
 }
 
-// retargeted passes an HPA that appears or disappears, or that changes what it scales. It filters out changes of the status, which
-// HPAs write all the time.
+// workloadOfHPA returns the workload that an HPA scales.
+func workloadOfHPA(_ context.Context, o client.Object) []reconcile.Request {
+	hpa, ok := o.(*autoscalingv2.HorizontalPodAutoscaler)
+	if !ok {
+		return nil
+	}
+	t := hpa.Spec.ScaleTargetRef
+	return []reconcile.Request{{NamespacedName: key(hpa.Namespace, api.Workload{APIVersion: t.APIVersion, Kind: t.Kind, Name: t.Name})}}
+}
+
+// retargeted passes an HPA that appears or disappears, or that changes what it scales, or its bounds. It filters out changes of the
+// status, which HPAs write all the time.
 func retargeted() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(*autoscalingv2.HorizontalPodAutoscaler)
 		after, ok2 := e.ObjectNew.(*autoscalingv2.HorizontalPodAutoscaler)
-		return ok && ok2 && before.Spec.ScaleTargetRef != after.Spec.ScaleTargetRef
+		return ok && ok2 && (before.Spec.ScaleTargetRef != after.Spec.ScaleTargetRef || before.Spec.MaxReplicas != after.Spec.MaxReplicas ||
+			!equality.Semantic.DeepEqual(before.Spec.MinReplicas, after.Spec.MinReplicas))
 	}}
 }

@@ -158,15 +158,14 @@ func putCPUBack(ctx context.Context, c client.Client) (left []string, err error)
 	return left, nil
 }
 
-// remaining returns the names of the Services that still have objects of ours, and of our ScaledObjects.
+// remaining returns the names of the Services that still have objects of ours, of our ScaledObjects, and of others with our trigger.
 func remaining(ctx context.Context, c client.Client, now time.Time) ([]string, error) {
 	var slicesLeft discoveryv1.EndpointSliceList
 	if err := c.List(ctx, &slicesLeft, client.MatchingLabels{api.RoleLabel: api.RoleRoute}); err != nil {
 		return nil, fmt.Errorf("listing route slices: %w", err)
 	}
 	var scaledObjects keda.ScaledObjectList
-	if err := c.List(ctx, &scaledObjects, client.MatchingLabels{injector.ManagedByLabel: injector.ManagedBy}); err != nil &&
-		!meta.IsNoMatchError(err) {
+	if err := c.List(ctx, &scaledObjects); err != nil && !meta.IsNoMatchError(err) {
 		return nil, fmt.Errorf("listing scaledobjects: %w", err)
 	}
 	var services corev1.ServiceList
@@ -181,7 +180,11 @@ func remaining(ctx context.Context, c client.Client, now time.Time) ([]string, e
 	for _, s := range slicesLeft.Items {
 		left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
 	}
-	for _, so := range scaledObjects.Items {
+	for i := range scaledObjects.Items {
+		so := &scaledObjects.Items[i]
+		if so.Labels[injector.ManagedByLabel] != injector.ManagedBy && !injector.Triggered(so) {
+			continue
+		}
 		if at := so.DeletionTimestamp; at == nil || now.Sub(at.Time) < finalizing {
 			left = append(left, "scaledobject "+so.Namespace+"/"+so.Name)
 		}

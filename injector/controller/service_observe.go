@@ -263,33 +263,39 @@ func (b *serviceObserver) target(ctx context.Context, service *corev1.Service, s
 	if err != nil || t.Skip != "" || t.Forbidden != "" {
 		return &t, err
 	}
-	scaled := client.MatchingFields{byTarget: target(t.Workload.Kind, t.Workload.Name)}
+	t.HPAs, t.ScaledObjects, err = scalersOf(ctx, b.client, t.Workload, b.keda.Load())
+	return &t, err
+}
+
+// scalersOf returns the HPAs and the ScaledObjects that scale a workload, and the ScaledObject with the name of ours, if there is KEDA.
+func scalersOf(ctx context.Context, c client.Reader, w injector.Workload, withKEDA bool) ([]autoscalingv2.HorizontalPodAutoscaler,
+	[]keda.ScaledObject, error,
+) {
+	scaled := client.MatchingFields{byTarget: target(w.Kind, w.Name)}
 	var hpas autoscalingv2.HorizontalPodAutoscalerList
-	if err := b.client.List(ctx, &hpas, client.InNamespace(service.Namespace), scaled); err != nil {
-		return nil, fmt.Errorf("listing the horizontalpodautoscalers of %s: %w", t.Workload.Ref(), err)
+	if err := c.List(ctx, &hpas, client.InNamespace(w.Namespace), scaled); err != nil {
+		return nil, nil, fmt.Errorf("listing the horizontalpodautoscalers of %s: %w", w.Ref(), err)
 	}
-	t.HPAs = hpas.Items
-	if !b.keda.Load() {
-		return &t, nil
+	if !withKEDA {
+		return hpas.Items, nil, nil
 	}
 	var scaledObjects keda.ScaledObjectList
-	if err := b.client.List(ctx, &scaledObjects, client.InNamespace(service.Namespace), scaled); err != nil {
-		return nil, fmt.Errorf("listing the scaledobjects of %s: %w", t.Workload.Ref(), err)
+	if err := c.List(ctx, &scaledObjects, client.InNamespace(w.Namespace), scaled); err != nil {
+		return nil, nil, fmt.Errorf("listing the scaledobjects of %s: %w", w.Ref(), err)
 	}
-	t.ScaledObjects = scaledObjects.Items
-	ours := injector.ScaledObjectName(t.Workload.Ref())
-	if slices.ContainsFunc(t.ScaledObjects, func(so keda.ScaledObject) bool { return so.Name == ours }) {
-		return &t, nil
+	ours := injector.ScaledObjectName(w.Ref())
+	if slices.ContainsFunc(scaledObjects.Items, func(so keda.ScaledObject) bool { return so.Name == ours }) {
+		return hpas.Items, scaledObjects.Items, nil
 	}
 	var named keda.ScaledObject
-	err = b.client.Get(ctx, types.NamespacedName{Namespace: service.Namespace, Name: ours}, &named)
+	err := c.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: ours}, &named)
 	if err == nil {
-		t.ScaledObjects = append(t.ScaledObjects, named)
+		return hpas.Items, append(scaledObjects.Items, named), nil
 	}
 	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("getting scaledobject %s: %w", ours, err)
+		return nil, nil, fmt.Errorf("getting scaledobject %s: %w", ours, err)
 	}
-	return &t, nil
+	return hpas.Items, scaledObjects.Items, nil
 }
 
 // dial finds out which addresses listen.

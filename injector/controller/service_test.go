@@ -373,6 +373,14 @@ func TestSkips(t *testing.T) {
 			Spec:       keda.ScaledObjectSpec{ScaleTargetRef: keda.ScaleTarget{Name: of}},
 		}
 	}
+	fromZero := func(spec autoscalingv2.HorizontalPodAutoscalerSpec) autoscalingv2.HorizontalPodAutoscalerSpec {
+		spec.MinReplicas = new(int32)
+		return spec
+	}
+	neverIdle := func(so *keda.ScaledObject) *keda.ScaledObject {
+		so.Spec.MinReplicaCount = new(int32(1))
+		return so
+	}
 	other := webDeployment(1)
 	other.Name = "other"
 	daemons := &appsv1.DaemonSet{
@@ -397,7 +405,14 @@ func TestSkips(t *testing.T) {
 				webService(), webDeployment(1),
 				&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: target("web")},
 			},
-			"HorizontalPodAutoscaler mine scales Deployment/web already",
+			"",
+		},
+		"an HPA that puts it to sleep itself": {
+			[]client.Object{
+				webService(), webDeployment(1),
+				&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "mine"}, Spec: fromZero(target("web"))},
+			},
+			"HorizontalPodAutoscaler mine puts Deployment/web to sleep itself (minReplicas 0)",
 		},
 		"another's HPA": {
 			[]client.Object{
@@ -408,7 +423,11 @@ func TestSkips(t *testing.T) {
 		},
 		"a ScaledObject": {
 			[]client.Object{webService(), webDeployment(1), scaledObject("mine", "web")},
-			"ScaledObject mine scales Deployment/web already",
+			"",
+		},
+		"a ScaledObject that never sleeps": {
+			[]client.Object{webService(), webDeployment(1), neverIdle(scaledObject("mine", "web"))},
+			"ScaledObject mine never puts Deployment/web to sleep (minReplicaCount 1)",
 		},
 		"one of our name": {
 			[]client.Object{webService(), webDeployment(1), scaledObject("web-deployment", "other")},

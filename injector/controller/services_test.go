@@ -86,13 +86,13 @@ func TestTwoServicesOfOneWorkload(t *testing.T) {
 
 	c.opt("web", false)
 	c.each(2, "web", "web2")
-	if n := *c.deployment().Spec.Replicas; n != 1 {
+	if n := *c.deployment().Spec.Replicas; n != 2 {
 		t.Fatalf("it has %d replicas while a Service without interceptors leads to it", n)
 	}
-	if so := c.scaledObject(); *so.Spec.MinReplicaCount != 1 {
+	if so := c.scaledObject(); so.Spec.Idle() != 2 {
 		t.Errorf("KEDA may put it to sleep: %+v", so.Spec)
 	}
-	c.ready(1, 1)
+	c.ready(2, 2)
 	direct(true)
 	c.podsBack()
 	c.each(3, "web", "web2")
@@ -107,7 +107,7 @@ func TestTwoServicesOfOneWorkload(t *testing.T) {
 	}
 	c.now = c.now.Add(time.Hour)
 	c.each(1, "web2")
-	if so := c.scaledObject(); so == nil || *so.Spec.MinReplicaCount != 0 {
+	if so := c.scaledObject(); so == nil || so.Spec.Idle() != 0 {
 		t.Errorf("it cannot sleep any more: %+v", so)
 	}
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -88,6 +89,7 @@ func (r *workloadReconciler) execute(ctx context.Context, key types.NamespacedNa
 	for _, step := range []func() error{
 		func() error { return r.rememberCount(ctx, o, p) },
 		func() error { return r.writeScaledObject(ctx, p) },
+		func() error { return r.writeTrigger(ctx, p) },
 		func() error { return r.scale(ctx, o, p) },
 		func() error { return r.deleteScaledObject(ctx, p) },
 	} {
@@ -157,20 +159,49 @@ func (r *workloadReconciler) disown(ctx context.Context, o client.Object) error 
 	return nil
 }
 
-// rememberCount writes injector.ReplicasAnnotation to the workload, or removes it.
+// rememberCount writes injector.ReplicasAnnotation and injector.AutoscalerAnnotation to the workload, or removes them.
 func (r *workloadReconciler) rememberCount(ctx context.Context, o injector.WorkloadObservation, p injector.WorkloadPlan) error {
-	if p.Remember == nil || injector.Remembered(o.Workload.Annotations) == *p.Remember {
+	changed := injector.Annotations{}
+	set := func(key, value string) {
+		switch {
+		case o.Workload.Annotations[key] == value:
+		case value == "":
+			changed[key] = nil
+		default:
+			changed[key] = value
+		}
+	}
+	if p.Remember != nil {
+		value := ""
+		if *p.Remember > 0 {
+			value = strconv.Itoa(int(*p.Remember))
+		}
+		set(injector.ReplicasAnnotation, value)
+	}
+	if p.Autoscaler != nil {
+		set(injector.AutoscalerAnnotation, *p.Autoscaler)
+	}
+	if len(changed) == 0 {
 		return nil
 	}
-	value := "null"
-	if *p.Remember > 0 {
-		value = fmt.Sprintf(`"%d"`, *p.Remember)
+	return r.annotate(ctx, o.Object, o.Workload.Ref().String(), changed)
+}
+
+// writeTrigger makes admission add our trigger to somebody else's ScaledObject, or remove it.
+func (r *workloadReconciler) writeTrigger(ctx context.Context, p injector.WorkloadPlan) error {
+	if p.Trigger == nil {
+		return nil
 	}
-	text := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, injector.ReplicasAnnotation, value)
+	return r.annotate(ctx, p.Trigger.Object, "ScaledObject/"+p.Trigger.Object.GetName(), p.Trigger.Annotations)
+}
+
+// annotate changes annotations of an object of somebody else, if it still exists.
+func (r *workloadReconciler) annotate(ctx context.Context, o client.Object, name string, annotations injector.Annotations) error {
+	text, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}}) // it cannot fail: text and nulls
+	object := o.DeepCopyObject().(client.Object)
 	patch := client.RawPatch(types.MergePatchType, text)
-	object := o.Object.DeepCopyObject().(client.Object)
 	if err := r.client.Patch(ctx, object, patch, client.FieldOwner(injector.ManagedBy)); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("annotating %s of namespace %s: %w", o.Workload.Ref(), o.Workload.Namespace, err)
+		return fmt.Errorf("annotating %s of namespace %s: %w", name, o.GetNamespace(), err)
 	}
 	return nil
 }

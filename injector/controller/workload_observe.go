@@ -56,9 +56,10 @@ func (b *workloadObserver) plan(ctx context.Context, w injector.Target, m inject
 	if o.Asks, err = b.asks(ctx, w.Workload); err != nil {
 		return o, injector.WorkloadPlan{}, err
 	}
-	if o.ScaledObject, err = b.scaledObject(ctx, w.Workload); err != nil {
+	if o.HPAs, o.ScaledObjects, err = scalersOf(ctx, b.client, w.Workload, b.keda.Load()); err != nil {
 		return o, injector.WorkloadPlan{}, err
 	}
+	o.ScaledObject = ownScaledObject(o.ScaledObjects, w.Workload)
 	plan, question := injector.PlanWorkload(o)
 	for question != injector.NoWorkloadQuestion {
 		if err := b.answer(ctx, &o, question, plan.Memory.Starting); err != nil {
@@ -110,20 +111,14 @@ func (b *workloadObserver) asks(ctx context.Context, w injector.Workload) ([]inj
 	return asks, nil
 }
 
-// scaledObject returns our ScaledObject for the workload, or nil.
-func (b *workloadObserver) scaledObject(ctx context.Context, w injector.Workload) (*keda.ScaledObject, error) {
-	if !b.keda.Load() {
-		return nil, nil
+// ownScaledObject returns our ScaledObject for the workload, or nil.
+func ownScaledObject(all []keda.ScaledObject, w injector.Workload) *keda.ScaledObject {
+	for i := range all {
+		if so := &all[i]; so.Name == injector.ScaledObjectName(w.Ref()) && so.Labels[injector.ManagedByLabel] == injector.ManagedBy {
+			return so
+		}
 	}
-	so := &keda.ScaledObject{}
-	err := b.client.Get(ctx, types.NamespacedName{Namespace: w.Namespace, Name: injector.ScaledObjectName(w.Ref())}, so)
-	if apierrors.IsNotFound(err) || err == nil && so.Labels[injector.ManagedByLabel] != injector.ManagedBy {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("getting scaledobject of %s: %w", w.Ref(), err)
-	}
-	return so, nil
+	return nil
 }
 
 // answer finds out what the planner asks.

@@ -298,7 +298,8 @@ func TestScaledObjectOfOthers(t *testing.T) {
 		Name:      "web-deployment",
 	}})
 	w, _ := injector.NewWorkload(c.deployment())
-	if so, err := c.scaling.observer.scaledObject(t.Context(), w); so != nil || err != nil {
-		t.Errorf("%+v, %v", so, err)
+	_, all, err := scalersOf(t.Context(), c, w, true)
+	if so := ownScaledObject(all, w); so != nil || err != nil || len(all) != 1 {
+		t.Errorf("%+v, of %d, %v", so, len(all), err)
 	}
 }

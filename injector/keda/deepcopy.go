@@ -14,9 +14,17 @@ func (o *ScaledObject) DeepCopyInto(out *ScaledObject) {
 	*out = *o
 	o.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
 	s := &out.Spec
-	for _, p := range []**int32{&s.PollingInterval, &s.CooldownPeriod, &s.InitialCooldownPeriod, &s.MinReplicaCount, &s.MaxReplicaCount} {
+	for _, p := range []**int32{
+		&s.PollingInterval, &s.CooldownPeriod, &s.InitialCooldownPeriod, &s.IdleReplicaCount, &s.MinReplicaCount, &s.MaxReplicaCount,
+	} {
 		if *p != nil {
 			*p = new(**p)
+		}
+	}
+	if s.Advanced != nil {
+		s.Advanced = new(*s.Advanced)
+		if m := s.Advanced.ScalingModifiers; m != nil {
+			s.Advanced.ScalingModifiers = new(*m)
 		}
 	}
 	s.Triggers = make([]Trigger, len(o.Spec.Triggers))

@@ -6,6 +6,7 @@ package keda
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,7 +24,8 @@ const served = `{
 	"spec": {
 		"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
 		"pollingInterval": 30, "cooldownPeriod": 32, "initialCooldownPeriod": 0, "minReplicaCount": 0, "maxReplicaCount": 2,
-		"advanced": {"restoreToOriginalReplicaCount": false},
+		"idleReplicaCount": 0,
+		"advanced": {"restoreToOriginalReplicaCount": false, "scalingModifiers": {"formula": "requests + 1", "target": "2"}},
 		"triggers": [
 			{"type": "external-push", "name": "requests", "metricType": "AverageValue", "metadata": {"scalerAddress": "interceptors:9090"}},
 			{"type": "cron", "metadata": {"timezone": "Europe/Berlin", "start": "0 8 * * *"}}
@@ -52,7 +54,8 @@ func TestAsServed(t *testing.T) {
 		Spec: ScaledObjectSpec{
 			ScaleTargetRef:  ScaleTarget{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"},
 			PollingInterval: new(int32(30)), CooldownPeriod: new(int32(32)), InitialCooldownPeriod: new(int32(0)),
-			MinReplicaCount: new(int32(0)), MaxReplicaCount: new(int32(2)),
+			IdleReplicaCount: new(int32(0)), MinReplicaCount: new(int32(0)), MaxReplicaCount: new(int32(2)),
+			Advanced: &Advanced{ScalingModifiers: &ScalingModifiers{Formula: "requests + 1"}},
 			Triggers: []Trigger{
 				{
 					Type: "external-push", Name: "requests", MetricType: "AverageValue",
@@ -123,7 +126,9 @@ func TestCopiesShareNothing(t *testing.T) {
 		"pollingInterval":     func(so *ScaledObject) { *so.Spec.PollingInterval = 9 },
 		"cooldownPeriod":      func(so *ScaledObject) { *so.Spec.CooldownPeriod = 9 },
 		"its first cool-down": func(so *ScaledObject) { *so.Spec.InitialCooldownPeriod = 9 },
+		"idleReplicaCount":    func(so *ScaledObject) { *so.Spec.IdleReplicaCount = 9 },
 		"minReplicaCount":     func(so *ScaledObject) { *so.Spec.MinReplicaCount = 9 },
+		"its formula":         func(so *ScaledObject) { so.Spec.Advanced.ScalingModifiers.Formula = "x" },
 		"maxReplicaCount":     func(so *ScaledObject) { *so.Spec.MaxReplicaCount = 9 },
 		"a trigger":           func(so *ScaledObject) { so.Spec.Triggers[0].Type = "x" },
 		"the last trigger":    func(so *ScaledObject) { so.Spec.Triggers[1].Metadata["start"] = "x" },
@@ -193,5 +198,27 @@ func TestTargetKind(t *testing.T) {
 		if got := target.TargetKind(); got != want {
 			t.Errorf("%+v: %s", target, got)
 		}
+	}
+}
+
+// TestDefaults tests what KEDA 2.21 takes for a field that is not set.
+func TestDefaults(t *testing.T) {
+	unset, set := ScaledObjectSpec{}, decoded(t).Spec
+	*set.MinReplicaCount = 3
+	for name, tc := range map[string]struct{ unset, set, wantUnset, wantSet any }{
+		"how often it asks":     {unset.Polling(), set.Polling(), 30 * time.Second, 30 * time.Second},
+		"when it puts to sleep": {unset.Cooldown(), set.Cooldown(), 300 * time.Second, 32 * time.Second},
+		"asleep":                {unset.Idle(), set.Idle(), int32(0), int32(0)},
+		"woken":                 {unset.Woken(), set.Woken(), int32(1), int32(3)},
+		"at most":               {unset.Max(), set.Max(), int32(100), int32(2)},
+		"the formula":           {unset.Formula(), set.Formula(), "", "requests + 1"},
+	} {
+		if tc.unset != tc.wantUnset || tc.set != tc.wantSet {
+			t.Errorf("%s: unset %v, set %v", name, tc.unset, tc.set)
+		}
+	}
+	set.IdleReplicaCount = nil
+	if set.Idle() != 3 {
+		t.Errorf("without idleReplicaCount it has %d when idle, want its minReplicaCount 3", set.Idle())
 	}
 }

@@ -20,6 +20,9 @@ const (
 	StageNotReady   = "not-ready"  // its containers run, but it is not ready
 )
 
+// MaxReplicas is the largest replica count that an interceptor sets.
+const MaxReplicas = 1000
+
 // FailingFor is how long a Progress with Failing holds unless it is written again. So a controller that has gone does not make
 // requests fail for ever. The injector writes it again three times as often.
 const FailingFor = 30 * time.Second
@@ -37,6 +40,8 @@ type Progress struct {
 	Seen time.Time `json:"seen,omitzero"`
 	// Paused is set while the workload's owner has paused its scaling, so that no request may wake it.
 	Paused *Pause `json:"paused,omitempty"`
+	// WakeTo is how many replicas an interceptor wakes the workload with; 0 stands for 1.
+	WakeTo int32 `json:"wakeTo,omitempty"`
 	// Running is how long after the wake the containers of the present start ran; 0 if they do not run yet, or nobody saw the wake.
 	Running Duration `json:"running,omitempty"`
 	// Starts is how long the latest starts took, from the wake until a pod took requests, newest first. Apps is how much of that the app
@@ -79,6 +84,9 @@ func DecodeProgress(value string) (Progress, error) {
 	case "", StageScheduling, StagePulling, StageStarting, StageNotReady:
 	default:
 		return Progress{}, fmt.Errorf("decoding progress: stage is %q, want scheduling, pulling, starting or not-ready", p.Stage)
+	}
+	if p.WakeTo < 0 || p.WakeTo > MaxReplicas {
+		return Progress{}, fmt.Errorf("decoding progress: wakeTo is %d, want a number from 0 to %d", p.WakeTo, MaxReplicas)
 	}
 	return p, nil
 }

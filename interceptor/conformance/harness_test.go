@@ -73,7 +73,7 @@ func (c *fakeCluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 	}
 }
 
-func (c *fakeCluster) Scale(_ context.Context, namespace string, w api.Workload) (bool, error) {
+func (c *fakeCluster) Scale(_ context.Context, namespace string, w api.Workload, _ int32) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.scaled = append(c.scaled, namespace+"/"+w.String())

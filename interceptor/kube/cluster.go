@@ -135,14 +135,13 @@ func (c *Cluster) replicas(ctx context.Context, namespace string, w api.Workload
 	return scale.Spec.Replicas, nil
 }
 
-// Scale implements scaler.WorkloadScaler. If another client scales at the same moment, that does no harm: both patch only from 0 to
-// 1.
-func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (bool, error) {
+// Scale implements scaler.WorkloadScaler. If another client scales at the same moment, that does no harm: both patch only from 0.
+func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload, to int32) (bool, error) {
 	replicas, err := c.Replicas(ctx, namespace, w)
 	if err != nil || replicas > 0 {
 		return false, refusal(err)
 	}
-	patch, o := []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{FieldManager: fieldManager}
+	patch, o := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, to), metav1.PatchOptions{FieldManager: fieldManager}
 	switch w.String() {
 	case "Deployment/" + w.Name:
 		_, err = c.client.AppsV1().Deployments(namespace).Patch(ctx, w.Name, types.MergePatchType, patch, o, "scale")
@@ -155,7 +154,7 @@ func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload) (
 		}
 	}
 	if err != nil {
-		return false, refusal(fmt.Errorf("scaling %s in %s to 1: %w", w, namespace, err))
+		return false, refusal(fmt.Errorf("scaling %s in %s to %d: %w", w, namespace, to, err))
 	}
 	return true, nil
 }

@@ -317,11 +317,11 @@ func TestScale(t *testing.T) {
 				return true, nil, nil
 			})
 			c := NewForClients(client, nil, Options{Log: logr.Discard()})
-			scaled, err := c.Scale(t.Context(), "shop", api.Workload{Kind: tc.kind, Name: "web"})
+			scaled, err := c.Scale(t.Context(), "shop", api.Workload{Kind: tc.kind, Name: "web"}, 3)
 			if (err != nil) != tc.fails || scaled != tc.patched {
 				t.Errorf("got %v, %v", scaled, err)
 			}
-			if want := map[bool]string{true: `scale web {"spec":{"replicas":1}}`}[tc.patched]; patched != want {
+			if want := map[bool]string{true: `scale web {"spec":{"replicas":3}}`}[tc.patched]; patched != want {
 				t.Errorf("patched %q, want %q", patched, want)
 			}
 		})
@@ -465,7 +465,7 @@ func TestScaleCustomResource(t *testing.T) {
 		replicas int64
 		want     string
 	}{
-		"asleep": {0, `argoproj.io/v1alpha1 rollouts/scale shop/web {"spec":{"replicas":1}}`},
+		"asleep": {0, `argoproj.io/v1alpha1 rollouts/scale shop/web {"spec":{"replicas":2}}`},
 		"awake":  {2, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -484,7 +484,7 @@ func TestScaleCustomResource(t *testing.T) {
 				return true, &unstructured.Unstructured{Object: map[string]any{}}, nil
 			})
 			c := NewForClients(fake.NewClientset(), custom, Options{Log: logr.Discard()})
-			scaled, err := c.Scale(t.Context(), "shop", rollout)
+			scaled, err := c.Scale(t.Context(), "shop", rollout, 2)
 			if err != nil || scaled != (tc.want != "") || patched != tc.want {
 				t.Errorf("got %t, %v, patched %q; want %q", scaled, err, patched, tc.want)
 			}
@@ -571,7 +571,7 @@ func TestRefusedScale(t *testing.T) {
 				return true, nil, tc.patch
 			})
 			c := NewForClients(client, nil, Options{Log: logr.Discard()})
-			_, err := c.Scale(t.Context(), "shop", api.Workload{Kind: "Deployment", Name: "web"})
+			_, err := c.Scale(t.Context(), "shop", api.Workload{Kind: "Deployment", Name: "web"}, 1)
 			var refused *scaler.RefusedError
 			if err == nil || errors.As(err, &refused) != tc.refused {
 				t.Errorf("got %v", err)

@@ -196,6 +196,7 @@ func (t *Table) refresh(target *Target) {
 	}
 	var cooldown, hold time.Duration
 	var pods, ready, early int
+	var wakeTo int32
 	retiring, neverSleeps, paused, expected, noLearning := false, false, false, false, false
 	for _, key := range t.services.of[target.Key] {
 		s := t.services.all[key]
@@ -207,6 +208,7 @@ func (t *Table) refresh(target *Target) {
 		noLearning = noLearning || s.Routes.NoLearning
 		expected = expected || s.Progress.Stage != "" || s.Progress.Failing != ""
 		pods = max(pods, s.Pods)
+		wakeTo = max(wakeTo, s.Progress.WakeTo)
 		for _, addrs := range s.Endpoints {
 			ready += len(addrs)
 		}
@@ -222,6 +224,7 @@ func (t *Table) refresh(target *Target) {
 	}
 	target.retiring.Store(retiring)
 	target.paused.Store(paused)
+	target.wakeTo.Store(wakeTo)
 	target.noLearning.Store(noLearning)
 	slept := !target.HasPods()
 	target.setPods(int32(pods), int32(ready), early > 0, expected)

@@ -49,6 +49,7 @@ type Target struct {
 	settled  atomic.Int64 // until when, by clock, the workload may turn out to have been scaled to zero; 0 if it will not
 	retiring atomic.Bool  // a route of the target is being restored
 	paused   atomic.Bool  // the owner does not want the workload to be woken
+	wakeTo   atomic.Int32 // how many replicas a wake starts
 	// noLearning is set if nobody may learn who calls the workload.
 	noLearning atomic.Bool
 
@@ -150,6 +151,9 @@ func (t *Target) Cooldown() time.Duration { return time.Duration(t.cooldown.Load
 
 // Sleeps reports whether the workload is put to sleep when it has no visits.
 func (t *Target) Sleeps() bool { return t.drowsy.Load() > 0 }
+
+// WakeTo is how many replicas a wake starts: at least 1.
+func (t *Target) WakeTo() int32 { return max(1, t.wakeTo.Load()) }
 
 // Paused reports whether the owner of the workload does not want it to be woken.
 func (t *Target) Paused() bool { return t.paused.Load() }

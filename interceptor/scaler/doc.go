@@ -27,8 +27,8 @@ type Peers interface {
 type WorkloadScaler interface {
 	// Replicas returns the workload's desired replica count.
 	Replicas(ctx context.Context, namespace string, w api.Workload) (int32, error)
-	// Scale gives the workload one replica if it has none, and reports whether it had none.
-	Scale(ctx context.Context, namespace string, w api.Workload) (scaled bool, err error)
+	// Scale gives the workload that many replicas if it has none, and reports whether it had none.
+	Scale(ctx context.Context, namespace string, w api.Workload, replicas int32) (scaled bool, err error)
 }
 
 // Wake is the content of the event about a wake.

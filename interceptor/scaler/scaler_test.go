@@ -393,7 +393,7 @@ func (w *fakeWorkloads) Replicas(context.Context, string, api.Workload) (int32, 
 	return int32(w.replicas.Load()), w.err
 }
 
-func (w *fakeWorkloads) Scale(context.Context, string, api.Workload) (bool, error) {
+func (w *fakeWorkloads) Scale(context.Context, string, api.Workload, int32) (bool, error) {
 	w.scales.Add(1)
 	return w.err == nil, w.err
 }

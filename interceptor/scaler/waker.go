@@ -171,7 +171,7 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 func (w *Waker) scale(r *route.Route, t *route.Target, kedaListens bool) {
 	ctx, cancel := context.WithTimeout(w.ctx, w.options.Timeout)
 	defer cancel()
-	scaled, err := w.options.Scaler.Scale(ctx, t.Key.Namespace, t.Workload())
+	scaled, err := w.options.Scaler.Scale(ctx, t.Key.Namespace, t.Workload(), t.WakeTo())
 	log := w.options.Log.WithValues("namespace", t.Key.Namespace, "workload", t.Key.Workload, "kedaListens", kedaListens)
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		w.options.Events.Warn(Warning{

@@ -147,8 +147,7 @@ func TestScaledToZeroByHand(t *testing.T) {
 	use := func(pending int64, idle time.Duration) *injector.Use {
 		return &injector.Use{Pending: pending, Idle: idle, Counted: 2 * time.Hour}
 	}
-	wakes := "The next request wakes it. To keep it there: kubectl annotate scaledobject -n " + a.ns +
-		" web-deployment autoscaling.keda.sh/paused-replicas=0\n"
+	wakes := "The next request wakes it. To keep it there: kubectl annotate service -n " + a.ns + " web scale-to-zero/asleep=true\n"
 	asleep := func(by string, use *injector.Use, text string) {
 		t.Helper()
 		counts.setUse(use)

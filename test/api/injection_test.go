@@ -58,8 +58,8 @@ func TestInjection(t *testing.T) {
 	eventually(t, "the ScaledObject is made", func() error {
 		return kube.Get(t.Context(), client.ObjectKey{Namespace: a.ns, Name: "web-deployment"}, so)
 	})
-	if *so.Spec.MinReplicaCount != 0 || *so.Spec.MaxReplicaCount != 2 || injector.Remembered(so.Annotations) != 2 {
-		t.Errorf("ScaledObject from %d to %d, remembers %d; want 0 to 2, 2", *so.Spec.MinReplicaCount, *so.Spec.MaxReplicaCount,
+	if so.Spec.Idle() != 0 || so.Spec.Woken() != 2 || *so.Spec.MaxReplicaCount != 2 || injector.Remembered(so.Annotations) != 2 {
+		t.Errorf("ScaledObject from %d to %d, remembers %d; want 0 to 2, 2", so.Spec.Idle(), *so.Spec.MaxReplicaCount,
 			injector.Remembered(so.Annotations))
 	}
 	eventually(t, "an event says so", func() error {

@@ -246,8 +246,8 @@ func TestRestoredBesideAnother(t *testing.T) {
 			}
 			eventually(t, "KEDA may put it to sleep again", func() error {
 				so := &keda.ScaledObject{}
-				if a.get("web-deployment", so); *so.Spec.MinReplicaCount != 0 {
-					return fmt.Errorf("its least is %d", *so.Spec.MinReplicaCount)
+				if a.get("web-deployment", so); so.Spec.Idle() != 0 {
+					return fmt.Errorf("its least is %d", so.Spec.Idle())
 				}
 				return nil
 			})

@@ -238,8 +238,8 @@ func TestEarlierVersion(t *testing.T) {
 		t.Errorf("the route changed from %+v to %+v, endpoints %v", before, after, slice.Endpoints)
 	}
 	so := &keda.ScaledObject{}
-	if a.get("web-deployment", so); *so.Spec.MaxReplicaCount != 3 || *so.Spec.MinReplicaCount != 0 || a.replicas() != 0 {
-		t.Errorf("KEDA may scale from %d to %d, and it has %d", *so.Spec.MinReplicaCount, *so.Spec.MaxReplicaCount, a.replicas())
+	if a.get("web-deployment", so); *so.Spec.MaxReplicaCount != 3 || so.Spec.Idle() != 0 || a.replicas() != 0 {
+		t.Errorf("KEDA may scale from %d to %d, and it has %d", so.Spec.Idle(), *so.Spec.MaxReplicaCount, a.replicas())
 	}
 	a.label("null")
 	a.nativeSlice(true)

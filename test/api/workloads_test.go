@@ -161,7 +161,7 @@ func TestNoInterceptor(t *testing.T) {
 		eventually(t, fmt.Sprintf("KEDA's least is %d", want), func() error {
 			so := &keda.ScaledObject{}
 			awake.get("web-deployment", so)
-			if n := *so.Spec.MinReplicaCount; n != want {
+			if n := so.Spec.Idle(); n != want {
 				return fmt.Errorf("it is %d", n)
 			}
 			return nil
@@ -187,7 +187,7 @@ func TestNoInterceptor(t *testing.T) {
 	}
 	// No interceptor counted its requests meanwhile: it may sleep once its cool-down has passed since.
 	so := &keda.ScaledObject{}
-	if awake.get("web-deployment", so); *so.Spec.MinReplicaCount != 1 {
+	if awake.get("web-deployment", so); so.Spec.Idle() != 1 {
 		t.Error("KEDA may put it to sleep at once")
 	}
 	if err := awake.patch(`{"metadata":{"annotations":{"scale-to-zero/cooldown":"1s"}}}`); err != nil {

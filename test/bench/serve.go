@@ -104,7 +104,7 @@ func (c cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 	}
 }
 
-func (cluster) Scale(context.Context, string, api.Workload) (bool, error) { return false, nil }
+func (cluster) Scale(context.Context, string, api.Workload, int32) (bool, error) { return false, nil }
 
 func (cluster) Replicas(context.Context, string, api.Workload) (int32, error) { return 1, nil }
 

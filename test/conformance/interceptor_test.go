@@ -65,7 +65,7 @@ func (p *proxy) Watch(ctx context.Context, sink interceptor.Sink) error {
 }
 
 // Scale implements interceptor.Cluster.
-func (p *proxy) Scale(context.Context, string, api.Workload) (bool, error) { return false, nil }
+func (p *proxy) Scale(context.Context, string, api.Workload, int32) (bool, error) { return false, nil }
 
 // WakeRequested implements interceptor.Cluster.
 func (p *proxy) WakeRequested(scaler.Wake) {}
