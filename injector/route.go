@@ -31,6 +31,7 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 		WaitingPage:    s.WaitingPage,
 		AffinityCookie: s.AffinityCookie,
 		NoLearning:     s.NoLearning,
+		Awake:          s.Awake,
 	}
 	r.WakeWith, _ = parseWakeWith(s.WakeWith)
 	if s.Readiness != readinessKubelet {

@@ -39,6 +39,8 @@ type Settings struct {
 	// IgnorePaths and IgnoreAgents select the requests that neither wake nor count, in the formats of parseIgnorePaths and
 	// parseIgnoreAgents; empty if they are not set.
 	IgnorePaths, IgnoreAgents string
+	// Awake is when the app is kept awake, as api.ParseWindows reads it; empty if it is not set.
+	Awake string
 	// WaitingPage says who sees a page while the app starts: one of api's Page constants; empty if it is not set.
 	WaitingPage string
 	// DirectLabels makes the direct Service carry the Service's labels, by which monitors find the pods.
@@ -84,6 +86,7 @@ type setting func(s *Settings, value string) (allowed string, ok bool)
 // settings returns a reader for each annotation that a user may set, by its key without Prefix.
 func settings() map[string]setting {
 	all := startSettings()
+	maps.Copy(all, awakeSettings())
 	maps.Copy(all, map[string]setting{
 		"workload": func(s *Settings, v string) (string, bool) {
 			s.Workload = v

@@ -48,12 +48,14 @@ func TestRoutesOfAChart(t *testing.T) {
 		"every setting": {map[string]string{
 			"min-replicas": "1", "cooldown": "1h", "hold-timeout": "30s", "waiting-page": "never", "affinity-cookie": "grafana_session",
 			"wake-with": "loki,tempo", "ignore-paths": "/api/health", "ignore-user-agents": "none,Uptime-Kuma/", "protocol": "http,9094=tcp",
-			"proxy-protocol": "gossip=2",
+			"proxy-protocol": "gossip=2", "awake": "Mon-Fri 08:00-18:30 Asia/Seoul",
 		}, func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, api.Routes{
 			Service: "grafana", ServiceUID: "svc-1", Direct: "grafana-direct", Workload: ref, NeverSleeps: true, ClientAffinity: true,
 			Cooldown: api.Duration(time.Hour), HoldTimeout: api.Duration(30 * time.Second), WaitingPage: api.PageNever,
-			AffinityCookie: "grafana_session", WakeWith: []string{"loki", "tempo"}, IgnorePaths: []string{"/api/health"},
-			IgnoreAgents: []string{"Uptime-Kuma/"}, CountKnownAgents: true,
+			AffinityCookie: "grafana_session", WakeWith: []string{"loki", "tempo"}, Awake: "Mon-Fri 08:00-18:30 Asia/Seoul",
+			Ignores: api.Ignores{
+				IgnorePaths: []string{"/api/health"}, IgnoreAgents: []string{"Uptime-Kuma/"}, CountKnownAgents: true,
+			},
 			Ports: []api.Port{
 				{Name: "service", Port: 80, Listen: 10001, Protocol: api.ProtocolHTTP},
 				{Name: "gossip", Port: 9094, Listen: 10002, Protocol: api.ProtocolTCP, ProxyProtocol: true},

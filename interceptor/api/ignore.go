@@ -3,7 +3,10 @@
 
 package api
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 const (
 	// maxIgnoreLength bounds an ignored path or agent. Every request is compared with each of them.
@@ -11,6 +14,31 @@ const (
 	// minAgentLength keeps a typing error from making everybody a probe.
 	minAgentLength = 3
 )
+
+// Ignores are the requests of an opted-in Service that neither wake nor count.
+type Ignores struct {
+	// IgnorePaths are the paths of such requests. A path that ends in * stands for all paths with that prefix.
+	IgnorePaths []string `json:"ignorePaths,omitempty"`
+	// IgnoreAgents are the prefixes of User-Agents whose requests neither wake nor count, in addition to the probes and scrapers that
+	// the interceptors know. After a *, the prefix may match any word of the User-Agent.
+	IgnoreAgents []string `json:"ignoreAgents,omitempty"`
+	// CountKnownAgents makes the known probes and scrapers count and wake like everybody.
+	CountKnownAgents bool `json:"countKnownAgents,omitempty"`
+}
+
+func (i *Ignores) checkIgnores() error {
+	for _, p := range i.IgnorePaths {
+		if !IsIgnorePath(p) {
+			return fmt.Errorf("decoding routes: ignored path %q is none", p)
+		}
+	}
+	for _, a := range i.IgnoreAgents {
+		if !IsIgnoreAgent(a) {
+			return fmt.Errorf("decoding routes: ignored agent %q is none", a)
+		}
+	}
+	return nil
+}
 
 // IsIgnorePath reports whether p is valid in Routes.IgnorePaths. `/*` is not: nothing could wake the app.
 func IsIgnorePath(p string) bool {

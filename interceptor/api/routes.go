@@ -71,13 +71,7 @@ type Routes struct {
 	// AffinityCookie names the app's session cookie, which keeps a client at one pod. With AffinityAuto the interceptors use only a
 	// cookie of their own. Empty means no cookie.
 	AffinityCookie string `json:"affinityCookie,omitempty"`
-	// IgnorePaths are the paths of requests that neither wake nor count. A path that ends in * stands for all paths with that prefix.
-	IgnorePaths []string `json:"ignorePaths,omitempty"`
-	// IgnoreAgents are the prefixes of User-Agents whose requests neither wake nor count, in addition to the probes and scrapers that
-	// the interceptors know. After a *, the prefix may match any word of the User-Agent.
-	IgnoreAgents []string `json:"ignoreAgents,omitempty"`
-	// CountKnownAgents makes the known probes and scrapers count and wake like everybody.
-	CountKnownAgents bool `json:"countKnownAgents,omitempty"`
+	Ignores
 	// WaitingPage is one of the Page constants; empty means PageAuto.
 	WaitingPage string `json:"waitingPage,omitempty"`
 	// Reach says how browsers reach the Service; nil if that is not known.
@@ -87,6 +81,8 @@ type Routes struct {
 	WakeWith []string `json:"wakeWith,omitempty"`
 	// NoLearning is set if the workload must neither wake others, nor be woken with others, because one was seen to call the other.
 	NoLearning bool `json:"noLearning,omitempty"`
+	// Awake is when the workload is kept awake, as ParseWindows reads it; empty is never.
+	Awake string `json:"awake,omitempty"`
 	// Readiness is how interceptors find out that a pod takes requests; nil is by Kubernetes' word alone.
 	Readiness *Readiness `json:"readiness,omitempty"`
 	// Retiring is set while the Service is being restored. Requests are still served, but the interceptors neither wake the workload nor
@@ -214,17 +210,12 @@ func (r *Routes) checkOptions() error {
 	if r.AffinityCookie != "" && !IsCookieName(r.AffinityCookie) {
 		return fmt.Errorf("decoding routes: affinity cookie is %q, which cannot be the name of a cookie", r.AffinityCookie)
 	}
-	for _, p := range r.IgnorePaths {
-		if !IsIgnorePath(p) {
-			return fmt.Errorf("decoding routes: ignored path %q is none", p)
+	if r.Awake != "" {
+		if _, err := ParseWindows(r.Awake); err != nil {
+			return fmt.Errorf("decoding routes: awake: %w", err)
 		}
 	}
-	for _, a := range r.IgnoreAgents {
-		if !IsIgnoreAgent(a) {
-			return fmt.Errorf("decoding routes: ignored agent %q is none", a)
-		}
-	}
-	return nil
+	return r.checkIgnores()
 }
 
 func (p Port) check() error {

@@ -63,6 +63,13 @@ func TestRoutesOfAnotherVersion(t *testing.T) {
 	} else if got, err := DecodeRoutes(value); err != nil || !reflect.DeepEqual(got, proxied) {
 		t.Errorf("got %+v, %v", got, err)
 	}
+	awake := valid()
+	awake.Awake = "Mon-Fri 08:00-18:30 Asia/Seoul"
+	if value, err := awake.Encode(); err != nil || value != before+`,"awake":"Mon-Fri 08:00-18:30 Asia/Seoul"}` {
+		t.Errorf("got %s, %v", value, err)
+	} else if got, err := DecodeRoutes(value); err != nil || !reflect.DeepEqual(got, awake) {
+		t.Errorf("got %+v, %v", got, err)
+	}
 	ignoring := valid()
 	ignoring.IgnorePaths, ignoring.IgnoreAgents, ignoring.CountKnownAgents = []string{"/a*"}, []string{"*Acme"}, true
 	value, err := ignoring.Encode()
@@ -100,6 +107,8 @@ func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 		"cookie":   {func(r *Routes) { r.AffinityCookie = "a b" }, `affinity cookie is "a b"`},
 		"path":     {func(r *Routes) { r.IgnorePaths = []string{"/a", ""} }, `ignored path ""`},
 		"agent":    {func(r *Routes) { r.IgnoreAgents = []string{"*"} }, `ignored agent "*"`},
+
+		"awake": {func(r *Routes) { r.Awake = "Mon 08:00-09:00" }, `awake: window 1 is "Mon 08:00-09:00": a time zone is missing`},
 
 		"no probe":         {probing(func(r *Readiness) { r.Probes = nil }), "0 readiness probes"},
 		"many probes":      {probing(func(r *Readiness) { r.Probes = make([]Probe, maxProbes+1) }), "41 readiness probes"},

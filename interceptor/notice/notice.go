@@ -100,6 +100,11 @@ func (r *Reporter) look(now time.Time) {
 			for _, one := range routes {
 				one.TakeSources() // another source may have woken it
 			}
+		case target.KeptAwake(now): // requests may keep it awake only later
+			told[target.Key] = now
+			for _, one := range routes {
+				one.TakeSources()
+			}
 		case known && now.Sub(last) < every:
 			told[target.Key] = last
 		case !target.Sleeps(), target.Retiring(), target.Up() < max(minAwake, cooldowns*target.Cooldown()), target.Idle() >= target.Cooldown():

@@ -167,6 +167,17 @@ func TestNotKeptAwake(t *testing.T) {
 		"it is never to sleep": {
 			cooldown: 5 * time.Minute, pause: time.Minute, lasts: 2 * time.Hour, change: func(r *api.Routes) { r.NeverSleeps = true },
 		},
+		"its owner keeps it awake": {
+			cooldown: 5 * time.Minute, pause: time.Minute, lasts: 2 * time.Hour, change: func(r *api.Routes) { r.Awake = "always" },
+		},
+		"its owner kept it awake": { // the bubble begins at midnight
+			cooldown: 5 * time.Minute, pause: time.Minute, lasts: 89 * time.Minute,
+			change: func(r *api.Routes) { r.Awake = "Mon-Sun 00:00-00:30 UTC" },
+		},
+		"its owner kept it awake, but not so long": {
+			cooldown: 5 * time.Minute, pause: time.Minute, lasts: 91 * time.Minute, want: 1,
+			change: func(r *api.Routes) { r.Awake = "Mon-Sun 00:00-00:30 UTC" },
+		},
 		"it is being restored": {
 			cooldown: 5 * time.Minute, pause: time.Minute, lasts: 2 * time.Hour, change: func(r *api.Routes) { r.Retiring = true },
 		},

@@ -198,10 +198,14 @@ func (t *Table) refresh(target *Target) {
 	var pods, ready, early int
 	var wakeTo int32
 	retiring, neverSleeps, paused, expected, noLearning := false, false, false, false, false
+	var windows []string
 	for _, key := range t.services.of[target.Key] {
 		s := t.services.all[key]
 		cooldown = max(cooldown, time.Duration(s.Routes.Cooldown))
 		hold = max(hold, time.Duration(s.Routes.HoldTimeout))
+		if s.Routes.Awake != "" {
+			windows = append(windows, s.Routes.Awake)
+		}
 		retiring = retiring || s.Routes.Retiring
 		neverSleeps = neverSleeps || s.Routes.NeverSleeps
 		paused = paused || s.Progress.Paused != nil
@@ -218,6 +222,7 @@ func (t *Table) refresh(target *Target) {
 		target.cooldown.Store(int64(cooldown))
 		target.drowsy.Store(int64(api.InactiveAfter(cooldown)))
 		target.given.Store(int64(api.StartTime(hold)))
+		target.setWindows(windows)
 	}
 	if neverSleeps {
 		target.drowsy.Store(0)

@@ -28,7 +28,7 @@ func (t *Target) beginSettling(now int64) {
 // drowsyAt reports whether the last request was so long ago that the workload may have been scaled to zero.
 func (t *Target) drowsyAt(now int64) bool {
 	drowsy := t.drowsy.Load()
-	return drowsy > 0 && now-max(t.last.Load(), t.readyAt.Load()) >= drowsy
+	return drowsy > 0 && now-max(t.last.Load(), t.readyAt.Load()) >= drowsy && !t.surelyAwake()
 }
 
 // Drowsy reports whether the workload of r may have been scaled to zero, as far as this interceptor knows.

@@ -25,7 +25,7 @@ func (l *learned) HasTabsOf(client uint64) bool {
 // LeaveTab remembers a connection that the app has ended after a silence, if the silence was long enough for the app to fall asleep.
 func (r *Route) LeaveTab(tab Tab, silence time.Duration) {
 	drowsy := r.Target().drowsy.Load()
-	if drowsy == 0 || silence < time.Duration(drowsy) {
+	if drowsy == 0 || silence < time.Duration(drowsy) || r.Target().surelyAwake() {
 		return
 	}
 	m := r.memory

@@ -43,10 +43,8 @@ type Target struct {
 	wake
 	podCount
 	starting
+	upkeep
 
-	cooldown atomic.Int64 // the longest of all routes
-	drowsy   atomic.Int64 // the idle time after which the workload may be scaled to zero; 0 if it may not
-	settled  atomic.Int64 // until when, by clock, the workload may turn out to have been scaled to zero; 0 if it will not
 	retiring atomic.Bool  // a route of the target is being restored
 	paused   atomic.Bool  // the owner does not want the workload to be woken
 	wakeTo   atomic.Int32 // how many replicas a wake starts
@@ -145,12 +143,6 @@ func (t *Target) Idle() time.Duration {
 
 // Known returns the time since this process first had a route to the target.
 func (t *Target) Known() time.Duration { return time.Duration(t.clock.now() - t.made) }
-
-// Cooldown is how long the workload stays up after its last request.
-func (t *Target) Cooldown() time.Duration { return time.Duration(t.cooldown.Load()) }
-
-// Sleeps reports whether the workload is put to sleep when it has no visits.
-func (t *Target) Sleeps() bool { return t.drowsy.Load() > 0 }
 
 // WakeTo is how many replicas a wake starts: at least 1.
 func (t *Target) WakeTo() int32 { return max(1, t.wakeTo.Load()) }

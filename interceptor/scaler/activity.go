@@ -16,6 +16,17 @@ type Activity struct {
 	// Leaders are the workloads whose use keeps another one up, and Callers those whose wake wakes it, as route.Stacks returns them. Nil
 	// is none.
 	Leaders, Callers func(*route.Target) []*route.Target
+	// Now is the clock of the windows in which a workload is kept awake. Default time.Now.
+	Now func() time.Time
+}
+
+// keptAwake says that the owner of t wants it awake now, even without requests.
+func (a *Activity) keptAwake(t *route.Target) bool {
+	now := a.Now
+	if now == nil {
+		now = time.Now
+	}
+	return t.KeptAwake(now())
 }
 
 // leaders are those of t.
@@ -61,6 +72,7 @@ func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
 //
 //	a request is pending anywhere, or the last one anywhere is younger than quiet         → yes
 //	the Service is being restored                                                         → yes, the injector decides
+//	its owner wants it awake at this time                                                 → yes
 //	another workload that wakes it too is waking                                          → yes
 //	it is starting, and still has time                                                    → yes, even if nobody waits any more
 //	we have counted for less than quiet, because we started, the app was injected, its
@@ -76,17 +88,17 @@ func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	switch {
 	case pending > 0 || t.Pending() > 0 || min(idle, t.Idle()) < quiet:
 		return true
-	case t.Retiring(), t.Starting(), a.led(t, quiet), a.called(t):
+	case t.Retiring(), t.Starting(), a.keptAwake(t), a.led(t, quiet), a.called(t):
 		return true
 	default:
 		return t.HasPods() && min(t.ReadyFor(), a.Peers.SinceLost()) < quiet
 	}
 }
 
-// InSight reports whether calling the workload active cannot wake it in vain: it has a pod, a request waits for one, or the injector
-// restores it.
+// InSight reports whether calling the workload active cannot wake it in vain: it has a pod, a request waits for one, its owner wants
+// it awake, or the injector restores it.
 func (a *Activity) InSight(t *route.Target) bool {
-	return t.HasPods() || t.Retiring() || !t.Paused() && (a.Pending(t) > 0 || a.led(t, 0) || a.called(t))
+	return t.HasPods() || t.Retiring() || !t.Paused() && (a.keptAwake(t) || a.Pending(t) > 0 || a.led(t, 0) || a.called(t))
 }
 
 // Waiting reports whether requests wait for a pod.
