@@ -5,6 +5,9 @@ package injector
 
 import (
 	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
@@ -24,3 +27,48 @@ func readAwake(s *Settings, value string) (allowed string, ok bool) {
 	}
 	return allowed, true
 }
+
+// inWindow reports whether a Service keeps the workload awake now.
+func (p *workloadPlanner) inWindow() bool {
+	return !p.d.windows.Empty() && p.d.windows.Contains(p.o.Now) && !p.d.staysAsleep()
+}
+
+// watchWindows looks again when a window begins or ends, and reports both.
+func (p *workloadPlanner) watchWindows() WorkloadQuestion {
+	now, w, last := p.o.Now, p.o.Workload, p.Memory.Window
+	if p.d.windows.Empty() || len(p.d.services) == 0 {
+		p.Memory.Window = ""
+		return NoWorkloadQuestion
+	}
+	until, next := p.d.windows.Until(now), p.d.windows.Next(now)
+	begins := ""
+	if !next.IsZero() {
+		begins = "; the next begins " + windowEdge(next)
+	}
+	note := ""
+	switch {
+	case p.inWindow() && until.IsZero():
+		note = fmt.Sprintf("%s is kept awake all the time, by annotation %sawake", w.Ref(), Prefix)
+	case p.inWindow():
+		p.after(until.Sub(now))
+		note = fmt.Sprintf("%s is kept awake until %s, by annotation %sawake", w.Ref(), windowEdge(until), Prefix)
+	case p.d.staysAsleep(): // another event says so
+	default:
+		if !next.IsZero() {
+			p.after(next.Sub(now))
+		}
+		if last != "" {
+			note = fmt.Sprintf("The window of annotation %sawake has ended%s. %s sleeps once nobody has used it for %s", Prefix, begins, w.Ref(),
+				Short(p.d.cooldown()))
+		}
+	}
+	p.Memory.Window = note
+	if note != "" && note != last {
+		p.report(corev1.EventTypeNormal, ReasonWindow, note)
+		p.Reports[len(p.Reports)-1].Lasting = true
+	}
+	return NoWorkloadQuestion
+}
+
+// windowEdge prints when a window begins or ends, by its own clock.
+func windowEdge(t time.Time) string { return t.Format("Mon 2 Jan 15:04 MST") }

@@ -45,7 +45,7 @@ func (p pause) noWake() bool { return p.NoWake || p.asleep != nil }
 func (p pause) why() string {
 	switch {
 	case p.asleep != nil:
-		return fmt.Sprintf("annotation %sasleep keeps it asleep", Prefix)
+		return fmt.Sprintf("its owner keeps it asleep (annotation %sasleep)", Prefix)
 	case p.NoWake:
 		return fmt.Sprintf("ScaledObject %s is paused (%s)", p.so.Name, p)
 	}

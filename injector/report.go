@@ -36,6 +36,7 @@ const (
 
 	ReasonStack      = "WakeWithIncomplete"  // some of the Services that are to wake together cannot
 	ReasonAutoscaler = "Autoscaler"          // what else scales an app, and what is left to us
+	ReasonWindow     = "AwakeWindow"         // of an annotation has begun, or has ended
 	ReasonExceeded   = "MaxReplicasExceeded" // by somebody else
 	ReasonTogether   = "WakesTogether"       // with another workload that it is known to call, or no longer
 

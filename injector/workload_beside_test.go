@@ -60,7 +60,7 @@ func TestBesideAutoscaler(t *testing.T) {
 	hour := passes(time.Hour)
 	const hpa, mine = "beside HorizontalPodAutoscaler/web, ", "beside ScaledObject/mine, "
 	const triggered, both = "annotate mine scale-to-zero/trigger", "annotate mine autoscaling.keda.sh/paused-replicas"
-	const kept = `progress {"paused":{"why":"annotation scale-to-zero/asleep keeps it asleep"}`
+	const kept = `progress {"paused":{"why":"its owner keeps it asleep (annotation scale-to-zero/asleep)"}`
 	for name, tc := range map[string]struct {
 		changes []func(*scaledWorld)
 		want    string

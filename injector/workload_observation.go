@@ -61,6 +61,8 @@ type WorkloadMemory struct {
 	// Autoscaler is the last note about what scales the workload beside us, and Untriggered that about a trigger that admission has not
 	// added.
 	Autoscaler, Untriggered string
+	// Window is the last note about the windows in which it is kept awake.
+	Window string
 	// Exceeded is the last note about more replicas than allowed.
 	Exceeded string
 	Learning Learning
@@ -141,6 +143,8 @@ type demand struct {
 	hold time.Duration
 	// asleep is a Service that keeps the workload at zero replicas; nil if there is none.
 	asleep *corev1.Service
+	// windows are the times in which a Service keeps the workload awake.
+	windows api.Windows
 	// startupCPU is the highest CPU limit that a redirected Service asks for while the workload starts; zero if none does.
 	startupCPU resource.Quantity
 }
@@ -181,6 +185,9 @@ func (d *demand) add(a Asking) {
 	d.services = append(d.services, a.Service)
 	if settings.Asleep {
 		d.asleep = a.Service
+	}
+	if windows, err := api.ParseWindows(a.Routes.Awake); err == nil && a.Routes.Awake != "" {
+		d.windows = d.windows.Join(windows)
 	}
 	if cpu, ok := parseStartupCPU(settings.StartupCPU); ok && cpu.Cmp(d.startupCPU) > 0 {
 		d.startupCPU = cpu

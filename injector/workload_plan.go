@@ -122,7 +122,7 @@ func (p *workloadPlanner) steps() []func() WorkloadQuestion {
 		}
 		return []func() WorkloadQuestion{p.restore, cpuPlanner{p}.plan}
 	}
-	return []func() WorkloadQuestion{p.live, learner{p}.learn, p.apply, p.follow, p.write, cpuPlanner{p}.plan}
+	return []func() WorkloadQuestion{p.live, learner{p}.learn, p.apply, p.watchWindows, p.follow, p.write, cpuPlanner{p}.plan}
 }
 
 // objects returns the objects on which the workload's events are emitted.
@@ -273,10 +273,12 @@ func (p *workloadPlanner) keptUp(s Scaling, so *keda.ScaledObject) Scaling {
 	p.after(kedaGone)
 	p.after(keptUp)
 	switch {
-	case d.unsafe || d.retiring || keptUp > 0 && w.Replicas > 0:
+	case d.unsafe || d.retiring:
 		return s.keptUp()
 	case d.asleep != nil:
 		s.MinReplicas = 0
+	case keptUp > 0 && w.Replicas > 0, p.inWindow():
+		return s.keptUp()
 	}
 	return s
 }
@@ -292,6 +294,8 @@ func (p *workloadPlanner) force() bool {
 		if w.Replicas > 0 {
 			p.Scale = new(int32(0))
 		}
+	case p.inWindow() && w.Replicas == 0 && !p.pause.noWake():
+		p.Scale = new(p.wakeCount())
 	default:
 		return false
 	}
@@ -382,7 +386,7 @@ func (p *workloadPlanner) patch(from, to *keda.ScaledObject) {
 func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	o, w := p.o, p.o.Workload
 	again := min(max(s.Cooldown/4, time.Second), countInterval)
-	p.After = again
+	p.after(again)
 	if w.Replicas == 0 && s.MinReplicas == 0 || p.d.failOpen {
 		return NoWorkloadQuestion
 	}
@@ -403,7 +407,7 @@ func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	switch {
 	case n < w.Replicas && up < s.Cooldown:
 		// It has had no time for visits yet: a moment ago it was injected, or somebody scaled it.
-		p.After = min(s.Cooldown-up, again)
+		p.after(s.Cooldown - up)
 	case n != w.Replicas:
 		p.Scale = &n
 		if p.auto.HPA != nil && n == 0 {
