@@ -140,7 +140,7 @@ func TestStatus(t *testing.T) {
 	_, h := newTestServer(t)
 	for path, want := range map[string]int{
 		"/status/204": 204, "/status/503": 503, "/status/302": 302, "/status/1": 400, "/status/x": 400, "/nowhere": 404,
-		"/slow?for=x": 400, "/sse?n=-1": 400, "/download?bytes=x": 400, "/healthz": 200,
+		"/slow?for=x": 400, "/burn?for=-1s": 400, "/burn?for=1ms": 200, "/sse?n=-1": 400, "/download?bytes=x": 400, "/healthz": 200,
 	} {
 		if a := app(t, 0, "get", h.URL+path)[0]; a.Status != want {
 			t.Errorf("%s: %+v, want %d", path, a, want)

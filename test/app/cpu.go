@@ -22,16 +22,19 @@ import (
 func burn(ctx context.Context, d time.Duration) {
 	var both sync.WaitGroup
 	for range 2 {
-		both.Go(func() {
-			var sum [sha256.Size]byte
-			for ctx.Err() == nil && used() < d {
-				for range 1000 {
-					sum = sha256.Sum256(sum[:])
-				}
-			}
-		})
+		both.Go(func() { spin(func() bool { return ctx.Err() == nil && used() < d }) })
 	}
 	both.Wait()
+}
+
+// spin uses one CPU for as long as it may.
+func spin(may func() bool) {
+	var sum [sha256.Size]byte
+	for may() {
+		for range 1000 {
+			sum = sha256.Sum256(sum[:])
+		}
+	}
 }
 
 // used returns the CPU time that this process has used.

@@ -148,6 +148,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("/once/{id}", s.echo)
 	mux.HandleFunc("/status/{code}", s.status)
 	mux.HandleFunc("/slow", s.slow)
+	mux.HandleFunc("/burn", s.burn)
 	mux.HandleFunc("/chain", s.chain)
 	mux.HandleFunc("/sse", s.events)
 	mux.HandleFunc("/ws", s.socket)
@@ -254,10 +255,30 @@ func (s *server) status(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintln(w, code, http.StatusText(code)) // some have no body
 }
 
-func (s *server) slow(w http.ResponseWriter, r *http.Request) {
-	pause, err := time.ParseDuration(cmp.Or(r.FormValue("for"), "1s"))
-	if err != nil || pause < 0 {
+// durationOf reads for=DURATION. If it is none, it answers and returns false.
+func durationOf(w http.ResponseWriter, r *http.Request) (time.Duration, bool) {
+	d, err := time.ParseDuration(cmp.Or(r.FormValue("for"), "1s"))
+	if err != nil || d < 0 {
 		http.Error(w, "want for=DURATION, as in for=2s", http.StatusBadRequest)
+		return 0, false
+	}
+	return d, true
+}
+
+// burn uses a CPU for a while.
+func (s *server) burn(w http.ResponseWriter, r *http.Request) {
+	d, ok := durationOf(w, r)
+	if !ok {
+		return
+	}
+	began := time.Now()
+	spin(func() bool { return time.Since(began) < d })
+	_, _ = fmt.Fprintf(w, "%s worked for %s\n", s.name, d)
+}
+
+func (s *server) slow(w http.ResponseWriter, r *http.Request) {
+	pause, ok := durationOf(w, r)
+	if !ok {
 		return
 	}
 	// Not the request's context: SIGTERM ends that, and a request in flight must be answered.
