@@ -35,10 +35,7 @@ func (c *cluster) down(ctx context.Context, report *progress) error {
 		fmt.Fprintf(report.out, "cluster %s is not up\n", c.name)
 		return nil
 	}
-	for _, s := range []struct {
-		what string
-		do   func() error
-	}{
+	return report.stages([]stage{
 		{"forwards, kubelet and kube-proxy stopped", func() error {
 			return c.stop(ctx, 10*time.Second, append(c.pidFiles("forward-*"), "kubelet", "kube-proxy")...)
 		}},
@@ -48,12 +45,7 @@ func (c *cluster) down(ctx context.Context, report *progress) error {
 		{"mounts, cgroups and network removed", func() error { return c.removeGlobals(ctx) }},
 		{"machine's settings as before", func() error { return c.releaseHost(ctx) }},
 		{"state deleted", c.removeState},
-	} {
-		if err := report.stage(s.what, s.do); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // tryStopPods stops the pods through containerd. killStrays gets the rest.

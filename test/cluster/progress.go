@@ -39,6 +39,22 @@ func (p *progress) stage(what string, do func() error) error {
 	return nil
 }
 
+// A stage is a short step.
+type stage struct {
+	what string
+	do   func() error
+}
+
+// stages runs stages one after the other.
+func (p *progress) stages(all []stage) error {
+	for _, s := range all {
+		if err := p.stage(s.what, s.do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // long runs a step that takes minutes. On a terminal, one line counts the seconds; in a log, where every update is a new
 // line, it writes one each half minute.
 func (p *progress) long(what string, do func() error) error {

@@ -37,6 +37,20 @@ func TestLongWorkReports(t *testing.T) {
 	}
 }
 
+// A stage that fails is the last.
+func TestStagesEndWithAFailure(t *testing.T) {
+	var out bytes.Buffer
+	failure := errors.New("no")
+	err := (&progress{out: &out, began: time.Now()}).stages([]stage{
+		{"done", func() error { return nil }},
+		{"failed", func() error { return failure }},
+		{"never begun", func() error { t.Error("begun after a failure"); return nil }},
+	})
+	if !errors.Is(err, failure) || !strings.HasSuffix(out.String(), "s  done\n") {
+		t.Errorf("got %q %v", out.String(), err)
+	}
+}
+
 func TestReadHost(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "vm"), 0o755); err != nil {

@@ -138,20 +138,12 @@ func (c *cluster) addTraefik(ctx context.Context, report *progress) error {
 }
 
 func (c *cluster) installTraefik(ctx context.Context, report *progress, api *apiClient) error {
-	for _, s := range []struct {
-		what string
-		do   func() error
-	}{
+	return report.stages([]stage{
 		{"Traefik's image", func() error { return c.loadOnce(ctx, traefikImage()) }},
 		{"Gateway API's definitions", func() error { return c.installGatewayAPI(ctx, api) }},
 		{"Traefik's manifests", func() error { return c.apply(ctx, []byte(traefikManifests)) }},
 		{"Traefik: Deployment is Available, GatewayClass is Accepted", func() error { return c.waitForTraefik(ctx, api) }},
-	} {
-		if err := report.stage(s.what, s.do); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // installGatewayAPI returns when the API server serves the kinds that Traefik watches.
