@@ -86,6 +86,7 @@ func (c *cluster) programs() map[string]program {
 		inKube(program{name: "hyperkube", title: "Kubernetes", version: kubernetesVersion, ldflags: kubernetesLDFlags()}, "."),
 		inKube(program{name: "coredns", title: "CoreDNS", version: corednsVersion}, "./coredns"),
 		inKube(helm("helm", "4", helmVersion), "./helm"),
+		inKube(program{name: "metrics-server", title: "metrics-server", version: metricsServerVersion}, "./metricsserver"),
 		keda, helm3,
 		{name: "pause", title: "pause", version: c.pauseSum, folder: "pause", pkg: "."},
 		{name: "cert-manager", title: "cert-manager", version: certManagerVersion + "-" + c.certManagerSum, folder: "certmanager", pkg: "."},
@@ -134,6 +135,10 @@ func (c *cluster) binary(name string) string { return c.cached("bin", c.programs
 func (c *cluster) hyperkube() string         { return c.binary("hyperkube") }
 func (c *cluster) kedaManifests() string {
 	return filepath.Join(filepath.Dir(c.binary("keda")), "keda.yaml")
+}
+
+func (c *cluster) metricsServerManifests() string {
+	return filepath.Join(filepath.Dir(c.binary("metrics-server")), "metrics-server.yaml")
 }
 
 func (c *cluster) imageFile(image bundledImage) string {
@@ -272,18 +277,21 @@ func (c *cluster) buildAssets(ctx context.Context, report *progress) error {
 }
 
 // buildCluster builds everything that `up` needs.
-func (c *cluster) buildCluster(ctx context.Context, report *progress, withKEDA bool) error {
-	names, images := []string{"hyperkube", "coredns", "helm", "pause"}, []bundledImage{pause()}
-	if withKEDA {
-		names, images = append(names, "keda"), append(images, kedaImages()...)
+func (c *cluster) buildCluster(ctx context.Context, report *progress, withAddOns bool) error {
+	names := []string{"hyperkube", "coredns", "helm", "pause"}
+	if withAddOns {
+		names = append(names, "metrics-server", "keda")
 	}
 	if err := c.build(ctx, report, names...); err != nil {
 		return err
 	}
-	if err := c.writeImages(images...); err != nil || !withKEDA || exists(c.kedaManifests()) {
+	if err := c.writeImages(nodeImages(withAddOns)...); err != nil || !withAddOns {
 		return err
 	}
-	return c.renderKEDA(ctx)
+	if err := c.render(ctx, c.metricsServerManifests(), metricsServerModule, metricsServerVersion, "manifests", "base"); err != nil {
+		return err
+	}
+	return c.render(ctx, c.kedaManifests(), kedaModule, kedaVersion, "config", "default")
 }
 
 // writeImages writes the images that are missing, from programs that are built.
@@ -298,21 +306,24 @@ func (c *cluster) writeImages(images ...bundledImage) error {
 	return nil
 }
 
-// renderKEDA stores KEDA's own manifests, so that `up` does not depend on Go's module cache.
-func (c *cluster) renderKEDA(ctx context.Context) error {
-	dir, err := c.download(ctx, "github.com/kedacore/keda/v2", kedaVersion)
+// render stores the manifests that a folder of a module describes, so that `up` does not depend on Go's module cache.
+func (c *cluster) render(ctx context.Context, file, module, version string, folder ...string) error {
+	if exists(file) {
+		return nil
+	}
+	dir, err := c.download(ctx, module, version)
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, c.hyperkube(), "kustomize", filepath.Join(dir, "config", "default"))
+	cmd := exec.CommandContext(ctx, c.hyperkube(), "kustomize", filepath.Join(append([]string{dir}, folder...)...))
 	cmd.Args[0] = "kubectl"
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	manifests, err := cmd.Output()
 	if err != nil {
-		return fmt.Errorf("rendering KEDA's manifests: %w: %s", err, lastLines(stderr.Bytes(), 5))
+		return fmt.Errorf("rendering the manifests of %s: %w: %s", module, err, lastLines(stderr.Bytes(), 5))
 	}
-	_, err = writeFile(c.kedaManifests(), manifests, 0o644)
+	_, err = writeFile(file, manifests, 0o644)
 	return err
 }
 

@@ -16,7 +16,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const rootHelp = `Boots a real Kubernetes ` + kubernetesVersion + ` with KEDA ` + kedaVersion + ` in an isolated network namespace.
+const rootHelp = `Boots a real Kubernetes ` + kubernetesVersion + ` in an isolated network namespace, with KEDA ` + kedaVersion + ` and
+metrics-server ` + metricsServerVersion + `.
 
 Each checkout has its own cluster, named after its path; --name or SCALE_TO_ZERO_CLUSTER selects another. Everything is
 built once, from the Go module proxy (up to a quarter of an hour on two cores), and kept in the user's cache folder. It
@@ -67,13 +68,13 @@ func upCommand(run runner) *cobra.Command {
 	var without bool
 	cmd := &cobra.Command{
 		Use: "up", Short: "Boot the cluster, or what is missing of it", Args: cobra.NoArgs,
-		Long: "Boots the cluster, or what is missing of it, and returns when the node is Ready, DNS answers and KEDA is Available.\n" +
-			"Builds and installs what is missing first. A running cluster keeps its versions until `down`.",
+		Long: "Boots the cluster, or what is missing of it, and returns when the node is Ready, DNS answers, and metrics-server\n" +
+			"and KEDA are Available. Builds and installs what is missing first. A running cluster keeps its versions until `down`.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
 			return c.up(ctx, newProgress(), !without)
 		}),
 	}
-	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only; `up` without this flag adds KEDA later")
+	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only; `up` without this flag adds metrics-server and KEDA later")
 	return cmd
 }
 
@@ -122,7 +123,7 @@ func buildCommand(run runner) *cobra.Command {
 			return c.obtain(ctx, report, !without)
 		}),
 	}
-	cmd.Flags().BoolVar(&without, "without-keda", false, "without KEDA")
+	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only")
 	return cmd
 }
 

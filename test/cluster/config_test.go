@@ -118,7 +118,8 @@ func TestProgramsAreKeptByVersion(t *testing.T) {
 	c := testCluster(t)
 	for name, want := range map[string]string{
 		"hyperkube": "kubernetes-" + kubernetesVersion + "-0123/hyperkube", "coredns": "coredns-" + corednsVersion + "-0123/coredns",
-		"keda": "keda-" + kedaVersion + "-" + c.kedaSum() + "/keda", "helm": "helm-" + helmVersion + "-0123/helm",
+		"metrics-server": "metrics-server-" + metricsServerVersion + "-0123/metrics-server",
+		"keda":           "keda-" + kedaVersion + "-" + c.kedaSum() + "/keda", "helm": "helm-" + helmVersion + "-0123/helm",
 		"helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
 		"traefik":      "traefik-" + traefikVersion + "-89ab/traefik",
 		"cert-manager": "cert-manager-" + certManagerVersion + "-cdef/cert-manager",
@@ -141,7 +142,7 @@ func TestKubeVersions(t *testing.T) {
 	}
 	for module, want := range map[string]string{
 		"k8s.io/kubernetes": kubernetesVersion, "github.com/coredns/coredns": corednsVersion, "helm.sh/helm/v4": helmVersion,
-		kedaModule: kedaVersion,
+		metricsServerModule: metricsServerVersion, kedaModule: kedaVersion,
 	} {
 		if got[module] != want {
 			t.Errorf("kube/go.mod asks for %s %s, want %s", module, got[module], want)

@@ -11,15 +11,16 @@
 // that a test does reaches the outside, and address ranges of clusters never collide. To talk to the cluster, a program enters
 // the namespace: kubectl, helm, exec and forward do.
 //
-//	build     Kubernetes and etcd (one binary), CoreDNS, KEDA and Helm from the Go module proxy; containerd, runc and the
-//	          CNI plugins from Debian. Kept by version in the user's cache and shared by all clusters. What
-//	          the four share is compiled once: Kubernetes' libraries, in Kubernetes' versions (kube/). CoreDNS has only
+//	build     Kubernetes and etcd (one binary), CoreDNS, metrics-server, KEDA and Helm from the Go module proxy; containerd,
+//	          runc and the CNI plugins from Debian. Kept by version in the user's cache and shared by all clusters. What
+//	          the five share is compiled once: Kubernetes' libraries, in Kubernetes' versions (kube/). CoreDNS has only
 //	          the plugins that our Corefile names, and KEDA only a few of its scalers (kedabuild.go). build.go
 //	network   the namespace, the node's address, its sysctls                                     network.go
 //	identity  certificate authorities, certificates, kubeconfigs                                 pki.go
 //	plane     etcd → kube-apiserver → controller-manager and scheduler                           controlplane.go
 //	node      containerd (+ images) → kubelet → kube-proxy; the node is Ready                    node.go
 //	dns       CoreDNS as a process on the node's address, behind the Service kube-dns            dns.go
+//	metrics   metrics-server as a pod, for `kubectl top` and CPU targets of autoscalers          metricsserver.go
 //	keda      operator, metrics adapter and admission webhook as pods, with their own RBAC       keda.go
 //	traefik   only on request: Traefik as a pod, Gateway API's definitions                       traefik.go
 //

@@ -39,8 +39,9 @@ func (c *cluster) status(ctx context.Context, out io.Writer) error {
 	}
 	ready := api.has(ctx, "/api/v1/nodes/"+nodeName, "Ready")
 	fmt.Fprintf(w, "node\t%s\n", choose(ready, "Ready", "not Ready"))
-	fmt.Fprintf(w, "KEDA\t%s\n", api.state(ctx, "keda", api.kedaAvailable))
-	fmt.Fprintf(w, "Traefik\t%s\n", api.state(ctx, traefikNamespace, api.traefikAvailable))
+	fmt.Fprintf(w, "metrics-server\t%s\n", api.state(ctx, metricsServerDeployment, api.metricsServerAvailable))
+	fmt.Fprintf(w, "KEDA\t%s\n", api.state(ctx, "/api/v1/namespaces/keda", api.kedaAvailable))
+	fmt.Fprintf(w, "Traefik\t%s\n", api.state(ctx, "/api/v1/namespaces/"+traefikNamespace, api.traefikAvailable))
 	for _, name := range c.pidFiles("forward-*") {
 		if id, err := c.running(name); err == nil {
 			fmt.Fprintf(w, "forward\t%s, process %d\n", c.forwardTarget(name), id.PID)
@@ -59,9 +60,9 @@ func choose(condition bool, yes, no string) string {
 	return no
 }
 
-// state describes a component that has a namespace of its own.
-func (a *apiClient) state(ctx context.Context, namespace string, available func(context.Context) bool) string {
-	switch err := a.get(ctx, "/api/v1/namespaces/"+namespace, nil); {
+// state describes a component that is installed if there is an object at path.
+func (a *apiClient) state(ctx context.Context, path string, available func(context.Context) bool) string {
+	switch err := a.get(ctx, path, nil); {
 	case errors.Is(err, errNotFound):
 		return "not installed"
 	case err != nil:

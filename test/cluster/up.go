@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 )
 
 // controlPlane and nodeDaemons are all processes that run besides the pods.
@@ -17,7 +18,7 @@ func nodeDaemons() []string { return []string{"containerd", "kubelet", "kube-pro
 
 // up starts what does not run yet. Every stage can be repeated, so it also completes a partial cluster, after a crash of
 // `up` itself or of any process.
-func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error {
+func (c *cluster) up(ctx context.Context, report *progress, withAddOns bool) error {
 	if err := c.checkMachine(); err != nil {
 		return err
 	}
@@ -29,14 +30,14 @@ func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error
 	if err := c.checkOwner(); err != nil {
 		return err
 	}
-	if c.isUp(ctx, withKEDA) {
+	if c.isUp(ctx, withAddOns) {
 		fmt.Fprintf(report.out, "cluster %s is up already\n", c.name)
 		return nil
 	}
-	if err := c.obtain(ctx, report, withKEDA); err != nil {
+	if err := c.obtain(ctx, report, withAddOns); err != nil {
 		return err
 	}
-	if err := c.boot(ctx, newProgress(), withKEDA); err != nil {
+	if err := c.boot(ctx, newProgress(), withAddOns); err != nil {
 		return err
 	}
 	fmt.Printf("cluster %s is up: `kubectl get pods -A` shows its pods, `load` loads an image, `forward` opens a Service, `down` removes it\n",
@@ -45,7 +46,7 @@ func (c *cluster) up(ctx context.Context, report *progress, withKEDA bool) error
 }
 
 // obtain installs and builds what is missing, both at once: one waits for the network, the other for the processors.
-func (c *cluster) obtain(ctx context.Context, report *progress, withKEDA bool) error {
+func (c *cluster) obtain(ctx context.Context, report *progress, withAddOns bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	installed := make(chan error, 1)
@@ -56,7 +57,7 @@ func (c *cluster) obtain(ctx context.Context, report *progress, withKEDA bool) e
 		}
 		installed <- err
 	}()
-	built := c.buildCluster(ctx, report, withKEDA)
+	built := c.buildCluster(ctx, report, withAddOns)
 	if err := <-installed; err != nil {
 		return err
 	}
@@ -64,7 +65,7 @@ func (c *cluster) obtain(ctx context.Context, report *progress, withKEDA bool) e
 }
 
 // isUp checks everything that up waits for.
-func (c *cluster) isUp(ctx context.Context, withKEDA bool) bool {
+func (c *cluster) isUp(ctx context.Context, withAddOns bool) bool {
 	if !c.hasNamespace() || c.require(append(controlPlane(), nodeDaemons()...)...) != nil {
 		return false
 	}
@@ -72,31 +73,24 @@ func (c *cluster) isUp(ctx context.Context, withKEDA bool) bool {
 	if err != nil || !api.has(ctx, "/api/v1/nodes/"+nodeName, "Ready") || !exists(c.path("bin", "kubectl")) {
 		return false
 	}
-	return !withKEDA || api.kedaAvailable(ctx)
+	return !withAddOns || api.metricsServerAvailable(ctx) && api.kedaAvailable(ctx)
 }
 
-func (c *cluster) boot(ctx context.Context, report *progress, withKEDA bool) error {
+func (c *cluster) boot(ctx context.Context, report *progress, withAddOns bool) error {
 	if err := c.prepare(); err != nil {
 		return fmt.Errorf("making folders: %w", err)
 	}
 	if err := c.claimHost(ctx); err != nil {
 		return fmt.Errorf("saving the machine's settings: %w", err)
 	}
-	images := []bundledImage{pause()}
-	if withKEDA {
-		images = append(images, kedaImages()...)
-	}
 	loaded := make(chan error, 1)
-	stages := []struct {
-		what string
-		do   func() error
-	}{
+	stages := []stage{
 		{"network namespace " + c.globalName(), c.ensureNetwork},
 		{"certificates and commands", func() error { return firstError(c.ensurePKI, c.writeWrappers) }},
 		{"containerd", func() error {
 			err := c.upContainerd(ctx)
 			if err == nil { // unpacking images takes seconds, and nothing needs them before the first pod
-				go func() { loaded <- c.loadOnce(ctx, images...) }()
+				go func() { loaded <- c.loadOnce(ctx, nodeImages(withAddOns)...) }()
 			}
 			return err
 		}},
@@ -105,20 +99,27 @@ func (c *cluster) boot(ctx context.Context, report *progress, withKEDA bool) err
 		{"kubelet and kube-proxy: the node is Ready", func() error { return c.upNode(ctx) }},
 		{"CoreDNS: names resolve", func() error { return c.upDNS(ctx) }},
 	}
-	for _, s := range stages {
-		if err := report.stage(s.what, s.do); err != nil {
-			return err
-		}
+	if withAddOns { // metrics-server goes first: it measures for 10 s before it is ready
+		stages = append(stages,
+			stage{"metrics-server's manifests", func() error { return c.installMetricsServer(ctx) }},
+			stage{"KEDA's manifests", func() error { return c.installKEDA(ctx) }})
 	}
-	if withKEDA {
-		if err := report.stage("KEDA's manifests", func() error { return c.installKEDA(ctx) }); err != nil {
-			return err
-		}
+	stages = append(stages, stage{"images", func() error { return <-loaded }})
+	if withAddOns {
+		stages = append(stages,
+			stage{"KEDA: Deployments and external metrics are Available", func() error { return c.waitForKEDA(ctx) }},
+			stage{"metrics-server: Deployment and resource metrics are Available", func() error { return c.waitForMetricsServer(ctx) }})
 	}
-	if err := report.stage("images", func() error { return <-loaded }); err != nil || !withKEDA {
-		return err
+	return report.stages(stages)
+}
+
+// nodeImages are the images that `up` loads, in the order in which pods need them.
+func nodeImages(withAddOns bool) []bundledImage {
+	images := []bundledImage{pause()}
+	if withAddOns {
+		images = slices.Concat(images, []bundledImage{metricsServerImage()}, kedaImages())
 	}
-	return report.stage("KEDA: Deployments and external metrics are Available", func() error { return c.waitForKEDA(ctx) })
+	return images
 }
 
 func firstError(steps ...func() error) error {

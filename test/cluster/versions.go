@@ -5,10 +5,11 @@ package main
 
 // The versions of what runs in the cluster. A changed version is built next to the old one; `down` and `up` switch to it.
 const (
-	kubernetesVersion = "v1.37.2" // keep kube/go.mod in step
-	kubernetesMinor   = "37"
-	kedaVersion       = "v2.21.0"
-	corednsVersion    = "v1.15.0"
+	kubernetesVersion    = "v1.37.2" // keep kube/go.mod in step
+	kubernetesMinor      = "37"
+	kedaVersion          = "v2.21.0"
+	corednsVersion       = "v1.15.0"
+	metricsServerVersion = "v0.9.0"
 	// certManagerVersion is added on demand; keep certmanager/go.mod in step
 	certManagerVersion = "v1.21.2"
 	helmVersion        = "v4.3.1"

@@ -5,8 +5,10 @@
 // and etcd. It runs the one it is called as, so a symlink or argv[0] chooses; `hyperkube NAME …` works too.
 //
 // It is a module of its own because k8s.io/kubernetes needs its staging modules replaced by their published versions,
-// and because nothing of ours should be tied to the versions that Kubernetes pins. CoreDNS, Helm and KEDA are: they are
-// built in this module too, with the libraries of Kubernetes, which are most of each of them and are then compiled once.
+// and because nothing of ours should be tied to the versions that Kubernetes pins. CoreDNS, Helm, KEDA and metrics-server
+// are: they are built in this module too, with the libraries of Kubernetes, which are most of each of them and are then
+// compiled once.
+//
 // To move to another release, change the versions in go.mod (v1.X.Y of k8s.io/kubernetes goes with v0.X.Y of the others)
 // and in ../versions.go, and run `go mod tidy -e`; then have go.mod's second replace block hold back what Kubernetes'
 // own go.mod asks for in an earlier version.
