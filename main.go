@@ -355,7 +355,7 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 		return err
 	}
 	return interceptor.Run(ctx, interceptor.Options{
-		Cluster: cluster, Notices: cluster, PodName: f.podName, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
+		Cluster: cluster, Notices: cluster, Metrics: cluster, PodName: f.podName, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
 		DrainTimeout: f.drainTimeout, Limits: f.Limits, TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, PageGrace: f.pageGrace, Log: logger,
 	})
 }

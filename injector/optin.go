@@ -73,6 +73,9 @@ func Warnings(kind string, o metav1.Object, injected bool) []string {
 			EnabledAnnotation))
 	}
 	optedIn, err := OptedIn(o)
+	if kind != "Namespace" && (optedIn || injected) {
+		warnings = append(warnings, halfBusy(o.GetAnnotations())...)
+	}
 	if optedIn || err != nil || injected || OptedOut(o) {
 		return warnings
 	}

@@ -133,14 +133,15 @@ func (said portValues) of(p corev1.ServicePort) string {
 	return said.all
 }
 
-// CheckPorts checks the Service's own annotations protocol and proxy-protocol. Every port that they name must be a port of the
+// CheckPorts checks the Service's own annotations protocol, proxy-protocol and busy. Every port that they name must be a port of the
 // Service, and be named only once: otherwise a setting would have no effect. It does not check the annotations of a Namespace or an
 // Ingress, which apply to several Services, and not all of these have the port. The user has to fix the error. ParseSettings reports
 // values that do not parse.
 func CheckPorts(service *corev1.Service) error {
 	protocols, _ := parseProtocols(service.Annotations[Prefix+"protocol"])
 	proxied, _ := parseProxyProtocol(service.Annotations[Prefix+"proxy-protocol"])
-	return errors.Join(checkPorts(service, "protocol", protocols), checkPorts(service, "proxy-protocol", proxied))
+	return errors.Join(checkPorts(service, "protocol", protocols), checkPorts(service, "proxy-protocol", proxied),
+		checkPorts(service, busyRequest, busyPort(service.Annotations[Prefix+busyRequest])))
 }
 
 // checkPorts is CheckPorts for one annotation.

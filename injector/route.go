@@ -46,6 +46,7 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 			Protocol: protocol(p, s.Protocol), ProxyProtocol: proxied.of(p) == proxyProtocolV2,
 		})
 	}
+	r.Busy = s.Busy.on(service, s.Protocol, w)
 	return r
 }
 

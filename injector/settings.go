@@ -59,6 +59,8 @@ type Settings struct {
 	ProxyProtocol string
 	// StartupCPU is the CPU limit of the first pod's containers while the app starts, as parseStartupCPU reads it; empty if it is not set.
 	StartupCPU string
+	// Busy says what keeps the app up besides requests.
+	Busy BusySettings
 }
 
 // DefaultSettings are those of a Service without annotations.
@@ -87,6 +89,7 @@ type setting func(s *Settings, value string) (allowed string, ok bool)
 func settings() map[string]setting {
 	all := startSettings()
 	maps.Copy(all, awakeSettings())
+	maps.Copy(all, busySettings())
 	maps.Copy(all, map[string]setting{
 		"workload": func(s *Settings, v string) (string, bool) {
 			s.Workload = v

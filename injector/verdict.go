@@ -144,6 +144,9 @@ func (o *Observation) settings(scope Scope, optedIn []*networkingv1.Ingress) (Se
 	if err == nil {
 		err = CheckPorts(o.Service)
 	}
+	if err == nil {
+		err = s.Busy.check(o.Service, s.Protocol)
+	}
 	if err != nil {
 		return s, Skip(err.Error())
 	}

@@ -19,6 +19,8 @@
 //
 // While a request is held, ready runs the probes of starting pods. So the request need not wait for the kubelet's next probe.
 //
+// Before an app without requests sleeps, busy asks its pods, if its owner wants that, whether it does work that is not a request.
+//
 // Counts go from route to a hub (counts), which notifies its followers of changes: KEDA's streams (scaler) and those of the other
 // interceptors (peer). Package notice reports in events what only the interceptors see and an app's owner should know, such as who
 // keeps the app awake.

@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/busy"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/notice"
@@ -63,6 +64,10 @@ type Options struct {
 	Cluster Cluster
 	// Notices publishes what owners of apps should know. Default none.
 	Notices notice.Events
+	// Metrics has the CPU usage of pods. Default none.
+	Metrics busy.Metrics
+	// BusyEvery is how long it counts what an app has said about whether it is busy. Default that of busy.Options.
+	BusyEvery time.Duration
 	// PodName is this interceptor's name to its peers.
 	PodName string
 	// GRPCAddress is where KEDA and the peers connect. Default ":9090".

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/busy"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/listen"
@@ -35,6 +36,7 @@ type interceptor struct {
 	table    *route.Table
 	waker    *scaler.Waker
 	prober   *ready.Prober
+	busy     *busy.Checker
 	scaler   *scaler.Server
 	peers    *peer.Pool
 	peerSide *peer.Server
@@ -119,8 +121,12 @@ func assemble(o Options) *interceptor {
 	})
 	m.Watch(i.table.Targets)
 	i.reporter = notice.NewReporter(notice.Options{Events: o.Notices, Routes: i.table.Routes, Peers: i.peers.Count})
+	i.busy = busy.New(busy.Options{
+		Checks: route.BusyChecks{Table: i.table}.Of, Target: i.table.Target, Metrics: o.Metrics, Events: o.Notices, Every: o.BusyEvery,
+		Log: o.Log.WithName("busy"),
+	})
 	i.scaler = scaler.NewServer(scaler.ServerOptions{
-		Target: i.table.Target, Replicas: o.Cluster.Replicas, Hub: i.hub,
+		Target: i.table.Target, Replicas: o.Cluster.Replicas, Hub: i.hub, Work: i.busy,
 		Activity: &scaler.Activity{Peers: i.peers, Leaders: route.Stacks{Table: i.table}.Leaders, Callers: route.Stacks{Table: i.table}.Callers},
 	})
 	i.peerSide = peer.NewServer(peer.ServerOptions{
@@ -171,6 +177,7 @@ func (i *interceptor) shutdown(parts context.Context) {
 	i.waker.Close()
 	i.prober.Close()
 	i.scaler.Close()
+	i.busy.Close()
 	i.peerSide.Close()
 	i.peers.Close()
 	i.engine.Close()

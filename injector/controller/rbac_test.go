@@ -101,3 +101,15 @@ func TestRights(t *testing.T) {
 		t.Errorf("the chart's ClusterRole (-marked +granted):\n%s", d)
 	}
 }
+
+// TestInterceptorRights is TestRights for the interceptors.
+func TestInterceptorRights(t *testing.T) {
+	want := marked(t, "../../interceptor")
+	got := granted(t, "../../config/chart/templates/rbac-interceptor.yaml")
+	if len(want) < 10 {
+		t.Fatalf("only %d rights are marked: %v", len(want), want)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("the chart's ClusterRole (-marked +granted):\n%s", d)
+	}
+}

@@ -85,6 +85,8 @@ type Routes struct {
 	Awake string `json:"awake,omitempty"`
 	// Readiness is how interceptors find out that a pod takes requests; nil is by Kubernetes' word alone.
 	Readiness *Readiness `json:"readiness,omitempty"`
+	// Busy is how interceptors find out whether the app does work although it has no requests; nil if only requests count.
+	Busy *Busy `json:"busy,omitempty"`
 	// Retiring is set while the Service is being restored. Requests are still served, but the interceptors neither wake the workload nor
 	// put it to sleep, because the injector restores it.
 	Retiring bool `json:"retiring,omitempty"`
@@ -196,7 +198,7 @@ func (r *Routes) checkOptions() error {
 			return err
 		}
 	}
-	if err := r.Readiness.check(); err != nil {
+	if err := errors.Join(r.Readiness.check(), r.Busy.check(r.Ports)); err != nil {
 		return err
 	}
 	if len(r.WakeWith) > MaxWakeWith || slices.ContainsFunc(r.WakeWith, func(name string) bool { return !IsServiceName(name) }) {

@@ -110,6 +110,28 @@ func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 
 		"awake": {func(r *Routes) { r.Awake = "Mon 08:00-09:00" }, `awake: window 1 is "Mon 08:00-09:00": a time zone is missing`},
 
+		"busy asks nothing":   {busy(func(b *Busy) { b.Request, b.CPU = nil, 0 }), "more than 0m CPU, want 1m to 1000000m"},
+		"busy by any method":  {busy(func(b *Busy) { b.Request.Method = "DELETE" }), `cannot be asked "DELETE /a%2fb?c=d" whether`},
+		"busy elsewhere":      {busy(func(b *Busy) { b.Request.Path = "http://192.0.2.1/" }), `cannot be asked "GET http://192.0.2.1/"`},
+		"busy at a host":      {busy(func(b *Busy) { b.Request.Path = "//192.0.2.1/" }), `cannot be asked "GET //192.0.2.1/"`},
+		"busy without a path": {busy(func(b *Busy) { b.Request.Path = "" }), `cannot be asked "GET "`},
+		"busy in two lines":   {busy(func(b *Busy) { b.Request.Path = "/a\r\nHost: b" }), `cannot be asked "GET /a\r\nHost: b"`},
+		"busy with a space":   {busy(func(b *Busy) { b.Request.Path = "/a HTTP/1.1" }), "cannot be asked"},
+		"busy, badly encoded": {busy(func(b *Busy) { b.Request.Path = "/%2" }), "cannot be asked"},
+		"busy, a long path":   {busy(func(b *Busy) { b.Request.Path = "/" + strings.Repeat("a", 1024) }), "cannot be asked"},
+		"busy, any port":      {busy(func(b *Busy) { b.Request.Port = 10250 }), "cannot be asked on port 10250"},
+		"busy, bytes": {func(r *Routes) {
+			busy(func(*Busy) {})(r)
+			r.Ports[0].Protocol = ProtocolTCP
+		}, "cannot be asked on port 80"},
+		"busy always":        {busy(func(b *Busy) { b.Request.When = "" }), `busy when "", want at most 1024 bytes of text`},
+		"busy, a long story": {busy(func(b *Busy) { b.Request.When = strings.Repeat("a", 1025) }), "want at most 1024 bytes of text"},
+		"busy, less than 0":  {busy(func(b *Busy) { b.CPU = -1 }), "more than -1m CPU"},
+		"busy, all CPU":      {busy(func(b *Busy) { b.CPU = MaxBusyCPU + 1 }), "more than 1000001m CPU"},
+		"busy, all pods":     {busy(func(b *Busy) { b.Pods = "" }), `"" selects no pods`},
+		"busy, no labels":    {busy(func(b *Busy) { b.Pods = " , " }), `" , " selects no pods`},
+		"busy, other text":   {busy(func(b *Busy) { b.Pods = "app=web&watch=true" }), `"app=web&watch=true" selects no pods`},
+
 		"no probe":         {probing(func(r *Readiness) { r.Probes = nil }), "0 readiness probes"},
 		"many probes":      {probing(func(r *Readiness) { r.Probes = make([]Probe, maxProbes+1) }), "41 readiness probes"},
 		"trust":            {probing(func(r *Readiness) { r.Trust = 0 }), "trust 0s must be positive"},
@@ -140,10 +162,39 @@ func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// busy returns a change of routes that have all about Busy, and then changes that.
+func busy(change func(*Busy)) func(*Routes) {
+	return func(r *Routes) {
+		r.Busy = &Busy{
+			Request: &BusyRequest{Method: "GET", Path: "/a%2fb?c=d", Port: 80, When: "json.e > 0"},
+			CPU:     200, Pods: "app in (web,api),!x,tier!=db,app.kubernetes.io/name=web_1",
+		}
+		change(r.Busy)
+	}
+}
+
+func TestBusyRoundTrip(t *testing.T) {
+	want := valid()
+	busy(func(*Busy) {})(&want)
+	value, err := want.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := DecodeRoutes(value); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 // Everything that decodes can be encoded, and decodes to the same value again.
 func FuzzDecodeRoutes(f *testing.F) {
 	value, err := valid().Encode()
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(value)
+	with := valid()
+	busy(func(*Busy) {})(&with)
+	if value, err = with.Encode(); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(value)

@@ -136,6 +136,8 @@ func (c *Cluster) replicas(ctx context.Context, namespace string, w api.Workload
 }
 
 // Scale implements scaler.WorkloadScaler. If another client scales at the same moment, that does no harm: both patch only from 0.
+//
+// +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=get;patch
 func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload, to int32) (bool, error) {
 	replicas, err := c.Replicas(ctx, namespace, w)
 	if err != nil || replicas > 0 {

@@ -28,6 +28,8 @@ const (
 
 // watchThemes reports the themes of all namespaces to sink until ctx is done. Nothing waits for themes: a refused watch is retried,
 // and meanwhile there are no themes.
+//
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=list;watch
 func (c *Cluster) watchThemes(ctx context.Context, sink interceptor.Sink) {
 	maps := c.client.CoreV1().ConfigMaps(metav1.NamespaceAll)
 	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, themeName).String()

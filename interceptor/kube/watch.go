@@ -24,6 +24,8 @@ import (
 
 // watch keeps sink up to date until ctx is done. One watch in all namespaces reports all relevant slices. It selects them by a label
 // that Kubernetes copies from Services to their slices.
+//
+// +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=list;watch
 func (c *Cluster) watch(ctx context.Context, sink interceptor.Sink) {
 	slices := c.client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll)
 	lw := &cache.ListWatch{

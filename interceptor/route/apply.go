@@ -197,7 +197,7 @@ func (t *Table) refresh(target *Target) {
 	var cooldown, hold time.Duration
 	var pods, ready, early int
 	var wakeTo int32
-	retiring, neverSleeps, paused, expected, noLearning := false, false, false, false, false
+	retiring, neverSleeps, paused, expected, noLearning, checked := false, false, false, false, false, false
 	var windows []string
 	for _, key := range t.services.of[target.Key] {
 		s := t.services.all[key]
@@ -210,6 +210,7 @@ func (t *Table) refresh(target *Target) {
 		neverSleeps = neverSleeps || s.Routes.NeverSleeps
 		paused = paused || s.Progress.Paused != nil
 		noLearning = noLearning || s.Routes.NoLearning
+		checked = checked || s.Routes.Busy != nil
 		expected = expected || s.Progress.Stage != "" || s.Progress.Failing != ""
 		pods = max(pods, s.Pods)
 		wakeTo = max(wakeTo, s.Progress.WakeTo)
@@ -231,6 +232,7 @@ func (t *Table) refresh(target *Target) {
 	target.paused.Store(paused)
 	target.wakeTo.Store(wakeTo)
 	target.noLearning.Store(noLearning)
+	target.checked.Store(checked)
 	slept := !target.HasPods()
 	target.setPods(int32(pods), int32(ready), early > 0, expected)
 	woke := slept && target.HasPods() && t.IsSynced() // what is there at the start has been there before

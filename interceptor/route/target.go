@@ -45,11 +45,7 @@ type Target struct {
 	starting
 	upkeep
 
-	retiring atomic.Bool  // a route of the target is being restored
-	paused   atomic.Bool  // the owner does not want the workload to be woken
-	wakeTo   atomic.Int32 // how many replicas a wake starts
-	// noLearning is set if nobody may learn who calls the workload.
-	noLearning atomic.Bool
+	orders
 
 	// early has the verdicts of Vouch by the pod's IP address: true if the pod takes requests, false if it must not be probed any more.
 	// It is protected by Table.mu.
@@ -60,6 +56,17 @@ type Target struct {
 	// noted is set if the hub knows of a change that no follower has read yet.
 	noted  atomic.Bool
 	routes int // how many routes have this target; protected by Table.mu
+}
+
+// orders are what the owner of a workload, or the injector, wants of the interceptors.
+type orders struct {
+	retiring atomic.Bool  // a route of the target is being restored
+	paused   atomic.Bool  // the owner does not want the workload to be woken
+	wakeTo   atomic.Int32 // how many replicas a wake starts
+	// noLearning is set if nobody may learn who calls the workload.
+	noLearning atomic.Bool
+	// checked is set if a Service says how to find out whether the workload is busy.
+	checked atomic.Bool
 }
 
 // TargetMetrics observes what happens to a target.

@@ -19,15 +19,15 @@ func Describe(v *route.Visit) string {
 		b.WriteString("a connection")
 	} else {
 		path, _, _ := strings.Cut(v.Path, "?")
-		b.WriteString(clean(v.Method, 16))
+		b.WriteString(Clean(v.Method, 16))
 		b.WriteByte(' ')
-		b.WriteString(clean(path, 70))
+		b.WriteString(Clean(path, 70))
 	}
 	b.WriteString(" from ")
 	b.WriteString(host(v.Remote))
 	if v.Agent != "" {
 		b.WriteString(" (")
-		b.WriteString(clean(v.Agent, 50))
+		b.WriteString(Clean(v.Agent, 50))
 		b.WriteByte(')')
 	}
 	return b.String()
@@ -44,9 +44,9 @@ func host(remote string) string {
 	return "an unknown address"
 }
 
-// clean returns at most limit bytes of s, with a mark where it was cut, and replaces what does not print. Characters that could
+// Clean returns at most limit bytes of s, with a mark where it was cut, and replaces what does not print. Characters that could
 // reverse the text after them (Cf) do not count as printable.
-func clean(s string, limit int) string {
+func Clean(s string, limit int) string {
 	var b strings.Builder
 	for _, r := range s {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {

@@ -23,6 +23,15 @@ type Peers interface {
 	SinceLost() time.Duration
 }
 
+// Work knows which workloads work although they have no requests.
+type Work interface {
+	// Busy reports whether a workload works. It may ask the app, for some seconds. idle is the time since the last request, of this
+	// workload or of one whose use keeps it up.
+	Busy(ctx context.Context, t *route.Target, idle time.Duration) bool
+	// Last is what is known without asking. If nothing is, a workload that can be asked counts as one that works.
+	Last(t *route.Target) bool
+}
+
 // WorkloadScaler reads and changes the replica counts of workloads.
 type WorkloadScaler interface {
 	// Replicas returns the workload's desired replica count.

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -30,6 +31,8 @@ type ServerOptions struct {
 	Activity *Activity
 	// Replicas returns a workload's desired replica count, as in WorkloadScaler.
 	Replicas func(ctx context.Context, namespace string, w api.Workload) (int32, error)
+	// Work knows which workloads work although they have no requests. Nil knows none.
+	Work Work
 	// Hub has KEDA's streams. Each stream follows its workload. Default a new Hub.
 	Hub *counts.Hub
 	// Repeat is after what time `true` is pushed again while requests wait and there is no pod. KEDA drops a push for a ScaledObject
@@ -70,7 +73,10 @@ func (s *Server) IsActive(ctx context.Context, ref *pb.ScaledObjectRef) (*pb.IsA
 		return nil, err
 	}
 	active := s.options.Activity.Active(t, quiet)
-	if active && !s.options.Activity.InSight(t) {
+	switch {
+	case !active:
+		active = s.works(ctx, t) && s.hasReplicas(ctx, t)
+	case !s.options.Activity.InSight(t):
 		active = s.hasReplicas(ctx, t)
 	}
 	return &pb.IsActiveResponse{Result: active}, nil
@@ -112,7 +118,7 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 				return err
 			}
 			now := sight{
-				active:  s.options.Activity.Active(t, quiet) && s.options.Activity.InSight(t),
+				active:  s.options.Activity.Active(t, quiet) && s.options.Activity.InSight(t) || s.worked(out.Context(), t, push.last.active),
 				waiting: s.options.Activity.Waiting(t), hasPods: t.HasPods(), emptied: t.Emptied(),
 			}
 			if err := push.look(now, edge); err != nil {
@@ -130,6 +136,32 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 			return nil
 		}
 	}
+}
+
+// works reports whether t, or a workload whose use keeps it up, is busy although it has no requests. It may ask the apps.
+func (s *Server) works(ctx context.Context, t *route.Target) bool {
+	if s.options.Work == nil || !t.HasPods() {
+		return false
+	}
+	idle, _ := s.options.Activity.Idle(t)
+	all := append(s.options.Activity.leaders(t), t)
+	busy := make(chan bool, len(all))
+	for _, one := range all {
+		go func() { busy <- s.options.Work.Busy(ctx, one, idle) }()
+	}
+	for range all {
+		if <-busy {
+			return true
+		}
+	}
+	return false
+}
+
+// worked is works for a stream, which must not ask: it looks too often. The first word of a stream must not wake a workload that somebody
+// has scaled to zero a moment ago, so the API server has to agree.
+func (s *Server) worked(ctx context.Context, t *route.Target, told bool) bool {
+	return s.options.Work != nil && t.HasPods() && slices.ContainsFunc(append(s.options.Activity.leaders(t), t), s.options.Work.Last) &&
+		(told || s.hasReplicas(ctx, t))
 }
 
 // sight is the result of a look at a workload.

@@ -177,7 +177,7 @@ func (w *Waker) scale(r *route.Route, t *route.Target, kedaListens bool) {
 		w.options.Events.Warn(Warning{
 			Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: t.Workload(),
 			Reason: "WakeRefused", ID: "wake-refused-" + r.SleepID(),
-			Message: fmt.Sprintf("%s cannot be woken: the API server refuses to scale it up: %s", t.Key.Workload, clean(refused.Error(), 500)),
+			Message: fmt.Sprintf("%s cannot be woken: the API server refuses to scale it up: %s", t.Key.Workload, Clean(refused.Error(), 500)),
 		})
 	}
 	switch {
