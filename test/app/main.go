@@ -25,6 +25,8 @@ const usage = `Usage:
                         CALLS (none; a URL, or tcp://HOST:PORT, that /chain asks before it answers),
                         TCP_PORT (none; each line that comes there is answered with NAME),
                         START_CPU (none; CPU time that starting takes, on up to two CPUs at once),
+                        BUSY (0; the busyExecutors of /computer/api/json, which POST /computer/busy/N sets),
+                        RUN_CPU (none; for how long it uses a CPU after it has started),
                         LEDGER (none; a URL to which POST /once/ID reports ID, and which refuses a known ID)
   app get [flags] URL   request URL, and print one line of JSON for each answer
   app cpu               print the CPU limit of this container: a number of CPUs, or none

@@ -40,6 +40,7 @@ type server struct {
 	ledger   string // URL of the ledger for requests of /once/, or empty
 	next     string // the next app of a chain, as in callNext, or empty
 	exit     func(code int)
+	busy     atomic.Int64
 	// readyAt is when it begins to be ready. Where early is set, requests before its first good word get an error.
 	readyAt time.Time
 	early   atomic.Bool
@@ -90,7 +91,7 @@ func serve(ctx context.Context, env func(string) string, stderr io.Writer) error
 		s.early.Store(true)
 	}
 	crashes, err := crashesNow(env)
-	if err != nil {
+	if err = errors.Join(err, s.work(ctx, env)); err != nil {
 		return err
 	}
 	if crashes {
@@ -150,6 +151,8 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("/slow", s.slow)
 	mux.HandleFunc("/burn", s.burn)
 	mux.HandleFunc("/chain", s.chain)
+	mux.HandleFunc("GET /computer/api/json", s.executors)
+	mux.HandleFunc("POST /computer/busy/{n}", s.setExecutors)
 	mux.HandleFunc("/sse", s.events)
 	mux.HandleFunc("/ws", s.socket)
 	mux.HandleFunc("/download", s.download)
