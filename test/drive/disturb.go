@@ -11,9 +11,12 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	autoscalingclient "k8s.io/client-go/kubernetes/typed/autoscaling/v2"
 )
 
 // disturbance is an action that is taken now and then.
@@ -31,6 +34,7 @@ func (w *world) disturbances() []disturbance {
 		}},
 		{"pods deleted", o.killPods, w.killPods},
 		{"scaled out and in", o.scale, w.scale},
+		{"HPAs made and deleted", o.handOver, func(ctx context.Context, rng *rand.Rand) error { return w.handOver(ctx, w.any(rng)) }},
 		{"restarts of KEDA", o.kedaRestart, func(ctx context.Context, _ *rand.Rand) error {
 			return w.restart(ctx, o.keda, "keda-operator")
 		}},
@@ -83,7 +87,7 @@ func (w *world) killPods(ctx context.Context, rng *rand.Rand) error {
 	return nil
 }
 
-// scale scales an app to two replicas, and some time later to none.
+// scale scales an app to two replicas, and some time later to none. Beside an HPA, that is the HPA's to do.
 func (w *world) scale(ctx context.Context, rng *rand.Rand) error {
 	a := w.any(rng)
 	if err := w.bounds(ctx, a, 2, 2); err != nil {
@@ -99,6 +103,33 @@ func (w *world) bounds(ctx context.Context, a *app, low, high int) error {
 	if _, err := w.client.CoreV1().Services(w.namespace).Patch(ctx, a.name, types.MergePatchType, []byte(patch),
 		metav1.PatchOptions{}); err != nil {
 		return fmt.Errorf("annotating %s: %w", a.name, err)
+	}
+	patch = fmt.Sprintf(`{"spec":{"minReplicas":%d}}`, max(1, low))
+	if _, err := w.autoscalers().Patch(ctx, a.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil &&
+		!apierrors.IsNotFound(err) {
+		return fmt.Errorf("changing the HPA of %s: %w", a.name, err)
+	}
+	return nil
+}
+
+func (w *world) autoscalers() autoscalingclient.HorizontalPodAutoscalerInterface {
+	return w.client.AutoscalingV2().HorizontalPodAutoscalers(w.namespace)
+}
+
+// handOver deletes an app's HPA, or makes one.
+func (w *world) handOver(ctx context.Context, a *app) error {
+	err := w.autoscalers().Delete(ctx, a.name, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = w.autoscalers().Create(ctx, &autoscalingv2.HorizontalPodAutoscaler{
+			ObjectMeta: metav1.ObjectMeta{Name: a.name},
+			Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+				ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: a.name},
+				MaxReplicas:    3,
+			},
+		}, metav1.CreateOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("handing %s to or from an HPA: %w", a.name, err)
 	}
 	return nil
 }

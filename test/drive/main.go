@@ -43,7 +43,7 @@ type options struct {
 	linger   time.Duration
 	calm     bool
 
-	rollout, killPods, scale, kedaRestart, failover time.Duration
+	rollout, killPods, scale, handOver, kedaRestart, failover time.Duration
 }
 
 func main() {
@@ -91,6 +91,7 @@ func parse(command string, args []string, stderr io.Writer) (options, error) {
 		f.DurationVar(&o.rollout, "rollout", 20*time.Second, "mean time between restarts of an app")
 		f.DurationVar(&o.killPods, "kill-pods", 20*time.Second, "mean time between deletions of an app's pods")
 		f.DurationVar(&o.scale, "scale", time.Minute, "mean time between scaling an app to 2 replicas and back")
+		f.DurationVar(&o.handOver, "autoscalers", 30*time.Second, "mean time between HPAs that come or go; half of the apps begin with one")
 		f.DurationVar(&o.kedaRestart, "keda-restart", 4*time.Minute, "mean time between restarts of KEDA")
 		f.DurationVar(&o.failover, "controller-failover", 2*time.Minute, "mean time between terminations of the leading controller")
 	case "restarts":
@@ -113,7 +114,7 @@ func parse(command string, args []string, stderr io.Writer) (options, error) {
 		o.count = standard
 	}
 	if o.calm {
-		o.rollout, o.killPods, o.scale, o.kedaRestart, o.failover = 0, 0, 0, 0, 0
+		o.rollout, o.killPods, o.scale, o.handOver, o.kedaRestart, o.failover = 0, 0, 0, 0, 0, 0
 	}
 	return o, nil
 }

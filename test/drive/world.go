@@ -98,7 +98,13 @@ func (w *world) populate(ctx context.Context) error {
 		if _, err = w.client.AppsV1().Deployments(w.namespace).Create(ctx, w.deployment(name, i), metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("making a Deployment: %w", err)
 		}
-		w.apps = append(w.apps, newApp(name, address, w.ledger, w.report))
+		a := newApp(name, address, w.ledger, w.report)
+		w.apps = append(w.apps, a)
+		if w.options.handOver > 0 && i%4 >= 2 {
+			if err := w.handOver(ctx, a); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
