@@ -76,6 +76,8 @@ func For(err error) Answer {
 	switch {
 	case errors.As(err, &bad):
 		return plain(bad.Status(), 0, "scale-to-zero: this request was not passed on: "+bad.Error()+".")
+	case errors.As(err, &held) && held.Busy != nil:
+		return plain(http.StatusGatewayTimeout, 10, "scale-to-zero: "+held.Error()+".")
 	case errors.As(err, &held):
 		text := fmt.Sprintf("scale-to-zero: service %s: no pod of %s became ready while this request waited, for %s.",
 			held.Service, held.Target.Workload, held.Waited.Round(100*time.Millisecond))
@@ -94,7 +96,7 @@ func For(err error) Answer {
 	case errors.As(err, &starting):
 		return plain(http.StatusServiceUnavailable, 2, "scale-to-zero: "+starting.Error()+".")
 	case errors.Is(err, route.ErrTooManyHeld):
-		return plain(http.StatusServiceUnavailable, 5, "scale-to-zero: the app is starting, and too many requests wait for it already.")
+		return plain(http.StatusServiceUnavailable, 5, "scale-to-zero: too many requests wait for the app already.")
 	case errors.Is(err, ErrDraining):
 		return plain(http.StatusServiceUnavailable, 1, "scale-to-zero: this interceptor is shutting down. Try again.")
 	case errors.Is(err, context.Canceled):

@@ -76,6 +76,8 @@ type Routes struct {
 	WaitingPage string `json:"waitingPage,omitempty"`
 	// Reach says how browsers reach the Service; nil if that is not known.
 	Reach *Reach `json:"reach,omitempty"`
+	// MaxPendingPerPod is how many requests a pod may have at a time; 0 is no limit.
+	MaxPendingPerPod int32 `json:"maxPendingPerPod,omitempty"`
 	// WakeWith names opted-in Services of the same namespace whose workloads wake together with this one's, and do not sleep while
 	// it is in use.
 	WakeWith []string `json:"wakeWith,omitempty"`
@@ -105,6 +107,9 @@ type Reach struct {
 	// Inside are the Service's addresses in the cluster.
 	Inside []string `json:"inside,omitempty"`
 }
+
+// MaxPendingPerPod is the highest Routes.MaxPendingPerPod.
+const MaxPendingPerPod = 100_000
 
 // MaxWakeWith is how many Services a Service may name in Routes.WakeWith.
 const MaxWakeWith = 20
@@ -200,6 +205,9 @@ func (r *Routes) checkOptions() error {
 	}
 	if err := errors.Join(r.Readiness.check(), r.Busy.check(r.Ports)); err != nil {
 		return err
+	}
+	if n := r.MaxPendingPerPod; n < 0 || n > MaxPendingPerPod {
+		return fmt.Errorf("decoding routes: maxPendingPerPod is %d, want at most %d, or 0 for no limit", n, MaxPendingPerPod)
 	}
 	if len(r.WakeWith) > MaxWakeWith || slices.ContainsFunc(r.WakeWith, func(name string) bool { return !IsServiceName(name) }) {
 		return fmt.Errorf("decoding routes: wakeWith is %q, want at most %d names of Services", r.WakeWith, MaxWakeWith)

@@ -64,9 +64,6 @@ func (c *call) follow(h holder) (answers.Answer, error) {
 		for !ready {
 			pod, err := r.Pick(ctx, v)
 			if ctx.Err() != nil {
-				if err == nil {
-					pod.Done()
-				}
 				return context.Cause(ctx)
 			}
 			if err != nil {
@@ -87,7 +84,6 @@ func (c *call) follow(h holder) (answers.Answer, error) {
 // reach reports whether pod can be reached. It has to be, before the page asks the app: not every app that counts as ready listens.
 // The connection is left for the page's next request.
 func (s *Server) reach(ctx context.Context, pod *route.Endpoint) bool {
-	defer pod.Done()
 	// A client that goes away must not make the pod suspect.
 	if s.route.ProxyProtocol() {
 		up, err := connectFor(context.WithoutCancel(ctx), pod, ends{})

@@ -99,7 +99,7 @@ func signal(news chan struct{}) {
 func (p *Prober) stop(t *route.Target) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if t.Held() > 0 { // read it under mu: Wake, which is called for every held request, needs mu too
+	if t.Awaits() { // read it under mu: Wake, which is called for every held request, needs mu too
 		return false
 	}
 	delete(p.asked, t)
@@ -135,10 +135,10 @@ func (p *Prober) run(t *route.Target, news <-chan struct{}) {
 				vouched = vouched || pod.vouched.Load()
 			}
 		}
-		if !vouched && t.Held() == 0 && p.stop(t) {
+		if !vouched && !t.Awaits() && p.stop(t) {
 			return
 		}
-		if unready.Readiness != nil && t.Held() > 0 && !vouched {
+		if unready.Readiness != nil && t.Awaits() && !vouched {
 			for _, ip := range unready.IPs {
 				if asking[ip] == nil && len(asking) < maxPods {
 					asking[ip] = p.ask(t, ip, unready.Readiness)

@@ -18,6 +18,7 @@ import (
 func (t *Table) apply(s Service) {
 	target := t.target(s)
 	t.services.forgetEarly(target)
+	target.gate.setLimit(t.services.maxPendingPerPod(target.Key)) // before any pod is published
 	for _, p := range s.Routes.Ports {
 		key := keyOf(s, p)
 		if p.ServerFirst {
@@ -61,7 +62,7 @@ func (t *Table) newRoute(s Service, p api.Port) *Route {
 		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
 		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
 		learned: learned{memory: t.memory, listen: p.Listen}, sightings: sightings{clock: t.clock},
-		clock: t.clock, waker: t.options.Waker, maxHeld: t.options.MaxHeld, maxHeldBytes: t.options.MaxHeldBytes,
+		clock: t.clock, waker: t.options.Waker, waiting: waiting{maxHeld: t.options.MaxHeld, maxHeldBytes: t.options.MaxHeldBytes},
 		reportGaveUp: t.options.GaveUp, minGaveUp: t.options.MinGaveUp,
 	}
 	r.since.Store(t.clock.now())
@@ -75,7 +76,7 @@ func (t *Table) target(s Service) *Target {
 	if target == nil {
 		target = &Target{
 			Key: key, clock: t.clock, made: t.clock.now(), metrics: t.options.TargetMetrics(key), hub: t.options.Hub,
-			wake: wake{clock: t.clock}, podCount: podCount{clock: t.clock}, starting: starting{clock: t.clock},
+			gate: newGate(t.clock), wake: wake{clock: t.clock}, podCount: podCount{clock: t.clock}, starting: starting{clock: t.clock},
 		}
 		t.options.Hub.Changed(key)
 		t.targets[key] = target
@@ -103,7 +104,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 	if old != nil && s.Pods > 0 {
 		next.startID = old.startID
 	}
-	next.endpoints = t.endpoints(r, old, s.addrs(r.Port.Name, target.early))
+	next.endpoints = t.endpoints(r, old, target, s.addrs(r.Port.Name, target.early))
 	next.sticky = stickyFor(&s.Routes, old, next.endpoints)
 	if old == nil {
 		target.routes++
@@ -120,8 +121,9 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 }
 
 // endpoints returns the endpoints at addrs, and lets the other endpoints of old leave. An endpoint that was in old stays the same
-// object. An address that is listed twice counts once: Kubernetes may be moving it from one slice to another.
-func (t *Table) endpoints(r *Route, old *snapshot, addrs []string) []*Endpoint {
+// object, unless the route has another target now. An address that is listed twice counts once: Kubernetes may be moving it from one
+// slice to another.
+func (t *Table) endpoints(r *Route, old *snapshot, target *Target, addrs []string) []*Endpoint {
 	gone, present := map[string]*Endpoint{}, map[string]bool{}
 	if old != nil {
 		for _, e := range old.endpoints {
@@ -135,10 +137,11 @@ func (t *Table) endpoints(r *Route, old *snapshot, addrs []string) []*Endpoint {
 		}
 		present[addr] = true
 		e := gone[addr]
-		if e == nil {
-			e = t.newEndpoint(r, addr)
+		if e != nil && e.gate == target.gate {
+			delete(gone, addr)
+		} else {
+			e = t.newEndpoint(r, target, addr)
 		}
-		delete(gone, addr)
 		now = append(now, e)
 	}
 	for _, e := range gone {
@@ -147,9 +150,9 @@ func (t *Table) endpoints(r *Route, old *snapshot, addrs []string) []*Endpoint {
 	return now
 }
 
-func (t *Table) newEndpoint(r *Route, addr string) *Endpoint {
+func (t *Table) newEndpoint(r *Route, target *Target, addr string) *Endpoint {
 	e := &Endpoint{
-		Addr: addr, clock: t.clock, hash: hashText(addr),
+		Addr: addr, clock: t.clock, hash: hashText(addr), route: r, gate: target.gate,
 		recovered: func() { t.republish(r) }, lost: func() { reportUnreachable(r, t.options.Unreachable) },
 	}
 	if t.options.NewPool != nil {
@@ -238,6 +241,17 @@ func (t *Table) refresh(target *Target) {
 	woke := slept && target.HasPods() && t.IsSynced() // what is there at the start has been there before
 	t.memory.newcomers.set(target, woke, t.services.pods(target.Key))
 	t.options.PodsChanged(target)
+}
+
+// maxPendingPerPod is the smallest that a Service of the workload sets; 0 if none sets one.
+func (i *serviceIndex) maxPendingPerPod(of Key) int64 {
+	var least int64
+	for _, key := range i.of[of] {
+		if n := int64(i.all[key].Routes.MaxPendingPerPod); n > 0 && (least == 0 || n < least) {
+			least = n
+		}
+	}
+	return least
 }
 
 // pods yields the IP addresses of a workload's pods, ready or not. It may yield an address several times.

@@ -4,29 +4,62 @@
 package route
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// ErrTooManyHeld is returned when the requests that wait for a pod of the route already reach the limit, in number or in bytes.
-var ErrTooManyHeld = errors.New("too many requests wait for a pod")
+// ErrTooManyHeld is returned when the held requests of the route already reach the limit, in number or in bytes.
+var ErrTooManyHeld = errors.New("too many requests are held")
 
-// HoldTimeoutError is returned when no pod became ready while the request was held.
+// HoldTimeoutError is returned when a request was held for as long as it may be.
 type HoldTimeoutError struct {
 	Service string // namespace/name
 	Target  Key
 	Waited  time.Duration
+	// Busy says why the pods that were ready had no place for the request; nil if none was ready.
+	Busy *Busy
 }
 
 func (e *HoldTimeoutError) Error() string {
+	if e.Busy != nil {
+		return fmt.Sprintf("%s (for service %s) within %s", e.Busy.of(e.Target), e.Service, e.Waited.Round(time.Millisecond))
+	}
 	return fmt.Sprintf("no pod of %s (for service %s) became ready within %s",
 		e.Target.Workload, e.Service, e.Waited.Round(time.Millisecond))
+}
+
+// Busy describes ready pods that have no place.
+type Busy struct {
+	// Ready is how many pods are ready. If Own is set, only one of them may serve the client.
+	Ready int
+	Own   bool
+	// PerPod is max-pending-per-pod; 0 if it is not set and the pods have just started.
+	PerPod int64
+}
+
+// of returns a sentence without an end, to which the time can be added.
+func (b *Busy) of(t Key) string {
+	who, has, had, did := fmt.Sprintf("all %d ready pods of %s", b.Ready, t.Workload), "have", "each", "they have"
+	switch {
+	case b.Own:
+		who = fmt.Sprintf("the pod of %s that this client stays at", t.Workload)
+	case b.Ready == 1:
+		who = "the only ready pod of " + t.Workload
+	}
+	if b.Own || b.Ready == 1 {
+		has, had, did = "has", "", "it has"
+	}
+	if b.PerPod == 0 {
+		return fmt.Sprintf("%s %s just started, and %s not answered the requests before this one", who, has, did)
+	}
+	return strings.Join(strings.Fields(fmt.Sprintf("%s %s the %d pending requests %s that max-pending-per-pod allows, and %s not answered "+
+		"enough of those before this one", who, has, b.PerPod, had, did)), " ")
 }
 
 // AsleepError is returned for a request that must not wake the workload, if no pod is ready to answer it.
@@ -71,7 +104,7 @@ func (e *StartFailedError) Error() string {
 	return fmt.Sprintf("%s (for service %s) cannot start: %s", e.Target.Workload, e.Service, e.Progress.Failing)
 }
 
-// StartingError is returned for a visit that reaches its Limit, or whose News returns true.
+// StartingError is returned for a visit that reaches its Limit while no pod is ready, or whose News returns true.
 type StartingError struct {
 	Service string // namespace/name
 	Target  Key
@@ -109,11 +142,12 @@ type Visit struct {
 
 // Wait says how a visit waits for a pod, and how long it has waited, over all its calls of Pick.
 type Wait struct {
-	// Limit is the longest time that the visit is held; it then gets a StartingError. 0 means as long as the route holds requests. The
-	// smallest positive value means not at all.
+	// Limit is the longest time that the visit waits for a ready pod; it then gets a StartingError. 0 means as long as the route holds
+	// requests. The smallest positive value means not at all. A visit that waits for a place at a ready pod goes on.
 	Limit time.Duration
 	// News is for a visit that follows a start. Pick calls it for each state of the start, also if the start fails. When News returns
-	// true, the wait ends with a StartingError.
+	// true, the wait ends with a StartingError. Such a visit takes no place: it gets a pod that is ready, however many requests the pod
+	// has, and does not count as one of them.
 	News func(Start) bool
 	// Bytes is the memory that the request takes while it is held.
 	Bytes int64
@@ -124,6 +158,8 @@ type Wait struct {
 	Began time.Time
 	// Held is how long Pick has waited for a pod; 0 if it did not have to wait.
 	Held time.Duration
+	// turn decides between requests that arrived at the same moment. It is protected by gate.mu.
+	turn int64
 }
 
 // Waker wakes workloads for the requests that wait for a pod.
@@ -152,14 +188,14 @@ type Route struct {
 	learned
 	sightings
 
-	clock                 clock
-	waker                 Waker
-	maxHeld, maxHeldBytes int64
-	held, heldBytes       atomic.Int64
-	reported              atomic.Int64 // when an unreachable pod was last reported, by clock
-	quitters              quitters
-	reportGaveUp          func(*Route, GaveUp) // may be nil
-	minGaveUp             time.Duration
+	waiting
+
+	clock        clock
+	waker        Waker
+	reported     atomic.Int64 // when an unreachable pod was last reported, by clock
+	quitters     quitters
+	reportGaveUp func(*Route, GaveUp) // may be nil
+	minGaveUp    time.Duration
 	// gone ends the route's linger. abandoned fails the held requests if the Service does not come back. Both are protected by Table.mu.
 	gone, abandoned *time.Timer
 }
@@ -169,155 +205,3 @@ func (r *Route) Name() string { return r.Namespace + "/" + r.Service }
 
 // Start returns the state of the workload's start, for those who wait.
 func (r *Route) Start() Start { return r.snap.Load().start(r) }
-
-// Held is the number of requests that wait for a pod of this route.
-func (r *Route) Held() int64 { return r.held.Load() }
-
-// TryPick chooses the pod for a request. It returns nil if the request would have to wait. The caller must call the endpoint's Done.
-func (r *Route) TryPick(v *Visit) *Endpoint {
-	e, _ := r.snap.Load().choose(r.clock, v)
-	if e != nil {
-		e.pending.Add(1)
-	}
-	return e
-}
-
-// Pick chooses the pod for a request. If there is none it waits for one, for at most the route's hold timeout over all calls for this
-// visit. The caller must call the endpoint's Done. The error is ErrTooManyHeld, a HoldTimeoutError, an UnreachableError, a
-// StartFailedError, a StartingError or the context's.
-func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
-	if e := r.TryPick(v); e != nil {
-		return e, nil
-	}
-	e, err := r.hold(ctx, v)
-	if e != nil {
-		e.pending.Add(1)
-	}
-	return e, err
-}
-
-// hold is Pick for a request that has to wait. It does not count the use of the pod.
-func (r *Route) hold(ctx context.Context, v *Visit) (*Endpoint, error) {
-	defer r.held.Add(-1)
-	defer r.heldBytes.Add(-v.Bytes)
-	if n, bytes := r.held.Add(1), r.heldBytes.Add(v.Bytes); n > r.maxHeld || bytes > r.maxHeldBytes {
-		return nil, ErrTooManyHeld
-	}
-	began := time.Now()
-	defer func() {
-		held := max(time.Since(began), 1) // not 0, since 0 means that it was not held
-		v.Held += held
-		if v.News == nil && !v.Quiet { // a poll is repeated again and again
-			r.Metrics.Held(held)
-		}
-	}()
-	if v.Began.IsZero() {
-		v.Began = began
-	}
-	target := r.Target()
-	if !v.Quiet {
-		target.held.Add(1)
-		defer target.held.Add(-1)
-		if r.mayWake() {
-			r.waker.Wake(r, target, v)
-		}
-	}
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		s := r.snap.Load()
-		e, retry := s.choose(r.clock, v)
-		if e != nil {
-			return e, nil
-		}
-		left, err := r.mayWait(s, v)
-		if err != nil {
-			return nil, err
-		}
-		if err := r.await(ctx, s, timer, left, retry); err != nil {
-			if errors.Is(err, context.Canceled) && v.News == nil {
-				r.gaveUp(v)
-			}
-			return nil, err
-		}
-	}
-}
-
-// mayWait returns how much longer v may wait for a snapshot newer than s, or the error if it may not wait.
-func (r *Route) mayWait(s *snapshot, v *Visit) (time.Duration, error) {
-	if v.News != nil {
-		if v.News(s.start(r)) {
-			return 0, &StartingError{Service: r.Name(), Target: s.target.Key}
-		}
-	} else if err := s.failed(r); err != nil {
-		return 0, err
-	}
-	waited := time.Since(v.Began)
-	left := s.holdTimeout - waited
-	if left <= 0 && v.Quiet {
-		return 0, &AsleepError{Target: s.target.Key, Starting: s.target.HasPods(), Quiet: true}
-	}
-	if left <= 0 {
-		return 0, s.timedOut(r, waited)
-	}
-	if v.Limit > 0 {
-		left = min(left, v.Limit-waited)
-	}
-	if left <= 0 {
-		return 0, &StartingError{Service: r.Name(), Target: s.target.Key}
-	}
-	return left, nil
-}
-
-// await waits for a snapshot newer than s, for at most left. If retry is not 0, it also ends at retry (by clock).
-func (r *Route) await(ctx context.Context, s *snapshot, timer *time.Timer, left time.Duration, retry int64) error {
-	if retry != 0 {
-		left = min(left, time.Duration(max(0, retry-r.clock.now())))
-	}
-	timer.Reset(left)
-	select {
-	case <-s.changed:
-	case <-timer.C:
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for a pod: %w", context.Cause(ctx))
-	}
-	return nil
-}
-
-// PickReady is Pick for a request that neither wakes nor counts: it is not held. If no pod is ready, the error is an AsleepError. It
-// is a DownError if the workload has had pods for longer than the hold timeout: that is not sleep, and monitoring has to see it. A
-// ready pod that refuses gets a moment before the error is a DownError too.
-func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
-	if e := r.TryPick(v); e != nil {
-		return e, nil
-	}
-	if v.Began.IsZero() {
-		v.Began = time.Now()
-	}
-	timer := time.NewTimer(refusedGrace)
-	defer timer.Stop()
-	for {
-		s := r.snap.Load()
-		if err := s.failed(r); err != nil {
-			return nil, err
-		}
-		if len(s.endpoints) == 0 {
-			if up := s.target.HasPods(); !up || s.target.Up() < s.holdTimeout {
-				return nil, &AsleepError{Target: s.target.Key, Starting: up}
-			}
-			return nil, &DownError{Service: r.Name(), Target: s.target.Key}
-		}
-		e, retry := s.choose(r.clock, v)
-		if e != nil {
-			e.pending.Add(1)
-			return e, nil
-		}
-		left := refusedGrace - time.Since(v.Began)
-		if left <= 0 {
-			return nil, &DownError{Service: r.Name(), Target: s.target.Key}
-		}
-		if err := r.await(ctx, s, timer, left, retry); err != nil {
-			return nil, err
-		}
-	}
-}

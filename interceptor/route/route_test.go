@@ -381,7 +381,10 @@ func TestSuspect(t *testing.T) {
 // If one request reaches a pod while another fails to, the pod is not left suspect, whichever comes first.
 func TestSuspectAndReached(t *testing.T) {
 	recovered := 0
-	e := Endpoint{recovered: func() { recovered++ }}
+	f := newFixture(0)
+	f.SetService(web("10.0.0.1:80"))
+	e := f.route(10000).snap.Load().endpoints[0]
+	e.recovered = func() { recovered++ }
 	e.Fail()
 	e.failures.Store(0) // like a Succeed in the middle of Fail
 	e.Succeed()
@@ -480,11 +483,11 @@ func TestLoopHandover(t *testing.T) {
 	if !target.StartLoop() || target.StartLoop() {
 		t.Fatal("one loop has to run")
 	}
-	target.held.Add(1)
+	target.awaited.Add(1)
 	if target.StopLoop() {
 		t.Error("the loop ended although a request waits")
 	}
-	target.held.Add(-1)
+	target.awaited.Add(-1)
 	if !target.StopLoop() || !target.StartLoop() {
 		t.Error("the loop did not end")
 	}

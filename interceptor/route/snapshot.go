@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -42,20 +43,37 @@ type Endpoint struct {
 	unreached atomic.Pointer[unreached]
 	// recovered is called when the pod answers again, and lost when it has been unreachable for long.
 	recovered, lost func()
+
+	route *Route
+	gate  *gate
+	// listed is set while the endpoint is in the route's snapshot, pod is the whole pod, and own are the requests that wait for this
+	// one alone. They are protected by gate.mu.
+	listed bool
+	pod    *pod
+	own    queue
 }
 
 // Done ends one use of the pod that Pick began.
-func (e *Endpoint) Done() {
+func (e *Endpoint) Done() { e.release(true) }
+
+// release ends one use of the pod. answered is not set if the request that was given the pod has not used it.
+func (e *Endpoint) release(answered bool) {
 	if e.pending.Add(-1) < 0 {
 		e.pending.Add(1) // if the process survives the panic, the count must not stay at -1
 		panic("route: the use of a pod was ended more often than begun")
+	}
+	if e.gate.shut.Load() {
+		e.gate.freed(e, answered)
 	}
 }
 
 // Fail notes that the pod could not be reached. Requests avoid it for a little while.
 func (e *Endpoint) Fail() {
 	n := min(e.failures.Add(1), 6)
-	e.suspect.Store(e.clock.now() + int64(min(suspectMin<<(n-1), suspectMax)))
+	until := e.clock.now() + int64(min(suspectMin<<(n-1), suspectMax))
+	if before := e.suspect.Swap(until); before == 0 || until < before { // of many requests that fail at once, one says so
+		e.gate.failed(e)
+	}
 }
 
 // Failures returns how often in a row the pod could not be reached.
@@ -149,6 +167,48 @@ func (s *snapshot) choose(c clock, v *Visit) (_ *Endpoint, retry int64) {
 		}
 	}
 	return best, retry
+}
+
+// pick is choose that counts the use of the pod, or returns nil.
+func (s *snapshot) pick(c clock, v *Visit) *Endpoint {
+	e, _ := s.choose(c, v)
+	if e != nil {
+		e.pending.Add(1)
+	}
+	return e
+}
+
+// own returns the only pod that a request may use now; nil if it may use any. Unlike choose it takes no suspect pod: see Endpoint.claim.
+func (s *snapshot) own(now int64, v *Visit) *Endpoint {
+	hash := v.Session
+	if s.sticky != nil {
+		if e := s.sticky.byID[v.Pin]; e != nil && e.suspect.Load() <= now {
+			return e
+		}
+	} else {
+		hash = 0
+	}
+	if hash == 0 && s.affinity && v.Client.IsValid() {
+		hash = hashAddr(v.Client)
+	} else if hash == 0 {
+		return nil
+	}
+	var best *Endpoint
+	var most uint64
+	for _, e := range s.endpoints {
+		if w := mix(hash ^ e.hash); e.suspect.Load() <= now && (best == nil || w > most) {
+			best, most = e, w
+		}
+	}
+	return best
+}
+
+// prefers reports whether any request may have a pod of its own.
+func (s *snapshot) prefers() bool { return s.sticky != nil || s.affinity }
+
+// offers reports whether a pod is ready and not suspect: a request that has to wait then waits for a place.
+func (s *snapshot) offers() bool {
+	return slices.ContainsFunc(s.endpoints, func(e *Endpoint) bool { return e.suspect.Load() == 0 })
 }
 
 // paused reports whether requests may not wake the workload. While a Service is being restored, the injector wakes it.

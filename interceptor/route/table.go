@@ -229,6 +229,9 @@ func (t *Table) RemoveService(namespace, name string) {
 	clear(t.services.stacks.above)
 	t.services.remove(old)
 	t.dropMissing(old, Service{Namespace: namespace, Name: name})
+	if target := t.targets[old.target()]; target != nil && len(t.services.of[old.target()]) > 0 {
+		target.gate.setLimit(t.services.maxPendingPerPod(old.target())) // without any Service, the last ones of it keep the limit
+	}
 }
 
 // Target returns the target with this key, or nil.
@@ -356,6 +359,7 @@ func (t *Table) expire(key routeKey, r *Route) {
 	target.routes--
 	t.refresh(target)
 	t.abandon(r)
+	target.gate.close(r)
 	t.options.Listeners.Close(r)
 	t.leave(r.snap.Load().endpoints...)
 	waiting := make([]Service, 0, 1)

@@ -44,6 +44,7 @@ type Target struct {
 	podCount
 	starting
 	upkeep
+	gate *gate
 
 	orders
 

@@ -105,11 +105,22 @@ func (s *snapshot) unreachable(r *Route, long bool) *UnreachableError {
 }
 
 // timedOut returns the error for a request that has waited as long as it may.
-func (s *snapshot) timedOut(r *Route, waited time.Duration) error {
+func (s *snapshot) timedOut(r *Route, v *Visit, waited time.Duration) error {
+	if s.offers() {
+		return &HoldTimeoutError{Service: r.Name(), Target: s.target.Key, Waited: waited, Busy: s.busy(r, v)}
+	}
 	if err := s.unreachable(r, false); err != nil {
 		return err
 	}
 	return &HoldTimeoutError{Service: r.Name(), Target: s.target.Key, Waited: waited}
+}
+
+// busy says why v waits although a pod is ready.
+func (s *snapshot) busy(r *Route, v *Visit) *Busy {
+	g := s.target.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &Busy{Ready: len(s.endpoints), PerPod: g.limit, Own: len(s.endpoints) > 1 && s.own(r.clock.now(), v) != nil}
 }
 
 // reportUnreachable reports that a pod of the route has been unreachable for long, unless it has reported a pod recently.

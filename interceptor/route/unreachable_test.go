@@ -86,7 +86,7 @@ func TestUnreachable(t *testing.T) {
 					e.Succeed()
 				}
 				r.snap.Load().endpoints[0].Fail() // the pod breaks off, which is a different failure
-				if err := r.snap.Load().timedOut(r, time.Second); strings.Contains(err.Error(), "connecting") {
+				if err := r.snap.Load().timedOut(r, &Visit{}, time.Second); strings.Contains(err.Error(), "connecting") {
 					t.Errorf("afterwards: %v", err)
 				}
 			})

@@ -50,9 +50,15 @@ func (v *view) mayWake() bool {
 }
 
 // publish replaces the present snapshot with s and wakes the requests that wait for a change. The caller holds Table.mu.
-func (v *view) publish(s *snapshot) {
+func (r *Route) publish(s *snapshot) {
 	s.changed = make(chan struct{})
-	if old := v.snap.Swap(s); old != nil {
+	old := r.snap.Load()
+	if old != nil && old.target != s.target {
+		old.target.gate.leave(r, func(waiters []*waiter) { s.target.gate.publish(r, old, s, waiters) })
+	} else {
+		s.target.gate.publish(r, old, s, nil)
+	}
+	if old != nil {
 		close(old.changed)
 	}
 }

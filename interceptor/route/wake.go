@@ -11,16 +11,19 @@ import (
 // wake is the state of a target's present wake.
 type wake struct {
 	clock clock
-	// held counts the requests that wait for a pod.
-	held atomic.Int64
+	// awaited counts the requests that wait for a pod, and placeless those that wait for a place at a pod that is ready.
+	awaited, placeless atomic.Int64
 	// woken is when the present wake began, by clock; 0 if there is none. A wake ends with the first ready pod.
 	woken atomic.Int64
 	// loop is set while the waker runs a loop for this target.
 	loop atomic.Bool
 }
 
-// Held is the number of requests at this interceptor that wait for a pod.
-func (w *wake) Held() int64 { return w.held.Load() }
+// Held is the number of requests at this interceptor that wait, for a pod or for a place at one.
+func (w *wake) Held() int64 { return w.awaited.Load() + w.placeless.Load() }
+
+// Awaits reports whether requests at this interceptor wait for a pod to become ready. Those that only wait for a place do not.
+func (w *wake) Awaits() bool { return w.awaited.Load() > 0 }
 
 // Waking returns how long the present wake has taken so far; 0 if this interceptor did not see it begin.
 func (w *wake) Waking() time.Duration {
@@ -44,7 +47,7 @@ func (w *wake) StartLoop() bool { return w.loop.CompareAndSwap(false, true) }
 // running, StopLoop returns false and the caller goes on.
 func (w *wake) StopLoop() bool {
 	w.loop.Store(false)
-	return w.held.Load() == 0 || !w.StartLoop()
+	return !w.Awaits() || !w.StartLoop()
 }
 
 // BeginWake reports whether the caller begins a wake. It is true for the first caller since the workload fell asleep, and false if

@@ -103,5 +103,5 @@ func (a *Activity) InSight(t *route.Target) bool {
 
 // Waiting reports whether requests wait for a pod.
 func (a *Activity) Waiting(t *route.Target) bool {
-	return !t.Retiring() && !t.Paused() && (t.Held() > 0 || !t.Ready() && (a.Pending(t) > 0 || a.led(t, 0) || a.called(t)))
+	return !t.Retiring() && !t.Paused() && (t.Awaits() || !t.Ready() && (a.Pending(t) > 0 || a.led(t, 0) || a.called(t)))
 }

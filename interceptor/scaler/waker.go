@@ -127,7 +127,7 @@ func (w *Waker) wanted(t *route.Target) bool {
 	return slices.ContainsFunc(append(w.options.Leaders(t), t), func(one *route.Target) bool {
 		return one.Idle() < w.options.Linger
 	}) || slices.ContainsFunc(w.options.Callers(t), func(caller *route.Target) bool {
-		return caller.Wakes() && (caller.Held() > 0 || caller.Idle() < w.options.Linger)
+		return caller.Wakes() && (caller.Awaits() || caller.Idle() < w.options.Linger)
 	})
 }
 
@@ -156,7 +156,7 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 		if now := t.Emptied(); now != emptied {
 			began, emptied, direct = time.Now(), now, backoff{}
 		}
-		if t.Held() > 0 || t.Waking() > 0 && w.wanted(t) {
+		if t.Awaits() || t.Waking() > 0 && w.wanted(t) {
 			continue
 		}
 		if !t.Ready() {
