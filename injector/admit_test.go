@@ -239,6 +239,9 @@ func TestAdmitDenies(t *testing.T) {
 			"scale-to-zero/max-replicas",
 			"from 1 to 1000",
 		}},
+		"pending": {annotated("scale-to-zero/max-pending-per-pod", "many"), []string{
+			"scale-to-zero/max-pending-per-pod", `"many"`, "from 1 to 100000",
+		}},
 		"workload": {
 			annotated("scale-to-zero/workload", "web"),
 			[]string{"scale-to-zero/workload", `"web"`, "Deployment/NAME, StatefulSet/NAME, or KIND.GROUP/NAME"},

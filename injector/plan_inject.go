@@ -30,6 +30,8 @@ type injection struct {
 	// redirected is set once no traffic bypasses the interceptors any more, and taken once the interceptors have it.
 	redirected, taken bool
 	published         Published
+	// complete is set if no ready interceptor should be published that is not.
+	complete bool
 	// missing is an IP family of the Front that has no published interceptor.
 	missing corev1.IPFamily
 }
@@ -140,8 +142,9 @@ func (in *injection) publish() Question {
 			}
 		}
 	}
+	candidates := in.candidates(known)
 	var unknown []string
-	for _, i := range in.ready {
+	for _, i := range candidates {
 		for _, p := range in.routes.Ports {
 			if a := address(i.Address, p.Listen); !known[a] {
 				unknown = append(unknown, a)
@@ -151,12 +154,39 @@ func (in *injection) publish() Question {
 	if len(unknown) > 0 && in.o.Answers.Dialed == nil {
 		return Question{Kind: AskDials, Addresses: unknown}
 	}
-	in.published = Publish(in.routes, in.ready, before, func(i Interceptor, p api.Port) bool {
+	in.published = Publish(in.routes, candidates, before, func(i Interceptor, p api.Port) bool {
 		a := address(i.Address, p.Listen)
 		return known[a] || in.o.Answers.Dialed[a]
 	})
+	in.complete = len(in.published.Interceptors) == len(in.ready)
+	if in.alone() {
+		families := in.front.Service.Spec.IPFamilies
+		in.published.Interceptors = only(in.published.Interceptors, families)
+		in.complete = slices.Equal(in.published.Interceptors, only(candidates, families))
+	}
 	in.missing = MissingFamily(in.published.Interceptors, in.front.Service.Spec.IPFamilies)
 	return Question{}
+}
+
+// alone reports whether a single interceptor has to carry the workload's requests, because only that one can count what a pod has.
+func (in *injection) alone() bool { return in.routes.MaxPendingPerPod > 0 }
+
+// candidates are the interceptors of which it has to be known whether they answer, in the order in which they are taken. If one of
+// them is enough and the first answers, the others do not matter.
+func (in *injection) candidates(known map[string]bool) []Interceptor {
+	if !in.alone() {
+		return in.ready
+	}
+	all := ranked(in.ready, in.o.Service.Namespace, in.routes.Workload)
+	first := only(all, in.front.Service.Spec.IPFamilies)
+	for _, i := range first {
+		for _, p := range in.routes.Ports {
+			if !known[address(i.Address, p.Listen)] {
+				return all
+			}
+		}
+	}
+	return first
 }
 
 func address(host string, port int32) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
@@ -296,7 +326,7 @@ func (in *injection) steady() (done bool, q Question) {
 		in.warnOfFamily()
 		return true, Question{}
 	}
-	if len(in.published.Interceptors) < len(in.ready) {
+	if !in.complete {
 		in.After = slowRetry // no watch reports when a ready interceptor begins to listen
 	}
 	if !in.taken {

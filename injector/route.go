@@ -32,6 +32,8 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 		AffinityCookie: s.AffinityCookie,
 		NoLearning:     s.NoLearning,
 		Awake:          s.Awake,
+
+		MaxPendingPerPod: s.MaxPendingPerPod,
 	}
 	r.WakeWith, _ = parseWakeWith(s.WakeWith)
 	if s.Readiness != readinessKubelet {

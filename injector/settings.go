@@ -30,6 +30,8 @@ type Settings struct {
 	Asleep bool
 	// TargetPendingRequests is how many pending requests one replica should have.
 	TargetPendingRequests int32
+	// MaxPendingPerPod is how many requests a pod may have at a time; 0 if there is no limit.
+	MaxPendingPerPod int32
 	// Cooldown is how long the app has to be idle before it sleeps.
 	Cooldown time.Duration
 	// HoldTimeout is how long a request is held at most.
@@ -90,6 +92,7 @@ func settings() map[string]setting {
 	all := startSettings()
 	maps.Copy(all, awakeSettings())
 	maps.Copy(all, busySettings())
+	maps.Copy(all, pendingSettings())
 	maps.Copy(all, map[string]setting{
 		"workload": func(s *Settings, v string) (string, bool) {
 			s.Workload = v

@@ -108,7 +108,11 @@ func TestDecodeRoutesSaysWhatIsWrong(t *testing.T) {
 		"path":     {func(r *Routes) { r.IgnorePaths = []string{"/a", ""} }, `ignored path ""`},
 		"agent":    {func(r *Routes) { r.IgnoreAgents = []string{"*"} }, `ignored agent "*"`},
 
-		"awake": {func(r *Routes) { r.Awake = "Mon 08:00-09:00" }, `awake: window 1 is "Mon 08:00-09:00": a time zone is missing`},
+		"awake":   {func(r *Routes) { r.Awake = "Mon 08:00-09:00" }, `awake: window 1 is "Mon 08:00-09:00": a time zone is missing`},
+		"pending": {func(r *Routes) { r.MaxPendingPerPod = -1 }, "maxPendingPerPod is -1, want at most 100000"},
+		"pending too high": {
+			func(r *Routes) { r.MaxPendingPerPod = MaxPendingPerPod + 1 }, "maxPendingPerPod is 100001",
+		},
 
 		"busy asks nothing":   {busy(func(b *Busy) { b.Request, b.CPU = nil, 0 }), "more than 0m CPU, want 1m to 1000000m"},
 		"busy by any method":  {busy(func(b *Busy) { b.Request.Method = "DELETE" }), `cannot be asked "DELETE /a%2fb?c=d" whether`},

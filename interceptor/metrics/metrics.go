@@ -39,7 +39,7 @@ func New(r prometheus.Registerer) *Metrics {
 		}, []string{"namespace", "service"}),
 		held: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "held_seconds", Buckets: seconds,
-			Help: "How long requests and connections waited for a pod, if they had to.",
+			Help: "How long requests and connections waited for a pod or for a place at one, if they had to.",
 		}, []string{"namespace", "service"}),
 		wakes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "wakes_total",
@@ -62,7 +62,7 @@ func (m *Metrics) Watch(targets func() []*route.Target) {
 		pending: prometheus.NewDesc(namespace+"_pending_requests",
 			"Requests that have arrived and are not answered yet.", []string{"namespace", "workload"}, nil),
 		held: prometheus.NewDesc(namespace+"_held_requests",
-			"Requests that wait for a pod.", []string{"namespace", "workload"}, nil),
+			"Requests that wait for a pod or for a place at one.", []string{"namespace", "workload"}, nil),
 		awake: prometheus.NewDesc(namespace+"_awake_seconds",
 			"How long this interceptor has seen the workload with pods without a break; 0 while it has none.",
 			[]string{"namespace", "workload"}, nil),
