@@ -46,6 +46,14 @@ func TestAnswers(t *testing.T) {
 			},
 			http.StatusGatewayTimeout, "10", "service shop/web: no pod of Deployment/web became ready while this request waited, for 5m0s",
 		},
+		"no place": {
+			&route.HoldTimeoutError{
+				Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Waited: 300 * time.Second,
+				Busy: &route.Busy{Ready: 3, PerPod: 10},
+			},
+			http.StatusGatewayTimeout, "10", "scale-to-zero: all 3 ready pods of Deployment/web have the 10 pending requests each that " +
+				"max-pending-per-pod allows, and they have not answered enough of those before this one (for service shop/web) within 5m0s.",
+		},
 		"out of reach": {
 			&route.UnreachableError{
 				Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Ready: 1, Addr: "10.1.0.7:8080",

@@ -49,10 +49,10 @@ func newSingleThreaded(t *testing.T) *singleThreaded {
 	return a
 }
 
-// limited is service with max-pending-per-pod.
-func limited(limit, listen int32, addrs ...string) route.Service {
+// oneAtATime is service with max-pending-per-pod 1.
+func oneAtATime(listen int32, addrs ...string) route.Service {
 	s := unpublished(service(listen, api.ProtocolAuto, addrs...))
-	s.Routes.MaxPendingPerPod = limit
+	s.Routes.MaxPendingPerPod = 1
 	return s
 }
 
@@ -98,7 +98,7 @@ func TestMaxPendingPerPod(t *testing.T) {
 				const size = 500
 				n := start(t, "a", nil, nil)
 				listen := freePort(t)
-				n.set(limited(1, listen))
+				n.set(oneAtATime(listen))
 				n.synced()
 				n.waitReady()
 				transport := &http.Transport{Protocols: new(http.Protocols), DisableKeepAlives: protocol == "HTTP/1.1"}
@@ -116,7 +116,7 @@ func TestMaxPendingPerPod(t *testing.T) {
 				}
 				eventually(t, "gone", func() bool { return n.held() == int64(len(want)) })
 				app := newSingleThreaded(t)
-				n.set(limited(1, listen, app.addr))
+				n.set(oneAtATime(listen, app.addr))
 				for i, result := range results {
 					if err := <-result; err != nil && (!leaves || i%3 != 1) {
 						t.Errorf("request %d: %v", i, err)
@@ -153,7 +153,7 @@ func TestConnectionsHaveAPlace(t *testing.T) {
 	for name, open := range map[string]func(*testing.T, int32) io.Closer{
 		"WebSocket": func(t *testing.T, listen int32) io.Closer {
 			t.Helper()
-			ws, _, err := websocket.Dial(t.Context(), url(listen, "/ws"), nil) //nolint:bodyclose // the library closes it
+			ws, _, err := websocket.Dial(t.Context(), url(listen, "/ws"), nil)
 			if err != nil {
 				t.Error(err)
 			}
@@ -177,7 +177,7 @@ func TestConnectionsHaveAPlace(t *testing.T) {
 			}
 			n := start(t, "a", nil, nil)
 			listen := freePort(t)
-			n.set(limited(1, listen, addr))
+			n.set(oneAtATime(listen, addr))
 			n.synced()
 			n.waitReady()
 			conn := open(t, listen)
@@ -217,7 +217,7 @@ func TestNoPlaceInTime(t *testing.T) {
 	ends := make(chan struct{})
 	n := start(t, "a", nil, nil)
 	listen := freePort(t)
-	s := limited(1, listen, pod(t, func(http.ResponseWriter, *http.Request) { <-ends }))
+	s := oneAtATime(listen, pod(t, func(http.ResponseWriter, *http.Request) { <-ends }))
 	s.Routes.HoldTimeout = api.Duration(100 * time.Millisecond)
 	n.set(s)
 	n.synced()

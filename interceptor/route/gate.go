@@ -21,8 +21,10 @@ const (
 // client stays at a pod waits for that one, and later requests may pass it on their way to others. A place is handed to one request,
 // and only that one wakes.
 //
-// A pod has max-pending-per-pod places. A pod that starts while many requests are held has a window besides, which grows with its
-// answers: the whole crowd at once could kill it. The windows are gone as soon as no request waits, until no pod can be used again.
+// A pod has max-pending-per-pod places. A pod that starts while many requests are held has a window besides: the whole crowd at once
+// could kill it. The window grows by one with each answer while the pod keeps up: it needs no longer because it has more requests.
+// It doubles after each second without an answer, because these may be long polls or streams. The windows are gone as soon as no
+// request waits, until no pod can be used again.
 //
 // Requests pass an open gate without its lock, and are not queued behind others. The gate then only has those that found no pod.
 type gate struct {
@@ -48,8 +50,34 @@ type pod struct {
 	endpoints []*Endpoint
 	usable    bool // as of the gate's last look
 	// window is how many requests the pod may have because it has just started; 0 is no window. quiet is when it last answered or its
-	// window last grew, by clock.
+	// window last doubled, by clock.
 	window, quiet int64
+	pace          pace
+}
+
+// pace is how fast a pod answers, over the present second and the one before.
+type pace struct {
+	first, second    int64 // when they began, by clock
+	earlier, answers int64
+	// best is the shortest time that the pod has taken to answer as many requests as it had.
+	best int64
+}
+
+func (p *pace) answer(now int64) {
+	if now-p.second >= int64(time.Second) {
+		*p = pace{first: p.second, second: now, earlier: p.answers, best: p.best}
+	}
+	p.answers++
+}
+
+// keepsUp reports whether the pod answers n requests within a second, or in about the shortest time that it ever took for as many as it
+// had.
+func (p *pace) keepsUp(n, now int64) bool {
+	takes := n * (now - p.first) / (p.earlier + p.answers)
+	if p.best == 0 || takes < p.best {
+		p.best = takes
+	}
+	return takes <= max(int64(time.Second), 2*p.best)
 }
 
 func newGate(c clock) *gate { return &gate{clock: c, pods: map[string]*pod{}, fresh: true} }
@@ -152,7 +180,7 @@ func (g *gate) look() {
 		before := p.usable
 		p.usable = slices.ContainsFunc(p.endpoints, func(e *Endpoint) bool { return e.listed && e.suspect.Load() == 0 })
 		if p.usable && !before && g.fresh && g.waiting > startWindow {
-			p.window, p.quiet = p.pending()+startWindow, now
+			p.window, p.quiet, p.pace = p.pending()+startWindow, now, pace{first: now, second: now}
 		}
 		usable = usable || p.usable
 	}
@@ -260,8 +288,11 @@ func (g *gate) freed(e *Endpoint, answered bool) {
 		return // its pod has been forgotten
 	}
 	if answered && p.window > 0 && e.suspect.Load() == 0 {
-		p.window++
-		p.quiet = g.clock.now()
+		now := g.clock.now()
+		p.quiet = now
+		if p.pace.answer(now); p.pace.keepsUp(p.window, now) {
+			p.window++
+		}
 	}
 	for g.waiting > 0 && g.hasPlace(p) {
 		to, w := p.first(g.clock.now())

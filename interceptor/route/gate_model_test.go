@@ -228,7 +228,8 @@ func TestGateUnderLoad(t *testing.T) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if served.Load() == 0 || g.waiting != 0 || r.Held() != 0 || r.Target().Held() != 0 || f.InUse() != 0 {
-		t.Errorf("%d were served; %d wait, %d and %d are held, %d pods are in use", served.Load(), g.waiting, r.Held(), r.Target().Held(), f.InUse())
+		t.Errorf("%d were served; %d wait, %d and %d are held, %d pods are in use",
+			served.Load(), g.waiting, r.Held(), r.Target().Held(), f.InUse())
 	}
 	for ip, p := range g.pods {
 		if p.pending() != 0 {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -41,9 +42,8 @@ type ask struct {
 }
 
 // come lets requests arrive, one after the other.
-func (l *line) come(n int, visits ...Visit) []*ask {
+func (l *line) come(n int, visits ...Visit) {
 	l.Helper()
-	first := len(l.asked)
 	for i := range n {
 		ctx, cancel := context.WithCancel(l.Context())
 		one := &ask{leave: cancel}
@@ -59,7 +59,6 @@ func (l *line) come(n int, visits ...Visit) []*ask {
 		}()
 		synctest.Wait()
 	}
-	return l.asked[first:]
 }
 
 // served are the indices of the requests that have a pod.
@@ -406,7 +405,8 @@ func TestQueueMovesToAnotherTarget(t *testing.T) {
 	})
 }
 
-// A pod that starts gets 16 of the held requests, one more with each answer, and twice as many after a second without one.
+// A pod that starts gets 16 of the held requests, one more with each answer, and twice as many after a second without one. An answer
+// does not count if the pod is so slow that it would need more than a second for what it has.
 func TestSlowStart(t *testing.T) {
 	all := func(n int) (out []int) {
 		for i := range n {
@@ -430,17 +430,18 @@ func TestSlowStart(t *testing.T) {
 		l.SetService(web("10.0.0.1:80"))
 		synctest.Wait()
 		l.want("at first", all(16)...)
+		advance(10 * time.Millisecond)
 		l.done(0, 1)
 		l.want("after two answers", all(20)[2:]...)
 		advance(quietWindow / 2)
 		l.done(2)
 		advance(quietWindow * 3 / 4)
-		l.want("less than a second later", all(22)[3:]...)
+		l.want("less than a second later", all(21)[3:]...)
 		advance(quietWindow / 4)
-		l.want("after a second", all(19*2 + 3)[3:]...)
+		l.want("after a second", all(18*2 + 3)[3:]...)
 		l.come(1)
 		advance(quietWindow)
-		l.want("after two", all(19*4 + 3)[3:]...)
+		l.want("after two", all(18*4 + 3)[3:]...)
 		advance(quietWindow)
 		l.want("after three", all(101)[3:]...)
 		l.come(500)
@@ -482,6 +483,55 @@ func TestSlowStartOfAPodThatRefuses(t *testing.T) {
 			t.Errorf("%d are served", got)
 		}
 	})
+}
+
+// A pod that handles one request after the other gets about as many as it handles in a second. One that handles all at a time soon gets
+// them all, however long each takes.
+func TestSlowStartFollowsThePace(t *testing.T) {
+	most := func(size, threads int, each time.Duration) (most int64, took time.Duration) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(0)
+			f.SetService(web())
+			free := make(chan struct{}, threads)
+			var now int64
+			var mu sync.Mutex // protects now and most
+			var all sync.WaitGroup
+			for range size {
+				all.Go(func() {
+					pod, err := f.route(10000).Pick(t.Context(), &Visit{})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					now++
+					most = max(most, now)
+					mu.Unlock()
+					free <- struct{}{}
+					<-time.After(each)
+					<-free
+					mu.Lock()
+					now--
+					mu.Unlock()
+					pod.Done()
+				})
+			}
+			synctest.Wait()
+			began := time.Now()
+			f.SetService(web("10.0.0.1:80"))
+			all.Wait()
+			took = time.Since(began)
+		})
+		return most, took
+	}
+	if n, took := most(1000, 1, 20*time.Millisecond); n < 40 || n > 60 || took != 20*time.Second {
+		t.Errorf("one at a time: up to %d at once, for %s", n, took)
+	}
+	for _, each := range []time.Duration{20 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second} {
+		if n, took := most(1000, 1000, each); n < 400 || took > 8*each {
+			t.Errorf("all at a time: up to %d at once, for %s", n, took)
+		}
+	}
 }
 
 // Each of several pods has a window and a limit of its own.

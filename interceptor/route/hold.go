@@ -23,15 +23,15 @@ type waiting struct {
 // Held is the number of requests that wait for a pod of this route, or for a place at one.
 func (w *waiting) Held() int64 { return w.held.Load() }
 
-// enter counts a held request. If it is one too many, the error is ErrTooManyHeld. The caller must call leave in any case.
-func (w *waiting) enter(bytes int64) error {
+// beginHold counts a held request. If it is one too many, the error is ErrTooManyHeld. The caller must call endHold in any case.
+func (w *waiting) beginHold(bytes int64) error {
 	if n, all := w.held.Add(1), w.heldBytes.Add(bytes); n > w.maxHeld || all > w.maxHeldBytes {
 		return ErrTooManyHeld
 	}
 	return nil
 }
 
-func (w *waiting) leave(bytes int64) {
+func (w *waiting) endHold(bytes int64) {
 	w.held.Add(-1)
 	w.heldBytes.Add(-bytes)
 }
@@ -61,8 +61,8 @@ func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
 
 // hold is Pick for a request that has to wait.
 func (r *Route) hold(ctx context.Context, v *Visit) (e *Endpoint, err error) {
-	defer r.waiting.leave(v.Bytes)
-	if err := r.waiting.enter(v.Bytes); err != nil {
+	defer r.endHold(v.Bytes)
+	if err := r.beginHold(v.Bytes); err != nil {
 		return nil, err
 	}
 	began, observed := time.Now(), false
@@ -215,8 +215,8 @@ func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if e := r.TryPick(v); e != nil {
 		return e, nil
 	}
-	defer r.waiting.leave(v.Bytes)
-	if err := r.waiting.enter(v.Bytes); err != nil {
+	defer r.endHold(v.Bytes)
+	if err := r.beginHold(v.Bytes); err != nil {
 		return nil, err
 	}
 	if v.Began.IsZero() {

@@ -192,6 +192,14 @@ func TestNotes(t *testing.T) {
 func TestErrorsSayWhatHappened(t *testing.T) {
 	key := Key{Namespace: "shop", Workload: "Deployment/web"}
 	for want, err := range map[string]error{
+		"the only ready pod of Deployment/web has just started, and it has not answered the requests before this one (for service shop/web) " +
+			"within 1m0s": &HoldTimeoutError{
+			Service: "shop/web", Target: Key{Workload: "Deployment/web"}, Waited: time.Minute, Busy: &Busy{Ready: 1},
+		},
+		"the pod of Deployment/web that this client stays at has the 5 pending requests that max-pending-per-pod allows, and it has not " +
+			"answered enough of those before this one (for service shop/web) within 1m0s": &HoldTimeoutError{
+			Service: "shop/web", Target: Key{Workload: "Deployment/web"}, Waited: time.Minute, Busy: &Busy{Ready: 2, Own: true, PerPod: 5},
+		},
 		"no pod of Deployment/web (for service shop/web) became ready within 1m0s": &HoldTimeoutError{
 			Service: "shop/web", Target: key, Waited: time.Minute,
 		},
