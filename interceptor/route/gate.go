@@ -228,13 +228,19 @@ func (g *gate) hasPlace(p *pod) bool {
 // takes reports whether e may get a request now: it is listed, and not suspect or due for another try.
 func (e *Endpoint) takes(now int64) bool { return e.listed && e.suspect.Load() <= now }
 
-// claim takes a place. A suspect pod goes to one request only, which finds out whether it answers again.
-func (e *Endpoint) claim(now int64) bool {
-	if until := e.suspect.Load(); until != 0 && (until > now || !e.suspect.CompareAndSwap(until, now+int64(probeFor))) {
-		return false
+// claim takes a place. A suspect pod goes to one request only, which probes whether it answers again. Until that is known, the pod's
+// other clients are lent.
+func (g *gate) claim(e *Endpoint, now int64) (ok, probes bool) {
+	until := e.suspect.Load()
+	probes = until != 0
+	if probes && (until > now || !e.suspect.CompareAndSwap(until, now+int64(probeFor))) {
+		return false, true
 	}
 	e.pending.Add(1)
-	return true
+	if probes {
+		g.resort(e.route)
+	}
+	return true, probes
 }
 
 // tryPick is Route.TryPick while the gate is shut.
@@ -254,20 +260,23 @@ func (g *gate) take(r *Route, s *snapshot, v *Visit) *Endpoint {
 		return s.pick(r.clock, v)
 	}
 	now := g.clock.now()
-	if own := s.own(now, v); own != nil {
-		if own.takes(now) && g.hasPlace(own.pod) && own.claim(now) {
-			return own
-		}
-		return nil
-	}
 	for {
-		var best *Endpoint
-		for _, e := range s.endpoints {
-			if e.takes(now) && (best == nil || e.before(best)) && g.hasPlace(e.pod) {
-				best = e
+		best := s.own(now, v)
+		if best == nil {
+			for _, e := range s.endpoints {
+				if e.takes(now) && (best == nil || e.before(best)) && g.hasPlace(e.pod) {
+					best = e
+				}
 			}
 		}
-		if best == nil || best.claim(now) {
+		if best == nil || !best.takes(now) || !g.hasPlace(best.pod) {
+			return nil
+		}
+		ok, probes := g.claim(best, now)
+		if probes {
+			g.handOut()
+		}
+		if ok {
 			return best
 		}
 	}
@@ -299,7 +308,9 @@ func (g *gate) freed(e *Endpoint, answered bool) {
 		if w == nil {
 			break
 		}
-		g.give(to, w)
+		if g.give(to, w) {
+			g.handOut()
+		}
 	}
 	g.settle()
 }
@@ -353,18 +364,15 @@ func (p *pod) first(now int64) (to *Endpoint, first *waiter) {
 	return to, first
 }
 
-// give hands a place to a request.
-func (g *gate) give(to *Endpoint, w *waiter) {
-	probes := to.suspect.Load() != 0
-	if to.claim(g.clock.now()) {
+// give hands a place to a request, and reports whether others may have places elsewhere now.
+func (g *gate) give(to *Endpoint, w *waiter) (lends bool) {
+	ok, probes := g.claim(to, g.clock.now())
+	if ok {
 		w.leave()
 		g.waiting--
 		w.place <- to
 	}
-	if probes { // until it is known whether the pod answers, its other clients are lent
-		g.resort(to.route)
-		g.schedule()
-	}
+	return probes
 }
 
 // settle ends the windows if nobody waits.

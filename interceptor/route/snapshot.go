@@ -70,8 +70,9 @@ func (e *Endpoint) release(answered bool) {
 // Fail notes that the pod could not be reached. Requests avoid it for a little while.
 func (e *Endpoint) Fail() {
 	n := min(e.failures.Add(1), 6)
-	until := e.clock.now() + int64(min(suspectMin<<(n-1), suspectMax))
-	if before := e.suspect.Swap(until); before == 0 || until < before { // of many requests that fail at once, one says so
+	now := e.clock.now()
+	until := now + int64(min(suspectMin<<(n-1), suspectMax))
+	if before := e.suspect.Swap(until); before <= now || until < before { // of many requests that fail at once, one says so
 		e.gate.failed(e)
 	}
 }
@@ -178,7 +179,7 @@ func (s *snapshot) pick(c clock, v *Visit) *Endpoint {
 	return e
 }
 
-// own returns the only pod that a request may use now; nil if it may use any. Unlike choose it takes no suspect pod: see Endpoint.claim.
+// own returns the only pod that a request may use now; nil if it may use any. Unlike choose it takes no suspect pod: see gate.claim.
 func (s *snapshot) own(now int64, v *Visit) *Endpoint {
 	hash := v.Session
 	if s.sticky != nil {
