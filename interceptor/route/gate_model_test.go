@@ -90,7 +90,7 @@ func (w *world) step() string {
 // waits are the indices of the requests that wait.
 func (w *world) waits() (out []int) {
 	for i, one := range w.asked {
-		if one.pod.Load() == nil && one.err == nil && !w.left[i] {
+		if one.pod.Load() == nil && one.failure() == nil && !w.left[i] {
 			out = append(out, i)
 		}
 	}
@@ -121,7 +121,9 @@ func (w *world) check() {
 		}
 	}
 	r := w.route(10000)
-	s, now := r.snap.Load(), r.clock.now()
+	s, now, g := r.snap.Load(), r.clock.now(), r.Target().gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for _, e := range s.endpoints {
 		room := (w.limit == 0 || has[e.Addr] < int64(w.limit)) && (e.pod.window == 0 || has[e.Addr] < e.pod.window)
 		for _, i := range waits {
@@ -134,7 +136,7 @@ func (w *world) check() {
 			w.fail("%s counts %d requests, and has %d", e.Addr, e.pod.pending(), has[e.Addr])
 		}
 	}
-	if g := r.Target().gate; g.waiting != int64(len(waits)) || r.Held() != int64(len(waits)) || r.Target().Held() != int64(len(waits)) {
+	if g.waiting != int64(len(waits)) || r.Held() != int64(len(waits)) || r.Target().Held() != int64(len(waits)) {
 		w.fail("%d wait, the gate has %d, and %d are held", len(waits), g.waiting, r.Held())
 	}
 	w.had, w.waited = has, waits

@@ -37,8 +37,16 @@ type line struct {
 type ask struct {
 	visit Visit
 	pod   atomic.Pointer[Endpoint]
-	err   error
+	err   atomic.Pointer[error]
 	leave context.CancelFunc
+}
+
+// failure is why the request has no pod; nil while it waits or if it has had one.
+func (a *ask) failure() error {
+	if err := a.err.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // come lets requests arrive, one after the other.
@@ -53,9 +61,11 @@ func (l *line) come(n int, visits ...Visit) {
 		l.asked = append(l.asked, one)
 		go func() {
 			pod, err := l.route(10000).Pick(ctx, &one.visit)
-			if one.err = err; err == nil {
-				one.pod.Store(pod)
+			if err != nil {
+				one.err.Store(&err)
+				return
 			}
+			one.pod.Store(pod)
 		}()
 		synctest.Wait()
 	}
@@ -102,6 +112,8 @@ func (l *line) ends() {
 		l.done(i)
 	}
 	target, g := l.route(10000).Target(), l.route(10000).Target().gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if n := l.InUse(); n != 0 || l.route(10000).Held() != 0 || target.Held() != 0 || g.waiting != 0 || l.route(10000).any.first() != nil {
 		l.Errorf("%d pods in use, %d and %d held, %d queued", n, l.route(10000).Held(), target.Held(), g.waiting)
 	}
@@ -292,7 +304,7 @@ func TestHoldTimeoutForAPlace(t *testing.T) {
 				l.come(7)
 				advance(time.Minute)
 				var timeout *HoldTimeoutError
-				if err := l.asked[6].err; !errors.As(err, &timeout) || err.Error() != tc.want {
+				if err := l.asked[6].failure(); !errors.As(err, &timeout) || err.Error() != tc.want {
 					t.Errorf("got %v", err)
 				}
 			})
@@ -305,8 +317,8 @@ func TestPatienceAndPolls(t *testing.T) {
 	inLine(t, limited(1, "10.0.0.1:80"), func(l *line) {
 		l.come(2, Visit{Wait: Wait{Limit: time.Second}})
 		advance(2 * time.Second)
-		if l.asked[1].err != nil {
-			t.Errorf("got %v", l.asked[1].err)
+		if err := l.asked[1].failure(); err != nil {
+			t.Errorf("got %v", err)
 		}
 		for range 3 {
 			pod, err := l.route(10000).Pick(l.Context(), &Visit{Wait: Wait{News: func(Start) bool { return false }}})
@@ -379,8 +391,8 @@ func TestComingBack(t *testing.T) {
 		second.pod.Load().Succeed()
 		l.done(1)
 		l.want("in turn", 2)
-		if one.err != nil {
-			t.Error(one.err)
+		if err := one.failure(); err != nil {
+			t.Error(err)
 		}
 	})
 }
