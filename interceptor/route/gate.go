@@ -10,13 +10,6 @@ import (
 	"time"
 )
 
-const (
-	// startWindow is how many requests a pod that has just started gets at first, if more than that are held.
-	startWindow = 16
-	// quietWindow is how long a window stays as it is while the pod answers nothing.
-	quietWindow = time.Second
-)
-
 // gate hands the places at a target's pods to the requests that wait for one, in the order in which they arrived. A request whose
 // client stays at a pod waits for that one, and later requests may pass it on their way to others. A place is handed to one request,
 // and only that one wakes.
@@ -42,42 +35,6 @@ type gate struct {
 	usable, fresh bool
 	// timer looks again when a window may grow, or a suspect pod may be tried again; nil until there was a need.
 	timer *time.Timer
-}
-
-// pod is a pod with all its ports, over all routes of its target. Pods in their node's network share an address, and so their places.
-type pod struct {
-	// endpoints are those that are listed or still in use.
-	endpoints []*Endpoint
-	usable    bool // as of the gate's last look
-	// window is how many requests the pod may have because it has just started; 0 is no window. quiet is when it last answered or its
-	// window last doubled, by clock.
-	window, quiet int64
-	pace          pace
-}
-
-// pace is how fast a pod answers, over the present second and the one before.
-type pace struct {
-	first, second    int64 // when they began, by clock
-	earlier, answers int64
-	// best is the shortest time that the pod has taken to answer as many requests as it had.
-	best int64
-}
-
-func (p *pace) answer(now int64) {
-	if now-p.second >= int64(time.Second) {
-		*p = pace{first: p.second, second: now, earlier: p.answers, best: p.best}
-	}
-	p.answers++
-}
-
-// keepsUp reports whether the pod answers n requests within a second, or in about the shortest time that it ever took for as many as it
-// had.
-func (p *pace) keepsUp(n, now int64) bool {
-	takes := n * (now - p.first) / (p.earlier + p.answers)
-	if p.best == 0 || takes < p.best {
-		p.best = takes
-	}
-	return takes <= max(int64(time.Second), 2*p.best)
 }
 
 func newGate(c clock) *gate { return &gate{clock: c, pods: map[string]*pod{}, fresh: true} }
@@ -207,24 +164,6 @@ func (g *gate) setShut() {
 	}
 }
 
-// pending is the number of the pod's requests.
-func (p *pod) pending() int64 {
-	var n int64
-	for _, e := range p.endpoints {
-		n += e.pending.Load()
-	}
-	return n
-}
-
-// hasPlace reports whether the pod may get another request.
-func (g *gate) hasPlace(p *pod) bool {
-	if g.limit == 0 && p.window == 0 {
-		return true
-	}
-	n := p.pending()
-	return (g.limit == 0 || n < g.limit) && (p.window == 0 || n < p.window)
-}
-
 // takes reports whether e may get a request now: it is listed, and not suspect or due for another try.
 func (e *Endpoint) takes(now int64) bool { return e.listed && e.suspect.Load() <= now }
 
@@ -280,12 +219,6 @@ func (g *gate) take(r *Route, s *snapshot, v *Visit) *Endpoint {
 			return best
 		}
 	}
-}
-
-// before reports whether e is the better one of two endpoints for a request that may go to either.
-func (e *Endpoint) before(other *Endpoint) bool {
-	a, b := e.pod.pending(), other.pod.pending()
-	return a < b || a == b && e.pending.Load() < other.pending.Load()
 }
 
 // freed says that a place at e is free again, because the pod has answered a request or because the request did not need it.
@@ -347,21 +280,6 @@ func (g *gate) handOut() {
 	}
 	g.settle()
 	g.schedule()
-}
-
-// first returns the first request that can have a place at the pod, and the endpoint that it gets.
-func (p *pod) first(now int64) (to *Endpoint, first *waiter) {
-	for _, e := range p.endpoints {
-		if !e.takes(now) {
-			continue
-		}
-		for _, q := range [...]*queue{&e.own, &e.route.any} {
-			if w := q.first(); w != nil && (first == nil || w.before(first)) {
-				to, first = e, w
-			}
-		}
-	}
-	return to, first
 }
 
 // give hands a place to a request, and reports whether others may have places elsewhere now.
