@@ -134,6 +134,7 @@ func (a Autoscaler) idleSettings(all []Settings) []string {
 		return idle
 	}
 	add("target-pending-requests", func(s Settings) bool { return s.TargetPendingRequests != DefaultSettings().TargetPendingRequests })
+	add("target-request-rate", func(s Settings) bool { return s.TargetRequestRate > 0 })
 	return idle
 }
 

@@ -170,7 +170,7 @@ func TestAutoscalerSettings(t *testing.T) {
 		so.Spec.PollingInterval, so.Spec.CooldownPeriod = new(int32(5)), new(int32(60))
 	})
 	set := DefaultSettings()
-	set.MinReplicas, set.WakeReplicas, set.MaxReplicas, set.TargetPendingRequests = 1, 2, 3, 50
+	set.MinReplicas, set.WakeReplicas, set.MaxReplicas, set.TargetPendingRequests, set.TargetRequestRate = 1, 2, 3, 50, 0.5
 	for name, tc := range map[string]struct {
 		autoscaler Autoscaler
 		settings   Settings
@@ -189,7 +189,7 @@ func TestAutoscalerSettings(t *testing.T) {
 			set, 5 * time.Minute,
 			"HorizontalPodAutoscaler web stays in charge of Deployment/web while it is awake, from 2 to 5. scale-to-zero only puts it to sleep " +
 				"and wakes it, with as many replicas as it had. Without effect beside it: scale-to-zero/max-replicas, " +
-				"scale-to-zero/target-pending-requests",
+				"scale-to-zero/target-pending-requests, scale-to-zero/target-request-rate",
 		},
 		"a ScaledObject": {
 			Autoscaler{ScaledObject: &so},

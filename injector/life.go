@@ -42,6 +42,8 @@ type Life struct {
 	Within int32
 	// Paused is the last note about a pause.
 	Paused string
+	// Stabilization is used if there is no KEDA.
+	Stabilization Stabilization
 }
 
 // Next returns what is known after another observation. serves is set if the workload's pods take requests.

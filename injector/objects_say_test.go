@@ -35,7 +35,9 @@ func TestScaledObjectOfAChart(t *testing.T) {
 		"a custom resource": {gallery, "pictures-gallery", "example.com/v1", "Gallery", "Gallery.example.com/pictures"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := Scaling{MinReplicas: 1, WakeReplicas: 2, MaxReplicas: 4, TargetPendingRequests: 7, Cooldown: 10 * time.Minute}
+			s := Scaling{
+				MinReplicas: 1, WakeReplicas: 2, MaxReplicas: 4, TargetPendingRequests: 7, TargetRequestRate: 0.5, Cooldown: 10 * time.Minute,
+			}
 			got := ScaledObject(tc.w, s, 3, "interceptors:9090")
 			want := &keda.ScaledObject{
 				ObjectMeta: metav1.ObjectMeta{
@@ -51,7 +53,8 @@ func TestScaledObjectOfAChart(t *testing.T) {
 					MinReplicaCount: new(int32(1)), MaxReplicaCount: new(int32(4)),
 					Triggers: []keda.Trigger{{Type: "external-push", Metadata: map[string]string{
 						"scalerAddress": "interceptors:9090", api.MetadataWorkload: tc.text, api.MetadataTargetPendingRequests: "7",
-						api.MetadataInactiveAfter: "9m30s",
+						api.MetadataTargetRequestRate: "0.5",
+						api.MetadataInactiveAfter:     "9m30s",
 					}}},
 				},
 			}

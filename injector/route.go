@@ -34,6 +34,7 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 		Awake:          s.Awake,
 
 		MaxPendingPerPod: s.MaxPendingPerPod,
+		CountsRate:       s.TargetRequestRate > 0,
 	}
 	r.WakeWith, _ = parseWakeWith(s.WakeWith)
 	if s.Readiness != readinessKubelet {

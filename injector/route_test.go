@@ -174,7 +174,7 @@ func TestRouteSlices(t *testing.T) {
 	}
 	four, six := Interceptor{Address: "10.0.0.1", Node: new("node1")}, Interceptor{Address: "fd00::1"}
 	asked := DefaultSettings()
-	asked.MinReplicas, asked.MaxReplicas, asked.TargetPendingRequests, asked.Cooldown = 1, 4, 7, time.Hour
+	asked.MinReplicas, asked.MaxReplicas, asked.TargetPendingRequests, asked.TargetRequestRate, asked.Cooldown = 1, 4, 7, 0.5, time.Hour
 	routes.Cooldown = api.Duration(asked.Cooldown)
 	got := RouteSlices(s, s, routes, asked, Published{routes.Ports, []Interceptor{four, six}})
 	if back, err := ScalingSettings(&got[1], routes); err != nil || back != asked {

@@ -22,23 +22,25 @@ type Scaling struct {
 	// largest.
 	MinReplicas, WakeReplicas, MaxReplicas int32
 	TargetPendingRequests                  int32
+	TargetRequestRate                      float64 // 0 if the rate does not matter
 	Cooldown                               time.Duration
 }
 
 // scalingRequest is the content of ScalingAnnotation. The cool-down is in the routes.
 type scalingRequest struct {
-	MinReplicas           int32  `json:"minReplicas"`
-	WakeReplicas          int32  `json:"wakeReplicas,omitempty"`
-	MaxReplicas           int32  `json:"maxReplicas,omitempty"`
-	TargetPendingRequests int32  `json:"targetPendingRequests"`
-	StartupCPU            string `json:"startupCPU,omitempty"`
-	Asleep                bool   `json:"asleep,omitempty"`
+	MinReplicas           int32   `json:"minReplicas"`
+	WakeReplicas          int32   `json:"wakeReplicas,omitempty"`
+	MaxReplicas           int32   `json:"maxReplicas,omitempty"`
+	TargetPendingRequests int32   `json:"targetPendingRequests"`
+	TargetRequestRate     float64 `json:"targetRequestRate,omitempty"`
+	StartupCPU            string  `json:"startupCPU,omitempty"`
+	Asleep                bool    `json:"asleep,omitempty"`
 }
 
 func encodeScaling(s Settings) string {
 	b, _ := json.Marshal(scalingRequest{ // it cannot fail: plain values
 		MinReplicas: s.MinReplicas, WakeReplicas: s.WakeReplicas, MaxReplicas: s.MaxReplicas, TargetPendingRequests: s.TargetPendingRequests,
-		StartupCPU: s.StartupCPU, Asleep: s.Asleep,
+		TargetRequestRate: s.TargetRequestRate, StartupCPU: s.StartupCPU, Asleep: s.Asleep,
 	})
 	return string(b)
 }
@@ -50,7 +52,12 @@ func ScalingSettings(routeSlice *discoveryv1.EndpointSlice, routes api.Routes) (
 	if err := json.Unmarshal([]byte(routeSlice.Annotations[ScalingAnnotation]), &asked); err != nil {
 		return s, fmt.Errorf("decoding annotation %s of slice %s: %w", ScalingAnnotation, routeSlice.Name, err)
 	}
-	s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests = asked.MinReplicas, asked.MaxReplicas, asked.TargetPendingRequests
+	if asked.TargetPendingRequests < 1 || asked.TargetRequestRate != 0 && !validRate(asked.TargetRequestRate) {
+		return s, fmt.Errorf("decoding annotation %s of slice %s: a replica is to have %d pending requests, or %g each second",
+			ScalingAnnotation, routeSlice.Name, asked.TargetPendingRequests, asked.TargetRequestRate)
+	}
+	s.MinReplicas, s.MaxReplicas = asked.MinReplicas, asked.MaxReplicas
+	s.TargetPendingRequests, s.TargetRequestRate = asked.TargetPendingRequests, asked.TargetRequestRate
 	s.Cooldown, s.StartupCPU = time.Duration(routes.Cooldown), asked.StartupCPU
 	s.WakeReplicas, s.Asleep = asked.WakeReplicas, asked.Asleep
 	return s, nil
@@ -72,6 +79,9 @@ func NewScaling(all []Settings, remembered int32) Scaling {
 		s.Cooldown = max(s.Cooldown, one.Cooldown)
 		if i == 0 || one.TargetPendingRequests < s.TargetPendingRequests {
 			s.TargetPendingRequests = one.TargetPendingRequests
+		}
+		if rate := one.TargetRequestRate; rate > 0 && (s.TargetRequestRate == 0 || rate < s.TargetRequestRate) {
+			s.TargetRequestRate = rate
 		}
 	}
 	if s.WakeReplicas == 0 {
@@ -148,17 +158,6 @@ func Remembered(annotations map[string]string) int32 {
 		return 0
 	}
 	return int32(n)
-}
-
-// Desired returns how many replicas a workload should have if there is no KEDA: as many as its pending requests need, within its
-// bounds, and the minimum if it is idle. It never removes replicas from an app in use: that would need the memory of an HPA, and they
-// go when the app sleeps.
-func Desired(s Scaling, active bool, pending int64, current int32) int32 {
-	if !active {
-		return s.MinReplicas
-	}
-	worth := min((pending+int64(s.TargetPendingRequests)-1)/int64(s.TargetPendingRequests), int64(s.MaxReplicas))
-	return max(1, s.WakeReplicas, s.MinReplicas, current, int32(worth)) //nolint:gosec // at most MaxReplicas
 }
 
 // kedaCooldown returns how many seconds KEDA keeps the app up after the last poll that found it active. It is longer than one

@@ -21,6 +21,11 @@ func TestNewScaling(t *testing.T) {
 	scaling := func(least, wake, most int32) Scaling {
 		return Scaling{MinReplicas: least, WakeReplicas: wake, MaxReplicas: most, TargetPendingRequests: 100, Cooldown: 5 * time.Minute}
 	}
+	rated := func(rate float64) Scaling {
+		s := scaling(0, 1, 1)
+		s.TargetRequestRate = rate
+		return s
+	}
 	tests := map[string]struct {
 		settings   []Settings
 		remembered int32
@@ -40,6 +45,11 @@ func TestNewScaling(t *testing.T) {
 			with(func(s *Settings) { s.Cooldown, s.MaxReplicas = time.Minute, 4 }),
 			with(func(s *Settings) { s.Cooldown, s.TargetPendingRequests = time.Hour, 7 }),
 		}, 1, Scaling{WakeReplicas: 1, MaxReplicas: 4, TargetPendingRequests: 7, Cooldown: time.Hour}},
+		"a rate": {[]Settings{with(func(s *Settings) { s.TargetRequestRate = 0.5 })}, 1, rated(0.5)},
+		"the lowest rate": {[]Settings{
+			DefaultSettings(), with(func(s *Settings) { s.TargetRequestRate = 20 }), with(func(s *Settings) { s.TargetRequestRate = 10 }),
+			with(func(s *Settings) { s.TargetRequestRate = 30 }), DefaultSettings(),
+		}, 1, rated(10)},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -174,32 +184,6 @@ func TestShort(t *testing.T) {
 		if got := Short(d); got != want {
 			t.Errorf("Short(%s) = %s, want %s", time.Duration(d), got, want)
 		}
-	}
-}
-
-func TestDesired(t *testing.T) {
-	s := Scaling{MinReplicas: 0, MaxReplicas: 4, TargetPendingRequests: 10}
-	for _, tc := range []struct {
-		name    string
-		active  bool
-		pending int64
-		current int32
-		want    int32
-	}{
-		{"idle", false, 0, 3, 0},
-		{"in use, nothing pending", true, 0, 1, 1},
-		{"woken by hand and in use", true, 0, 0, 1},
-		{"as much as two are worth", true, 20, 1, 2},
-		{"a little more", true, 21, 1, 3},
-		{"more than may be", true, 1 << 40, 1, 4},
-		{"less than there are", true, 5, 3, 3},
-	} {
-		if got := Desired(s, tc.active, tc.pending, tc.current); got != tc.want {
-			t.Errorf("%s: %d replicas, want %d", tc.name, got, tc.want)
-		}
-	}
-	if got := Desired(Scaling{MinReplicas: 2, MaxReplicas: 2, TargetPendingRequests: 1}, false, 0, 2); got != 2 {
-		t.Errorf("an app that never sleeps got %d replicas", got)
 	}
 }
 

@@ -32,6 +32,8 @@ type Settings struct {
 	TargetPendingRequests int32
 	// MaxPendingPerPod is how many requests a pod may have at a time; 0 if there is no limit.
 	MaxPendingPerPod int32
+	// TargetRequestRate is how many requests a second one replica should have; 0 if it is not set.
+	TargetRequestRate float64
 	// Cooldown is how long the app has to be idle before it sleeps.
 	Cooldown time.Duration
 	// HoldTimeout is how long a request is held at most.
@@ -93,6 +95,7 @@ func settings() map[string]setting {
 	maps.Copy(all, awakeSettings())
 	maps.Copy(all, busySettings())
 	maps.Copy(all, pendingSettings())
+	maps.Copy(all, rateSettings())
 	maps.Copy(all, map[string]setting{
 		"workload": func(s *Settings, v string) (string, bool) {
 			s.Workload = v

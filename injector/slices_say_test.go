@@ -48,11 +48,12 @@ func TestRoutesOfAChart(t *testing.T) {
 		"every setting": {map[string]string{
 			"min-replicas": "1", "cooldown": "1h", "hold-timeout": "30s", "waiting-page": "never", "affinity-cookie": "grafana_session",
 			"wake-with": "loki,tempo", "ignore-paths": "/api/health", "ignore-user-agents": "none,Uptime-Kuma/", "protocol": "http,9094=tcp",
-			"proxy-protocol": "gossip=2", "awake": "Mon-Fri 08:00-18:30 Asia/Seoul",
+			"proxy-protocol": "gossip=2", "awake": "Mon-Fri 08:00-18:30 Asia/Seoul", "target-request-rate": "20",
 		}, func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, api.Routes{
 			Service: "grafana", ServiceUID: "svc-1", Direct: "grafana-direct", Workload: ref, NeverSleeps: true, ClientAffinity: true,
 			Cooldown: api.Duration(time.Hour), HoldTimeout: api.Duration(30 * time.Second), WaitingPage: api.PageNever,
 			AffinityCookie: "grafana_session", WakeWith: []string{"loki", "tempo"}, Awake: "Mon-Fri 08:00-18:30 Asia/Seoul",
+			CountsRate: true,
 			Ignores: api.Ignores{
 				IgnorePaths: []string{"/api/health"}, IgnoreAgents: []string{"Uptime-Kuma/"}, CountKnownAgents: true,
 			},
@@ -160,6 +161,9 @@ func TestScalingOfSlices(t *testing.T) {
 	}{
 		"the defaults":         {`{"minReplicas":0,"targetPendingRequests":100}`, "0 0 100"},
 		"every setting":        {`{"minReplicas":1,"maxReplicas":4,"targetPendingRequests":7}`, "1 4 7"},
+		"a rate":               {`{"minReplicas":0,"targetPendingRequests":100,"targetRequestRate":0.5}`, "0 0 100 0.5"},
+		"no pending request":   {`{"minReplicas":0,"targetPendingRequests":0}`, ""},
+		"a rate below none":    {`{"minReplicas":0,"targetPendingRequests":100,"targetRequestRate":-1}`, ""},
 		"of a later version":   {`{"minReplicas":1,"targetPendingRequests":7,"mood":"good"}`, "1 0 7"},
 		"of an earlier one":    {"", ""},
 		"what nobody can read": {"{", ""},
@@ -240,7 +244,11 @@ func TestFailOpenOfFamilies(t *testing.T) {
 }
 
 func scalingText(s Settings) string {
-	return fmt.Sprint(s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests)
+	text := fmt.Sprint(s.MinReplicas, s.MaxReplicas, s.TargetPendingRequests)
+	if s.TargetRequestRate > 0 {
+		text += fmt.Sprint(" ", s.TargetRequestRate)
+	}
+	return text
 }
 
 func listsText(s discoveryv1.EndpointSlice) string {

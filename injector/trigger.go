@@ -44,12 +44,16 @@ func decodeTrigger(annotations map[string]string) triggerRequest {
 
 // triggerMetadata is what KEDA tells the interceptors about a workload with each call.
 func triggerMetadata(w Workload, s Scaling, inactiveAfter time.Duration, scalerAddress string) map[string]string {
-	return map[string]string{
+	metadata := map[string]string{
 		"scalerAddress":                   scalerAddress,
 		api.MetadataWorkload:              w.Ref().String(),
 		api.MetadataTargetPendingRequests: strconv.Itoa(int(s.TargetPendingRequests)),
 		api.MetadataInactiveAfter:         inactiveAfter.String(),
 	}
+	if s.TargetRequestRate > 0 {
+		metadata[api.MetadataTargetRequestRate] = rateText(s.TargetRequestRate)
+	}
+	return metadata
 }
 
 // inactiveAfter is the idle time after which our trigger in somebody else's ScaledObject is inactive: long enough for one of KEDA's

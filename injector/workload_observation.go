@@ -94,6 +94,8 @@ type CountAnswer struct {
 	Known   bool
 	Active  bool
 	Pending int64
+	// Rate is how many requests a second have arrived in the last minute; 0 if that is not counted.
+	Rate float64
 }
 
 // HPAAnswer is the HPA that KEDA made for the ScaledObject.

@@ -322,7 +322,7 @@ func (p *workloadPlanner) remembered() int32 {
 func (p *workloadPlanner) exceed(limit int32) {
 	until := "KEDA takes the others away"
 	if !p.o.Install.KEDA {
-		until = "the others stay until it sleeps"
+		until = "scale-to-zero takes the others away"
 	}
 	note := fmt.Sprintf("%s was scaled to %s, but annotation %smax-replicas allows %d: %s. Set the annotation to %d to keep them",
 		p.o.Workload.Ref(), replicasText(p.o.Workload.Replicas), Prefix, limit, until, p.o.Workload.Replicas)
@@ -396,11 +396,13 @@ func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	if !o.Answers.Count.Known {
 		return NoWorkloadQuestion
 	}
-	n := Desired(s, o.Answers.Count.Active, o.Answers.Count.Pending, w.Replicas)
-	if p.auto.HPA != nil && n > 0 {
-		if w.Replicas > 0 {
-			return NoWorkloadQuestion // the HPA decides how many
-		}
+	n := Desired(s, *o.Answers.Count)
+	switch {
+	case p.auto.HPA == nil:
+		n, p.Life = p.Life.Scaled(o.Now, s, *o.Answers.Count, w.Replicas)
+	case n > 0 && w.Replicas > 0:
+		return NoWorkloadQuestion // the HPA decides how many
+	case n > 0:
 		n = p.wakeCount()
 	}
 	up := p.Life.Up(o.Now, p.d.hold, o.Memory.Starting.Progress.Failing != "")

@@ -430,14 +430,11 @@ func TestWorkloadPlans(t *testing.T) {
 		}, "scale to 0, after 15s"},
 		"nobody counts": {[]func(*scaledWorld){withoutKEDA, settled, passes(time.Hour)}, "after 15s"},
 		"in use, without KEDA": {[]func(*scaledWorld){withoutKEDA, settled, func(w *scaledWorld) {
-			w.count = CountAnswer{
-				true,
-				true, 150,
-			}
+			w.count = CountAnswer{Known: true, Active: true, Pending: 150}
 		}, passes(time.Hour)}, "after 15s"},
 		"busy, without KEDA": {[]func(*scaledWorld){
 			withoutKEDA, isReady, more(3), settled,
-			func(w *scaledWorld) { w.count = CountAnswer{true, true, 250} },
+			func(w *scaledWorld) { w.count = CountAnswer{Known: true, Active: true, Pending: 250} },
 		}, "scale to 3, after 15s"},
 		"asleep, without KEDA": {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look}, "after 15s"},
 		"failed open, without KEDA": {[]func(*scaledWorld){
@@ -738,8 +735,8 @@ func TestWorkloadEvents(t *testing.T) {
 		},
 		"more replicas than allowed, without KEDA": {
 			[]func(*scaledWorld){withoutKEDA, atMost(2), settled, scaledTo(3), look},
-			"MaxReplicasExceeded: Deployment/web was scaled to 3 replicas, but annotation scale-to-zero/max-replicas allows 2: the others " +
-				"stay until it sleeps. Set the annotation to 3 to keep them",
+			"MaxReplicasExceeded: Deployment/web was scaled to 3 replicas, but annotation scale-to-zero/max-replicas allows 2: " +
+				"scale-to-zero takes the others away. Set the annotation to 3 to keep them",
 		},
 		"a start that fails": {
 			[]func(*scaledWorld){

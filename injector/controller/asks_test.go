@@ -152,9 +152,10 @@ func TestCountsAsked(t *testing.T) {
 			}
 		}
 	}
-	c.counts.active, c.counts.pending, c.counts.use = true, 7, injector.Use{Pending: 7, Idle: time.Second, Counted: time.Minute}
+	c.counts.active, c.counts.pending, c.counts.rate = true, 7, 2.5
+	c.counts.use = injector.Use{Pending: 7, Idle: time.Second, Counted: time.Minute}
 	ask()
-	if got := *o.Answers.Count; got != (injector.CountAnswer{Known: true, Active: true, Pending: 7}) {
+	if got := *o.Answers.Count; got != (injector.CountAnswer{Known: true, Active: true, Pending: 7, Rate: 2.5}) {
 		t.Errorf("counts %+v", got)
 	}
 	if got := o.Answers.Use.Use; got == nil || *got != c.counts.use {

@@ -75,12 +75,16 @@ type cluster struct {
 type fakeCounts struct {
 	active  bool
 	pending int64
+	rate    float64
 	use     injector.Use
 	err     error
 }
 
-func (c *fakeCounts) Count(context.Context, string, api.Workload) (bool, int64, error) {
-	return c.active, c.pending, c.err
+func (c *fakeCounts) Count(context.Context, string, api.Workload) (injector.CountAnswer, error) {
+	if c.err != nil {
+		return injector.CountAnswer{}, c.err
+	}
+	return injector.CountAnswer{Known: true, Active: c.active, Pending: c.pending, Rate: c.rate}, nil
 }
 
 func (c *fakeCounts) Use(context.Context, string, api.Workload) (injector.Use, error) {

@@ -25,8 +25,8 @@ const countTimeout = 5 * time.Second
 
 // Counts asks the interceptors for their counts.
 type Counts interface {
-	// Count returns whether the workload is in use, and how many of its requests are pending, over all interceptors.
-	Count(ctx context.Context, namespace string, w api.Workload) (active bool, pending int64, err error)
+	// Count returns whether the workload is in use, and how many requests it has, over all interceptors.
+	Count(ctx context.Context, namespace string, w api.Workload) (injector.CountAnswer, error)
 	// Use returns when the workload was last used.
 	Use(ctx context.Context, namespace string, w api.Workload) (injector.Use, error)
 }
@@ -40,20 +40,23 @@ type scalerClient struct {
 	client pb.ExternalScalerClient
 }
 
-// Count implements Counts.
-func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Workload) (bool, int64, error) {
+// Count implements Counts. It asks for all metrics, because interceptors of an earlier version deny the question for the rate alone.
+func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Workload) (injector.CountAnswer, error) {
 	scaler, err := c.connect()
 	if err != nil {
-		return false, 0, err
+		return injector.CountAnswer{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
 	active, err := scaler.IsActive(ctx, refOf(namespace, w))
 	if err != nil {
-		return false, 0, fmt.Errorf("asking whether %s is active: %w", w, err)
+		return injector.CountAnswer{}, fmt.Errorf("asking whether %s is active: %w", w, err)
 	}
-	values, err := metrics(ctx, scaler, namespace, w, api.MetricPendingRequests)
-	return active.GetResult(), values[api.MetricPendingRequests], err
+	values, err := use(ctx, scaler, namespace, w)
+	return injector.CountAnswer{
+		Known: err == nil, Active: active.GetResult(), Pending: values[api.MetricPendingRequests].GetMetricValue(),
+		Rate: values[api.MetricRequestRate].GetMetricValueFloat(),
+	}, err
 }
 
 // Use implements Counts.
@@ -64,22 +67,23 @@ func (c *scalerClient) Use(ctx context.Context, namespace string, w api.Workload
 	}
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
-	values, err := metrics(ctx, scaler, namespace, w, api.MetricUse)
+	values, err := use(ctx, scaler, namespace, w)
 	return injector.Use{
-		Pending: values[api.MetricPendingRequests],
-		Idle:    time.Duration(values[api.MetricIdle]) * time.Millisecond,
-		Counted: time.Duration(values[api.MetricCounted]) * time.Millisecond,
+		Pending: values[api.MetricPendingRequests].GetMetricValue(),
+		Idle:    time.Duration(values[api.MetricIdle].GetMetricValue()) * time.Millisecond,
+		Counted: time.Duration(values[api.MetricCounted].GetMetricValue()) * time.Millisecond,
 	}, err
 }
 
-func metrics(ctx context.Context, scaler pb.ExternalScalerClient, namespace string, w api.Workload, name string) (map[string]int64, error) {
-	answer, err := scaler.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: refOf(namespace, w), MetricName: name})
+// use asks for MetricUse, and returns its values by their names.
+func use(ctx context.Context, scaler pb.ExternalScalerClient, namespace string, w api.Workload) (map[string]*pb.MetricValue, error) {
+	answer, err := scaler.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: refOf(namespace, w), MetricName: api.MetricUse})
 	if err != nil {
-		return nil, fmt.Errorf("asking for %s of %s: %w", name, w, err)
+		return nil, fmt.Errorf("asking for %s of %s: %w", api.MetricUse, w, err)
 	}
-	values := map[string]int64{}
+	values := map[string]*pb.MetricValue{}
 	for _, m := range answer.GetMetricValues() {
-		values[m.GetMetricName()] = m.GetMetricValue()
+		values[m.GetMetricName()] = m
 	}
 	return values, nil
 }

@@ -101,7 +101,7 @@ func TestCountLeavesSilentInterceptor(t *testing.T) {
 	t.Cleanup(server.Stop)
 	c := &scalerClient{address: l.Addr().String()}
 	count := func() error {
-		_, _, err := c.Count(t.Context(), "shop", api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"})
+		_, err := c.Count(t.Context(), "shop", api.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"})
 		return err
 	}
 	if err := count(); err != nil {

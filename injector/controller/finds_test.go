@@ -245,7 +245,9 @@ func (s *countingScaler) IsActive(_ context.Context, r *pb.ScaledObjectRef) (*pb
 
 func (s *countingScaler) GetMetrics(_ context.Context, r *pb.GetMetricsRequest) (*pb.GetMetricsResponse, error) {
 	s.note(r.GetMetricName(), r.GetScaledObjectRef())
-	return &pb.GetMetricsResponse{MetricValues: []*pb.MetricValue{{MetricName: api.MetricPendingRequests, MetricValue: 3}}}, nil
+	return &pb.GetMetricsResponse{MetricValues: []*pb.MetricValue{
+		{MetricName: api.MetricPendingRequests, MetricValue: 3}, {MetricName: api.MetricRequestRate, MetricValue: 2, MetricValueFloat: 2.5},
+	}}, nil
 }
 
 // TestCountsOfInterceptors tests that the interceptors are asked about the right workload, and that their answer is what counts.
@@ -255,12 +257,12 @@ func TestCountsOfInterceptors(t *testing.T) {
 	port := interceptorWith(t, func(s *grpc.Server) { pb.RegisterExternalScalerServer(s, scaler) })
 	c := &scalerClient{address: net.JoinHostPort("127.0.0.1", port)}
 	t.Cleanup(func() { _ = c.Close() })
-	active, pending, err := c.Count(t.Context(), "shop", api.Workload{APIVersion: "example.com/v1", Kind: "Gallery", Name: "web"})
-	if err != nil || !active || pending != 3 {
-		t.Errorf("active %t, %d pending, %v", active, pending, err)
+	got, err := c.Count(t.Context(), "shop", api.Workload{APIVersion: "example.com/v1", Kind: "Gallery", Name: "web"})
+	if want := (injector.CountAnswer{Known: true, Active: true, Pending: 3, Rate: 2.5}); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 	const about = " of shop/web, Gallery.example.com/web"
-	if got, want := strings.Join(scaler.asked, "; "), "activity"+about+"; "+api.MetricPendingRequests+about; got != want {
+	if got, want := strings.Join(scaler.asked, "; "), "activity"+about+"; "+api.MetricUse+about; got != want {
 		t.Errorf("asked for %s, want %s", got, want)
 	}
 }

@@ -135,11 +135,11 @@ func (b *workloadObserver) answer(ctx context.Context, o *injector.WorkloadObser
 			log.FromContext(ctx).Info("The interceptors do not say when an app was last used", "error", err.Error())
 		}
 	case injector.AskCount:
-		active, pending, err := b.Counts.Count(ctx, w.Namespace, w.Ref())
+		count, err := b.Counts.Count(ctx, w.Namespace, w.Ref())
 		if err != nil {
 			log.FromContext(ctx).Info("Leaving a workload as it is: the interceptors cannot be asked", "error", err.Error())
 		}
-		o.Answers.Count = &injector.CountAnswer{Known: err == nil, Active: active, Pending: pending}
+		o.Answers.Count = &count
 	case injector.AskHPA:
 		return b.hpa(ctx, o)
 	case injector.AskPods:

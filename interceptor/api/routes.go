@@ -83,6 +83,8 @@ type Routes struct {
 	WakeWith []string `json:"wakeWith,omitempty"`
 	// NoLearning is set if the workload must neither wake others, nor be woken with others, because one was seen to call the other.
 	NoLearning bool `json:"noLearning,omitempty"`
+	// CountsRate makes interceptors count how many requests arrive each second, since the workload is scaled by that.
+	CountsRate bool `json:"countsRate,omitempty"`
 	// Awake is when the workload is kept awake, as ParseWindows reads it; empty is never.
 	Awake string `json:"awake,omitempty"`
 	// Readiness is how interceptors find out that a pod takes requests; nil is by Kubernetes' word alone.

@@ -82,16 +82,17 @@ func (c *call) serve(x exchange) {
 		return
 	default:
 	}
+	if c.kind == polls {
+		defer r.Target().BeginAgain()()
+		x.poll()
+		return
+	}
 	release := r.Target().Begin()
 	defer func() {
 		if !c.listened {
 			release()
 		}
 	}()
-	if c.kind == polls {
-		x.poll()
-		return
-	}
 	r.NoteCall(c.visit.Client)
 	c.seen = r.See(&route.Sighting{
 		Method: c.asked.method(), Target: c.asked.target(), Agent: c.asked.agent(), Remote: c.asked.named(), Client: c.visit.Client,

@@ -129,7 +129,10 @@ func (o *opening) carry() error {
 		talk.seen.Store(&seen)
 	}
 	if silent {
-		talk.clientSpoke = sync.OnceFunc(see) // a check that says nothing is not listed as a source
+		talk.clientSpoke = sync.OnceFunc(func() { // a check that says nothing neither arrives nor is listed as a source
+			o.server.route.Target().Arrived()
+			see()
+		})
 	} else {
 		see()
 	}

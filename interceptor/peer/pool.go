@@ -65,6 +65,7 @@ type count struct {
 	pending int64
 	last    time.Time // of its last request; zero means none
 	keda    bool
+	rate    float64 // of its requests, each second
 }
 
 // follower follows a peer. A peer that goes and comes back gets a new follower, so that the end of the first takes nothing away from
@@ -151,6 +152,17 @@ func (p *Pool) Total(key route.Key) (pending int64, idle time.Duration) {
 		}
 	}
 	return pending, idle
+}
+
+// Rate implements scaler.Peers.
+func (p *Pool) Rate(key route.Key) float64 {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	rate := 0.0
+	for _, counts := range p.counts {
+		rate += counts[key].rate
+	}
+	return rate
 }
 
 // KEDAStream implements scaler.Peers.
@@ -242,6 +254,9 @@ func (p *Pool) apply(peer *follower, message *pb.Counts) {
 	for _, w := range message.GetWorkloads() {
 		key := route.Key{Namespace: w.GetNamespace(), Workload: w.GetWorkload()}
 		c := count{pending: w.GetPending(), keda: w.GetKedaStream()}
+		if rate := w.GetRequestRate(); rate > 0 && !math.IsInf(rate, 0) {
+			c.rate = rate
+		}
 		if ms := w.GetIdleMilliseconds(); ms >= 0 && ms < forgotten {
 			c.last = now.Add(-time.Duration(ms) * time.Millisecond)
 		}

@@ -111,7 +111,8 @@ type differ struct {
 	options  *ServerOptions
 	follower *counts.Follower
 	sent     map[route.Key]sent
-	// due are the workloads to check. A workload stays due while requests for it are pending, or its last request has not been sent yet.
+	// due are the workloads to check. A workload stays due while requests for it are pending, its last request has not been sent yet, or
+	// the rate of its requests changes because time passes.
 	due map[route.Key]struct{}
 }
 
@@ -128,11 +129,13 @@ func newDiffer(o *ServerOptions, f *counts.Follower) *differ {
 type sent struct {
 	pending int64
 	keda    bool
+	rate    float64
 	last    time.Time // of the last request
 	at      time.Time
 }
 
-// changes returns what has changed. If only the time of the last request has changed, that is sent at most once a second.
+// changes returns what has changed. If only the time of the last request or the rate of requests has changed, that is sent at most once
+// a second.
 func (d *differ) changes(now time.Time) []*pb.WorkloadCount {
 	for _, key := range d.follower.Take() {
 		d.due[key] = struct{}{}
@@ -162,18 +165,20 @@ func (d *differ) change(key route.Key, now time.Time) (_ *pb.WorkloadCount, due 
 		return &pb.WorkloadCount{Namespace: key.Namespace, Workload: key.Workload, IdleMilliseconds: forgotten}, false
 	}
 	pending, idle := t.Look()
-	next := sent{pending: pending, keda: d.options.Hub.Followed(key), at: now}
+	rate, moves := t.Rate()
+	next := sent{pending: pending, keda: d.options.Hub.Followed(key), rate: rate, at: now}
 	if idle != math.MaxInt64 {
 		next.last = now.Add(-idle)
 	}
-	newer := next.last.Sub(old.last) > time.Millisecond
+	newer := next.last.Sub(old.last) > time.Millisecond || next.rate != old.rate
 	if known && old.pending == next.pending && old.keda == next.keda && (!newer || now.Sub(old.at) < time.Second) {
-		return nil, newer || pending > 0
+		return nil, newer || moves || pending > 0
 	}
 	d.sent[key] = next
 	return &pb.WorkloadCount{
 		Namespace: key.Namespace, Workload: key.Workload, Pending: pending, IdleMilliseconds: idle.Milliseconds(), KedaStream: next.keda,
-	}, pending > 0
+		RequestRate: next.rate,
+	}, moves || pending > 0
 }
 
 // forgotten is an idle time longer than any cool-down.

@@ -77,6 +77,7 @@ func (t *Table) target(s Service) *Target {
 		target = &Target{
 			Key: key, clock: t.clock, made: t.clock.now(), metrics: t.options.TargetMetrics(key), hub: t.options.Hub,
 			gate: newGate(t.clock), wake: wake{clock: t.clock}, podCount: podCount{clock: t.clock}, starting: starting{clock: t.clock},
+			rate: rate{clock: t.clock},
 		}
 		t.options.Hub.Changed(key)
 		t.targets[key] = target
@@ -200,7 +201,7 @@ func (t *Table) refresh(target *Target) {
 	var cooldown, hold time.Duration
 	var pods, ready, early int
 	var wakeTo int32
-	retiring, neverSleeps, paused, expected, noLearning, checked := false, false, false, false, false, false
+	retiring, neverSleeps, paused, expected, noLearning, checked, rated := false, false, false, false, false, false, false
 	var windows []string
 	for _, key := range t.services.of[target.Key] {
 		s := t.services.all[key]
@@ -214,6 +215,7 @@ func (t *Table) refresh(target *Target) {
 		paused = paused || s.Progress.Paused != nil
 		noLearning = noLearning || s.Routes.NoLearning
 		checked = checked || s.Routes.Busy != nil
+		rated = rated || s.Routes.CountsRate
 		expected = expected || s.Progress.Stage != "" || s.Progress.Failing != ""
 		pods = max(pods, s.Pods)
 		wakeTo = max(wakeTo, s.Progress.WakeTo)
@@ -227,6 +229,7 @@ func (t *Table) refresh(target *Target) {
 		target.drowsy.Store(int64(api.InactiveAfter(cooldown)))
 		target.given.Store(int64(api.StartTime(hold)))
 		target.setWindows(windows)
+		target.countRate(rated)
 	}
 	if neverSleeps {
 		target.drowsy.Store(0)

@@ -34,11 +34,12 @@ type Target struct {
 	made     int64 // when it was made, by clock
 	workload atomic.Pointer[api.Workload]
 
-	// pending counts the requests that have arrived here and are not answered yet. Only Begin and BeginQuiet increment it, and only the
-	// functions that they return, and Listen, decrement it.
+	// pending counts the requests that have arrived here and are not answered yet. Only Begin, BeginAgain and BeginQuiet increment
+	// it, and only the functions that they return, and Listen, decrement it.
 	pending atomic.Int64
 	// last is when the last request began or ended here, by clock; 0 if there was none.
 	last atomic.Int64
+	rate
 
 	wake
 	podCount
@@ -85,12 +86,28 @@ func (t *Target) Begin() (release func()) {
 	return func() { t.end(&released) }
 }
 
+// BeginAgain is Begin for a request that repeats an earlier one, which has arrived only once.
+func (t *Target) BeginAgain() (release func()) {
+	released := t.beginAgain()
+	return func() { t.end(&released) }
+}
+
 func (t *Target) begin() (released bool) {
 	t.pending.Add(1)
 	now := t.clock.now()
 	t.beginSettling(now) // before last: a reader that sees the new last also sees this
 	t.last.Store(now)
 	t.note()
+	if a := t.arrivals.Load(); a != nil {
+		a.add(now)
+	}
+	return false
+}
+
+func (t *Target) beginAgain() (released bool) {
+	t.pending.Add(1)
+	t.beginSettling(t.clock.now())
+	t.Touch()
 	return false
 }
 

@@ -58,6 +58,12 @@ func (a *Activity) Pending(t *route.Target) int64 {
 	return t.Pending() + pending
 }
 
+// Rate returns how many requests a second have arrived at all interceptors in the last minute. It is 0 if they are not counted.
+func (a *Activity) Rate(t *route.Target) float64 {
+	rate, _ := t.Rate()
+	return rate + a.Peers.Rate(t.Key)
+}
+
 // Idle returns the time since the last known request at any interceptor, and for how long every request has been counted.
 func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
 	idle = t.Idle()

@@ -17,6 +17,8 @@ import (
 type Peers interface {
 	// Total returns the peers' pending requests for a workload, and the shortest time since one of their requests.
 	Total(route.Key) (pending int64, idle time.Duration)
+	// Rate returns how many requests a second have arrived for a workload at the peers in the last minute, if that is counted.
+	Rate(route.Key) float64
 	// KEDAStream reports whether KEDA has a StreamIsActive call for the workload open at a peer.
 	KEDAStream(route.Key) bool
 	// SinceLost returns the time since a peer's counts were last lost.

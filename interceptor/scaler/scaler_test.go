@@ -42,6 +42,7 @@ type fakePeers struct {
 	idle    time.Duration
 	lost    time.Duration
 	keda    bool
+	rate    float64
 }
 
 func newFakePeers() *fakePeers { return &fakePeers{idle: never, lost: never} }
@@ -50,6 +51,12 @@ func (p *fakePeers) Total(route.Key) (int64, time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.pending, p.idle
+}
+
+func (p *fakePeers) Rate(route.Key) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rate
 }
 
 func (p *fakePeers) KEDAStream(route.Key) bool {

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -211,22 +212,38 @@ func (s *Server) GetMetricSpec(_ context.Context, ref *pb.ScaledObjectRef) (*pb.
 		return nil, status.Errorf(codes.InvalidArgument, "ScaledObject %s/%s: trigger metadata %s is %q, want a positive integer",
 			ref.GetNamespace(), ref.GetName(), api.MetadataTargetPendingRequests, value)
 	}
-	return &pb.GetMetricSpecResponse{MetricSpecs: []*pb.MetricSpec{{
-		MetricName: api.MetricPendingRequests, TargetSize: target, TargetSizeFloat: float64(target),
-	}}}, nil
+	specs := []*pb.MetricSpec{{MetricName: api.MetricPendingRequests, TargetSize: target, TargetSizeFloat: float64(target)}}
+	if value, ok := ref.GetScalerMetadata()[api.MetadataTargetRequestRate]; ok {
+		rate, err := strconv.ParseFloat(value, 64)
+		if err != nil || !(rate >= api.MinRequestRate && rate <= api.MaxRequestRate) {
+			return nil, status.Errorf(codes.InvalidArgument, "ScaledObject %s/%s: trigger metadata %s is %q, want a number from %g to %d",
+				ref.GetNamespace(), ref.GetName(), api.MetadataTargetRequestRate, value, api.MinRequestRate, api.MaxRequestRate)
+		}
+		specs = append(specs, &pb.MetricSpec{MetricName: api.MetricRequestRate, TargetSize: int64(math.Ceil(rate)), TargetSizeFloat: rate})
+	}
+	return &pb.GetMetricSpecResponse{MetricSpecs: specs}, nil
 }
 
-// GetMetrics implements the external scaler.
+// GetMetrics implements the external scaler. KEDA adds up what it gets, so an answer to KEDA has only the metric that was asked for.
 func (s *Server) GetMetrics(_ context.Context, r *pb.GetMetricsRequest) (*pb.GetMetricsResponse, error) {
-	if name := r.GetMetricName(); name != api.MetricPendingRequests && name != api.MetricUse {
-		return nil, status.Errorf(codes.InvalidArgument, "metric %q is not known, only %q and %q", name, api.MetricPendingRequests, api.MetricUse)
+	name := r.GetMetricName()
+	if name != api.MetricPendingRequests && name != api.MetricRequestRate && name != api.MetricUse {
+		return nil, status.Errorf(codes.InvalidArgument, "metric %q is not known, only %q, %q and %q", name,
+			api.MetricPendingRequests, api.MetricRequestRate, api.MetricUse)
 	}
 	t, err := s.target(r.GetScaledObjectRef())
 	if err != nil {
 		return nil, err
 	}
-	values := []*pb.MetricValue{metric(api.MetricPendingRequests, s.options.Activity.Pending(t))}
-	if r.GetMetricName() == api.MetricUse {
+	var values []*pb.MetricValue
+	if name != api.MetricRequestRate {
+		values = append(values, metric(api.MetricPendingRequests, s.options.Activity.Pending(t)))
+	}
+	if name != api.MetricPendingRequests {
+		rate := s.options.Activity.Rate(t)
+		values = append(values, &pb.MetricValue{MetricName: api.MetricRequestRate, MetricValue: int64(rate), MetricValueFloat: rate})
+	}
+	if name == api.MetricUse {
 		idle, counted := s.options.Activity.Idle(t)
 		values = append(values, metric(api.MetricIdle, idle.Milliseconds()), metric(api.MetricCounted, counted.Milliseconds()))
 	}

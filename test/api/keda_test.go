@@ -33,10 +33,10 @@ type counts struct {
 	use     *injector.Use // nil if unknown
 }
 
-func (c *counts) Count(context.Context, string, api.Workload) (bool, int64, error) {
+func (c *counts) Count(context.Context, string, api.Workload) (injector.CountAnswer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.active, c.pending, c.err
+	return injector.CountAnswer{Known: c.err == nil, Active: c.active, Pending: c.pending}, c.err
 }
 
 func (c *counts) Use(context.Context, string, api.Workload) (injector.Use, error) {

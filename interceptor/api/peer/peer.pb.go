@@ -395,7 +395,10 @@ type WorkloadCount struct {
 	// idle_milliseconds is the time since the last request began or ended here. An age and no date: clocks differ.
 	IdleMilliseconds int64 `protobuf:"varint,4,opt,name=idle_milliseconds,json=idleMilliseconds,proto3" json:"idle_milliseconds,omitempty"`
 	// keda_stream says that KEDA's StreamIsActive for this workload is open at this interceptor.
-	KedaStream    bool `protobuf:"varint,5,opt,name=keda_stream,json=kedaStream,proto3" json:"keda_stream,omitempty"`
+	KedaStream bool `protobuf:"varint,5,opt,name=keda_stream,json=kedaStream,proto3" json:"keda_stream,omitempty"`
+	// request_rate is how many requests a second have arrived at this interceptor in the last minute. An interceptor sends it
+	// only for a workload that is scaled by it.
+	RequestRate   float64 `protobuf:"fixed64,6,opt,name=request_rate,json=requestRate,proto3" json:"request_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,6 +468,13 @@ func (x *WorkloadCount) GetKedaStream() bool {
 	return false
 }
 
+func (x *WorkloadCount) GetRequestRate() float64 {
+	if x != nil {
+		return x.RequestRate
+	}
+	return 0
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -499,14 +509,15 @@ const file_peer_proto_rawDesc = "" +
 	"\x06client\x18\x02 \x01(\x06R\x06client\x12\x14\n" +
 	"\x05place\x18\x03 \x01(\x06R\x05place\x12)\n" +
 	"\x10age_milliseconds\x18\x04 \x01(\x03R\x0fageMilliseconds\x12\x1c\n" +
-	"\tforgotten\x18\x05 \x01(\bR\tforgotten\"\xb1\x01\n" +
+	"\tforgotten\x18\x05 \x01(\bR\tforgotten\"\xd4\x01\n" +
 	"\rWorkloadCount\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1a\n" +
 	"\bworkload\x18\x02 \x01(\tR\bworkload\x12\x18\n" +
 	"\apending\x18\x03 \x01(\x03R\apending\x12+\n" +
 	"\x11idle_milliseconds\x18\x04 \x01(\x03R\x10idleMilliseconds\x12\x1f\n" +
 	"\vkeda_stream\x18\x05 \x01(\bR\n" +
-	"kedaStream2Q\n" +
+	"kedaStream\x12!\n" +
+	"\frequest_rate\x18\x06 \x01(\x01R\vrequestRate2Q\n" +
 	"\x04Peer\x12I\n" +
 	"\x05Watch\x12!.scaletozero.peer.v1.WatchRequest\x1a\x1b.scaletozero.peer.v1.Counts0\x01B=Z;github.com/scale-to-zero/scale-to-zero/interceptor/api/peerb\x06proto3"
 
