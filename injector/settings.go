@@ -17,23 +17,10 @@ import (
 
 // Settings are the annotations of an opted-in Service, its Namespace and its Ingresses.
 type Settings struct {
+	Sizes
+
 	// Workload names the workload, in the format of ParseWorkload; empty if the selector determines it.
 	Workload string
-	// MinReplicas is 0 unless the app must never sleep.
-	MinReplicas int32
-	// MaxReplicas is 0 if it is not set. The maximum then is 1, or the replica count before the injection if that is higher.
-	MaxReplicas int32
-	// WakeReplicas is with how many replicas the app starts, and the fewest that it has while it is awake. It is 0 if it is not set; it
-	// then is what the app had before the injection.
-	WakeReplicas int32
-	// Asleep keeps the app at zero replicas, whatever is asked of it.
-	Asleep bool
-	// TargetPendingRequests is how many pending requests one replica should have.
-	TargetPendingRequests int32
-	// MaxPendingPerPod is how many requests a pod may have at a time; 0 if there is no limit.
-	MaxPendingPerPod int32
-	// TargetRequestRate is how many requests a second one replica should have; 0 if it is not set.
-	TargetRequestRate float64
 	// Cooldown is how long the app has to be idle before it sleeps.
 	Cooldown time.Duration
 	// HoldTimeout is how long a request is held at most.
@@ -67,12 +54,31 @@ type Settings struct {
 	Busy BusySettings
 }
 
+// Sizes are the settings about how many replicas an app has, and what they get.
+type Sizes struct {
+	// MinReplicas is 0 unless the app must never sleep.
+	MinReplicas int32
+	// MaxReplicas is 0 if it is not set. The maximum then is 1, or the replica count before the injection if that is higher.
+	MaxReplicas int32
+	// WakeReplicas is with how many replicas the app starts, and the fewest that it has while it is awake. It is 0 if it is not set; it
+	// then is what the app had before the injection.
+	WakeReplicas int32
+	// Asleep keeps the app at zero replicas, whatever is asked of it.
+	Asleep bool
+	// TargetPendingRequests is how many pending requests one replica should have.
+	TargetPendingRequests int32
+	// MaxPendingPerPod is how many requests a pod may have at a time; 0 if there is no limit.
+	MaxPendingPerPod int32
+	// TargetRequestRate is how many requests a second one replica should have; 0 if it is not set.
+	TargetRequestRate float64
+}
+
 // DefaultSettings are those of a Service without annotations.
 func DefaultSettings() Settings {
 	return Settings{
-		TargetPendingRequests: 100,
-		Cooldown:              5 * time.Minute,
-		HoldTimeout:           5 * time.Minute,
+		Sizes:       Sizes{TargetPendingRequests: 100},
+		Cooldown:    5 * time.Minute,
+		HoldTimeout: 5 * time.Minute,
 	}
 }
 
