@@ -25,6 +25,7 @@ func TestBusy(t *testing.T) {
 	a := newAirflow(t, "HELM", "--set-string", "webserver.service.annotations.scale-to-zero/busy=GET /computer/api/json",
 		"--set-string", "webserver.service.annotations.scale-to-zero/busy-when=json.busyExecutors > 0")
 	a.optIn()
+	a.asleep() // then there is one pod, and none of before the upgrade
 	if got := get(t, "-X", http.MethodPost, a.url("/computer/busy/1"))[0]; got.Status != http.StatusOK {
 		t.Fatalf("got %+v", got)
 	}
