@@ -15,6 +15,9 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
+// most returns settings with that many replicas at most.
+func most(n int32) Settings { return Settings{Sizes: Sizes{MaxReplicas: n}} }
+
 func TestAffinityCookieSetting(t *testing.T) {
 	for value, ok := range map[string]bool{
 		"JSESSIONID": true, "connect.sid": true, "auto": true, "__Host-session": true, "a!#$%&'*+-.^_`|~0": true, strings.Repeat("a", 128): true,
@@ -100,9 +103,9 @@ func TestAffinityLost(t *testing.T) {
 		"one pod": {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), replicas: 1},
 		"one pod, later more": {
 			ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), replicas: 1,
-			settings: Settings{Sizes: Sizes{MaxReplicas: 2}}, want: "Ingress front (",
+			settings: most(2), want: "Ingress front (",
 		},
-		"several pods, later one": {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), settings: Settings{Sizes: Sizes{MaxReplicas: 1}}},
+		"several pods, later one": {ingresses: ingress("nginx.ingress.kubernetes.io/affinity", "cookie"), settings: most(1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: tc.service}}
@@ -130,7 +133,7 @@ func TestAffinityLostIsBounded(t *testing.T) {
 				1000)},
 		}})
 	}
-	got := AffinityLost(&corev1.Service{}, all, Settings{Sizes: Sizes{MaxReplicas: 2}}, Workload{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("w",
+	got := AffinityLost(&corev1.Service{}, all, most(2), Workload{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("w",
 		63)}})
 	if len(got) > 2000 || !strings.Contains(got, "and 47 more") {
 		t.Errorf("%d bytes: %s", len(got), got)

@@ -311,7 +311,8 @@ func TestSettingsTogether(t *testing.T) {
 		})
 	}
 	s, err := ParseSettings(nil)
-	if want := (Settings{Sizes: Sizes{TargetPendingRequests: 100}, Cooldown: 5 * time.Minute, HoldTimeout: 5 * time.Minute}); err != nil || s != want {
+	want := Settings{Sizes: Sizes{TargetPendingRequests: 100}, Cooldown: 5 * time.Minute, HoldTimeout: 5 * time.Minute}
+	if err != nil || s != want {
 		t.Errorf("without annotations: %+v, %v", s, err)
 	}
 }

@@ -183,7 +183,8 @@ func TestPause(t *testing.T) {
 		"somebody else's":        {so: paused(nil), foreign: &other, why: "ScaledObject mine is paused (", note: neither},
 		"somebody else's, by us": {foreign: &byUs},
 		"kept asleep": {
-			d: kept, so: paused(map[string]string{keda.PausedAnnotation: "true"}), why: "its owner keeps it asleep (annotation scale-to-zero/asleep)",
+			d: kept, so: paused(map[string]string{keda.PausedAnnotation: "true"}),
+			why:  "its owner keeps it asleep (annotation scale-to-zero/asleep)",
 			note: "at zero replicas. Requests get 503 with this. Let it wake: kubectl annotate service -n apps web scale-to-zero/asleep-",
 		},
 		"kept asleep, and restored": {d: retiring},
