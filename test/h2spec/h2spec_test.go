@@ -115,7 +115,9 @@ func (c *cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 	return nil
 }
 
-func (c *cluster) Scale(context.Context, string, api.Workload, int32) (bool, error) { return false, nil }
+func (c *cluster) Scale(context.Context, string, api.Workload, int32) (bool, error) {
+	return false, nil
+}
 
 func (c *cluster) Replicas(context.Context, string, api.Workload) (int32, error) { return 1, nil }
 func (c *cluster) WakeRequested(scaler.Wake)                                     {}
