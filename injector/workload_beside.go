@@ -103,6 +103,9 @@ func (p *workloadPlanner) restoreBeside(n int32) WorkloadQuestion {
 	}
 	if theirs := p.auto.ScaledObject; theirs != nil && len(p.o.Asks) == 0 {
 		p.Trigger = withdrawTrigger(theirs)
+		if _, asked := theirs.Annotations[TriggerAnnotation]; p.Trigger != nil && !asked {
+			p.after(slowRetry) // admission did not answer, and no watch reports when it does
+		}
 	} else if theirs != nil {
 		// KEDA keeps the workload up by our trigger until no request is held any more.
 		p.Trigger = askForTrigger(theirs, triggerRequest{Metadata: decodeTrigger(theirs.Annotations).Metadata})

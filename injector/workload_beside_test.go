@@ -119,6 +119,9 @@ func TestBesideAutoscaler(t *testing.T) {
 		"a ScaledObject, retires asleep": {besideBy(besideTheirs, sleeps, look, retires), "scale to 2, soon"},
 		"a ScaledObject, is left":        {besideBy(besideTheirs, retires, look, gone), triggered + "-, forget"},
 		"a ScaledObject, was left":       {besideBy(besideTheirs, retires, look, gone, look), "forget"},
+		"a ScaledObject, is left unadmitted": {
+			besideBy(besideTheirs, retires, look, unadmitted, gone, look), triggered + "-, forget, after 5s",
+		},
 		"a ScaledObject, kept asleep": {
 			besideBy(besideTheirs, keptAsleep), both + " scale-to-zero/trigger, scale to 0, " + kept + "}, Paused, after 1m0s",
 		},
