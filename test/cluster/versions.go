@@ -7,7 +7,7 @@ package main
 const (
 	kubernetesVersion    = "v1.37.2" // keep kube/go.mod in step
 	kubernetesMinor      = "37"
-	kedaVersion          = "v2.21.0"
+	kedaVersion          = "v2.21.0" // keep test/gitops in step
 	corednsVersion       = "v1.15.0"
 	metricsServerVersion = "v0.9.0"
 	// certManagerVersion is added on demand; keep certmanager/go.mod in step

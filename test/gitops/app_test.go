@@ -63,9 +63,10 @@ func newApp(t *testing.T) *app {
 func (a *app) object(kind string) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{}
 	u.SetGroupVersionKind(map[string]schema.GroupVersionKind{
-		"Deployment": {Group: "apps", Version: "v1", Kind: "Deployment"},
-		"Service":    {Version: "v1", Kind: "Service"},
-		"Ingress":    {Group: "networking.k8s.io", Version: "v1", Kind: "Ingress"},
+		"Deployment":   {Group: "apps", Version: "v1", Kind: "Deployment"},
+		"Service":      {Version: "v1", Kind: "Service"},
+		"Ingress":      {Group: "networking.k8s.io", Version: "v1", Kind: "Ingress"},
+		"ScaledObject": keda.GroupVersion().WithKind("ScaledObject"),
 	}[kind])
 	return u
 }

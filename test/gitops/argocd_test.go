@@ -24,8 +24,13 @@ import (
 // argoManager is the name under which Argo CD applies.
 const argoManager = "argocd-controller"
 
-// argoDrift returns what Argo CD would show as out of sync, in each of its diff modes but the structured merge.
+// argoDrift returns what Argo CD would show as out of sync, in each of its diff modes but the structured merge, with the
+// ignoreDifferences that we document.
 func argoDrift(a *app, kind string, v values) (string, error) {
+	ignore, err := documented()
+	if err != nil {
+		return "", err
+	}
 	var all strings.Builder
 	for name, options := range map[string][]diff.Option{
 		// With the annotation of kubectl apply this is a three-way diff, else a two-way diff.
@@ -33,7 +38,7 @@ func argoDrift(a *app, kind string, v values) (string, error) {
 		"server-side":                         {diff.WithServerSideDiff(true)},
 		"server-side, with mutation webhooks": {diff.WithServerSideDiff(true), diff.WithIgnoreMutationWebhook(false)},
 	} {
-		drift, err := argoDiff(a, kind, v, options...)
+		drift, err := argoDiff(a, kind, v, append(options, diff.WithNormalizer(ignore))...)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", name, err)
 		}

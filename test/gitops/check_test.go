@@ -12,7 +12,7 @@ import (
 // TestChecksBite: the checks of TestReapply fail if a controller changes the selector itself instead of leaving that to
 // admission. The design avoids exactly this.
 func TestChecksBite(t *testing.T) {
-	chart := values{1, "first"}
+	chart := values{replicas: 1, note: "first"}
 	for _, tool := range tools() {
 		t.Run(tool.name+", a changed value", func(t *testing.T) {
 			a := installed(t, tool, chart)
@@ -68,7 +68,7 @@ func installed(t *testing.T, tool tool, chart values) *app {
 // TestArgoStructuredMerge: this diff of Argo CD predicts an apply without the API server, and so without admission. It is
 // the only one that shows the sentinel.
 func TestArgoStructuredMerge(t *testing.T) {
-	chart := values{1, "first"}
+	chart := values{replicas: 1, note: "first"}
 	for _, tool := range tools() {
 		if tool.manager != argoManager {
 			continue

@@ -16,7 +16,7 @@ func TestReapply(t *testing.T) {
 	for _, tool := range tools() {
 		for _, replicas := range []int32{1, 2} {
 			t.Run(fmt.Sprintf("%s, %d replicas", tool.name, replicas), func(t *testing.T) {
-				a, chart := newApp(t), values{replicas, "first"}
+				a, chart := newApp(t), values{replicas: replicas, note: "first"}
 				if said, err := tool.apply(a, chart); err != nil {
 					t.Fatalf("installing: %v\n%s", err, said)
 				}

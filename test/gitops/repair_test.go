@@ -14,7 +14,7 @@ import (
 // TestWebhookAway: while the webhook is away, a three-way merge keeps the sentinel, because its patch is empty. The other
 // tools remove it, and the controller repairs that.
 func TestWebhookAway(t *testing.T) {
-	chart := values{1, "first"}
+	chart := values{replicas: 1, note: "first"}
 	for _, tool := range tools() {
 		t.Run(tool.name, func(t *testing.T) {
 			a := installed(t, tool, chart)
@@ -42,7 +42,7 @@ func TestWebhookAway(t *testing.T) {
 // TestRepair: while the webhook is away, a replace removes the sentinel, and possibly the route annotation too. Until
 // both are back, KEDA keeps the app's replicas up, awake or asleep.
 func TestRepair(t *testing.T) {
-	chart := values{1, "first"}
+	chart := values{replicas: 1, note: "first"}
 	helm3 := tools()[0]
 	for name, annotated := range map[string]bool{"the sentinel": true, "the sentinel and the annotation": false} {
 		for _, replicas := range []int32{0, 1} {
@@ -85,7 +85,7 @@ func TestRepair(t *testing.T) {
 // which differs from the stored one, so it becomes the selector's owner; without a sentinel it would not. A tool that
 // applies server-side then gets a conflict, and has to force once.
 func TestReplace(t *testing.T) {
-	chart := values{1, "first"}
+	chart := values{replicas: 1, note: "first"}
 	for _, tool := range tools() {
 		t.Run(tool.name, func(t *testing.T) {
 			a := installed(t, tool, chart)

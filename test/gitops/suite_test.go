@@ -5,9 +5,11 @@ package gitops
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -73,9 +75,13 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	crd, err := scaledObjects(dir)
+	if err != nil {
+		return 1, err
+	}
 	env = &envtest.Environment{
 		Scheme: scheme,
-		CRDs:   []*apiextensionsv1.CustomResourceDefinition{scaledObjects()},
+		CRDs:   []*apiextensionsv1.CustomResourceDefinition{crd},
 		WebhookInstallOptions: envtest.WebhookInstallOptions{
 			MutatingWebhooks: []*admissionregistrationv1.MutatingWebhookConfiguration{admission},
 		},
@@ -127,32 +133,25 @@ func admissionOfChart(home string) (*admissionregistrationv1.MutatingWebhookConf
 	return nil, errors.New("our chart has no MutatingWebhookConfiguration")
 }
 
-// scaledObjects is the smallest CRD of KEDA's with which a server stores what we write, with KEDA's rule about the
-// replica counts.
-func scaledObjects() *apiextensionsv1.CustomResourceDefinition {
-	return &apiextensionsv1.CustomResourceDefinition{
-		ObjectMeta: metav1.ObjectMeta{Name: "scaledobjects.keda.sh"},
-		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
-			Group: "keda.sh", Scope: apiextensionsv1.NamespaceScoped,
-			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "scaledobjects", Kind: "ScaledObject", ListKind: "ScaledObjectList"},
-			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{
-				Name: "v1alpha1", Served: true, Storage: true,
-				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{
-					Type: "object", XPreserveUnknownFields: new(true),
-					Properties: map[string]apiextensionsv1.JSONSchemaProps{"spec": {
-						Type: "object", XPreserveUnknownFields: new(true),
-						Properties: map[string]apiextensionsv1.JSONSchemaProps{
-							"minReplicaCount": {Type: "integer"}, "maxReplicaCount": {Type: "integer"},
-						},
-						XValidations: apiextensionsv1.ValidationRules{{
-							Rule:    "!has(self.minReplicaCount) || !has(self.maxReplicaCount) || self.minReplicaCount <= self.maxReplicaCount",
-							Message: "minReplicaCount must not be more than maxReplicaCount",
-						}},
-					}},
-				}},
-			}},
-		},
+// kedaVersion is that of test/cluster/versions.go.
+const kedaVersion = "v2.21.0"
+
+// scaledObjects is KEDA's own CRD: how tools merge the triggers depends on its schema. It is read from KEDA's Go module, which is
+// downloaded outside of ours, so that our go.mod does not change.
+func scaledObjects(dir string) (*apiextensionsv1.CustomResourceDefinition, error) {
+	download := exec.Command("go", "mod", "download", "-json", "github.com/kedacore/keda/v2@"+kedaVersion)
+	download.Dir, download.Env = dir, append(os.Environ(), "GOFLAGS=", "GOWORK=off", "PWD="+dir)
+	out, err := download.Output()
+	var module struct{ Dir, Error string }
+	if jsonErr := json.Unmarshal(out, &module); jsonErr != nil || module.Error != "" || err != nil {
+		return nil, fmt.Errorf("downloading KEDA's module: %w: %s", errors.Join(err, jsonErr), module.Error)
 	}
+	text, err := os.ReadFile(filepath.Join(module.Dir, "config", "crd", "bases", "keda.sh_scaledobjects.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	crd := &apiextensionsv1.CustomResourceDefinition{}
+	return crd, yaml.UnmarshalStrict(text, crd)
 }
 
 // startManagers runs our control plane, and beside it the part of Kubernetes that the tests play.

@@ -48,10 +48,29 @@ func (c command) run(name string, args ...string) (string, error) {
 type values struct {
 	replicas int32
 	note     string
+	// scaledObject is the spec of the chart's ScaledObject without its target, in JSON. The chart has none if it is empty.
+	scaledObject string
+	optedOut     bool
 }
 
 func (v values) flags() []string {
-	return []string{"--set", fmt.Sprintf("replicas=%d,note=%s", v.replicas, v.note)}
+	flags := []string{"--set", fmt.Sprintf("replicas=%d,note=%s", v.replicas, v.note)}
+	if v.scaledObject != "" {
+		flags = append(flags, "--set-json", "scaledObject="+v.scaledObject)
+	}
+	if v.optedOut {
+		flags = append(flags, "--set-json", `labels={"scale-to-zero":null}`)
+	}
+	return flags
+}
+
+// kinds are the kinds of the chart's objects, in the order in which they are applied.
+func (v values) kinds() []string {
+	kinds := []string{"Deployment", "Service", "Ingress"}
+	if v.scaledObject != "" {
+		kinds = append(kinds, "ScaledObject")
+	}
+	return kinds
 }
 
 // tool is one way to apply a chart to a cluster, again and again.
@@ -170,7 +189,9 @@ func kubectl(verb string, flags ...string) func(*app, values) (string, error) {
 			return "", err
 		}
 		c := a.command
-		c.stdin = strings.Join([]string{all["Deployment"], all["Service"], all["Ingress"]}, "\n---\n")
+		for _, kind := range v.kinds() {
+			c.stdin += all[kind] + "\n---\n"
+		}
 		return c.run("kubectl", append([]string{verb, "--namespace=" + a.ns, "--filename=-"}, flags...)...)
 	}
 }
@@ -203,7 +224,7 @@ func fluxApply(a *app, v values) (string, error) {
 		return "", err
 	}
 	var said strings.Builder
-	for _, kind := range []string{"Deployment", "Service", "Ingress"} {
+	for _, kind := range v.kinds() {
 		drift, err := fluxDrift(a, kind, v)
 		if apierrors.IsNotFound(err) {
 			drift, err = "it is not there", nil
