@@ -51,6 +51,9 @@ func (l Life) Scaled(now time.Time, s Scaling, count CountAnswer, current int32)
 	if n == 0 {
 		return 0, l
 	}
+	if current == 0 {
+		l.Stabilization = Stabilization{} // what it needed before it slept says nothing about now
+	}
 	highest, stabilization := l.Stabilization.Next(now, l.Woken, current, n)
 	l.Stabilization = stabilization
 	return max(n, min(highest, s.MaxReplicas)), l

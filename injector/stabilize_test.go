@@ -173,3 +173,16 @@ func TestFallsWithoutKEDA(t *testing.T) {
 		t.Errorf("it is scaled to %s", got)
 	}
 }
+
+// TestScaledAfterSleep tests that what an app needed before it slept does not decide how it wakes.
+func TestScaledAfterSleep(t *testing.T) {
+	s := Scaling{WakeReplicas: 1, MaxReplicas: 5, TargetPendingRequests: 10}
+	busy, kept := CountAnswer{Known: true, Active: true, Pending: 45}, s.keptUp()
+	n, l := Life{}.Scaled(noon, s, busy, 1)
+	if n != 5 {
+		t.Fatalf("45 requests get %d replicas, want 5", n)
+	}
+	if n, _ = l.Scaled(noon.Add(time.Minute), kept, CountAnswer{Known: true}, 0); n != 1 {
+		t.Errorf("kept up after a sleep, it gets %d replicas, want 1", n)
+	}
+}

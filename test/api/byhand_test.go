@@ -222,7 +222,7 @@ func TestAsleepWithoutKEDA(t *testing.T) {
 	a.scaleAs("kubectl", 0)
 	a.told("Service", "web", "Asleep: Deployment/web has gone to zero replicas after 1m awake, in use until a moment ago. "+
 		"The next request wakes it. "+
-		"To keep it there, opt it out first (label scale-to-zero=false)\n")
+		"To keep it there: kubectl annotate service -n "+a.ns+" web scale-to-zero/asleep=true\n")
 }
 
 // TestNeverAwake: a workload that was never ready has not been awake.
