@@ -147,7 +147,8 @@ func (a Autoscaler) note(w Workload, all []Settings) string {
 			"sleep and wakes it, with as many replicas as it had", a.HPA.Name, w.Ref(), hpaMin(a.HPA), a.HPA.Spec.MaxReplicas)
 	case a.ScaledObject != nil:
 		note = fmt.Sprintf("ScaledObject %s stays in charge of %s and has a trigger of scale-to-zero, so that requests wake it. It sleeps "+
-			"when no trigger has been active for the cooldownPeriod of %s", a.ScaledObject.Name, w.Ref(), Short(a.ScaledObject.Spec.Cooldown()))
+			"when no trigger has been active for the cooldownPeriod of %s; for requests, that is %s after the last one", a.ScaledObject.Name,
+			w.Ref(), Short(a.ScaledObject.Spec.Cooldown()), Short(a.settings(Settings{}).Cooldown))
 	default:
 		return ""
 	}

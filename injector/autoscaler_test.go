@@ -195,7 +195,8 @@ func TestAutoscalerSettings(t *testing.T) {
 			Autoscaler{ScaledObject: &so},
 			set, 67 * time.Second,
 			"ScaledObject mine stays in charge of Deployment/web and has a trigger of scale-to-zero, so that requests wake it. It sleeps when " +
-				"no trigger has been active for the cooldownPeriod of 1m. Without effect beside it: scale-to-zero/max-replicas, " +
+				"no trigger has been active for the cooldownPeriod of 1m; for requests, that is 1m7s after the last one. " +
+				"Without effect beside it: scale-to-zero/max-replicas, " +
 				"scale-to-zero/min-replicas, scale-to-zero/wake-replicas",
 		},
 	} {

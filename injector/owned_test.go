@@ -70,9 +70,14 @@ func TestKeptWarning(t *testing.T) {
 		"no name":          {"", 0, 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := KeptWarning(tc.manager, "Deployment/web", tc.kept, tc.wanted); got != tc.want {
+			if got := KeptWarning(tc.manager, "Deployment/web", "", tc.kept, tc.wanted); got != tc.want {
 				t.Errorf("got %s", got)
 			}
 		})
+	}
+	const beside = "Deployment/web keeps 0 replicas: it sleeps, and HorizontalPodAutoscaler/web decides how many it has when it is awake. " +
+		"A request or `kubectl scale` wakes it."
+	if got := KeptWarning("kubectl-client-side-apply", "Deployment/web", "HorizontalPodAutoscaler/web", 0, 3); got != beside {
+		t.Errorf("got %s", got)
 	}
 }

@@ -19,8 +19,8 @@ type pause struct {
 	keda.Pause
 
 	so *keda.ScaledObject
-	// asleep is the Service whose annotation keeps the workload asleep; nil if none does.
-	asleep *corev1.Service
+	// asleep is the object whose annotation keeps the workload asleep, as kubectl takes it; empty if none does.
+	asleep string
 }
 
 // paused reads the pause from the annotations of the workload's ScaledObject, ours or its owner's, and of its Services.
@@ -39,12 +39,12 @@ func (p *workloadPlanner) paused() pause {
 }
 
 // noWake reports whether no request may wake the workload.
-func (p pause) noWake() bool { return p.NoWake || p.asleep != nil }
+func (p pause) noWake() bool { return p.NoWake || p.asleep != "" }
 
 // why describes the pause to visitors, in one line. It is empty if a request may wake the workload.
 func (p pause) why() string {
 	switch {
-	case p.asleep != nil:
+	case p.asleep != "":
 		return fmt.Sprintf("its owner keeps it asleep (annotation %sasleep)", Prefix)
 	case p.NoWake:
 		return fmt.Sprintf("ScaledObject %s is paused (%s)", p.so.Name, p)
@@ -57,14 +57,14 @@ func (p pause) progress(w Workload) *api.Pause {
 	if !p.noWake() {
 		return nil
 	}
-	return &api.Pause{Why: p.why(), Asleep: w.Replicas == 0}
+	return &api.Pause{Why: p.why(), Asleep: w.Replicas == 0, Kept: p.asleep != ""}
 }
 
 // note returns the type and the note of the event about the pause. The note is empty if nothing is paused.
 func (p pause) note(w Workload) (eventType, note string) {
 	what := "neither wakes it nor puts it to sleep. Requests get 503 with this while it has no replicas"
 	switch {
-	case p.asleep != nil:
+	case p.asleep != "":
 		return corev1.EventTypeNormal, fmt.Sprintf("Annotation %sasleep keeps %s at zero replicas. Requests get 503 with this. Let it wake: %s",
 			Prefix, w.Ref(), annotate(p.asleep, "asleep-"))
 	case len(p.By) == 0:
@@ -78,7 +78,13 @@ func (p pause) note(w Workload) (eventType, note string) {
 		"kubectl annotate scaledobject -n %s %s %s-", p.so.Name, w.Ref(), p, what, p.so.Namespace, p.so.Name, strings.Join(p.By, "- "))
 }
 
-// annotate returns the command that changes one of our annotations on a Service. change is as kubectl takes it, without Prefix.
-func annotate(s *corev1.Service, change string) string {
-	return fmt.Sprintf("kubectl annotate service -n %s %s %s%s", s.Namespace, s.Name, Prefix, change)
+// annotate returns the command that changes one of our annotations on an object. object and change are as kubectl takes them, change
+// without Prefix.
+func annotate(object, change string) string {
+	return fmt.Sprintf("kubectl annotate %s %s%s", object, Prefix, change)
+}
+
+// kubectlService is a Service as kubectl takes it.
+func kubectlService(s *corev1.Service) string {
+	return fmt.Sprintf("service -n %s %s", s.Namespace, s.Name)
 }

@@ -36,9 +36,15 @@ func KeepReplicas(annotations map[string]string, old, wanted int32) (replicas in
 
 // KeptWarning is for a person whose replica count was not applied. It is empty for tools, which apply a chart again and again and
 // mean its count only the first time: a warning each time would be noise.
-func KeptWarning(fieldManager, workload string, kept, wanted int32) string {
+//
+// autoscaler is the value of AutoscalerAnnotation.
+func KeptWarning(fieldManager, workload, autoscaler string, kept, wanted int32) string {
 	if kept == wanted || !strings.HasPrefix(fieldManager, "kubectl") {
 		return ""
+	}
+	if autoscaler != "" {
+		return fmt.Sprintf("%s keeps %s: it sleeps, and %s decides how many it has when it is awake. A request or `kubectl scale` wakes it.",
+			workload, replicasText(kept), autoscaler)
 	}
 	why := fmt.Sprintf("%s keeps %s: scale-to-zero's replica guard ignores %d, the count that it returns to anyway.", workload,
 		replicasText(kept), wanted)

@@ -35,12 +35,14 @@ type scalingRequest struct {
 	TargetRequestRate     float64 `json:"targetRequestRate,omitempty"`
 	StartupCPU            string  `json:"startupCPU,omitempty"`
 	Asleep                bool    `json:"asleep,omitempty"`
+	AsleepBy              string  `json:"asleepBy,omitempty"`
 }
 
 func encodeScaling(s Settings) string {
 	b, _ := json.Marshal(scalingRequest{ // it cannot fail: plain values
 		MinReplicas: s.MinReplicas, WakeReplicas: s.WakeReplicas, MaxReplicas: s.MaxReplicas, TargetPendingRequests: s.TargetPendingRequests,
-		TargetRequestRate: s.TargetRequestRate, StartupCPU: s.StartupCPU, Asleep: s.Asleep,
+		TargetRequestRate: s.TargetRequestRate, StartupCPU: s.StartupCPU,
+		Asleep: s.Asleep, AsleepBy: s.AsleepBy,
 	})
 	return string(b)
 }
@@ -59,7 +61,7 @@ func ScalingSettings(routeSlice *discoveryv1.EndpointSlice, routes api.Routes) (
 	s.MinReplicas, s.MaxReplicas = asked.MinReplicas, asked.MaxReplicas
 	s.TargetPendingRequests, s.TargetRequestRate = asked.TargetPendingRequests, asked.TargetRequestRate
 	s.Cooldown, s.StartupCPU = time.Duration(routes.Cooldown), asked.StartupCPU
-	s.WakeReplicas, s.Asleep = asked.WakeReplicas, asked.Asleep
+	s.WakeReplicas, s.Asleep, s.AsleepBy = asked.WakeReplicas, asked.Asleep, asked.AsleepBy
 	return s, nil
 }
 

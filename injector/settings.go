@@ -63,8 +63,9 @@ type Sizes struct {
 	// WakeReplicas is with how many replicas the app starts, and the fewest that it has while it is awake. It is 0 if it is not set; it
 	// then is what the app had before the injection.
 	WakeReplicas int32
-	// Asleep keeps the app at zero replicas, whatever is asked of it.
-	Asleep bool
+	// Asleep keeps the app at zero replicas, whatever is asked of it. AsleepBy is the object whose annotation says so, as kubectl takes it.
+	Asleep   bool
+	AsleepBy string
 	// TargetPendingRequests is how many pending requests one replica should have.
 	TargetPendingRequests int32
 	// MaxPendingPerPod is how many requests a pod may have at a time; 0 if there is no limit.

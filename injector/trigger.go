@@ -108,20 +108,22 @@ type AnnotationWrite struct {
 }
 
 // askForTrigger returns the write that makes admission add our trigger to somebody else's ScaledObject, or that pauses it as well. It
-// is nil if nothing has to be written.
-func askForTrigger(so *keda.ScaledObject, want triggerRequest) *AnnotationWrite {
+// is nil if nothing has to be written. unadmitted is set if admission has not done what it was asked for before.
+func askForTrigger(so *keda.ScaledObject, want triggerRequest) (w *AnnotationWrite, unadmitted bool) {
 	value := want.encode()
 	admitted := so.DeepCopy()
 	AdmitScaledObject(admitted, nil, true)
+	asked := so.Annotations[TriggerAnnotation] == value
+	unadmitted = asked && !SameTriggers(admitted.Spec.Triggers, so.Spec.Triggers)
 	write := Annotations{}
-	if so.Annotations[TriggerAnnotation] != value || !SameTriggers(admitted.Spec.Triggers, so.Spec.Triggers) {
+	if !asked || unadmitted {
 		write[TriggerAnnotation] = value
 	}
 	write.pause(so, want.Asleep)
 	if len(write) == 0 {
-		return nil
+		return nil, false
 	}
-	return &AnnotationWrite{so, write}
+	return &AnnotationWrite{so, write}, unadmitted
 }
 
 // withdrawTrigger returns the write that makes admission remove our trigger; nil if there is nothing of ours.

@@ -118,8 +118,9 @@ func TestTriggersStayTheirs(t *testing.T) {
 				Metadata: triggerMetadata(w, Scaling{TargetPendingRequests: 1 + random.Int32N(3)}, inactiveAfter(&so), "here:9090"),
 				Asleep:   random.IntN(3) == 0,
 			}
-			carryOut(askForTrigger(&so, want))
-			if again := askForTrigger(&so, want); again != nil {
+			write, _ := askForTrigger(&so, want)
+			carryOut(write)
+			if again, _ := askForTrigger(&so, want); again != nil {
 				t.Fatalf("seed %d: asks again: %v", seed, again.Annotations)
 			}
 		}

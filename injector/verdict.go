@@ -135,12 +135,19 @@ func optIn(service *corev1.Service, namespace *corev1.Namespace, byIngress bool,
 // invalid settings, which were written while admission was down, or about the Service itself.
 func (o *Observation) settings(scope Scope, optedIn []*networkingv1.Ingress) (Settings, Skip) {
 	layers := []map[string]string{o.Namespace.Annotations, o.Service.Annotations}
+	names := []string{"namespace " + o.Namespace.Name, kubectlService(o.Service)}
 	if scope == ScopeIngresses {
 		for _, i := range optedIn {
 			layers = append(layers, i.Annotations)
+			names = append(names, fmt.Sprintf("ingress -n %s %s", i.Namespace, i.Name))
 		}
 	}
 	s, err := ParseSettings(Layer(layers...))
+	for i, annotations := range layers {
+		if _, says := annotations[Prefix+"asleep"]; says && s.Asleep {
+			s.AsleepBy = names[i]
+		}
+	}
 	if err == nil {
 		err = CheckPorts(o.Service)
 	}

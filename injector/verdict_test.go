@@ -158,7 +158,7 @@ func TestPause(t *testing.T) {
 			keda.PausedReplicasAnnotation: "0", TriggerAnnotation: triggerRequest{Asleep: true}.encode(),
 		}
 	})
-	kept, retiring := demand{asleep: service()}, demand{asleep: service(), retiring: true}
+	kept, retiring := demand{asleep: "service -n apps web"}, demand{asleep: "service -n apps web", retiring: true}
 	const neither = "neither wakes it nor puts it to sleep"
 	for name, tc := range map[string]struct {
 		d           demand
@@ -490,4 +490,38 @@ func FuzzInjection(f *testing.F) {
 			w.reconcile()
 		}
 	})
+}
+
+// TestKeptAsleepBy tests that the object that keeps an app asleep is named: only a change of that one wakes the app.
+func TestKeptAsleepBy(t *testing.T) {
+	says := func(value string) map[string]string { return map[string]string{Prefix + "asleep": value} }
+	ofNamespace := func(w *world) { w.namespace.Annotations = says("true") }
+	ofService := func(value string) func(*world) { return func(w *world) { w.service.Annotations = says(value) } }
+	ofIngress := func(w *world) { w.ingresses[0].Annotations = says("true") }
+	for name, tc := range map[string]struct {
+		world []func(*world)
+		scope Scope
+		want  string
+	}{
+		"nobody":                         {nil, ScopeService, ""},
+		"the Namespace":                  {[]func(*world){ofNamespace}, ScopeService, "namespace apps"},
+		"the Service":                    {[]func(*world){ofNamespace, ofService("true")}, ScopeService, "service -n apps web"},
+		"the Namespace, not the Service": {[]func(*world){ofNamespace, ofService("false")}, ScopeService, ""},
+		"the Ingress":                    {[]func(*world){byIngress, ofService("false"), ofIngress}, ScopeIngresses, "ingress -n apps front"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, tc.world...)
+			o := w.observe()
+			o.Namespace = w.namespace
+			o.Namespace.Name = "apps"
+			s, _ := o.settings(tc.scope, o.optedInIngresses())
+			if s.AsleepBy != tc.want || s.Asleep != (tc.want != "") {
+				t.Errorf("kept asleep %t by %q, want %q", s.Asleep, s.AsleepBy, tc.want)
+			}
+			front := RouteSlices(w.service, w.service, api.Routes{Cooldown: 1}, s, Published{})[0]
+			if read, err := ScalingSettings(&front, api.Routes{Cooldown: 1}); err != nil || read.AsleepBy != tc.want {
+				t.Errorf("read from the slice: %q, %v", read.AsleepBy, err)
+			}
+		})
+	}
 }

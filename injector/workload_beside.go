@@ -78,9 +78,10 @@ func (p *workloadPlanner) askForTrigger(s Scaling) {
 	want := triggerRequest{
 		Metadata: triggerMetadata(p.o.Workload, s, inactiveAfter(so), p.o.Install.ScalerAddress), Asleep: p.d.staysAsleep(),
 	}
-	p.Trigger = askForTrigger(so, want)
+	var unadmitted bool
+	p.Trigger, unadmitted = askForTrigger(so, want)
 	note := ""
-	if p.Trigger != nil && so.Annotations[TriggerAnnotation] == want.encode() {
+	if unadmitted {
 		note = fmt.Sprintf("ScaledObject %s has no trigger of scale-to-zero yet, since scale-to-zero's admission webhook did not answer; trying "+
 			"again. Until then KEDA neither wakes %s for requests nor keeps it up for them", so.Name, p.o.Workload.Ref())
 		p.after(slowRetry)
@@ -108,9 +109,9 @@ func (p *workloadPlanner) restoreBeside(n int32) WorkloadQuestion {
 		}
 	} else if theirs != nil {
 		// KEDA keeps the workload up by our trigger until no request is held any more.
-		p.Trigger = askForTrigger(theirs, triggerRequest{Metadata: decodeTrigger(theirs.Annotations).Metadata})
+		p.Trigger, _ = askForTrigger(theirs, triggerRequest{Metadata: decodeTrigger(theirs.Annotations).Metadata})
 	}
-	if w.Replicas == 0 && n > 0 {
+	if w.Replicas == 0 && n > 0 && !p.pause.NoWake { // what its owner has paused at zero stays there
 		p.scaleBack(p.auto.within(n))
 		return NoWorkloadQuestion
 	}

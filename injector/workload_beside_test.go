@@ -60,7 +60,7 @@ func TestBesideAutoscaler(t *testing.T) {
 	hour := passes(time.Hour)
 	const hpa, mine = "beside HorizontalPodAutoscaler/web, ", "beside ScaledObject/mine, "
 	const triggered, both = "annotate mine scale-to-zero/trigger", "annotate mine autoscaling.keda.sh/paused-replicas"
-	const kept = `progress {"paused":{"why":"its owner keeps it asleep (annotation scale-to-zero/asleep)"}`
+	const kept = `progress {"paused":{"why":"its owner keeps it asleep (annotation scale-to-zero/asleep)","kept":true}`
 	for name, tc := range map[string]struct {
 		changes []func(*scaledWorld)
 		want    string
@@ -108,7 +108,7 @@ func TestBesideAutoscaler(t *testing.T) {
 		"a ScaledObject, unadmitted": {[]func(*scaledWorld){besideTheirs, unadmitted, look}, triggered + ", Autoscaler, after 5s"},
 		"still unadmitted":           {[]func(*scaledWorld){besideTheirs, unadmitted, look, look}, triggered + ", after 5s"},
 		"a trigger is lost":          {besideBy(besideTheirs, theirTriggers(2)), triggered + ", Autoscaler, after 5s"},
-		"KEDA asks more often":       {besideBy(besideTheirs, asksOften), triggered + ", after 1m0s"},
+		"KEDA asks more often":       {besideBy(besideTheirs, asksOften), triggered + ", Autoscaler, after 1m0s"},
 		"a ScaledObject comes": {
 			[]func(*scaledWorld){settled, besideTheirs}, mine + triggered + ", delete web-deployment, Autoscaler, after 1m0s",
 		},
@@ -133,6 +133,13 @@ func TestBesideAutoscaler(t *testing.T) {
 		},
 		"a ScaledObject, kept asleep, is left": {
 			besideBy(besideTheirs, keptAsleep, look, look, gone), both + "- scale-to-zero/trigger-, scale to 2, Restored, soon",
+		},
+		"a ScaledObject, kept asleep, replaced": {
+			besideBy(besideTheirs, keptAsleep, look, look, func(w *scaledWorld) { setAnnotation(&w.foreign[0], keda.PausedReplicasAnnotation, "") }),
+			both + ", after 1m0s",
+		},
+		"a ScaledObject that is paused at zero, retires": {
+			besideBy(besideTheirs, theyPause, sleeps, look, retires), "remember 0, beside , forget",
 		},
 		"a ScaledObject that is paused": {
 			besideBy(besideTheirs, theyPause),

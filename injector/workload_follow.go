@@ -126,6 +126,8 @@ func (p *workloadPlanner) reportPause(before *api.Pause) {
 	case note != "":
 		p.report(eventType, ReasonPaused, note, p.pause.so)
 	case len(p.d.services) == 0: // it is being restored
+	case w.Replicas == 0 && p.inWindow():
+		p.report(corev1.EventTypeNormal, ReasonResumed, fmt.Sprintf("%s is no longer paused", w.Ref())) // another event says what wakes it
 	case w.Replicas == 0:
 		p.report(corev1.EventTypeNormal, ReasonResumed, fmt.Sprintf("%s is no longer paused: the next request wakes it", w.Ref()))
 	default:

@@ -4,6 +4,7 @@
 package injector
 
 import (
+	"cmp"
 	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -143,8 +144,8 @@ type demand struct {
 	unknown bool
 	// hold is the longest time that a request may be held.
 	hold time.Duration
-	// asleep is a Service that keeps the workload at zero replicas; nil if there is none.
-	asleep *corev1.Service
+	// asleep is the object whose annotation keeps the workload at zero replicas, as kubectl takes it; empty if there is none.
+	asleep string
 	// windows are the times in which a Service keeps the workload awake.
 	windows api.Windows
 	// startupCPU is the highest CPU limit that a redirected Service asks for while the workload starts; zero if none does.
@@ -186,7 +187,7 @@ func (d *demand) add(a Asking) {
 	d.failOpen = d.failOpen || a.Slice.Annotations[FailOpenAnnotation] != ""
 	d.services = append(d.services, a.Service)
 	if settings.Asleep {
-		d.asleep = a.Service
+		d.asleep = cmp.Or(settings.AsleepBy, kubectlService(a.Service))
 	}
 	if windows, err := api.ParseWindows(a.Routes.Awake); err == nil && a.Routes.Awake != "" {
 		d.windows = d.windows.Join(windows)
@@ -206,7 +207,7 @@ func (d demand) objects(workload Object, also ...Object) []Object {
 }
 
 // staysAsleep reports whether the workload has to be at zero replicas.
-func (d demand) staysAsleep() bool { return d.asleep != nil && !d.unsafe && !d.retiring }
+func (d demand) staysAsleep() bool { return d.asleep != "" && !d.unsafe && !d.retiring }
 
 func (d demand) none() bool { return len(d.services) == 0 && !d.unsafe && !d.retiring && !d.unknown }
 

@@ -208,7 +208,7 @@ func (p *workloadPlanner) slept(was, is Life, use *Use) Slept {
 	now, w := p.o.Now, p.o.Workload
 	s := Slept{
 		By: ScaledBy(w.ManagedFields), Paused: p.pause.why(), Ready: was.Awake, Cooldown: p.d.cooldown(),
-		ToKeep: "To keep it there: " + annotate(p.d.services[0], "asleep=true"),
+		ToKeep: "To keep it there: " + annotate(kubectlService(p.d.services[0]), "asleep=true"),
 	}
 	since := was.Since
 	if !was.Awake {
@@ -275,7 +275,7 @@ func (p *workloadPlanner) keptUp(s Scaling, so *keda.ScaledObject) Scaling {
 	switch {
 	case d.unsafe || d.retiring:
 		return s.keptUp()
-	case d.asleep != nil:
+	case d.asleep != "":
 		s.MinReplicas = 0
 	case keptUp > 0 && w.Replicas > 0, p.inWindow():
 		return s.keptUp()

@@ -62,7 +62,9 @@ func (replicaGuard) Handle(_ context.Context, req admission.Request) admission.R
 	}
 	patches = append(patches, annotationPatches(wanted.Annotations, keep)...)
 	resp := admission.Patched("", patches...)
-	if warning := injector.KeptWarning(fieldManager(req), req.Kind.Kind+"/"+req.Name, replicas, wanted.replicas()); warning != "" {
+	warning := injector.KeptWarning(fieldManager(req), req.Kind.Kind+"/"+req.Name, keep[injector.AutoscalerAnnotation], replicas,
+		wanted.replicas())
+	if warning != "" {
 		return resp.WithWarnings(warning)
 	}
 	return resp

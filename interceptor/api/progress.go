@@ -55,6 +55,8 @@ type Progress struct {
 type Pause struct {
 	// Why is one line, for visitors to read.
 	Why string `json:"why"`
+	// Kept is set if the workload must have no replicas, so it is not in use, whoever asks for it.
+	Kept bool `json:"kept,omitempty"`
 	// Asleep is set if the workload has no replicas, so that requests are refused. Otherwise they wait for its pods.
 	Asleep bool `json:"asleep,omitempty"`
 }

@@ -158,10 +158,10 @@ func TestFailures(t *testing.T) {
 			want := []notice.Notice{{
 				Namespace: "ci", Service: "jenkins", ServiceUID: "u1", Workload: jenkins().Routes.Workload,
 				Reason: "BusyCheckFailed", Warning: true,
-				Message: "Whether Deployment/jenkins is busy was not found out 3 times in a row: GET /computer/api/json at 10.0.0.1:8080: " +
-					"status 403, and json.busyExecutors > 0: evaluating the expression: the body of the answer is not JSON: " +
+				Message: "It was unclear 3 times in a row whether Deployment/jenkins is busy: GET /computer/api/json at 10.0.0.1:8080: " +
+					`the answer is 403 Forbidden, by which "json.busyExecutors > 0" cannot be judged: ` + "the body of the answer is not JSON: " +
 					"invalid character '<' looking for beginning of value. It counts as not busy from now on, and sleeps even while it works. " +
-					"Let the app answer without a login, and correct annotations scale-to-zero/busy and scale-to-zero/busy-when, or remove them",
+					"Correct annotations scale-to-zero/busy and scale-to-zero/busy-when, or remove them. The app has to answer without a login",
 			}}
 			got := r.told()
 			for i := range got {
@@ -340,7 +340,7 @@ func TestCPU(t *testing.T) {
 	const (
 		kept  = "KeptBusy: Deployment/jenkins has no requests but is busy: "
 		more  = " CPU, more than the 200m of annotation scale-to-zero/busy-cpu. It stays up until that is over"
-		fails = "BusyCheckFailed: Whether Deployment/jenkins is busy was not found out 3 times in a row: reading the CPU usage of its pods: "
+		fails = "BusyCheckFailed: It was unclear 3 times in a row whether Deployment/jenkins is busy: reading the CPU usage of its pods: "
 		so    = ". It counts as not busy from now on, and sleeps even while it works. See that metrics-server works, or remove annotation " +
 			"scale-to-zero/busy-cpu"
 		unknown = "BusyCPUUnknown: Annotation scale-to-zero/busy-cpu has no effect on Deployment/jenkins: there are no metrics of pods: " +

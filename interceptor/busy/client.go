@@ -169,6 +169,8 @@ func (c *client) ask(ctx context.Context, check route.BusyCheck, condition *busy
 	switch {
 	case err != nil && late:
 		return false, errCrowded // the pod had too little time
+	case errors.Is(err, context.DeadlineExceeded):
+		return false, fmt.Errorf("%s at %s: no complete answer within %s", asked(check.Busy.Request), addr, askTimeout)
 	case err != nil:
 		return false, fmt.Errorf("%s at %s: %w", asked(check.Busy.Request), addr, err)
 	}
@@ -180,10 +182,19 @@ func (c *client) ask(ctx context.Context, check route.BusyCheck, condition *busy
 	}
 	holds, err := condition.Holds(ctx, a)
 	if err != nil {
-		return false, fmt.Errorf("%s at %s: status %d, and %s: %w", asked(check.Busy.Request), addr, a.Status,
+		return false, fmt.Errorf("%s at %s: %s, by which %q cannot be judged: %w", asked(check.Busy.Request), addr, statusOf(a),
 			shown(check.Busy.Request), err)
 	}
 	return holds, nil
+}
+
+// statusOf describes the kind of an answer.
+func statusOf(a *busyapi.Answer) string {
+	text := fmt.Sprintf("the answer is %d %s", a.Status, http.StatusText(a.Status))
+	if to := a.Headers["location"]; to != "" {
+		text += ", which is not followed"
+	}
+	return text
 }
 
 // answer requests the pod's answer, with at most that many bytes of its body. Redirects are not followed.

@@ -52,8 +52,8 @@ func (s *told) failed(c *Checker, check route.BusyCheck, err error, period strin
 	if s.failures == maxFailures {
 		c.tell(check, notice.Notice{
 			Reason: CheckFailed, Warning: true, ID: "busy-check-failed-" + check.SleepID + "-" + period,
-			Message: fmt.Sprintf("Whether %s is busy was not found out %d times in a row: %s. It counts as not busy from now on, and "+
-				"sleeps even while it works. %s", check.Workload, maxFailures, scaler.Clean(err.Error(), 500), advice(check)),
+			Message: fmt.Sprintf("It was unclear %d times in a row whether %s is busy: %s. It counts as not busy from now on, and "+
+				"sleeps even while it works. %s", maxFailures, check.Workload, scaler.Clean(err.Error(), 500), advice(check)),
 		})
 	}
 	s.kept = false
@@ -65,7 +65,7 @@ func advice(check route.BusyCheck) string {
 	if check.Busy.Request == nil {
 		return "See that metrics-server works, or remove annotation scale-to-zero/busy-cpu"
 	}
-	return "Let the app answer without a login, and correct annotations scale-to-zero/busy and scale-to-zero/busy-when, or remove them"
+	return "Correct annotations scale-to-zero/busy and scale-to-zero/busy-when, or remove them. The app has to answer without a login"
 }
 
 // metrics takes in whether the workload's CPU usage can be read.

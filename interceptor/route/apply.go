@@ -201,7 +201,7 @@ func (t *Table) refresh(target *Target) {
 	var cooldown, hold time.Duration
 	var pods, ready, early int
 	var wakeTo int32
-	retiring, neverSleeps, paused, expected, noLearning, checked, rated := false, false, false, false, false, false, false
+	retiring, neverSleeps, paused, kept, expected, noLearning, checked, rated := false, false, false, false, false, false, false, false
 	var windows []string
 	for _, key := range t.services.of[target.Key] {
 		s := t.services.all[key]
@@ -213,6 +213,7 @@ func (t *Table) refresh(target *Target) {
 		retiring = retiring || s.Routes.Retiring
 		neverSleeps = neverSleeps || s.Routes.NeverSleeps
 		paused = paused || s.Progress.Paused != nil
+		kept = kept || s.Progress.Paused != nil && s.Progress.Paused.Kept
 		noLearning = noLearning || s.Routes.NoLearning
 		checked = checked || s.Routes.Busy != nil
 		rated = rated || s.Routes.CountsRate
@@ -236,6 +237,7 @@ func (t *Table) refresh(target *Target) {
 	}
 	target.retiring.Store(retiring)
 	target.paused.Store(paused)
+	target.keptAsleep.Store(kept)
 	target.wakeTo.Store(wakeTo)
 	target.noLearning.Store(noLearning)
 	target.checked.Store(checked)

@@ -62,9 +62,10 @@ type Target struct {
 
 // orders are what the owner of a workload, or the injector, wants of the interceptors.
 type orders struct {
-	retiring atomic.Bool  // a route of the target is being restored
-	paused   atomic.Bool  // the owner does not want the workload to be woken
-	wakeTo   atomic.Int32 // how many replicas a wake starts
+	retiring   atomic.Bool  // a route of the target is being restored
+	paused     atomic.Bool  // the owner does not want the workload to be woken
+	keptAsleep atomic.Bool  // the owner wants it to have no replicas
+	wakeTo     atomic.Int32 // how many replicas a wake starts
 	// noLearning is set if nobody may learn who calls the workload.
 	noLearning atomic.Bool
 	// checked is set if a Service says how to find out whether the workload is busy.
@@ -171,6 +172,9 @@ func (t *Target) Known() time.Duration { return time.Duration(t.clock.now() - t.
 
 // WakeTo is how many replicas a wake starts: at least 1.
 func (t *Target) WakeTo() int32 { return max(1, t.wakeTo.Load()) }
+
+// KeptAsleep reports whether the owner wants the workload to have no replicas.
+func (t *Target) KeptAsleep() bool { return t.keptAsleep.Load() }
 
 // Paused reports whether the owner of the workload does not want it to be woken.
 func (t *Target) Paused() bool { return t.paused.Load() }

@@ -76,6 +76,7 @@ func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
 
 // Active reports whether the workload should be up. It may sleep after an idle time of quiet:
 //
+//	its owner keeps it asleep, and no Service is being restored                           → no, whoever asks for it
 //	a request is pending anywhere, or the last one anywhere is younger than quiet         → yes
 //	the Service is being restored                                                         → yes, the injector decides
 //	its owner wants it awake at this time                                                 → yes
@@ -92,6 +93,8 @@ func (a *Activity) Idle(t *route.Target) (idle, counted time.Duration) {
 func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	pending, idle := a.Peers.Total(t.Key)
 	switch {
+	case t.KeptAsleep() && !t.Retiring():
+		return false
 	case pending > 0 || t.Pending() > 0 || min(idle, t.Idle()) < quiet:
 		return true
 	case t.Retiring(), t.Starting(), a.keptAwake(t), a.led(t, quiet), a.called(t):

@@ -32,10 +32,13 @@ func TestKeptAwake(t *testing.T) {
 		"during":            {during, nil, true, true},
 		"after":             {during.Add(time.Second), nil, false, false},
 		"after, with a pod": {during.Add(time.Second), awake, false, true},
-		"a paused one":      {during, func(s *route.Service) { s.Progress.Paused = &api.Pause{Why: "its owner says so"} }, true, false},
-		"no window":         {during, func(s *route.Service) { s.Routes.Awake = "" }, false, false},
-		"never":             {during, func(s *route.Service) { s.Routes.Awake = "never" }, false, false},
-		"always":            {during.Add(time.Second), func(s *route.Service) { s.Routes.Awake = "always" }, true, true},
+		"one kept asleep": {
+			during, func(s *route.Service) { s.Progress.Paused = &api.Pause{Why: "its owner says so", Kept: true} }, false, false,
+		},
+		"a paused one": {during, func(s *route.Service) { s.Progress.Paused = &api.Pause{Why: "its owner says so"} }, true, false},
+		"no window":    {during, func(s *route.Service) { s.Routes.Awake = "" }, false, false},
+		"never":        {during, func(s *route.Service) { s.Routes.Awake = "never" }, false, false},
+		"always":       {during.Add(time.Second), func(s *route.Service) { s.Routes.Awake = "always" }, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -75,6 +75,7 @@ func (s *Server) IsActive(ctx context.Context, ref *pb.ScaledObjectRef) (*pb.IsA
 	}
 	active := s.options.Activity.Active(t, quiet)
 	switch {
+	case t.KeptAsleep() && !active: // not even its work keeps it up
 	case !active:
 		active = s.works(ctx, t) && s.hasReplicas(ctx, t)
 	case !s.options.Activity.InSight(t):

@@ -142,11 +142,11 @@ func (c *Condition) Holds(ctx context.Context, a *Answer) (bool, error) {
 	defer cancel()
 	value, _, err := c.program.ContextEval(ctx, &variables{answer: a, tooLong: a.TooLong || len(a.Body) > c.maxBody})
 	if err != nil {
-		return false, fmt.Errorf("evaluating the expression: %w", err)
+		return false, err // by cel-go, in its words
 	}
 	holds, ok := value.Value().(bool)
 	if !ok {
-		return false, fmt.Errorf("evaluating the expression: it is of type %s, not bool", value.Type())
+		return false, fmt.Errorf("it is of type %s, not bool", value.Type())
 	}
 	return holds, nil
 }
