@@ -22,6 +22,7 @@ import (
 // TestBusy: an app that answers as Jenkins does stays up while a build runs, although nobody visits it, and sleeps when the build has
 // ended.
 func TestBusy(t *testing.T) {
+	t.Parallel()
 	a := newAirflow(t, "HELM", "--set-string", "webserver.service.annotations.scale-to-zero/busy=GET /computer/api/json",
 		"--set-string", "webserver.service.annotations.scale-to-zero/busy-when=json.busyExecutors > 0")
 	a.optIn()
@@ -55,6 +56,7 @@ func TestBusy(t *testing.T) {
 
 // TestBusyCPU: an app that uses CPU stays up, and sleeps when it uses none. Where the cluster does not measure it, an event says so.
 func TestBusyCPU(t *testing.T) {
+	t.Parallel()
 	a := newAirflow(t, "HELM", "--set-string", "webserver.service.annotations.scale-to-zero/busy-cpu=100m")
 	a.optIn()
 	a.asleep()
