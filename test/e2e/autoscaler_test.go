@@ -80,7 +80,8 @@ func TestBesideHPA(t *testing.T) {
 	a.answers()
 	a.has(2)
 	a.cooldown("20m")
-	done := background(t, "-n", "40", "-c", "10", "-timeout", "2m", a.url("/burn?for=1s"))
+	// A minute of load: metrics-server and the HPA look a few times in that.
+	done := background(t, "-n", "360", "-c", "6", "-timeout", "2m", a.url("/burn?for=1s"))
 	a.has(5)
 	for _, one := range <-done {
 		if one.Status != 200 {
