@@ -131,11 +131,11 @@ api: ## Tests against a real API server, with the race detector for the product
 .PHONY: e2e
 e2e: ## End-to-end tests in a new cluster, or in yours if KUBECONFIG is set
 	$(call heading,End-to-end tests)
-	@if [ -n "$${KUBECONFIG:-}" ]; then E2E_PAUSE= go test -count=1 -timeout 30m ./test/e2e/...; exit; fi; \
+	@if [ -n "$${KUBECONFIG:-}" ]; then E2E_PAUSE= go test -count=1 -timeout 45m ./test/e2e/...; exit; fi; \
 	if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; \
 	$(MAKE) cluster-up; \
 	go vet ./test/e2e/...; \
-	$(CLUSTER) exec go test -count=1 -timeout 30m ./test/e2e/...
+	$(CLUSTER) exec go test -count=1 -timeout 45m ./test/e2e/...
 
 .PHONY: cluster-up
 cluster-up: ## Start the cluster with Traefik and cert-manager, and load our images
