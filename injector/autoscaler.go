@@ -110,8 +110,8 @@ func byKEDA(w Workload, hpa *autoscalingv2.HorizontalPodAutoscaler) bool {
 		})
 }
 
-// settings returns what applies of a Service's settings beside the autoscaler. The cool-down of a ScaledObject is its owner's: KEDA
-// puts the workload to sleep no earlier than that after the last request that it was told of.
+// settings returns the Service's settings as they apply beside the autoscaler. Beside a ScaledObject, its owner sets the cool-down: KEDA
+// first notices that requests have stopped, and then waits for the cooldownPeriod.
 func (a Autoscaler) settings(s Settings) Settings {
 	if a.ScaledObject != nil {
 		s.Cooldown = inactiveAfter(a.ScaledObject) + a.ScaledObject.Spec.Cooldown()

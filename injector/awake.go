@@ -28,13 +28,11 @@ func readAwake(s *Settings, value string) (allowed string, ok bool) {
 	return allowed, true
 }
 
-// inWindow reports whether a Service keeps the workload awake now.
-func (p *workloadPlanner) inWindow() bool {
-	return !p.d.windows.Empty() && p.d.windows.Contains(p.o.Now) && !p.d.staysAsleep()
-}
+// windowWatch plans what is said about the windows in which a workload is kept awake.
+type windowWatch struct{ *workloadPlanner }
 
-// watchWindows looks again when a window begins or ends, and reports both.
-func (p *workloadPlanner) watchWindows() WorkloadQuestion {
+// watch looks again when a window begins or ends, and reports both.
+func (p windowWatch) watch() WorkloadQuestion {
 	now, w, last := p.o.Now, p.o.Workload, p.Memory.Window
 	if p.d.windows.Empty() || len(p.d.services) == 0 {
 		p.Memory.Window = ""
@@ -47,9 +45,9 @@ func (p *workloadPlanner) watchWindows() WorkloadQuestion {
 	}
 	note := ""
 	switch {
-	case p.inWindow() && until.IsZero():
+	case p.d.keepsAwake(now) && until.IsZero():
 		note = fmt.Sprintf("%s is kept awake all the time, by annotation %sawake", w.Ref(), Prefix)
-	case p.inWindow():
+	case p.d.keepsAwake(now):
 		p.after(until.Sub(now))
 		note = fmt.Sprintf("%s is kept awake until %s, by annotation %sawake", w.Ref(), windowEdge(until), Prefix)
 	case p.d.staysAsleep(): // another event says so

@@ -126,7 +126,7 @@ func TestBypassed(t *testing.T) {
 				was, is = is, is.Next(now, 0, false, look.bypassing)
 			}
 			use := Use{Idle: time.Hour, Counted: time.Hour}
-			p := &workloadPlanner{o: &WorkloadObservation{Now: now}, d: demand{services: []*corev1.Service{service()}}}
+			p := storyteller{&workloadPlanner{o: &WorkloadObservation{Now: now}, d: demand{services: []*corev1.Service{service()}}}}
 			got := p.slept(was, is, &use)
 			if got.Use.Counted != tc.want || use.Counted != time.Hour {
 				t.Errorf("counted for %s, want %s", got.Use.Counted, tc.want)

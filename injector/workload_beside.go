@@ -5,14 +5,16 @@ package injector
 
 import (
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
+// autoscaled plans for a workload that has an autoscaler of its owner's, or has just lost it.
+type autoscaled struct{ *workloadPlanner }
+
 // changeHands notices that another autoscaler than before is in charge of the workload, or none any more. remembered is the count that
 // the workload gets back: whatever the autoscaler has left.
-func (p *workloadPlanner) changeHands(remembered *int32) {
+func (p autoscaled) changeHands(remembered *int32) {
 	w, now := p.o.Workload, p.auto.String()
 	before := w.Annotations[AutoscalerAnnotation]
 	note := p.auto.note(w, p.d.settings)
@@ -33,8 +35,8 @@ func (p *workloadPlanner) changeHands(remembered *int32) {
 	}
 }
 
-// applyBeside does our part beside the autoscaler of the workload's owner.
-func (p *workloadPlanner) applyBeside(remembered int32) WorkloadQuestion {
+// scale does our part beside the autoscaler.
+func (p autoscaled) scale(remembered int32) WorkloadQuestion {
 	o, d, w := p.o, p.d, p.o.Workload
 	if o.ScaledObject != nil {
 		p.Delete = o.ScaledObject // KEDA leaves the replica count as it is
@@ -54,23 +56,8 @@ func (p *workloadPlanner) applyBeside(remembered int32) WorkloadQuestion {
 	return p.scaleByCounts(scaling)
 }
 
-// wakeCount returns how many replicas the workload wakes with.
-func (p *workloadPlanner) wakeCount() int32 {
-	wake := NewScaling(p.d.settings, p.remembered()).WakeReplicas
-	switch {
-	case p.auto.ScaledObject != nil:
-		return p.auto.ScaledObject.Spec.Woken()
-	case p.auto.HPA == nil:
-		return wake
-	}
-	if !slices.ContainsFunc(p.d.settings, func(s Settings) bool { return s.WakeReplicas > 0 }) {
-		wake = p.remembered() // max-replicas has no effect
-	}
-	return p.auto.within(wake)
-}
-
 // askForTrigger makes somebody else's ScaledObject have our trigger, once all traffic goes through the interceptors.
-func (p *workloadPlanner) askForTrigger(s Scaling) {
+func (p autoscaled) askForTrigger(s Scaling) {
 	so := p.auto.ScaledObject
 	if so == nil || p.d.unsafe || len(p.d.services) == 0 {
 		return
@@ -92,9 +79,9 @@ func (p *workloadPlanner) askForTrigger(s Scaling) {
 	p.Memory.Untriggered = note
 }
 
-// restoreBeside gives a workload with replicas back to the autoscaler as it is. One without replicas gets some first: an HPA would leave
+// giveBack gives a workload with replicas back to the autoscaler as it is. One without replicas gets some first: an HPA would leave
 // it at zero. n is the count that it had.
-func (p *workloadPlanner) restoreBeside(n int32) WorkloadQuestion {
+func (p autoscaled) giveBack(n int32) WorkloadQuestion {
 	w, so := p.o.Workload, p.o.ScaledObject
 	switch {
 	case so != nil && so.DeletionTimestamp.IsZero():

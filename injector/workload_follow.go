@@ -13,10 +13,13 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
+// follower plans what those who wait for a start are told.
+type follower struct{ *workloadPlanner }
+
 // follow records how far the workload's start has come, for those who wait for it, and reports if it cannot start.
 //
 // Pods are not watched. They are listed once the workload has had replicas but none ready for firstLook, and then ever more rarely.
-func (p *workloadPlanner) follow() WorkloadQuestion {
+func (p follower) follow() WorkloadQuestion {
 	o, d, w := p.o, p.d, p.o.Workload
 	s := p.starting()
 	before := s
@@ -68,7 +71,7 @@ func (p *workloadPlanner) follow() WorkloadQuestion {
 }
 
 // wakeTo returns how many replicas an interceptor wakes the workload with; 0 if one.
-func (p *workloadPlanner) wakeTo() int32 {
+func (p follower) wakeTo() int32 {
 	if wake := p.wakeCount(); wake > 1 && p.remembered() > 0 {
 		return wake
 	}
@@ -76,7 +79,7 @@ func (p *workloadPlanner) wakeTo() int32 {
 }
 
 // over ends a start: a pod takes requests now, or has done so for a while by the word of its own probes.
-func (p *workloadPlanner) over(s Starting) Starting {
+func (p follower) over(s Starting) Starting {
 	at, running := p.early(), time.Time{}
 	if at.IsZero() {
 		at = p.o.Now
@@ -88,7 +91,7 @@ func (p *workloadPlanner) over(s Starting) Starting {
 }
 
 // starting returns what is known about the workload's start, if necessary from what another controller has written.
-func (p *workloadPlanner) starting() Starting {
+func (p follower) starting() Starting {
 	s, known := p.o.Memory.Starting, p.o.Memory.Followed
 	for i := 0; !known && i < len(p.d.slices); i++ {
 		if progress, err := api.DecodeProgress(p.d.slices[i].Annotations[api.ProgressAnnotation]); err == nil {
@@ -115,7 +118,7 @@ func (p *workloadPlanner) write() WorkloadQuestion {
 
 // reportPause reports when a pause begins, changes or ends. before is the pause in the route slices, which an earlier controller has
 // already reported.
-func (p *workloadPlanner) reportPause(before *api.Pause) {
+func (p follower) reportPause(before *api.Pause) {
 	w, last := p.o.Workload, p.Life.Paused
 	eventType, note := p.pause.note(w)
 	p.Life.Paused = note
@@ -126,7 +129,7 @@ func (p *workloadPlanner) reportPause(before *api.Pause) {
 	case note != "":
 		p.report(eventType, ReasonPaused, note, p.pause.so)
 	case len(p.d.services) == 0: // it is being restored
-	case w.Replicas == 0 && p.inWindow():
+	case w.Replicas == 0 && p.d.keepsAwake(p.o.Now):
 		p.report(corev1.EventTypeNormal, ReasonResumed, fmt.Sprintf("%s is no longer paused", w.Ref())) // another event says what wakes it
 	case w.Replicas == 0:
 		p.report(corev1.EventTypeNormal, ReasonResumed, fmt.Sprintf("%s is no longer paused: the next request wakes it", w.Ref()))
@@ -137,7 +140,7 @@ func (p *workloadPlanner) reportPause(before *api.Pause) {
 
 // reportStart reports why the workload cannot start, once for each reason. It also reports that the workload can start again, unless
 // another event says so.
-func (p *workloadPlanner) reportStart(s *Starting, before Starting, advice string) {
+func (p follower) reportStart(s *Starting, before Starting, advice string) {
 	w := p.o.Workload
 	switch {
 	case s.unreported():
@@ -150,6 +153,6 @@ func (p *workloadPlanner) reportStart(s *Starting, before Starting, advice strin
 }
 
 // awoke reports whether the plan has an event that says that the workload has woken up.
-func (p *workloadPlanner) awoke() bool {
+func (p follower) awoke() bool {
 	return slices.ContainsFunc(p.Story, func(r Report) bool { return r.Reason == ReasonAwake })
 }

@@ -209,6 +209,9 @@ func (d demand) objects(workload Object, also ...Object) []Object {
 // staysAsleep reports whether the workload has to be at zero replicas.
 func (d demand) staysAsleep() bool { return d.asleep != "" && !d.unsafe && !d.retiring }
 
+// keepsAwake reports whether a Service keeps the workload awake at a time, even without requests.
+func (d demand) keepsAwake(now time.Time) bool { return d.windows.Contains(now) && !d.staysAsleep() }
+
 func (d demand) none() bool { return len(d.services) == 0 && !d.unsafe && !d.retiring && !d.unknown }
 
 // cooldown returns the longest demanded cool-down.

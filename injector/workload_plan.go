@@ -118,11 +118,13 @@ type workloadPlanner struct {
 func (p *workloadPlanner) steps() []func() WorkloadQuestion {
 	if len(p.d.services) == 0 && (p.d.retiring || !p.d.unsafe) {
 		if p.d.retiring { // requests may be held for it
-			return []func() WorkloadQuestion{p.restore, p.follow, p.write, cpuPlanner{p}.plan}
+			return []func() WorkloadQuestion{p.restore, follower{p}.follow, p.write, cpuPlanner{p}.plan}
 		}
 		return []func() WorkloadQuestion{p.restore, cpuPlanner{p}.plan}
 	}
-	return []func() WorkloadQuestion{p.live, learner{p}.learn, p.apply, p.watchWindows, p.follow, p.write, cpuPlanner{p}.plan}
+	return []func() WorkloadQuestion{
+		storyteller{p}.live, learner{p}.learn, p.apply, windowWatch{p}.watch, follower{p}.follow, p.write, cpuPlanner{p}.plan,
+	}
 }
 
 // objects returns the objects on which the workload's events are emitted.
@@ -130,6 +132,10 @@ func (p *workloadPlanner) objects(also ...Object) []Object { return p.d.objects(
 
 func (p *workloadPlanner) report(eventType, reason, note string, also ...Object) {
 	p.Reports = append(p.Reports, Report{Type: eventType, Reason: reason, Note: note, Objects: p.objects(also...)})
+}
+
+func (p *workloadPlanner) tell(reason, note string) {
+	p.Story = append(p.Story, Report{Type: corev1.EventTypeNormal, Reason: reason, Note: note, Objects: p.objects()})
 }
 
 // after asks for a look in d, unless an earlier one is planned.
@@ -142,88 +148,12 @@ func (p *WorkloadPlan) after(d time.Duration) {
 // serves reports whether the workload's pods take requests: one is ready, or a Service publishes them before they are.
 func (p *workloadPlanner) serves() bool { return p.o.Workload.ReadyReplicas > 0 || p.d.published }
 
-// live reports that the workload has fallen asleep or woken up since the last look.
-func (p *workloadPlanner) live() WorkloadQuestion {
-	o, w := p.o, p.o.Workload
-	was := o.Memory.Life
-	is := was.Next(o.Now, w.Replicas, p.serves(), p.d.unsafe || p.d.failOpen)
-	if was.Known && was.Asleep && w.Replicas > 0 && !is.Awake {
-		if o.Answers.Use == nil {
-			return AskUse
-		}
-		if !was.Repeated && (ScaledByHand(w.ManagedFields) || o.Answers.Use.Use.unasked()) {
-			is.Hand = w.Replicas
-		}
-	}
-	p.Life = is
-	if o.Install.KEDA && p.auto.HPA == nil && p.pause.why() == "" && len(p.d.services) > 0 {
-		p.again = is.Crossed(was, o.Now)
-		p.Life.Repeated = is.Repeated || p.again > 0
-	}
-	switch {
-	case len(p.d.services) == 0, p.again > 0:
-	case is.FellAsleep(was):
-		p.Memory.Exceeded = "" // more replicas after that are another wish
-		if o.Answers.Use == nil {
-			return AskUse
-		}
-		p.tell(ReasonAsleep, p.slept(was, is, o.Answers.Use.Use).Note(w.Ref().String()))
-	case is.Awoke(was):
-		if o.Answers.Pods == nil {
-			return AskPods
-		}
-		p.tell(ReasonAwake, p.awakeNote(*o.Answers.Pods))
-	}
-	return NoWorkloadQuestion
-}
-
-// awakeNote says how the workload has woken up.
-func (p *workloadPlanner) awakeNote(pods Start) string {
-	w, woken := p.o.Workload, p.Life.Woken
-	ready := fmt.Sprintf("is ready (%d of %s)", w.ReadyReplicas, replicasText(w.Replicas))
-	if w.ReadyReplicas == 0 {
-		ready = "takes requests before it is ready, as one of its Services asks (publishNotReadyAddresses)"
-	}
-	note := fmt.Sprintf("%s %s, %s after it was scaled up", w.Ref(), ready, Rounded(p.o.Now.Sub(woken)))
-	if stages := pods.Stages.Note(woken, p.early(), w.ReadyReplicas > 0); stages != "" {
-		note += ": " + stages
-	}
-	return note
-}
-
 // early is when the workload took requests in its present wake before Kubernetes called a pod ready; zero if it did not.
 func (p *workloadPlanner) early() time.Time {
 	if p.o.Early.Before(p.Life.Woken) {
 		return time.Time{}
 	}
 	return p.o.Early
-}
-
-func (p *workloadPlanner) tell(reason, note string) {
-	p.Story = append(p.Story, Report{Type: corev1.EventTypeNormal, Reason: reason, Note: note, Objects: p.objects()})
-}
-
-// slept describes how the workload has fallen asleep. was and is are its Life before and after.
-func (p *workloadPlanner) slept(was, is Life, use *Use) Slept {
-	now, w := p.o.Now, p.o.Workload
-	s := Slept{
-		By: ScaledBy(w.ManagedFields), Paused: p.pause.why(), Ready: was.Awake, Cooldown: p.d.cooldown(),
-		ToKeep: "To keep it there: " + annotate(kubectlService(p.d.services[0]), "asleep=true"),
-	}
-	since := was.Since
-	if !was.Awake {
-		since = was.Woken
-	}
-	if was.Seen {
-		s.For = now.Sub(since)
-	}
-	if use != nil {
-		s.Use = new(*use)
-		if !is.Bypassed.IsZero() {
-			s.Use.Counted = min(use.Counted, now.Sub(is.Bypassed))
-		}
-	}
-	return s
 }
 
 // apply makes sure that the workload is scaled: by KEDA through a ScaledObject, by ourselves if there is no KEDA, or beside what its
@@ -239,9 +169,9 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 		p.release() // if it is still wanted, it is created again afterwards
 		return NoWorkloadQuestion
 	}
-	p.changeHands(&remembered)
+	autoscaled{p}.changeHands(&remembered)
 	if !p.auto.none() || p.aside != "" {
-		return p.applyBeside(remembered)
+		return autoscaled{p}.scale(remembered)
 	}
 	var limit int32
 	limit, p.Life = p.Life.Limit(w.Replicas, NewScaling(d.settings, remembered), so)
@@ -277,7 +207,7 @@ func (p *workloadPlanner) keptUp(s Scaling, so *keda.ScaledObject) Scaling {
 		return s.keptUp()
 	case d.asleep != "":
 		s.MinReplicas = 0
-	case keptUp > 0 && w.Replicas > 0, p.inWindow():
+	case keptUp > 0 && w.Replicas > 0, d.keepsAwake(p.o.Now):
 		return s.keptUp()
 	}
 	return s
@@ -294,7 +224,7 @@ func (p *workloadPlanner) force() bool {
 		if w.Replicas > 0 {
 			p.Scale = new(int32(0))
 		}
-	case p.inWindow() && w.Replicas == 0 && !p.pause.noWake():
+	case d.keepsAwake(p.o.Now) && w.Replicas == 0 && !p.pause.noWake():
 		p.Scale = new(p.wakeCount())
 	default:
 		return false
@@ -315,6 +245,21 @@ func (p *workloadPlanner) remembered() int32 {
 		return *p.Remember
 	}
 	return Remembered(p.o.Workload.Annotations)
+}
+
+// wakeCount returns how many replicas the workload wakes with.
+func (p *workloadPlanner) wakeCount() int32 {
+	wake := NewScaling(p.d.settings, p.remembered()).WakeReplicas
+	switch {
+	case p.auto.ScaledObject != nil:
+		return p.auto.ScaledObject.Spec.Woken()
+	case p.auto.HPA == nil:
+		return wake
+	}
+	if !slices.ContainsFunc(p.d.settings, func(s Settings) bool { return s.WakeReplicas > 0 }) {
+		wake = p.remembered() // max-replicas has no effect
+	}
+	return p.auto.within(wake)
 }
 
 // exceed reports that somebody has scaled the workload beyond max-replicas. It reports the same count only once, because a deployment

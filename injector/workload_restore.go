@@ -19,7 +19,7 @@ func (p *workloadPlanner) restore() WorkloadQuestion {
 	o, w, so := p.o, p.o.Workload, p.o.ScaledObject
 	n := rememberedCount(w, so)
 	if !p.auto.none() {
-		return p.restoreBeside(n)
+		return autoscaled{p}.giveBack(n)
 	}
 	if n == 0 && so == nil {
 		return NoWorkloadQuestion // it is already restored

@@ -181,6 +181,28 @@ func TestRender(t *testing.T) {
 	}
 }
 
+// An app that must not wake has not failed, and the page does not say so.
+func TestRenderPaused(t *testing.T) {
+	pages := New(logr.Discard())
+	asleep := wait(api.Progress{Failing: "its owner keeps it asleep", Reason: api.ReasonPaused}, 0)
+	for accept, texts := range map[string][2][]string{
+		"en": {
+			{"web is asleep", "It does not wake at present:", "its owner keeps it asleep", "once it may wake"},
+			{"cannot start", "keeps it from starting", "once it can start"},
+		},
+		"ko": {{"web 잠자는 중", "깨우지 않습니다", "its owner keeps it asleep"}, {"시작 불가", "문제"}},
+	} {
+		body := string(pages.Render(asleep, accept).Body)
+		for i, has := range []bool{true, false} {
+			for _, text := range texts[i] {
+				if strings.Contains(body, text) != has {
+					t.Errorf("%s: contains %q: %t, want %t", accept, text, !has, has)
+				}
+			}
+		}
+	}
+}
+
 // Names and reasons are shown as text wherever they appear.
 func TestRenderEscapes(t *testing.T) {
 	pages := New(logr.Discard())

@@ -15,13 +15,15 @@ import (
 // texts are the texts in one language.
 type texts struct {
 	lang             string
-	starting, failed string // titles; take the app's name
+	starting         string // titles; take the app's name
+	failed, paused   string
 	stages           map[string]string
-	failing          string // instead of a stage
+	failing, resting string // instead of a stage: of a failed start, and of an app that must not wake
 	// reasons translates a Progress's Reason, which is put before Failing's English text; nil for English.
 	reasons          map[string]string
 	usual, late      string // take a duration
 	opens, keepsOn   string // what the page does
+	resumes          string // what it does about an app that must not wake
 	waiting          string // before a clock
 	seconds, minutes func(int) string
 }
@@ -36,7 +38,7 @@ func english() *texts {
 		}
 	}
 	return &texts{
-		lang: "en", starting: "%s is starting", failed: "%s cannot start",
+		lang: "en", starting: "%s is starting", failed: "%s cannot start", paused: "%s is asleep",
 		stages: map[string]string{
 			"":                  "Waking it up",
 			api.StageScheduling: "Looking for a place to run",
@@ -45,10 +47,12 @@ func english() *texts {
 			api.StageNotReady:   "Started, and getting ready",
 		},
 		failing: "This keeps it from starting:",
+		resting: "It does not wake at present:",
 		usual:   "Usually ready in about %s.",
 		late:    "This takes longer than usual, which is about %s.",
 		opens:   "It opens here by itself as soon as it is ready.",
 		keepsOn: "It opens here by itself once it can start.",
+		resumes: "It opens here by itself once it may wake.",
 		waiting: "Waiting for",
 		seconds: number("second"), minutes: number("minute"),
 	}
@@ -56,7 +60,7 @@ func english() *texts {
 
 func korean() *texts {
 	return &texts{
-		lang: "ko", starting: "%s 시작 중", failed: "%s 시작 불가",
+		lang: "ko", starting: "%s 시작 중", failed: "%s 시작 불가", paused: "%s 잠자는 중",
 		stages: map[string]string{
 			"":                  "앱을 깨우고 있습니다",
 			api.StageScheduling: "실행할 곳을 찾고 있습니다",
@@ -65,6 +69,7 @@ func korean() *texts {
 			api.StageNotReady:   "앱이 실행되어 준비를 마치고 있습니다",
 		},
 		failing: "다음 문제로 앱을 시작하지 못하고 있습니다",
+		resting: "지금은 다음 이유로 앱을 깨우지 않습니다",
 		reasons: map[string]string{
 			"ImagePullBackOff":           "앱의 이미지를 내려받을 수 없습니다.",
 			"InvalidImageName":           "앱의 이미지 이름이 올바르지 않습니다.",
@@ -79,12 +84,13 @@ func korean() *texts {
 			"PostStartHookError":         "앱의 컨테이너를 실행할 수 없습니다.",
 			"Unschedulable":              "앱을 실행할 수 있는 노드가 없습니다.",
 			"FailedCreate":               "쿠버네티스가 앱의 파드를 만들지 못하게 하고 있습니다.",
-			api.ReasonPaused:             "앱의 자동 확장이 일시 중지되어 있습니다.",
+			api.ReasonPaused:             "앱의 관리자가 앱을 재워 두었습니다.",
 		},
 		usual:   "준비되기까지 보통 %s쯤 걸립니다.",
 		late:    "평소(%s쯤)보다 오래 걸리고 있습니다.",
 		opens:   "준비되면 이 자리에서 바로 열립니다.",
 		keepsOn: "문제가 해결되어 시작되면 이 자리에서 바로 열립니다.",
+		resumes: "앱을 다시 깨울 수 있게 되면 이 자리에서 바로 열립니다.",
 		waiting: "기다린 시간",
 		seconds: func(n int) string { return fmt.Sprintf("%d초", n) },
 		minutes: func(n int) string { return fmt.Sprintf("%d분", n) },
@@ -101,14 +107,20 @@ func (t *texts) duration(d time.Duration) string {
 
 // title returns the app's name and its state.
 func (t *texts) title(w *Wait) string {
-	if w.Failing() {
+	switch {
+	case w.Paused():
+		return fmt.Sprintf(t.paused, w.App)
+	case w.Failing():
 		return fmt.Sprintf(t.failed, w.App)
 	}
 	return fmt.Sprintf(t.starting, w.App)
 }
 
 func (t *texts) status(w *Wait) string {
-	if w.Failing() {
+	switch {
+	case w.Paused():
+		return t.resting
+	case w.Failing():
 		return t.failing
 	}
 	return t.stages[w.Progress.Stage]
@@ -136,7 +148,10 @@ func (t *texts) estimate(w *Wait) string {
 }
 
 func (t *texts) hint(w *Wait) string {
-	if w.Failing() {
+	switch {
+	case w.Paused():
+		return t.resumes
+	case w.Failing():
 		return t.keepsOn
 	}
 	return t.opens

@@ -26,6 +26,9 @@ type Wait struct {
 // Failing reports whether the app cannot start at present.
 func (w *Wait) Failing() bool { return w.Progress.Failing != "" }
 
+// Paused reports whether the app must not wake at present. That is a kind of Failing.
+func (w *Wait) Paused() bool { return w.Failing() && w.Progress.Reason == api.ReasonPaused }
+
 // Usual returns how long the start takes if it goes on as earlier ones did, as the page shows it, rounded up. It is 0 if no earlier
 // start is known.
 //

@@ -30,9 +30,7 @@ func (s *snapshot) failure(r *Route) api.Progress {
 	case s.gone != "":
 		return api.Progress{Failing: s.gone, Reason: reasonGone, Starts: s.progress.Starts}
 	case s.refused():
-		return api.Progress{
-			Failing: s.progress.Paused.Why, Reason: api.ReasonPaused, Paused: s.progress.Paused, Starts: s.progress.Starts,
-		}
+		return api.Progress{Failing: s.progress.Paused.Why, Reason: api.ReasonPaused, Starts: s.progress.Starts}
 	case s.progress.Failing != "" && r.clock.now()-s.progressAt < int64(api.FailingFor):
 		return s.progress
 	default:

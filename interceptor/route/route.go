@@ -101,7 +101,7 @@ func (e *StartFailedError) Error() string {
 	if e.Gone {
 		return fmt.Sprintf("service %s: %s", e.Service, e.Progress.Failing)
 	}
-	if p := e.Progress.Paused; p != nil && p.Kept {
+	if e.Progress.Reason == api.ReasonPaused {
 		return fmt.Sprintf("%s (for service %s) is asleep: %s", e.Target.Workload, e.Service, e.Progress.Failing)
 	}
 	return fmt.Sprintf("%s (for service %s) cannot start: %s", e.Target.Workload, e.Service, e.Progress.Failing)

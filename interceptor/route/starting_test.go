@@ -235,7 +235,7 @@ func TestPaused(t *testing.T) {
 
 func wantPaused(t *testing.T, err error) {
 	t.Helper()
-	const want = "Deployment/web (for service shop/web) cannot start: ScaledObject web is paused"
+	const want = "Deployment/web (for service shop/web) is asleep: ScaledObject web is paused"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -45,9 +45,8 @@ type Target struct {
 	podCount
 	starting
 	upkeep
-	gate *gate
-
 	orders
+	gate *gate
 
 	// early has the verdicts of Vouch by the pod's IP address: true if the pod takes requests, false if it must not be probed any more.
 	// It is protected by Table.mu.
@@ -58,18 +57,6 @@ type Target struct {
 	// noted is set if the hub knows of a change that no follower has read yet.
 	noted  atomic.Bool
 	routes int // how many routes have this target; protected by Table.mu
-}
-
-// orders are what the owner of a workload, or the injector, wants of the interceptors.
-type orders struct {
-	retiring   atomic.Bool  // a route of the target is being restored
-	paused     atomic.Bool  // the owner does not want the workload to be woken
-	keptAsleep atomic.Bool  // the owner wants it to have no replicas
-	wakeTo     atomic.Int32 // how many replicas a wake starts
-	// noLearning is set if nobody may learn who calls the workload.
-	noLearning atomic.Bool
-	// checked is set if a Service says how to find out whether the workload is busy.
-	checked atomic.Bool
 }
 
 // TargetMetrics observes what happens to a target.
@@ -169,15 +156,3 @@ func (t *Target) Idle() time.Duration {
 
 // Known returns the time since this process first had a route to the target.
 func (t *Target) Known() time.Duration { return time.Duration(t.clock.now() - t.made) }
-
-// WakeTo is how many replicas a wake starts: at least 1.
-func (t *Target) WakeTo() int32 { return max(1, t.wakeTo.Load()) }
-
-// KeptAsleep reports whether the owner wants the workload to have no replicas.
-func (t *Target) KeptAsleep() bool { return t.keptAsleep.Load() }
-
-// Paused reports whether the owner of the workload does not want it to be woken.
-func (t *Target) Paused() bool { return t.paused.Load() }
-
-// Retiring reports whether a route of the workload is being restored. It must then be neither woken nor put to sleep.
-func (t *Target) Retiring() bool { return t.retiring.Load() }

@@ -44,6 +44,33 @@ func (a *airflow) hpa() *autoscalingv2.HorizontalPodAutoscaler {
 	return hpa
 }
 
+// hpaValues make the chart have an HPA, and scaledObjectValues a ScaledObject.
+func hpaValues() []string {
+	return []string{"--set", "webserver.hpa.enabled=true", "--set", "webserver.hpa.minReplicaCount=2"}
+}
+
+func scaledObjectValues() []string {
+	return []string{"--set-json", `webserver.scaledObject={
+		"minReplicaCount":0,"maxReplicaCount":4,"pollingInterval":2,"cooldownPeriod":3,
+		"triggers":[{"type":"cron","metadata":{"timezone":"UTC","start":"0 0 29 2 *","end":"1 0 29 2 *","desiredReplicas":"2"}},
+			{"type":"cpu","metricType":"Utilization","metadata":{"value":"80"}}]}`}
+}
+
+// newAutoscaled installs the chart with an autoscaler of its own.
+func newAutoscaled(t *testing.T, helm string, values []string) *airflow {
+	t.Helper()
+	a := newAirflow(t, helm, "--set-string", "webserver.resources.requests.cpu=20m")
+	// KEDA's webhook refuses a ScaledObject with a CPU trigger while its cache lacks the Deployment.
+	a.upgrade(append(values, "--reuse-values")...)
+	return a
+}
+
+// autoscaler returns the spec of the chart's autoscaler.
+func (a *airflow) autoscaler(kind string) string {
+	a.t.Helper()
+	return kubectl(a.t, "get", kind, "-n", a.ns, webserver, "-o", "jsonpath={.spec}")
+}
+
 // has waits until the app has that many replicas.
 func (a *airflow) has(n int32) {
 	a.t.Helper()
@@ -163,30 +190,23 @@ func TestAutoscalerComesAndGoes(t *testing.T) {
 // TestChartsWithAutoscalers upgrades charts with an HPA or a ScaledObject of their own, by either Helm, in each state. The autoscaler stays
 // the chart's, a ScaledObject has our trigger only while the app is opted in, and an upgrade wakes nothing.
 func TestChartsWithAutoscalers(t *testing.T) {
-	hpa := []string{"--set", "webserver.hpa.enabled=true", "--set", "webserver.hpa.minReplicaCount=2"}
-	scaledObject := []string{"--set-json", `webserver.scaledObject={
-		"minReplicaCount":0,"maxReplicaCount":4,"pollingInterval":2,"cooldownPeriod":3,
-		"triggers":[{"type":"cron","metadata":{"timezone":"UTC","start":"0 0 29 2 *","end":"1 0 29 2 *","desiredReplicas":"2"}},
-			{"type":"cpu","metricType":"Utilization","metadata":{"value":"80"}}]}`}
 	for name, tc := range map[string]struct {
 		helm   string
 		values []string
 		kind   string
 		wakes  int32
 	}{
-		"an HPA, Helm 4":         {"HELM", hpa, "hpa", 2},
-		"an HPA, Helm 3":         {"HELM3", hpa, "hpa", 2},
-		"a ScaledObject, Helm 4": {"HELM", scaledObject, "scaledobject", 1},
-		"a ScaledObject, Helm 3": {"HELM3", scaledObject, "scaledobject", 1},
+		"an HPA, Helm 4":         {"HELM", hpaValues(), "hpa", 2},
+		"an HPA, Helm 3":         {"HELM3", hpaValues(), "hpa", 2},
+		"a ScaledObject, Helm 4": {"HELM", scaledObjectValues(), "scaledobject", 1},
+		"a ScaledObject, Helm 3": {"HELM3", scaledObjectValues(), "scaledobject", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := newAirflow(t, tc.helm, "--set-string", "webserver.resources.requests.cpu=20m")
-			// KEDA's webhook refuses a ScaledObject with a CPU trigger while its cache lacks the Deployment.
-			a.upgrade(append(tc.values, "--reuse-values")...)
+			a := newAutoscaled(t, tc.helm, tc.values)
 			spec := func() string {
 				t.Helper()
-				return kubectl(t, "get", tc.kind, "-n", a.ns, webserver, "-o", "jsonpath={.spec}")
+				return a.autoscaler(tc.kind)
 			}
 			before := spec()
 			var flags []string

@@ -10,14 +10,22 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/scale-to-zero/scale-to-zero/injector"
 )
 
-// TestUninstall removes scale-to-zero while an app sleeps: the app is restored first. It is not parallel to the other
-// tests, which continue only when the chart is installed again.
+// TestUninstall removes scale-to-zero while apps sleep, two of them beside an autoscaler of their own: they are restored first. It is not
+// parallel to the other tests, which continue only when the chart is installed again.
 func TestUninstall(t *testing.T) {
 	a := newAirflow(t, "HELM", "--set", "webserver.replicas=2")
 	a.optIn()
-	a.asleep()
+	hpa, theirs := newAutoscaled(t, "HELM", hpaValues()), newAutoscaled(t, "HELM3", scaledObjectValues())
+	hpaBefore, theirsBefore := hpa.autoscaler("hpa"), theirs.autoscaler("scaledobject")
+	hpa.besideAutoscaler()
+	theirs.besideAutoscaler()
+	for _, one := range []*airflow{a, hpa, theirs} {
+		one.asleep()
+	}
 	t.Cleanup(func() {
 		if t.Failed() { // the other tests need it
 			if err := install(context.Background()); err != nil {
@@ -33,16 +41,27 @@ func TestUninstall(t *testing.T) {
 		*a.deployment().Spec.Replicas != 2 {
 		t.Errorf("pods %v, endpoints %v, replicas %d", pods, endpoints, *a.deployment().Spec.Replicas)
 	}
-	if got := get(t, a.url("/echo"))[0]; got.Status != 200 {
-		t.Errorf("status %d: %s", got.Status, got.Body)
+	if hpaAfter, theirsAfter := hpa.autoscaler("hpa"), theirs.autoscaler("scaledobject"); hpaAfter != hpaBefore ||
+		theirsAfter != theirsBefore {
+		t.Errorf("the HPA was %s\nand is %s\nthe ScaledObject was %s\nand is %s", hpaBefore, hpaAfter, theirsBefore, theirsAfter)
 	}
+	for _, one := range []*airflow{a, hpa, theirs} {
+		one.answers()
+		left := one.deployment().Annotations
+		if left[injector.ReplicasAnnotation]+left[injector.AutoscalerAnnotation] != "" {
+			t.Errorf("left on a Deployment: %v", left)
+		}
+	}
+	hpa.has(2)
 	// Interceptors take their time to drain, after Helm has ended.
 	nothingLeft(t, "all,configmaps,secrets,serviceaccounts,roles,rolebindings,leases,pdb")
 	if err := install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// The label is still there: the app is injected again.
-	a.asleep()
+	// The labels are still there: the apps are injected again.
+	for _, one := range []*airflow{a, hpa, theirs} {
+		one.asleep()
+	}
 }
 
 // nothingLeft waits until our release and its other objects of these kinds are gone.
