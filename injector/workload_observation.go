@@ -5,6 +5,7 @@ package injector
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -185,7 +186,10 @@ func (d *demand) add(a Asking) {
 		return
 	}
 	d.failOpen = d.failOpen || a.Slice.Annotations[FailOpenAnnotation] != ""
-	d.services = append(d.services, a.Service)
+	// A Service has two Fronts while the opt-in moves from its Ingresses to the Service itself, or back.
+	if !slices.ContainsFunc(d.services, func(s *corev1.Service) bool { return s.Name == a.Service.Name }) {
+		d.services = append(d.services, a.Service)
+	}
 	if settings.Asleep {
 		d.asleep = cmp.Or(settings.AsleepBy, kubectlService(a.Service))
 	}
