@@ -46,7 +46,9 @@ func TestUninstall(t *testing.T) {
 		t.Errorf("the HPA was %s\nand is %s\nthe ScaledObject was %s\nand is %s", hpaBefore, hpaAfter, theirsBefore, theirsAfter)
 	}
 	for _, one := range []*airflow{a, hpa, theirs} {
-		one.answers()
+		if one != theirs { // KEDA puts that one to sleep by its own triggers again
+			one.answers()
+		}
 		left := one.deployment().Annotations
 		if left[injector.ReplicasAnnotation]+left[injector.AutoscalerAnnotation] != "" {
 			t.Errorf("left on a Deployment: %v", left)
