@@ -233,7 +233,7 @@ func TestDemand(t *testing.T) {
 		"several":                  {[]Asking{taken, past, retiring, long}, 2, true, false, true, false, false, false, 2 * time.Hour, time.Hour},
 		"pods that are early":      {[]Asking{listed}, 1, false, false, false, true, false, false, 5 * time.Minute, 5 * time.Minute},
 		"of an earlier version":    {[]Asking{broken}, 0, false, false, false, false, true, false, 0, 5 * time.Minute},
-		"by both Fronts":           {[]Asking{taken, ofAlias(true)}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
+		"by two Fronts":            {[]Asking{taken, ofAlias(true)}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
 		"an alias, redirected":     {[]Asking{ofAlias(true)}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
 		"an alias, not redirected": {[]Asking{ofAlias(false)}, 0, true, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
 	} {
