@@ -218,6 +218,7 @@ func TestDemand(t *testing.T) {
 	six.Slice.Name = "web-scale-to-zero-ipv6"
 	broken := asking("broken", sentinel)
 	delete(broken.Slice.Annotations, ScalingAnnotation)
+	const usual = 5 * time.Minute
 	for name, tc := range map[string]struct {
 		asks                                                []Asking
 		services                                            int
@@ -225,17 +226,17 @@ func TestDemand(t *testing.T) {
 		cooldown, hold                                      time.Duration
 	}{
 		"nothing":                  {nil, 0, false, false, false, false, false, true, 0, 0},
-		"redirected":               {[]Asking{taken}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
-		"of two address types":     {[]Asking{taken, six}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
-		"not redirected":           {[]Asking{past}, 0, true, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
-		"retiring":                 {[]Asking{retiring}, 0, false, false, true, false, false, false, 0, 5 * time.Minute},
-		"failed open":              {[]Asking{open}, 1, false, true, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
+		"redirected":               {[]Asking{taken}, 1, false, false, false, false, false, false, usual, usual},
+		"of two address types":     {[]Asking{taken, six}, 1, false, false, false, false, false, false, usual, usual},
+		"not redirected":           {[]Asking{past}, 0, true, false, false, false, false, false, usual, usual},
+		"retiring":                 {[]Asking{retiring}, 0, false, false, true, false, false, false, 0, usual},
+		"failed open":              {[]Asking{open}, 1, false, true, false, false, false, false, usual, usual},
 		"several":                  {[]Asking{taken, past, retiring, long}, 2, true, false, true, false, false, false, 2 * time.Hour, time.Hour},
-		"pods that are early":      {[]Asking{listed}, 1, false, false, false, true, false, false, 5 * time.Minute, 5 * time.Minute},
-		"of an earlier version":    {[]Asking{broken}, 0, false, false, false, false, true, false, 0, 5 * time.Minute},
-		"by two Fronts":            {[]Asking{taken, ofAlias(true)}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
-		"an alias, redirected":     {[]Asking{ofAlias(true)}, 1, false, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
-		"an alias, not redirected": {[]Asking{ofAlias(false)}, 0, true, false, false, false, false, false, 5 * time.Minute, 5 * time.Minute},
+		"pods that are early":      {[]Asking{listed}, 1, false, false, false, true, false, false, usual, usual},
+		"of an earlier version":    {[]Asking{broken}, 0, false, false, false, false, true, false, 0, usual},
+		"by two Fronts":            {[]Asking{taken, ofAlias(true)}, 1, false, false, false, false, false, false, usual, usual},
+		"an alias, redirected":     {[]Asking{ofAlias(true)}, 1, false, false, false, false, false, false, usual, usual},
+		"an alias, not redirected": {[]Asking{ofAlias(false)}, 0, true, false, false, false, false, false, usual, usual},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDemand(tc.asks)
