@@ -32,7 +32,7 @@ func (l *limitFlags) add(f *pflag.FlagSet) {
 	f.DurationVar(&l.WriteTimeout, "write-timeout", d.WriteTimeout,
 		"close the connection of a client that has not read any of its response for this long")
 	f.IntVar(&l.trustedHops, "trusted-hops", interceptor.AllHops,
-		"entries at the end of X-Forwarded-For to trust, one for each proxy in front; 0 drops incoming X-Forwarded headers, -1 trusts all")
+		"entries at the end of X-Forwarded-For to trust, one for each proxy in front; 0 drops incoming X-Forwarded and like headers, -1 trusts all")
 }
 
 // check names the flags whose values are not allowed, and what is.

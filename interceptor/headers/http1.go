@@ -20,7 +20,8 @@ func AppendRequest(dst []byte, r *http1.Request, b []byte, w Way, host string) [
 	for _, f := range r.Fields {
 		switch ofRequest(f.Name) {
 		case nominable:
-			if !r.Nominated || !r.IsNominated(b, f) {
+			lies := w.Trusted == 0 && tellsWay(b[f.Start:f.NameEnd])
+			if !lies && (!r.Nominated || !r.IsNominated(b, f)) {
 				continue
 			}
 		case trusted:

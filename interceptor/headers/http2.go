@@ -16,7 +16,9 @@ func Request(in http.Header, host string, w Way) http.Header {
 	for name, values := range in {
 		switch ofRequest(http1.NameOf(name)) {
 		case passes, nominable: // HTTP/2 has no Connection field that could name it
-			out[name] = values
+			if w.Trusted != 0 || !tellsWay(name) {
+				out[name] = values
+			}
 		case trusted:
 			if w.Trusted != 0 {
 				out[name] = values
