@@ -17,7 +17,7 @@ import (
 type limitFlags struct {
 	interceptor.Limits
 
-	trustedHops int
+	maxWakes, maxWakesPerSource, trustedHops int
 }
 
 func (l *limitFlags) add(f *pflag.FlagSet) {
@@ -31,8 +31,12 @@ func (l *limitFlags) add(f *pflag.FlagSet) {
 		"how long a client's connection stays open without a request; keep it longer than the proxies in front keep theirs")
 	f.DurationVar(&l.WriteTimeout, "write-timeout", d.WriteTimeout,
 		"close the connection of a client that has not read any of its response for this long")
+	f.IntVar(&l.maxWakes, "max-wakes", interceptor.DefaultMaxWakes, "how many apps may wake at a time; the rest wait for their turn")
+	f.IntVar(&l.maxWakesPerSource, "max-wakes-per-source", interceptor.DefaultMaxWakesPerSource,
+		"how many apps the requests of one client, or of one proxy, may wake at a time")
 	f.IntVar(&l.trustedHops, "trusted-hops", interceptor.AllHops,
-		"entries at the end of X-Forwarded-For to trust, one for each proxy in front; 0 drops incoming X-Forwarded and like headers, -1 trusts all")
+		"entries at the end of X-Forwarded-For to trust, one for each proxy in front; 0 drops incoming X-Forwarded headers and their like, "+
+			"-1 trusts all")
 }
 
 // check names the flags whose values are not allowed, and what is.
@@ -43,6 +47,8 @@ func (l *limitFlags) check() error {
 		within("read-header-timeout", l.ReadHeaderTimeout, time.Second, time.Hour),
 		within("idle-timeout", l.IdleTimeout, time.Second, 24*time.Hour),
 		within("write-timeout", l.WriteTimeout, time.Second, 24*time.Hour),
+		between("max-wakes", l.maxWakes, 1, 100_000),
+		between("max-wakes-per-source", l.maxWakesPerSource, 1, 100_000),
 		between("trusted-hops", l.trustedHops, interceptor.AllHops, 100),
 	)
 }

@@ -356,7 +356,8 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 	}
 	return interceptor.Run(ctx, interceptor.Options{
 		Cluster: cluster, Notices: cluster, Metrics: cluster, PodName: f.podName, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
-		DrainTimeout: f.drainTimeout, Limits: f.Limits, TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, PageGrace: f.pageGrace, Log: logger,
+		DrainTimeout: f.drainTimeout, Limits: f.Limits, TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, PageGrace: f.pageGrace,
+		MaxWakes: f.maxWakes, MaxWakesPerSource: f.maxWakesPerSource, Log: logger,
 	})
 }
 

@@ -265,6 +265,7 @@ func TestSlicesSay(t *testing.T) {
 	w := newWorld(t, byIngress, func(w *world) {
 		w.service.Labels[OptInLabel] = "true"
 		w.service.Spec.ClusterIPs = []string{"10.0.0.7"}
+		annotated(Prefix+"protocol", "auto")(w.service)
 		w.ingresses[0].Spec = networkingv1.IngressSpec{Rules: []networkingv1.IngressRule{{
 			Host: "shop.example.com", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
 				Paths: []networkingv1.HTTPIngressPath{{
@@ -287,7 +288,7 @@ func TestSlicesSay(t *testing.T) {
 		t.Error("it speaks first, which nobody has learned")
 	}
 	o := w.observe()
-	o.ServerFirst = map[int32]bool{10000: true}
+	o.Spoken = Spoken{ServerFirst: map[int32]bool{10000: true}, HTTP: map[int32]bool{}}
 	p, q := PlanService(o)
 	for q.Kind != NoQuestion {
 		w.answer(&o, q)

@@ -44,10 +44,18 @@ type Observation struct {
 	Leftovers []Object
 	// Interceptors are the ready interceptors.
 	Interceptors []Interceptor
-	// ServerFirst are the interceptor ports on which a server turned out to speak first.
+	// Spoken is what interceptors have learned about the ports that speak whatever their clients do.
+	Spoken  Spoken
+	Memory  Memory
+	Answers Answers
+}
+
+// Spoken has interceptor ports by what turned out to be spoken there.
+type Spoken struct {
+	// ServerFirst are those on which the server speaks before its client.
 	ServerFirst map[int32]bool
-	Memory      Memory
-	Answers     Answers
+	// HTTP are those on which the app has answered requests.
+	HTTP map[int32]bool
 }
 
 // Install is this installation of scale-to-zero.

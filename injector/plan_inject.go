@@ -112,20 +112,23 @@ func (in *injection) route() Question {
 	}
 	in.routes = NewRoutes(o.Service, in.v.Settings, in.v.Workload, o.Answers.Listen)
 	in.routes.Reach = ReachOf(o.Service, o.Ingresses)
-	keepServerFirst(&in.routes, in.front.Routes, o.ServerFirst)
+	exposedPorts(&in.routes, o.Service, in.v.Settings.Protocol, o.Ingresses)
+	keepLearned(&in.routes, in.front.Routes, o.Spoken)
 	return Question{}
 }
 
-// keepServerFirst marks the ports on which a server is known to speak first, now or when the slices were written. A port with a new
-// number starts without the mark.
-func keepServerFirst(routes *api.Routes, before api.Routes, learned map[int32]bool) {
-	known := map[int32]bool{}
+// keepLearned marks the ports of which the interceptors have learned what they speak, now or when the slices were written. A port with
+// a new number starts without the marks.
+func keepLearned(routes *api.Routes, before api.Routes, learned Spoken) {
+	known := map[int32]api.Port{}
 	for _, p := range before.Ports {
-		known[p.Listen] = p.ServerFirst
+		known[p.Listen] = p
 	}
 	for i := range routes.Ports {
 		p := &routes.Ports[i]
-		p.ServerFirst = p.Protocol == api.ProtocolAuto && (known[p.Listen] || learned[p.Listen])
+		auto, kept := p.Protocol == api.ProtocolAuto, known[p.Listen]
+		p.ServerFirst = auto && (kept.ServerFirst || learned.ServerFirst[p.Listen])
+		p.SpokeHTTP = auto && (kept.SpokeHTTP || learned.HTTP[p.Listen])
 	}
 }
 

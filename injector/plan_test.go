@@ -688,30 +688,45 @@ func TestOnlyWhatDiffers(t *testing.T) {
 	}
 }
 
-// TestServerFirst tests that what the interceptors have learned about a port is kept, and is not carried over to another port.
-func TestServerFirst(t *testing.T) {
-	port := func(listen int32, protocol string, first bool) api.Port {
-		return api.Port{Name: "http", Listen: listen, Protocol: protocol, ServerFirst: first}
+// TestKeepLearned tests that what the interceptors have learned about a port is kept, and is not carried over to another port.
+func TestKeepLearned(t *testing.T) {
+	marks := map[string]struct {
+		of      func(*api.Port) *bool
+		learned func(map[int32]bool) Spoken
+	}{
+		"server first": {func(p *api.Port) *bool { return &p.ServerFirst }, func(m map[int32]bool) Spoken { return Spoken{ServerFirst: m} }},
+		"HTTP":         {func(p *api.Port) *bool { return &p.SpokeHTTP }, func(m map[int32]bool) Spoken { return Spoken{HTTP: m} }},
 	}
 	for name, tc := range map[string]struct {
 		now, before api.Port
+		marked      bool // before
 		learned     map[int32]bool
 		want        bool
 	}{
-		"nothing is known":   {port(10000, api.ProtocolAuto, false), port(10000, api.ProtocolAuto, false), nil, false},
-		"it was known":       {port(10000, api.ProtocolAuto, false), port(10000, api.ProtocolAuto, true), nil, true},
-		"it is learned":      {port(10000, api.ProtocolAuto, false), api.Port{}, map[int32]bool{10000: true}, true},
-		"of another number":  {port(10001, api.ProtocolAuto, false), port(10000, api.ProtocolAuto, true), map[int32]bool{10000: true}, false},
-		"it says its speech": {port(10000, api.ProtocolHTTP, false), port(10000, api.ProtocolAuto, true), nil, false},
+		"nothing is known":   {onPort(10000, api.ProtocolAuto), onPort(10000, api.ProtocolAuto), false, nil, false},
+		"it was known":       {onPort(10000, api.ProtocolAuto), onPort(10000, api.ProtocolAuto), true, nil, true},
+		"it is learned":      {onPort(10000, api.ProtocolAuto), api.Port{}, false, map[int32]bool{10000: true}, true},
+		"of another number":  {onPort(10001, api.ProtocolAuto), onPort(10000, api.ProtocolAuto), true, map[int32]bool{10000: true}, false},
+		"it says its speech": {onPort(10000, api.ProtocolHTTP), onPort(10000, api.ProtocolAuto), true, nil, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			routes := api.Routes{Ports: []api.Port{tc.now}}
-			keepServerFirst(&routes, api.Routes{Ports: []api.Port{tc.before}}, tc.learned)
-			if got := routes.Ports[0].ServerFirst; got != tc.want {
-				t.Errorf("got %t", got)
-			}
-		})
+		for mark, m := range marks {
+			t.Run(name+", "+mark, func(t *testing.T) {
+				before := tc.before
+				*m.of(&before) = tc.marked
+				routes := api.Routes{Ports: []api.Port{tc.now}}
+				keepLearned(&routes, api.Routes{Ports: []api.Port{before}}, m.learned(tc.learned))
+				want := tc.now
+				*m.of(&want) = tc.want
+				if diff := cmp.Diff(want, routes.Ports[0]); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
 	}
+}
+
+func onPort(listen int32, protocol string) api.Port {
+	return api.Port{Name: "http", Listen: listen, Protocol: protocol}
 }
 
 // TestLeftovers tests that objects of a deleted Service with the same name are deleted first.

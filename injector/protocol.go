@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
@@ -21,11 +22,11 @@ import (
 //
 //  1. the port's appProtocol, if it is known;
 //  2. the annotation, whose value is setting; auto counts too;
-//  3. a name or number of a protocol in which the server speaks first, so that nobody waits for a silent client there. A wrong
-//     guess breaks no connection, since every protocol passes as bytes. A wrong guess of HTTP might, so a name that begins with
-//     http decides nothing here.
+//  3. a name that begins with http, as all of Kubernetes takes it. On such a port only requests and TLS pass, so that no client gets
+//     past the rules for requests as bytes;
+//  4. a name or number of a protocol in which the server speaks first, so that nobody waits for a silent client there.
 //
-// Otherwise the first bytes of each connection decide.
+// Otherwise the first bytes of each connection decide, unless exposedPorts knows better.
 func protocol(p corev1.ServicePort, setting string) string {
 	if p.AppProtocol != nil {
 		if known := appProtocol(*p.AppProtocol); known != "" {
@@ -35,10 +36,48 @@ func protocol(p corev1.ServicePort, setting string) string {
 	if said, _ := parseProtocols(setting); said.of(p) != "" {
 		return said.of(p)
 	}
-	if serverSpeaksFirst(p) {
+	switch {
+	case namedHTTP(p):
+		return api.ProtocolHTTP
+	case serverSpeaksFirst(p):
 		return api.ProtocolTCP
 	}
 	return api.ProtocolAuto
+}
+
+// namedHTTP reports whether the name of a port says that it speaks HTTP. A port for TLS passes as bytes.
+func namedHTTP(p corev1.ServicePort) bool {
+	name := strings.ToLower(p.Name)
+	return strings.HasPrefix(name, "http") && !strings.HasPrefix(name, "https")
+}
+
+// exposedPorts makes HTTP of the ports of routes to which Ingresses send requests, if nothing else says what they speak. An Ingress
+// that passes bytes or another protocol on, by an annotation such as nginx.ingress.kubernetes.io/backend-protocol, does not count.
+func exposedPorts(routes *api.Routes, service *corev1.Service, setting string, ingresses []networkingv1.Ingress) {
+	said, _ := parseProtocols(setting)
+	for i, p := range service.Spec.Ports {
+		if routes.Ports[i].Protocol == api.ProtocolAuto && said.of(p) == "" &&
+			slices.ContainsFunc(ingresses, func(in networkingv1.Ingress) bool {
+				return sendsHTTP(&in) && refersTo(&in, service.Name, p.Name, p.Port)
+			}) {
+			routes.Ports[i].Protocol = api.ProtocolHTTP
+		}
+	}
+}
+
+// sendsHTTP reports whether an Ingress sends HTTP to its backends, without or within TLS.
+func sendsHTTP(ingress *networkingv1.Ingress) bool {
+	for key, value := range ingress.Annotations {
+		if _, name, _ := strings.Cut(key, "/"); name != "backend-protocol" {
+			continue
+		}
+		switch strings.ToUpper(value) {
+		case "HTTP", "HTTPS", "HTTP1", "HTTP2", "H1", "H2", "H1-SSL", "H2-SSL", "H2C", "GRPC", "GRPCS", "AUTO_HTTP":
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // appProtocol returns the protocol of an appProtocol; empty if the name is unknown. It knows the names of the IANA registry, of

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
@@ -60,8 +61,11 @@ func TestProtocol(t *testing.T) {
 		"under a name that says nothing":        {port: port("db", 3306), want: "tcp"},
 		"a name whose client speaks first":      {port: port("postgres", 5432), want: "auto"},
 		"a name that only begins like one":      {port: port("sshx", 8080), want: "auto"},
-		"a name that says HTTP is not proof":    {port: port("http", 80), want: "auto"},
-		"but stands against the number":         {port: port("http", 3306), want: "auto"},
+		"a name that says HTTP":                 {port: port("http", 80), want: "http"},
+		"with more after it, in capitals":       {port: port("HTTP2-web", 80), want: "http"},
+		"stands against the number":             {port: port("http", 3306), want: "http"},
+		"and not against the annotation":        {port: port("http", 80), setting: "auto", want: "auto"},
+		"nor an unknown appProtocol":            {port: port("http", 80, "example.com/own"), want: "http"},
 		"named tcp, which many an HTTP port is": {port: port("tcp", 8080), want: "auto"},
 		"named https, behind which may be HTTP": {port: port("https", 443), want: "auto"},
 	} {
@@ -88,6 +92,56 @@ func TestProtocolSetting(t *testing.T) {
 	}
 }
 
+// TestExposedPorts tests that a port is one of HTTP if an Ingress sends requests to it, and nothing says otherwise.
+func TestExposedPorts(t *testing.T) {
+	ingress := func(change ...func(*networkingv1.Ingress)) networkingv1.Ingress {
+		in := networkingv1.Ingress{Spec: networkingv1.IngressSpec{DefaultBackend: &networkingv1.IngressBackend{
+			Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Name: "ui"}},
+		}}}
+		for _, c := range change {
+			c(&in)
+		}
+		return in
+	}
+	sends := func(protocol string) func(*networkingv1.Ingress) {
+		return func(in *networkingv1.Ingress) {
+			in.Annotations = map[string]string{"nginx.ingress.kubernetes.io/backend-protocol": protocol}
+		}
+	}
+	for name, tc := range map[string]struct {
+		ports     []corev1.ServicePort
+		setting   string
+		ingresses []networkingv1.Ingress
+		want      []string
+	}{
+		"none":    {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", nil, []string{"auto"}},
+		"by name": {[]corev1.ServicePort{{Name: "ui", Port: 8080}, {Name: "x", Port: 1}}, "", []networkingv1.Ingress{ingress()}, []string{"http", "auto"}},
+		"by number": {[]corev1.ServicePort{{Port: 8080}}, "", []networkingv1.Ingress{ingress(func(in *networkingv1.Ingress) {
+			in.Spec.DefaultBackend.Service.Port = networkingv1.ServiceBackendPort{Number: 8080}
+		})}, []string{"http"}},
+		"of another Service": {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(func(in *networkingv1.Ingress) {
+			in.Spec.DefaultBackend.Service.Name = "other"
+		})}, []string{"auto"}},
+		"against the annotation": {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "auto", []networkingv1.Ingress{ingress()}, []string{"auto"}},
+		"against an appProtocol": {[]corev1.ServicePort{{Name: "ui", Port: 8080, AppProtocol: new("redis")}}, "", []networkingv1.Ingress{ingress()}, []string{"tcp"}},
+		"that speaks gRPC":       {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(sends("GRPC"))}, []string{"http"}},
+		"that speaks TLS":        {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(sends("https"))}, []string{"http"}},
+		"that speaks FastCGI":    {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(sends("FCGI"))}, []string{"auto"}},
+		"and one that speaks it": {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(sends("FCGI")), ingress()}, []string{"http"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := service(func(s *corev1.Service) { s.Name, s.Spec.Ports = "web", tc.ports })
+			routes := NewRoutes(s, Settings{Protocol: tc.setting}, Workload{}, nil)
+			exposedPorts(&routes, s, tc.setting, tc.ingresses)
+			for i, want := range tc.want {
+				if got := routes.Ports[i].Protocol; got != want {
+					t.Errorf("port %d speaks %s, want %s", i, got, want)
+				}
+			}
+		})
+	}
+}
+
 // A Namespace's setting is for many Services: not every Service needs to have the ports that it names.
 func TestNamespacesPortsAreNotChecked(t *testing.T) {
 	namespace := &corev1.Namespace{}
@@ -103,7 +157,7 @@ func TestNamespacesPortsAreNotChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	routes := NewRoutes(s, settings, Workload{}, nil)
-	if routes.Ports[0].Protocol != api.ProtocolAuto || routes.Ports[1].Protocol != api.ProtocolTCP {
+	if routes.Ports[0].Protocol != api.ProtocolHTTP || routes.Ports[1].Protocol != api.ProtocolTCP {
 		t.Errorf("%+v", routes.Ports)
 	}
 }

@@ -139,6 +139,7 @@ func TestEventsOfServices(t *testing.T) {
 		}},
 		"the client's address, of anything": {[]func(*world){func(w *world) {
 			w.service.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+			annotated(Prefix+"protocol", "auto")(w.service)
 		}}, few, []string{
 			injected,
 			"Warning ClientAddress on Service/web (lasting): externalTrafficPolicy is Local. HTTP requests carry the client's address in " +

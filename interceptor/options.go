@@ -56,6 +56,12 @@ const DefaultDrainTimeout = time.Minute
 // DefaultPageGrace is the default of Options.PageGrace.
 const DefaultPageGrace = forward.DefaultPageGrace
 
+// Defaults of Options.MaxWakes and Options.MaxWakesPerSource.
+const (
+	DefaultMaxWakes          = scaler.DefaultMaxWakes
+	DefaultMaxWakesPerSource = scaler.DefaultMaxWakesPerSource
+)
+
 // AllHops trusts every entry of X-Forwarded-For.
 const AllHops = headers.AllHops
 
@@ -85,6 +91,8 @@ type Options struct {
 	Linger, UnpublishedLinger time.Duration
 	// Limits bound what clients may use. Each has its own default.
 	Limits Limits
+	// MaxWakes and MaxWakesPerSource are those of scaler.WakerOptions.
+	MaxWakes, MaxWakesPerSource int
 	// TrustedHops is how many entries at the end of X-Forwarded-For are trusted: one for each proxy before us. With 0, everything that
 	// such headers say about earlier hops is dropped. Default AllHops.
 	TrustedHops *int

@@ -103,10 +103,11 @@ func assemble(o Options) *interceptor {
 		Led: func(key route.Key) []route.Key { return route.Stacks{Table: i.table}.LedKeys(key) },
 	})
 	i.waker = scaler.NewWaker(scaler.WakerOptions{
-		Led:     func(t *route.Target) []*route.Route { return route.Stacks{Table: i.table}.Led(t) },
-		Leaders: func(t *route.Target) []*route.Target { return route.Stacks{Table: i.table}.Leaders(t) },
-		Callers: func(t *route.Target) []*route.Target { return route.Stacks{Table: i.table}.Callers(t) },
-		Scaler:  o.Cluster, Events: o.Cluster, Peers: i.peers, Hub: i.hub, Log: o.Log.WithName("waker"),
+		Led:      func(t *route.Target) []*route.Route { return route.Stacks{Table: i.table}.Led(t) },
+		Leaders:  func(t *route.Target) []*route.Target { return route.Stacks{Table: i.table}.Leaders(t) },
+		Callers:  func(t *route.Target) []*route.Target { return route.Stacks{Table: i.table}.Callers(t) },
+		MaxWakes: o.MaxWakes, MaxWakesPerSource: o.MaxWakesPerSource,
+		Scaler: o.Cluster, Events: o.Cluster, Peers: i.peers, Hub: i.hub, Log: o.Log.WithName("waker"),
 	})
 	i.prober = ready.New(ready.Options{
 		Unready: func(t *route.Target) route.Unready { return route.EarlyPods{Table: i.table}.Unready(t) },

@@ -40,8 +40,8 @@ type Learned interface {
 
 // Lesson is something that the interceptors have learned.
 type Lesson struct {
-	// ServerFirst are interceptor ports whose servers have turned out to speak first.
-	ServerFirst []int32
+	// ServerFirst are interceptor ports whose servers have turned out to speak first, and HTTP those whose apps have answered requests.
+	ServerFirst, HTTP []int32
 	// Calls are of workloads that have just woken.
 	Calls []Call
 	// Early is when workloads, named as by key, began to take requests before Kubernetes called a pod ready.
@@ -64,18 +64,18 @@ type learned struct {
 	// find returns the route slices with one of these ports.
 	find func(ctx context.Context, ports map[int32]bool) ([]discoveryv1.EndpointSlice, error)
 
-	mu          sync.Mutex // protects all below
-	serverFirst map[int32]bool
-	calls       map[types.NamespacedName]map[string]injector.Call // by caller and callee
-	early       map[types.NamespacedName]time.Time
+	mu     sync.Mutex // protects all below
+	spoken injector.Spoken
+	calls  map[types.NamespacedName]map[string]injector.Call // by caller and callee
+	early  map[types.NamespacedName]time.Time
 }
 
 func newLearned(from Learned, c client.Reader) *learned {
 	return &learned{
 		from: from, find: slicesWith(c), changed: make(chan event.TypedGenericEvent[*discoveryv1.EndpointSlice]),
-		called:      make(chan event.TypedGenericEvent[types.NamespacedName]),
-		serverFirst: map[int32]bool{}, calls: map[types.NamespacedName]map[string]injector.Call{},
-		early: map[types.NamespacedName]time.Time{},
+		called: make(chan event.TypedGenericEvent[types.NamespacedName]),
+		spoken: injector.Spoken{ServerFirst: map[int32]bool{}, HTTP: map[int32]bool{}},
+		calls:  map[types.NamespacedName]map[string]injector.Call{}, early: map[types.NamespacedName]time.Time{},
 	}
 }
 
@@ -91,7 +91,7 @@ func (l *learned) Start(ctx context.Context) error {
 
 // note remembers a lesson, and has what it concerns reconciled.
 func (l *learned) note(ctx context.Context, news Lesson) {
-	l.notePorts(ctx, news.ServerFirst)
+	l.notePorts(ctx, news)
 	l.noteEarly(news.Early, time.Now())
 	for _, caller := range l.noteCalls(news.Calls, time.Now()) {
 		select {
@@ -146,21 +146,25 @@ func (l *learned) of(workload types.NamespacedName) (map[string]injector.Call, t
 }
 
 // notePorts remembers ports, and has their Services reconciled.
-func (l *learned) notePorts(ctx context.Context, ports []int32) {
+func (l *learned) notePorts(ctx context.Context, news Lesson) {
 	fresh := map[int32]bool{}
-	l.mu.Lock()
-	for _, p := range ports {
-		if !l.serverFirst[p] {
-			l.serverFirst[p], fresh[p] = true, true
+	note := func(ports []int32, known map[int32]bool) {
+		for _, p := range ports {
+			if !known[p] {
+				known[p], fresh[p] = true, true
+			}
 		}
 	}
+	l.mu.Lock()
+	note(news.ServerFirst, l.spoken.ServerFirst)
+	note(news.HTTP, l.spoken.HTTP)
 	l.mu.Unlock()
 	if len(fresh) == 0 {
 		return
 	}
 	found, err := l.find(ctx, fresh)
 	if err != nil {
-		log.FromContext(ctx).Error(err, "Finding the Services of ports on which a server speaks first")
+		log.FromContext(ctx).Error(err, "Finding the Services of ports whose protocol has become known")
 	}
 	for i := range found {
 		select {
@@ -170,11 +174,11 @@ func (l *learned) notePorts(ctx context.Context, ports []int32) {
 	}
 }
 
-// known returns the ports whose servers have turned out to speak first.
-func (l *learned) known() map[int32]bool {
+// known returns what is known about ports.
+func (l *learned) known() injector.Spoken {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return maps.Clone(l.serverFirst)
+	return injector.Spoken{ServerFirst: maps.Clone(l.spoken.ServerFirst), HTTP: maps.Clone(l.spoken.HTTP)}
 }
 
 // peerClient follows an interceptor as a peer would.
@@ -197,7 +201,9 @@ func (c peerClient) Follow(ctx context.Context, note func(Lesson)) error {
 		if err != nil {
 			return fmt.Errorf("following an interceptor: %w", err)
 		}
-		news := Lesson{ServerFirst: m.GetServerFirstPorts(), Early: map[types.NamespacedName]time.Time{}}
+		news := Lesson{
+			ServerFirst: m.GetServerFirstPorts(), HTTP: m.GetHttpPorts(), Early: map[types.NamespacedName]time.Time{},
+		}
 		for _, c := range m.GetCalls() {
 			news.Calls = append(news.Calls, Call{
 				Namespace: c.GetNamespace(), Caller: c.GetCaller(), Callee: c.GetCallee(),

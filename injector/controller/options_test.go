@@ -71,11 +71,11 @@ func TestLearnedFollows(t *testing.T) {
 			find: func(context.Context, map[int32]bool) ([]discoveryv1.EndpointSlice, error) {
 				return nil, errors.New("no cache")
 			},
-			serverFirst: map[int32]bool{},
+			spoken: injector.Spoken{ServerFirst: map[int32]bool{}, HTTP: map[int32]bool{}},
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 2*relearn+time.Second)
 		defer cancel()
-		if err := l.Start(ctx); err != nil || follows.Load() != 3 || len(l.known()) != 3 {
+		if err := l.Start(ctx); err != nil || follows.Load() != 3 || len(l.known().ServerFirst) != 3 {
 			t.Errorf("%v; followed %d times, knows %v", err, follows.Load(), l.known())
 		}
 	})
@@ -91,7 +91,7 @@ func (fakePeer) Watch(r *pb.WatchRequest, stream pb.Peer_WatchServer) error {
 		return errors.New("asked for everything")
 	}
 	return stream.Send(&pb.Counts{
-		ServerFirstPorts: []int32{10007},
+		ServerFirstPorts: []int32{10007}, HttpPorts: []int32{10008},
 		Calls: []*pb.Call{{
 			Namespace: "shop", Caller: "Deployment/web", Callee: "Deployment/api", AgeMilliseconds: time.Hour.Milliseconds(), Asleep: true,
 		}},
@@ -102,7 +102,7 @@ func TestPeerClient(t *testing.T) {
 	port := interceptorWith(t, func(s *grpc.Server) { pb.RegisterPeerServer(s, fakePeer{}) })
 	var got Lesson
 	err := peerClient{address: "127.0.0.1:" + port}.Follow(t.Context(), func(l Lesson) { got = l })
-	if err == nil || len(got.ServerFirst) != 1 || got.ServerFirst[0] != 10007 || len(got.Calls) != 1 {
+	if err == nil || len(got.ServerFirst) != 1 || got.ServerFirst[0] != 10007 || len(got.HTTP) != 1 || got.HTTP[0] != 10008 || len(got.Calls) != 1 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if c := got.Calls[0]; c.Namespace != "shop" || c.Caller != "Deployment/web" || c.Callee != "Deployment/api" || !c.Asleep ||

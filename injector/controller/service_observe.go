@@ -76,7 +76,7 @@ func (b *serviceObserver) plan(ctx context.Context, service *corev1.Service, m i
 // observe reads the facts that every plan depends on.
 func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, m injector.Memory) (injector.Observation, error) {
 	key := client.ObjectKeyFromObject(service)
-	o := injector.Observation{Now: b.Now(), Service: service, Namespace: &corev1.Namespace{}, Memory: m, ServerFirst: b.learned.known()}
+	o := injector.Observation{Now: b.Now(), Service: service, Namespace: &corev1.Namespace{}, Memory: m, Spoken: b.learned.known()}
 	if err := b.client.Get(ctx, types.NamespacedName{Name: service.Namespace}, o.Namespace); err != nil {
 		return o, fmt.Errorf("getting namespace %s: %w", service.Namespace, err)
 	}

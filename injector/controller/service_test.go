@@ -635,7 +635,7 @@ func TestLearned(t *testing.T) {
 	go func() {
 		defer close(done)
 		c.learned.note(t.Context(), Lesson{ServerFirst: []int32{port, 29999}})
-		c.learned.note(t.Context(), Lesson{ServerFirst: []int32{port}})
+		c.learned.note(t.Context(), Lesson{ServerFirst: []int32{port}, HTTP: []int32{29998}})
 	}()
 	e := <-c.learned.changed
 	<-done

@@ -160,6 +160,9 @@ type Port struct {
 	// ServerFirst is set if the app's server has turned out to speak first on a port of ProtocolAuto. The interceptors learn that; this
 	// field keeps it for them.
 	ServerFirst bool `json:"serverFirst,omitempty"`
+	// SpokeHTTP is set if the app has answered requests on a port of ProtocolAuto, so that it is one of HTTP from then on. It is learned
+	// and kept like ServerFirst.
+	SpokeHTTP bool `json:"spokeHTTP,omitempty"`
 	// ProxyProtocol makes each connection to a pod begin with a PROXY protocol header, version 2.
 	ProxyProtocol bool `json:"proxyProtocol,omitempty"`
 }

@@ -143,7 +143,7 @@ func says(check route.BusyCheck) string {
 
 // asked is the request without its query, which may be secret.
 func asked(r *api.BusyRequest) string {
-	path, _, _ := strings.Cut(r.Path, "?")
+	path := scaler.PublicPath(r.Path)
 	if len(path) > 100 {
 		path = path[:100] + "..."
 	}

@@ -136,6 +136,7 @@ func (r relay) final(in *wire.Buffer) (outcome, error) {
 	}.fate()
 	in.Replace(r.answerLength, first)
 	r.answered(a.Status)
+	c.server.heardAnswer(a.Minor, a.Status)
 	events := !rest.Ended() && r.listens(in.Bytes())
 	sticky := r.stickyLine(in.Bytes())
 	given := rest.Ended() && r.uploading == nil
@@ -301,6 +302,7 @@ func (r relay) switching(in *wire.Buffer) (outcome, error) {
 		return finished, unreadable("it switches to a protocol that the request did not ask for")
 	}
 	r.answered(c.answer.Status)
+	c.server.heardAnswer(c.answer.Minor, c.answer.Status)
 	r.opened = r.tab()
 	add := r.heldLine() + r.stickyLine(in.Bytes())
 	if err := r.write(in, in.Bytes()[r.answerLength:], headers.Answer{Upgrade: true, Add: add}); err != nil {

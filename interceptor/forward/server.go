@@ -118,6 +118,9 @@ func (s *Server) sniff(tcp *net.TCPConn, known func()) (kind wire.Kind, early []
 	case api.ProtocolTCP:
 		return wire.KindTCP, nil, nil
 	}
+	if s.route.SpokeHTTP() && !s.route.ServerFirst() {
+		return wire.KindHTTP, nil, nil
+	}
 	if !s.route.ServerFirst() {
 		kind, early, err = wire.Peek(tcp, wire.SniffTimeout)
 	}
@@ -134,6 +137,14 @@ func (s *Server) sniff(tcp *net.TCPConn, known func()) (kind wire.Kind, early []
 		kind = wire.KindUndecided
 	}
 	return kind, early, err
+}
+
+// heardAnswer learns that an app speaks HTTP, from its answer. There are servers of other protocols, such as MongoDB's and TLS's, that
+// tell a client which speaks HTTP so by an answer of HTTP/1.0, or by status 400.
+func (s *Server) heardAnswer(minor, status int) {
+	if !s.route.SpokeHTTP() && minor > 0 && status != http.StatusBadRequest && s.route.Protocol() == api.ProtocolAuto {
+		s.route.LearnHTTP()
+	}
 }
 
 // serveHTTP serves an HTTP/1.1 connection. If the connection speaks something else, serveHTTP returns its kind and the bytes read.

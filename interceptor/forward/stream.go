@@ -110,6 +110,7 @@ func (s *stream) passOn() {
 		header.Add("Trailer", name)
 	}
 	s.w.WriteHeader(resp.StatusCode)
+	s.server.heardAnswer(1, resp.StatusCode) // no server answers HTTP/2 by mistake
 	events := s.hears(resp.StatusCode, resp.Header.Get("Content-Type"))
 	if events {
 		s.talk = s.hear()

@@ -187,6 +187,7 @@ func keptAwake(w api.Workload, up time.Duration, all route.Sources, top, latest 
 // source describes a Source in one line.
 func source(s route.Source) string {
 	v := s.Visit
+	v.Path = scaler.PublicPath(v.Path)
 	if s.More {
 		v.Path += "..."
 	}
@@ -199,11 +200,12 @@ func advice(s route.Source) string {
 		return "A connection counts while bytes pass; have the client close it, or send less often than the cool-down"
 	}
 	path := s.Visit.Path
+	secret := scaler.PublicPath(path) != path
 	if s.More {
 		path = strings.TrimSuffix(path, "/") + "/*"
 	}
 	var ways []string
-	if api.IsIgnorePath(path) {
+	if !secret && api.IsIgnorePath(path) {
 		ways = append(ways, "scale-to-zero/ignore-paths: "+path)
 	}
 	agent, _, _ := strings.Cut(s.Visit.Agent, " ")

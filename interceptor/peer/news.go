@@ -12,7 +12,7 @@ import (
 
 // message returns counts and news in the form in which they are sent.
 func message(counts []*pb.WorkloadCount, n route.News) *pb.Counts {
-	m := &pb.Counts{Workloads: counts, ServerFirstPorts: n.ServerFirst}
+	m := &pb.Counts{Workloads: counts, ServerFirstPorts: n.ServerFirst, HttpPorts: n.HTTP}
 	for _, t := range n.Tabs {
 		m.Tabs = append(m.Tabs, &pb.Tab{
 			Listen: t.Listen, Client: t.Client, Place: t.Place, AgeMilliseconds: t.Age.Milliseconds(), Forgotten: t.Forgotten,
@@ -31,7 +31,7 @@ func message(counts []*pb.WorkloadCount, n route.News) *pb.Counts {
 
 // newsOf returns the news in a message.
 func newsOf(m *pb.Counts) route.News {
-	n := route.News{ServerFirst: m.GetServerFirstPorts()}
+	n := route.News{ServerFirst: m.GetServerFirstPorts(), HTTP: m.GetHttpPorts()}
 	for _, t := range m.GetTabs() {
 		n.Tabs = append(n.Tabs, route.TabNews{
 			Listen: t.GetListen(), Tab: route.Tab{Client: t.GetClient(), Place: t.GetPlace()},

@@ -252,10 +252,10 @@ func advance(d time.Duration) {
 // TestNewsTravels tests that a message carries all news.
 func TestNewsTravels(t *testing.T) {
 	news := route.News{
-		ServerFirst: []int32{10000},
-		Tabs:        []route.TabNews{{Listen: 10001, Tab: route.Tab{Client: 1, Place: 2}, Age: time.Second, Forgotten: true}},
-		Calls:       []route.CallNews{{Caller: key("a"), Callee: "Deployment/b", Age: time.Minute, Asleep: true}},
-		Early:       []route.EarlyNews{{Key: key("a"), Age: time.Minute}},
+		ServerFirst: []int32{10000}, HTTP: []int32{10001},
+		Tabs:  []route.TabNews{{Listen: 10001, Tab: route.Tab{Client: 1, Place: 2}, Age: time.Second, Forgotten: true}},
+		Calls: []route.CallNews{{Caller: key("a"), Callee: "Deployment/b", Age: time.Minute, Asleep: true}},
+		Early: []route.EarlyNews{{Key: key("a"), Age: time.Minute}},
 	}
 	if got := newsOf(message(nil, news)); !reflect.DeepEqual(got, news) {
 		t.Errorf("got %+v, want %+v", got, news)

@@ -24,6 +24,9 @@ func (t *Table) apply(s Service) {
 		if p.ServerFirst {
 			t.memory.Learn(News{ServerFirst: []int32{p.Listen}})
 		}
+		if p.SpokeHTTP {
+			t.memory.Learn(News{HTTP: []int32{p.Listen}})
+		}
 		if owner, taken := t.ports[p.Listen]; taken && owner != key {
 			if _, told := t.waiting[key]; !told {
 				t.waiting[key] = struct{}{}

@@ -41,9 +41,11 @@ type TabNews struct {
 type News struct {
 	// ServerFirst are the ports of routes whose servers are known to speak first.
 	ServerFirst []int32
-	Tabs        []TabNews
-	Calls       []CallNews
-	Early       []EarlyNews
+	// HTTP are the ports of routes whose apps have answered requests.
+	HTTP  []int32
+	Tabs  []TabNews
+	Calls []CallNews
+	Early []EarlyNews
 }
 
 // Memory is what the routes of an interceptor have learned about connections, and share with its peers. Losing it does no harm.
@@ -54,12 +56,12 @@ type Memory struct {
 
 	mu sync.Mutex // protects all below
 	// version counts the changes. Each entry has the version of its last change.
-	version     uint64
-	serverFirst map[int32]uint64 // version by the route's port
-	tabs        map[int32]map[Tab]*tabState
-	routes      map[int32]*Route
-	calls       facts[edge, bool]    // the first call since the caller woke, and whether the callee was asleep
-	early       facts[Key, struct{}] // when a workload began to take requests before Kubernetes called a pod ready
+	version uint64
+	spoken  map[spoken]uint64 // version
+	tabs    map[int32]map[Tab]*tabState
+	routes  map[int32]*Route
+	calls   facts[edge, bool]    // the first call since the caller woke, and whether the callee was asleep
+	early   facts[Key, struct{}] // when a workload began to take requests before Kubernetes called a pod ready
 }
 
 type tabState struct {
@@ -72,7 +74,7 @@ type tabState struct {
 func NewMemory(hub *counts.Hub) *Memory {
 	return &Memory{
 		clock: newClock(), hub: hub, newcomers: newNewcomers(),
-		serverFirst: map[int32]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{},
+		spoken: map[spoken]uint64{}, tabs: map[int32]map[Tab]*tabState{}, routes: map[int32]*Route{},
 		calls: newFacts[edge, bool](callKept), early: newFacts[Key, struct{}](earlyKept),
 	}
 }
@@ -82,8 +84,10 @@ func (m *Memory) add(r *Route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.routes[r.Port.Listen] = r
-	if _, ok := m.serverFirst[r.Port.Listen]; ok {
-		r.serverFirst.Store(true)
+	for _, what := range [...]manner{serverFirst, http} {
+		if _, ok := m.spoken[spoken{r.Port.Listen, what}]; ok {
+			r.flag(what).Store(true)
+		}
 	}
 	m.index(r.Port.Listen)
 }
@@ -93,7 +97,8 @@ func (m *Memory) remove(r *Route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.routes, r.Port.Listen)
-	delete(m.serverFirst, r.Port.Listen)
+	delete(m.spoken, spoken{r.Port.Listen, serverFirst})
+	delete(m.spoken, spoken{r.Port.Listen, http})
 	delete(m.tabs, r.Port.Listen)
 }
 
@@ -105,9 +110,13 @@ func (m *Memory) News(since uint64) (News, uint64) {
 	if m.version == since {
 		return n, since
 	}
-	for listen, version := range m.serverFirst {
-		if version > since {
-			n.ServerFirst = append(n.ServerFirst, listen)
+	for s, version := range m.spoken {
+		switch {
+		case version <= since:
+		case s.what == http:
+			n.HTTP = append(n.HTTP, s.listen)
+		default:
+			n.ServerFirst = append(n.ServerFirst, s.listen)
 		}
 	}
 	now := m.clock.now()
@@ -141,7 +150,10 @@ func (m *Memory) learn(n News) bool {
 	defer m.mu.Unlock()
 	before := m.version
 	for _, listen := range n.ServerFirst {
-		m.setServerFirst(listen)
+		m.setSpoken(listen, serverFirst)
+	}
+	for _, listen := range n.HTTP {
+		m.setSpoken(listen, http)
 	}
 	for _, c := range n.Calls {
 		m.calls.learn(m, edge{c.Caller, c.Callee}, c.Age, c.Asleep)
@@ -161,16 +173,16 @@ func (m *Memory) learn(n News) bool {
 	return m.version > before
 }
 
-// setServerFirst remembers that the server speaks first on a port. The caller holds mu.
-func (m *Memory) setServerFirst(listen int32) {
+// setSpoken remembers what is spoken on a port. The caller holds mu.
+func (m *Memory) setSpoken(listen int32, what manner) {
 	if r := m.routes[listen]; r != nil {
-		r.serverFirst.Store(true)
+		r.flag(what).Store(true)
 	}
-	if _, known := m.serverFirst[listen]; known {
+	if _, known := m.spoken[spoken{listen, what}]; known {
 		return
 	}
 	m.version++
-	m.serverFirst[listen] = m.version
+	m.spoken[spoken{listen, what}] = m.version
 }
 
 // set remembers a tab. The caller holds mu.

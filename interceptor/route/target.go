@@ -126,10 +126,10 @@ func (t *Target) note() {
 	}
 }
 
-// Look returns Pending and Idle, and makes sure that the next change is reported to the hub.
+// Look returns Demand and Idle, and makes sure that the next change is reported to the hub.
 func (t *Target) Look() (pending int64, idle time.Duration) {
 	t.noted.Store(false) // first: later changes are reported, and the values below include earlier ones
-	return t.Pending(), t.Idle()
+	return t.Demand(), t.Idle()
 }
 
 // counted reports whether a request for the target was counted here.
@@ -140,6 +140,14 @@ func (t *Target) Workload() api.Workload { return *t.workload.Load() }
 
 // Pending is the number of requests at this interceptor that have arrived and are not answered yet.
 func (t *Target) Pending() int64 { return t.pending.Load() }
+
+// Demand is Pending as far as it may wake the workload: 0 while its wake waits for its turn.
+func (t *Target) Demand() int64 {
+	if t.Queued() {
+		return 0
+	}
+	return t.Pending()
+}
 
 // Idle returns the time since the last request began or ended here; 0 while a request is pending.
 func (t *Target) Idle() time.Duration {

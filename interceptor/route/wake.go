@@ -15,6 +15,8 @@ type wake struct {
 	awaited, placeless atomic.Int64
 	// woken is when the present wake began, by clock; 0 if there is none. A wake ends with the first ready pod.
 	woken atomic.Int64
+	// queued is set while a wake waits for its turn.
+	queued atomic.Bool
 	// loop is set while the waker runs a loop for this target.
 	loop atomic.Bool
 }
@@ -54,13 +56,28 @@ func (w *wake) StopLoop() bool {
 // another request, perhaps at another interceptor, has woken it already.
 func (t *Target) BeginWake() bool {
 	now := t.clock.now()
-	if t.Ready() || t.HasPods() || !t.woken.CompareAndSwap(0, now) {
+	if !t.MayBeginWake() || !t.woken.CompareAndSwap(0, now) {
 		return false
 	}
 	t.startAt(now)
 	t.metrics.Woken()
 	return true
 }
+
+// Queue notes that the wake that requests wait for has to wait for its turn, and Dequeue that it need not any more.
+func (t *Target) Queue() { t.queued.Store(true) }
+
+// Dequeue ends Queue.
+func (t *Target) Dequeue() {
+	t.queued.Store(false)
+	t.note()
+}
+
+// Queued reports whether the workload is asleep and its wake waits for its turn. Nobody must wake it for the requests that are held.
+func (t *Target) Queued() bool { return t.queued.Load() && !t.HasPods() }
+
+// MayBeginWake reports whether BeginWake would begin a wake.
+func (t *Target) MayBeginWake() bool { return !t.Ready() && !t.HasPods() && t.woken.Load() == 0 }
 
 // awake ends the present wake, if there is one.
 func (t *Target) awake() {

@@ -41,7 +41,7 @@ func (a *Activity) leaders(t *route.Target) []*route.Target {
 func (a *Activity) led(t *route.Target, quiet time.Duration) bool {
 	return slices.ContainsFunc(a.leaders(t), func(leader *route.Target) bool {
 		pending, idle := a.Peers.Total(leader.Key)
-		return pending > 0 || leader.Pending() > 0 || min(idle, leader.Idle()) < quiet
+		return pending > 0 || leader.Demand() > 0 || min(idle, leader.Idle()) < quiet
 	})
 }
 
@@ -52,10 +52,10 @@ func (a *Activity) called(t *route.Target) bool {
 	})
 }
 
-// Pending returns the number of pending requests at all interceptors.
+// Pending returns the number of pending requests at all interceptors, without those whose wake waits for its turn.
 func (a *Activity) Pending(t *route.Target) int64 {
 	pending, _ := a.Peers.Total(t.Key)
-	return t.Pending() + pending
+	return t.Demand() + pending
 }
 
 // Rate returns how many requests a second have arrived at all interceptors in the last minute. It is 0 if they are not counted.
@@ -95,7 +95,7 @@ func (a *Activity) Active(t *route.Target, quiet time.Duration) bool {
 	switch {
 	case t.KeptAsleep() && !t.Retiring():
 		return false
-	case pending > 0 || t.Pending() > 0 || min(idle, t.Idle()) < quiet:
+	case pending > 0 || t.Demand() > 0 || min(idle, t.Idle()) < quiet:
 		return true
 	case t.Retiring(), t.Starting(), a.keptAwake(t), a.led(t, quiet), a.called(t):
 		return true
@@ -112,5 +112,5 @@ func (a *Activity) InSight(t *route.Target) bool {
 
 // Waiting reports whether requests wait for a pod.
 func (a *Activity) Waiting(t *route.Target) bool {
-	return !t.Retiring() && !t.Paused() && (t.Awaits() || !t.Ready() && (a.Pending(t) > 0 || a.led(t, 0) || a.called(t)))
+	return !t.Retiring() && !t.Paused() && (t.Awaits() && !t.Queued() || !t.Ready() && (a.Pending(t) > 0 || a.led(t, 0) || a.called(t)))
 }

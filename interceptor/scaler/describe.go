@@ -12,16 +12,15 @@ import (
 )
 
 // Describe describes a visit in one line: "GET /login from 198.18.0.9 (curl/8.5)". An attacker may have chosen all of it, so the line
-// is cleaned and cut to less than 200 bytes. It omits the query, which may hold secrets.
+// is cleaned and cut to less than 200 bytes. Of the target it has only PublicPath.
 func Describe(v *route.Visit) string {
 	var b strings.Builder
 	if v.Method == "" {
 		b.WriteString("a connection")
 	} else {
-		path, _, _ := strings.Cut(v.Path, "?")
 		b.WriteString(Clean(v.Method, 16))
 		b.WriteByte(' ')
-		b.WriteString(Clean(path, 70))
+		b.WriteString(Clean(PublicPath(v.Path), 70))
 	}
 	b.WriteString(" from ")
 	b.WriteString(host(v.Remote))

@@ -36,6 +36,9 @@ type WakerOptions struct {
 	// Linger is how long a wake goes on after the last request has stopped waiting. A waiting page without JavaScript comes again every
 	// 2 s. Default 5 s.
 	Linger time.Duration
+	// MaxWakes is how many workloads may wake at a time. MaxWakesPerSource is how many of them the requests of one address may wake.
+	// Default 200 and 100.
+	MaxWakes, MaxWakesPerSource int
 	// Timeout bounds one call of Scaler. Default 10 s.
 	Timeout time.Duration
 	Log     logr.Logger
@@ -55,11 +58,20 @@ func (o *WakerOptions) setDefaults() {
 	o.KEDAGrace = cmp.Or(o.KEDAGrace, 3*time.Second)
 	o.Linger = cmp.Or(o.Linger, 5*time.Second)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	o.MaxWakes = cmp.Or(o.MaxWakes, DefaultMaxWakes)
+	o.MaxWakesPerSource = cmp.Or(o.MaxWakesPerSource, DefaultMaxWakesPerSource)
 }
+
+// Defaults of WakerOptions.
+const (
+	DefaultMaxWakes          = 200
+	DefaultMaxWakesPerSource = 100
+)
 
 // Waker wakes workloads. It runs one goroutine for each workload with waiting requests. Close ends them.
 type Waker struct {
 	options WakerOptions
+	turns   *turns
 	ctx     context.Context
 	cancel  context.CancelFunc
 	// mu makes the check of closed and the Add of loops one step.
@@ -71,7 +83,7 @@ type Waker struct {
 // NewWaker returns a Waker.
 func NewWaker(o WakerOptions) *Waker {
 	o.setDefaults()
-	w := &Waker{options: o}
+	w := &Waker{options: o, turns: newTurns(o.MaxWakes, o.MaxWakesPerSource)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }
@@ -85,8 +97,23 @@ func (w *Waker) Close() {
 	w.loops.Wait()
 }
 
-// Wake implements route.Waker.
+// Wake implements route.Waker. A wake that begins waits for its turn, if too many are under way.
 func (w *Waker) Wake(r *route.Route, t *route.Target, v *route.Visit) {
+	if !t.MayBeginWake() {
+		w.wake(r, t, v)
+		return
+	}
+	visit := *v // the request may have gone by then
+	if w.turns.take(&turn{
+		target: t, sources: sourcesOf(v), begin: func() { w.wake(r, t, &visit) },
+		wanted: func() bool { return t.Awaits() || t.Idle() < w.options.Linger },
+	}) {
+		w.options.Log.V(1).Info("A wake waits for its turn", "namespace", t.Key.Namespace, "workload", t.Key.Workload)
+	}
+}
+
+// wake wakes a workload, and what wakes together with it.
+func (w *Waker) wake(r *route.Route, t *route.Target, v *route.Visit) {
 	if !w.begin(r, t, func() string { return Describe(v) + ": waking " + t.Workload().String() }) {
 		return
 	}
@@ -153,6 +180,9 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 			return
 		case <-time.After(w.options.Repeat):
 		}
+		if t.Ready() || w.turns.overdue(t) {
+			w.turns.give(t)
+		}
 		if now := t.Emptied(); now != emptied {
 			began, emptied, direct = time.Now(), now, backoff{}
 		}
@@ -163,6 +193,7 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 			t.AbandonWake() // everybody who waited has given up
 		}
 		if t.StopLoop() {
+			w.turns.give(t)
 			return
 		}
 	}

@@ -113,6 +113,7 @@ func TestSchemaTellsWhatIsWrong(t *testing.T) {
 		"no unit":           {values{"interceptor": values{"drainTimeout": "60"}}, "drainTimeout"},
 		"no connections":    {values{"interceptor": values{"maxConnectionsPerRoute": 0}}, "maxConnectionsPerRoute"},
 		"a header as text":  {values{"interceptor": values{"maxHeaderBytes": "64Ki"}}, "maxHeaderBytes"},
+		"no wakes":          {values{"interceptor": values{"maxWakes": 0}}, "maxWakes"},
 		"no hops":           {values{"interceptor": values{"trustedHops": -2}}, "trustedHops"},
 		"half a hop":        {values{"interceptor": values{"trustedHops": 0.5}}, "trustedHops"},
 		"held as text":      {values{"interceptor": values{"heldHeader": "yes"}}, "heldHeader"},
@@ -140,15 +141,15 @@ func TestLimits(t *testing.T) {
 	}{
 		"defaults": {values{}, []string{
 			"--max-connections-per-route=10000", "--max-header-bytes=65536", "--read-header-timeout=30s", "--idle-timeout=5m",
-			"--write-timeout=1m", "--trusted-hops=-1", "--held-header=true", "--waiting-page-grace=1s",
+			"--write-timeout=1m", "--max-wakes=200", "--max-wakes-per-source=100", "--trusted-hops=-1", "--held-header=true", "--waiting-page-grace=1s",
 		}},
 		"all": {readValues(t, "testdata/all.yaml"), []string{
 			"--max-connections-per-route=1000000", "--max-header-bytes=1048576", "--read-header-timeout=10s", "--idle-timeout=1h30m",
-			"--write-timeout=90s", "--trusted-hops=0", "--held-header=false", "--waiting-page-grace=1500ms",
+			"--write-timeout=90s", "--max-wakes=1000", "--max-wakes-per-source=7", "--trusted-hops=0", "--held-header=false", "--waiting-page-grace=1500ms",
 		}},
 		"values kept from a chart without them": {values{"interceptor": values{
 			"maxConnectionsPerRoute": nil, "maxHeaderBytes": nil, "readHeaderTimeout": nil, "idleTimeout": nil, "writeTimeout": nil,
-			"trustedHops": nil, "heldHeader": nil,
+			"trustedHops": nil, "heldHeader": nil, "maxWakes": nil, "maxWakesPerSource": nil,
 			"waitingPageGrace": nil,
 		}}, nil},
 	} {

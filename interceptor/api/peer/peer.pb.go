@@ -90,6 +90,8 @@ type Counts struct {
 	Tabs []*Tab `protobuf:"bytes,11,rep,name=tabs,proto3" json:"tabs,omitempty"`
 	// calls are what pods have called soon after their workload woke.
 	Calls []*Call `protobuf:"bytes,12,rep,name=calls,proto3" json:"calls,omitempty"`
+	// http_ports are the interceptors' ports of routes whose apps have answered requests.
+	HttpPorts []int32 `protobuf:"varint,14,rep,packed,name=http_ports,json=httpPorts,proto3" json:"http_ports,omitempty"`
 	// early are workloads that took requests before Kubernetes called a pod ready.
 	Early         []*Early `protobuf:"bytes,13,rep,name=early,proto3" json:"early,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -150,6 +152,13 @@ func (x *Counts) GetTabs() []*Tab {
 func (x *Counts) GetCalls() []*Call {
 	if x != nil {
 		return x.Calls
+	}
+	return nil
+}
+
+func (x *Counts) GetHttpPorts() []int32 {
+	if x != nil {
+		return x.HttpPorts
 	}
 	return nil
 }
@@ -486,13 +495,15 @@ const file_peer_proto_rawDesc = "" +
 	"subscriber\x18\x01 \x01(\tR\n" +
 	"subscriber\x12!\n" +
 	"\fonly_learned\x18\n" +
-	" \x01(\bR\vonlyLearned\"\x89\x02\n" +
+	" \x01(\bR\vonlyLearned\"\xa8\x02\n" +
 	"\x06Counts\x12@\n" +
 	"\tworkloads\x18\x01 \x03(\v2\".scaletozero.peer.v1.WorkloadCountR\tworkloads\x12,\n" +
 	"\x12server_first_ports\x18\n" +
 	" \x03(\x05R\x10serverFirstPorts\x12,\n" +
 	"\x04tabs\x18\v \x03(\v2\x18.scaletozero.peer.v1.TabR\x04tabs\x12/\n" +
-	"\x05calls\x18\f \x03(\v2\x19.scaletozero.peer.v1.CallR\x05calls\x120\n" +
+	"\x05calls\x18\f \x03(\v2\x19.scaletozero.peer.v1.CallR\x05calls\x12\x1d\n" +
+	"\n" +
+	"http_ports\x18\x0e \x03(\x05R\thttpPorts\x120\n" +
 	"\x05early\x18\r \x03(\v2\x1a.scaletozero.peer.v1.EarlyR\x05early\"l\n" +
 	"\x05Early\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1a\n" +
