@@ -62,17 +62,17 @@ func (p pause) progress(w Workload) *api.Pause {
 
 // note returns the type and the note of the event about the pause. The note is empty if nothing is paused.
 func (p pause) note(w Workload) (eventType, note string) {
-	what := "neither wakes it nor puts it to sleep. Requests get 503 with this while it has no replicas"
+	what := "neither wakes it nor puts it to sleep. Requests get 503 while it has no replicas"
 	switch {
 	case p.asleep != "":
-		return corev1.EventTypeNormal, fmt.Sprintf("Annotation %sasleep keeps %s at zero replicas. Requests get 503 with this. Let it wake: %s",
+		return corev1.EventTypeNormal, fmt.Sprintf("Annotation %sasleep keeps %s at zero replicas. Requests get 503. Let it wake: %s",
 			Prefix, w.Ref(), annotate(p.asleep, "asleep-"))
 	case len(p.By) == 0:
 		return "", ""
 	case !p.NoWake:
 		what = "does not put it to sleep"
 	case !p.NoSleep:
-		what = "does not wake it. Requests get 503 with this while it has no replicas"
+		what = "does not wake it. Requests get 503 while it has no replicas"
 	}
 	return corev1.EventTypeWarning, fmt.Sprintf("ScaledObject %s of %s is paused (%s): scale-to-zero %s. Resume: "+
 		"kubectl annotate scaledobject -n %s %s %s-", p.so.Name, w.Ref(), p, what, p.so.Namespace, p.so.Name, strings.Join(p.By, "- "))

@@ -74,7 +74,7 @@ func (p *planner) restore(f *Front) (idle bool, q Question) {
 func (p *planner) reportStart(f *Front, w Target) {
 	eventType, held := corev1.EventTypeNormal, "has no ready pod; requests are held until it has one"
 	if progress, err := api.DecodeProgress(f.Slices[0].Annotations[api.ProgressAnnotation]); err == nil && progress.Failing != "" {
-		eventType, held = corev1.EventTypeWarning, "cannot start: "+progress.Failing+". Requests get 503 with this"
+		eventType, held = corev1.EventTypeWarning, "cannot start: "+progress.Failing+". Requests get 503"
 	}
 	note := fmt.Sprintf("Not restored yet: %s %s. After %s the Service goes without scale-to-zero in any case",
 		f.Routes.Workload, held, Short(time.Duration(f.Routes.HoldTimeout)))

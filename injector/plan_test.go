@@ -341,7 +341,7 @@ func TestReports(t *testing.T) {
 			w.now = w.now.Add(reportAfter)
 			w.reconcile()
 			w.reconcile()
-		}}, []string{"Restoring: Not restored yet: Deployment/web cannot start: its image cannot be pulled. Requests get 503 with this. " +
+		}}, []string{"Restoring: Not restored yet: Deployment/web cannot start: its image cannot be pulled. Requests get 503. " +
 			"After 5m the Service goes without scale-to-zero in any case"}},
 		"restored, and another Service keeps the workload": {[]func(*world){redirected, optOut, func(w *world) {
 			w.reconcile()

@@ -51,7 +51,7 @@ func TestWhoReadsOfWorkloads(t *testing.T) {
 		},
 		"it cannot start": {
 			[]func(*scaledWorld){settled, wakes, look, passes(time.Second), fails},
-			"Warning StartFailed" + both + "Deployment/web cannot start: it ends. Requests get 503 with this until it can. See its logs",
+			"Warning StartFailed" + both + "Deployment/web cannot start: it ends. Requests get 503 until it can. See its logs",
 		},
 		"somebody changes its ScaledObject": {
 			[]func(*scaledWorld){settled, func(w *scaledWorld) { w.so.Spec.CooldownPeriod = new(int32(1)) }},

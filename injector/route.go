@@ -29,6 +29,7 @@ func NewRoutes(service *corev1.Service, s Settings, w Workload, listen map[strin
 		// Kube-proxies keep a client at one interceptor, and the interceptors keep the client at one pod.
 		ClientAffinity: service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		WaitingPage:    s.WaitingPage,
+		FullDetails:    s.Details == detailsFull,
 		AffinityCookie: s.AffinityCookie,
 		NoLearning:     s.NoLearning,
 		Awake:          s.Awake,

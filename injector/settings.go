@@ -34,6 +34,8 @@ type Settings struct {
 	Awake string
 	// WaitingPage says who sees a page while the app starts: one of api's Page constants; empty if it is not set.
 	WaitingPage string
+	// Details says what visitors read about a start that fails: detailsKind or detailsFull; empty if it is not set.
+	Details string
 	// DirectLabels makes the direct Service carry the Service's labels, by which monitors find the pods.
 	DirectLabels bool
 	// InternalServices makes a Namespace's opt-in include Services that only other pods call.
@@ -156,12 +158,19 @@ func settings() map[string]setting {
 	return all
 }
 
+// Values of annotation details.
+const (
+	detailsKind = "kind" // what kind of failure it is
+	detailsFull = "full" // the sentence of the event
+)
+
 // startSettings are the settings about how an app wakes and starts.
 func startSettings() map[string]setting {
 	return map[string]setting{
 		"waiting-page": func(s *Settings, v string) (string, bool) {
 			return word(&s.WaitingPage, v, api.PageAuto, api.PageAlways, api.PageNever)
 		},
+		"details": func(s *Settings, v string) (string, bool) { return word(&s.Details, v, detailsKind, detailsFull) },
 		"wake-with": func(s *Settings, v string) (string, bool) {
 			s.WakeWith = v
 			_, ok := parseWakeWith(v)

@@ -185,7 +185,7 @@ func TestPause(t *testing.T) {
 		"kept asleep": {
 			d: kept, so: paused(map[string]string{keda.PausedAnnotation: "true"}),
 			why:  "its owner keeps it asleep (annotation scale-to-zero/asleep)",
-			note: "at zero replicas. Requests get 503 with this. Let it wake: kubectl annotate service -n apps web scale-to-zero/asleep-",
+			note: "at zero replicas. Requests get 503. Let it wake: kubectl annotate service -n apps web scale-to-zero/asleep-",
 		},
 		"kept asleep, and restored": {d: retiring},
 	} {

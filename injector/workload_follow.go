@@ -146,7 +146,7 @@ func (p follower) reportStart(s *Starting, before Starting, advice string) {
 	case s.unreported():
 		s.Reported = append(slices.Clone(s.Reported), s.Progress.Reason)
 		p.report(corev1.EventTypeWarning, ReasonStartFailed,
-			fmt.Sprintf("%s cannot start: %s. Requests get 503 with this until it can. %s", w.Ref(), s.Progress.Failing, advice))
+			fmt.Sprintf("%s cannot start: %s. Requests get 503 until it can. %s", w.Ref(), s.Progress.Failing, advice))
 	case w.ReadyReplicas > 0 && len(before.Reported) > 0 && !p.awoke():
 		p.report(corev1.EventTypeNormal, ReasonAwake, fmt.Sprintf("%s is ready again (%s)", w.Ref(), replicasOf(w.ReadyReplicas, w.Replicas)))
 	}

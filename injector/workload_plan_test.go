@@ -712,7 +712,7 @@ func TestWorkloadEvents(t *testing.T) {
 		"a pause of the scaling out": {
 			[]func(*scaledWorld){settled, paused(keda.PausedScaleOutAnnotation, "true"), look},
 			`Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused-scale-out: "true"): ` +
-				`scale-to-zero does not wake it. Requests get 503 with this while it has no replicas. Resume: ` +
+				`scale-to-zero does not wake it. Requests get 503 while it has no replicas. Resume: ` +
 				`kubectl annotate scaledobject -n apps web-deployment autoscaling.keda.sh/paused-scale-out-`,
 		},
 		"a pause at two replicas": {
@@ -745,7 +745,7 @@ func TestWorkloadEvents(t *testing.T) {
 					w.pods = Start{Failing: "its image cannot be pulled", Reason: "ImagePullBackOff", Advice: "Check it"}
 				}, look, passes(time.Second), look,
 			},
-			"StartFailed: Deployment/web cannot start: its image cannot be pulled. Requests get 503 with this until it can. Check it",
+			"StartFailed: Deployment/web cannot start: its image cannot be pulled. Requests get 503 until it can. Check it",
 		},
 		"a pause that ends": {
 			[]func(*scaledWorld){settled, paused(keda.PausedAnnotation, "true"), look, resumed, func(w *scaledWorld) { w.events = nil }, look},

@@ -83,7 +83,7 @@ func For(err error) Answer {
 			held.Service, held.Target.Workload, held.Waited.Round(100*time.Millisecond))
 		return plain(http.StatusGatewayTimeout, 10, text)
 	case errors.As(err, &unreachable):
-		return plain(http.StatusGatewayTimeout, 10, "scale-to-zero: service "+unreachable.Service+": "+unreachable.Error())
+		return plain(http.StatusGatewayTimeout, 10, "scale-to-zero: service "+unreachable.Service+": "+unreachable.Visitor()+".")
 	case errors.As(err, &asleep) && asleep.Quiet:
 		return plain(http.StatusServiceUnavailable, 30, "scale-to-zero: "+asleep.Error()+
 			", and reopening a connection that was cut when it fell asleep does not wake it. Reload the page to do so.")

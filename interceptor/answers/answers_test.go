@@ -57,7 +57,7 @@ func TestAnswers(t *testing.T) {
 		"out of reach": {
 			&route.UnreachableError{
 				Service: "shop/web", Target: route.Key{Namespace: "shop", Workload: "Deployment/web"}, Ready: 1, Addr: "10.1.0.7:8080",
-				Err: syscall.EHOSTUNREACH,
+				Err: syscall.EHOSTUNREACH, Details: true,
 			},
 			http.StatusGatewayTimeout, "10",
 			"service shop/web: Deployment/web has 1 ready pod, but connecting to 10.1.0.7:8080 failed: no route to host; " +

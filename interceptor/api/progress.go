@@ -32,7 +32,7 @@ const FailingFor = 30 * time.Second
 type Progress struct {
 	// Stage is one of the Stage constants. It is empty if nothing is known, or if the workload is awake or asleep.
 	Stage string `json:"stage,omitempty"`
-	// Failing says why the workload cannot start at present: one line, for visitors to read. It is empty while the workload may start.
+	// Failing says why the workload cannot start at present: one line, for its owner to read. It is empty while the workload may start.
 	Failing string `json:"failing,omitempty"`
 	// Reason is Kubernetes' one-word reason for Failing, such as ImagePullBackOff.
 	Reason string `json:"reason,omitempty"`
@@ -53,13 +53,49 @@ type Progress struct {
 // Pause says why no request may wake a workload. Unlike a failed start, it holds until the injector removes it: the owner's pause
 // stays in force while no controller runs.
 type Pause struct {
-	// Why is one line, for visitors to read.
+	// Why is one line, for the workload's owner to read.
 	Why string `json:"why"`
 	// Kept is set if the workload must have no replicas, so it is not in use, whoever asks for it.
 	Kept bool `json:"kept,omitempty"`
 	// Asleep is set if the workload has no replicas, so that requests are refused. Otherwise they wait for its pods.
 	Asleep bool `json:"asleep,omitempty"`
 }
+
+// FailureKind returns what a visitor learns of a failure with this Progress.Reason: its kind, in one line. Progress.Failing names
+// images, Secrets, quotas and policies, which are for the app's owner.
+func FailureKind(reason string) string {
+	switch reason {
+	case "ImagePullBackOff":
+		return "its image cannot be pulled"
+	case "InvalidImageName":
+		return "the name of its image is not valid"
+	case "ErrImageNeverPull":
+		return "its image is not on the node"
+	case "SignatureValidationFailed":
+		return "its image has no valid signature"
+	case "CrashLoopBackOff":
+		return "it ends again and again soon after its start"
+	case "CreateContainerConfigError":
+		return "its configuration is not complete"
+	case "CreateContainerError", "PreCreateHookError", "PreStartHookError":
+		return "its container cannot be created"
+	case "RunContainerError", "PostStartHookError":
+		return "its container cannot be run"
+	case "Unschedulable":
+		return "no node can take it"
+	case "FailedCreate":
+		return "Kubernetes does not let it start"
+	case ReasonPaused:
+		return "its owner has paused it"
+	case ReasonUnreachable:
+		return "its pods cannot be reached"
+	default:
+		return "it has failed"
+	}
+}
+
+// ReasonUnreachable is used in place of a Kubernetes reason for ready pods that cannot be connected to.
+const ReasonUnreachable = "Unreachable"
 
 // ReasonPaused is used for a Pause in place of a Kubernetes reason.
 const ReasonPaused = "Paused"

@@ -74,6 +74,9 @@ type Routes struct {
 	Ignores
 	// WaitingPage is one of the Page constants; empty means PageAuto.
 	WaitingPage string `json:"waitingPage,omitempty"`
+	// FullDetails is set if visitors may read why the app cannot start, with the names of images, Secrets and quotas. Otherwise they
+	// learn only the kind of failure.
+	FullDetails bool `json:"fullDetails,omitempty"`
 	// Reach says how browsers reach the Service; nil if that is not known.
 	Reach *Reach `json:"reach,omitempty"`
 	// MaxPendingPerPod is how many requests a pod may have at a time; 0 is no limit.

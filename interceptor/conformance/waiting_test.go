@@ -131,18 +131,20 @@ func TestWaitingPageOfAFailure(t *testing.T) {
 	c := n.connects(s)
 	c.send(opens)
 	n.holds(1)
-	n.sets(&s, func() { s.Progress = api.Progress{Stage: api.StagePulling, Failing: "its image is not there"} })
+	n.sets(&s, func() {
+		s.Progress = api.Progress{Stage: api.StagePulling, Failing: "its image secret:2 is not there", Reason: "ErrImageNeverPull"}
+	})
 	for range 2 {
 		m := c.answer()
 		isPage(t, m, "failing")
-		if !strings.Contains(m.body, "its image is not there") {
+		if !strings.Contains(m.body, "앱의 이미지가 노드에 없고") || strings.Contains(m.body, "secret") {
 			t.Errorf("got %q", m.body)
 		}
 		c.send(opens)
 	}
 	isPage(t, c.answer(), "failing")
 	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-	if m := c.answer(); m.status() != 503 || !strings.Contains(m.body, "cannot start: its image is not there.") {
+	if m := c.answer(); m.status() != 503 || !strings.Contains(m.body, "cannot start: its image is not on the node.") {
 		t.Errorf("got %q %q", m.start, m.body)
 	}
 	n.idle()
@@ -171,7 +173,7 @@ func TestPoll(t *testing.T) {
 	}
 	pulling := follow(first.State, "starting", func() { s.Pods, s.Progress.Stage = 1, api.StagePulling })
 	failing := follow(pulling.State, "failing", func() { s.Progress.Failing, s.Progress.Reason = "no image", "ImagePullBackOff" })
-	if !failing.Failing || failing.Why != "no image" {
+	if !failing.Failing || failing.Why != "its image cannot be pulled" {
 		t.Errorf("got %+v", failing)
 	}
 	// The same failure again is not new. An improvement is.

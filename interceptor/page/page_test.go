@@ -222,3 +222,12 @@ func TestRenderEscapes(t *testing.T) {
 		t.Errorf("got %+v, %v", report, err)
 	}
 }
+
+// TestKindIsSaidOnce tests that a failure of which a visitor may know only the kind is told in the visitor's language alone.
+func TestKindIsSaidOnce(t *testing.T) {
+	w := wait(api.Progress{Reason: "ImagePullBackOff", Failing: api.FailureKind("ImagePullBackOff")}, 0)
+	var got Report
+	if err := json.Unmarshal(New(logr.Discard()).Report(w, "ko"), &got); err != nil || got.Why != "앱의 이미지를 내려받을 수 없습니다." {
+		t.Errorf("got %q, %v", got.Why, err)
+	}
+}

@@ -84,6 +84,7 @@ func korean() *texts {
 			"PostStartHookError":         "앱의 컨테이너를 실행할 수 없습니다.",
 			"Unschedulable":              "앱을 실행할 수 있는 노드가 없습니다.",
 			"FailedCreate":               "쿠버네티스가 앱의 파드를 만들지 못하게 하고 있습니다.",
+			api.ReasonUnreachable:        "앱의 파드에 연결할 수 없습니다.",
 			api.ReasonPaused:             "앱의 관리자가 앱을 재워 두었습니다.",
 		},
 		usual:   "준비되기까지 보통 %s쯤 걸립니다.",
@@ -129,8 +130,11 @@ func (t *texts) status(w *Wait) string {
 // why returns the reason of a failed start; empty if the start has not failed.
 func (t *texts) why(w *Wait) string {
 	said := t.reasons[w.Progress.Reason]
-	if !w.Failing() || said == "" {
+	switch {
+	case !w.Failing() || said == "":
 		return w.Progress.Failing
+	case w.Progress.Failing == api.FailureKind(w.Progress.Reason): // there is nothing more to say
+		return said
 	}
 	return said + " (" + w.Progress.Failing + ")"
 }

@@ -95,7 +95,7 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 		rules: rules{
 			target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout), retiring: s.Routes.Retiring, gone: s.Routes.Gone,
 			affinity: s.Routes.ClientAffinity, sleepID: s.SleepID, startID: s.SleepID, protocol: p.Protocol, proxies: p.ProxyProtocol,
-			waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), ignored: ignores(&s.Routes, r.snap.Load()),
+			waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), fullDetails: s.Routes.FullDetails, ignored: ignores(&s.Routes, r.snap.Load()),
 		},
 		progress: s.Progress, progressAt: t.clock.now(), reach: s.Routes.Reach,
 	}

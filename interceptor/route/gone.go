@@ -30,12 +30,22 @@ func (s *snapshot) failure(r *Route) api.Progress {
 	case s.gone != "":
 		return api.Progress{Failing: s.gone, Reason: reasonGone, Starts: s.progress.Starts}
 	case s.refused():
-		return api.Progress{Failing: s.progress.Paused.Why, Reason: api.ReasonPaused, Starts: s.progress.Starts}
+		return api.Progress{Failing: s.says(s.progress.Paused.Why, api.ReasonPaused), Reason: api.ReasonPaused, Starts: s.progress.Starts}
 	case s.progress.Failing != "" && r.clock.now()-s.progressAt < int64(api.FailingFor):
-		return s.progress
+		failure := s.progress
+		failure.Failing = s.says(failure.Failing, failure.Reason)
+		return failure
 	default:
 		return api.Progress{}
 	}
+}
+
+// says returns what a visitor may read about a failure.
+func (s *snapshot) says(details, reason string) string {
+	if s.fullDetails {
+		return details
+	}
+	return api.FailureKind(reason)
 }
 
 // abandonLater fails the requests that r holds, once it is certain that its Service is gone. The caller holds mu.

@@ -44,7 +44,7 @@ func TestStartFails(t *testing.T) {
 		f.SetService(failing(1))
 		var failed *StartFailedError
 		for range 2 {
-			if err := <-got; !errors.As(err, &failed) || failed.Service != "shop/web" || failed.Progress.Failing != "no such image" {
+			if err := <-got; !errors.As(err, &failed) || failed.Service != "shop/web" || failed.Progress.Failing != "its image cannot be pulled" {
 				t.Errorf("got %v", err)
 			}
 		}

@@ -117,6 +117,7 @@ type rules struct {
 	protocol    string // one of api's Protocol constants
 	proxies     bool   // connections to pods begin with a PROXY header
 	waitingPage string // one of api's Page constants
+	fullDetails bool   // visitors may read why the app cannot start
 	gone        string // why no pod will come any more; empty while one may
 }
 
@@ -235,7 +236,7 @@ func (s *snapshot) start(r *Route) Start {
 	if len(s.endpoints) > 0 {
 		start.Progress.Stage = api.StageNotReady
 		if err := s.unreachable(r, true); err != nil {
-			start.Progress.Failing = err.Error()
+			start.Progress.Failing, start.Progress.Reason = s.says(err.Error(), api.ReasonUnreachable), api.ReasonUnreachable
 		}
 	}
 	return start

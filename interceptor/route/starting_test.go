@@ -188,7 +188,7 @@ func TestPaused(t *testing.T) {
 		f.waker.calls.Store(0)
 		pick()
 		wantPaused(t, <-got)
-		if start := r.Start(); start.Progress.Reason != api.ReasonPaused || start.Progress.Failing != "ScaledObject web is paused" {
+		if start := r.Start(); start.Progress.Reason != api.ReasonPaused || start.Progress.Failing != "its owner has paused it" {
 			t.Errorf("the page is told %+v", start.Progress)
 		}
 		_, err := r.PickReady(t.Context(), &Visit{})
@@ -235,7 +235,7 @@ func TestPaused(t *testing.T) {
 
 func wantPaused(t *testing.T, err error) {
 	t.Helper()
-	const want = "Deployment/web (for service shop/web) is asleep: ScaledObject web is paused"
+	const want = "Deployment/web (for service shop/web) is asleep: its owner has paused it"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -30,6 +30,16 @@ type UnreachableError struct {
 	Ready   int    // pods
 	Addr    string // ip:port of one of them
 	Err     error  // of the last attempt to connect
+	// Details is set if visitors may read all of this.
+	Details bool
+}
+
+// Visitor returns what a visitor may read.
+func (e *UnreachableError) Visitor() string {
+	if e.Details {
+		return e.Error()
+	}
+	return fmt.Sprintf("%s has ready pods, but they cannot be reached", e.Target.Workload)
 }
 
 func (e *UnreachableError) Error() string {
@@ -98,7 +108,9 @@ func (e *Endpoint) outOfReach() bool {
 func (s *snapshot) unreachable(r *Route, long bool) *UnreachableError {
 	for _, e := range s.endpoints {
 		if last := e.unreached.Load(); last != nil && (!long || e.outOfReach()) {
-			return &UnreachableError{Service: r.Name(), Target: s.target.Key, Ready: len(s.endpoints), Addr: e.Addr, Err: last.err}
+			return &UnreachableError{
+				Service: r.Name(), Target: s.target.Key, Ready: len(s.endpoints), Addr: e.Addr, Err: last.err, Details: s.fullDetails,
+			}
 		}
 	}
 	return nil

@@ -77,8 +77,14 @@ func TestUnreachable(t *testing.T) {
 					reported.Sub(began) > tc.reported+2*suspectMax {
 					t.Errorf("reported after %s: %q", reported.Sub(began), reports)
 				}
-				if start := r.Start(); start.Progress.Failing != tc.says {
+				if start := r.Start(); start.Progress.Failing != "its pods cannot be reached" {
 					t.Errorf("the waiting page says %+v", start.Progress)
+				}
+				full := s
+				full.Routes.FullDetails = true
+				f.SetService(full)
+				if start := r.Start(); start.Progress.Failing != tc.says {
+					t.Errorf("the waiting page says %+v to those who may read everything", start.Progress)
 				}
 
 				// A failure that is over is forgotten.

@@ -300,7 +300,7 @@ func TestPaused(t *testing.T) {
 	a.progress("awake", pausedFor(why, false))
 	note := `Paused: ScaledObject web-deployment of Deployment/web is paused (autoscaling.keda.sh/paused: "true"): ` +
 		`scale-to-zero neither wakes it nor puts it to sleep. ` +
-		"Requests get 503 with this while it has no replicas. Resume: kubectl annotate scaledobject -n " + a.ns +
+		"Requests get 503 while it has no replicas. Resume: kubectl annotate scaledobject -n " + a.ns +
 		" web-deployment autoscaling.keda.sh/paused-\n"
 	for kind, name := range map[string]string{"Service": "web", "Deployment": "web", "ScaledObject": "web-deployment"} {
 		a.told(kind, name, note)

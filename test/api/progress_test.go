@@ -237,7 +237,7 @@ func TestStartFails(t *testing.T) {
 		for _, kind := range []string{"Service", "Deployment"} {
 			a.told(kind, "web",
 				"StartFailed: Deployment/web cannot start: its image web:2 cannot be pulled: there is no such image. "+
-					"Requests get 503 with this until it can. Check")
+					"Requests get 503 until it can. Check")
 			if got := events(t, a.ns, kind, "web"); strings.Count(got, "StartFailed: ") != 1 {
 				t.Errorf("events of the %s: %s", kind, got)
 			}

@@ -30,7 +30,8 @@ const policy = `{"apiVersion":"admissionregistration.k8s.io/v1","kind":"Validati
 func TestStartFails(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spoil, mend func(a *airflow)
-		want        string // is in the answers and in the event
+		kind        string // is in the answers
+		want        string // is in the event, and not in the answers
 		advice      string // is in the event
 	}{
 		"image that does not exist": {
@@ -40,16 +41,19 @@ func TestStartFails(t *testing.T) {
 			mend: func(a *airflow) {
 				a.patchPod(`{"containers":[{"name":"webserver","image":"` + os.Getenv("E2E_APP_IMAGE") + `"}]}`)
 			},
+			kind: "its image cannot be pulled",
 			want: "its image registry.example.com/airflow:2 cannot be pulled", advice: "Check the image's name",
 		},
 		"crash loop": {
 			spoil: func(a *airflow) { a.startDelay("soon") },
 			mend:  func(a *airflow) { a.startDelay("100ms") },
+			kind:  "it ends again and again",
 			want:  " times, the last time with exit code 1", advice: "See kubectl logs -n ",
 		},
 		"no node": {
 			spoil: func(a *airflow) { a.patchPod(`{"nodeSelector":{"disk":"huge"}}`) },
 			mend:  func(a *airflow) { a.patchPod(`{"nodeSelector":null}`) },
+			kind:  "no node can take it",
 			want:  "no node can take its pod: 0/", advice: "add a node",
 		},
 		"quota": {
@@ -61,6 +65,7 @@ func TestStartFails(t *testing.T) {
 				}
 			},
 			mend: func(a *airflow) { kubectl(a.t, "delete", "resourcequota", "-n", a.ns, "none") },
+			kind: "Kubernetes does not let it start",
 			want: "Kubernetes refuses its pod: exceeded quota: none, requested: pods=1", advice: "Raise the quota",
 		},
 		"admission": {
@@ -83,6 +88,7 @@ func TestStartFails(t *testing.T) {
 				})
 			},
 			mend: func(a *airflow) { kubectl(a.t, "delete", "validatingadmissionpolicybinding", a.ns) },
+			kind: "Kubernetes does not let it start",
 			want: "denied request: pods here need an owner", advice: "so that it is admitted",
 		},
 	} {
@@ -93,8 +99,8 @@ func TestStartFails(t *testing.T) {
 			a.asleep()
 			tc.spoil(a)
 			got := get(t, a.url("/echo"))[0]
-			if got.Status != 503 || !strings.Contains(got.Body, "cannot start: ") || !strings.Contains(got.Body, tc.want) {
-				t.Errorf("got %+v, want %s", got, tc.want)
+			if got.Status != 503 || !strings.Contains(got.Body, "cannot start: "+tc.kind) || strings.Contains(got.Body, tc.want) {
+				t.Errorf("got %+v, want %s", got, tc.kind)
 			}
 			for _, kind := range []string{"Deployment", "Service"} {
 				var told []string
