@@ -52,8 +52,7 @@ func TestOutOfReach(t *testing.T) {
 		t.Errorf("another Service: %v", err)
 	}
 
-	want := "Deployment/web has 1 ready pod, but connecting to " + addr +
-		" failed: connection refused; does the app listen there, or does a NetworkPolicy reject it?\n"
+	const want = "Deployment/web has ready pods, but they cannot be reached.\n"
 	h2 := &http.Transport{Protocols: new(http.Protocols)}
 	h2.Protocols.SetUnencryptedHTTP2(true)
 	defer h2.CloseIdleConnections()
