@@ -120,6 +120,9 @@ type Target struct {
 	Retry bool
 	// Forbidden is why the workload may not be read. The workload may well exist, and be asleep.
 	Forbidden Skip
+	// Owns is set if one of the pods that the Service selects belongs to the workload, according to the pod's owners. It is found out only
+	// of a workload that a Service names and whose pods' labels are not known.
+	Owns bool
 	// HPAs and ScaledObjects are those that scale the workload. ScaledObjects also has the one with the name of ours, whoever made it.
 	HPAs          []autoscalingv2.HorizontalPodAutoscaler
 	ScaledObjects []keda.ScaledObject

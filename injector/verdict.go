@@ -195,6 +195,14 @@ func (p *planner) judgeTarget(v *Verdict) {
 		return
 	}
 	v.Workload, v.Object = t.Workload, t.Object
+	if v.Settings.Workload != "" {
+		if v.Skip = o.otherPods(t); v.Skip != "" {
+			if t.Workload.Template == nil {
+				v.Retry = KindRetry // no watch reports the pods of a custom resource
+			}
+			return
+		}
+	}
 	if v.Autoscaler, v.Skip = FindAutoscaler(v.Workload, t.HPAs, t.ScaledObjects); v.Skip == "" {
 		v.Skip = o.nameTaken(v.Scope)
 	}

@@ -127,7 +127,9 @@ func (p *plane) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a client that watches: %w", err)
 	}
-	p.workloads = &workloadClient{client: p.mgr.GetClient(), mapper: p.mgr.GetRESTMapper(), scales: scales, watchKind: p.watchKind}
+	p.workloads = &workloadClient{
+		client: p.mgr.GetClient(), live: p.mgr.GetAPIReader(), mapper: p.mgr.GetRESTMapper(), scales: scales, watchKind: p.watchKind,
+	}
 	p.natives = newNatives(ctx, watcher)
 	p.learned = newLearned(p.Learned, p.mgr.GetClient())
 	p.requests = &requests{client: p.mgr.GetClient(), namespace: p.Namespace, deployment: p.Deployment, workloads: p.workloads}

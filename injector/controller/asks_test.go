@@ -250,7 +250,7 @@ func TestScaledBesides(t *testing.T) {
 		{"KEDA is not installed", "mine; ", func() { c.hasKEDA.Store(false) }},
 	} {
 		tc.change()
-		found, err := c.services.observer.target(t.Context(), c.service(), injector.Settings{})
+		found, err := c.services.observer.target(t.Context(), &injector.Observation{Service: c.service()}, injector.Settings{})
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}

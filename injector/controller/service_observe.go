@@ -175,7 +175,7 @@ func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q
 	case injector.AskSiblings:
 		a.Siblings, err = b.surroundings(ctx, o, append(pairs(injector.OriginalSelector(o.Service)), pairs(q.Workload.PodLabels)...))
 	case injector.AskTarget:
-		a.Target, err = b.target(ctx, o.Service, q.Settings)
+		a.Target, err = b.target(ctx, o, q.Settings)
 	case injector.AskPorts:
 		a.Listen, err = b.ports.get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, o.Now, q.Ports)
 	case injector.AskDials:
@@ -258,10 +258,15 @@ func (b *serviceObserver) surroundings(ctx context.Context, o *injector.Observat
 }
 
 // target finds the workload behind a Service, and what scales it.
-func (b *serviceObserver) target(ctx context.Context, service *corev1.Service, s injector.Settings) (*injector.Target, error) {
-	t, err := b.workloads.find(ctx, service, s)
-	if err != nil || t.Skip != "" || t.Forbidden != "" {
+func (b *serviceObserver) target(ctx context.Context, o *injector.Observation, s injector.Settings) (*injector.Target, error) {
+	t, err := b.workloads.find(ctx, o.Service, s)
+	if err != nil || t.Object == nil || t.Skip != "" || t.Forbidden != "" {
 		return &t, err
+	}
+	if t.Workload.Resource != "" && !injector.Selects(o.Service, t.Workload) && !o.RoutesTo(t.Workload) {
+		if t.Owns, err = b.workloads.owns(ctx, o.Service, t.Workload); err != nil {
+			return nil, err
+		}
 	}
 	t.HPAs, t.ScaledObjects, err = scalersOf(ctx, b.client, t.Workload, b.keda.Load())
 	return &t, err

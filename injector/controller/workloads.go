@@ -30,6 +30,7 @@ import (
 // +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=get;patch
 type workloadClient struct {
 	client client.Reader // reads built-in kinds from its cache, and custom resources from the API server
+	live   client.Reader // reads pods from the API server
 	mapper meta.RESTMapper
 	scales scale.ScalesGetter
 	// watchKind makes both controllers notice changes of a kind that is not built in.
@@ -150,6 +151,7 @@ func (ws *workloadClient) custom(ctx context.Context, namespace string, kind sch
 	w.ObjectMeta = metav1.ObjectMeta{
 		Namespace: namespace, Name: name, UID: object.GetUID(), Annotations: object.GetAnnotations(), ManagedFields: object.GetManagedFields(),
 	}
+	w.PodLabels, _, _ = unstructured.NestedStringMap(object.Object, "spec", "template", "metadata", "labels")
 	ready, _, _ := unstructured.NestedInt64(object.Object, "status", "readyReplicas")
 	w.ReadyReplicas = int32(ready) //nolint:gosec // the API server has it as an int32
 	return injector.Target{Workload: w, Object: object}, nil

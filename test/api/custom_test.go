@@ -50,7 +50,9 @@ func galleries() *apiextensionsv1.CustomResourceDefinition {
 // gallery makes a Gallery named web.
 func (a *app) gallery(replicas int64) *unstructured.Unstructured {
 	a.t.Helper()
-	g := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": replicas}}}
+	g := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{
+		"replicas": replicas, "template": map[string]any{"metadata": map[string]any{"labels": map[string]any{"app": "web"}}},
+	}}}
 	g.SetGroupVersionKind(schema.GroupVersionKind{Group: "example.com", Version: "v1beta1", Kind: "Gallery"})
 	g.SetNamespace(a.ns)
 	g.SetName("web")
