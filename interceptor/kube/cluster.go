@@ -135,7 +135,8 @@ func (c *Cluster) replicas(ctx context.Context, namespace string, w api.Workload
 	return scale.Spec.Replicas, nil
 }
 
-// Scale implements scaler.WorkloadScaler. If another client scales at the same moment, that does no harm: both patch only from 0.
+// Scale implements scaler.WorkloadScaler. If another client scales at the same moment, that does no harm: both patch only from 0, and the
+// chart's policy refuses an interceptor that comes too late.
 //
 // +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=get;patch
 func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload, to int32) (bool, error) {
@@ -155,10 +156,16 @@ func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload, t
 			_, err = custom.Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "scale")
 		}
 	}
-	if err != nil {
-		return false, refusal(fmt.Errorf("scaling %s in %s to %d: %w", w, namespace, to, err))
+	if err == nil {
+		return true, nil
 	}
-	return true, nil
+	err = refusal(fmt.Errorf("scaling %s in %s to %d: %w", w, namespace, to, err))
+	if refused := new(scaler.RefusedError); errors.As(err, &refused) {
+		if now, failed := c.Replicas(ctx, namespace, w); failed == nil && now > 0 {
+			return false, nil // somebody else has been faster
+		}
+	}
+	return false, err
 }
 
 // refusal marks an error that says that the API server does not allow something.

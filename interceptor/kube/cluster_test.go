@@ -616,3 +616,20 @@ func TestOneWarning(t *testing.T) {
 		}
 	}
 }
+
+// An interceptor whose patch is refused because another one was faster has nothing to report.
+func TestScaleThatComesTooLate(t *testing.T) {
+	client := fake.NewClientset()
+	replicas := int32(0)
+	client.PrependReactor("get", "deployments", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: replicas}}, nil
+	})
+	client.PrependReactor("patch", "deployments", func(clienttesting.Action) (bool, runtime.Object, error) {
+		replicas = 2 // by another interceptor, at the same moment
+		return true, nil, apierrors.NewForbidden(corev1.Resource("deployments/scale"), "web", errors.New("interceptors may only scale from 0"))
+	})
+	c := NewForClients(client, nil, Options{Log: logr.Discard()})
+	if scaled, err := c.Scale(t.Context(), "shop", api.Workload{Kind: "Deployment", Name: "web"}, 2); scaled || err != nil {
+		t.Errorf("got %v, %v", scaled, err)
+	}
+}
