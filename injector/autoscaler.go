@@ -57,10 +57,12 @@ func hpaMin(hpa *autoscalingv2.HorizontalPodAutoscaler) int32 { return replicas(
 func FindAutoscaler(w Workload, hpas []autoscalingv2.HorizontalPodAutoscaler, scaledObjects []keda.ScaledObject) (Autoscaler, Skip) {
 	var found Autoscaler
 	var names []string
-	taken := ""
+	taken, mislabelled := "", ""
 	for i := range scaledObjects {
 		switch so := &scaledObjects[i]; {
+		case OwnScaledObject(so, w):
 		case so.Labels[ManagedByLabel] == ManagedBy:
+			mislabelled = so.Name
 		case so.Spec.ScaleTargetRef.Name == w.Name && so.Spec.ScaleTargetRef.TargetKind() == w.Kind:
 			found.ScaledObject = so
 			names = append(names, "ScaledObject "+so.Name)
@@ -76,6 +78,9 @@ func FindAutoscaler(w Workload, hpas []autoscalingv2.HorizontalPodAutoscaler, sc
 	}
 	slices.Sort(names)
 	switch {
+	case mislabelled != "":
+		return found, Skip(fmt.Sprintf("label %s=%s of ScaledObject %s marks what scale-to-zero makes, and this one is somebody else's; give the "+
+			"label another value, or delete the ScaledObject", ManagedByLabel, ManagedBy, mislabelled))
 	case len(names) > 1:
 		return found, Skip(fmt.Sprintf("%s scale %s and undo each other's changes; delete all but one", strings.Join(names, " and "), w.Ref()))
 	case found.HPA != nil && hpaMin(found.HPA) == 0:

@@ -47,6 +47,9 @@ func theirs(name string, change ...func(*keda.ScaledObject)) keda.ScaledObject {
 	return so
 }
 
+// remembering makes a ScaledObject remember a replica count, as ours do.
+func remembering(so *keda.ScaledObject) { so.Annotations = map[string]string{ReplicasAnnotation: "1"} }
+
 func ofManager(manager string) func(*keda.ScaledObject) {
 	return func(so *keda.ScaledObject) { so.Labels = map[string]string{ManagedByLabel: manager} }
 }
@@ -82,9 +85,19 @@ func TestFindAutoscaler(t *testing.T) {
 		skip Skip
 	}{
 		"nothing": {},
-		"ours":    {sos: scaledObjects{theirs("web-deployment", ofManager(ManagedBy))}},
+		"of somebody with our label": {
+			sos:  scaledObjects{theirs("web-deployment", ofManager(ManagedBy))},
+			skip: "label app.kubernetes.io/managed-by=scale-to-zero of ScaledObject web-deployment marks what scale-to-zero makes, and this one is " +
+				"somebody else's; give the label another value, or delete the ScaledObject",
+		},
+		"of another name with our label": {
+			sos:  scaledObjects{theirs("mine", ofManager(ManagedBy), remembering)},
+			skip: "label app.kubernetes.io/managed-by=scale-to-zero of ScaledObject mine marks what scale-to-zero makes, and this one is " +
+				"somebody else's; give the label another value, or delete the ScaledObject",
+		},
+		"ours":    {sos: scaledObjects{theirs("web-deployment", ofManager(ManagedBy), remembering)}},
 		"KEDA's HPA of ours": {
-			hpas: hpas{hpaOf("keda-hpa-web-deployment", 1, 2)}, sos: scaledObjects{theirs("web-deployment", ofManager(ManagedBy))},
+			hpas: hpas{hpaOf("keda-hpa-web-deployment", 1, 2)}, sos: scaledObjects{theirs("web-deployment", ofManager(ManagedBy), remembering)},
 		},
 		"an HPA":                       {hpas: hpas{hpaOf("web", 2, 5)}, want: "HorizontalPodAutoscaler/web"},
 		"an HPA of a StatefulSet":      {hpas: hpas{hpaOf("web", 2, 5, of("StatefulSet", "web"))}},

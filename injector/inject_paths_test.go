@@ -214,7 +214,9 @@ func TestTriedInAdvance(t *testing.T) {
 		}, nil, "web-deployment 2-5, remembers 1"},
 		"there already": {
 			func(*world) {},
-			[]keda.ScaledObject{{ObjectMeta: metav1.ObjectMeta{Name: "web-deployment", Labels: map[string]string{ManagedByLabel: ManagedBy}}}},
+			[]keda.ScaledObject{{ObjectMeta: metav1.ObjectMeta{
+				Name: "web-deployment", Labels: map[string]string{ManagedByLabel: ManagedBy}, Annotations: map[string]string{ReplicasAnnotation: "1"},
+			}}},
 			"",
 		},
 		"without KEDA": {func(w *world) { w.keda = false }, nil, ""},

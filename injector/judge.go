@@ -27,7 +27,8 @@ func JudgeService(service *corev1.Service, ownNamespace string, onlyIngress bool
 		return Skip(fmt.Sprintf("Services in namespace %s are never injected: the cluster, or scale-to-zero itself, depends on them",
 			service.Namespace))
 	case service.Labels[ManagedByLabel] == ManagedBy:
-		return "it is one of scale-to-zero's own Services"
+		return Skip(fmt.Sprintf("its label %s=%s marks what scale-to-zero makes, and this Service is somebody else's; give the label another "+
+			"value", ManagedByLabel, ManagedBy))
 	case spec.Type == corev1.ServiceTypeExternalName:
 		return "it is of type ExternalName: its traffic does not go to pods of this cluster"
 	case len(OriginalSelector(service)) == 0:

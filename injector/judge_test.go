@@ -23,7 +23,7 @@ func TestJudgeService(t *testing.T) {
 		"node port":     {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, ""},
 		"kube-system":   {func(s *corev1.Service) { s.Namespace = "kube-system" }, "kube-system"},
 		"own namespace": {func(s *corev1.Service) { s.Namespace = "ours" }, "ours"},
-		"own object":    {func(s *corev1.Service) { s.Labels[ManagedByLabel] = ManagedBy }, "own Services"},
+		"own object":    {func(s *corev1.Service) { s.Labels[ManagedByLabel] = ManagedBy }, "marks what scale-to-zero makes"},
 		"external name": {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName }, "ExternalName"},
 		"no selector":   {noSelector, "no selector"},
 		"headless":      {func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone }, "headless"},

@@ -42,6 +42,8 @@ type Observation struct {
 	Slices, DirectSlices []discoveryv1.EndpointSlice
 	// Leftovers belong to a deleted Service of the same name. Kubernetes would delete them too, but later.
 	Leftovers []Object
+	// Extensions are the extensions of the API server that the Service serves, as Kind/name: admission webhooks, for example.
+	Extensions []string
 	// Interceptors are the ready interceptors.
 	Interceptors []Interceptor
 	// Spoken is what interceptors have learned about the ports that speak whatever their clients do.

@@ -47,7 +47,8 @@ func TestSkipsOfServices(t *testing.T) {
 		},
 		"made by us": {
 			change: []func(*corev1.Service){func(s *corev1.Service) { s.Labels[ManagedByLabel] = ManagedBy }},
-			want:   "it is one of scale-to-zero's own Services",
+			want: "its label app.kubernetes.io/managed-by=scale-to-zero marks what scale-to-zero makes, and this Service is somebody else's; " +
+				"give the label another value",
 		},
 		"made by somebody else": {change: []func(*corev1.Service){func(s *corev1.Service) { s.Labels[ManagedByLabel] = "Helm" }}},
 		"a name": {

@@ -6,6 +6,7 @@ package injector
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -157,7 +158,19 @@ func (o *Observation) settings(scope Scope, optedIn []*networkingv1.Ingress) (Se
 	if err != nil {
 		return s, Skip(err.Error())
 	}
-	return s, JudgeService(o.Service, o.Install.Namespace, scope == ScopeIngresses, o.routingTo())
+	if skip := JudgeService(o.Service, o.Install.Namespace, scope == ScopeIngresses, o.routingTo()); skip != "" {
+		return s, skip
+	}
+	return s, o.called()
+}
+
+// called says why a Service that the API server itself calls must not sleep.
+func (o *Observation) called() Skip {
+	if len(o.Extensions) == 0 {
+		return ""
+	}
+	return Skip(fmt.Sprintf("the API server calls it for %s: while it sleeps, writes may fail, also those that would wake it; opt it out",
+		strings.Join(o.Extensions, " and ")))
 }
 
 // routingTo returns the names of the Ingresses that send traffic to the Service, by its own name or its alias.

@@ -50,15 +50,15 @@ func CacheOptions() (cache.Options, error) {
 	if err != nil {
 		return cache.Options{}, fmt.Errorf("selecting endpoint slices: %w", err)
 	}
+	by := map[client.Object]cache.ByObject{&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(*ours)}}
+	extensionCache(by)
 	return cache.Options{
+		ByObject: by,
 		DefaultTransform: func(o any) (any, error) {
 			if a, err := meta.Accessor(o); err == nil {
 				a.SetManagedFields(injector.KeepReplicaOwners(a.GetManagedFields()))
 			}
 			return o, nil
-		},
-		ByObject: map[client.Object]cache.ByObject{
-			&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(*ours)},
 		},
 	}, nil
 }
@@ -142,14 +142,14 @@ func (p *plane) addServices(context.Context) error {
 		client: p.writes, events: p.events, now: p.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.Memory{},
 		observer: &serviceObserver{
 			Options: p.Options, client: p.mgr.GetClient(), workloads: p.workloads, keda: &p.keda, routes: p.gateway,
-			natives: p.natives, learned: p.learned,
+			natives: p.natives, learned: p.learned, extensions: extensions{p.mgr.GetCache()},
 			ports: &portBook{client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh},
 		},
 	}
 	ofWorkload := handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfWorkload)
 	annotated := predicate.Or(predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{})
 	var err error
-	p.serviceController, err = ctrl.NewControllerManagedBy(p.mgr).
+	p.serviceController, err = watchExtensions(ctrl.NewControllerManagedBy(p.mgr)).
 		Named("service").
 		For(&corev1.Service{}).
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfSlice)).

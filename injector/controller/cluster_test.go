@@ -177,7 +177,7 @@ func (c *cluster) assemble() {
 		client: writes, events: events, now: o.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.Memory{},
 		observer: &serviceObserver{
 			Options: o, client: c, workloads: ws, keda: &c.hasKEDA, routes: noRoutes{}, natives: c.natives, learned: c.learned,
-			ports: &portBook{client: c, low: o.PortLow, high: o.PortHigh},
+			extensions: noExtensions{}, ports: &portBook{client: c, low: o.PortLow, high: o.PortHigh},
 		},
 	}
 	c.scaling = &workloadReconciler{
@@ -566,3 +566,8 @@ func (c *cluster) told(want string) {
 		c.t.Errorf("no event %q in\n%s", want, got)
 	}
 }
+
+// noExtensions is an API server that calls no Service.
+type noExtensions struct{}
+
+func (noExtensions) served(context.Context, types.NamespacedName) ([]string, error) { return nil, nil }

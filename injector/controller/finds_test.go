@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,9 +20,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
@@ -63,7 +66,7 @@ func TestCompanionsAsFound(t *testing.T) {
 	ours := func(service string, owner types.UID) func(*corev1.Service) {
 		return func(s *corev1.Service) {
 			s.Labels = map[string]string{injector.ManagedByLabel: injector.ManagedBy, injector.ServiceLabel: service}
-			s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: service, UID: owner}}
+			s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: service, UID: owner, Controller: new(true)}}
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -72,8 +75,14 @@ func TestCompanionsAsFound(t *testing.T) {
 	}{
 		"ours": {ours("web", "uid-web"), "ours"},
 		"of a Service of its name that was deleted": {ours("web", "uid-before"), "left over"},
-		"without an owner":                          {func(s *corev1.Service) { ours("web", "")(s); s.OwnerReferences = nil }, "left over"},
-		"of another Service":                        {ours("web-2", "uid-web-2"), "none"},
+		"without an owner":                          {func(s *corev1.Service) { ours("web", "")(s); s.OwnerReferences = nil }, "foreign"},
+		"of another Service":                        {ours("web-2", "uid-web-2"), "foreign"},
+		"of a Deployment": {func(s *corev1.Service) {
+			ours("web", "uid-web")(s)
+			s.OwnerReferences[0].APIVersion, s.OwnerReferences[0].Kind = "apps/v1", "Deployment"
+		}, "foreign"},
+		"of an owner that does not control it": {func(s *corev1.Service) { ours("web", "uid-web")(s); s.OwnerReferences[0].Controller = nil }, "foreign"},
+		"whose label names another Service":    {func(s *corev1.Service) { ours("web", "uid-web")(s); s.Labels[injector.ServiceLabel] = "x" }, "ours"},
 		"somebody else's": {
 			func(s *corev1.Service) { s.Labels = map[string]string{injector.ServiceLabel: "web"} }, "foreign",
 		},
@@ -264,5 +273,107 @@ func TestCountsOfInterceptors(t *testing.T) {
 	const about = " of shop/web, Gallery.example.com/web"
 	if got, want := strings.Join(scaler.asked, "; "), "activity"+about+"; "+api.MetricUse+about; got != want {
 		t.Errorf("asked for %s, want %s", got, want)
+	}
+}
+
+// TestExtensionsAsFound tests what is found, and kept in the cache, of the objects that make the API server call a Service.
+func TestExtensionsAsFound(t *testing.T) {
+	webhook := func(services ...any) map[string]any {
+		var webhooks []any
+		for _, s := range services {
+			webhooks = append(webhooks, map[string]any{"clientConfig": s, "rules": []any{}})
+		}
+		return map[string]any{"webhooks": webhooks}
+	}
+	service := func(namespace, name string) map[string]any {
+		return map[string]any{"service": map[string]any{"namespace": namespace, "name": name}}
+	}
+	for name, tc := range map[string]struct {
+		object map[string]any
+		want   []string
+	}{
+		"nothing":          {map[string]any{}, nil},
+		"a webhook":        {webhook(service("shop", "web")), []string{"shop/web"}},
+		"two and a URL":    {webhook(service("shop", "web"), map[string]any{"url": "https://x"}, service("a", "b"), service("shop", "web")), []string{"a/b", "shop/web"}},
+		"half a name":      {webhook(service("", "web"), service("shop", "")), nil},
+		"garbage":          {map[string]any{"webhooks": []any{"x", int64(1), nil}, "spec": "y"}, nil},
+		"an APIService":    {map[string]any{"spec": service("shop", "metrics")}, []string{"shop/metrics"}},
+		"a local one":      {map[string]any{"spec": map[string]any{"service": nil}}, nil},
+		"a CRD":            {map[string]any{"spec": map[string]any{"conversion": map[string]any{"webhook": map[string]any{"clientConfig": service("shop", "web")}}}}, []string{"shop/web"}},
+		"a CRD of no such": {map[string]any{"spec": map[string]any{"conversion": map[string]any{"strategy": "None"}}}, nil},
+	} {
+		tc.object["apiVersion"], tc.object["kind"] = "v1", "Any"
+		tc.object["metadata"] = map[string]any{"name": "x", "resourceVersion": "7", "annotations": map[string]any{"a": "b"}}
+		o := &unstructured.Unstructured{Object: tc.object}
+		if got := calledServices(o); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
+		for range 2 { // the cache may transform an object again
+			kept, err := calledOnly(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o = kept.(*unstructured.Unstructured)
+			if got := calledServices(o); !slices.Equal(got, tc.want) || o.GetResourceVersion() != "7" || o.GetAnnotations() != nil {
+				t.Errorf("%s: kept %v: %v", name, got, o)
+			}
+		}
+		if got := servicesOfExtension(t.Context(), o); len(got) != len(tc.want) {
+			t.Errorf("%s: reconciles %v", name, got)
+		}
+	}
+	if got := calledServices(&corev1.Service{}); got != nil {
+		t.Errorf("of a Service: %v", got)
+	}
+}
+
+// TestPodsAsOwned tests by which pods a custom resource is known to be behind a Service.
+func TestPodsAsOwned(t *testing.T) {
+	gallery := injector.Workload{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "uid-gallery"}, APIVersion: "example.com/v1", Kind: "Gallery",
+		Resource: "galleries",
+	}
+	owner := func(version, kind, name string, uid types.UID) []metav1.OwnerReference {
+		return []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: name, UID: uid, Controller: new(true)}}
+	}
+	of := func(o client.Object, uid types.UID) client.Object {
+		o.SetNamespace("shop")
+		o.SetOwnerReferences(owner("example.com/v1", "Gallery", "web", uid))
+		return o
+	}
+	pod := func(owners []metav1.OwnerReference, labels map[string]string) client.Object {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-1", Labels: labels, OwnerReferences: owners}}
+	}
+	web := map[string]string{"app": "web"}
+	hashed := map[string]string{"app": "web", "pod-template-hash": "abc"}
+	for name, tc := range map[string]struct {
+		objects []client.Object
+		want    bool
+	}{
+		"no pod":                {nil, false},
+		"its own":               {[]client.Object{pod(owner("example.com/v1", "Gallery", "web", "uid-gallery"), web)}, true},
+		"another's":             {[]client.Object{pod(owner("example.com/v1", "Gallery", "web", "uid-other"), web)}, false},
+		"nobody's":              {[]client.Object{pod(nil, web)}, false},
+		"one that is unselect.": {[]client.Object{pod(owner("example.com/v1", "Gallery", "web", "uid-gallery"), map[string]string{"app": "db"})}, false},
+		"its StatefulSet's": {[]client.Object{
+			pod(owner("apps/v1", "StatefulSet", "set", "1"), web),
+			of(&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "set"}}, "uid-gallery"),
+		}, true},
+		"another's StatefulSet's": {[]client.Object{
+			pod(owner("apps/v1", "StatefulSet", "set", "1"), web), of(&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "set"}}, "uid-other"),
+		}, false},
+		"its Deployment's": {[]client.Object{
+			pod(owner("apps/v1", "ReplicaSet", "dep-abc", "1"), hashed), of(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "dep"}}, "uid-gallery"),
+		}, true},
+		"a lost Deployment's": {[]client.Object{pod(owner("apps/v1", "ReplicaSet", "dep-abc", "1"), hashed)}, false},
+		"another group's":     {[]client.Object{pod(owner("example.com/v1", "StatefulSet", "set", "1"), web), of(&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "set"}}, "uid-gallery")}, false},
+	} {
+		c := newCluster(t, tc.objects...)
+		ws := c.services.observer.workloads
+		ws.live = c
+		got, err := ws.owns(t.Context(), webService(func(s *corev1.Service) { s.Namespace = "shop"; s.Spec.Selector = web }), gallery)
+		if err != nil || got != tc.want {
+			t.Errorf("%s: got %t, %v", name, got, err)
+		}
 	}
 }

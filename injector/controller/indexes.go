@@ -33,6 +33,7 @@ const (
 	byTarget   = "scale-to-zero.target"   // an HPA or a ScaledObject: Kind/name of its workload
 	byListen   = "scale-to-zero.listen"   // a route slice: one of its interceptor ports
 	byService  = "scale-to-zero.service"  // one of our slices: role/name of the Service for which it was made
+	byCalled   = "scale-to-zero.called"   // what makes the API server call a Service: its namespace/name
 	workloadIs = injector.Prefix + "workload"
 )
 
@@ -46,7 +47,7 @@ type index struct {
 // indexes returns the indexes of the kinds that every cluster has.
 func indexes() []index {
 	workload := func(o client.Object) []string { return annotation(o, workloadIs) }
-	return []index{
+	all := []index{
 		{&networkingv1.Ingress{}, byBackend, ingressBackends},
 		{&networkingv1.Ingress{}, byWorkload, workload},
 		{&corev1.Service{}, bySelector, func(o client.Object) []string { return pairs(selectorOf(o)) }},
@@ -60,6 +61,10 @@ func indexes() []index {
 		{&discoveryv1.EndpointSlice{}, byListen, routedPorts},
 		{&discoveryv1.EndpointSlice{}, byService, sliceService},
 	}
+	for _, kind := range extensionKinds() {
+		all = append(all, index{newUnstructured(kind), byCalled, calledServices})
+	}
+	return all
 }
 
 // addIndexes adds indexes to a cache.

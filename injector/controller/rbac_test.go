@@ -93,7 +93,11 @@ func granted(t *testing.T, template string, without ...string) []string {
 // the webhook's configuration and certificate belong to package certs.
 func TestRights(t *testing.T) {
 	want := marked(t, "..", "../../webhook")
-	got := granted(t, "../../config/chart/templates/rbac-controller.yaml", "admissionregistration.k8s.io", "cert-manager.io")
+	got := granted(t, "../../config/chart/templates/rbac-controller.yaml", "cert-manager.io")
+	got = slices.DeleteFunc(got, func(right string) bool {
+		certs, ok := strings.CutPrefix(right, "admissionregistration.k8s.io/mutatingwebhookconfigurations ")
+		return ok && certs != "list" && certs != "watch"
+	})
 	if len(want) < 30 {
 		t.Fatalf("only %d rights are marked: %v", len(want), want)
 	}

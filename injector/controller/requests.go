@@ -51,6 +51,9 @@ func named(namespace string, names ...string) []reconcile.Request {
 // Services.
 func (r *requests) servicesOfSlice(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetLabels()[api.RoleLabel] == api.RoleInterceptor {
+		if o.GetNamespace() != r.namespace {
+			return nil // anybody may label a slice so
+		}
 		return r.injected(ctx)
 	}
 	return named(o.GetNamespace(), o.GetLabels()[injector.ServiceLabel])

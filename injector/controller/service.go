@@ -63,7 +63,7 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	} else if err != nil {
 		return ctrl.Result{}, fmt.Errorf("getting service %s: %w", req.NamespacedName, err)
 	}
-	if !service.DeletionTimestamp.IsZero() || service.Labels[injector.ManagedByLabel] == injector.ManagedBy {
+	if _, ours := injector.CompanionOf(service); ours || !service.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
 	}
 	plan, err := r.observer.plan(ctx, service, r.memory(req.NamespacedName))

@@ -47,6 +47,10 @@ type serviceObserver struct {
 	natives   *natives
 	learned   *learned
 	ports     *portBook
+
+	extensions interface {
+		served(ctx context.Context, service types.NamespacedName) ([]string, error)
+	}
 }
 
 // routeLister lists the routes of the Gateway API that send traffic to a Service.
@@ -82,6 +86,9 @@ func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, 
 	}
 	var err error
 	if o.Install, err = b.install(ctx); err != nil {
+		return o, err
+	}
+	if o.Extensions, err = b.extensions.served(ctx, key); err != nil {
 		return o, err
 	}
 	if o.Ingresses, err = ingressesTo(ctx, b.client, key.Namespace, key.Name); err != nil {
@@ -131,13 +138,12 @@ func (b *serviceObserver) install(ctx context.Context) (injector.Install, error)
 // companion returns our Service with that name, if there is one.
 func (b *serviceObserver) companion(ctx context.Context, o *injector.Observation, name string) (injector.Companion, error) {
 	found, err := b.service(ctx, o.Service.Namespace, name)
-	switch {
-	case err != nil || found == nil:
+	if err != nil || found == nil {
 		return injector.Companion{}, err
-	case found.Labels[injector.ManagedByLabel] != injector.ManagedBy:
+	}
+	switch made, ours := injector.CompanionOf(found); {
+	case !ours || made != o.Service.Name:
 		return injector.Companion{Foreign: true}, nil
-	case found.Labels[injector.ServiceLabel] != o.Service.Name:
-		return injector.Companion{}, nil
 	case !ownedBy(found, o.Service.UID):
 		o.Leftovers = append(o.Leftovers, found)
 		return injector.Companion{}, nil
@@ -220,7 +226,10 @@ func (b *serviceObserver) stack(ctx context.Context, namespace string, names []s
 		if err != nil {
 			return nil, err
 		}
-		out[name] = injector.Intercepted(own) || alias != nil && alias.Labels[injector.ManagedByLabel] == injector.ManagedBy
+		out[name] = injector.Intercepted(own)
+		if alias != nil && !out[name] {
+			_, out[name] = injector.CompanionOf(alias)
+		}
 	}
 	return out, nil
 }

@@ -114,7 +114,7 @@ func (b *workloadObserver) asks(ctx context.Context, w injector.Workload) ([]inj
 // ownScaledObject returns our ScaledObject for the workload, or nil.
 func ownScaledObject(all []keda.ScaledObject, w injector.Workload) *keda.ScaledObject {
 	for i := range all {
-		if so := &all[i]; so.Name == injector.ScaledObjectName(w.Ref()) && so.Labels[injector.ManagedByLabel] == injector.ManagedBy {
+		if so := &all[i]; injector.OwnScaledObject(so, w) {
 			return so
 		}
 	}

@@ -189,10 +189,14 @@ func secretsAndConfigurations(all []runtime.Object, component string) []string {
 	return out
 }
 
-// With cert-manager the controllers may only read what they serve, and what explains why they cannot serve it yet.
+// With cert-manager the controllers may only read what they serve, what explains why they cannot serve it yet, and which Services
+// webhooks call.
 func TestCertManagerTakesRightsAway(t *testing.T) {
 	const tls = "scale-to-zero-webhook-tls"
-	read := []string{"get certificates/" + tls, "get secrets/" + tls, "list secrets/" + tls, "watch secrets/" + tls}
+	read := []string{
+		"get certificates/" + tls, "get secrets/" + tls, "list mutatingwebhookconfigurations/", "list secrets/" + tls,
+		"watch mutatingwebhookconfigurations/", "watch secrets/" + tls,
+	}
 	for name, tc := range map[string]struct {
 		issuerRef values
 		issuer    string // that the controllers may read
