@@ -86,16 +86,16 @@ func TestFindAutoscaler(t *testing.T) {
 	}{
 		"nothing": {},
 		"of somebody with our label": {
-			sos:  scaledObjects{theirs("web-deployment", ofManager(ManagedBy))},
+			sos: scaledObjects{theirs("web-deployment", ofManager(ManagedBy))},
 			skip: "label app.kubernetes.io/managed-by=scale-to-zero of ScaledObject web-deployment marks what scale-to-zero makes, and this one is " +
 				"somebody else's; give the label another value, or delete the ScaledObject",
 		},
 		"of another name with our label": {
-			sos:  scaledObjects{theirs("mine", ofManager(ManagedBy), remembering)},
+			sos: scaledObjects{theirs("mine", ofManager(ManagedBy), remembering)},
 			skip: "label app.kubernetes.io/managed-by=scale-to-zero of ScaledObject mine marks what scale-to-zero makes, and this one is " +
 				"somebody else's; give the label another value, or delete the ScaledObject",
 		},
-		"ours":    {sos: scaledObjects{theirs("web-deployment", ofManager(ManagedBy), remembering)}},
+		"ours": {sos: scaledObjects{theirs("web-deployment", ofManager(ManagedBy), remembering)}},
 		"KEDA's HPA of ours": {
 			hpas: hpas{hpaOf("keda-hpa-web-deployment", 1, 2)}, sos: scaledObjects{theirs("web-deployment", ofManager(ManagedBy), remembering)},
 		},

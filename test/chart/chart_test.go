@@ -48,8 +48,8 @@ func TestRender(t *testing.T) {
 		v    values
 		want int
 	}{
-		"defaults":     {ours, values{}, 43},
-		"all":          {ours, readValues(t, "testdata/all.yaml"), 24},
+		"defaults": {ours, values{}, 43},
+		"all":      {ours, readValues(t, "testdata/all.yaml"), 24},
 		"policies": {ours, values{
 			"customWorkloads": []any{values{"apiGroup": "argoproj.io", "resource": "rollouts"}}, "startupCPU": values{"enabled": true},
 		}, 47},
