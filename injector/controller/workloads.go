@@ -26,8 +26,9 @@ import (
 
 // workloadClient reads and scales workloads of any kind. Permissions for custom resources come from the chart's customWorkloads.
 //
-// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets,verbs=get;list;watch
-// +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=get;patch
+// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets,verbs=get;list;watch
+// +kubebuilder:rbac:groups=apps,resources=daemonsets,verbs=list;watch
+// +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=patch
 type workloadClient struct {
 	client client.Reader // reads built-in kinds from its cache, and custom resources from the API server
 	live   client.Reader // reads pods from the API server

@@ -126,7 +126,7 @@ func (r *recorder) writeAll(ctx context.Context, h happened) {
 	}
 }
 
-// +kubebuilder:rbac:groups="";events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups="",resources=events,verbs=create
 func (r *recorder) write(ctx context.Context, event *corev1.Event) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
