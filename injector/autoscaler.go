@@ -79,8 +79,8 @@ func FindAutoscaler(w Workload, hpas []autoscalingv2.HorizontalPodAutoscaler, sc
 	slices.Sort(names)
 	switch {
 	case mislabelled != "":
-		return found, Skip(fmt.Sprintf("label %s=%s of ScaledObject %s marks what scale-to-zero makes, and this one is somebody else's; give the "+
-			"label another value, or delete the ScaledObject", ManagedByLabel, ManagedBy, mislabelled))
+		return found, Skip(fmt.Sprintf("label %s=%s of ScaledObject %s marks what scale-to-zero makes, and this one is somebody else's; "+
+			"give the label another value, or delete the ScaledObject", ManagedByLabel, ManagedBy, mislabelled))
 	case len(names) > 1:
 		return found, Skip(fmt.Sprintf("%s scale %s and undo each other's changes; delete all but one", strings.Join(names, " and "), w.Ref()))
 	case found.HPA != nil && hpaMin(found.HPA) == 0:

@@ -87,8 +87,8 @@ func TestFindAutoscaler(t *testing.T) {
 		"nothing": {},
 		"of somebody with our label": {
 			sos: scaledObjects{theirs("web-deployment", ofManager(ManagedBy))},
-			skip: "label app.kubernetes.io/managed-by=scale-to-zero of ScaledObject web-deployment marks what scale-to-zero makes, and this one is " +
-				"somebody else's; give the label another value, or delete the ScaledObject",
+			skip: "label app.kubernetes.io/managed-by=scale-to-zero of ScaledObject web-deployment marks what scale-to-zero makes, and this one " +
+				"is somebody else's; give the label another value, or delete the ScaledObject",
 		},
 		"of another name with our label": {
 			sos: scaledObjects{theirs("mine", ofManager(ManagedBy), remembering)},

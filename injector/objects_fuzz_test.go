@@ -23,8 +23,9 @@ type author struct{ *rand.Rand }
 func pickOne[T any](a author, all ...T) T { return all[a.IntN(len(all))] }
 
 func (a author) value() string {
-	return pickOne(a, "", "true", "false", "ready", "web=web-scale-to-zero", "web=,=x,web", "web=web,web=api", "-1", "0", "5", "2147483648", "x\x00y",
-		"HorizontalPodAutoscaler/web", "Deployment/web", "{", "null", `{"metadata":{}}`, `{"metadata":null,"asleep":true}`, `{"metadata":{"a":"b"}}`,
+	return pickOne(a, "", "true", "false", "ready", "web=web-scale-to-zero", "web=,=x,web", "web=web,web=api", "-1", "0", "5", "2147483648",
+		"x\x00y", "HorizontalPodAutoscaler/web", "Deployment/web", "{", "null", `{"metadata":{}}`, `{"metadata":null,"asleep":true}`,
+		`{"metadata":{"a":"b"}}`,
 		"2026-01-02T03:04:05Z", UnprovenYet, ManagedBy, "web", api.RoleRoute, api.RoleDirect, RoleAlias)
 }
 
@@ -80,7 +81,8 @@ func (a author) ingress() networkingv1.Ingress {
 		if a.IntN(3) == 0 {
 			return networkingv1.IngressBackend{Resource: pickOne(a, nil, &corev1.TypedLocalObjectReference{})}
 		}
-		return networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: pickOne(a, "web", "", "web-scale-to-zero", "web-direct")}}
+		name := pickOne(a, "web", "", "web-scale-to-zero", "web-direct")
+		return networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: name}}
 	}
 	if a.IntN(2) == 0 {
 		i.Spec.DefaultBackend = new(backend())

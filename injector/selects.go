@@ -5,6 +5,7 @@ package injector
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apilabels "k8s.io/apimachinery/pkg/labels"
@@ -31,11 +32,9 @@ func demandedLabels(selector string) map[string]string {
 	requirements, _ := parsed.Requirements()
 	demanded := map[string]string{}
 	for _, r := range requirements {
-		switch r.Operator() {
-		case selection.Equals, selection.DoubleEquals, selection.In:
-			if values := r.Values(); len(values) == 1 {
-				demanded[r.Key()] = values.UnsortedList()[0]
-			}
+		equal := []selection.Operator{selection.Equals, selection.DoubleEquals, selection.In}
+		if values := r.Values(); len(values) == 1 && slices.Contains(equal, r.Operator()) {
+			demanded[r.Key()] = values.UnsortedList()[0]
 		}
 	}
 	return demanded

@@ -81,8 +81,14 @@ func TestCompanionsAsFound(t *testing.T) {
 			ours("web", "uid-web")(s)
 			s.OwnerReferences[0].APIVersion, s.OwnerReferences[0].Kind = "apps/v1", "Deployment"
 		}, "foreign"},
-		"of an owner that does not control it": {func(s *corev1.Service) { ours("web", "uid-web")(s); s.OwnerReferences[0].Controller = nil }, "foreign"},
-		"whose label names another Service":    {func(s *corev1.Service) { ours("web", "uid-web")(s); s.Labels[injector.ServiceLabel] = "x" }, "ours"},
+		"of an owner that does not control it": {func(s *corev1.Service) {
+			ours("web", "uid-web")(s)
+			s.OwnerReferences[0].Controller = nil
+		}, "foreign"},
+		"whose label names another Service": {func(s *corev1.Service) {
+			ours("web", "uid-web")(s)
+			s.Labels[injector.ServiceLabel] = "x"
+		}, "ours"},
 		"somebody else's": {
 			func(s *corev1.Service) { s.Labels = map[string]string{injector.ServiceLabel: "web"} }, "foreign",
 		},
@@ -292,14 +298,22 @@ func TestExtensionsAsFound(t *testing.T) {
 		object map[string]any
 		want   []string
 	}{
-		"nothing":          {map[string]any{}, nil},
-		"a webhook":        {webhook(service("shop", "web")), []string{"shop/web"}},
-		"two and a URL":    {webhook(service("shop", "web"), map[string]any{"url": "https://x"}, service("a", "b"), service("shop", "web")), []string{"a/b", "shop/web"}},
-		"half a name":      {webhook(service("", "web"), service("shop", "")), nil},
-		"garbage":          {map[string]any{"webhooks": []any{"x", int64(1), nil}, "spec": "y"}, nil},
-		"an APIService":    {map[string]any{"spec": service("shop", "metrics")}, []string{"shop/metrics"}},
-		"a local one":      {map[string]any{"spec": map[string]any{"service": nil}}, nil},
-		"a CRD":            {map[string]any{"spec": map[string]any{"conversion": map[string]any{"webhook": map[string]any{"clientConfig": service("shop", "web")}}}}, []string{"shop/web"}},
+		"nothing":   {map[string]any{}, nil},
+		"a webhook": {webhook(service("shop", "web")), []string{"shop/web"}},
+		"two and a URL": {
+			webhook(service("shop", "web"), map[string]any{"url": "https://x"}, service("a", "b"), service("shop", "web")),
+			[]string{"a/b", "shop/web"},
+		},
+		"half a name":   {webhook(service("", "web"), service("shop", "")), nil},
+		"garbage":       {map[string]any{"webhooks": []any{"x", int64(1), nil}, "spec": "y"}, nil},
+		"an APIService": {map[string]any{"spec": service("shop", "metrics")}, []string{"shop/metrics"}},
+		"a local one":   {map[string]any{"spec": map[string]any{"service": nil}}, nil},
+		"a CRD": {
+			map[string]any{"spec": map[string]any{"conversion": map[string]any{
+				"webhook": map[string]any{"clientConfig": service("shop", "web")},
+			}}},
+			[]string{"shop/web"},
+		},
 		"a CRD of no such": {map[string]any{"spec": map[string]any{"conversion": map[string]any{"strategy": "None"}}}, nil},
 	} {
 		tc.object["apiVersion"], tc.object["kind"] = "v1", "Any"
@@ -344,7 +358,8 @@ func TestPodsAsOwned(t *testing.T) {
 	pod := func(owners []metav1.OwnerReference, labels map[string]string) client.Object {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-1", Labels: labels, OwnerReferences: owners}}
 	}
-	web := map[string]string{"app": "web"}
+	web, db := map[string]string{"app": "web"}, map[string]string{"app": "db"}
+	set, dep := metav1.ObjectMeta{Name: "set"}, metav1.ObjectMeta{Name: "dep"}
 	hashed := map[string]string{"app": "web", "pod-template-hash": "abc"}
 	for name, tc := range map[string]struct {
 		objects []client.Object
@@ -354,19 +369,21 @@ func TestPodsAsOwned(t *testing.T) {
 		"its own":               {[]client.Object{pod(owner("example.com/v1", "Gallery", "web", "uid-gallery"), web)}, true},
 		"another's":             {[]client.Object{pod(owner("example.com/v1", "Gallery", "web", "uid-other"), web)}, false},
 		"nobody's":              {[]client.Object{pod(nil, web)}, false},
-		"one that is unselect.": {[]client.Object{pod(owner("example.com/v1", "Gallery", "web", "uid-gallery"), map[string]string{"app": "db"})}, false},
+		"one that is unselect.": {[]client.Object{pod(owner("example.com/v1", "Gallery", "web", "uid-gallery"), db)}, false},
 		"its StatefulSet's": {[]client.Object{
 			pod(owner("apps/v1", "StatefulSet", "set", "1"), web),
-			of(&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "set"}}, "uid-gallery"),
+			of(&appsv1.StatefulSet{ObjectMeta: set}, "uid-gallery"),
 		}, true},
 		"another's StatefulSet's": {[]client.Object{
-			pod(owner("apps/v1", "StatefulSet", "set", "1"), web), of(&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "set"}}, "uid-other"),
+			pod(owner("apps/v1", "StatefulSet", "set", "1"), web), of(&appsv1.StatefulSet{ObjectMeta: set}, "uid-other"),
 		}, false},
 		"its Deployment's": {[]client.Object{
-			pod(owner("apps/v1", "ReplicaSet", "dep-abc", "1"), hashed), of(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "dep"}}, "uid-gallery"),
+			pod(owner("apps/v1", "ReplicaSet", "dep-abc", "1"), hashed), of(&appsv1.Deployment{ObjectMeta: dep}, "uid-gallery"),
 		}, true},
 		"a lost Deployment's": {[]client.Object{pod(owner("apps/v1", "ReplicaSet", "dep-abc", "1"), hashed)}, false},
-		"another group's":     {[]client.Object{pod(owner("example.com/v1", "StatefulSet", "set", "1"), web), of(&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "set"}}, "uid-gallery")}, false},
+		"another group's": {[]client.Object{
+			pod(owner("example.com/v1", "StatefulSet", "set", "1"), web), of(&appsv1.StatefulSet{ObjectMeta: set}, "uid-gallery"),
+		}, false},
 	} {
 		c := newCluster(t, tc.objects...)
 		ws := c.services.observer.workloads
