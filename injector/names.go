@@ -29,7 +29,7 @@ const (
 	RedirectReady = "ready"
 
 	// ServiceLabel on our objects names the Service for which they were made.
-	ServiceLabel = Prefix + "service"
+	ServiceLabel = api.ServiceLabel
 	// ReplicasAnnotation on a workload and its ScaledObject holds the replica count that the workload had before the injection. KEDA's
 	// own memory begins when it first looks, when the app may be asleep, and KEDA may not be installed. We scale the workloads that
 	// carry this annotation.
@@ -66,7 +66,7 @@ const (
 	// ManagedByLabel is on everything that we create.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	// ManagedBy is the value of ManagedByLabel, and the name of our field manager.
-	ManagedBy = "scale-to-zero"
+	ManagedBy = api.ManagedBy
 )
 
 // DirectServiceName returns the name of the direct Service of a Service.
