@@ -51,6 +51,7 @@ func (b *serviceObserver) serving(ctx context.Context, front types.NamespacedNam
 			if err != nil {
 				log.FromContext(ctx).V(1).Info("Asking an interceptor about its routes failed", "error", err.Error())
 				out.Failed, out.Old = status.Code(err).String(), status.Code(err) == codes.Unimplemented
+				return nil
 			}
 			for _, p := range routes.Ports {
 				if a := net.JoinHostPort(ip, strconv.Itoa(int(p.Listen))); asked[a] && owned[p.Name] {

@@ -24,7 +24,7 @@ func (t *Table) Owned(namespace, name string) (Owned, bool) {
 	owned := Owned{ServiceUID: s.Routes.ServiceUID}
 	for _, p := range s.Routes.Ports {
 		key := keyOf(s, p)
-		if r := t.routes[key]; r != nil && r.gone == nil && r.ServiceUID == s.Routes.ServiceUID && t.ports[p.Listen] == key {
+		if r := t.routes[key]; r != nil && r.gone == nil && t.ports[p.Listen] == key {
 			owned.Ports = append(owned.Ports, p)
 		}
 	}
