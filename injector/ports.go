@@ -109,9 +109,8 @@ func (ps *Ports) Room(namespace, service string, limit int, ports ...string) Ski
 		}
 	}
 	if limit > 0 && more > 0 && has+more > limit {
-		return Skip(fmt.Sprintf("namespace %s has %d routes, one for each port of an injected Service, and with the %d of this Service it "+
-			"would have more than the %d allowed; opt another Service out, or have scale-to-zero's chart value "+
-			"controller.maxRoutesPerNamespace raised", namespace, has, more, limit))
+		return Skip(fmt.Sprintf("with it, namespace %s would have %d routes, one for each port of an injected Service, and %d is the limit; opt "+
+			"another Service out, or have scale-to-zero's chart value controller.maxRoutesPerNamespace raised", namespace, has+more, limit))
 	}
 	return ""
 }

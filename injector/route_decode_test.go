@@ -44,7 +44,9 @@ func (r randomly) subdomain() string {
 }
 
 func (r randomly) service() *corev1.Service {
-	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: r.label(63), UID: types.UID(fmt.Sprintf("%x-%x", r.Uint64(), r.Uint64()))}}
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "shop", Name: r.label(63), UID: types.UID(fmt.Sprintf("%x-%x", r.Uint64(), r.Uint64())),
+	}}
 	s.Spec.Selector = map[string]string{"app": "web"}
 	s.Spec.Type = pickOne(r, corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer)
 	s.Spec.ClusterIPs = pickOne(r, nil, []string{"None"}, []string{"10.0.0.1"}, []string{"10.0.0.1", "fd00::1"})
@@ -73,7 +75,8 @@ func (r randomly) probe() *corev1.Probe {
 	switch r.IntN(4) {
 	case 0:
 		p.HTTPGet = &corev1.HTTPGetAction{
-			Path: pickOne(r, "", "/", "healthz", "//host/", "/a b?c=d#e", "/\r\nHost: x", "/\x00", "/\xff", "/"+strings.Repeat("a", 5000)), Port: port,
+			Path: pickOne(r, "", "/", "healthz", "//host/", "/a b?c=d#e", "/\r\nHost: x", "/\x00", "/\xff",
+				"/"+strings.Repeat("a", 5000)), Port: port,
 			HTTPHeaders: pickOne(r, nil, []corev1.HTTPHeader{{Name: "A", Value: strings.Repeat("b", 5000)}},
 				[]corev1.HTTPHeader{{Name: "Host", Value: "a"}}, make([]corev1.HTTPHeader, 65), []corev1.HTTPHeader{{Name: "a b", Value: "c\r\nd"}}),
 		}
@@ -99,7 +102,8 @@ func (r randomly) workload() Workload {
 	w.Template = &corev1.PodTemplateSpec{}
 	for i := range 1 + r.IntN(3) {
 		w.Template.Spec.Containers = append(w.Template.Spec.Containers, corev1.Container{
-			Name: fmt.Sprint("c", i), Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 8080}}, ReadinessProbe: r.probe(), StartupProbe: r.probe(),
+			Name: fmt.Sprint("c", i), Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 8080}},
+			ReadinessProbe: r.probe(), StartupProbe: r.probe(),
 		})
 	}
 	return w

@@ -33,7 +33,9 @@ type portBook struct {
 
 // get returns the interceptor ports of a Front by the names of its ports, and frees those with other names. If the namespace has too
 // many, it returns why.
-func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time.Time, names []string) (map[string]int32, injector.Skip, error) {
+func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time.Time, names []string) (
+	listen map[string]int32, full injector.Skip, err error,
+) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.learn(ctx); err != nil {

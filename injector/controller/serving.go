@@ -29,7 +29,9 @@ import (
 // An interceptor that does not know the question is of an older version. It is not believed, so that nobody gains by answering so.
 // During an upgrade this costs nothing: published interceptors are not asked again and serve until they go, and their successors know
 // the question.
-func (b *serviceObserver) serving(ctx context.Context, front types.NamespacedName, routes api.Routes, addresses []string) *injector.Serving {
+func (b *serviceObserver) serving(ctx context.Context, front types.NamespacedName, routes api.Routes,
+	addresses []string,
+) *injector.Serving {
 	out := &injector.Serving{At: make(map[string]bool, len(addresses))}
 	at := map[string]map[string]bool{} // the asked addresses, by IP address
 	for _, address := range addresses {

@@ -88,7 +88,8 @@ func TestUnservedRoutes(t *testing.T) {
 		err  error
 		want string
 	}{
-		"they cannot be asked": {status.Error(codes.Unavailable, "x"), "cannot ask its interceptors over gRPC which routes they serve (Unavailable)"},
+		"they cannot be asked": {status.Error(codes.Unavailable, "x"), "scale-to-zero's controller cannot ask "+
+			"its interceptors over gRPC which routes they serve (Unavailable)"},
 		"they are old":         {status.Error(codes.Unimplemented, "x"), "are of an older version than its controller"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,8 +175,8 @@ func TestRoutesOfANamespaceAreBounded(t *testing.T) {
 	if client.IgnoreNotFound(err) != nil || err == nil || len(c.routeSlice().Annotations) == 0 {
 		t.Errorf("web2 has a route: %v", err)
 	}
-	const want = "Not injected: namespace apps has 1 routes, one for each port of an injected Service, and with the 1 of this Service it would " +
-		"have more than the 1 allowed; opt another Service out, or have scale-to-zero's chart value controller.maxRoutesPerNamespace raised"
+	const want = "Not injected: with it, namespace apps would have 2 routes, one for each port of an injected Service, and 1 is the limit; opt " +
+		"another Service out, or have scale-to-zero's chart value controller.maxRoutesPerNamespace raised"
 	if got := c.events(); strings.Count(got, want) != 1 {
 		t.Errorf("events %s", got)
 	}

@@ -233,7 +233,8 @@ func TestHostileProgressDoesNotDecode(t *testing.T) {
 
 func TestHostileLearnedDoesNotDecode(t *testing.T) {
 	for _, other := range []string{
-		"", "web", "Deployment/", "/web", "Deployment/../x", "Deployment/a/b", "Rollout.argoproj.io/../x", "Rollout../web", "a b/web", "Deployment/Web",
+		"", "web", "Deployment/", "/web", "Deployment/../x", "Deployment/a/b", "Rollout.argoproj.io/../x", "Rollout../web", "a b/web",
+		"Deployment/Web",
 	} {
 		value, err := Learned{other: {Found: 2}}.Encode()
 		if err != nil {

@@ -175,7 +175,8 @@ func TestForgedDirectSlices(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			direct := withPort(endpointSlice("web-direct-1", "web-direct", api.RoleDirect, an("10.1.0.8")), 8080)
 			tc.forge(direct)
-			peers := endpointSlice("p", "interceptors", api.RoleInterceptor, an("10.0.0.1", ofPod("me")), an("10.0.0.2", ofPod("you")), an("fd00::2", ofPod("you")))
+			peers := endpointSlice("p", "interceptors", api.RoleInterceptor, an("10.0.0.1", ofPod("me")),
+				an("10.0.0.2", ofPod("you")), an("fd00::2", ofPod("you")))
 			peers.Namespace = "ours"
 			for _, order := range [][]*discoveryv1.EndpointSlice{
 				{routeSlice(t, "web", routes("web")), direct, peers}, {peers, direct, routeSlice(t, "web", routes("web"))},

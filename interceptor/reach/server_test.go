@@ -208,7 +208,8 @@ func TestPodsIsBounded(t *testing.T) {
 
 func TestRoutes(t *testing.T) {
 	s := NewServer(Options{Owned: func(namespace, name string) (route.Owned, bool) {
-		return route.Owned{ServiceUID: "u", Ports: []api.Port{{Name: "http", Listen: 10000}, {Listen: 10001}}}, namespace == "shop" && name == "web"
+		owned := route.Owned{ServiceUID: "u", Ports: []api.Port{{Name: "http", Listen: 10000}, {Listen: 10001}}}
+		return owned, namespace == "shop" && name == "web"
 	}})
 	got, err := s.Routes(t.Context(), &pb.RoutesRequest{Namespace: "shop", Service: "web"})
 	want := &pb.RoutesResponse{ServiceUid: "u", Routes: []*pb.Route{{Port: "http", Listen: 10000}, {Listen: 10001}}}

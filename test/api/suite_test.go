@@ -250,7 +250,8 @@ func start(t *testing.T, o planeOptions) *plane {
 	}
 	if err := controller.Add(t.Context(), mgr, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
-		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, Owns: o.interceptors.owns, AliasLinger: time.Second, Counts: o.counts,
+		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, Owns: o.interceptors.owns,
+		AliasLinger: time.Second, Counts: o.counts,
 		Learned: o.learned, Now: o.now, StartupCPU: o.startupCPU,
 	}); err != nil {
 		t.Fatal(err)

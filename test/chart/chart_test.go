@@ -162,7 +162,8 @@ func TestLimits(t *testing.T) {
 			}
 			for pod, template := range templates(objects(t, r)) {
 				if len(tc.want) == 0 && slices.ContainsFunc(template.Spec.Containers[0].Args, func(arg string) bool {
-					return strings.HasPrefix(arg, "--max-") && !strings.HasPrefix(arg, "--max-routes-") || strings.HasPrefix(arg, "--trusted-") || strings.HasPrefix(arg, "--held-") ||
+					limit := strings.HasPrefix(arg, "--max-") && !strings.HasPrefix(arg, "--max-routes-") // that one is the controller's value
+					return limit || strings.HasPrefix(arg, "--trusted-") || strings.HasPrefix(arg, "--held-") ||
 						strings.HasPrefix(arg, "--waiting-")
 				}) {
 					t.Errorf("%s, %s: %s has %v", h.name, name, pod, template.Spec.Containers[0].Args)

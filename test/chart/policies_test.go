@@ -132,7 +132,8 @@ func evaluate(t *testing.T, suffix string) validating.Validator {
 		return validating.NewValidator(compiler.CompileCondition(validations, options, environment.NewExpressions),
 			matchconditions.NewMatcher(conditions, p.Spec.FailurePolicy, "policy", "validate", p.Name),
 			compiler.CompileCondition(nil, options, environment.NewExpressions),
-			compiler.CompileCondition(make([]cel.ExpressionAccessor, len(validations)), options, environment.NewExpressions), p.Spec.FailurePolicy, nil)
+			compiler.CompileCondition(make([]cel.ExpressionAccessor, len(validations)), options, environment.NewExpressions),
+			p.Spec.FailurePolicy, nil)
 	}
 	t.Fatalf("no policy %s", suffix)
 	return nil
