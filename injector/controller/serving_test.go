@@ -88,9 +88,9 @@ func TestUnservedRoutes(t *testing.T) {
 		err  error
 		want string
 	}{
-		"they cannot be asked": {status.Error(codes.Unavailable, "x"), "scale-to-zero's controller cannot ask "+
+		"they cannot be asked": {status.Error(codes.Unavailable, "x"), "scale-to-zero's controller cannot ask " +
 			"its interceptors over gRPC which routes they serve (Unavailable)"},
-		"they are old":         {status.Error(codes.Unimplemented, "x"), "are of an older version than its controller"},
+		"they are old": {status.Error(codes.Unimplemented, "x"), "are of an older version than its controller"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, webDeployment(1), webService())
