@@ -167,6 +167,7 @@ type controllerFlags struct {
 	deployment                               string
 	portRange, metricsAddress, healthAddress string
 	leaderElection, startupCPU               bool
+	maxRoutes                                int
 }
 
 func controllerCommand() *cobra.Command {
@@ -193,6 +194,8 @@ func controllerCommand() *cobra.Command {
 		"Deployment of the controllers, through which the restore command asks them to restore every app")
 	flags.StringVar(&f.portRange, "port-range", "10000-29999",
 		"range of ports the interceptors listen on, one for each port of each opted-in Service")
+	flags.IntVar(&f.maxRoutes, "max-routes-per-namespace", 2000,
+		"how many routes, one for each port of each injected Service, a namespace may have; 0 for no limit")
 	flags.StringVar(&f.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 disables it")
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	flags.BoolVar(&f.leaderElection, "leader-election", true, "elect a leader among the replicas")
@@ -204,6 +207,9 @@ func controllerCommand() *cobra.Command {
 func (f *controllerFlags) run(ctx context.Context) error {
 	low, high, err := parsePortRange(f.portRange)
 	if err != nil {
+		return err
+	}
+	if err := between("max-routes-per-namespace", f.maxRoutes, 0, 1_000_000); err != nil {
 		return err
 	}
 	mode, err := certs.ParseMode(f.certsMode)
@@ -252,6 +258,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 		controller.Add(ctx, mgr, controller.Options{
 			Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
 			Deployment: f.deployment, PortLow: low, PortHigh: high, StartupCPU: f.startupCPU,
+			MaxRoutesPerNamespace: f.maxRoutes,
 		}),
 	); err != nil {
 		return err
@@ -313,6 +320,7 @@ type interceptorFlags struct {
 	drainTimeout               time.Duration
 	heldHeader                 bool
 	pageGrace                  time.Duration
+	maxRoutes                  int
 }
 
 func interceptorCommand() *cobra.Command {
@@ -336,11 +344,18 @@ func interceptorCommand() *cobra.Command {
 		"say in the answer to a held request how long it was held, as Scale-To-Zero-Held: 3.214s")
 	flags.DurationVar(&f.pageGrace, "waiting-page-grace", interceptor.DefaultPageGrace,
 		"how long a browser that opens a page of a sleeping app is held before it sees the waiting page")
+	flags.IntVar(&f.maxRoutes, "max-routes-per-namespace", kube.DefaultMaxRoutesPerNamespace,
+		"how many routes the Services of one namespace may have together, whoever made them; 0 for no limit")
 	return cmd
 }
 
 func (f *interceptorFlags) run(ctx context.Context) error {
-	if err := errors.Join(f.check(), within("waiting-page-grace", f.pageGrace, time.Millisecond, time.Hour)); err != nil {
+	if err := errors.Join(f.check(), within("waiting-page-grace", f.pageGrace, time.Millisecond, time.Hour),
+		between("max-routes-per-namespace", f.maxRoutes, 0, 1_000_000)); err != nil {
+		return err
+	}
+	reserved, err := portsOf(f.grpcAddress, f.healthAddress)
+	if err != nil {
 		return err
 	}
 	if f.podName == "" || f.podIP == "" {
@@ -350,7 +365,10 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := kube.New(config, kube.Options{Namespace: f.namespace, PodName: f.podName, PodIP: f.podIP, Service: f.service, Log: logger})
+	cluster, err := kube.New(config, kube.Options{
+		Namespace: f.namespace, PodName: f.podName, PodIP: f.podIP, Service: f.service, Reserved: reserved,
+		MaxRoutesPerNamespace: f.maxRoutes, Log: logger,
+	})
 	if err != nil {
 		return err
 	}

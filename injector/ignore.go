@@ -10,9 +10,6 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// maxIgnored bounds each list of ignored paths or agents, because every request is compared with the whole list.
-const maxIgnored = 64
-
 const (
 	ignorePathsAllowed = "paths separated by commas, each beginning with /, and ending with a * to match all that begin so, as in " +
 		"/healthz,/static/*; " +
@@ -48,7 +45,7 @@ func parseList(value string, valid func(string) bool) (list []string, ok bool) {
 	}
 	for entry := range strings.SplitSeq(value, ",") {
 		entry = strings.TrimSpace(entry)
-		if !valid(entry) || slices.Contains(list, entry) || len(list) == maxIgnored {
+		if !valid(entry) || slices.Contains(list, entry) || len(list) == api.MaxIgnored {
 			return nil, false
 		}
 		list = append(list, entry)

@@ -27,8 +27,10 @@ func (w *world) answering(addresses ...string) (Plan, map[QuestionKind]Question)
 	for q.Kind != NoQuestion {
 		asked[q.Kind] = q
 		w.answer(&o, q)
-		for a := range o.Answers.Dialed {
-			o.Answers.Dialed[a] = slices.Contains(addresses, a)
+		if o.Answers.Serving != nil {
+			for a := range o.Answers.Serving.At {
+				o.Answers.Serving.At[a] = slices.Contains(addresses, a)
+			}
 		}
 		p, q = PlanService(o)
 	}
@@ -121,7 +123,7 @@ func TestQuestionsName(t *testing.T) {
 			if q := asked[AskSiblings]; q.Workload.Name != "web" || q.Workload.Kind != "Deployment" {
 				t.Errorf("siblings: %+v", q)
 			}
-			for _, a := range asked[AskDials].Addresses {
+			for _, a := range asked[AskServing].Addresses {
 				if host, _, err := net.SplitHostPort(a); err != nil || !slices.Contains(w.addresses, host) {
 					t.Errorf("dials %s", a)
 				}

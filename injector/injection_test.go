@@ -55,36 +55,36 @@ func TestQuestions(t *testing.T) {
 			nil,
 			[]string{"198.18.0.2:10000", "198.18.0.3:10000"},
 			nil,
-			[]QuestionKind{AskTarget, AskPorts, AskDials},
+			[]QuestionKind{AskTarget, AskPorts, AskServing},
 		},
 		"pods are listed": {
 			[]func(*world){func(w *world) { w.reconcile() }},
 			[]string{"198.18.0.2:10000", "198.18.0.3:10000"},
 			[]string{"198.18.0.2", "198.18.0.3"},
-			[]QuestionKind{AskTarget, AskPorts, AskDials, AskWay, AskSiblings},
+			[]QuestionKind{AskTarget, AskPorts, AskServing, AskWay, AskSiblings},
 		},
 		"one of them does not listen": {
 			[]func(*world){deaf, func(w *world) { w.reconcile() }},
 			[]string{"198.18.0.2:10000", "198.18.0.3:10000"},
 			[]string{"198.18.0.2"},
-			[]QuestionKind{AskTarget, AskPorts, AskDials, AskWay, AskSiblings},
+			[]QuestionKind{AskTarget, AskPorts, AskServing, AskWay, AskSiblings},
 		},
 		"redirected": {[]func(*world){soonRedirected}, nil, nil, []QuestionKind{AskTarget, AskPorts, AskSiblings}},
 		"redirected, one does not listen": {
 			[]func(*world){deaf, soonRedirected},
 			[]string{"198.18.0.3:10000"},
 			nil,
-			[]QuestionKind{AskTarget, AskPorts, AskDials, AskSiblings},
+			[]QuestionKind{AskTarget, AskPorts, AskServing, AskSiblings},
 		},
 		"redirected, and another interceptor": {
 			[]func(*world){soonRedirected, func(w *world) { w.addresses = append(w.addresses, "198.18.0.4") }},
 			[]string{"198.18.0.4:10000"},
 			nil,
-			[]QuestionKind{AskTarget, AskPorts, AskDials, AskSiblings},
+			[]QuestionKind{AskTarget, AskPorts, AskServing, AskSiblings},
 		},
 		"redirected, and another port": {[]func(*world){soonRedirected, func(w *world) {
 			w.service.Spec.Ports = append(w.service.Spec.Ports, corev1.ServicePort{Name: "admin", Port: 81})
-		}}, []string{"198.18.0.2:10001", "198.18.0.3:10001"}, nil, []QuestionKind{AskTarget, AskPorts, AskDials, AskSiblings}},
+		}}, []string{"198.18.0.2:10001", "198.18.0.3:10001"}, nil, []QuestionKind{AskTarget, AskPorts, AskServing, AskSiblings}},
 		"redirected asleep": {
 			[]func(*world){asleep, soonRedirected}, nil, nil, []QuestionKind{AskTarget, AskPorts, AskSiblings},
 		},
@@ -98,7 +98,7 @@ func TestQuestions(t *testing.T) {
 			[]func(*world){internalNamespace},
 			[]string{"198.18.0.2:10000", "198.18.0.3:10000"},
 			nil,
-			[]QuestionKind{AskSurroundings, AskTarget, AskPorts, AskDials},
+			[]QuestionKind{AskSurroundings, AskTarget, AskPorts, AskServing},
 		},
 		"nobody opts it in":              {[]func(*world){func(w *world) { w.service.Labels = nil }}, nil, nil, nil},
 		"everything is restored":         {[]func(*world){func(w *world) { w.restoringFor = time.Minute }}, nil, nil, nil},
@@ -117,7 +117,7 @@ func TestQuestions(t *testing.T) {
 			if diff := cmp.Diff(tc.kinds, kinds); diff != "" {
 				t.Errorf("questions: %s", diff)
 			}
-			if diff := cmp.Diff(tc.dials, asked[AskDials].Addresses); diff != "" {
+			if diff := cmp.Diff(tc.dials, asked[AskServing].Addresses); diff != "" {
 				t.Errorf("dials: %s", diff)
 			}
 			if diff := cmp.Diff(tc.asks, asked[AskWay].Addresses); diff != "" {

@@ -69,7 +69,7 @@ func optInIngresses(service *corev1.Service, ingresses []string) string {
 const metaSystem = "kube-system"
 
 // MaxPorts is how many ports an injected Service may have. Every interceptor opens a listener for each port.
-const MaxPorts = 50
+const MaxPorts = api.MaxPorts
 
 func portName(p corev1.ServicePort) string {
 	if p.Name != "" {

@@ -4,8 +4,6 @@
 package injector
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"strings"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
@@ -31,7 +29,7 @@ const (
 	RedirectReady = "ready"
 
 	// ServiceLabel on our objects names the Service for which they were made.
-	ServiceLabel = Prefix + "service"
+	ServiceLabel = api.ServiceLabel
 	// ReplicasAnnotation on a workload and its ScaledObject holds the replica count that the workload had before the injection. KEDA's
 	// own memory begins when it first looks, when the app may be asleep, and KEDA may not be installed. We scale the workloads that
 	// carry this annotation.
@@ -68,34 +66,22 @@ const (
 	// ManagedByLabel is on everything that we create.
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	// ManagedBy is the value of ManagedByLabel, and the name of our field manager.
-	ManagedBy = "scale-to-zero"
+	ManagedBy = api.ManagedBy
 )
 
-// DirectServiceName returns the name of the direct Service of a Service: at most 63 characters, as a Service's must be.
-func DirectServiceName(service string) string { return bounded(service, "-direct", 63) }
+// DirectServiceName returns the name of the direct Service of a Service.
+func DirectServiceName(service string) string { return api.DirectServiceName(service) }
 
-// AliasServiceName returns the name of the alias Service of a Service: at most 63 characters, as a Service's must be.
-func AliasServiceName(service string) string { return bounded(service, "-scale-to-zero", 63) }
+// AliasServiceName returns the name of the alias Service of a Service.
+func AliasServiceName(service string) string { return api.AliasServiceName(service) }
 
-// RouteSliceName returns the name of the route slice for an address type ("IPv4", "IPv6") of a Service, or of an alias
-// Service.
+// RouteSliceName returns the name of the route slice for an address type ("IPv4", "IPv6") of a Service, or of an alias Service.
 func RouteSliceName(service, addressType string) string {
-	return bounded(service, "-scale-to-zero-"+strings.ToLower(addressType), 253)
+	return api.RouteSliceName(service, addressType)
 }
 
 // ScaledObjectName returns the name of a workload's ScaledObject. KEDA names the HPA keda-hpa-<name>, which must fit
 // into a label value, hence at most 54 characters (KEDA 2.21).
 func ScaledObjectName(w api.Workload) string {
-	return bounded(w.Name, "-"+strings.ToLower(w.Kind), 54)
-}
-
-// bounded joins name and suffix. If the result is longer than limit, it cuts the name and inserts a hash of all of it, so that
-// two long names do not collide.
-func bounded(name, suffix string, limit int) string {
-	if len(name)+len(suffix) <= limit {
-		return name + suffix
-	}
-	sum := sha256.Sum256([]byte(name))
-	hash := "-" + hex.EncodeToString(sum[:])[:8]
-	return strings.TrimRight(name[:limit-len(suffix)-len(hash)], "-.") + hash + suffix
+	return api.Bounded(w.Name, "-"+strings.ToLower(w.Kind), 54)
 }

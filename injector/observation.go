@@ -102,7 +102,8 @@ type Answers struct {
 	Around   *Surroundings // surroundings of the Service's pods
 	Target   *Target
 	Listen   map[string]int32 // interceptor ports by the names of the Service's ports
-	Dialed   map[string]bool  // by address: whether it listens
+	Full     Skip             // why the Service gets no interceptor ports
+	Serving  *Serving
 	Way      *Way
 	Native   *bool // whether Kubernetes lists a ready pod for the Service itself
 	Routed   map[string]Target
@@ -130,6 +131,16 @@ type Target struct {
 	ScaledObjects []keda.ScaledObject
 }
 
+// Serving is which interceptors serve a Service's routes.
+type Serving struct {
+	// At has, by address, whether the interceptor there says that the port is the route's, and accepts connections on it.
+	At map[string]bool
+	// Failed is the gRPC code of the failure if an interceptor could not be asked; otherwise empty. Old is set if the interceptor is of a
+	// version that cannot answer.
+	Failed string
+	Old    bool
+}
+
 // Way is what the interceptors found out about whether they can reach the pods.
 type Way struct {
 	Found [][]PortReach
@@ -152,11 +163,13 @@ type Question struct {
 	Kind QuestionKind
 	// Settings are for AskTarget.
 	Settings Settings
-	// Front names the Service whose route slices AskPorts and AskWay are about, and Ports the names of its ports.
+	// Front names the Service whose route slices AskPorts, AskServing and AskWay are about, and Ports the names of its ports.
 	Front string
 	Ports []string
-	// Addresses are the addresses to dial for AskDials, and the interceptors to ask for AskWay.
+	// Addresses are the interceptors' addresses, with a port, for AskServing, and the interceptors to ask for AskWay.
 	Addresses []string
+	// Routes are for AskServing.
+	Routes api.Routes
 	// Workload is for AskRouted, AskKept, AskVisits and AskSiblings.
 	Workload Workload
 	Name     string
@@ -172,8 +185,8 @@ const (
 	NoQuestion      QuestionKind = iota
 	AskSurroundings              // what exposes the Service's pods: Answers.Around
 	AskTarget                    // the workload, and what scales it: Answers.Target
-	AskPorts                     // interceptor ports: Answers.Listen
-	AskDials                     // which interceptors listen: Answers.Dialed
+	AskPorts                     // interceptor ports: Answers.Listen, or Answers.Full
+	AskServing                   // which interceptors serve the routes: Answers.Serving
 	AskWay                       // whether interceptors reach the pods: Answers.Way
 	AskNative                    // whether the Service lists a ready pod: Answers.Native
 	AskRouted                    // the workload that route slices name: Answers.Routed
@@ -206,7 +219,7 @@ func (o *Observation) fronts() (self, alias Front) {
 		}
 		f.Slices = append(f.Slices, s)
 		f.Unproven = cmp.Or(f.Unproven, s.Annotations[UnprovenAnnotation])
-		if routes, err := api.DecodeRoutes(s.Annotations[api.RoutesAnnotation]); err == nil {
+		if routes, ok := RoutesOf(&s); ok {
 			f.Routes = routes
 		}
 	}

@@ -122,8 +122,8 @@ func TestOneInterceptorCarriesALimitedService(t *testing.T) {
 	}
 	other := w.addresses[1-slices.Index(w.addresses, first)]
 	p, asked := w.questions()
-	if _, dials := asked[AskDials]; dials || p.After == slowRetry || p.Soon || len(p.Apply) > 0 {
-		t.Errorf("a settled Service: dials %v: %s", asked[AskDials].Addresses, describe(p))
+	if _, dials := asked[AskServing]; dials || p.After == slowRetry || p.Soon || len(p.Apply) > 0 {
+		t.Errorf("a settled Service: dials %v: %s", asked[AskServing].Addresses, describe(p))
 	}
 
 	addresses := w.addresses

@@ -43,6 +43,11 @@ func (p *planner) inject(f *Front) (done bool, q Question) {
 	if q := in.route(); q.Kind != NoQuestion {
 		return false, q
 	}
+	if full := p.o.Answers.Full; full != "" {
+		in.Phase = cmp.Or(p.o.Memory.Phase, PhaseAbsent) // what it has stays as it is
+		in.await(string(full), blockedMax)
+		return false, Question{}
+	}
 	in.redirected = p.o.redirected(*f)
 	in.taken = len(f.Slices) > 0 && in.redirected
 	in.ready = OfFamilies(p.o.Interceptors, f.Service.Spec.IPFamilies)
@@ -107,7 +112,7 @@ func (in *injection) route() Question {
 	for i, p := range o.Service.Spec.Ports {
 		names[i] = p.Name
 	}
-	if o.Answers.Listen == nil {
+	if o.Answers.Listen == nil && o.Answers.Full == "" {
 		return Question{Kind: AskPorts, Front: in.front.Service.Name, Ports: names}
 	}
 	in.routes = NewRoutes(o.Service, in.v.Settings, in.v.Workload, o.Answers.Listen)
@@ -132,8 +137,8 @@ func keepLearned(routes *api.Routes, before api.Routes, learned Spoken) {
 	}
 }
 
-// publish finds out which interceptors answer on the routes' ports. Interceptors that are already published are not dialed again:
-// their own readiness probe decides whether they are ready.
+// publish finds out which interceptors serve the routes. Interceptors that are already published are not asked again: their own
+// readiness probe decides whether they are ready.
 func (in *injection) publish() Question {
 	known := map[string]bool{}
 	var before []api.Port
@@ -154,12 +159,16 @@ func (in *injection) publish() Question {
 			}
 		}
 	}
-	if len(unknown) > 0 && in.o.Answers.Dialed == nil {
-		return Question{Kind: AskDials, Addresses: unknown}
+	serving := in.o.Answers.Serving
+	if serving == nil {
+		if len(unknown) > 0 {
+			return Question{Kind: AskServing, Front: in.front.Service.Name, Routes: in.routes, Addresses: unknown}
+		}
+		serving = &Serving{}
 	}
 	in.published = Publish(in.routes, candidates, before, func(i Interceptor, p api.Port) bool {
 		a := address(i.Address, p.Listen)
-		return known[a] || in.o.Answers.Dialed[a]
+		return known[a] || serving.At[a]
 	})
 	in.complete = len(in.published.Interceptors) == len(in.ready)
 	if in.alone() {
@@ -206,6 +215,14 @@ func (in *injection) lacks() string {
 	}
 	if family := MissingFamily(in.o.Interceptors, in.front.Service.Spec.IPFamilies); family != "" {
 		return fmt.Sprintf("it has an %s address, and no interceptor of scale-to-zero with one is ready", family)
+	}
+	switch serving := in.o.Answers.Serving; {
+	case serving == nil || serving.Failed == "":
+	case serving.Old:
+		return "the interceptors of scale-to-zero are of an older version than its controller; it is injected once they are replaced"
+	default:
+		return fmt.Sprintf("scale-to-zero's controller cannot ask its interceptors over gRPC which routes they serve (%s); "+
+			"does a NetworkPolicy in namespace %s forbid it?", serving.Failed, in.o.Install.Namespace)
 	}
 	return fmt.Sprintf("no interceptor answers scale-to-zero's controller on %s over %s yet; does a NetworkPolicy forbid it?",
 		listensText(in.routes), in.missing)

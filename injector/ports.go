@@ -5,7 +5,8 @@ package injector
 
 import (
 	"fmt"
-	"hash/fnv"
+	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -26,6 +27,8 @@ type Ports struct {
 	port      map[PortOwner]int32
 	freed     map[int32]freed
 	had       map[PortOwner]int32 // the freed port of each former owner; the inverse of freed
+	count     map[string]int      // how many ports each namespace has
+	choose    func(n int32) int32 // returns a random number from 0 to n-1
 }
 
 // freed is who owned a port, and when the port was freed.
@@ -39,6 +42,7 @@ func NewPorts(low, high int32) *Ports {
 	return &Ports{
 		low: low, high: high,
 		owner: map[int32]PortOwner{}, port: map[PortOwner]int32{}, freed: map[int32]freed{}, had: map[PortOwner]int32{},
+		count: map[string]int{}, choose: rand.Int32N,
 	}
 }
 
@@ -50,6 +54,9 @@ func (ps *Ports) Learn(r PortOwner, p int32) bool {
 	}
 	if had, ok := ps.port[r]; ok && had != p {
 		return false
+	}
+	if _, known := ps.port[r]; !known {
+		ps.count[r.Namespace]++
 	}
 	ps.owner[p], ps.port[r] = r, p
 	delete(ps.had, ps.freed[p].owner)
@@ -67,11 +74,9 @@ func (ps *Ports) Get(r PortOwner, now time.Time) (int32, error) {
 		return p, nil
 	}
 	size := ps.high - ps.low + 1
-	h := fnv.New32a()
-	fmt.Fprintf(h, "%s/%s/%s", r.Namespace, r.Service, r.Port)
-	// Each route begins its search at a different place. A new leader does not know which ports rest; this makes it unlikely to assign a
-	// port that was freed a moment ago.
-	start := int32(int64(h.Sum32()) % int64(size)) //nolint:gosec // less than size
+	// A port that follows from a name could be claimed before its route exists. A random one also makes it unlikely that a new leader,
+	// which does not know which ports rest, assigns a port that was freed a moment ago.
+	start := ps.choose(size)
 	for i := range size {
 		p := ps.low + (start+i)%size
 		if _, taken := ps.owner[p]; taken {
@@ -88,6 +93,28 @@ func (ps *Ports) Get(r PortOwner, now time.Time) (int32, error) {
 		r.Namespace, r.Service, r.Port, size, ps.low, ps.high, PortRest)
 }
 
+// Room says why a Service must not have these ports, if its namespace then has more than limit; a limit of 0 is none. Ports that the
+// Service has already are not taken from it, even if the limit is lower now.
+func (ps *Ports) Room(namespace, service string, limit int, ports ...string) Skip {
+	more := 0
+	for _, port := range ports {
+		if _, has := ps.port[PortOwner{namespace, service, port}]; !has {
+			more++
+		}
+	}
+	has := ps.count[namespace]
+	for r := range ps.port {
+		if r.Namespace == namespace && r.Service == service && !slices.Contains(ports, r.Port) {
+			has-- // it is about to be freed
+		}
+	}
+	if limit > 0 && more > 0 && has+more > limit {
+		return Skip(fmt.Sprintf("with it, namespace %s would have %d routes, one for each port of an injected Service, and %d is the limit; opt "+
+			"another Service out, or have scale-to-zero's chart value controller.maxRoutesPerNamespace raised", namespace, has+more, limit))
+	}
+	return ""
+}
+
 // Keep frees all ports of the Service whose names are not in ports.
 func (ps *Ports) Keep(namespace, service string, now time.Time, ports ...string) {
 	keep := map[string]bool{}
@@ -98,6 +125,9 @@ func (ps *Ports) Keep(namespace, service string, now time.Time, ports ...string)
 		if r.Namespace == namespace && r.Service == service && !keep[r.Port] {
 			delete(ps.port, r)
 			delete(ps.owner, p)
+			if ps.count[r.Namespace]--; ps.count[r.Namespace] == 0 {
+				delete(ps.count, r.Namespace)
+			}
 			ps.freed[p], ps.had[r] = freed{r, now}, p
 		}
 	}

@@ -60,6 +60,9 @@ func ReadinessOf(template *corev1.PodTemplateSpec, ports []corev1.ServicePort) *
 			return nil
 		}
 	}
+	if out.Check() != nil { // it has no probes, or asks for more than an interceptor does
+		return nil
+	}
 	return out
 }
 

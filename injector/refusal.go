@@ -5,10 +5,12 @@ package injector
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
@@ -39,6 +41,15 @@ func RefusalOf(err error) (Refusal, bool) {
 		return Refusal{why, advice(status.Message)}, true
 	default:
 		return Refusal{}, false
+	}
+}
+
+// ForeignSlice is the refusal of a route slice whose name another EndpointSlice has.
+func ForeignSlice(s *discoveryv1.EndpointSlice) Refusal {
+	return Refusal{
+		Why: "there is one of that name that scale-to-zero has not made",
+		Advice: fmt.Sprintf("If nobody needs it, delete it: kubectl delete endpointslice -n %s %s. Otherwise label a Service of another name",
+			s.Namespace, s.Name),
 	}
 }
 

@@ -124,7 +124,7 @@ func HasReadyEndpoint(list []discoveryv1.EndpointSlice) bool {
 
 // Published is where a route slice sends traffic.
 type Published struct {
-	// Ports are published at the Interceptors. Each interceptor has accepted a connection on each of these ports.
+	// Ports are published at the Interceptors. Each interceptor serves the routes on each of these ports.
 	Ports        []api.Port
 	Interceptors []Interceptor
 }

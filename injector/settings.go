@@ -121,10 +121,10 @@ func settings() map[string]setting {
 			return integer(&s.TargetPendingRequests, v, 1, 1_000_000)
 		},
 		"cooldown": func(s *Settings, v string) (string, bool) {
-			return duration(&s.Cooldown, v, time.Second, 30*24*time.Hour)
+			return duration(&s.Cooldown, v, api.MinCooldown, api.MaxCooldown)
 		},
 		"hold-timeout": func(s *Settings, v string) (string, bool) {
-			return duration(&s.HoldTimeout, v, time.Second, time.Hour)
+			return duration(&s.HoldTimeout, v, api.MinHoldTimeout, api.MaxHoldTimeout)
 		},
 		"protocol": func(s *Settings, v string) (string, bool) {
 			s.Protocol = v

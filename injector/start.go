@@ -37,7 +37,7 @@ const (
 	// to start.
 	comeback = time.Minute
 	// longestFailing is the maximum length of Failing, in characters.
-	longestFailing = 300
+	longestFailing = api.MaxFailing
 )
 
 // ReasonUnschedulable is the Reason of a Start for which no node has room.

@@ -201,11 +201,11 @@ func (w *world) answer(o *Observation, q Question) {
 				a.Listen[name] += 100
 			}
 		}
-	case AskDials:
-		a.Dialed = map[string]bool{}
+	case AskServing:
+		a.Serving = &Serving{At: map[string]bool{}}
 		for _, address := range q.Addresses {
 			host, _, _ := strings.Cut(address, ":")
-			a.Dialed[address] = !w.deaf[host]
+			a.Serving.At[address] = !w.deaf[host]
 		}
 	case AskWay:
 		a.Way = &Way{Failed: w.unasked, Allow: "US"}
@@ -338,7 +338,7 @@ func (w *world) publishes(before, after *discoveryv1.EndpointSlice) {
 		redirected = redirected || Aliased(&i, "web")
 	}
 	switch {
-	case before == nil && !redirected && w.asked[AskDials] == 0:
+	case before == nil && !redirected && w.asked[AskServing] == 0:
 		w.t.Fatal("published without a dial")
 	case redirected:
 	case w.keda && !w.tried:

@@ -50,7 +50,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	i := assemble(o)
-	grpc, err := newGRPC(ctx, o.GRPCAddress, i.scaler, i.peerSide, reach.NewServer(reach.Options{Service: i.table.Service}))
+	grpc, err := newGRPC(ctx, o.GRPCAddress, i.scaler, i.peerSide,
+		reach.NewServer(reach.Options{Service: i.table.Service, Owned: i.table.Owned}))
 	if err != nil {
 		return err
 	}

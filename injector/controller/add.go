@@ -91,7 +91,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		return err
 	}
 	p := &plane{Options: o, mgr: mgr, events: newRecorder(mgr.GetClient(), o.Now)}
-	p.writes = writer{mgr.GetClient(), p.events}
+	p.writes = writer{mgr.GetClient(), mgr.GetAPIReader(), p.events}
 	for _, add := range []func(context.Context) error{p.connect, p.addServices, p.addWorkloads, p.addKEDA, p.addGateway} {
 		if err := add(ctx); err != nil {
 			return err
@@ -143,7 +143,9 @@ func (p *plane) addServices(context.Context) error {
 		observer: &serviceObserver{
 			Options: p.Options, client: p.mgr.GetClient(), workloads: p.workloads, keda: &p.keda, routes: p.gateway,
 			natives: p.natives, learned: p.learned, extensions: extensions{p.mgr.GetCache()},
-			ports: &portBook{client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh},
+			ports: &portBook{
+				client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh, perNamespace: p.MaxRoutesPerNamespace,
+			},
 		},
 	}
 	ofWorkload := handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfWorkload)

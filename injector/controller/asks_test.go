@@ -12,7 +12,6 @@ import (
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -288,19 +287,20 @@ func TestKeptByOthers(t *testing.T) {
 	write := func(change func(*api.Routes)) {
 		t.Helper()
 		change(&routes)
+		routes.Direct = injector.DirectServiceName(routes.Service)
 		text, err := routes.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &discoveryv1.EndpointSlice{
-			ObjectMeta:  metav1.ObjectMeta{Namespace: "apps", Name: "api-1", Labels: other.Labels},
-			AddressType: discoveryv1.AddressTypeIPv4,
-		}
+		s := sliceLikeOurs("apps", "api", "api-uid", text)
 		_ = c.Delete(t.Context(), s.DeepCopy())
-		s.Annotations = map[string]string{api.RoutesAnnotation: text}
 		c.create(s)
 	}
-	write(func(r *api.Routes) { r.Service = "api" })
+	write(func(r *api.Routes) { r.Service, r.ServiceUID = "api", "api-uid" })
+	if kept() {
+		t.Error("a Service that does not exist keeps it")
+	}
+	c.create(serviceNamed("api", nil, func(s *corev1.Service) { s.UID = "api-uid" }))
 	if !kept() {
 		t.Error("another Service does not keep it")
 	}

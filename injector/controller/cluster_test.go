@@ -64,6 +64,7 @@ type cluster struct {
 	deaf        bool
 	reach       []injector.PortReach
 	reachErr    error
+	ownsErr     error
 	refuses     func(verb string, o runtime.Object) error
 	uids        int
 	// failAt counts down to the call that fails. failed is set once a call has failed.
@@ -158,13 +159,20 @@ func (c *cluster) assemble() {
 			}
 			return nil
 		},
+		Owns: func(_ context.Context, _ string, _ types.NamespacedName, routes api.Routes) (map[string]bool, error) {
+			owned := map[string]bool{}
+			for _, p := range routes.Ports {
+				owned[p.Name] = true
+			}
+			return owned, c.ownsErr
+		},
 		Reach: func(context.Context, string, types.NamespacedName) ([]injector.PortReach, error) {
 			return c.reach, c.reachErr
 		},
 	}
 	o.setDefaults()
 	events := newRecorder(c, o.Now)
-	writes := writer{c, events}
+	writes := writer{c, c, events}
 	ws := &workloadClient{client: c, mapper: c.RESTMapper(), scales: scales{c}, watchKind: func(schema.GroupVersionKind) error { return nil }}
 	ctx, stop := context.WithCancel(c.t.Context())
 	c.natives = newNatives(ctx, c)
@@ -412,6 +420,15 @@ func interceptorSlice(addresses ...string) *discoveryv1.EndpointSlice {
 	return s
 }
 
+// sliceLikeOurs returns a route slice of a Service.
+func sliceLikeOurs(namespace, service string, uid types.UID, routes string) *discoveryv1.EndpointSlice {
+	owner := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service, UID: uid}}
+	owner.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
+	s := injector.RouteSlices(owner, owner, api.Routes{}, injector.DefaultSettings(), injector.Published{})[0]
+	s.Annotations[api.RoutesAnnotation] = routes
+	return &s
+}
+
 func webDeployment(replicas int32) *appsv1.Deployment {
 	labels := map[string]string{"app": "web"}
 	return &appsv1.Deployment{
@@ -460,7 +477,10 @@ func (c *cluster) slice(service string, labels map[string]string, ready bool) {
 		Ports: []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080))}},
 	}
 	if ready {
-		s.Endpoints = []discoveryv1.Endpoint{{Addresses: []string{"10.1.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}}
+		s.Endpoints = []discoveryv1.Endpoint{{
+			Addresses: []string{"10.1.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "apps", Name: "web-1"},
+		}}
 	}
 	have := &discoveryv1.EndpointSlice{}
 	if err := c.Get(c.t.Context(), client.ObjectKeyFromObject(s), have); err != nil {

@@ -240,7 +240,7 @@ func TestGone(t *testing.T) {
 	if known {
 		t.Error("it is still remembered")
 	}
-	got, err := c.services.observer.ports.get(t.Context(), web, c.now, []string{"http"})
+	got, _, err := c.services.observer.ports.get(t.Context(), web, c.now, []string{"http"})
 	if err != nil || got["http"] != had {
 		t.Errorf("a Service of its name gets port %d, and it had %d: %v", got["http"], had, err)
 	}
@@ -275,8 +275,8 @@ func TestRemaining(t *testing.T) {
 		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-direct", Labels: of(api.RoleDirect, "web")}},
 		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: "webhook", Labels: ours}},
 		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "other", Labels: map[string]string{injector.ServiceLabel: "x"}}},
-		&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a", Labels: of(api.RoleRoute, "web")}},
-		&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "blog", Name: "b", Labels: of(api.RoleRoute, "web")}},
+		sliceLikeOurs("shop", "web", "u", ""), sliceLikeOurs("blog", "web", "u", ""),
+		&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "forged", Labels: of(api.RoleRoute, "forged")}},
 		&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "c", Labels: of(api.RoleDirect, "api")}},
 		&keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-deployment", Labels: ours}},
 		&keda.ScaledObject{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cron"}},

@@ -149,13 +149,13 @@ func scaledObjectTarget(o client.Object) []string {
 
 func target(kind, name string) string { return kind + "/" + name }
 
-// routesOf returns the routes of a route slice. It returns false for other slices, and for unreadable ones.
+// routesOf is injector.RoutesOf for any object.
 func routesOf(o client.Object) (api.Routes, bool) {
-	if o.GetLabels()[api.RoleLabel] != api.RoleRoute {
+	s, ok := o.(*discoveryv1.EndpointSlice)
+	if !ok {
 		return api.Routes{}, false
 	}
-	routes, err := api.DecodeRoutes(o.GetAnnotations()[api.RoutesAnnotation])
-	return routes, err == nil
+	return injector.RoutesOf(s)
 }
 
 func routedWorkload(o client.Object) []string {
@@ -165,9 +165,13 @@ func routedWorkload(o client.Object) []string {
 	return nil
 }
 
+// sliceService returns the role and the Service of one of our slices. Slices of others that are labelled like ours have none.
 func sliceService(o client.Object) []string {
-	l := o.GetLabels()
-	return []string{l[api.RoleLabel] + "/" + l[injector.ServiceLabel]}
+	s, ok := o.(*discoveryv1.EndpointSlice)
+	if !ok || !injector.IsRouteSlice(s) && !injector.IsDirectSlice(s) {
+		return nil
+	}
+	return []string{s.Labels[api.RoleLabel] + "/" + s.Labels[injector.ServiceLabel]}
 }
 
 func routedPorts(o client.Object) []string {

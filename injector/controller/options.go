@@ -26,13 +26,17 @@ type Options struct {
 	// AliasLinger is how long an alias Service stays after the last Ingress has stopped using it. Default 30 s: ingress controllers
 	// notice late, and some read Ingresses and EndpointSlices at different moments.
 	AliasLinger time.Duration
+	// MaxRoutesPerNamespace is how many routes the Services of a namespace may have together; 0 for no limit.
+	MaxRoutesPerNamespace int
 	// StartupCPU is set if CPU limits may be raised while an app starts, which takes rights that not every installation grants.
 	StartupCPU bool
 	// Counts asks the interceptors for their counts. Default over gRPC at ScalerAddress.
 	Counts Counts
 	// Learned follows what the interceptors learn. Default over gRPC at ScalerAddress.
 	Learned Learned
-	// Dial tries to connect to an interceptor. It returns nil if the interceptor listens. Default TCP, within 500 ms.
+	// Owns asks an interceptor which routes have their ports there. Default over gRPC at ScalerAddress's port.
+	Owns Owns
+	// Dial tries to connect to an interceptor's port. It returns nil if something accepts. Default TCP, within 500 ms.
 	Dial func(ctx context.Context, address string) error
 	// Reach asks an interceptor whether it can reach pods. Default over gRPC at ScalerAddress's port.
 	Reach Reach
@@ -56,6 +60,10 @@ func (o *Options) setDefaults() {
 	if o.Reach == nil {
 		_, port, _ := net.SplitHostPort(o.ScalerAddress) // without a port no interceptor can be asked, and an event says so
 		o.Reach = askReach(port)
+	}
+	if o.Owns == nil {
+		_, port, _ := net.SplitHostPort(o.ScalerAddress)
+		o.Owns = askOwns(port)
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,28 +24,36 @@ import (
 type portBook struct {
 	client    client.Reader
 	low, high int32
+	// perNamespace is how many routes a namespace may have; 0 for no limit.
+	perNamespace int
 
 	mu    sync.Mutex // protects ports, and filling it at first use
 	ports *injector.Ports
 }
 
-// get returns the interceptor ports of a Front by the names of its ports, and frees those with other names.
-func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time.Time, names []string) (map[string]int32, error) {
+// get returns the interceptor ports of a Front by the names of its ports, and frees those with other names. If the namespace has too
+// many, it returns why.
+func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time.Time, names []string) (
+	listen map[string]int32, full injector.Skip, err error,
+) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.learn(ctx); err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	if full := b.ports.Room(front.Namespace, front.Name, b.perNamespace, names...); full != "" {
+		return nil, full, nil
 	}
 	b.ports.Keep(front.Namespace, front.Name, now, names...)
 	out := map[string]int32{}
 	for _, name := range names {
 		n, err := b.ports.Get(injector.PortOwner{Namespace: front.Namespace, Service: front.Name, Port: name}, now)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		out[name] = n
 	}
-	return out, nil
+	return out, "", nil
 }
 
 // free frees all ports of a Front.
@@ -56,8 +65,8 @@ func (b *portBook) free(front types.NamespacedName, now time.Time) {
 	}
 }
 
-// learn fills ports from all route slices, once, the oldest first. If two slices claim a port, the younger one gets another. The
-// caller holds mu.
+// learn fills ports from all route slices whose Services exist, once, the oldest first. If two slices claim a port, the younger one
+// gets another. The caller holds mu.
 func (b *portBook) learn(ctx context.Context) error {
 	if b.ports != nil {
 		return nil
@@ -72,7 +81,18 @@ func (b *portBook) learn(ctx context.Context) error {
 	ports := injector.NewPorts(b.low, b.high)
 	for i := range list.Items {
 		s := &list.Items[i]
-		routes, _ := routesOf(s)
+		routes, ok := routesOf(s)
+		if !ok {
+			continue
+		}
+		owner := &corev1.Service{}
+		err := b.client.Get(ctx, types.NamespacedName{Namespace: s.Namespace, Name: routes.Service}, owner)
+		if client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("getting service %s/%s: %w", s.Namespace, routes.Service, err)
+		}
+		if err != nil || !ownedBy(s, owner.UID) {
+			continue
+		}
 		for _, p := range routes.Ports {
 			front := s.Labels[discoveryv1.LabelServiceName]
 			if !ports.Learn(injector.PortOwner{Namespace: s.Namespace, Service: front, Port: p.Name}, p.Listen) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -17,11 +18,15 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 	pb "github.com/scale-to-zero/scale-to-zero/interceptor/api/reach"
 )
 
 // reachTimeout bounds one question to one interceptor. An interceptor answers within 2 s, unless a Service has very many ports.
 const reachTimeout = 10 * time.Second
+
+// ownsTimeout bounds the question for an interceptor's ports, which it answers at once.
+const ownsTimeout = 2 * time.Second
 
 // Reach asks the interceptor at an IP address to connect to the ready pods of a Service. front is the Service that owns the route
 // slices. The answer is nil if the interceptor's version does not support the question.
@@ -58,5 +63,39 @@ func askReach(port string) Reach {
 			})
 		}
 		return found, nil
+	}
+}
+
+// Owns asks the interceptor at an IP address which of the routes have their ports there, and returns them by the names of their ports.
+// front is the Service that owns the route slices.
+type Owns func(ctx context.Context, interceptor string, front types.NamespacedName, routes api.Routes) (map[string]bool, error)
+
+// askOwns returns an Owns that asks over gRPC.
+func askOwns(port string) Owns {
+	return func(ctx context.Context, interceptor string, front types.NamespacedName, routes api.Routes) (map[string]bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, ownsTimeout)
+		defer cancel()
+		conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(interceptor, port),
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: ownsTimeout}))
+		if err != nil {
+			return nil, fmt.Errorf("connecting to interceptor %s: %w", interceptor, err)
+		}
+		defer conn.Close()
+		answer, err := pb.NewReachClient(conn).Routes(ctx, &pb.RoutesRequest{Namespace: front.Namespace, Service: front.Name})
+		switch status.Code(err) {
+		case codes.OK:
+		case codes.NotFound, codes.ResourceExhausted: // it has not seen the route slices yet, or is busy
+			return nil, nil
+		default:
+			return nil, fmt.Errorf("asking interceptor %s: %w", interceptor, err)
+		}
+		owned := map[string]bool{}
+		for _, p := range routes.Ports {
+			owned[p.Name] = answer.GetServiceUid() == routes.ServiceUID && slices.ContainsFunc(answer.GetRoutes(), func(r *pb.Route) bool {
+				return r.GetPort() == p.Name && r.GetListen() == p.Listen
+			})
+		}
+		return owned, nil
 	}
 }

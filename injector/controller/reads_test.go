@@ -5,6 +5,7 @@ package controller
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -14,12 +15,12 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -215,6 +216,7 @@ func TestRoutesOfSlices(t *testing.T) {
 		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "admin", Port: 81})
 	})
 	w, _ := injector.NewWorkload(webDeployment(1))
+	service.UID = "u"
 	text, err := injector.NewRoutes(service, injector.DefaultSettings(), w, map[string]int32{"http": 10000, "admin": 10001}).Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -222,18 +224,19 @@ func TestRoutesOfSlices(t *testing.T) {
 	for name, tc := range map[string]struct {
 		role, annotation string
 		want             bool
+		owner            types.UID
 	}{
-		"a route slice":             {api.RoleRoute, text, true},
-		"a slice of real pods":      {api.RoleDirect, text, false},
-		"a slice of interceptors":   {api.RoleInterceptor, text, false},
-		"somebody's copy":           {"", text, false},
-		"a route slice, unreadable": {api.RoleRoute, "{", false},
-		"a route slice, emptied":    {api.RoleRoute, "", false},
+		"a route slice":             {api.RoleRoute, text, true, ""},
+		"a slice of real pods":      {api.RoleDirect, text, false, ""},
+		"a slice of interceptors":   {api.RoleInterceptor, text, false, ""},
+		"somebody's copy":           {"", text, false, ""},
+		"of another owner":          {api.RoleRoute, text, false, "other"},
+		"a route slice, unreadable": {api.RoleRoute, "{", false, ""},
+		"a route slice, emptied":    {api.RoleRoute, "", false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{
-				Labels: map[string]string{api.RoleLabel: tc.role}, Annotations: map[string]string{api.RoutesAnnotation: tc.annotation},
-			}}
+			s := sliceLikeOurs("apps", "web", cmp.Or(tc.owner, "u"), tc.annotation)
+			s.Labels[api.RoleLabel] = tc.role
 			_, ok := routesOf(s)
 			workloads := strings.Join(routedWorkload(s), " ")
 			if ok != tc.want || (workloads == "Deployment/web") != tc.want {

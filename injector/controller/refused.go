@@ -11,7 +11,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -44,11 +46,25 @@ func (e *refusedError) Unwrap() error { return e.err }
 // writer is a client that returns a *refusedError for a refused write. It also notices when such a write is accepted later.
 type writer struct {
 	client.Client
+	live   client.Reader // reads what the cache omits
 	events *recorder
 }
 
 func (w writer) Create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
-	return w.written("creating", o, w.Client.Create(ctx, o, opts...))
+	return w.written("creating", o, w.exists(ctx, o, w.Client.Create(ctx, o, opts...)))
+}
+
+// exists turns the error that an EndpointSlice exists already into a refusal, unless the slice is one of ours that the cache does not
+// show yet. A slice of somebody else's stays until somebody deletes it.
+func (w writer) exists(ctx context.Context, o client.Object, err error) error {
+	if _, slice := o.(*discoveryv1.EndpointSlice); !slice || !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	have := &discoveryv1.EndpointSlice{}
+	if failed := w.live.Get(ctx, client.ObjectKeyFromObject(o), have); failed != nil || injector.IsRouteSlice(have) {
+		return err
+	}
+	return &refusedError{Refusal: injector.ForeignSlice(have), what: "creating EndpointSlice " + have.Name, object: o, err: err}
 }
 
 func (w writer) Update(ctx context.Context, o client.Object, opts ...client.UpdateOption) error {
@@ -73,6 +89,9 @@ func (w writer) written(verb string, o client.Object, err error) error {
 	if err == nil {
 		w.events.accept(o.GetNamespace(), what)
 		return nil
+	}
+	if _, refused := errors.AsType[*refusedError](err); refused {
+		return err
 	}
 	if refusal, refused := injector.RefusalOf(err); refused {
 		return &refusedError{Refusal: refusal, what: what, object: o, err: err}

@@ -48,7 +48,7 @@ func named(namespace string, names ...string) []reconcile.Request {
 }
 
 // servicesOfSlice returns the Service for which our EndpointSlice was made. For the interceptors' own slice it returns all injected
-// Services.
+// Services. A slice in another namespace that is labelled like that one concerns none.
 func (r *requests) servicesOfSlice(ctx context.Context, o client.Object) []reconcile.Request {
 	if o.GetLabels()[api.RoleLabel] == api.RoleInterceptor {
 		if o.GetNamespace() != r.namespace {
@@ -66,8 +66,10 @@ func (r *requests) injected(ctx context.Context) []reconcile.Request {
 		log.FromContext(ctx).Error(err, "Listing route slices")
 	}
 	var out []reconcile.Request
-	for _, s := range list.Items {
-		out = append(out, named(s.Namespace, s.Labels[injector.ServiceLabel])...)
+	for i := range list.Items {
+		if s := &list.Items[i]; injector.IsRouteSlice(s) {
+			out = append(out, named(s.Namespace, s.Labels[injector.ServiceLabel])...)
+		}
 	}
 	return out
 }

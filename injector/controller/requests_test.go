@@ -271,10 +271,9 @@ func TestIndexes(t *testing.T) {
 	ingress := webIngress()
 	ingress.Annotations = map[string]string{injector.AliasesAnnotation: "web=web-scale-to-zero"}
 	ingress.Spec.DefaultBackend.Service.Name = "web-scale-to-zero"
-	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{
-		api.RoleLabel:         api.RoleRoute,
-		injector.ServiceLabel: "web",
-	}}}
+	slice := sliceLikeOurs("apps", "web", "u", "")
+	forged := slice.DeepCopy()
+	forged.OwnerReferences = nil
 	broken := slice.DeepCopy()
 	broken.Annotations = map[string]string{api.RoutesAnnotation: "{"}
 	for name, tc := range map[string]struct {
@@ -302,6 +301,7 @@ func TestIndexes(t *testing.T) {
 		},
 		"a ScaledObject of nothing": {scaledObjectTarget(ingress), nil},
 		"a slice":                   {sliceService(slice), []string{"route/web"}},
+		"somebody's slice":          {sliceService(forged), nil},
 		"a slice without routes":    {routedWorkload(broken), nil},
 		"a slice without ports":     {routedPorts(broken), []string{}},
 		"an annotation":             {annotation(ingress, injector.AliasesAnnotation), []string{"web=web-scale-to-zero"}},

@@ -177,8 +177,10 @@ func remaining(ctx context.Context, c client.Client, now time.Time) ([]string, e
 	for _, s := range services.Items {
 		left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
 	}
-	for _, s := range slicesLeft.Items {
-		left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
+	for i := range slicesLeft.Items {
+		if s := &slicesLeft.Items[i]; injector.IsRouteSlice(s) { // what others label like ours is theirs to delete
+			left = append(left, "service "+s.Namespace+"/"+s.Labels[injector.ServiceLabel])
+		}
 	}
 	for i := range scaledObjects.Items {
 		so := &scaledObjects.Items[i]

@@ -112,10 +112,11 @@ func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, 
 			o.Leftovers = append(o.Leftovers, &all[i])
 		}
 	}
-	if o.DirectSlices, err = slicesOf(ctx, b.client, key, api.RoleDirect); err != nil {
+	if o.Interceptors, err = b.interceptors(ctx); err != nil {
 		return o, err
 	}
-	o.Interceptors, err = b.interceptors(ctx)
+	direct, err := slicesOf(ctx, b.client, key, api.RoleDirect)
+	o.DirectSlices = injector.OnlyPods(direct, o.Interceptors)
 	return o, err
 }
 
@@ -184,9 +185,9 @@ func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q
 	case injector.AskTarget:
 		a.Target, err = b.target(ctx, o, q.Settings)
 	case injector.AskPorts:
-		a.Listen, err = b.ports.get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, o.Now, q.Ports)
-	case injector.AskDials:
-		a.Dialed = b.dial(ctx, q.Addresses)
+		a.Listen, a.Full, err = b.ports.get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, o.Now, q.Ports)
+	case injector.AskServing:
+		a.Serving = b.serving(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, q.Routes, q.Addresses)
 	case injector.AskWay:
 		a.Way, err = b.way(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, q.Addresses)
 	case injector.AskNative:
@@ -313,25 +314,6 @@ func scalersOf(ctx context.Context, c client.Reader, w injector.Workload, withKE
 	return hpas.Items, scaledObjects.Items, nil
 }
 
-// dial finds out which addresses listen.
-func (b *serviceObserver) dial(ctx context.Context, addresses []string) map[string]bool {
-	var dials errgroup.Group
-	dials.SetLimit(maxDials)
-	answered := make([]bool, len(addresses))
-	for i, address := range addresses {
-		dials.Go(func() error {
-			answered[i] = b.Dial(ctx, address) == nil
-			return nil
-		})
-	}
-	_ = dials.Wait() // no function returns an error
-	out := make(map[string]bool, len(addresses))
-	for i, address := range addresses {
-		out[address] = answered[i]
-	}
-	return out
-}
-
 // way lets each interceptor connect to the pods.
 func (b *serviceObserver) way(ctx context.Context, front types.NamespacedName, interceptors []string) (*injector.Way, error) {
 	allow, err := b.interceptorsText(ctx)
@@ -375,10 +357,20 @@ func (b *serviceObserver) kept(ctx context.Context, service types.NamespacedName
 	if err != nil {
 		return nil, err
 	}
-	return new(slices.ContainsFunc(all, func(s discoveryv1.EndpointSlice) bool {
-		routes, ok := routesOf(&s)
-		return ok && routes.Service != service.Name && !routes.Retiring
-	})), nil
+	for i := range all {
+		routes, ok := routesOf(&all[i])
+		if !ok || routes.Service == service.Name || routes.Retiring {
+			continue
+		}
+		owner, err := b.service(ctx, service.Namespace, routes.Service)
+		if err != nil {
+			return nil, err
+		}
+		if owner != nil && ownedBy(&all[i], owner.UID) {
+			return new(true), nil
+		}
+	}
+	return new(false), nil
 }
 
 // slicesRoutedTo returns the route slices that name a workload.

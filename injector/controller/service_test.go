@@ -12,15 +12,17 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -515,12 +517,24 @@ func TestWayOfAllInterceptors(t *testing.T) {
 	}
 }
 
-// TestDials tests that the dials for a Service with many ports run in parallel, up to a limit, and without a race.
-func TestDials(t *testing.T) {
-	const deaf = "10.0.0.2:10049"
+// TestServing tests that the questions and dials for a Service with many ports run in parallel, up to a limit, and without a race, and
+// that a port is dialed only if it is the Service's.
+func TestServing(t *testing.T) {
+	const deaf, robbed, silent = "10.0.0.2:10049", "10.0.0.3:10048", "10.0.0.1"
 	var running, most, dials atomic.Int64
 	full := make(chan struct{})
-	b := &serviceObserver{Options: Options{Dial: func(_ context.Context, address string) error {
+	b := &serviceObserver{Options: Options{Owns: func(_ context.Context, interceptor string, _ types.NamespacedName, routes api.Routes) (
+		map[string]bool, error,
+	) {
+		owned := map[string]bool{}
+		for _, p := range routes.Ports {
+			owned[p.Name] = fmt.Sprintf("%s:%d", interceptor, p.Listen) != robbed
+		}
+		if interceptor == silent {
+			return nil, status.Error(codes.Unavailable, "nobody")
+		}
+		return owned, nil
+	}, Dial: func(_ context.Context, address string) error {
 		n := running.Add(1)
 		defer running.Add(-1)
 		for before := most.Load(); n > before && !most.CompareAndSwap(before, n); before = most.Load() {
@@ -529,20 +543,28 @@ func TestDials(t *testing.T) {
 			close(full)
 		}
 		<-full // the first dials wait until the limit is reached
+		if address == robbed || strings.HasPrefix(address, silent+":") {
+			t.Errorf("dials %s", address)
+		}
 		if address == deaf {
 			return errors.New("connection refused")
 		}
 		return nil
 	}}}
 	var addresses []string
-	for i := range 3 {
-		for port := range injector.MaxPorts {
+	var routes api.Routes
+	for port := range injector.MaxPorts {
+		routes.Ports = append(routes.Ports, api.Port{Name: fmt.Sprint("p", port), Listen: int32(10000 + port)})
+		for i := range 3 {
 			addresses = append(addresses, fmt.Sprintf("10.0.0.%d:%d", i+1, 10000+port))
 		}
 	}
-	got := b.dial(t.Context(), addresses)
-	if len(got) != len(addresses) || got[deaf] || !got["10.0.0.2:10048"] || !got["10.0.0.3:10049"] {
-		t.Errorf("%d answers; %s answers: %t", len(got), deaf, got[deaf])
+	got := b.serving(t.Context(), client.ObjectKey{Namespace: "apps", Name: "web"}, routes, addresses)
+	if got.At[deaf] || got.At[robbed] || got.At["10.0.0.1:10000"] || !got.At["10.0.0.2:10048"] || !got.At["10.0.0.3:10049"] {
+		t.Errorf("got %+v", got)
+	}
+	if got.Failed != "Unavailable" || got.Old {
+		t.Errorf("failed with %q, old %t", got.Failed, got.Old)
 	}
 	if most.Load() != maxDials {
 		t.Errorf("%d dials ran at a time, want %d", most.Load(), maxDials)
@@ -594,26 +616,36 @@ func TestPortBook(t *testing.T) {
 	web := client.ObjectKey{Namespace: "apps", Name: "web"}
 	b := &portBook{client: c, low: 10000, high: 29999}
 	b.free(web, c.now) // the book knows nothing yet
-	got, err := b.get(t.Context(), web, c.now, []string{"http"})
+	got, _, err := b.get(t.Context(), web, c.now, []string{"http"})
 	if err != nil || got["http"] != routes.Ports[0].Listen {
 		t.Errorf("got %v, %v; want %d", got, err, routes.Ports[0].Listen)
 	}
 	b.free(web, c.now)
 	narrow := &portBook{client: newCluster(t), low: 10000, high: 10000}
-	if _, err := narrow.get(t.Context(), web, c.now, []string{"a", "b"}); err == nil {
+	if _, _, err := narrow.get(t.Context(), web, c.now, []string{"a", "b"}); err == nil {
 		t.Error("one port for two")
 	}
-	twin := c.routeSlice()
-	twin.ObjectMeta = metav1.ObjectMeta{
-		Namespace: "apps", Name: "twin", Labels: twin.Labels, Annotations: twin.Annotations,
-		CreationTimestamp: metav1.NewTime(c.now.Add(time.Hour)),
+	claim := func(service string, uid types.UID, age time.Duration) {
+		t.Helper()
+		mine := routes
+		mine.Service, mine.ServiceUID, mine.Direct = service, string(uid), injector.DirectServiceName(service)
+		text, err := mine.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := sliceLikeOurs("apps", service, uid, text)
+		s.CreationTimestamp = metav1.NewTime(c.now.Add(-age))
+		c.create(s)
 	}
-	twin.Labels[discoveryv1.LabelServiceName] = "twin"
-	c.create(twin)
+	c.create(serviceNamed("twin", nil, func(s *corev1.Service) { s.UID = "twin-uid" }))
+	claim("twin", "twin-uid", -time.Hour)
+	c.create(serviceNamed("old", nil, func(s *corev1.Service) { s.UID = "old-uid" }))
+	claim("old", "another-uid", 1000*time.Hour) // the Service of that UID does not exist
+	claim("none", "none-uid", 1000*time.Hour)   // nor does this one
 	b = &portBook{client: c, low: 10000, high: 29999}
 	both := map[string]int32{}
 	for _, name := range []string{"twin", "web"} {
-		got, err := b.get(t.Context(), client.ObjectKey{Namespace: "apps", Name: name}, c.now, []string{"http"})
+		got, _, err := b.get(t.Context(), client.ObjectKey{Namespace: "apps", Name: name}, c.now, []string{"http"})
 		if err != nil {
 			t.Fatal(err)
 		}

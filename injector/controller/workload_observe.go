@@ -104,7 +104,7 @@ func (b *workloadObserver) asks(ctx context.Context, w injector.Workload) ([]inj
 			if err != nil {
 				return nil, err
 			}
-			a.PodsListed = injector.HasReadyEndpoint(direct)
+			a.PodsListed = injector.HasReadyEndpoint(injector.OnlyPods(direct, nil))
 		}
 		asks = append(asks, a)
 	}

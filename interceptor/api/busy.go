@@ -62,20 +62,20 @@ func (b *Busy) check(ports []Port) error {
 	}
 	if r := b.Request; r != nil {
 		if !IsBusyMethod(r.Method) || !IsBusyPath(r.Path) {
-			return fmt.Errorf("decoding routes: the app cannot be asked %q whether it is busy", r.Method+" "+r.Path)
+			return fmt.Errorf("the app cannot be asked %q whether it is busy", r.Method+" "+r.Path)
 		}
 		if !slices.ContainsFunc(ports, func(p Port) bool { return p.Port == r.Port && p.Protocol != ProtocolTCP }) {
-			return fmt.Errorf("decoding routes: the app cannot be asked on port %d whether it is busy", r.Port)
+			return fmt.Errorf("the app cannot be asked on port %d whether it is busy", r.Port)
 		}
 		if r.When == "" || len(r.When) > MaxBusyWhen || !utf8.ValidString(r.When) {
-			return fmt.Errorf("decoding routes: the app is busy when %q, want at most %d bytes of text", r.When, MaxBusyWhen)
+			return fmt.Errorf("the app is busy when %q, want at most %d bytes of text", r.When, MaxBusyWhen)
 		}
 	}
 	if b.CPU < 0 || b.CPU > MaxBusyCPU || b.CPU == 0 && b.Request == nil {
-		return fmt.Errorf("decoding routes: the app is busy with more than %dm CPU, want 1m to %dm", b.CPU, MaxBusyCPU)
+		return fmt.Errorf("the app is busy with more than %dm CPU, want 1m to %dm", b.CPU, MaxBusyCPU)
 	}
 	if b.CPU > 0 && !isSelector(b.Pods) {
-		return fmt.Errorf("decoding routes: %q selects no pods", b.Pods)
+		return fmt.Errorf("%q selects no pods", b.Pods)
 	}
 	return nil
 }

@@ -9,6 +9,9 @@ import (
 )
 
 const (
+	// MaxIgnored bounds each list of ignored paths or agents. Every request is compared with the whole list.
+	MaxIgnored = 64
+
 	// maxIgnoreLength bounds an ignored path or agent. Every request is compared with each of them.
 	maxIgnoreLength = 256
 	// minAgentLength keeps a typing error from making everybody a probe.
@@ -27,14 +30,17 @@ type Ignores struct {
 }
 
 func (i *Ignores) checkIgnores() error {
+	if len(i.IgnorePaths) > MaxIgnored || len(i.IgnoreAgents) > MaxIgnored {
+		return fmt.Errorf("%d ignored paths and %d ignored agents, want at most %d of each", len(i.IgnorePaths), len(i.IgnoreAgents), MaxIgnored)
+	}
 	for _, p := range i.IgnorePaths {
 		if !IsIgnorePath(p) {
-			return fmt.Errorf("decoding routes: ignored path %q is none", p)
+			return fmt.Errorf("ignored path %q is none", p)
 		}
 	}
 	for _, a := range i.IgnoreAgents {
 		if !IsIgnoreAgent(a) {
-			return fmt.Errorf("decoding routes: ignored agent %q is none", a)
+			return fmt.Errorf("ignored agent %q is none", a)
 		}
 	}
 	return nil

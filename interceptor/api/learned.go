@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -22,6 +23,9 @@ const (
 	CallsFor = 30 * time.Second
 	// MaxLearned is how many other workloads are remembered for one.
 	MaxLearned = 20
+
+	// maxCalls bounds the counts of Calls, of which those above LearnAfter and ForgetAfter say no more.
+	maxCalls = 1000
 )
 
 // Learned is which other workloads of its namespace a workload calls soon after it wakes, by Workload.String.
@@ -74,9 +78,19 @@ func DecodeLearned(value string) (Learned, error) {
 		return nil, fmt.Errorf("decoding what was learned: %d workloads, want at most %d", len(l), MaxLearned)
 	}
 	for other, calls := range l {
-		if calls.Found < 0 || calls.Missed < 0 {
-			return nil, fmt.Errorf("decoding what was learned: the counts of %s are negative", other)
+		if !isWorkload(other) {
+			return nil, fmt.Errorf("decoding what was learned: %q is no workload", other)
+		}
+		if calls.Found < 0 || calls.Missed < 0 || calls.Found > maxCalls || calls.Missed > maxCalls {
+			return nil, fmt.Errorf("decoding what was learned: the counts of %s are negative or higher than %d", other, maxCalls)
 		}
 	}
 	return l, nil
+}
+
+// isWorkload reports whether s may be a Workload.String.
+func isWorkload(s string) bool {
+	qualified, name, found := strings.Cut(s, "/")
+	kind, group, grouped := strings.Cut(qualified, ".")
+	return found && isKind(kind) && isSubdomain(name) && (!grouped || isSubdomain(group))
 }

@@ -6,6 +6,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -22,6 +23,17 @@ const (
 
 // MaxReplicas is the largest replica count that an interceptor sets.
 const MaxReplicas = 1000
+
+// MaxFailing is how long a Progress.Failing is at most, in characters.
+const MaxFailing = 300
+
+const (
+	maxReason = 100
+	maxWhy    = 1000
+	// maxStarts is more than the injector keeps. maxStart is longer than a start that anybody waits for.
+	maxStarts = 100
+	maxStart  = 365 * 24 * time.Hour
+)
 
 // FailingFor is how long a Progress with Failing holds unless it is written again. So a controller that has gone does not make
 // requests fail for ever. The injector writes it again three times as often.
@@ -126,5 +138,27 @@ func DecodeProgress(value string) (Progress, error) {
 	if p.WakeTo < 0 || p.WakeTo > MaxReplicas {
 		return Progress{}, fmt.Errorf("decoding progress: wakeTo is %d, want a number from 0 to %d", p.WakeTo, MaxReplicas)
 	}
+	if err := p.check(); err != nil {
+		return Progress{}, err
+	}
 	return p, nil
+}
+
+// check says what is wrong with the texts, which visitors read, and with the durations.
+func (p *Progress) check() error {
+	switch {
+	case !isLine(p.Failing, MaxFailing) || !isLine(p.Reason, maxReason):
+		return fmt.Errorf("decoding progress: failing is %q with reason %q, want a line of at most %d and a word of at most %d characters",
+			p.Failing, p.Reason, MaxFailing, maxReason)
+	case p.Paused != nil && !isLine(p.Paused.Why, maxWhy):
+		return fmt.Errorf("decoding progress: paused is %q, want one line of at most %d characters", p.Paused.Why, maxWhy)
+	case len(p.Starts) > maxStarts || len(p.Apps) > maxStarts:
+		return fmt.Errorf("decoding progress: %d starts and %d of apps, want at most %d", len(p.Starts), len(p.Apps), maxStarts)
+	}
+	for _, d := range slices.Concat(p.Starts, p.Apps, []Duration{p.Running}) {
+		if d < 0 || time.Duration(d) > maxStart {
+			return fmt.Errorf("decoding progress: a start took %s, want 0 to %s", d, maxStart)
+		}
+	}
+	return nil
 }

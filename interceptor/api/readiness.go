@@ -6,6 +6,9 @@ package api
 import (
 	"fmt"
 	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -52,23 +55,35 @@ type GRPCProbe struct {
 	Service string `json:"service,omitempty"`
 }
 
-// maxProbes is how many probes the containers of a pod may have in total.
-const maxProbes = 40
+// Bounds of what an interceptor does for a pod that starts. The probes of an app that asks for more are left to the kubelet.
+const (
+	maxProbes       = 40 // of all containers of a pod
+	maxProbeTimeout = time.Hour
+	maxSuccesses    = 1000
+	maxTrust        = 24 * time.Hour
+	maxProbePath    = 4096 // bytes
+	maxProbeHeaders = 64
+	maxProbeHeader  = 4096 // bytes, of the name and the value
+	maxProbeService = 1024 // bytes
+)
 
-// check returns an error if r is not valid.
-func (r *Readiness) check() error {
+// Check returns an error if r is not valid: an interceptor would not use it.
+func (r *Readiness) Check() error {
 	if r == nil {
 		return nil
 	}
 	if len(r.Probes) == 0 || len(r.Probes) > maxProbes {
-		return fmt.Errorf("decoding routes: %d readiness probes, want 1 to %d", len(r.Probes), maxProbes)
+		return fmt.Errorf("%d readiness probes, want 1 to %d", len(r.Probes), maxProbes)
 	}
 	if r.Trust <= 0 {
-		return fmt.Errorf("decoding routes: trust %s must be positive", r.Trust)
+		return fmt.Errorf("trust %s must be positive", r.Trust)
+	}
+	if time.Duration(r.Trust) > maxTrust {
+		return fmt.Errorf("trust is %s, want at most %s", r.Trust, maxTrust)
 	}
 	for i, p := range r.Probes {
 		if what := p.invalid(); what != "" {
-			return fmt.Errorf("decoding routes: readiness probe %d has an invalid %s", i, what)
+			return fmt.Errorf("readiness probe %d has an invalid %s", i, what)
 		}
 	}
 	return nil
@@ -79,19 +94,24 @@ func (p Probe) invalid() string {
 	switch {
 	case p.Port < 1 || p.Port > 65535:
 		return "port"
-	case p.Timeout <= 0:
+	case p.Timeout <= 0 || time.Duration(p.Timeout) > maxProbeTimeout:
 		return "timeout"
-	case p.Successes < 1:
+	case p.Successes < 1 || p.Successes > maxSuccesses:
 		return "number of successes"
 	case p.HTTP != nil && p.GRPC != nil:
 		return "kind"
+	case p.GRPC != nil && (len(p.GRPC.Service) > maxProbeService || !utf8.ValidString(p.GRPC.Service)):
+		return "service"
 	case p.HTTP == nil:
 		return ""
-	case !strings.HasPrefix(p.HTTP.Path, "/"):
+	case !strings.HasPrefix(p.HTTP.Path, "/") || len(p.HTTP.Path) > maxProbePath || !utf8.ValidString(p.HTTP.Path) ||
+		strings.ContainsFunc(p.HTTP.Path, unicode.IsControl):
 		return "path"
+	case len(p.HTTP.Headers) > maxProbeHeaders:
+		return "number of headers"
 	}
 	for _, h := range p.HTTP.Headers {
-		if !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) {
+		if !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) || len(h.Name)+len(h.Value) > maxProbeHeader {
 			return "header"
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -113,22 +114,32 @@ type Reach struct {
 	Inside []string `json:"inside,omitempty"`
 }
 
-// MaxPendingPerPod is the highest Routes.MaxPendingPerPod.
-const MaxPendingPerPod = 100_000
+const (
+	// MaxPendingPerPod is the highest Routes.MaxPendingPerPod.
+	MaxPendingPerPod = 100_000
+	// MaxPorts is how many ports a Service may have. Every interceptor opens a listener for each.
+	MaxPorts = 50
+	// MinListen is the lowest Port.Listen. Lower ports may need a privilege.
+	MinListen = 1024
+)
+
+// Bounds of Routes.Cooldown and Routes.HoldTimeout.
+const (
+	MinCooldown    = time.Second
+	MaxCooldown    = 30 * 24 * time.Hour
+	MinHoldTimeout = time.Second
+	MaxHoldTimeout = time.Hour
+)
+
+const (
+	// maxAnnotation is how large the API server lets all annotations of an object be together.
+	maxAnnotation = 256 << 10
+	// maxGone bounds Routes.Gone, which has the name of a workload.
+	maxGone = 1000
+)
 
 // MaxWakeWith is how many Services a Service may name in Routes.WakeWith.
 const MaxWakeWith = 20
-
-// IsServiceName says whether name can be a Service's: a label of RFC 1123.
-func IsServiceName(name string) bool {
-	for i, c := range []byte(name) {
-		inside := i > 0 && i < len(name)-1
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && (c != '-' || !inside) {
-			return false
-		}
-	}
-	return name != "" && len(name) <= 63
-}
 
 // Workload names what is scaled, in the namespace of the Service.
 type Workload struct {
@@ -181,71 +192,157 @@ func (r Routes) Encode() (string, error) {
 
 // DecodeRoutes parses the value of RoutesAnnotation. The error says which field is wrong, and how. The interceptors omit a slice
 // whose annotation does not decode, and the injector writes it again.
+//
+// Whoever may write EndpointSlices may write this annotation too. So each field has to be as the injector writes it: names that are
+// safe in a path of the API server, counts and durations within the settings' bounds, ports that are distinct.
 func DecodeRoutes(value string) (Routes, error) {
 	var r Routes
 	if value == "" {
 		return r, errors.New("decoding routes: the annotation is missing or empty")
 	}
+	if len(value) > maxAnnotation {
+		return r, fmt.Errorf("decoding routes: the annotation has %d bytes, want at most %d", len(value), maxAnnotation)
+	}
 	if err := json.Unmarshal([]byte(value), &r); err != nil {
 		return r, fmt.Errorf("decoding routes: %w", err)
 	}
-	switch {
-	case r.Service == "":
-		return r, errors.New("decoding routes: service is empty")
-	case r.Direct == "":
-		return r, errors.New("decoding routes: direct is empty")
-	case r.Workload.Kind == "" || r.Workload.Name == "":
-		return r, fmt.Errorf("decoding routes: workload %q lacks a kind or a name", r.Workload)
-	case r.Cooldown <= 0 || r.HoldTimeout <= 0:
-		return r, fmt.Errorf("decoding routes: cooldown %s and holdTimeout %s must be positive", r.Cooldown, r.HoldTimeout)
-	case len(r.Ports) == 0:
-		return r, errors.New("decoding routes: no ports")
+	if err := errors.Join(r.checkNames(), r.Workload.check(), r.checkPorts(), r.checkOptions()); err != nil {
+		return r, fmt.Errorf("decoding routes: %w", err)
 	}
-	return r, r.checkOptions()
+	return r, nil
 }
 
-// checkOptions says what is wrong with the parts that may be left out, and with the ports.
-func (r *Routes) checkOptions() error {
+// checkNames says what is wrong with what every Service has.
+func (r *Routes) checkNames() error {
+	cooldown, hold := time.Duration(r.Cooldown), time.Duration(r.HoldTimeout)
+	switch {
+	case r.Service == "":
+		return errors.New("service is empty")
+	case !IsServiceName(r.Service):
+		return fmt.Errorf("service is %q, which cannot be the name of a Service", r.Service)
+	case !isUID(r.ServiceUID):
+		return fmt.Errorf("serviceUID is %q, which is no UID", r.ServiceUID)
+	case r.Direct == "":
+		return errors.New("direct is empty")
+	case r.Direct != DirectServiceName(r.Service):
+		return fmt.Errorf("direct is %q, want %q", r.Direct, DirectServiceName(r.Service))
+	case cooldown <= 0 || hold <= 0:
+		return fmt.Errorf("cooldown %s and holdTimeout %s must be positive", r.Cooldown, r.HoldTimeout)
+	case cooldown < MinCooldown || cooldown > MaxCooldown:
+		return fmt.Errorf("cooldown is %s, want %s to %s", r.Cooldown, MinCooldown, MaxCooldown)
+	case hold < MinHoldTimeout || hold > MaxHoldTimeout:
+		return fmt.Errorf("holdTimeout is %s, want %s to %s", r.HoldTimeout, MinHoldTimeout, MaxHoldTimeout)
+	case !isLine(r.Gone, maxGone):
+		return fmt.Errorf("gone is %q, want one line of at most %d characters", r.Gone, maxGone)
+	}
+	return nil
+}
+
+// check says what is wrong with a workload. Its names become part of paths of the API server.
+func (w Workload) check() error {
+	if w.Kind == "" || w.Name == "" {
+		return fmt.Errorf("workload %q lacks a kind or a name", w)
+	}
+	group, version, found := strings.Cut(w.APIVersion, "/")
+	switch {
+	case !isKind(w.Kind):
+		return fmt.Errorf("workload has kind %q, which is none", w.Kind)
+	case !isSubdomain(w.Name):
+		return fmt.Errorf("workload has name %q, which is none", w.Name)
+	case !found || !isSubdomain(group) || !isLabel(version):
+		return fmt.Errorf("workload has apiVersion %q, want GROUP/VERSION", w.APIVersion)
+	case w.UID != "" && !isUID(w.UID):
+		return fmt.Errorf("workload has uid %q, which is none", w.UID)
+	case w.Resource != "" && !isResource(w.Resource):
+		return fmt.Errorf("workload has resource %q, want the plural of its kind", w.Resource)
+	}
+	return nil
+}
+
+// checkPorts says what is wrong with the ports.
+func (r *Routes) checkPorts() error {
+	if len(r.Ports) == 0 {
+		return errors.New("no ports")
+	}
+	if len(r.Ports) > MaxPorts {
+		return fmt.Errorf("%d ports, want at most %d", len(r.Ports), MaxPorts)
+	}
+	names, listens := map[string]bool{}, map[int32]bool{}
 	for _, p := range r.Ports {
 		if err := p.check(); err != nil {
 			return err
 		}
+		if names[p.Name] || p.Name == "" && len(r.Ports) > 1 {
+			return fmt.Errorf("two ports are named %q", p.Name)
+		}
+		if listens[p.Listen] {
+			return fmt.Errorf("two ports listen on %d", p.Listen)
+		}
+		names[p.Name], listens[p.Listen] = true, true
 	}
-	if err := errors.Join(r.Readiness.check(), r.Busy.check(r.Ports)); err != nil {
+	return nil
+}
+
+// checkOptions says what is wrong with the parts that may be left out.
+func (r *Routes) checkOptions() error {
+	if err := errors.Join(r.Readiness.Check(), r.Busy.check(r.Ports), r.Reach.check()); err != nil {
 		return err
 	}
 	if n := r.MaxPendingPerPod; n < 0 || n > MaxPendingPerPod {
-		return fmt.Errorf("decoding routes: maxPendingPerPod is %d, want at most %d, or 0 for no limit", n, MaxPendingPerPod)
+		return fmt.Errorf("maxPendingPerPod is %d, want at most %d, or 0 for no limit", n, MaxPendingPerPod)
 	}
 	if len(r.WakeWith) > MaxWakeWith || slices.ContainsFunc(r.WakeWith, func(name string) bool { return !IsServiceName(name) }) {
-		return fmt.Errorf("decoding routes: wakeWith is %q, want at most %d names of Services", r.WakeWith, MaxWakeWith)
+		return fmt.Errorf("wakeWith is %q, want at most %d names of Services", r.WakeWith, MaxWakeWith)
 	}
 	switch r.WaitingPage {
 	case "", PageAuto, PageAlways, PageNever:
 	default:
-		return fmt.Errorf("decoding routes: waiting page is %q, want auto, always or never", r.WaitingPage)
+		return fmt.Errorf("waiting page is %q, want auto, always or never", r.WaitingPage)
 	}
 	if r.AffinityCookie != "" && !IsCookieName(r.AffinityCookie) {
-		return fmt.Errorf("decoding routes: affinity cookie is %q, which cannot be the name of a cookie", r.AffinityCookie)
+		return fmt.Errorf("affinity cookie is %q, which cannot be the name of a cookie", r.AffinityCookie)
 	}
 	if r.Awake != "" {
 		if _, err := ParseWindows(r.Awake); err != nil {
-			return fmt.Errorf("decoding routes: awake: %w", err)
+			return fmt.Errorf("awake: %w", err)
 		}
 	}
 	return r.checkIgnores()
 }
 
 func (p Port) check() error {
-	if p.Listen < 1 || p.Listen > 65535 {
-		return fmt.Errorf("decoding routes: port %q listens on %d, which is no port", p.Name, p.Listen)
+	switch {
+	case p.Name != "" && !isLabel(p.Name):
+		return fmt.Errorf("a port is named %q, which is no label", p.Name)
+	case p.Port < 1 || p.Port > 65535:
+		return fmt.Errorf("port %q has number %d, which is none", p.Name, p.Port)
+	case p.Listen < MinListen || p.Listen > 65535:
+		return fmt.Errorf("port %q listens on %d, want %d to 65535", p.Name, p.Listen, MinListen)
 	}
 	switch p.Protocol {
 	case ProtocolAuto, ProtocolHTTP, ProtocolTCP:
 		return nil
 	default:
-		return fmt.Errorf("decoding routes: port %q has protocol %q, want auto, http or tcp", p.Name, p.Protocol)
+		return fmt.Errorf("port %q has protocol %q, want auto, http or tcp", p.Name, p.Protocol)
 	}
+}
+
+// check says what is wrong with r.
+func (r *Reach) check() error {
+	if r == nil {
+		return nil
+	}
+	for _, host := range r.Hosts {
+		if !isHost(host) {
+			return fmt.Errorf("%q is no host of an Ingress", host)
+		}
+	}
+	for _, address := range r.Inside {
+		if _, err := netip.ParseAddr(address); err != nil {
+			return fmt.Errorf("%q is no IP address", address)
+		}
+	}
+	return nil
 }
 
 // Duration is a time.Duration that reads and writes itself as text ("5m0s"), so that a person can read the annotation.

@@ -4,7 +4,12 @@
 package api
 
 import (
+	"fmt"
+	"math"
+	"net/url"
+	"path"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +83,174 @@ func TestRoutesOfAnotherVersion(t *testing.T) {
 	}
 	if got, err := DecodeRoutes(value); err != nil || !reflect.DeepEqual(got, ignoring) {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// hostileRoutes are what somebody might write who is not the injector.
+func hostileRoutes() map[string]func(*Routes) {
+	many := func(n int) []Port {
+		ports := make([]Port, n)
+		for i := range ports {
+			ports[i] = Port{Name: fmt.Sprint("p", i), Port: 80, Listen: int32(10000 + i), Protocol: ProtocolAuto}
+		}
+		return ports
+	}
+	return map[string]func(*Routes){
+		"a resource elsewhere":          func(r *Routes) { r.Workload.Resource = "../kube-system/deployments" },
+		"a resource with a query":       func(r *Routes) { r.Workload.Resource = "deployments?dryRun=All" },
+		"an encoded resource":           func(r *Routes) { r.Workload.Resource = "%2e%2e" },
+		"a resource of dots":            func(r *Routes) { r.Workload.Resource = ".." },
+		"a subresource":                 func(r *Routes) { r.Workload.Resource = "deployments/scale" },
+		"a name elsewhere":              func(r *Routes) { r.Workload.Name = "../../kube-system/deployments/coredns" },
+		"a name with a slash":           func(r *Routes) { r.Workload.Name = "web/scale" },
+		"a name of dots":                func(r *Routes) { r.Workload.Name = ".." },
+		"a name with dots":              func(r *Routes) { r.Workload.Name = "a..b" },
+		"a name with a fragment":        func(r *Routes) { r.Workload.Name = "web#" },
+		"a name with a NUL":             func(r *Routes) { r.Workload.Name = "web\x00" },
+		"a name with a line":            func(r *Routes) { r.Workload.Name = "web\nx" },
+		"a name in upper case":          func(r *Routes) { r.Workload.Name = "Web" },
+		"a long name":                   func(r *Routes) { r.Workload.Name = strings.Repeat("a", 254) },
+		"a kind with a slash":           func(r *Routes) { r.Workload.Kind = "Deployment/x" },
+		"a kind of many":                func(r *Routes) { r.Workload.Kind = strings.Repeat("K", 64) },
+		"a version elsewhere":           func(r *Routes) { r.Workload.APIVersion = "../api/v1" },
+		"a version of three":            func(r *Routes) { r.Workload.APIVersion = "apps/v1/namespaces" },
+		"a version without a group":     func(r *Routes) { r.Workload.APIVersion = "v1" },
+		"no version":                    func(r *Routes) { r.Workload.APIVersion = "" },
+		"a group of dots":               func(r *Routes) { r.Workload.APIVersion = "../v1" },
+		"a version of dots":             func(r *Routes) { r.Workload.APIVersion = "apps/.." },
+		"a UID with a slash":            func(r *Routes) { r.Workload.UID = "a/b" },
+		"a long UID":                    func(r *Routes) { r.ServiceUID = strings.Repeat("a", 129) },
+		"no UID":                        func(r *Routes) { r.ServiceUID = "" },
+		"a Service elsewhere":           func(r *Routes) { r.Service, r.Direct = "../x", "../x-direct" },
+		"a Service with a dot":          func(r *Routes) { r.Service, r.Direct = "a.b", "a.b-direct" },
+		"a Service with a quote":        func(r *Routes) { r.Service, r.Direct = `a"b`, `a"b-direct` },
+		"another's direct Service":      func(r *Routes) { r.Direct = "other-direct" },
+		"the Service as its own direct": func(r *Routes) { r.Direct = r.Service },
+		"a long cool-down":              func(r *Routes) { r.Cooldown = Duration(MaxCooldown + 1) },
+		"a short cool-down":             func(r *Routes) { r.Cooldown = 1 },
+		"a cool-down of centuries":      func(r *Routes) { r.Cooldown = math.MaxInt64 },
+		"a long hold":                   func(r *Routes) { r.HoldTimeout = Duration(MaxHoldTimeout + 1) },
+		"a short hold":                  func(r *Routes) { r.HoldTimeout = 1 },
+		"a low port":                    func(r *Routes) { r.Ports[0].Listen = MinListen - 1 },
+		"no port to listen on":          func(r *Routes) { r.Ports[0].Listen = 0 },
+		"a negative port":               func(r *Routes) { r.Ports[0].Listen = -10000 },
+		"no number":                     func(r *Routes) { r.Ports[0].Port = 0 },
+		"a number too high":             func(r *Routes) { r.Ports[0].Port = 65536 },
+		"a port's name":                 func(r *Routes) { r.Ports[0].Name = "a/b" },
+		"many ports":                    func(r *Routes) { r.Ports = many(MaxPorts + 1) },
+		"one port twice": func(r *Routes) {
+			r.Ports = many(2)
+			r.Ports[1].Listen = r.Ports[0].Listen
+		},
+		"one name twice": func(r *Routes) {
+			r.Ports = many(2)
+			r.Ports[1].Name = r.Ports[0].Name
+		},
+		"a port without a name": func(r *Routes) {
+			r.Ports = many(2)
+			r.Ports[1].Name = ""
+		},
+		"a host with a path":    func(r *Routes) { r.Reach = &Reach{Hosts: []string{"a.example/b"}} },
+		"only a wildcard":       func(r *Routes) { r.Reach = &Reach{Hosts: []string{"*"}} },
+		"an address of letters": func(r *Routes) { r.Reach = &Reach{Inside: []string{"None"}} },
+		"a story":               func(r *Routes) { r.Gone = "a\nb" },
+		"a long story":          func(r *Routes) { r.Gone = strings.Repeat("a", maxGone+1) },
+		"many paths":            func(r *Routes) { r.IgnorePaths = slices.Repeat([]string{"/a"}, MaxIgnored+1) },
+		"many agents":           func(r *Routes) { r.IgnoreAgents = slices.Repeat([]string{"abc"}, MaxIgnored+1) },
+		"to wake elsewhere":     func(r *Routes) { r.WakeWith = []string{"../x"} },
+		"a long trust":          probing(func(r *Readiness) { r.Trust = Duration(maxTrust + 1) }),
+		"a slow probe":          probing(func(r *Readiness) { r.Probes[0].Timeout = Duration(maxProbeTimeout + 1) }),
+		"many successes":        probing(func(r *Readiness) { r.Probes[0].Successes = maxSuccesses + 1 }),
+		"a long path":           probing(func(r *Readiness) { r.Probes[0].HTTP.Path = "/" + strings.Repeat("a", maxProbePath) }),
+		"a path of two lines":   probing(func(r *Readiness) { r.Probes[0].HTTP.Path = "/a\r\nb" }),
+		"many fields":           probing(func(r *Readiness) { r.Probes[0].HTTP.Headers = make([]Header, maxProbeHeaders+1) }),
+		"a long field":          probing(func(r *Readiness) { r.Probes[0].HTTP.Headers[0].Value = strings.Repeat("a", maxProbeHeader) }),
+		"a long service": probing(func(r *Readiness) {
+			r.Probes[0].HTTP, r.Probes[0].GRPC = nil, &GRPCProbe{Service: strings.Repeat("a", maxProbeService+1)}
+		}),
+		"a long annotation": func(r *Routes) {
+			r.Reach = &Reach{Hosts: slices.Repeat([]string{strings.Repeat("a", 250)}, 1100)}
+		},
+	}
+}
+
+func TestHostileRoutesDoNotDecode(t *testing.T) {
+	for name, change := range hostileRoutes() {
+		t.Run(name, func(t *testing.T) {
+			r := valid()
+			change(&r)
+			value, err := r.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := DecodeRoutes(value); err == nil {
+				t.Errorf("%q decodes to %+v", value, got)
+			}
+		})
+	}
+}
+
+// Names of every allowed form decode.
+func TestUnusualNamesDecode(t *testing.T) {
+	long := strings.Repeat("a", 63)
+	for name, change := range map[string]func(*Routes){
+		"a long Service":    func(r *Routes) { r.Service, r.Direct = long, DirectServiceName(long) },
+		"a digit":           func(r *Routes) { r.Service, r.Direct = "1", "1-direct" },
+		"a long workload":   func(r *Routes) { r.Workload.Name = strings.Repeat("a.", 126) + "a" },
+		"a workload's dots": func(r *Routes) { r.Workload.Name = "a-b.c-1" },
+		"a custom resource": func(r *Routes) {
+			r.Workload = Workload{APIVersion: "argoproj.io/v1alpha1", Kind: "Rollout", Name: "web", UID: "u", Resource: "rollouts"}
+		},
+		"a Service's UID": func(r *Routes) { r.ServiceUID = "5c0f4ac6-52d4-4f32-a7bd-4f6d5d0cbd2d" },
+		"an unnamed port": func(r *Routes) { r.Ports[0].Name = "" },
+		"hosts": func(r *Routes) {
+			r.Reach = &Reach{Hosts: []string{"*.example.com", "a.example"}, Inside: []string{"10.0.0.1", "fd00::1"}}
+		},
+	} {
+		r := valid()
+		change(&r)
+		value, err := r.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := DecodeRoutes(value); err != nil || !reflect.DeepEqual(got, r) {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestHostileProgressDoesNotDecode(t *testing.T) {
+	for _, value := range []string{
+		`{"failing":"a\nb"}`, `{"failing":"` + strings.Repeat("a", MaxFailing+1) + `"}`, `{"reason":"` + strings.Repeat("a", maxReason+1) + `"}`,
+		`{"failing":"\u0000"}`, `{"failing":"\u2028"}`, `{"paused":{"why":"a\r\nb"}}`, `{"starts":["-1s"]}`, `{"apps":["9000h"]}`,
+		`{"running":"-1s"}`, `{"wakeTo":1001}`, `{"wakeTo":-1}`, `{"stage":"x"}`, `{"starts":[` + strings.Repeat(`"1s",`, maxStarts) + `"1s"]}`,
+	} {
+		if got, err := DecodeProgress(value); err == nil || !reflect.DeepEqual(got, Progress{}) {
+			t.Errorf("%q decodes to %+v, %v", value, got, err)
+		}
+	}
+}
+
+func TestHostileLearnedDoesNotDecode(t *testing.T) {
+	for _, other := range []string{
+		"", "web", "Deployment/", "/web", "Deployment/../x", "Deployment/a/b", "Rollout.argoproj.io/../x", "Rollout../web", "a b/web",
+		"Deployment/Web",
+	} {
+		value, err := Learned{other: {Found: 2}}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := DecodeLearned(value); err == nil {
+			t.Errorf("%q decodes to %v", value, got)
+		}
+	}
+	if got, err := DecodeLearned(`{"Deployment/api":{"found":1000000000}}`); err == nil {
+		t.Errorf("decodes to %v", got)
+	}
+	for _, other := range []string{"Deployment/web", "StatefulSet/a.b", "Rollout.argoproj.io/web"} {
+		if _, err := DecodeLearned(`{"` + other + `":{"found":2,"missed":10}}`); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -189,7 +362,29 @@ func TestBusyRoundTrip(t *testing.T) {
 	}
 }
 
-// Everything that decodes can be encoded, and decodes to the same value again.
+// safe checks that the names in r stay where a path of the API server has them, as client-go joins it, and that the ports are some.
+func safe(t *testing.T, r Routes) {
+	t.Helper()
+	w := r.Workload
+	for _, segments := range [][]string{
+		strings.Split(w.APIVersion, "/"), {"namespaces", "shop"}, {w.Resource + "x"}, {w.Name}, {r.Service}, {r.Direct}, {w.Kind}, {r.ServiceUID},
+	} {
+		joined := path.Join(append([]string{"/apis"}, segments...)...)
+		parsed, err := url.Parse(joined)
+		if err != nil || parsed.Path != joined || parsed.RawQuery != "" || strings.Count(joined, "/") != len(segments)+1 {
+			t.Errorf("%q leads to %q, %v", segments, joined, err)
+		}
+	}
+	listens := map[int32]bool{}
+	for _, p := range r.Ports {
+		if p.Listen < MinListen || p.Listen > 65535 || listens[p.Listen] {
+			t.Errorf("listens on %d", p.Listen)
+		}
+		listens[p.Listen] = true
+	}
+}
+
+// Everything that decodes can be encoded, and decodes to the same value again. It is safe in a path of the API server.
 func FuzzDecodeRoutes(f *testing.F) {
 	value, err := valid().Encode()
 	if err != nil {
@@ -202,6 +397,14 @@ func FuzzDecodeRoutes(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(value)
+	for _, change := range hostileRoutes() {
+		hostile := valid()
+		change(&hostile)
+		if value, err = hostile.Encode(); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(value)
+	}
 	f.Add(`{"service":"a","direct":"b","workload":{"kind":"c","name":"d"},"cooldown":"1ns","holdTimeout":"1h","ports":[]}`)
 	f.Fuzz(func(t *testing.T, value string) {
 		r, err := DecodeRoutes(value)
@@ -213,8 +416,12 @@ func FuzzDecodeRoutes(f *testing.F) {
 			t.Fatal(err)
 		}
 		same, err := DecodeRoutes(again)
-		if err != nil || !reflect.DeepEqual(r, same) {
-			t.Errorf("%q decodes to %+v, and then to %+v, %v", value, r, same, err)
+		if err != nil {
+			t.Errorf("%q decodes to %+v, and that to %v", value, r, err)
 		}
+		if twice, err := same.Encode(); err != nil || twice != again {
+			t.Errorf("%q decodes to %q, and that to %q, %v", value, again, twice, err)
+		}
+		safe(t, r)
 	})
 }

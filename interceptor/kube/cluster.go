@@ -37,7 +37,12 @@ type Options struct {
 	PodName, PodIP string
 	// Service is the headless Service of the interceptors. Default any Service with the role's label.
 	Service string
-	Log     logr.Logger
+	// Reserved are the ports that the interceptor itself listens on. No route gets one.
+	Reserved []int32
+	// MaxRoutesPerNamespace is how many routes the Services of a namespace may have together; 0 for no limit. The injector has a lower
+	// limit, and reports it. This one bounds what slices that others have made cost.
+	MaxRoutesPerNamespace int
+	Log                   logr.Logger
 }
 
 // Cluster is a Kubernetes cluster, reached through its API server.

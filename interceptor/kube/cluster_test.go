@@ -116,7 +116,7 @@ func routes(name string) api.Routes {
 }
 
 func endpointSlice(name, service, role string, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
-	return &discoveryv1.EndpointSlice{
+	es := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "shop", Name: name, UID: types.UID("uid-" + name), Generation: 1,
 			Labels:            map[string]string{api.RoleLabel: role, discoveryv1.LabelServiceName: service},
@@ -124,11 +124,23 @@ func endpointSlice(name, service, role string, endpoints ...discoveryv1.Endpoint
 		},
 		Endpoints: endpoints,
 	}
+	if role != api.RoleRoute {
+		es.Labels[discoveryv1.LabelManagedBy] = api.EndpointSliceController
+	}
+	return es
 }
 
 func routeSlice(t *testing.T, name string, r api.Routes, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
 	t.Helper()
-	es := endpointSlice(name, r.Service, api.RoleRoute, endpoints...)
+	family := "IPv4"
+	if strings.HasSuffix(name, "-v6") {
+		family = "IPv6"
+	}
+	es := endpointSlice(api.RouteSliceName(r.Service, family), r.Service, api.RoleRoute, endpoints...)
+	es.AddressType = discoveryv1.AddressType(family)
+	es.Labels[discoveryv1.LabelManagedBy], es.Labels["app.kubernetes.io/managed-by"] = api.ManagedBy, api.ManagedBy
+	es.Labels[api.ServiceLabel] = r.Service
+	es.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: r.Service, UID: types.UID(r.ServiceUID)}}
 	value, err := r.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +155,7 @@ func withPort(es *discoveryv1.EndpointSlice, port int32) *discoveryv1.EndpointSl
 }
 
 func an(addr string, change ...func(*discoveryv1.Endpoint)) discoveryv1.Endpoint {
-	e := discoveryv1.Endpoint{Addresses: []string{addr}}
+	e := discoveryv1.Endpoint{Addresses: []string{addr}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "pod-" + addr}}
 	for _, f := range change {
 		f(&e)
 	}
@@ -274,7 +286,7 @@ func TestWatchFollowsChanges(t *testing.T) {
 	must(slices.Update(ctx, unready, metav1.UpdateOptions{}))
 	eventually(t, "unpublished", func() bool { s, ok := sink.web(); return ok && !s.Published })
 
-	if err := slices.Delete(ctx, "r", metav1.DeleteOptions{}); err != nil {
+	if err := slices.Delete(ctx, "web-scale-to-zero-ipv4", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "removed", func() bool { _, ok := sink.web(); return !ok })

@@ -30,6 +30,8 @@ type slice struct {
 	uid        string
 	generation int64
 
+	meta      api.SliceMeta         // role route
+	foreign   string                // why it does not count, although it has the role; empty if it does
 	routes    string                // the annotation; role route
 	progress  string                // the annotation; role route
 	learned   string                // the annotation; role route
@@ -44,7 +46,8 @@ type slice struct {
 // endpoint is a pod's port.
 type endpoint struct {
 	addr string // ip:port
-	pod  string // its name; empty if the slice does not say
+	ip   string
+	pod  string // its name
 }
 
 // digest returns what is kept of es. self identifies the interceptor's own endpoint.
@@ -56,18 +59,47 @@ func digest(es *discoveryv1.EndpointSlice, self Options) slice {
 	}
 	switch s.role {
 	case api.RoleRoute:
+		if s.meta = metaOf(es); s.meta.Check() != nil {
+			s.foreign = s.meta.Check().Error()
+			return s
+		}
 		s.routes, s.progress = es.Annotations[api.RoutesAnnotation], es.Annotations[api.ProgressAnnotation]
 		s.learned = es.Annotations[api.LearnedAnnotation]
 		for _, e := range es.Endpoints {
 			s.published = s.published || usable(e) && slices.Contains(e.Addresses, self.PodIP)
 		}
 	case api.RoleDirect:
+		if by := es.Labels[discoveryv1.LabelManagedBy]; by != api.EndpointSliceController {
+			s.foreign = "it is managed by " + strconv.Quote(by) + ", and not by " + api.EndpointSliceController
+			return s
+		}
 		s.endpoints, s.unready, s.pods = pods(es)
 		s.ips = ips(es)
 	case api.RoleInterceptor:
 		s.peers = peers(es, self)
 	}
 	return s
+}
+
+// metaOf returns what a route slice says about itself.
+func metaOf(es *discoveryv1.EndpointSlice) api.SliceMeta {
+	m := api.SliceMeta{
+		Name: es.Name, AddressType: string(es.AddressType),
+		Front: es.Labels[discoveryv1.LabelServiceName], Service: es.Labels[api.ServiceLabel],
+		ManagedBy: es.Labels[discoveryv1.LabelManagedBy], MadeBy: es.Labels["app.kubernetes.io/managed-by"],
+	}
+	for _, o := range es.OwnerReferences {
+		m.Owners = append(m.Owners, api.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)})
+	}
+	return m
+}
+
+// isPod reports whether an endpoint of a direct slice is a pod of the namespace. Whoever may write EndpointSlices can list any address,
+// and an interceptor reaches what its author may not.
+func isPod(e discoveryv1.Endpoint, namespace string) bool {
+	ref := e.TargetRef
+	return ref != nil && ref.Kind == "Pod" && ref.Name != "" && (ref.Namespace == "" || ref.Namespace == namespace) &&
+		!slices.ContainsFunc(e.Addresses, func(address string) bool { return !api.IsPodAddress(address) })
 }
 
 // usable reports whether an endpoint takes new requests. A missing condition counts as ready.
@@ -82,7 +114,7 @@ func ending(e discoveryv1.Endpoint) bool {
 func pods(es *discoveryv1.EndpointSlice) (ready, unready map[string][]endpoint, all int) {
 	ready, unready = map[string][]endpoint{}, map[string][]endpoint{}
 	for _, e := range es.Endpoints {
-		if len(e.Addresses) == 0 || ending(e) {
+		if len(e.Addresses) == 0 || ending(e) || !isPod(e, es.Namespace) {
 			continue
 		}
 		all++
@@ -99,10 +131,8 @@ func pods(es *discoveryv1.EndpointSlice) (ready, unready map[string][]endpoint, 
 				portName = *p.Name
 			}
 			// According to the API, the Addresses are interchangeable, and clients use the first.
-			pod := endpoint{addr: net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*p.Port)))}
-			if e.TargetRef != nil {
-				pod.pod = e.TargetRef.Name
-			}
+			ip := e.Addresses[0]
+			pod := endpoint{addr: net.JoinHostPort(ip, strconv.Itoa(int(*p.Port))), ip: ip, pod: e.TargetRef.Name}
 			into[portName] = append(into[portName], pod)
 		}
 	}
@@ -113,7 +143,7 @@ func pods(es *discoveryv1.EndpointSlice) (ready, unready map[string][]endpoint, 
 func ips(es *discoveryv1.EndpointSlice) []string {
 	var all []string
 	for _, e := range es.Endpoints {
-		if !ending(e) {
+		if !ending(e) && isPod(e, es.Namespace) {
 			all = append(all, e.Addresses...)
 		}
 	}
@@ -194,7 +224,7 @@ func addresses(endpoints []endpoint) []string {
 		switch {
 		case !v6(e):
 			v4[e.pod] = true
-		case e.pod != "" && v4[e.pod]:
+		case v4[e.pod]:
 			continue
 		}
 		out = append(out, e.addr)

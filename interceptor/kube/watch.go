@@ -6,6 +6,8 @@ package kube
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -59,6 +61,11 @@ type store struct {
 	// told is what the sink knows: the direct Service of each opted-in Service.
 	told   map[name]name
 	synced bool
+
+	omitted omitted
+	quota   quota
+	// interceptors are the addresses of all interceptors, which no app has.
+	interceptors map[string]bool
 }
 
 type roleName struct {
@@ -73,6 +80,8 @@ func newStore(sink interceptor.Sink, o Options) *store {
 		byService: map[roleName]map[name]struct{}{},
 		byDirect:  map[name]map[name]struct{}{},
 		told:      map[name]name{},
+		omitted:   omitted{log: o.Log, why: map[name]string{}},
+		quota:     newQuota(o.MaxRoutesPerNamespace), interceptors: map[string]bool{o.PodIP: true},
 	}
 }
 
@@ -92,7 +101,9 @@ func (s *store) Update(obj any) error {
 // Delete implements cache.ReflectorStore.
 func (s *store) Delete(obj any) error {
 	if es, ok := obj.(*discoveryv1.EndpointSlice); ok {
-		for service := range s.remove(name{es.Namespace, es.Name}) {
+		n := name{es.Namespace, es.Name}
+		s.omitted.gone(n)
+		for service := range s.remove(n) {
 			s.tell(service)
 		}
 	}
@@ -111,6 +122,7 @@ func (s *store) Replace(list []any, _ string) error {
 	}
 	for n := range s.slices {
 		if _, ok := present[n]; !ok {
+			s.omitted.gone(n)
 			maps.Copy(changed, s.remove(n))
 		}
 	}
@@ -141,6 +153,10 @@ func (s *store) set(es *discoveryv1.EndpointSlice) map[roleName]struct{} {
 	concerned := s.remove(n)
 	d := digest(es, s.options)
 	key := roleName{d.role, d.service}
+	if d.foreign != "" {
+		s.omitted.note(n, d.foreign)
+		return concerned
+	}
 	s.slices[n] = d
 	if s.byService[key] == nil {
 		s.byService[key] = map[name]struct{}{}
@@ -224,22 +240,17 @@ func (s *store) tellRoute(service name) {
 		s.forget(service)
 		return
 	}
-	var routes api.Routes
-	var err error
-	valid := own[:0:0]
-	for _, sl := range own {
-		var r api.Routes
-		if r, err = api.DecodeRoutes(sl.routes); err != nil {
-			s.log.Error(err, "Leaving out a route slice", "namespace", service.namespace, "service", service.name)
-			continue
-		}
-		if len(valid) == 0 {
-			routes = r
-		}
-		valid = append(valid, sl)
-	}
+	routes, valid := s.valid(own)
 	if len(valid) == 0 {
 		return // the earlier state holds until the injector has written the slice again
+	}
+	before := s.quota.taken[service]
+	if !s.quota.take(service, len(routes.Ports)) {
+		s.omitted.note(name{service.namespace, valid[0].meta.Name}, fmt.Sprintf("the namespace has more than %d routes", s.quota.limit))
+		return
+	}
+	for _, sl := range valid {
+		s.omitted.gone(name{service.namespace, sl.meta.Name})
 	}
 	direct := name{service.namespace, routes.Direct}
 	if old, ok := s.told[service]; ok && old != direct {
@@ -251,6 +262,43 @@ func (s *store) tellRoute(service name) {
 	}
 	s.byDirect[direct][service] = struct{}{}
 	s.sink.SetService(s.combined(routes, valid, direct))
+	if len(routes.Ports) < before {
+		for _, other := range s.quota.waiting(service.namespace) {
+			s.tellRoute(other)
+		}
+	}
+}
+
+// valid returns the slices of a Service whose routes count, and the routes of the oldest of them.
+func (s *store) valid(own []slice) (api.Routes, []slice) {
+	var routes api.Routes
+	valid := own[:0:0]
+	for _, sl := range own {
+		n := name{sl.service.namespace, sl.meta.Name}
+		r, err := api.DecodeRoutes(sl.routes)
+		if err == nil {
+			err = errors.Join(sl.meta.CheckRoutes(r), s.reserved(r))
+		}
+		if err != nil {
+			s.omitted.note(n, err.Error())
+			continue
+		}
+		if len(valid) == 0 {
+			routes = r
+		}
+		valid = append(valid, sl)
+	}
+	return routes, valid
+}
+
+// reserved returns an error if a route claims a port that the interceptor itself listens on.
+func (s *store) reserved(r api.Routes) error {
+	for _, p := range r.Ports {
+		if slices.Contains(s.options.Reserved, p.Listen) {
+			return fmt.Errorf("a route claims port %d, which is the interceptor's own", p.Listen)
+		}
+	}
+	return nil
 }
 
 func (s *store) combined(routes api.Routes, own []slice, direct name) route.Service {
@@ -258,7 +306,7 @@ func (s *store) combined(routes api.Routes, own []slice, direct name) route.Serv
 	if err != nil {
 		s.log.Error(err, "Not reporting how far a start has come", "namespace", direct.namespace, "service", routes.Service)
 	}
-	all := combine(routes, own, s.of(roleName{api.RoleDirect, direct}))
+	all := combine(routes, own, s.apps(s.of(roleName{api.RoleDirect, direct})))
 	all.Progress = progress
 	learned, err := api.DecodeLearned(own[0].learned)
 	if err != nil {
@@ -271,6 +319,7 @@ func (s *store) combined(routes api.Routes, own []slice, direct name) route.Serv
 func (s *store) forget(service name) {
 	direct, ok := s.told[service]
 	if !ok {
+		delete(s.quota.over, service)
 		return
 	}
 	delete(s.told, service)
@@ -279,11 +328,15 @@ func (s *store) forget(service name) {
 		delete(s.byDirect, direct)
 	}
 	s.sink.RemoveService(service.namespace, service.name)
+	for _, other := range s.quota.free(service) {
+		s.tellRoute(other)
+	}
 }
 
 // tellPeers passes on the other interceptors. An interceptor with addresses of both IP families counts once.
 func (s *store) tellPeers() {
 	byName := map[string]peer.Peer{}
+	interceptors := map[string]bool{s.options.PodIP: true}
 	for key, names := range s.byService {
 		if key.role != api.RoleInterceptor || key.service.namespace != s.options.Namespace ||
 			s.options.Service != "" && key.service.name != s.options.Service {
@@ -291,6 +344,7 @@ func (s *store) tellPeers() {
 		}
 		for n := range names {
 			for _, p := range s.slices[n].peers {
+				interceptors[p.Addr] = true
 				if old, ok := byName[p.Name]; !ok || p.Addr < old.Addr {
 					byName[p.Name] = p
 				}
@@ -298,4 +352,5 @@ func (s *store) tellPeers() {
 		}
 	}
 	s.sink.SetPeers(slices.SortedFunc(maps.Values(byName), func(a, b peer.Peer) int { return cmp.Compare(a.Name, b.Name) }))
+	s.setInterceptors(interceptors)
 }

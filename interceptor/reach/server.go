@@ -1,8 +1,9 @@
 // Copyright The scale-to-zero authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package reach reports to the injector whether this interceptor can connect to an app's pods, before the app is injected. A
-// NetworkPolicy or a service mesh may allow the present callers and not us.
+// Package reach reports to the injector whether this interceptor can connect to an app's pods, before the app is injected: a
+// NetworkPolicy or a service mesh may allow the present callers and not us. It also reports which of this interceptor's ports belong to
+// the app.
 package reach
 
 import (
@@ -36,6 +37,8 @@ const (
 type Options struct {
 	// Service returns what is known about a Service.
 	Service func(namespace, name string) (route.Service, bool)
+	// Owned returns the ports that a Service's routes have.
+	Owned func(namespace, name string) (route.Owned, bool)
 	// DialTimeout is how long a pod may take to accept a connection. Default 1 s, as for requests.
 	DialTimeout time.Duration
 	// ResetTimeout is how long something in between may take to reset a connection that it has accepted instead of the pod. Default 250
@@ -89,6 +92,19 @@ func (s *Server) Pods(ctx context.Context, r *pb.PodsRequest) (*pb.PodsResponse,
 	_ = dials.Wait() // no function returns an error
 	for i, p := range out.GetPorts() {
 		judge(p, tries[i])
+	}
+	return out, nil
+}
+
+// Routes implements the gRPC service.
+func (s *Server) Routes(_ context.Context, r *pb.RoutesRequest) (*pb.RoutesResponse, error) {
+	owned, known := s.options.Owned(r.GetNamespace(), r.GetService())
+	if !known {
+		return nil, status.Errorf(codes.NotFound, "no route of service %s/%s is known", r.GetNamespace(), r.GetService())
+	}
+	out := &pb.RoutesResponse{ServiceUid: owned.ServiceUID}
+	for _, p := range owned.Ports {
+		out.Routes = append(out.Routes, &pb.Route{Port: p.Name, Listen: p.Listen})
 	}
 	return out, nil
 }

@@ -205,3 +205,20 @@ func TestPodsIsBounded(t *testing.T) {
 		t.Errorf("after they have ended: %v", err)
 	}
 }
+
+func TestRoutes(t *testing.T) {
+	s := NewServer(Options{Owned: func(namespace, name string) (route.Owned, bool) {
+		owned := route.Owned{ServiceUID: "u", Ports: []api.Port{{Name: "http", Listen: 10000}, {Listen: 10001}}}
+		return owned, namespace == "shop" && name == "web"
+	}})
+	got, err := s.Routes(t.Context(), &pb.RoutesRequest{Namespace: "shop", Service: "web"})
+	want := &pb.RoutesResponse{ServiceUid: "u", Routes: []*pb.Route{{Port: "http", Listen: 10000}, {Listen: 10001}}}
+	if diff := cmp.Diff(want, got, protocmp.Transform()); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	for _, r := range []*pb.RoutesRequest{{}, {Namespace: "other", Service: "web"}, {Namespace: "shop", Service: "other"}} {
+		if _, err := s.Routes(t.Context(), r); status.Code(err) != codes.NotFound {
+			t.Errorf("%v: %v", r, err)
+		}
+	}
+}

@@ -38,6 +38,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/injector/controller"
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 	"github.com/scale-to-zero/scale-to-zero/webhook"
 )
 
@@ -160,6 +161,9 @@ type interceptors struct {
 	dialed []string
 	// reach is each interceptor's answer about its way to the pods; nil means that it is open.
 	reach []injector.PortReach
+	// robbed is set if the routes' ports are another Service's, and ownsErr if the interceptors do not say whose they are.
+	robbed  bool
+	ownsErr error
 }
 
 // setReach changes reach.
@@ -173,6 +177,17 @@ func (i *interceptors) ask(context.Context, string, types.NamespacedName) ([]inj
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return slices.Clone(i.reach), nil // nil counts as open
+}
+
+// owns says that all routes have their ports, except those that the test takes away.
+func (i *interceptors) owns(_ context.Context, _ string, _ types.NamespacedName, routes api.Routes) (map[string]bool, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	owned := map[string]bool{}
+	for _, p := range routes.Ports {
+		owned[p.Name] = !i.robbed
+	}
+	return owned, i.ownsErr
 }
 
 func (i *interceptors) dial(_ context.Context, address string) error {
@@ -235,7 +250,8 @@ func start(t *testing.T, o planeOptions) *plane {
 	}
 	if err := controller.Add(t.Context(), mgr, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
-		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, AliasLinger: time.Second, Counts: o.counts,
+		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, Owns: o.interceptors.owns,
+		AliasLinger: time.Second, Counts: o.counts,
 		Learned: o.learned, Now: o.now, StartupCPU: o.startupCPU,
 	}); err != nil {
 		t.Fatal(err)

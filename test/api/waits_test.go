@@ -51,3 +51,23 @@ func (i *interceptors) nextDial(t *testing.T) time.Time {
 	})
 	return time.Now()
 }
+
+// TestPortsOfAnotherService tests that interceptors that accept connections are not believed: nobody is redirected to them until they
+// say that the routes are there.
+func TestPortsOfAnotherService(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	fake := &interceptors{robbed: true}
+	start(t, planeOptions{interceptors: fake})
+	a := newApp(t, 1)
+	a.label(`"true"`)
+	a.directMade()
+	a.directSlice(true)
+	a.told("Service", "web", "InjectionSkipped: Not injected: no interceptor answers scale-to-zero's controller on port ")
+	if s, _ := a.routeSlice(); len(s.Endpoints) > 0 || a.intercepted() == nil {
+		t.Errorf("it lists %v", s.Endpoints)
+	}
+	fake.mu.Lock()
+	fake.robbed = false
+	fake.mu.Unlock()
+	a.injected()
+}

@@ -128,7 +128,10 @@ func (a *app) slice(name, service string, labels map[string]string, ready bool) 
 		Ports: []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080)), Protocol: new(corev1.ProtocolTCP)}},
 	}
 	if ready {
-		s.Endpoints = []discoveryv1.Endpoint{{Addresses: []string{"198.18.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}}
+		s.Endpoints = []discoveryv1.Endpoint{{
+			Addresses: []string{"198.18.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: a.ns, Name: "web-1"},
+		}}
 	}
 	err := kube.Create(a.t.Context(), s)
 	if apierrors.IsAlreadyExists(err) {

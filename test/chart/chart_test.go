@@ -48,13 +48,13 @@ func TestRender(t *testing.T) {
 		v    values
 		want int
 	}{
-		"defaults": {ours, values{}, 43},
+		"defaults": {ours, values{}, 45},
 		"all":      {ours, readValues(t, "testdata/all.yaml"), 24},
 		"policies": {ours, values{
 			"customWorkloads": []any{values{"apiGroup": "argoproj.io", "resource": "rollouts"}}, "startupCPU": values{"enabled": true},
-		}, 47},
-		"cert-manager": {ours, withCertManager(), 45},
-		"no hook":      {ours, values{"uninstall": values{"restore": false}}, 37},
+		}, 49},
+		"cert-manager": {ours, withCertManager(), 47},
+		"no hook":      {ours, values{"uninstall": values{"restore": false}}, 39},
 		"demo": {demo, values{
 			"webserver": values{"labels": values{"scale-to-zero": "true"}},
 			"ingress": values{"web": values{"enabled": true, "ingressClassName": "x", "hosts": []any{
@@ -122,6 +122,8 @@ func TestSchemaTellsWhatIsWrong(t *testing.T) {
 		"held as text":      {values{"interceptor": values{"heldHeader": "yes"}}, "heldHeader"},
 		"an idle number":    {values{"interceptor": values{"idleTimeout": 300}}, "idleTimeout"},
 		"one port":          {values{"controller": values{"portRange": "8080"}}, "portRange"},
+		"fewer than none":   {values{"controller": values{"maxRoutesPerNamespace": -1}}, "maxRoutesPerNamespace"},
+		"policies as text":  {values{"admissionPolicies": values{"enabled": "yes"}}, "admissionPolicies"},
 		"a typo":            {values{"intercepter": values{}}, "intercepter"},
 		"a log level":       {values{"log": values{"level": "trace"}}, "level"},
 		"cpu as text":       {values{"startupCPU": values{"enabled": "2"}}, "startupCPU"},
@@ -163,7 +165,8 @@ func TestLimits(t *testing.T) {
 			}
 			for pod, template := range templates(objects(t, r)) {
 				if len(tc.want) == 0 && slices.ContainsFunc(template.Spec.Containers[0].Args, func(arg string) bool {
-					return strings.HasPrefix(arg, "--max-") || strings.HasPrefix(arg, "--trusted-") || strings.HasPrefix(arg, "--held-") ||
+					limit := strings.HasPrefix(arg, "--max-") && !strings.HasPrefix(arg, "--max-routes-") // that one is the controller's value
+					return limit || strings.HasPrefix(arg, "--trusted-") || strings.HasPrefix(arg, "--held-") ||
 						strings.HasPrefix(arg, "--waiting-")
 				}) {
 					t.Errorf("%s, %s: %s has %v", h.name, name, pod, template.Spec.Containers[0].Args)

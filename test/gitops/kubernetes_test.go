@@ -83,7 +83,10 @@ func (k kubernetes) slice(ctx context.Context, service *corev1.Service, deployme
 		}
 		for _, d := range deployments {
 			if *d.Spec.Replicas > 0 && labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(d.Spec.Template.Labels)) {
-				s.Endpoints = []discoveryv1.Endpoint{{Addresses: []string{"198.18.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}}
+				s.Endpoints = []discoveryv1.Endpoint{{
+					Addresses: []string{"198.18.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+					TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: service.Namespace, Name: "pod-1"},
+				}}
 			}
 		}
 		return nil

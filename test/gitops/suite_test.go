@@ -23,6 +23,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -175,6 +176,13 @@ func startManagers() (stop func() error, err error) {
 	if err := errors.Join(webhook.Add(plane), controller.Add(ctx, plane, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
 		Dial: func(context.Context, string) error { return nil },
+		Owns: func(_ context.Context, _ string, _ types.NamespacedName, routes api.Routes) (map[string]bool, error) {
+			owned := map[string]bool{}
+			for _, p := range routes.Ports {
+				owned[p.Name] = true
+			}
+			return owned, nil
+		},
 	})); err != nil {
 		cancel()
 		return nil, err
