@@ -63,8 +63,8 @@ image: ## Build the container image IMAGE with docker, podman or buildah
 	$$engine build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
 
 .PHONY: test
-test: ## Everything: lint, verify, unit, fuzz-short, api, e2e, vulncheck; KEEP=1 keeps the cluster
-	@for stage in lint verify unit fuzz-short api e2e vulncheck-online; do $(MAKE) $$stage; done
+test: ## Everything: lint, verify, unit, memory, fuzz-short, api, e2e, vulncheck; KEEP=1 keeps the cluster
+	@for stage in lint verify unit memory fuzz-short api e2e vulncheck-online; do $(MAKE) $$stage; done
 	@printf '\n== Everything passed\n'
 
 .PHONY: lint
@@ -110,7 +110,7 @@ unit: ## Unit tests, with the race detector for the product
 	$(call heading,Unit tests)
 	$(call need,gcc,gcc libc6-dev)
 	@# In two steps, so that a package that cannot be listed is an error and not left out.
-	packages=$$(go list ./...); go test -race -timeout 20m -shuffle=on $$(grep -vE '/test/(api|e2e)(/|$$)' <<<"$$packages")
+	packages=$$(go list ./...); go test -race -timeout 20m -shuffle=on $$(grep -vE '/test/(api|e2e|memory)(/|$$)' <<<"$$packages")
 	go test -C test/cluster -shuffle=on ./...
 	@# The charts are outside this module: a cached result would not notice changes to them.
 	go test -C test/chart -count=1 -shuffle=on ./...
@@ -118,6 +118,11 @@ unit: ## Unit tests, with the race detector for the product
 	go test -C test/conformance -shuffle=on ./...
 	$(call need,chromium,chromium)
 	go test -C test/browser -shuffle=on ./...
+
+.PHONY: memory
+memory: ## Attack the memory of one interceptor in a cgroup with the chart's limit (2 minutes)
+	$(call heading,Memory attacks)
+	go test -count=1 -timeout 15m -v -run '^TestAttacks$$' ./test/memory/...
 
 .PHONY: api
 api: ## Tests against a real API server, with the race detector for the product

@@ -159,6 +159,7 @@ func (c *common) start(component string) (logr.Logger, *rest.Config, error) {
 
 type controllerFlags struct {
 	common
+	memoryFlag
 
 	webhookPort                              int
 	webhookService, webhookConfiguration     string
@@ -178,7 +179,8 @@ func controllerCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
-	f.add(flags)
+	f.common.add(flags)
+	f.memoryFlag.add(flags)
 	flags.IntVar(&f.webhookPort, "webhook-port", 9443, "port of the admission webhook")
 	flags.StringVar(&f.webhookService, "webhook-service", "scale-to-zero-webhook",
 		"Service of the admission webhook; the certificate is valid for its name")
@@ -220,6 +222,10 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	memory, err := f.apply(logger)
+	if err != nil {
+		return err
+	}
 	if f.scalerAddress == "" {
 		f.scalerAddress = net.JoinHostPort(f.interceptorService+"."+f.namespace+".svc", "9090")
 	}
@@ -254,7 +260,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("certificate", certificate.ReadyCheck),
 		mgr.AddReadyzCheck("webhook", mgr.GetWebhookServer().StartedChecker()),
-		webhook.Add(mgr),
+		webhook.Add(mgr, webhook.Options{Memory: memory / 4}),
 		controller.Add(ctx, mgr, controller.Options{
 			Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
 			Deployment: f.deployment, PortLow: low, PortHigh: high, StartupCPU: f.startupCPU,
@@ -314,6 +320,7 @@ func parsePortRange(s string) (low, high int32, err error) {
 type interceptorFlags struct {
 	common
 	limitFlags
+	memoryFlag
 
 	podName, podIP, service    string
 	grpcAddress, healthAddress string
@@ -333,6 +340,7 @@ func interceptorCommand() *cobra.Command {
 	flags := cmd.Flags()
 	f.common.add(flags)
 	f.limitFlags.add(flags)
+	f.memoryFlag.add(flags)
 	flags.StringVar(&f.podName, "pod-name", os.Getenv("POD_NAME"), "name of this pod (default: $POD_NAME)")
 	flags.StringVar(&f.podIP, "pod-ip", os.Getenv("POD_IP"), "IP address of this pod (default: $POD_IP)")
 	flags.StringVar(&f.service, "interceptor-service", defaultInterceptorService, "headless Service of the interceptors, to find the others")
@@ -365,6 +373,10 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	memory, err := f.apply(logger)
+	if err != nil {
+		return err
+	}
 	cluster, err := kube.New(config, kube.Options{
 		Namespace: f.namespace, PodName: f.podName, PodIP: f.podIP, Service: f.service, Reserved: reserved,
 		MaxRoutesPerNamespace: f.maxRoutes, Log: logger,
@@ -374,7 +386,8 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 	}
 	return interceptor.Run(ctx, interceptor.Options{
 		Cluster: cluster, Notices: cluster, Metrics: cluster, PodName: f.podName, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
-		DrainTimeout: f.drainTimeout, Limits: f.Limits, TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, PageGrace: f.pageGrace,
+		DrainTimeout: f.drainTimeout, Limits: f.Limits, Memory: memory,
+		TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, PageGrace: f.pageGrace,
 		MaxWakes: f.maxWakes, MaxWakesPerSource: f.maxWakesPerSource, Log: logger,
 	})
 }

@@ -62,6 +62,9 @@ const (
 	DefaultMaxWakesPerSource = scaler.DefaultMaxWakesPerSource
 )
 
+// DefaultMemory is the default of Options.Memory.
+const DefaultMemory = 512 << 20
+
 // AllHops trusts every entry of X-Forwarded-For.
 const AllHops = headers.AllHops
 
@@ -93,6 +96,9 @@ type Options struct {
 	Limits Limits
 	// MaxWakes and MaxWakesPerSource are those of scaler.WakerOptions.
 	MaxWakes, MaxWakesPerSource int
+	// Memory is how many bytes this process may use. Half of it is for connections and requests, which share it (package budget); the
+	// rest is for what cannot be counted. Default DefaultMemory.
+	Memory int64
 	// TrustedHops is how many entries at the end of X-Forwarded-For are trusted: one for each proxy before us. With 0, everything that
 	// such headers say about earlier hops is dropped. Default AllHops.
 	TrustedHops *int
@@ -118,6 +124,7 @@ func (o *Options) setDefaults() error {
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, DefaultDrainTimeout)
 	o.UnpublishedLinger = cmp.Or(o.UnpublishedLinger, 2*time.Second)
 	o.Limits.SetDefaults()
+	o.Memory = cmp.Or(o.Memory, DefaultMemory)
 	o.TrustedHops = cmp.Or(o.TrustedHops, new(AllHops))
 	if o.Registry == nil {
 		o.Registry = prometheus.NewRegistry()

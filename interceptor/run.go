@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/busy"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
@@ -42,6 +43,8 @@ type interceptor struct {
 	peerSide *peer.Server
 	reporter *notice.Reporter
 	health   *health
+	budget   *budget.Pool
+	calls    budget.Account // of the gRPC server
 }
 
 // Run serves until ctx is done or something breaks, and then shuts everything down in order.
@@ -51,7 +54,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	i := assemble(o)
 	grpc, err := newGRPC(ctx, o.GRPCAddress, i.scaler, i.peerSide,
-		reach.NewServer(reach.Options{Service: i.table.Service, Owned: i.table.Owned}))
+		reach.NewServer(reach.Options{Service: i.table.Service, Owned: i.table.Owned}), &i.calls)
 	if err != nil {
 		return err
 	}
@@ -88,7 +91,10 @@ func Run(ctx context.Context, o Options) error {
 
 // assemble makes the parts and connects each with the earlier ones. Nothing runs yet.
 func assemble(o Options) *interceptor {
-	i := &interceptor{options: o, health: &health{}, pages: page.New(o.Log.WithName("page"))}
+	i := &interceptor{
+		options: o, health: &health{}, pages: page.New(o.Log.WithName("page")), budget: budget.NewPool(o.Memory / 2),
+	}
+	i.budget.Open(&i.calls, "") // no namespace has that name
 	i.engine = forward.NewEngine(forward.Options{
 		Limits: o.Limits, TrustedHops: *o.TrustedHops, HideHeld: o.HideHeld, Log: o.Log.WithName("forward"),
 		Pages: i.pages, PageGrace: o.PageGrace,
@@ -120,8 +126,10 @@ func assemble(o Options) *interceptor {
 		Listeners: i.manager, Waker: wakers{i.waker, i.prober}, PodsChanged: i.prober.PodsChanged, RouteMetrics: m.Route, TargetMetrics: m.Target,
 		Hub: i.hub, Memory: i.memory, NewPool: i.engine.NewPool, Linger: o.Linger, Log: o.Log.WithName("route"),
 		GaveUp: notice.GaveUp(o.Notices), MinGaveUp: o.MinGaveUp, Unreachable: unreachable(o.Cluster),
+		Budget: i.budget, Full: notice.MemoryExhausted(o.Notices),
 	})
 	m.Watch(i.table.Targets)
+	m.WatchMemory(i.budget.Used, i.budget.Limit())
 	i.reporter = notice.NewReporter(notice.Options{Events: o.Notices, Routes: i.table.Routes, Peers: i.peers.Count})
 	i.busy = busy.New(busy.Options{
 		Checks: route.BusyChecks{Table: i.table}.Of, Target: i.table.Target, Metrics: o.Metrics, Events: o.Notices, Every: o.BusyEvery,
@@ -150,9 +158,6 @@ func unreachable(events scaler.Events) func(*route.Route, *route.UnreachableErro
 // becomeReady reports ready once all routes that existed at the start are applied and open.
 func (i *interceptor) becomeReady(ctx context.Context) error {
 	if err := i.table.WaitSynced(ctx); err != nil {
-		return err
-	}
-	if err := i.manager.WaitOpen(ctx); err != nil {
 		return err
 	}
 	i.health.ready.Store(true)

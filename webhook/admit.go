@@ -30,13 +30,13 @@ const (
 )
 
 // Add registers the webhooks with the manager's server.
-func Add(mgr ctrl.Manager) error {
-	server := mgr.GetWebhookServer()
-	server.Register(ServicePath, &admission.Webhook{Handler: admitter[*corev1.Service]{mgr.GetScheme(), admitService}})
-	server.Register(IngressPath, &admission.Webhook{Handler: admitter[*networkingv1.Ingress]{mgr.GetScheme(), admitIngress}})
-	server.Register(NamespacePath, &admission.Webhook{Handler: admitter[*corev1.Namespace]{mgr.GetScheme(), admitNamespace}})
-	server.Register(WorkloadPath, &admission.Webhook{Handler: replicaGuard{}})
-	server.Register(ScaledObjectPath, &admission.Webhook{Handler: scaledObjects{}})
+func Add(mgr ctrl.Manager, o Options) error {
+	server, bounds := mgr.GetWebhookServer(), newBounds(o)
+	server.Register(ServicePath, bounds.of(&admission.Webhook{Handler: admitter[*corev1.Service]{mgr.GetScheme(), admitService}}))
+	server.Register(IngressPath, bounds.of(&admission.Webhook{Handler: admitter[*networkingv1.Ingress]{mgr.GetScheme(), admitIngress}}))
+	server.Register(NamespacePath, bounds.of(&admission.Webhook{Handler: admitter[*corev1.Namespace]{mgr.GetScheme(), admitNamespace}}))
+	server.Register(WorkloadPath, bounds.of(&admission.Webhook{Handler: replicaGuard{}}))
+	server.Register(ScaledObjectPath, bounds.of(&admission.Webhook{Handler: scaledObjects{}}))
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
@@ -97,6 +98,8 @@ func For(err error) Answer {
 		return plain(http.StatusServiceUnavailable, 2, "scale-to-zero: "+starting.Error()+".")
 	case errors.Is(err, route.ErrTooManyHeld):
 		return plain(http.StatusServiceUnavailable, 5, "scale-to-zero: too many requests wait for the app already.")
+	case errors.Is(err, budget.ErrExhausted):
+		return plain(http.StatusServiceUnavailable, 5, "scale-to-zero: "+err.Error()+".")
 	case errors.Is(err, ErrDraining):
 		return plain(http.StatusServiceUnavailable, 1, "scale-to-zero: this interceptor is shutting down. Try again.")
 	case errors.Is(err, context.Canceled):

@@ -46,6 +46,15 @@ func (a asked1) stick(s *route.Sticky, v *route.Visit) {
 	}
 }
 
+// size counts what the connection has not drawn already: the part of the body that the client may have sent.
 func (a asked1) size() int64 {
-	return int64(a.in.Size()+cap(a.out)) + int64(cap(a.req.Fields))*fieldSize
+	n := int64(cap(a.req.Fields)) * fieldSize
+	switch {
+	case !a.now.streams:
+	case a.now.body.Chunked:
+		n += unreadBody
+	default:
+		n += min(unreadBody, a.now.body.Left)
+	}
+	return n
 }

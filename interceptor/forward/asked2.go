@@ -4,8 +4,6 @@
 package forward
 
 import (
-	"net/http"
-
 	"github.com/scale-to-zero/scale-to-zero/interceptor/answers"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 )
@@ -54,21 +52,5 @@ func (a *asked2) stick(s *route.Sticky, v *route.Visit) {
 	}
 }
 
-// size counts the header fields, and the part of the body that net/http may have read.
-func (a *asked2) size() int64 { return sizeOf(a.stream.in) }
-
-func sizeOf(in *http.Request) int64 {
-	var n int64
-	switch {
-	case in.ContentLength < 0:
-		n = streamBuffer
-	default:
-		n = min(streamBuffer, in.ContentLength)
-	}
-	for name, values := range in.Header {
-		for _, value := range values {
-			n += int64(len(name) + len(value))
-		}
-	}
-	return n
-}
+// size is 0: the stream has drawn what its header takes, and its connection what has arrived of its body.
+func (a *asked2) size() int64 { return 0 }

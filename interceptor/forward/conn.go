@@ -6,11 +6,13 @@ package forward
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"time"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
@@ -40,6 +42,7 @@ type conn struct {
 	in     *wire.Buffer
 	flow   wire.Flow // to the client
 	served bool      // it has carried a request before
+	draw   budget.Draw
 	other  wire.Kind // what the connection turned out to speak instead of HTTP/1.1
 
 	// Memory that each request uses again:
@@ -56,9 +59,13 @@ func (s *Server) newConn(tcp *net.TCPConn, early []byte) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{server: s, client: client, peer: wire.RemoteAddr(tcp)}
+	client.Memory = &s.route.Memory
+	c := &conn{server: s, client: client, peer: wire.RemoteAddr(tcp), draw: budget.Draw{Account: &s.route.Memory}}
 	c.remote = c.peer.Addr().String()
-	c.watch = watch{client: client, clock: &s.engine.clock, options: &s.engine.options, draining: &s.draining, log: s.log}
+	c.watch = watch{
+		client: client, clock: &s.engine.clock, options: &s.engine.options, draining: &s.draining, log: s.log,
+		memory: &s.route.Memory,
+	}
 	if len(early) > 0 {
 		c.in = s.engine.buffers.Get(false)
 		c.in.Extend(copy(c.in.Free(), early)) // it fits: Peek reads far less than a buffer holds
@@ -74,6 +81,7 @@ func (s *Server) newConn(tcp *net.TCPConn, early []byte) (*conn, error) {
 func (c *conn) run(known func()) (wire.Kind, []byte, error) {
 	c.server.add(c)
 	defer c.server.remove(c)
+	defer c.draw.Set(0)
 	defer c.dropIn()
 	defer c.rescue()
 	if c.serve(known) == upgraded {
@@ -113,6 +121,7 @@ func (c *conn) serve(known func()) outcome {
 		if cap(c.out) > wire.SmallBuffer || cap(c.req.Fields) > manyFields || cap(c.answer.Fields) > manyFields {
 			c.out, c.req.Fields, c.answer.Fields = nil, nil, nil
 		}
+		c.draw.Set(0)
 		c.watch.enter(phaseIdle)
 	}
 	return finished
@@ -149,7 +158,7 @@ func (c *conn) rescue() {
 	if p == nil {
 		return
 	}
-	logPanic(c.server.log, p)
+	logPanic(c.server.log(), p)
 	c.in = nil                // another goroutine may still use it
 	_ = c.client.SetLinger(0) // reset the connection: a regular close would complete an answer without a length
 	_ = c.client.Close()
@@ -196,7 +205,9 @@ func (c *conn) next() bool {
 		if c.in != nil {
 			seen = c.in.Len()
 		}
-		if err := c.read(); err != nil {
+		if err := c.read(); errors.Is(err, budget.ErrExhausted) {
+			return c.refuse(err)
+		} else if err != nil {
 			return false
 		}
 		if c.served && c.skipBlank() {
@@ -237,7 +248,9 @@ func (c *conn) read() error {
 		return nil
 	}
 	if len(c.in.Free()) == 0 {
-		c.in = c.server.engine.buffers.Grow(c.in)
+		if err := c.grow(); err != nil {
+			return err
+		}
 	}
 	n, err := c.client.Read(c.in.Free())
 	c.in.Extend(n)
@@ -272,7 +285,8 @@ func (c *conn) linger(limit int) {
 		return
 	}
 	c.dropIn()
-	b := c.server.engine.buffers.Get(true)
+	c.out = nil
+	b := c.lingerBuffer(limit == wire.UntilEnd)
 	defer c.server.engine.buffers.Put(b)
 	for limit == wire.UntilEnd || limit > 0 {
 		n, err := c.client.Read(b.Free())

@@ -53,7 +53,9 @@ func newHTTP2(o Options, dialer *net.Dialer) *http2 {
 		IdleConnTimeout:        o.PodIdleTimeout,
 		MaxResponseHeaderBytes: int64(o.Limits.answerHead() - headerSlack),
 		Protocols:              new(http.Protocols),
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second, MaxReceiveBufferPerStream: answerBuffer,
+		},
 	}
 	t.Protocols.SetUnencryptedHTTP2(true)
 	return &http2{
@@ -78,6 +80,7 @@ func (h *http2) server(ctx context.Context, handler http.Handler) *http.Server {
 		// The app has to answer OPTIONS * itself.
 		DisableGeneralOptionsHandler: true,
 		BaseContext:                  func(net.Listener) context.Context { return ctx },
+		ConnContext:                  withConn,
 		ErrorLog:                     h.errors,
 	}
 	s.Protocols.SetUnencryptedHTTP2(true)

@@ -43,20 +43,6 @@ func TestGRPCTimeout(t *testing.T) {
 	}
 }
 
-// A held request also counts the bytes of its body that net/http has read.
-func TestHeldBytesOfHTTP2(t *testing.T) {
-	for length, want := range map[int64]int64{-1: streamBuffer, 0: 0, 5: 5, 1 << 30: streamBuffer} {
-		r := httptest.NewRequest(http.MethodPost, "/", http.NoBody)
-		r.ContentLength = length
-		if got := sizeOf(r); got != want {
-			t.Errorf("a body of %d counts as %d, want %d", length, got, want)
-		}
-	}
-	if s := newEngine(t, still()).http2.server(t.Context(), nil); s.HTTP2.MaxReceiveBufferPerStream != streamBuffer {
-		t.Error("net/http reads another number of bytes")
-	}
-}
-
 // HTTP/2 has the same rule as HTTP/1.1.
 func TestOutgoing(t *testing.T) {
 	type header = map[string]string

@@ -70,6 +70,7 @@ func (s *Server) open(tcp *net.TCPConn, o *opening) (wire.Kind, []byte, error) {
 		return wire.KindTCP, nil, err
 	}
 	peer := wire.RemoteAddr(client)
+	client.Memory = &s.route.Memory
 	o.client = client
 	o.call = call{server: s, remote: peer.Addr().String(), visit: route.Visit{Remote: peer.String(), Client: peer.Addr()}}
 	err = o.carry()
@@ -99,6 +100,11 @@ func (o *opening) carry() error {
 	if silent && (!o.server.route.HasEndpoint() || o.server.route.Drowsy()) && o.client.ClosedWithin(probeGrace) {
 		return wire.ErrNoBytes
 	}
+	memory := &o.server.route.Memory
+	if !memory.Take(tunnelCost) {
+		return o.server.exhausted()
+	}
+	defer memory.Give(tunnelCost)
 	release := o.countBytes(silent)
 	defer release()
 	if err := o.attempt(o, true); err != nil {
@@ -154,9 +160,9 @@ func (o *opening) try(pod *route.Endpoint) (_ failure, err error) {
 	}()
 	s := o.server
 	if s.route.ProxyProtocol() {
-		o.up, err = connectFor(s.base, pod, endsOf(s.route, wire.RemoteAddr(o.client), o.client.LocalAddr()))
+		o.up, err = s.paying(connectFor(s.base, pod, endsOf(s.route, wire.RemoteAddr(o.client), o.client.LocalAddr())))
 	} else {
-		o.up, err = connect(s.base, pod, 0)
+		o.up, err = s.paying(connect(s.base, pod, 0))
 	}
 	if err != nil {
 		return failure{unsent: true, aborted: s.base.Err() != nil}, err

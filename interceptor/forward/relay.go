@@ -301,6 +301,9 @@ func (r relay) switching(in *wire.Buffer) (outcome, error) {
 	if r.streams || !headers.Switches(&c.req, c.in.Bytes(), &c.answer, in.Bytes()) {
 		return finished, unreadable("it switches to a protocol that the request did not ask for")
 	}
+	if !c.draw.Add(tunnelCost) {
+		return finished, c.server.exhausted()
+	}
 	r.answered(c.answer.Status)
 	c.server.heardAnswer(c.answer.Minor, c.answer.Status)
 	r.opened = r.tab()

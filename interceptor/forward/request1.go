@@ -66,7 +66,8 @@ func (x *request1) try(pod *route.Endpoint) (failure, error) {
 		return failure{}, nil
 	}
 	return failure{
-		aborted: x.watch.gone.Load() || x.conn.server.base.Err() != nil, answered: x.watch.begun.Load(), incomplete: x.streams,
+		aborted:  x.watch.gone.Load() || x.watch.exhausted.Load() || x.conn.server.base.Err() != nil,
+		answered: x.watch.begun.Load(), incomplete: x.streams,
 		unsent: errors.Is(err, wire.ErrStale), undelivered: x.undelivered, ended: errors.Is(err, io.EOF), brokenOff: wire.BrokenOff(err),
 		idempotent: x.replayable(), reused: up.reused,
 	}, err
@@ -108,7 +109,9 @@ func (x *request1) prepare() error {
 func (x *request1) readSmallBody() {
 	missing := x.headLength + int(x.req.Length) - x.in.Len()
 	for missing > len(x.in.Free()) {
-		x.in = x.conn.server.engine.buffers.Grow(x.in)
+		if x.grow() != nil {
+			return // it need not be here as a whole
+		}
 	}
 	if missing > 0 {
 		x.client.TryRead(x.in)
@@ -119,7 +122,7 @@ func (x *request1) readSmallBody() {
 func (x *request1) connect(pod *route.Endpoint) (*podConn, error) {
 	s := x.conn.server
 	if s.route.ProxyProtocol() {
-		return connectFor(s.base, pod, endsOf(s.route, x.peer, x.client.LocalAddr()))
+		return s.paying(connectFor(s.base, pod, endsOf(s.route, x.peer, x.client.LocalAddr())))
 	}
 	maxIdle := hotFor
 	switch {
@@ -128,7 +131,7 @@ func (x *request1) connect(pod *route.Endpoint) (*podConn, error) {
 	case x.replayable():
 		maxIdle = s.engine.options.PodIdleTimeout
 	}
-	return connect(s.base, pod, maxIdle)
+	return s.paying(connect(s.base, pod, maxIdle))
 }
 
 // replayable reports whether the request may be carried out twice and all of it is still here.
@@ -170,6 +173,8 @@ func (x *request1) fail(err error) outcome {
 		err = fmt.Errorf("answering: %w", context.Canceled)
 	case base.Err() != nil:
 		err = context.Cause(base)
+	case x.watch.exhausted.Load():
+		err = x.conn.server.exhausted()
 	}
 	if _, bad := errors.AsType[http1.MalformedError](err); bad {
 		x.respond(x.answerTo(err), false)

@@ -17,9 +17,9 @@ var errRescued = errors.New("a bug in the interceptor ended this")
 
 // rescue keeps a panic in the code for one connection from ending the process, and all other connections with it. It has to be
 // deferred. It logs the panic and calls end, which cleans up what the panic has left behind.
-func rescue(log logr.Logger, end func()) {
+func rescue(log func() logr.Logger, end func()) {
 	if p := recover(); p != nil {
-		logPanic(log, p)
+		logPanic(log(), p)
 		end()
 	}
 }

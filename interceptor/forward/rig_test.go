@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/wire"
 )
@@ -50,6 +51,9 @@ func (a *answered) Answered(int) {
 		panic("a fault of the test")
 	}
 }
+
+// rigMemory is a budget of which the only route may use half.
+const rigMemory = 64 << 20
 
 // rig is a running engine with one route.
 type rig struct {
@@ -90,7 +94,7 @@ func newRig(tb testing.TB, o Options, pods ...string) *rig {
 	r := &rig{tb: tb, Engine: newEngine(tb, o)}
 	var got opened
 	r.table = route.NewTable(route.TableOptions{
-		Listeners: &got, Waker: &got, NewPool: r.NewPool, MaxHeldBytes: 64 << 10,
+		Listeners: &got, Waker: &got, NewPool: r.NewPool, Budget: budget.NewPool(rigMemory),
 		RouteMetrics:  func(string, string) route.Metrics { return &r.answered },
 		TargetMetrics: func(route.Key) route.TargetMetrics { return &r.answered },
 	})

@@ -24,7 +24,6 @@ import (
 type Server struct {
 	engine *Engine
 	route  *route.Route
-	log    logr.Logger
 	host   string // the Service's name, for a request without a host
 
 	// base is done once everything that still runs has to be cut. cancel cuts it.
@@ -33,40 +32,76 @@ type Server struct {
 	// draining is set once no connection may be used for another request.
 	draining atomic.Bool
 
-	// http2 serves the HTTP/2 connections. They reach it through handover.
-	http2    *http.Server
-	handover *handover
-	serving  sync.WaitGroup // the goroutine of http2
-	streams  atomic.Int64   // HTTP/2 requests that are under way
+	// http2 serves the HTTP/2 connections. It is made for the first of them, because most routes never have one.
+	http2   atomic.Pointer[http2Server]
+	streams atomic.Int64 // HTTP/2 requests that are under way
 
 	running sync.WaitGroup // connections that do not speak HTTP/2
 	unknown sync.WaitGroup // connections that may still turn out to speak HTTP/2
 
-	mu    sync.Mutex // protects conns
+	mu    sync.Mutex // protects conns, and the making of http2
 	conns map[*conn]struct{}
+}
+
+// http2Server is net/http's server. Connections reach it through handover.
+type http2Server struct {
+	*http.Server
+	handover *handover
+	serving  sync.WaitGroup // its goroutine
 }
 
 // NewServer returns a Server for r.
 func (e *Engine) NewServer(r *route.Route) *Server {
-	s := &Server{
-		engine: e, route: r, host: r.Service + "." + r.Namespace, conns: map[*conn]struct{}{},
-		log:      e.options.Log.WithValues("namespace", r.Namespace, "service", r.Service, "port", r.Port.Port),
-		handover: newHandover(&net.TCPAddr{Port: int(r.Port.Listen)}),
-	}
+	s := &Server{engine: e, route: r, host: r.Service + "." + r.Namespace}
 	s.base, s.cancel = context.WithCancelCause(context.Background())
-	s.http2 = e.http2.server(s.base, http.HandlerFunc(s.serveStream))
-	s.serving.Go(s.serveHTTP2)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.servers[s] = struct{}{}
 	return s
 }
 
-func (s *Server) serveHTTP2() {
-	err := s.http2.Serve(s.handover)
-	if err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-		s.log.Error(err, "Serving HTTP/2 has ended")
+// log is made anew each time: most routes never log anything, and a logger with values takes memory.
+func (s *Server) log() logr.Logger {
+	r := s.route
+	return s.engine.options.Log.WithValues("namespace", r.Namespace, "service", r.Service, "port", r.Port.Port)
+}
+
+// serverOfHTTP2 returns the server of HTTP/2 connections, which runs.
+func (s *Server) serverOfHTTP2() *http2Server {
+	if h := s.http2.Load(); h != nil {
+		return h
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.http2.Load(); h != nil {
+		return h
+	}
+	h := &http2Server{
+		Server:   s.engine.http2.server(s.base, http.HandlerFunc(s.serveStream)),
+		handover: newHandover(&net.TCPAddr{Port: int(s.route.Port.Listen)}),
+	}
+	h.serving.Go(func() {
+		err := h.Serve(h.handover)
+		if err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			s.log().Error(err, "Serving HTTP/2 has ended")
+		}
+	})
+	s.http2.Store(h)
+	return h
+}
+
+// drainHTTP2 lets the requests of HTTP/2 connections end.
+func (s *Server) drainHTTP2() {
+	h := s.http2.Load()
+	if h == nil {
+		return
+	}
+	if err := h.Shutdown(s.base); err != nil {
+		s.log().Info("Cutting connections that did not end in time")
+		_ = h.Close()
+	}
+	s.waitStreams()
+	h.serving.Wait()
 }
 
 // Serve starts to serve a connection, and returns. When the connection is closed, it calls closed.
@@ -95,15 +130,21 @@ func (s *Server) dispatch(tcp *net.TCPConn, known, closed func()) (goesOn bool) 
 	}
 	switch kind {
 	case wire.KindHTTP2:
-		s.handover.give(&openConn{PeekedConn: wire.NewPeekedConn(tcp, early), closed: sync.OnceFunc(closed)})
-		return true
+		var c *openConn
+		if c, err = s.newOpenConn(wire.NewPeekedConn(tcp, early), closed); err == nil {
+			s.serverOfHTTP2().handover.give(c)
+			return true
+		}
+		_ = tcp.Close()
 	case wire.KindTCP:
 		known()
 		err = s.serveBytes(tcp, early)
 	default: // the connection has ended
 	}
 	if err != nil {
-		s.log.V(1).Info("A connection has ended", "error", err.Error())
+		if log := s.engine.options.Log.V(1); log.Enabled() {
+			s.log().V(1).Info("A connection has ended", "error", err.Error())
+		}
 	}
 	return false
 }
@@ -157,18 +198,6 @@ func (s *Server) serveHTTP(tcp *net.TCPConn, early []byte, known func()) (wire.K
 	return c.run(known)
 }
 
-// openConn calls closed when it is closed.
-type openConn struct {
-	*wire.PeekedConn
-	closed func()
-}
-
-// Close implements net.Conn.
-func (c *openConn) Close() error {
-	c.closed()
-	return c.PeekedConn.Close()
-}
-
 // Drain lets everything that runs end, and returns when it has ended. Serve must not be called meanwhile.
 //
 //  1. Idle keep-alive connections are closed, and all further answers say "Connection: close". Requests finish. A connection that has
@@ -179,13 +208,8 @@ func (s *Server) Drain() {
 	s.draining.Store(true)
 	s.each((*watch).closeIdle)
 	s.unknown.Wait() // first: a server that shuts down takes no further connection
-	if err := s.http2.Shutdown(s.base); err != nil {
-		s.log.Info("Cutting connections that did not end in time")
-		_ = s.http2.Close()
-	}
-	s.waitStreams()
+	s.drainHTTP2()
 	s.running.Wait()
-	s.serving.Wait()
 	s.cancel(answers.ErrDraining)
 	s.engine.mu.Lock()
 	defer s.engine.mu.Unlock()
@@ -210,6 +234,9 @@ func (s *Server) waitStreams() {
 func (s *Server) add(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.conns == nil {
+		s.conns = map[*conn]struct{}{}
+	}
 	s.conns[c] = struct{}{}
 }
 

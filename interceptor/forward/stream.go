@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/answers"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/http1"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
@@ -35,6 +36,7 @@ type stream struct {
 	resp  *http.Response
 	talk  *talk // of an answer that is an event stream
 	pod   *route.Endpoint
+	draw  budget.Draw
 }
 
 // serveStream serves an HTTP/2 request.
@@ -45,6 +47,19 @@ func (s *Server) serveStream(w http.ResponseWriter, in *http.Request) {
 	defer x.early.end()
 	// The last status counts. None counts if the answer broke off before it had one.
 	defer func() { x.answered(x.w.code) }()
+	if conn := connOf(in); conn != nil {
+		conn.begin()
+		defer conn.end()
+		if in.Body != nil && in.Body != http.NoBody {
+			in.Body = &countedRead{in.Body, conn}
+		}
+	}
+	x.draw.Account = &s.route.Memory
+	if !x.draw.Set(streamCost + headCost(in)) {
+		x.refuse()
+		return
+	}
+	defer x.draw.Set(0)
 	x.serve(x)
 }
 
@@ -84,6 +99,14 @@ func (s *stream) respond(err error) {
 	answers.WriteTo(s.w, s.in, a, err)
 }
 
+// refuse answers a request that the route has no memory for. The answer has no body, because its client might never take it.
+func (s *stream) refuse() {
+	err := s.server.exhausted()
+	a := s.server.engine.answers.For(s.server.route, &s.visit, err, s.asked.value)
+	a.Text = ""
+	answers.WriteTo(s.w, s.in, a, err)
+}
+
 // poll implements exchange.
 func (s *stream) poll() {
 	a, err := s.follow(s)
@@ -100,6 +123,10 @@ func (s *stream) hold(wait func(context.Context) error) error { return wait(s.in
 func (s *stream) passOn() {
 	resp := s.resp
 	defer resp.Body.Close()
+	if !s.draw.Add(waitingAnswer(resp)) {
+		s.refuse()
+		return
+	}
 	header := s.w.Header()
 	headers.CopyAnswer(header, resp.Header)
 	if held := s.server.engine.answers.HeldFor(&s.visit); held != "" {

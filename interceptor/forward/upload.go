@@ -34,6 +34,9 @@ func (u *upload) Writing() { u.x.watch.advance(phaseHead, phaseHead) }
 
 // sendStreaming sends the head and the part of the body that is here, begins to carry the rest, and waits for the answer.
 func (x *request1) sendStreaming(up *podConn) (*wire.Buffer, error) {
+	if !x.draw.Add(uploadCost) {
+		return nil, x.conn.server.exhausted()
+	}
 	if _, err := up.Write(x.out); err != nil {
 		return nil, err
 	}

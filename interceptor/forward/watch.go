@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 )
 
 // phase says what a client's connection waits for.
@@ -84,19 +86,23 @@ type watch struct {
 	clock    *atomic.Int64 // the engine's clock
 	options  *Options
 	draining *atomic.Bool // of the server
-	log      logr.Logger
+	log      func() logr.Logger
+	memory   *budget.Account // pays for watchFrom
 
 	state atomic.Uint64           // a state
 	up    atomic.Pointer[podConn] // the connection to the pod that serves the request
 	gone  atomic.Bool             // the client went away while it was watched
 	begun atomic.Bool             // part of the answer, or of an informational answer, has been written
+	// exhausted is set once the request was given up because the route may not have more memory.
+	exhausted atomic.Bool
 
 	// last is set if the client sends no further request, and informs if it understands informational answers. Both are written before
 	// the client is watched.
 	last, informs bool
 
-	mu         sync.Mutex // protects both below
+	mu         sync.Mutex // protects all below
 	stop, done chan struct{}
+	paid       bool // memory has paid for the watch
 }
 
 func (w *watch) now() time.Duration { return time.Duration(w.clock.Load()) }
@@ -105,6 +111,7 @@ func (w *watch) now() time.Duration { return time.Duration(w.clock.Load()) }
 func (w *watch) request(last, informs bool) {
 	w.last, w.informs = last, informs
 	w.begun.Store(false)
+	w.exhausted.Store(false)
 }
 
 // phase returns what the connection waits for.
@@ -197,13 +204,22 @@ func (w *watch) closeUp() {
 	}
 }
 
-// watchFrom starts to watch the client if the connection is still in state s.
+// watchFrom starts to watch the client if the connection is still in state s. If there is no memory for that, it gives up the request:
+// a request whose answer takes long needs more than others.
 func (w *watch) watchFrom(s state) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.state.CompareAndSwap(uint64(s), uint64(s|watchedBit)) {
-		w.start(w.abandon)
+	if !w.memory.Take(slowCost) {
+		w.exhausted.Store(true)
+		w.closeUp()
+		return
 	}
+	w.paid = w.state.CompareAndSwap(uint64(s), uint64(s|watchedBit))
+	if !w.paid {
+		w.memory.Give(slowCost)
+		return
+	}
+	w.start(w.abandon)
 }
 
 // watchNow starts to watch the client, and calls gone when the client has gone.
@@ -273,6 +289,10 @@ func (w *watch) unwatch() {
 	}
 	w.mu.Lock()
 	stop, done := w.stop, w.done
+	if w.paid {
+		w.paid = false
+		w.memory.Give(slowCost)
+	}
 	w.mu.Unlock()
 	close(stop)
 	w.client.InterruptUntil(done)

@@ -94,7 +94,7 @@ func newBubble() *bubble {
 	b := &bubble{client: newFakeClient()}
 	o := Options{Tick: 250 * time.Millisecond}
 	o.setDefaults()
-	b.watch = watch{client: b.client, clock: &b.clock, options: &o, draining: &b.drains, log: logr.Discard()}
+	b.watch = watch{client: b.client, clock: &b.clock, options: &o, draining: &b.drains, log: logr.Discard}
 	return b
 }
 

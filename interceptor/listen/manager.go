@@ -5,7 +5,6 @@ package listen
 
 import (
 	"cmp"
-	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,81 +26,78 @@ type Options struct {
 	DrainTimeout time.Duration
 	// Retry is the pause before the next attempt to open a port. Default 1 s.
 	Retry time.Duration
-	Log   logr.Logger
+	// Doze is how long a port without a new connection keeps a goroutine. Default 1 s.
+	Doze time.Duration
+	Log  logr.Logger
 }
 
 func (o *Options) setDefaults() {
 	o.Retry = cmp.Or(o.Retry, time.Second)
+	o.Doze = cmp.Or(o.Doze, time.Second)
 }
 
-// Manager has the port and the server of each route. Its goroutines end with Shutdown.
+// Manager has the port and the server of each route. A route without connections has no goroutine: see watcher. The Manager's
+// goroutines end with Shutdown.
 type Manager struct {
 	options Options
-	servers sync.WaitGroup
+	watcher *watcher // nil where there is none
+	// drains are the closed routes whose connections have not ended yet, and retries the routes whose ports could not be opened.
+	drains, retries sync.WaitGroup
 	// cut is closed to end at once what the drain timeout would still allow.
 	cut chan struct{}
 	// accepted counts connections.
 	accepted atomic.Int64
 
-	// mu protects all below.
+	// mu protects all below, and whether a server listens.
 	mu     sync.Mutex
-	routes map[*route.Route]*entry
+	routes map[*route.Route]*server
 	ports  map[int32]bool // all that have ever been open
 	closed bool
-}
-
-type entry struct {
-	// stop ends the server.
-	stop chan struct{}
-	// tried is closed once the port is open, or could not be opened.
-	tried chan struct{}
 }
 
 // NewManager returns a Manager without routes.
 func NewManager(o Options) *Manager {
 	o.setDefaults()
-	return &Manager{options: o, cut: make(chan struct{}), routes: map[*route.Route]*entry{}, ports: map[int32]bool{}}
+	m := &Manager{options: o, cut: make(chan struct{}), routes: map[*route.Route]*server{}, ports: map[int32]bool{}}
+	m.watcher = newWatcher(o.Log)
+	return m
 }
 
-// Open implements route.Listeners.
+// Open implements route.Listeners. When it returns, the port is open, unless that has failed. Then the failure is logged, the port is
+// tried again, the other routes work, and the injector publishes no port that does not answer.
 func (m *Manager) Open(r *route.Route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed || m.routes[r] != nil {
 		return
 	}
-	e := &entry{stop: make(chan struct{}), tried: make(chan struct{})}
-	m.routes[r] = e
-	m.servers.Go(func() { m.serve(r, e) })
+	s := newServer(m, r)
+	m.routes[r] = s
+	if m.listen(s) {
+		return
+	}
+	s.stop = make(chan struct{})
+	m.retries.Go(func() { m.retry(s) })
 }
 
 // Close implements route.Listeners.
 func (m *Manager) Close(r *route.Route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.routes[r]; e != nil {
-		delete(m.routes, r)
-		close(e.stop)
+	if s := m.routes[r]; s != nil {
+		m.close(s)
 	}
 }
 
-// WaitOpen waits until every present route is open. It does not wait for a port that cannot be opened: the failure is logged, the
-// port is tried again, the other routes work, and the injector publishes no port that does not answer.
-func (m *Manager) WaitOpen(ctx context.Context) error {
-	m.mu.Lock()
-	waits := make([]chan struct{}, 0, len(m.routes))
-	for _, e := range m.routes {
-		waits = append(waits, e.tried)
+// close closes the port of s, and lets its connections end. The caller holds mu.
+func (m *Manager) close(s *server) {
+	delete(m.routes, s.route)
+	if s.stop != nil {
+		close(s.stop)
 	}
-	m.mu.Unlock()
-	for _, tried := range waits {
-		select {
-		case <-tried:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	if s.listener != nil {
+		m.drains.Go(s.close)
 	}
-	return nil
 }
 
 // Accepted returns how many connections have arrived so far, over all routes.
@@ -114,12 +110,13 @@ func (m *Manager) Shutdown(timeout time.Duration) {
 	defer cut.Stop()
 	m.mu.Lock()
 	m.closed = true
-	for r, e := range m.routes {
-		delete(m.routes, r)
-		close(e.stop)
+	for _, s := range m.routes {
+		m.close(s)
 	}
 	m.mu.Unlock()
-	m.servers.Wait()
+	m.retries.Wait()
+	m.drains.Wait()
+	m.watcher.close()
 	m.waitTaken()
 }
 
@@ -146,35 +143,34 @@ func (m *Manager) waitTaken() {
 	}
 }
 
-func (m *Manager) opened(port int32) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.ports[port] = true
+// listen opens the port of s, and reports whether that worked. The caller holds mu.
+func (m *Manager) listen(s *server) bool {
+	if err := s.listen(); err != nil {
+		s.log().Error(err, "Opening route failed; it is unavailable here until this succeeds")
+		return false
+	}
+	m.ports[s.route.Port.Listen] = true
+	if log := s.log().V(1); log.Enabled() {
+		log.Info("Opened route")
+	}
+	return true
 }
 
-// serve opens the port of r, trying as often as necessary, and serves it until it is stopped.
-func (m *Manager) serve(r *route.Route, e *entry) {
-	log := m.options.Log.WithValues("namespace", r.Namespace, "service", r.Service, "port", r.Port.Port,
-		"listen", r.Port.Listen)
-	var once sync.Once
-	tried := func() { once.Do(func() { close(e.tried) }) }
-	defer tried()
+// retry opens the port of s, trying as often as necessary.
+func (m *Manager) retry(s *server) {
+	tick := time.NewTicker(m.options.Retry)
+	defer tick.Stop()
 	for {
-		s, err := newServer(m.options, r, &m.accepted, log)
-		if err == nil {
-			m.opened(r.Port.Listen)
-			log.V(1).Info("Opened route")
-			tried()
-			s.run(e.stop, m.cut)
-			log.V(1).Info("Closed route")
-			return
-		}
-		log.Error(err, "Opening route failed; it is unavailable here until this succeeds")
-		tried()
 		select {
-		case <-e.stop:
+		case <-s.stop:
 			return
-		case <-time.After(m.options.Retry):
+		case <-tick.C:
+		}
+		m.mu.Lock()
+		done := m.routes[s.route] != s || m.listen(s)
+		m.mu.Unlock()
+		if done {
+			return
 		}
 	}
 }

@@ -6,6 +6,7 @@
 package metrics
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,48 +70,82 @@ func (m *Metrics) Watch(targets func() []*route.Target) {
 	})
 }
 
+// WatchMemory exposes the memory that connections and requests have taken, which is read when Prometheus asks, and what they may take.
+func (m *Metrics) WatchMemory(used func() int64, limit int64) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "budget_used_bytes",
+			Help: "Memory that connections and requests have taken of this interceptor's budget.",
+		}, func() float64 { return float64(used()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "budget_bytes",
+			Help: "Memory that this interceptor has for connections and requests.",
+		}, func() float64 { return float64(limit) }),
+	)
+}
+
 // Route returns the observer of a Service's requests.
 func (m *Metrics) Route(ns, service string) route.Metrics {
-	r := &routeMetrics{held: m.held.WithLabelValues(ns, service), ignored: m.ignored.WithLabelValues(ns, service)}
-	for i, class := range [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"} {
-		r.answered[i] = m.requests.WithLabelValues(ns, service, class)
-	}
-	return r
+	return &routeMetrics{all: m, namespace: ns, service: service}
 }
 
 // Target returns the observer of a workload.
-func (m *Metrics) Target(key route.Key) route.TargetMetrics {
-	return &targetMetrics{
-		wakes:     m.wakes.WithLabelValues(key.Namespace, key.Workload),
-		coldStart: m.coldStart.WithLabelValues(key.Namespace, key.Workload),
-	}
+func (m *Metrics) Target(key route.Key) route.TargetMetrics { return &targetMetrics{all: m, key: key} }
+
+// routeMetrics makes the series of a route at its first request: most routes of a large cluster never see one, and the series take more
+// memory than all the rest of a route.
+type routeMetrics struct {
+	all                *Metrics
+	namespace, service string
+	series             atomic.Pointer[routeSeries]
 }
 
-type routeMetrics struct {
+type routeSeries struct {
 	held     prometheus.Observer
 	ignored  prometheus.Counter
 	answered [6]prometheus.Counter
 }
 
-func (m *routeMetrics) Held(d time.Duration) { m.held.Observe(d.Seconds()) }
+func (m *routeMetrics) get() *routeSeries {
+	if s := m.series.Load(); s != nil {
+		return s
+	}
+	s := &routeSeries{
+		held: m.all.held.WithLabelValues(m.namespace, m.service), ignored: m.all.ignored.WithLabelValues(m.namespace, m.service),
+	}
+	for i, class := range [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"} {
+		s.answered[i] = m.all.requests.WithLabelValues(m.namespace, m.service, class)
+	}
+	m.series.Store(s) // whoever has just made them too has made the same ones
+	return s
+}
 
-func (m *routeMetrics) Ignored() { m.ignored.Inc() }
+func (m *routeMetrics) Held(d time.Duration) { m.get().held.Observe(d.Seconds()) }
+
+func (m *routeMetrics) Ignored() { m.get().ignored.Inc() }
 
 func (m *routeMetrics) Answered(status int) {
-	class := status / 100
-	if class < 0 || class >= len(m.answered) {
+	s, class := m.get(), status/100
+	if class < 0 || class >= len(s.answered) {
 		class = 0
 	}
-	m.answered[class].Inc()
+	s.answered[class].Inc()
 }
 
+// targetMetrics looks its series up each time: wakes are rare.
 type targetMetrics struct {
-	wakes     prometheus.Counter
-	coldStart prometheus.Observer
+	all *Metrics
+	key route.Key
 }
 
-func (m *targetMetrics) Woken()                    { m.wakes.Inc() }
-func (m *targetMetrics) ColdStart(d time.Duration) { m.coldStart.Observe(d.Seconds()) }
+func (m *targetMetrics) Woken() {
+	m.all.wakes.WithLabelValues(m.key.Namespace, m.key.Workload).Inc()
+	m.all.coldStart.WithLabelValues(m.key.Namespace, m.key.Workload) // a start is about to follow
+}
+
+func (m *targetMetrics) ColdStart(d time.Duration) {
+	m.all.coldStart.WithLabelValues(m.key.Namespace, m.key.Workload).Observe(d.Seconds())
+}
 
 // pending reads the targets' counts when asked.
 type pending struct {

@@ -33,6 +33,7 @@ const (
 const (
 	KeptAwake     = "KeptAwake"
 	ClientsGaveUp = "ClientsGaveUp"
+	MemoryRefused = "MemoryRefused"
 )
 
 // Notice is an event about a Service and its workload.
@@ -239,6 +240,27 @@ func gaveUp(service string, w api.Workload, g route.GaveUp) string {
 		"AWS: idle_timeout.timeout_seconds of alb.ingress.kubernetes.io/load-balancer-attributes; "+
 		"GKE: timeoutSec of a BackendConfig; see docs/proxies.md)",
 		g.Clients, service, short(g.After), w, short(g.HoldTimeout), scaler.Describe(&g.Last), short(g.After))
+}
+
+// MemoryExhausted returns a function that reports that a route's connections or requests are refused, because they use all the memory
+// that the interceptor has for one app. events may be nil.
+func MemoryExhausted(events Events) func(*route.Route) {
+	return func(one *route.Route) {
+		now := time.Now()
+		publish(events, Notice{
+			Namespace: one.Namespace, Service: one.Service, ServiceUID: one.ServiceUID, Workload: one.Target().Workload(),
+			Reason: MemoryRefused, Warning: true, ID: "memory-refused-" + strconv.FormatInt(now.Unix()/int64(every/time.Second), 36),
+			Message: memoryRefused(one.Service, one.Memory.Used()),
+		})
+	}
+}
+
+// memoryRefused returns the message of that notice.
+func memoryRefused(service string, used int64) string {
+	return fmt.Sprintf("Connections and requests for Service %s use %s of an interceptor's memory, the most that one app may have there at "+
+		"the moment, and more of them are refused. If they are visitors and no attack, give the interceptors more memory (chart value "+
+		"interceptor.resources.limits.memory) or run more of them (interceptor.replicas)",
+		service, strconv.FormatInt(max(1, used>>20), 10)+" MiB")
 }
 
 // requests returns a number of requests as text.

@@ -5,6 +5,7 @@ package page
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/text/language"
@@ -171,11 +172,36 @@ func newLanguages() languages {
 	return languages{[]*texts{english(), korean()}, language.NewMatcher([]language.Tag{language.English, language.Korean})}
 }
 
+// maxAccept and maxTags bound what is read of an Accept-Language: parsing it takes more than proportional time, and nobody has more
+// languages.
+const (
+	maxAccept = 256
+	maxTags   = 16
+)
+
 func (l *languages) of(accept string) *texts {
+	accept = firstTags(accept)
 	tags, _, err := language.ParseAcceptLanguage(accept)
 	if err != nil || len(tags) == 0 {
 		return l.all[0]
 	}
 	_, i, _ := l.matcher.Match(tags...)
 	return l.all[i]
+}
+
+// firstTags returns the beginning of an Accept-Language, without the tag in which a bound is reached.
+func firstTags(accept string) string {
+	short := accept[:min(len(accept), maxAccept)]
+	tags := 0
+	for i := range len(short) {
+		if short[i] == ',' {
+			if tags++; tags == maxTags {
+				return short[:i]
+			}
+		}
+	}
+	if len(short) < len(accept) {
+		return short[:max(0, strings.LastIndexByte(short, ','))]
+	}
+	return accept
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"strings"
 	"text/template/parse"
 	"time"
 
@@ -20,6 +21,8 @@ const (
 	maxTheme = 32 << 10
 	// maxNodes is how many parts (pieces of text, fields and so on) a theme may have. Each page takes that many steps.
 	maxNodes = 1000
+	// maxDepth is how deep parentheses may be nested, in actions and in text.
+	maxDepth = 100
 )
 
 // SetTheme sets the template for the pages of a namespace's apps. source is a template of html/template that gets a View. If source
@@ -45,6 +48,9 @@ func (p *Pages) SetTheme(namespace, source string) {
 func (p *Pages) parse(namespace, source string) (*template.Template, error) {
 	if len(source) > maxTheme {
 		return nil, fmt.Errorf("it has %d bytes; allowed are %d", len(source), maxTheme)
+	}
+	if err := checkSource(source); err != nil {
+		return nil, err
 	}
 	t, err := template.New("page").Parse(source)
 	if err != nil {
@@ -72,6 +78,27 @@ func (p *Pages) parse(namespace, source string) (*template.Template, error) {
 		}
 	}
 	return t, nil
+}
+
+// checkSource refuses what takes the parser more than proportional time: many actions, and parentheses within each other. It does not
+// know which of them are in text; no page has so many.
+func checkSource(source string) error {
+	if strings.Count(source, "{{") > maxNodes {
+		return fmt.Errorf("it has more than %d actions", maxNodes)
+	}
+	depth := 0
+	for i := range len(source) {
+		switch source[i] {
+		case '(':
+			depth++
+		case ')':
+			depth = max(0, depth-1)
+		}
+		if depth > maxDepth {
+			return fmt.Errorf("more than %d parentheses are within each other", maxDepth)
+		}
+	}
+	return nil
 }
 
 // checker refuses everything that a theme does not need: loops, definitions and calls. Its author may be after the interceptor's time

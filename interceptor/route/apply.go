@@ -59,15 +59,20 @@ func (t *Table) apply(s Service) {
 	t.refresh(target)
 }
 
+// idleCost is the memory of a route without connections.
+const idleCost = 4 << 10
+
 func (t *Table) newRoute(s Service, p api.Port) *Route {
 	p.Protocol, p.ProxyProtocol = "", false // these two may change: see Route.Protocol
 	r := &Route{
 		Namespace: s.Namespace, Service: s.Routes.Service, ServiceUID: s.Routes.ServiceUID, Port: p,
 		Metrics: t.options.RouteMetrics(s.Namespace, s.Routes.Service),
 		learned: learned{memory: t.memory, listen: p.Listen}, sightings: sightings{clock: t.clock},
-		clock: t.clock, waker: t.options.Waker, waiting: waiting{maxHeld: t.options.MaxHeld, maxHeldBytes: t.options.MaxHeldBytes},
-		reportGaveUp: t.options.GaveUp, minGaveUp: t.options.MinGaveUp,
+		clock: t.clock, waker: t.options.Waker, waiting: waiting{maxHeld: t.options.MaxHeld},
+		reportGaveUp: t.options.GaveUp, minGaveUp: t.options.MinGaveUp, reportFull: t.options.Full,
 	}
+	t.options.Budget.Open(&r.Memory, s.Namespace)
+	r.Memory.Force(idleCost)
 	r.since.Store(t.clock.now())
 	return r
 }
@@ -85,7 +90,10 @@ func (t *Table) target(s Service) *Target {
 		t.options.Hub.Changed(key)
 		t.targets[key] = target
 	}
-	target.workload.Store(&s.Routes.Workload)
+	if old := target.workload.Load(); old == nil || *old != s.Routes.Workload {
+		w := s.Routes.Workload // s as a whole must not stay
+		target.workload.Store(&w)
+	}
 	return target
 }
 
@@ -95,7 +103,8 @@ func (t *Table) update(r *Route, target *Target, s Service, p api.Port) {
 		rules: rules{
 			target: target, holdTimeout: time.Duration(s.Routes.HoldTimeout), retiring: s.Routes.Retiring, gone: s.Routes.Gone,
 			affinity: s.Routes.ClientAffinity, sleepID: s.SleepID, startID: s.SleepID, protocol: p.Protocol, proxies: p.ProxyProtocol,
-			waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), fullDetails: s.Routes.FullDetails, ignored: ignores(&s.Routes, r.snap.Load()),
+			waitingPage: cmp.Or(s.Routes.WaitingPage, api.PageAuto), fullDetails: s.Routes.FullDetails,
+			ignored: ignores(&s.Routes, r.snap.Load(), t.usual),
 		},
 		progress: s.Progress, progressAt: t.clock.now(), reach: s.Routes.Reach,
 	}

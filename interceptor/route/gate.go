@@ -28,7 +28,7 @@ type gate struct {
 	mu sync.Mutex // protects all below, the queues of routes and endpoints, and what endpoints and pods say so of
 	// limit is max-pending-per-pod; 0 is none.
 	limit int64
-	pods  map[string]*pod // by IP address
+	pods  map[string]*pod // by IP address; nil until there was one
 	// waiting is how many requests are queued. turns counts those that ever were.
 	waiting, turns int64
 	// usable is set while a pod can be used. fresh is set from the moment when none can until no request waits for one.
@@ -37,7 +37,7 @@ type gate struct {
 	timer *time.Timer
 }
 
-func newGate(c clock) *gate { return &gate{clock: c, pods: map[string]*pod{}, fresh: true} }
+func newGate(c clock) *gate { return &gate{clock: c, fresh: true} }
 
 // setLimit sets max-pending-per-pod; 0 is no limit. Pods that have more requests keep them.
 func (g *gate) setLimit(limit int64) {
@@ -101,6 +101,9 @@ func (g *gate) list(e *Endpoint) {
 		return
 	}
 	ip := hostOf(e.Addr)
+	if g.pods == nil {
+		g.pods = map[string]*pod{}
+	}
 	if g.pods[ip] == nil {
 		g.pods[ip] = &pod{}
 	}

@@ -13,8 +13,8 @@ import (
 
 // waiting are the held requests of a route.
 type waiting struct {
-	maxHeld, maxHeldBytes int64
-	held, heldBytes       atomic.Int64
+	maxHeld int64
+	held    atomic.Int64
 	// any has those that may go to any pod of the route, and left is set once the route is closed. They are protected by gate.mu.
 	any  queue
 	left bool
@@ -23,17 +23,25 @@ type waiting struct {
 // Held is the number of requests that wait for a pod of this route, or for a place at one.
 func (w *waiting) Held() int64 { return w.held.Load() }
 
-// beginHold counts a held request. If it is one too many, the error is ErrTooManyHeld. The caller must call endHold in any case.
-func (w *waiting) beginHold(bytes int64) error {
-	if n, all := w.held.Add(1), w.heldBytes.Add(bytes); n > w.maxHeld || all > w.maxHeldBytes {
+// heldCost is the memory that holding a request takes in addition to Wait.Bytes: two goroutines, a context and a timer.
+const heldCost = 16 << 10
+
+// beginHold counts a held request. If it is one too many, the error is ErrTooManyHeld. Otherwise the caller must call endHold.
+func (r *Route) beginHold(bytes int64) error {
+	if !r.Memory.Take(heldCost + bytes) {
+		r.Refused()
+		return ErrTooManyHeld
+	}
+	if r.held.Add(1) > r.maxHeld {
+		r.endHold(bytes)
 		return ErrTooManyHeld
 	}
 	return nil
 }
 
-func (w *waiting) endHold(bytes int64) {
-	w.held.Add(-1)
-	w.heldBytes.Add(-bytes)
+func (r *Route) endHold(bytes int64) {
+	r.held.Add(-1)
+	r.Memory.Give(heldCost + bytes)
 }
 
 // TryPick chooses the pod for a request. It returns nil if the request would have to wait. The caller must call the endpoint's Done.
@@ -61,10 +69,10 @@ func (r *Route) Pick(ctx context.Context, v *Visit) (*Endpoint, error) {
 
 // hold is Pick for a request that has to wait.
 func (r *Route) hold(ctx context.Context, v *Visit) (e *Endpoint, err error) {
-	defer r.endHold(v.Bytes)
 	if err := r.beginHold(v.Bytes); err != nil {
 		return nil, err
 	}
+	defer r.endHold(v.Bytes)
 	began, observed := time.Now(), false
 	defer func() {
 		if !observed && e != nil && v.News == nil { // a fault must not keep the place
@@ -215,10 +223,10 @@ func (r *Route) PickReady(ctx context.Context, v *Visit) (*Endpoint, error) {
 	if e := r.TryPick(v); e != nil {
 		return e, nil
 	}
-	defer r.endHold(v.Bytes)
 	if err := r.beginHold(v.Bytes); err != nil {
 		return nil, err
 	}
+	defer r.endHold(v.Bytes)
 	if v.Began.IsZero() {
 		v.Began = time.Now()
 	}

@@ -20,9 +20,25 @@ type ignored struct {
 	paths, agents []string
 	countKnown    bool
 
-	exact        map[string]struct{} // paths
-	under        []string            // path prefixes
-	begin, words names               // prefixes of a User-Agent, and prefixes of one of its words
+	exact map[string]struct{} // paths
+	under []string            // path prefixes
+	*agentNames
+}
+
+// agentNames are prefixes of a User-Agent, and prefixes of one of its words.
+type agentNames struct{ begin, words names }
+
+// newAgentNames returns the names in agents, which are written as in Routes.IgnoreAgents.
+func newAgentNames(agents []string) *agentNames {
+	n := &agentNames{}
+	for _, a := range agents {
+		if name, ok := strings.CutPrefix(strings.ToLower(a), "*"); ok {
+			n.words.add(name)
+		} else {
+			n.begin.add(name)
+		}
+	}
+	return n
 }
 
 // names are lower-case prefixes, indexed by their first letter in either case; nearly always, none is there to compare with. Bytes
@@ -54,30 +70,32 @@ func beginsFold(text []byte, lower string) bool {
 	return true
 }
 
-// ignores returns what r says about ignored requests. It returns the object of before if the settings have not changed.
-func ignores(r *api.Routes, before *snapshot) *ignored {
+// ignores returns what r says about ignored requests. It returns the object of before if the settings have not changed, and usual
+// if there are no settings.
+func ignores(r *api.Routes, before *snapshot, usual *ignored) *ignored {
 	if before != nil && slices.Equal(before.ignored.paths, r.IgnorePaths) &&
 		slices.Equal(before.ignored.agents, r.IgnoreAgents) && before.ignored.countKnown == r.CountKnownAgents {
 		return before.ignored
 	}
-	i := &ignored{paths: r.IgnorePaths, agents: r.IgnoreAgents, countKnown: r.CountKnownAgents, exact: map[string]struct{}{}}
+	if len(r.IgnorePaths) == 0 && len(r.IgnoreAgents) == 0 && !r.CountKnownAgents {
+		return usual
+	}
+	i := &ignored{paths: r.IgnorePaths, agents: r.IgnoreAgents, countKnown: r.CountKnownAgents, agentNames: usual.agentNames}
 	for _, p := range r.IgnorePaths {
 		if prefix, ok := strings.CutSuffix(p, "*"); ok {
 			i.under = append(i.under, prefix)
-		} else {
-			i.exact[p] = struct{}{}
+			continue
 		}
-	}
-	agents := r.IgnoreAgents
-	if !r.CountKnownAgents {
-		agents = append(knownAgents(), agents...)
-	}
-	for _, a := range agents {
-		if name, ok := strings.CutPrefix(strings.ToLower(a), "*"); ok {
-			i.words.add(name)
-		} else {
-			i.begin.add(name)
+		if i.exact == nil {
+			i.exact = map[string]struct{}{}
 		}
+		i.exact[p] = struct{}{}
+	}
+	switch {
+	case r.CountKnownAgents:
+		i.agentNames = newAgentNames(r.IgnoreAgents)
+	case len(r.IgnoreAgents) > 0:
+		i.agentNames = newAgentNames(append(knownAgents(), r.IgnoreAgents...))
 	}
 	return i
 }

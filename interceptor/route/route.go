@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 )
 
-// ErrTooManyHeld is returned when the held requests of the route already reach the limit, in number or in bytes.
+// ErrTooManyHeld is returned when the held requests of the route already reach the limit in number, or use what the route may have of
+// the interceptor's memory.
 var ErrTooManyHeld = errors.New("too many requests are held")
 
 // HoldTimeoutError is returned when a request was held for as long as it may be.
@@ -186,6 +188,8 @@ type Route struct {
 	Namespace, Service, ServiceUID string
 	Port                           api.Port
 	Metrics                        Metrics
+	// Memory is what the route's connections and requests use, and may use.
+	Memory budget.Account
 
 	view
 	learned
@@ -198,6 +202,7 @@ type Route struct {
 	reported     atomic.Int64 // when an unreachable pod was last reported, by clock
 	quitters     quitters
 	reportGaveUp func(*Route, GaveUp) // may be nil
+	reportFull   func(*Route)         // may be nil
 	minGaveUp    time.Duration
 	// gone ends the route's linger. abandoned fails the held requests if the Service does not come back. Both are protected by Table.mu.
 	gone, abandoned *time.Timer
@@ -208,3 +213,10 @@ func (r *Route) Name() string { return r.Namespace + "/" + r.Service }
 
 // Start returns the state of the workload's start, for those who wait.
 func (r *Route) Start() Start { return r.snap.Load().start(r) }
+
+// Refused notes that a connection or a request of the route was refused because of its memory. It reports the first of many.
+func (r *Route) Refused() {
+	if r.Memory.FirstRefusal() && r.reportFull != nil {
+		r.reportFull(r)
+	}
+}

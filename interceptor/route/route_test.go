@@ -17,6 +17,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 )
 
 // fakeListeners, fakeWaker and fakeMetrics stand in for the rest of the interceptor.
@@ -280,8 +281,14 @@ func TestHold(t *testing.T) {
 	})
 	t.Run("no more than the bytes", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFixture(0)
+			f := &fixture{}
+			f.Table = NewTable(TableOptions{
+				Listeners: &f.listeners, Waker: &f.waker, Log: logr.Discard(), Budget: budget.NewPool(256 << 20),
+				RouteMetrics:  func(string, string) Metrics { return &f.metrics },
+				TargetMetrics: func(Key) TargetMetrics { return &f.metrics },
+			})
 			f.SetService(web())
+			idle := f.route(10000).Memory.Used()
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
 			hold := func(bytes int64) error {
@@ -294,15 +301,15 @@ func TestHold(t *testing.T) {
 				t.Errorf("more than there is room for: %v", err)
 			}
 			all.Go(func() {
-				if err := hold(28 << 20); errors.Is(err, ErrTooManyHeld) {
+				if err := hold(27 << 20); errors.Is(err, ErrTooManyHeld) {
 					t.Error("what was turned away still takes its place")
 				}
 			})
 			synctest.Wait()
 			cancel()
 			all.Wait()
-			if got := f.route(10000).heldBytes.Load(); got != 0 {
-				t.Errorf("%d bytes are held by nobody", got)
+			if got := f.route(10000).Memory.Used(); got != idle {
+				t.Errorf("%d bytes are held by nobody", got-idle)
 			}
 		})
 	})

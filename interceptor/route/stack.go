@@ -11,7 +11,8 @@ import (
 // stacks has which Services wake together with which. Their owners name them by their own names: an Ingress's traffic has an alias
 // Service of another name. What was learned names workloads.
 type stacks struct {
-	// named has the entries of serviceIndex.all by the opted-in Service's name, and namedBy those whose Routes name it.
+	// named has the entries of serviceIndex.all by the opted-in Service's name, if that is another one than their own, and namedBy those
+	// whose Routes name it.
 	named, namedBy map[serviceKey]map[serviceKey]struct{}
 	// calledBy has the entries whose Calls have a workload.
 	calledBy map[Key]map[serviceKey]struct{}
@@ -43,7 +44,9 @@ func sameStack(a, b *Service) bool {
 func (s *Service) own() serviceKey { return serviceKey{s.Namespace, s.Routes.Service} }
 
 func (s *stacks) add(of *Service) {
-	put(s.named, of.own(), of.key())
+	if of.own() != of.key() { // else serviceIndex.all has it by that name
+		put(s.named, of.own(), of.key())
+	}
 	for _, name := range of.Routes.WakeWith {
 		put(s.namedBy, serviceKey{of.Namespace, name}, of.key())
 	}
@@ -116,7 +119,11 @@ func (i *serviceIndex) led(key Key) []Key {
 	return i.reach(key, func(s *Service) []serviceKey {
 		var next []serviceKey
 		for _, name := range s.Routes.WakeWith {
-			next = slices.AppendSeq(next, maps.Keys(i.stacks.named[serviceKey{s.Namespace, name}]))
+			named := serviceKey{s.Namespace, name}
+			if one, known := i.all[named]; known && one.own() == named {
+				next = append(next, named)
+			}
+			next = slices.AppendSeq(next, maps.Keys(i.stacks.named[named]))
 		}
 		for _, callee := range s.calls() {
 			if i.learns(callee) {

@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 )
 
@@ -69,8 +70,11 @@ type TableOptions struct {
 	Linger time.Duration
 	// MaxHeld is how many requests of one route may wait for a pod. Default 10000.
 	MaxHeld int64
-	// MaxHeldBytes is how many bytes those requests may take together. Default 128 MiB, enough for ten thousand small requests.
-	MaxHeldBytes int64
+	// Budget is the memory that all routes share. Default without bounds.
+	Budget *budget.Pool
+	// Full is called when a route's connections or requests are refused because of their memory, once until it uses much less. It must
+	// not block. Default none.
+	Full func(*Route)
 	// NewPool makes Endpoint.Pool: what package forward keeps for a pod of one route, such as idle connections. It must neither block
 	// nor call the Table. An Engine of package forward accepts only pools that it has made. Default none.
 	NewPool func(addr string) io.Closer
@@ -93,7 +97,6 @@ func (o *TableOptions) setDefaults() {
 	o.Linger = cmp.Or(o.Linger, 10*time.Second)
 	o.MaxHeld = cmp.Or(o.MaxHeld, 10000)
 	o.MinGaveUp = cmp.Or(o.MinGaveUp, 10*time.Second)
-	o.MaxHeldBytes = cmp.Or(o.MaxHeldBytes, 128<<20)
 	if o.PodsChanged == nil {
 		o.PodsChanged = func(*Target) {}
 	}
@@ -161,6 +164,7 @@ type Table struct {
 	options TableOptions
 	clock   clock
 	memory  *Memory
+	usual   *ignored // of routes without settings of their own
 	syncing
 
 	// mu protects the fields below and serializes the writing of snapshots. No request takes it, except one that finds that a suspect
@@ -184,6 +188,7 @@ func NewTable(o TableOptions) *Table {
 		options:  o,
 		clock:    newClock(),
 		memory:   o.Memory,
+		usual:    &ignored{agentNames: newAgentNames(knownAgents())},
 		syncing:  syncing{make(chan struct{})},
 		services: serviceIndex{all: map[serviceKey]Service{}, of: map[Key][]serviceKey{}, stacks: newStacks()},
 		routes:   map[routeKey]*Route{},
@@ -361,6 +366,8 @@ func (t *Table) expire(key routeKey, r *Route) {
 	t.abandon(r)
 	target.gate.close(r)
 	t.options.Listeners.Close(r)
+	r.Memory.Give(idleCost)
+	r.Memory.Close()
 	t.leave(r.snap.Load().endpoints...)
 	waiting := make([]Service, 0, 1)
 	for other := range t.waiting {

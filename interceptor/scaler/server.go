@@ -108,6 +108,7 @@ func (s *Server) StreamIsActive(ref *pb.ScaledObjectRef, out pb.ExternalScaler_S
 	if err != nil {
 		return err
 	}
+	ref = forQuiet(ref) // a stream lasts, and must not keep whatever else a caller has sent
 	follower := s.options.Hub.Follow(key)
 	defer follower.Close()
 	tick := time.NewTicker(s.options.Repeat)
@@ -269,13 +270,31 @@ func (s *Server) target(ref *pb.ScaledObjectRef) (*route.Target, error) {
 	return t, nil
 }
 
+// maxName is the length of the longest names in Kubernetes, and maxWorkload that of a kind, a slash and a name.
+const (
+	maxName     = 253
+	maxWorkload = 512
+)
+
 func keyOf(ref *pb.ScaledObjectRef) (route.Key, error) {
 	key := route.Key{Namespace: ref.GetNamespace(), Workload: ref.GetScalerMetadata()[api.MetadataWorkload]}
+	if len(key.Namespace) > maxName || len(key.Workload) > maxWorkload || len(ref.GetName()) > maxName {
+		return route.Key{}, status.Error(codes.InvalidArgument, "a name of the ScaledObject or its workload is too long")
+	}
 	if key.Namespace == "" || key.Workload == "" {
 		return key, status.Error(codes.InvalidArgument, fmt.Sprintf("ScaledObject %s/%s: trigger metadata %s is missing",
 			ref.GetNamespace(), ref.GetName(), api.MetadataWorkload))
 	}
 	return key, nil
+}
+
+// forQuiet returns what quietOf needs of ref.
+func forQuiet(ref *pb.ScaledObjectRef) *pb.ScaledObjectRef {
+	out := &pb.ScaledObjectRef{Namespace: ref.GetNamespace(), Name: ref.GetName()}
+	if value, ok := ref.GetScalerMetadata()[api.MetadataInactiveAfter]; ok {
+		out.ScalerMetadata = map[string]string{api.MetadataInactiveAfter: value[:min(len(value), maxName)]}
+	}
+	return out
 }
 
 // quietOf returns the idle time after which KEDA wants to learn that t is inactive.

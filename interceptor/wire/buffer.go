@@ -99,6 +99,18 @@ func (p *Buffers) Put(b *Buffer) {
 	}
 }
 
+// Grown returns the size of the buffer that Buffers.Grow would return for b.
+func (b *Buffer) Grown() int {
+	switch {
+	case b.start > headroom:
+		return len(b.b)
+	case len(b.b) == SmallBuffer:
+		return LargeBuffer
+	default:
+		return 2 * len(b.b)
+	}
+}
+
 // Grow returns b or a larger buffer in its place, with more room after the bytes.
 func (p *Buffers) Grow(b *Buffer) *Buffer {
 	switch {

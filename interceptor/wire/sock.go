@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 )
 
 // ErrStale is returned for a connection on which the other side spoke, or which it closed, before a request was sent.
@@ -46,7 +48,15 @@ type Sock struct {
 	Progress func()
 	toWrite  []byte
 	writeErr syscall.Errno
+
+	// Memory pays for bytes that the other side does not take at once; nil is nobody. A write that it refuses fails with ENOBUFS.
+	Memory  *budget.Account
+	blocked bool // Memory has paid
+	bounded bool // see boundUnsent
 }
+
+// blockedCost is the memory of a write that waits: a large buffer, or a pipe, and as much in the kernel.
+const blockedCost = 2 * LargeBuffer
 
 // step is the next step of onReadable.
 type step uint8
@@ -165,6 +175,7 @@ func (s *Sock) Write(b []byte) (int, error) {
 	err := s.raw.Write(s.writable)
 	n := len(b) - len(s.toWrite)
 	s.toWrite = nil
+	s.unblock()
 	if err == nil && s.writeErr != 0 {
 		err = s.writeErr
 	}
@@ -175,8 +186,11 @@ func (s *Sock) Write(b []byte) (int, error) {
 func (s *Sock) onWritable(fd uintptr) bool {
 	for {
 		n, errno := write(fd, s.toWrite)
-		if errno == syscall.EAGAIN {
+		if errno == syscall.EAGAIN && s.block() {
 			return false
+		}
+		if errno == syscall.EAGAIN {
+			errno = syscall.ENOBUFS
 		}
 		if errno != 0 {
 			s.writeErr = errno
@@ -188,6 +202,23 @@ func (s *Sock) onWritable(fd uintptr) bool {
 		if s.Progress != nil {
 			s.Progress()
 		}
+	}
+}
+
+// block notes that a write has to wait. It returns false if there is no memory for that.
+func (s *Sock) block() bool {
+	if s.Memory == nil || s.blocked {
+		return true
+	}
+	s.blocked = s.Memory.Take(blockedCost)
+	return s.blocked
+}
+
+// unblock notes that the write is over.
+func (s *Sock) unblock() {
+	if s.blocked {
+		s.blocked = false
+		s.Memory.Give(blockedCost)
 	}
 }
 

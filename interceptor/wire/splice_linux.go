@@ -33,6 +33,7 @@ type pipe struct {
 	fill, drain func(fd uintptr) bool
 	want, n     int
 	err         error
+	to          *Sock // that drain writes to
 
 	forgotten runtime.Cleanup
 }
@@ -52,7 +53,10 @@ func (p *pipes) get() (*pipe, error) {
 	return made, nil
 }
 
-func (p *pipes) put(one *pipe) { p.pool.Put(one) }
+func (p *pipes) put(one *pipe) {
+	one.to = nil
+	p.pool.Put(one)
+}
 
 func (p *pipe) close() {
 	p.forgotten.Stop()
@@ -66,7 +70,16 @@ func closePipe(fds [2]int) {
 
 func (p *pipe) onReadable(fd uintptr) bool { return p.splice(int(fd), p.w) }
 
-func (p *pipe) onWritable(fd uintptr) bool { return p.splice(p.r, int(fd)) }
+func (p *pipe) onWritable(fd uintptr) bool {
+	if p.splice(p.r, int(fd)) {
+		return true
+	}
+	if p.to.block() {
+		return false
+	}
+	p.err = syscall.ENOBUFS
+	return true
+}
 
 func (p *pipe) splice(from, to int) bool {
 	for {
@@ -78,6 +91,18 @@ func (p *pipe) splice(from, to int) bool {
 	}
 }
 
+// maxUnsent is how many bytes may wait in the kernel until the other side has room for them. Without a bound, the kernel's buffer for
+// a fast connection grows to some MiB, which the process pays for once the other side reads slowly.
+const maxUnsent = 256 << 10
+
+// boundUnsent sets maxUnsent, once. Failing does no harm.
+func (s *Sock) boundUnsent() {
+	if !s.bounded {
+		s.bounded = true
+		_ = s.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent) })
+	}
+}
+
 // moveBulk carries some of the bytes that need not be looked at. They stay in the kernel.
 func (f *Flow) moveBulk(b *Body) error {
 	p, err := f.Src.buffers.pipes.get()
@@ -85,6 +110,8 @@ func (f *Flow) moveBulk(b *Body) error {
 		f.bulk = false
 		return f.moveBuffer(b)
 	}
+	f.Dst.boundUnsent()
+	p.to = f.Dst
 	p.want = pipeSize
 	if raw := b.raw(); raw != UntilEnd {
 		p.want = int(min(raw, pipeSize))
@@ -102,7 +129,9 @@ func (f *Flow) moveBulk(b *Body) error {
 	f.bulk = came >= bulkMin
 	for p.want = came; p.want > 0; p.want -= p.n {
 		f.Waits.Writing()
-		if err := cmp.Or(f.Dst.raw.Write(p.drain), p.err); err != nil {
+		err := cmp.Or(f.Dst.raw.Write(p.drain), p.err)
+		f.Dst.unblock()
+		if err != nil {
 			p.close() // the pipe is not empty
 			return WriteError{err}
 		}

@@ -244,7 +244,7 @@ func start(t *testing.T, o planeOptions) *plane {
 		t.Fatal(err)
 	}
 	if !o.noAdmission {
-		if err := webhook.Add(mgr); err != nil {
+		if err := webhook.Add(mgr, webhook.Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}

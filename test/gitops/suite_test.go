@@ -173,7 +173,7 @@ func startManagers() (stop func() error, err error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := errors.Join(webhook.Add(plane), controller.Add(ctx, plane, controller.Options{
+	if err := errors.Join(webhook.Add(plane, webhook.Options{}), controller.Add(ctx, plane, controller.Options{
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
 		Dial: func(context.Context, string) error { return nil },
 		Owns: func(_ context.Context, _ string, _ types.NamespacedName, routes api.Routes) (map[string]bool, error) {
