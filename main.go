@@ -159,6 +159,7 @@ func (c *common) start(component string) (logr.Logger, *rest.Config, error) {
 
 type controllerFlags struct {
 	common
+	policyFlags
 
 	webhookPort                              int
 	webhookService, webhookConfiguration     string
@@ -177,7 +178,7 @@ func controllerCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
-	f.add(flags)
+	f.common.add(flags)
 	flags.IntVar(&f.webhookPort, "webhook-port", 9443, "port of the admission webhook")
 	flags.StringVar(&f.webhookService, "webhook-service", "scale-to-zero-webhook",
 		"Service of the admission webhook; the certificate is valid for its name")
@@ -198,6 +199,7 @@ func controllerCommand() *cobra.Command {
 	flags.BoolVar(&f.leaderElection, "leader-election", true, "elect a leader among the replicas")
 	flags.BoolVar(&f.startupCPU, "startup-cpu", false,
 		"let the annotation scale-to-zero/startup-cpu raise CPU limits; this takes the rights to patch pods and pods/resize")
+	f.policyFlags.add(flags)
 	return cmd
 }
 
@@ -209,6 +211,10 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	mode, err := certs.ParseMode(f.certsMode)
 	if err != nil {
 		return fmt.Errorf("--certs-mode is %w", err)
+	}
+	ingress, err := f.ingress()
+	if err != nil {
+		return err
 	}
 	logger, config, err := f.start("controller")
 	if err != nil {
@@ -252,6 +258,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 		controller.Add(ctx, mgr, controller.Options{
 			Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
 			Deployment: f.deployment, PortLow: low, PortHigh: high, StartupCPU: f.startupCPU,
+			FollowPolicies: f.follow, AdmitInterceptors: f.create, InterceptorIngress: ingress,
 		}),
 	); err != nil {
 		return err

@@ -27,6 +27,14 @@ type Callers struct {
 	key string
 }
 
+// Key is the same for equal Callers, and empty if everybody may call.
+func (c Callers) Key() string {
+	if !c.Bound {
+		return ""
+	}
+	return "bound:" + c.key
+}
+
 // nobody may call.
 func nobody() Callers { return Callers{Bound: true} }
 

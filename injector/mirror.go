@@ -101,7 +101,7 @@ func boundPorts(ports []MirroredPort) map[int32]MirroredPort {
 	bound, seen := map[int32]MirroredPort{}, map[int32]Callers{}
 	for _, p := range ports {
 		before, twice := seen[p.Listen]
-		if twice && (before.Bound != p.Callers.Bound || before.key != p.Callers.key) {
+		if twice && before.Key() != p.Callers.Key() {
 			p.Callers = nobody()
 		}
 		seen[p.Listen] = p.Callers

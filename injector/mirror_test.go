@@ -156,7 +156,7 @@ func randomApps(r policyMaker) []mirrored {
 			{Port: 80, TargetPort: intstr.FromString("http")}, {Port: 9000}, {Port: 90, TargetPort: intstr.FromInt32(8081)},
 		} {
 			// Some ports are neighbours, so that ranges grow together.
-			listen := int32(10000 + 10*r.IntN(3)*i + 3*i + k) //nolint:gosec // small
+			listen := int32(10000 + 10*r.IntN(3)*i + 3*i + k)
 			out = append(out, mirrored{webPods(namespace), port, []int32{8080, 9000, 8081}[k], listen})
 		}
 	}

@@ -77,6 +77,8 @@ type plane struct {
 	learned   *learned
 	keda      atomic.Bool // whether KEDA is installed
 	gateway   *gatewayRoutes
+	ports     *portBook
+	mirror    *mirrorReconciler
 
 	serviceController, workloadController controller.Controller
 }
@@ -92,7 +94,9 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	p := &plane{Options: o, mgr: mgr, events: newRecorder(mgr.GetClient(), o.Now)}
 	p.writes = writer{mgr.GetClient(), p.events}
-	for _, add := range []func(context.Context) error{p.connect, p.addServices, p.addWorkloads, p.addKEDA, p.addGateway} {
+	for _, add := range []func(context.Context) error{
+		p.connect, p.addMirror, p.addServices, p.addWorkloads, p.addKEDA, p.addGateway,
+	} {
 		if err := add(ctx); err != nil {
 			return err
 		}
@@ -130,6 +134,7 @@ func (p *plane) connect(ctx context.Context) error {
 	p.workloads = &workloadClient{client: p.mgr.GetClient(), mapper: p.mgr.GetRESTMapper(), scales: scales, watchKind: p.watchKind}
 	p.natives = newNatives(ctx, watcher)
 	p.learned = newLearned(p.Learned, p.mgr.GetClient())
+	p.ports = &portBook{client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh}
 	p.requests = &requests{client: p.mgr.GetClient(), namespace: p.Namespace, deployment: p.Deployment, workloads: p.workloads}
 	return nil
 }
@@ -141,7 +146,7 @@ func (p *plane) addServices(context.Context) error {
 		observer: &serviceObserver{
 			Options: p.Options, client: p.mgr.GetClient(), workloads: p.workloads, keda: &p.keda, routes: p.gateway,
 			natives: p.natives, learned: p.learned,
-			ports: &portBook{client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh},
+			ports: p.ports, mirror: p.mirror,
 		},
 	}
 	ofWorkload := handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfWorkload)
@@ -171,7 +176,7 @@ func (p *plane) addServices(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("adding service controller: %w", err)
 	}
-	return nil
+	return p.watchPolicies()
 }
 
 func (p *plane) addWorkloads(context.Context) error {

@@ -47,6 +47,7 @@ type serviceObserver struct {
 	natives   *natives
 	learned   *learned
 	ports     *portBook
+	mirror    *mirrorReconciler // nil if no NetworkPolicies are read
 }
 
 // routeLister lists the routes of the Gateway API that send traffic to a Service.
@@ -107,13 +108,19 @@ func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, 
 	if o.DirectSlices, err = slicesOf(ctx, b.client, key, api.RoleDirect); err != nil {
 		return o, err
 	}
+	if o.Admission, err = b.admission(ctx, service); err != nil {
+		return o, err
+	}
 	o.Interceptors, err = b.interceptors(ctx)
 	return o, err
 }
 
 // install reads the present state of this installation.
 func (b *serviceObserver) install(ctx context.Context) (injector.Install, error) {
-	i := injector.Install{Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load(), AliasLinger: b.AliasLinger}
+	i := injector.Install{
+		Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load(), AliasLinger: b.AliasLinger,
+		Follows: b.FollowPolicies, Admits: b.AdmitInterceptors,
+	}
 	if b.Deployment == "" {
 		return i, nil
 	}
@@ -178,6 +185,8 @@ func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q
 		a.Target, err = b.target(ctx, o.Service, q.Settings)
 	case injector.AskPorts:
 		a.Listen, err = b.ports.get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, o.Now, q.Ports)
+	case injector.AskCover:
+		a.Cover, err = b.cover(ctx, o, q)
 	case injector.AskDials:
 		a.Dialed = b.dial(ctx, q.Addresses)
 	case injector.AskWay:
@@ -396,6 +405,10 @@ func (b *serviceObserver) visits(ctx context.Context, service *corev1.Service, w
 // forget is for a deleted Service.
 func (b *serviceObserver) forget(service types.NamespacedName) {
 	b.natives.forget(service)
-	b.ports.free(service, b.Now())
-	b.ports.free(types.NamespacedName{Namespace: service.Namespace, Name: injector.AliasServiceName(service.Name)}, b.Now())
+	for _, front := range []types.NamespacedName{service, {Namespace: service.Namespace, Name: injector.AliasServiceName(service.Name)}} {
+		b.ports.free(front, b.Now())
+		if b.mirror != nil {
+			b.mirror.forget(front)
+		}
+	}
 }
