@@ -49,7 +49,7 @@ func TestRender(t *testing.T) {
 		want int
 	}{
 		"defaults":     {ours, values{}, 21},
-		"all":          {ours, readValues(t, "testdata/all.yaml"), 24},
+		"all":          {ours, readValues(t, "testdata/all.yaml"), 26},
 		"cert-manager": {ours, withCertManager(), 25},
 		"no hook":      {ours, values{"uninstall": values{"restore": false}}, 15},
 		"demo": {demo, values{

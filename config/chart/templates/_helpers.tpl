@@ -140,9 +140,6 @@ namespaceSelector:
 
 {{/* Who may connect to the interceptors' own ports: rules of a NetworkPolicy. The kubelet may always probe pods of its node. */}}
 {{- define "scale-to-zero.interceptorIngress" -}}
-{{- if not .Values.networkPolicies.follow -}}
-{{- fail "networkPolicies.enabled needs networkPolicies.follow: only the controllers know which ports of the interceptors have to stay open" -}}
-{{- end -}}
 - ports: [{protocol: TCP, port: 8081}]
   {{- with .Values.networkPolicies.metricsFrom }}
   from:
