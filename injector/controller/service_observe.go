@@ -351,16 +351,16 @@ func (b *serviceObserver) way(ctx context.Context, front types.NamespacedName, i
 
 // interceptorsText says which pods a NetworkPolicy has to allow.
 func (b *serviceObserver) interceptorsText(ctx context.Context) (string, error) {
-	text := "namespace " + b.Namespace
+	who := "all pods"
 	own := &corev1.Service{}
 	err := b.client.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: b.InterceptorService}, own)
 	if client.IgnoreNotFound(err) != nil {
 		return "", fmt.Errorf("getting the interceptors' service: %w", err)
 	}
 	if len(own.Spec.Selector) > 0 {
-		text += ", pods " + labels.SelectorFromSet(own.Spec.Selector).String()
+		who = "pods " + labels.SelectorFromSet(own.Spec.Selector).String()
 	}
-	return text, nil
+	return fmt.Sprintf("%s in namespace %s (namespaceSelector %s=%s)", who, b.Namespace, corev1.LabelMetadataName, b.Namespace), nil
 }
 
 // kept reports whether another Service routes to the workload.
