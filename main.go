@@ -160,6 +160,7 @@ func (c *common) start(component string) (logr.Logger, *rest.Config, error) {
 type controllerFlags struct {
 	common
 	memoryFlag
+	policyFlags
 
 	webhookPort                              int
 	webhookService, webhookConfiguration     string
@@ -203,6 +204,7 @@ func controllerCommand() *cobra.Command {
 	flags.BoolVar(&f.leaderElection, "leader-election", true, "elect a leader among the replicas")
 	flags.BoolVar(&f.startupCPU, "startup-cpu", false,
 		"let the annotation scale-to-zero/startup-cpu raise CPU limits; this takes the rights to patch pods and pods/resize")
+	f.policyFlags.add(flags)
 	return cmd
 }
 
@@ -217,6 +219,10 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	mode, err := certs.ParseMode(f.certsMode)
 	if err != nil {
 		return fmt.Errorf("--certs-mode is %w", err)
+	}
+	ingress, err := f.ingress()
+	if err != nil {
+		return err
 	}
 	logger, config, err := f.start("controller")
 	if err != nil {
@@ -265,6 +271,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 			Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
 			Deployment: f.deployment, PortLow: low, PortHigh: high, StartupCPU: f.startupCPU,
 			MaxRoutesPerNamespace: f.maxRoutes,
+			FollowPolicies: f.follow, AdmitInterceptors: f.create, InterceptorIngress: ingress,
 		}),
 	); err != nil {
 		return err

@@ -28,6 +28,9 @@ const (
 	// RedirectReady is the only value of RedirectAnnotation.
 	RedirectReady = "ready"
 
+	// MirrorLabel is on the NetworkPolicies of the interceptors' pods. Its value is the base policy's name.
+	MirrorLabel = Prefix + "network-policies"
+
 	// ServiceLabel on our objects names the Service for which they were made.
 	ServiceLabel = api.ServiceLabel
 	// ReplicasAnnotation on a workload and its ScaledObject holds the replica count that the workload had before the injection. KEDA's

@@ -44,6 +44,8 @@ type Observation struct {
 	Leftovers []Object
 	// Extensions are the extensions of the API server that the Service serves, as Kind/name: admission webhooks, for example.
 	Extensions []string
+	// Admission is our NetworkPolicy that lets the interceptors in; nil if there is none.
+	Admission *networkingv1.NetworkPolicy
 	// Interceptors are the ready interceptors.
 	Interceptors []Interceptor
 	// Spoken is what interceptors have learned about the ports that speak whatever their clients do.
@@ -70,6 +72,9 @@ type Install struct {
 	KEDA bool
 	// StartupCPU is set if CPU limits may be raised while an app starts.
 	StartupCPU bool
+	// Follows is set if the interceptors' ports are bound by the apps' NetworkPolicies, and Admits if policies that let the interceptors
+	// in are added in the apps' namespaces.
+	Follows, Admits bool
 	// RestoringFor is for how much longer every app has to be restored; normally 0.
 	RestoringFor time.Duration
 	// AliasLinger is how long an alias Service stays after the last Ingress has stopped using it.
@@ -103,6 +108,7 @@ type Answers struct {
 	Target   *Target
 	Listen   map[string]int32 // interceptor ports by the names of the Service's ports
 	Full     Skip             // why the Service gets no interceptor ports
+	Cover    *Cover
 	Serving  *Serving
 	Way      *Way
 	Native   *bool // whether Kubernetes lists a ready pod for the Service itself
@@ -150,6 +156,17 @@ type Way struct {
 	Allow string
 }
 
+// Cover says how far the NetworkPolicies of an app's namespace are followed by those of the interceptors' pods.
+type Cover struct {
+	// Ports are the interceptor ports on which they are.
+	Ports map[int32]bool
+	// Lacks is why they are not on all of them, and Lasting is set if waiting does not help.
+	Lacks   Skip
+	Lasting bool
+	// Admission is the policy that lets the interceptors in, if one is needed.
+	Admission *networkingv1.NetworkPolicy
+}
+
 // Visits is what is known about an app's recent visits.
 type Visits struct {
 	// Use is nil if the interceptors could not be asked.
@@ -163,14 +180,14 @@ type Question struct {
 	Kind QuestionKind
 	// Settings are for AskTarget.
 	Settings Settings
-	// Front names the Service whose route slices AskPorts, AskServing and AskWay are about, and Ports the names of its ports.
+	// Front names the Service whose route slices AskPorts, AskCover, AskServing and AskWay are about, and Ports the names of its ports.
 	Front string
 	Ports []string
 	// Addresses are the interceptors' addresses, with a port, for AskServing, and the interceptors to ask for AskWay.
 	Addresses []string
-	// Routes are for AskServing.
+	// Routes are for AskCover and AskServing.
 	Routes api.Routes
-	// Workload is for AskRouted, AskKept, AskVisits and AskSiblings.
+	// Workload is for AskCover, AskRouted, AskKept, AskVisits and AskSiblings.
 	Workload Workload
 	Name     string
 	// Names are of the Services that AskStack is about.
@@ -186,6 +203,7 @@ const (
 	AskSurroundings              // what exposes the Service's pods: Answers.Around
 	AskTarget                    // the workload, and what scales it: Answers.Target
 	AskPorts                     // interceptor ports: Answers.Listen, or Answers.Full
+	AskCover                     // whether the interceptor ports are bound as the pods are: Answers.Cover
 	AskServing                   // which interceptors serve the routes: Answers.Serving
 	AskWay                       // whether interceptors reach the pods: Answers.Way
 	AskNative                    // whether the Service lists a ready pod: Answers.Native

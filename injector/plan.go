@@ -184,6 +184,7 @@ func (p *planner) restoreAll() Question {
 	if p.o.Direct.Service != nil {
 		p.Delete = append(p.Delete, p.o.Direct.Service)
 	}
+	p.dropAdmission()
 	p.after(p.v.Retry)
 	eventType := corev1.EventTypeWarning
 	if p.v.General { // the opt-in is the Namespace's, and not this Service's in particular

@@ -50,6 +50,9 @@ func (p *planner) inject(f *Front) (done bool, q Question) {
 	}
 	in.redirected = p.o.redirected(*f)
 	in.taken = len(f.Slices) > 0 && in.redirected
+	if covered, q := in.cover(); q.Kind != NoQuestion || !covered {
+		return false, q
+	}
 	in.ready = OfFamilies(p.o.Interceptors, f.Service.Spec.IPFamilies)
 	if in.taken && len(in.ready) == 0 {
 		in.failOpen() // watches report new interceptors and pods

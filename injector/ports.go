@@ -64,6 +64,9 @@ func (ps *Ports) Learn(r PortOwner, p int32) bool {
 	return true
 }
 
+// Owns reports whether r has port p.
+func (ps *Ports) Owns(r PortOwner, p int32) bool { return ps.owner[p] == r }
+
 // Get returns the port of r. At first use it assigns one that is free and does not rest.
 func (ps *Ports) Get(r PortOwner, now time.Time) (int32, error) {
 	if p, ok := ps.port[r]; ok {

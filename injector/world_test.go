@@ -49,6 +49,12 @@ type world struct {
 	keda         bool
 	kept         bool
 	restoringFor time.Duration
+	follows      bool                        // NetworkPolicies are followed
+	admits       bool                        // and interceptors let in
+	uncovered    map[int32]bool              // interceptor ports that are not bound yet
+	closed       Skip                        // why they never will be
+	letIn        *networkingv1.NetworkPolicy // what would let the interceptors in
+	added        *networkingv1.NetworkPolicy // what has been added for that
 	use          *Use
 	release      []corev1.Service
 	siblings     []corev1.Service
@@ -128,8 +134,9 @@ func (w *world) observe() Observation {
 		Now: w.now, Service: w.service.DeepCopy(), Namespace: w.namespace, DirectSlices: w.direct(), Memory: w.memory,
 		Install: Install{
 			Namespace: "scale-to-zero", ScalerAddress: "interceptors:9090", KEDA: w.keda, RestoringFor: w.restoringFor,
-			AliasLinger: 30 * time.Second,
+			AliasLinger: 30 * time.Second, Follows: w.follows, Admits: w.admits,
 		},
+		Admission: w.added.DeepCopy(),
 	}
 	for _, i := range w.ingresses {
 		o.Ingresses = append(o.Ingresses, *i.DeepCopy())
@@ -201,6 +208,8 @@ func (w *world) answer(o *Observation, q Question) {
 				a.Listen[name] += 100
 			}
 		}
+	case AskCover:
+		a.Cover = w.cover(q)
 	case AskServing:
 		a.Serving = &Serving{At: map[string]bool{}}
 		for _, address := range q.Addresses {
@@ -322,6 +331,12 @@ func (w *world) apply(o Object) {
 			o.CreationTimestamp = have.CreationTimestamp
 		}
 		w.slices[o.Name] = o.DeepCopy()
+	case *networkingv1.NetworkPolicy:
+		if (o.ResourceVersion == "") != (w.added == nil) {
+			w.t.Fatalf("policy %s is created or updated wrongly", o.Name)
+		}
+		o.ResourceVersion = strconv.Itoa(w.version)
+		w.added = o.DeepCopy()
 	default:
 		w.t.Fatalf("%T is applied", o)
 	}
@@ -435,6 +450,8 @@ func (w *world) delete(o Object) (found bool) {
 			w.t.Fatal("the direct Service is deleted before the route slices")
 		}
 		delete(w.companions, o.Name)
+	case *networkingv1.NetworkPolicy:
+		w.added = nil
 	}
 	return found
 }

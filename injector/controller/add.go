@@ -77,6 +77,8 @@ type plane struct {
 	learned   *learned
 	keda      atomic.Bool // whether KEDA is installed
 	gateway   *gatewayRoutes
+	ports     *portBook
+	mirror    *mirrorReconciler
 
 	serviceController, workloadController controller.Controller
 }
@@ -92,7 +94,9 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	p := &plane{Options: o, mgr: mgr, events: newRecorder(mgr.GetClient(), o.Now)}
 	p.writes = writer{mgr.GetClient(), mgr.GetAPIReader(), p.events}
-	for _, add := range []func(context.Context) error{p.connect, p.addServices, p.addWorkloads, p.addKEDA, p.addGateway} {
+	for _, add := range []func(context.Context) error{
+		p.connect, p.addMirror, p.addServices, p.addWorkloads, p.addKEDA, p.addGateway,
+	} {
 		if err := add(ctx); err != nil {
 			return err
 		}
@@ -132,6 +136,7 @@ func (p *plane) connect(ctx context.Context) error {
 	}
 	p.natives = newNatives(ctx, watcher)
 	p.learned = newLearned(p.Learned, p.mgr.GetClient())
+	p.ports = &portBook{client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh, perNamespace: p.MaxRoutesPerNamespace}
 	p.requests = &requests{client: p.mgr.GetClient(), namespace: p.Namespace, deployment: p.Deployment, workloads: p.workloads}
 	return nil
 }
@@ -143,9 +148,7 @@ func (p *plane) addServices(context.Context) error {
 		observer: &serviceObserver{
 			Options: p.Options, client: p.mgr.GetClient(), workloads: p.workloads, keda: &p.keda, routes: p.gateway,
 			natives: p.natives, learned: p.learned, extensions: extensions{p.mgr.GetCache()},
-			ports: &portBook{
-				client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh, perNamespace: p.MaxRoutesPerNamespace,
-			},
+			ports: p.ports, mirror: p.mirror,
 		},
 	}
 	ofWorkload := handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfWorkload)
@@ -175,7 +178,7 @@ func (p *plane) addServices(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("adding service controller: %w", err)
 	}
-	return nil
+	return p.watchPolicies()
 }
 
 func (p *plane) addWorkloads(context.Context) error {

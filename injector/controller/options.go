@@ -8,6 +8,8 @@ import (
 	"context"
 	"net"
 	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
 )
 
 // Options are what the controllers depend on.
@@ -30,6 +32,14 @@ type Options struct {
 	MaxRoutesPerNamespace int
 	// StartupCPU is set if CPU limits may be raised while an app starts, which takes rights that not every installation grants.
 	StartupCPU bool
+	// FollowPolicies is set if the interceptors' ports are bound by the NetworkPolicies of the apps' namespaces.
+	FollowPolicies bool
+	// AdmitInterceptors is set if NetworkPolicies are added that let the interceptors in to pods that others isolate, which takes rights
+	// that not every installation grants.
+	AdmitInterceptors bool
+	// InterceptorIngress are the rules for the interceptors' ports outside the port range. Without any, these ports stay open. They need
+	// FollowPolicies.
+	InterceptorIngress []networkingv1.NetworkPolicyIngressRule
 	// Counts asks the interceptors for their counts. Default over gRPC at ScalerAddress.
 	Counts Counts
 	// Learned follows what the interceptors learn. Default over gRPC at ScalerAddress.

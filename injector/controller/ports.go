@@ -56,6 +56,16 @@ func (b *portBook) get(ctx context.Context, front types.NamespacedName, now time
 	return out, "", nil
 }
 
+// owns reports whether a route has an interceptor port.
+func (b *portBook) owns(ctx context.Context, owner injector.PortOwner, port int32) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.learn(ctx); err != nil {
+		return false, err
+	}
+	return b.ports.Owns(owner, port), nil
+}
+
 // free frees all ports of a Front.
 func (b *portBook) free(front types.NamespacedName, now time.Time) {
 	b.mu.Lock()

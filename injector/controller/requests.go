@@ -74,6 +74,22 @@ func (r *requests) injected(ctx context.Context) []reconcile.Request {
 	return out
 }
 
+// servicesOfPolicy returns the Services of a NetworkPolicy's namespace that have route slices: interceptors may reach their pods now, or
+// not any more.
+func (r *requests) servicesOfPolicy(ctx context.Context, o client.Object) []reconcile.Request {
+	var list discoveryv1.EndpointSliceList
+	err := r.client.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.MatchingLabels{api.RoleLabel: api.RoleRoute},
+		client.UnsafeDisableDeepCopy)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "Listing route slices")
+	}
+	var names []string
+	for _, s := range list.Items {
+		names = append(names, s.Labels[injector.ServiceLabel])
+	}
+	return named(o.GetNamespace(), names...)
+}
+
 // servicesOfIngress returns the Services to which an Ingress sends traffic, and other Services with the same pods: a Namespace's
 // opt-in takes them over together.
 func (r *requests) servicesOfIngress(ctx context.Context, o client.Object) []reconcile.Request {

@@ -52,6 +52,7 @@ type serviceObserver struct {
 	extensions interface {
 		served(ctx context.Context, service types.NamespacedName) ([]string, error)
 	}
+	mirror *mirrorReconciler // nil if no NetworkPolicies are read
 }
 
 // routeLister lists the routes of the Gateway API that send traffic to a Service.
@@ -115,6 +116,9 @@ func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, 
 	if o.Interceptors, err = b.interceptors(ctx); err != nil {
 		return o, err
 	}
+	if o.Admission, err = b.admission(ctx, service); err != nil {
+		return o, err
+	}
 	direct, err := slicesOf(ctx, b.client, key, api.RoleDirect)
 	o.DirectSlices = injector.OnlyPods(direct, o.Interceptors)
 	return o, err
@@ -122,7 +126,10 @@ func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, 
 
 // install reads the present state of this installation.
 func (b *serviceObserver) install(ctx context.Context) (injector.Install, error) {
-	i := injector.Install{Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load(), AliasLinger: b.AliasLinger}
+	i := injector.Install{
+		Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load(), AliasLinger: b.AliasLinger,
+		Follows: b.FollowPolicies, Admits: b.AdmitInterceptors,
+	}
 	if b.Deployment == "" {
 		return i, nil
 	}
@@ -186,6 +193,8 @@ func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q
 		a.Target, err = b.target(ctx, o, q.Settings)
 	case injector.AskPorts:
 		a.Listen, a.Full, err = b.ports.get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, o.Now, q.Ports)
+	case injector.AskCover:
+		a.Cover, err = b.cover(ctx, o, q)
 	case injector.AskServing:
 		a.Serving = b.serving(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, q.Routes, q.Addresses)
 	case injector.AskWay:
@@ -339,16 +348,16 @@ func (b *serviceObserver) way(ctx context.Context, front types.NamespacedName, i
 
 // interceptorsText says which pods a NetworkPolicy has to allow.
 func (b *serviceObserver) interceptorsText(ctx context.Context) (string, error) {
-	text := "namespace " + b.Namespace
+	who := "all pods"
 	own := &corev1.Service{}
 	err := b.client.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: b.InterceptorService}, own)
 	if client.IgnoreNotFound(err) != nil {
 		return "", fmt.Errorf("getting the interceptors' service: %w", err)
 	}
 	if len(own.Spec.Selector) > 0 {
-		text += ", pods " + labels.SelectorFromSet(own.Spec.Selector).String()
+		who = "pods " + labels.SelectorFromSet(own.Spec.Selector).String()
 	}
-	return text, nil
+	return fmt.Sprintf("%s in namespace %s (namespaceSelector %s=%s)", who, b.Namespace, corev1.LabelMetadataName, b.Namespace), nil
 }
 
 // kept reports whether another Service routes to the workload.
@@ -403,6 +412,10 @@ func (b *serviceObserver) visits(ctx context.Context, service *corev1.Service, w
 // forget is for a deleted Service.
 func (b *serviceObserver) forget(service types.NamespacedName) {
 	b.natives.forget(service)
-	b.ports.free(service, b.Now())
-	b.ports.free(types.NamespacedName{Namespace: service.Namespace, Name: injector.AliasServiceName(service.Name)}, b.Now())
+	for _, front := range []types.NamespacedName{service, {Namespace: service.Namespace, Name: injector.AliasServiceName(service.Name)}} {
+		b.ports.free(front, b.Now())
+		if b.mirror != nil {
+			b.mirror.forget(front)
+		}
+	}
 }

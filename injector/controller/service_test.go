@@ -497,7 +497,7 @@ func TestWayOfAllInterceptors(t *testing.T) {
 		"blocked": {
 			[]injector.PortReach{{Name: "http", Ready: 1, Port: "8080", Error: "i/o timeout"}},
 			nil,
-			"allow ingress from namespace ours, pods app=interceptor",
+			"allow ingress from pods app=interceptor in namespace ours",
 		},
 		"they do not say":   {nil, nil, ""},
 		"nobody can be ask": {nil, errors.New("unavailable"), "cannot ask its interceptors over gRPC whether they reach the pods (Unknown)"},

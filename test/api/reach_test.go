@@ -19,7 +19,8 @@ import (
 )
 
 const dropped = "the interceptors cannot connect to its pods on port 8080 (i/o timeout). If a NetworkPolicy restricts them, " +
-	"allow ingress from namespace scale-to-zero, pods app.kubernetes.io/component=interceptor,app.kubernetes.io/name=scale-to-zero;"
+	"allow ingress from pods app.kubernetes.io/component=interceptor,app.kubernetes.io/name=scale-to-zero in namespace scale-to-zero " +
+	"(namespaceSelector kubernetes.io/metadata.name=scale-to-zero);"
 
 // listedAs makes the interceptors' Service, whose selector a NetworkPolicy would name.
 func listedAs(t *testing.T) {

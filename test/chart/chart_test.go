@@ -49,7 +49,7 @@ func TestRender(t *testing.T) {
 		want int
 	}{
 		"defaults": {ours, values{}, 45},
-		"all":      {ours, readValues(t, "testdata/all.yaml"), 24},
+		"all":      {ours, readValues(t, "testdata/all.yaml"), 26},
 		"policies": {ours, values{
 			"customWorkloads": []any{values{"apiGroup": "argoproj.io", "resource": "rollouts"}}, "startupCPU": values{"enabled": true},
 		}, 49},

@@ -58,7 +58,7 @@ func rootCommand() *cobra.Command {
 		clientCommand(run, "kubectl", "kubectl, as cluster administrator"),
 		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version+", built on first use"),
 		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run), pauseCommand(run),
-		certManagerCommand(run))
+		certManagerCommand(run), networkPoliciesCommand(run))
 	return root
 }
 
@@ -283,6 +283,17 @@ func certManagerCommand(run runner) *cobra.Command {
 		Long: "Adds cert-manager " + certManagerVersion + " to a running cluster, and returns when it is Available: its CRDs, its controllers\n" +
 			"for self-signed and CA issuers, and its cainjector. The first time it is built, which takes about 5 minutes.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error { return c.addCertManager(ctx, newProgress()) }),
+	}
+}
+
+func networkPoliciesCommand(run runner) *cobra.Command {
+	return &cobra.Command{
+		Use: "network-policies", Short: "Enforce NetworkPolicies in the cluster", Args: cobra.NoArgs,
+		Long: "Enforces NetworkPolicies in a running cluster until `down`, by kube-network-policies " + netpolVersion + ": for TCP connections that\n" +
+			"begin later, except those of the node itself. The first time it is built, which takes about 3 minutes.",
+		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
+			return c.enforceNetworkPolicies(ctx, newProgress())
+		}),
 	}
 }
 

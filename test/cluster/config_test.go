@@ -123,6 +123,7 @@ func TestProgramsAreKeptByVersion(t *testing.T) {
 		"helm3": "helm-" + helm3Version + "/helm3", "pause": "pause-4567/pause",
 		"traefik":      "traefik-" + traefikVersion + "-89ab/traefik",
 		"cert-manager": "cert-manager-" + certManagerVersion + "-cdef/cert-manager",
+		"netpol":       "netpol-" + netpolVersion + "-0246/netpol",
 	} {
 		if got, _ := filepath.Rel(c.cached("bin"), c.binary(name)); got != want {
 			t.Errorf("%s is in %s, want %s", name, got, want)

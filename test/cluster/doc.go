@@ -24,7 +24,8 @@
 //	keda      operator, metrics adapter and admission webhook as pods, with their own RBAC       keda.go
 //	traefik   only on request: Traefik as a pod, Gateway API's definitions                       traefik.go
 //
-// `cert-manager`, in certmanager.go, adds cert-manager to a running cluster.
+// `cert-manager`, in certmanager.go, adds cert-manager to a running cluster. `network-policies`, in netpol.go, makes the node enforce
+// NetworkPolicies, which the CNI plugins here do not.
 //
 // # What it leaves where
 //
@@ -37,7 +38,7 @@
 // # Imports
 //
 // This is a module of its own, so that its dependencies are not the product's. It must not import the main module: it knows
-// Kubernetes, KEDA, Traefik and cert-manager, but not what runs on them. kube/ and certmanager/ are further modules, for the
+// Kubernetes, KEDA, Traefik and cert-manager, but not what runs on them. kube/, certmanager/ and netpol/ are further modules, for the
 // reasons given there. So is each folder of traefik/, which replaces modules that Traefik's build cannot get
 // (traefikbuild.go), and keda/, which replaces what its build leaves out.
 package main

@@ -26,7 +26,7 @@ type cluster struct {
 	checkout string // the repository this runs in
 	cache    string // shared by all clusters of this user
 
-	kubeSum, kedaFilesSum, pauseSum, traefikSum, certManagerSum string // of the sources below the checkout
+	kubeSum, kedaFilesSum, pauseSum, traefikSum, certManagerSum, netpolSum string // of the sources below the checkout
 }
 
 // newCluster finds the cluster that belongs to dir's checkout, or the one called name if that is not empty.
@@ -47,6 +47,7 @@ func newCluster(name, dir string) (*cluster, error) {
 	}
 	for folder, sum := range map[string]*string{
 		"kube": &c.kubeSum, "keda": &c.kedaFilesSum, "pause": &c.pauseSum, "traefik": &c.traefikSum, "certmanager": &c.certManagerSum,
+		"netpol": &c.netpolSum,
 	} {
 		if *sum, err = sumFiles(filepath.Join(c.checkout, "test", "cluster", folder)); err != nil {
 			return nil, err

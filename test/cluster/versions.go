@@ -12,9 +12,11 @@ const (
 	metricsServerVersion = "v0.9.0"
 	// certManagerVersion is added on demand; keep certmanager/go.mod in step
 	certManagerVersion = "v1.21.2"
-	helmVersion        = "v4.3.1"
-	helm3Version       = "v3.22.0"
-	traefikVersion     = "v3.7.13" // decides the version of Gateway API
+	// netpolVersion is of sigs.k8s.io/kube-network-policies, which is added on demand; keep netpol/go.mod in step
+	netpolVersion  = "v0.8.0"
+	helmVersion    = "v4.3.1"
+	helm3Version   = "v3.22.0"
+	traefikVersion = "v3.7.13" // decides the version of Gateway API
 )
 
 // The addresses inside the namespace. They come from 198.18.0.0/15, which is reserved for benchmarks, so that a client

@@ -137,3 +137,20 @@ namespaceSelector:
       operator: NotIn
       values: {{ list "kube-system" .Release.Namespace | uniq | toJson }}
 {{- end }}
+
+{{/* Who may connect to the interceptors' own ports: rules of a NetworkPolicy. The kubelet may always probe pods of its node. */}}
+{{- define "scale-to-zero.interceptorIngress" -}}
+- ports: [{protocol: TCP, port: 8081}]
+  {{- with .Values.networkPolicies.metricsFrom }}
+  from:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+- ports: [{protocol: TCP, port: 9090}]
+  from:
+    - podSelector:
+        matchLabels: {app.kubernetes.io/name: {{ include "scale-to-zero.name" . }}, app.kubernetes.io/instance: {{ .Release.Name }}}
+      namespaceSelector:
+        matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}
+    - namespaceSelector:
+        matchLabels: {kubernetes.io/metadata.name: {{ .Values.networkPolicies.kedaNamespace }}}
+{{- end -}}

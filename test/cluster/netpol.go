@@ -1,0 +1,47 @@
+// Copyright The scale-to-zero authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const netpolName = "netpol"
+
+// enforceNetworkPolicies starts the enforcer on the node, unless it runs. Policies apply to connections that begin later.
+func (c *cluster) enforceNetworkPolicies(ctx context.Context, report *progress) error {
+	if err := c.checkMachine(); err != nil {
+		return err
+	}
+	if err := c.build(ctx, report, netpolName); err != nil {
+		return err
+	}
+	release, err := c.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := firstError(c.checkOwner, c.mustBeUp); err != nil {
+		return err
+	}
+	return report.stage("NetworkPolicies are enforced", func() error {
+		if err := c.start(ctx, daemon{
+			name: netpolName, binary: c.binary(netpolName), args: []string{"-kubeconfig", c.kubeconfig(), "-node", nodeName},
+		}); err != nil {
+			return err
+		}
+		// Packets pass as long as nobody reads the queue.
+		return poll(ctx, time.Minute, "the enforcer to read its queue; see "+c.log(netpolName), func() (bool, error) {
+			return c.readsQueue(), c.require(netpolName)
+		})
+	})
+}
+
+// readsQueue reports whether anybody reads a queue of packets in the cluster's namespace.
+func (c *cluster) readsQueue() bool {
+	id, err := c.running(netpolName)
+	return err == nil && fileHas(fmt.Sprintf("/proc/%d/net/netfilter/nfnetlink_queue", id.PID), " ")
+}
