@@ -15,6 +15,7 @@ import (
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -38,6 +39,8 @@ type PoolOptions struct {
 	Name string
 	// Dial returns the address (ip:port) to dial for a peer.
 	Dial func(Peer) string
+	// Credentials are for the connections to the peers. Default plain text.
+	Credentials credentials.TransportCredentials
 	// Hub notifies the followers of a workload when a peer has sent something about it.
 	Hub *counts.Hub
 	// Memory learns what the peers' routes have learned. Default none.
@@ -52,6 +55,9 @@ type PoolOptions struct {
 func (o *PoolOptions) setDefaults() {
 	o.MinRetry = cmp.Or(o.MinRetry, 100*time.Millisecond)
 	o.MaxRetry = cmp.Or(o.MaxRetry, 5*time.Second)
+	if o.Credentials == nil {
+		o.Credentials = insecure.NewCredentials()
+	}
 	if o.Memory == nil {
 		o.Memory = route.NewMemory(o.Hub)
 	}
@@ -132,6 +138,7 @@ func (p *Pool) SetPeers(peers []Peer) {
 		if !wanted[peer] {
 			cancel()
 			delete(p.peers, peer)
+			p.lost = time.Now() // whether or not it has ever been heard
 		}
 	}
 }
@@ -177,10 +184,15 @@ func (p *Pool) KEDAStream(key route.Key) bool {
 	return false
 }
 
-// SinceLost implements scaler.Peers.
+// SinceLost implements scaler.Peers. It is 0 while there is a peer that is not heard: requests may come in there. So it is for each new
+// peer, for the moment until it is heard. In an upgrade from or to a version that does not speak the same (plain text, or TLS at another
+// port), it is for as long as there are interceptors of both, and nothing in use is put to sleep meanwhile.
 func (p *Pool) SinceLost() time.Duration {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
+	if len(p.counts) < len(p.peers) {
+		return 0
+	}
 	if p.lost.IsZero() {
 		return never
 	}
@@ -190,7 +202,7 @@ func (p *Pool) SinceLost() time.Duration {
 // follow subscribes to a peer, again and again until ctx is done.
 func (p *Pool) follow(ctx context.Context, peer *follower) {
 	conn, err := grpc.NewClient("passthrough:///"+p.options.Dial(peer.Peer),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(p.options.Credentials),
 		// A peer that vanishes silently is noticed after 13 s. gRPC does not allow less than 10 s of silence.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
