@@ -40,6 +40,8 @@ const (
 	ReasonExceeded   = "MaxReplicasExceeded" // by somebody else
 	ReasonTogether   = "WakesTogether"       // with another workload that it is known to call, or no longer
 
+	ReasonWithoutKEDA = "ScalingWithoutKEDA" // although KEDA is installed
+
 	ReasonStartupCPU = "StartupCPURefused" // an app starts without the CPU that its Service asks for
 )
 

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -28,12 +27,11 @@ const reachTimeout = 10 * time.Second
 type Reach func(ctx context.Context, interceptor string, front types.NamespacedName) ([]injector.PortReach, error)
 
 // askReach returns a Reach that asks over gRPC.
-func askReach(port string) Reach {
+func askReach(dialer interceptorDialer, port string) Reach {
 	return func(ctx context.Context, interceptor string, front types.NamespacedName) ([]injector.PortReach, error) {
 		ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 		defer cancel()
-		conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(interceptor, port),
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
+		conn, err := dialer.connect(ctx, "passthrough:///"+net.JoinHostPort(interceptor, port),
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: reachTimeout / 5}))
 		if err != nil {
 			return nil, fmt.Errorf("connecting to interceptor %s: %w", interceptor, err)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api/mtls"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
@@ -37,7 +38,10 @@ type Options struct {
 	PodName, PodIP string
 	// Service is the headless Service of the interceptors. Default any Service with the role's label.
 	Service string
-	Log     logr.Logger
+	// Secret has the interceptors' certificate, for TLS. With a nil TLS it is not read.
+	Secret string
+	TLS    *mtls.Store
+	Log    logr.Logger
 }
 
 // Cluster is a Kubernetes cluster, reached through its API server.
@@ -86,6 +90,12 @@ func (c *Cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 		c.watchThemes(ctx, sink)
 		return nil
 	})
+	if c.options.TLS != nil {
+		group.Go(func() error {
+			c.watchCertificate(ctx)
+			return nil
+		})
+	}
 	return group.Wait()
 }
 
