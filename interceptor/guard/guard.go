@@ -59,6 +59,8 @@ const (
 	maxMessage = 64 << 10
 	// maxHeader is the size of the largest header of a call. gRPC clients send a few hundred bytes.
 	maxHeader = 16 << 10
+	// maxCalls is how many calls that are no streams may run at a time on a connection.
+	maxCalls = 1_000
 	// handshake is how long a client may take until it can make calls.
 	handshake = 5 * time.Second
 	// idle is how long a connection without calls stays. After a change of its certificate, KEDA 2.21 opens another connection and never
@@ -75,7 +77,8 @@ func (g *Guard) ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.ConnectionTimeout(handshake),
-		grpc.MaxConcurrentStreams(uint32(g.options.MaxStreams)), //nolint:gosec // it is a small number of our own
+		// More than there may be streams: those beyond are refused, and calls on the same connection go on.
+		grpc.MaxConcurrentStreams(uint32(g.options.MaxStreams + maxCalls)), //nolint:gosec // it is a small number of our own
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 	}
