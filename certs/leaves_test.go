@@ -205,15 +205,17 @@ func TestLeavesAreRepaired(t *testing.T) {
 		kept   bool // the client's leaf
 		says   string
 	}{
-		"the leaf is lost":           {clientSecret, func(d map[string][]byte) { delete(d, keyLeaf) }, false, "Renewed an internal certificate"},
-		"its key is another's":       {clientSecret, func(d map[string][]byte) { d[keyLeafKey] = []byte("x") }, false, "Renewed an internal certificate"},
-		"its authorities are lost":   {clientSecret, func(d map[string][]byte) { delete(d, keyBundle) }, true, "the authorities have changed"},
-		"somebody adds an authority": {clientSecret, func(d map[string][]byte) { d[keyBundle] = append(d[keyBundle], encodeCert(newIssuer(nil).cert)...) }, true, "the authorities have changed"},
+		"the leaf is lost":         {clientSecret, func(d map[string][]byte) { delete(d, keyLeaf) }, false, "Renewed an internal certificate"},
+		"its key is another's":     {clientSecret, func(d map[string][]byte) { d[keyLeafKey] = []byte("x") }, false, "Renewed an internal"},
+		"its authorities are lost": {clientSecret, func(d map[string][]byte) { delete(d, keyBundle) }, true, "the authorities have changed"},
+		"somebody adds an authority": {clientSecret, func(d map[string][]byte) {
+			d[keyBundle] = append(d[keyBundle], encodeCert(newIssuer(nil).cert)...)
+		}, true, "the authorities have changed"},
 		"somebody's certificate": {clientSecret, func(d map[string][]byte) {
 			maps.Copy(d, newIssuer(nil).issue("b.internal", time.Hour))
 		}, false, "unknown authority"},
-		"the authority's key is lost": {testAuthority, func(d map[string][]byte) { delete(d, keyAuthorityKey) }, true, "Made an internal authority"},
-		"the authority is nonsense":   {testAuthority, func(d map[string][]byte) { d[keyBundle] = []byte("x") }, true, "Made an internal authority"},
+		"the authority's key is lost": {testAuthority, func(d map[string][]byte) { delete(d, keyAuthorityKey) }, true, "Made an internal"},
+		"the authority is nonsense":   {testAuthority, func(d map[string][]byte) { d[keyBundle] = []byte("x") }, true, "Made an internal"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -323,7 +325,8 @@ func TestIssuedLeaves(t *testing.T) {
 			}
 		}
 		events, err := r.CoreV1().Events(testNamespace).List(t.Context(), metav1.ListOptions{})
-		if err != nil || len(events.Items) != 1 || !strings.HasPrefix(events.Items[0].Message, "The internal certificate in Secret client-cert cannot be used") {
+		const unusable = "The internal certificate in Secret client-cert cannot be used"
+		if err != nil || len(events.Items) != 1 || !strings.HasPrefix(events.Items[0].Message, unusable) {
 			t.Errorf("events %v, %v", events.Items, err)
 		}
 		by := newIssuer(nil)

@@ -150,7 +150,8 @@ func TestKEDAGetsItsCredentials(t *testing.T) {
 		for _, ref := range refs {
 			parameters[ref.(map[string]any)["parameter"]] = ref.(map[string]any)["key"]
 		}
-		if len(refs) != 3 || parameters["caCert"] != "ca.crt" || parameters["tlsClientCert"] != "tls.crt" || parameters["tlsClientKey"] != "tls.key" {
+		if len(refs) != 3 || parameters["caCert"] != "ca.crt" || parameters["tlsClientCert"] != "tls.crt" ||
+			parameters["tlsClientKey"] != "tls.key" {
 			t.Errorf("it names %v", refs)
 		}
 		// Nothing changes, so nothing is written or told.

@@ -91,7 +91,8 @@ func dial(t *testing.T, address string, c credentials.TransportCredentials) *grp
 }
 
 func ref(namespace, workload string) *externalscaler.ScaledObjectRef {
-	return &externalscaler.ScaledObjectRef{Namespace: namespace, Name: "web", ScalerMetadata: map[string]string{api.MetadataWorkload: workload}}
+	metadata := map[string]string{api.MetadataWorkload: workload}
+	return &externalscaler.ScaledObjectRef{Namespace: namespace, Name: "web", ScalerMetadata: metadata}
 }
 
 // calls has one call of each method; a stream is called when it has said something.
@@ -102,7 +103,8 @@ func calls() map[string]func(context.Context, *grpc.ClientConn) error {
 			return err
 		},
 		"GetMetrics": func(ctx context.Context, c *grpc.ClientConn) error {
-			_, err := externalscaler.NewExternalScalerClient(c).GetMetrics(ctx, &externalscaler.GetMetricsRequest{ScaledObjectRef: ref("shop", "a/b")})
+			request := &externalscaler.GetMetricsRequest{ScaledObjectRef: ref("shop", "Deployment/web")}
+			_, err := externalscaler.NewExternalScalerClient(c).GetMetrics(ctx, request)
 			return err
 		},
 		"StreamIsActive": func(ctx context.Context, c *grpc.ClientConn) error {
@@ -139,8 +141,10 @@ func TestWhoMayCallWhat(t *testing.T) {
 		may  string
 		code codes.Code // of what it may not
 	}{
-		"KEDA":                {credentials.NewTLS(ours.Store(mtls.KEDA).Client()), "GetMetrics IsActive StreamIsActive", codes.PermissionDenied},
-		"a controller":        {credentials.NewTLS(ours.Store(mtls.Controller).Client()), "GetMetrics IsActive Pods Watch", codes.PermissionDenied},
+		"KEDA": {credentials.NewTLS(ours.Store(mtls.KEDA).Client()), "GetMetrics IsActive StreamIsActive", codes.PermissionDenied},
+		"a controller": {
+			credentials.NewTLS(ours.Store(mtls.Controller).Client()), "GetMetrics IsActive Pods Watch", codes.PermissionDenied,
+		},
 		"an interceptor":      {credentials.NewTLS(ours.Store(mtls.Interceptor).Client()), "Watch", codes.PermissionDenied},
 		"another of ours":     {credentials.NewTLS(nobody.Client()), "", codes.PermissionDenied},
 		"a foreign authority": {credentials.NewTLS(foreign.Store(mtls.KEDA).Client()), "", codes.Unavailable},

@@ -30,7 +30,8 @@ func certificateSecret(name string, f mtls.Files) *corev1.Secret {
 func TestCertificateIsFollowed(t *testing.T) {
 	ours := mtlstest.NewAuthority(t)
 	of := func(life time.Duration) mtls.Files {
-		return ours.Issue(mtlstest.Leaf{Names: []string{string(mtls.Interceptor)}, Server: true, Expires: time.Now().Add(life).Truncate(time.Second)})
+		expires := time.Now().Add(life).Truncate(time.Second)
+		return ours.Issue(mtlstest.Leaf{Names: []string{string(mtls.Interceptor)}, Server: true, Expires: expires})
 	}
 	clientset, store := fake.NewClientset(), mtls.New(nil)
 	c := NewForClients(clientset, nil, Options{Namespace: "ours", Secret: "server-cert", TLS: store, Log: logr.Discard()})

@@ -107,10 +107,12 @@ func TestKeysAreApart(t *testing.T) {
 		if got := arguments(t, all, "Deployment/scale-to-zero-controller")["--interceptor-cert-secret"]; got != own || own == "" {
 			t.Errorf("%s: the interceptors' certificate is in %q or in %q", mode, own, got)
 		}
-		if got, want := secretRights(all, "scale-to-zero", "scale-to-zero-interceptor"), []string{"list " + own, "watch " + own}; !slices.Equal(got, want) {
+		want := []string{"list " + own, "watch " + own}
+		if got := secretRights(all, "scale-to-zero", "scale-to-zero-interceptor"); !slices.Equal(got, want) {
 			t.Errorf("%s: the interceptors may %v", mode, got)
 		}
-		if got := secretRights(all, "autoscaling", "scale-to-zero-controller-keda"); !slices.Equal(got, []string{"get scale-to-zero", "patch scale-to-zero"}) {
+		want = []string{"get scale-to-zero", "patch scale-to-zero"}
+		if got := secretRights(all, "autoscaling", "scale-to-zero-controller-keda"); !slices.Equal(got, want) {
 			t.Errorf("%s: the controllers may %v", mode, got)
 		}
 		for _, right := range secretRights(all, "scale-to-zero", "scale-to-zero-controller") {

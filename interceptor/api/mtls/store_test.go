@@ -92,7 +92,9 @@ func TestWhoGetsIn(t *testing.T) {
 			})), "", true,
 		},
 		"one of tomorrow": {
-			set(ours.Issue(mtlstest.Leaf{Names: []string{string(mtls.KEDA)}, Begins: time.Now().Add(time.Hour), Expires: time.Now().Add(2 * time.Hour)})),
+			set(ours.Issue(mtlstest.Leaf{
+				Names: []string{string(mtls.KEDA)}, Begins: time.Now().Add(time.Hour), Expires: time.Now().Add(2 * time.Hour),
+			})),
 			"", true,
 		},
 		"issued by a clock that is ahead": {
@@ -122,11 +124,13 @@ func TestServersThatClientsRefuse(t *testing.T) {
 		server *tls.Config
 		says   string // what the client's error says; empty without one
 	}{
-		"an interceptor":           {ours.Store(mtls.Interceptor).Server(), ""},
-		"KEDA as a server":         {server(ours.For(mtls.KEDA)), "incompatible key usage"},
-		"another server of ours":   {server(ours.Issue(mtlstest.Leaf{Names: []string{"webhook"}, Server: true})), "not for an interceptor"},
-		"an impostor":              {server(foreign.For(mtls.Interceptor)), "unknown authority"},
-		"an expired one":           {server(ours.Issue(mtlstest.Leaf{Names: []string{string(mtls.Interceptor)}, Server: true, Expires: time.Now().Add(-time.Minute)})), "expired"},
+		"an interceptor":         {ours.Store(mtls.Interceptor).Server(), ""},
+		"KEDA as a server":       {server(ours.For(mtls.KEDA)), "incompatible key usage"},
+		"another server of ours": {server(ours.Issue(mtlstest.Leaf{Names: []string{"webhook"}, Server: true})), "not for an interceptor"},
+		"an impostor":            {server(foreign.For(mtls.Interceptor)), "unknown authority"},
+		"an expired one": {server(ours.Issue(mtlstest.Leaf{
+			Names: []string{string(mtls.Interceptor)}, Server: true, Expires: time.Now().Add(-time.Minute),
+		})), "expired"},
 		"without any certificates": {mtls.New(nil).Server(), "internal error"},
 	} {
 		t.Run(name, func(t *testing.T) {
