@@ -53,7 +53,7 @@ func TestRender(t *testing.T) {
 		"policies": {ours, values{
 			"customWorkloads": []any{values{"apiGroup": "argoproj.io", "resource": "rollouts"}}, "startupCPU": values{"enabled": true},
 		}, 49},
-		"cert-manager":          {ours, withCertManager(), 54},
+		"cert-manager":          {ours, withCertManager(), 52},
 		"no hook":               {ours, values{"uninstall": values{"restore": false}}, 39},
 		"in plain text":         {ours, plainText(), 43},
 		"with KEDA":             {ours, values{"keda": values{"namespace": "autoscaling"}}, 48},
