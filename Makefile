@@ -12,6 +12,9 @@ COUNT ?=
 FOR   ?=
 SEED  ?=
 DRIVE ?=
+# With CERTS=45s, the certificates of interceptors, controllers and KEDA live that long in `make drive-edges` and `make drive-restarts`. They
+# are renewed after two thirds of it.
+CERTS ?=
 # The context of the cluster for `make demo`, and the command that loads an image archive into its nodes.
 CONTEXT ?=
 LOAD    ?=
@@ -179,7 +182,8 @@ drive:
 	@$(CLUSTER) up
 	@$(MAKE) cluster-images
 	@image=$(E2E_IMAGE); $(CLUSTER) helm upgrade --install scale-to-zero $(E2E_CHART) -n scale-to-zero --create-namespace \
-		--set image.repository=$${image%:*} --set-string image.tag=$${image##*:} --wait >/dev/null
+		--set image.repository=$${image%:*} --set-string image.tag=$${image##*:} --wait >/dev/null \
+		$(CERTS:%=--set 'controller.extraEnv[0].name=SCALE_TO_ZERO_INTERNAL_CERT_LIFE' --set 'controller.extraEnv[0].value=%')
 	@go build -o bin/drive ./test/drive
 	@if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; $(CLUSTER) exec $(CURDIR)/bin/drive $(DRIVE) -image $(E2E_APP_IMAGE)
 

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -40,6 +41,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/injector/controller"
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api/mtls"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/kube"
 	"github.com/scale-to-zero/scale-to-zero/webhook"
 )
@@ -170,6 +172,7 @@ type controllerFlags struct {
 	portRange, metricsAddress, healthAddress string
 	leaderElection, startupCPU               bool
 	maxRoutes                                int
+	internal                                 internalFlags
 }
 
 func controllerCommand() *cobra.Command {
@@ -192,7 +195,7 @@ func controllerCommand() *cobra.Command {
 	flags.StringVar(&f.certSecret, "cert-secret", defaultCertSecret, "Secret that holds the webhook's certificate")
 	flags.StringVar(&f.interceptorService, "interceptor-service", defaultInterceptorService, "headless Service of the interceptors")
 	flags.StringVar(&f.scalerAddress, "scaler-address", "",
-		"host:port at which KEDA reaches the interceptors (default: port 9090 of --interceptor-service)")
+		"host:port at which KEDA reaches the interceptors (default: --interceptor-service, port "+tlsPort+", or "+plainPort+" without TLS)")
 	flags.StringVar(&f.deployment, "controller-deployment", defaultDeployment,
 		"Deployment of the controllers, through which the restore command asks them to restore every app")
 	flags.StringVar(&f.portRange, "port-range", "10000-29999",
@@ -201,6 +204,7 @@ func controllerCommand() *cobra.Command {
 		"how many routes, one for each port of each injected Service, a namespace may have; 0 for no limit")
 	flags.StringVar(&f.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 disables it")
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
+	f.internal.add(flags)
 	flags.BoolVar(&f.leaderElection, "leader-election", true, "elect a leader among the replicas")
 	flags.BoolVar(&f.startupCPU, "startup-cpu", false,
 		"let the annotation scale-to-zero/startup-cpu raise CPU limits; this takes the rights to patch pods and pods/resize")
@@ -224,6 +228,9 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := f.internal.check(); err != nil {
+		return err
+	}
 	logger, config, err := f.start("controller")
 	if err != nil {
 		return err
@@ -233,7 +240,7 @@ func (f *controllerFlags) run(ctx context.Context) error {
 		return err
 	}
 	if f.scalerAddress == "" {
-		f.scalerAddress = net.JoinHostPort(f.interceptorService+"."+f.namespace+".svc", "9090")
+		f.scalerAddress = net.JoinHostPort(f.interceptorService+"."+f.namespace+".svc", f.internal.port())
 	}
 	clientset, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -254,6 +261,10 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	internal, err := f.newInternals(mode, clientset, reader, logger)
+	if err != nil {
+		return err
+	}
 	if err := certificate.Ensure(ctx); err != nil {
 		return err
 	}
@@ -261,18 +272,24 @@ func (f *controllerFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	o := controller.Options{
+		Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
+		Deployment: f.deployment, PortLow: low, PortHigh: high, StartupCPU: f.startupCPU, MaxRoutesPerNamespace: f.maxRoutes,
+		FollowPolicies: f.follow, AdmitInterceptors: f.create, InterceptorIngress: ingress,
+	}
+	internal.options(&o, &f.internal)
+	if internal.leaves != nil {
+		if err := mgr.Add(internal.leaves); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(
 		mgr.Add(certificate),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("certificate", certificate.ReadyCheck),
 		mgr.AddReadyzCheck("webhook", mgr.GetWebhookServer().StartedChecker()),
 		webhook.Add(mgr, webhook.Options{Memory: memory / 4}),
-		controller.Add(ctx, mgr, controller.Options{
-			Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
-			Deployment: f.deployment, PortLow: low, PortHigh: high, StartupCPU: f.startupCPU,
-			MaxRoutesPerNamespace: f.maxRoutes,
-			FollowPolicies: f.follow, AdmitInterceptors: f.create, InterceptorIngress: ingress,
-		}),
+		controller.Add(ctx, mgr, o),
 	); err != nil {
 		return err
 	}
@@ -331,6 +348,8 @@ type interceptorFlags struct {
 
 	podName, podIP, service    string
 	grpcAddress, healthAddress string
+	mutualTLS                  bool
+	certSecret                 string
 	drainTimeout               time.Duration
 	heldHeader                 bool
 	pageGrace                  time.Duration
@@ -351,7 +370,11 @@ func interceptorCommand() *cobra.Command {
 	flags.StringVar(&f.podName, "pod-name", os.Getenv("POD_NAME"), "name of this pod (default: $POD_NAME)")
 	flags.StringVar(&f.podIP, "pod-ip", os.Getenv("POD_IP"), "IP address of this pod (default: $POD_IP)")
 	flags.StringVar(&f.service, "interceptor-service", defaultInterceptorService, "headless Service of the interceptors, to find the others")
-	flags.StringVar(&f.grpcAddress, "grpc-address", ":9090", "address for KEDA and the other interceptors")
+	flags.StringVar(&f.grpcAddress, "grpc-address", "",
+		"address for KEDA, the controllers and the other interceptors (default: port "+tlsPort+", or "+plainPort+" without TLS)")
+	flags.BoolVar(&f.mutualTLS, "mutual-tls", true,
+		"admit only callers with a certificate of this installation; false is for a service mesh that does so itself")
+	flags.StringVar(&f.certSecret, "cert-secret", defaultInterceptorSecret, "Secret of the interceptors' certificate")
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz, /readyz and /metrics")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", interceptor.DefaultDrainTimeout,
 		"how long in-flight requests may take to finish during shutdown")
@@ -369,6 +392,12 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 		between("max-routes-per-namespace", f.maxRoutes, 0, 1_000_000)); err != nil {
 		return err
 	}
+	var store *mtls.Store
+	port := plainPort
+	if f.mutualTLS {
+		store, port = mtls.New(nil), tlsPort
+	}
+	f.grpcAddress = cmp.Or(f.grpcAddress, ":"+port)
 	reserved, err := portsOf(f.grpcAddress, f.healthAddress)
 	if err != nil {
 		return err
@@ -386,65 +415,16 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 	}
 	cluster, err := kube.New(config, kube.Options{
 		Namespace: f.namespace, PodName: f.podName, PodIP: f.podIP, Service: f.service, Reserved: reserved,
-		MaxRoutesPerNamespace: f.maxRoutes, Log: logger,
+		MaxRoutesPerNamespace: f.maxRoutes, Secret: f.certSecret, TLS: store, Log: logger,
 	})
 	if err != nil {
 		return err
 	}
 	return interceptor.Run(ctx, interceptor.Options{
-		Cluster: cluster, Notices: cluster, Metrics: cluster, PodName: f.podName, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
+		Cluster: cluster, Notices: cluster, Metrics: cluster, PodName: f.podName,
+		TLS: store, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
 		DrainTimeout: f.drainTimeout, Limits: f.Limits, Memory: memory,
 		TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, PageGrace: f.pageGrace,
 		MaxWakes: f.maxWakes, MaxWakesPerSource: f.maxWakesPerSource, Log: logger,
 	})
-}
-
-type restoreFlags struct {
-	common
-
-	deployment, certSecret string
-	certificates           []string
-	startupCPU             bool
-	timeout                time.Duration
-}
-
-func restoreCommand() *cobra.Command {
-	var f restoreFlags
-	cmd := &cobra.Command{
-		Use: "restore", Args: cobra.NoArgs,
-		Short: "Restore every app, then stop the controllers; `helm uninstall` runs this first",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
-	}
-	f.add(cmd.Flags())
-	cmd.Flags().StringVar(&f.deployment, "controller-deployment", defaultDeployment, "Deployment of the controllers")
-	cmd.Flags().StringVar(&f.certSecret, "cert-secret", defaultCertSecret, "Secret of the webhook's certificate; it is deleted")
-	cmd.Flags().StringSliceVar(&f.certificates, "certificates", nil,
-		"cert-manager Certificates to delete, together with the Secrets of the same names")
-	cmd.Flags().BoolVar(&f.startupCPU, "startup-cpu", false, "wait for CPU limits that the controllers have raised, too")
-	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait until every app's pods are ready")
-	return cmd
-}
-
-func (f *restoreFlags) run(ctx context.Context) error {
-	logger, config, err := f.start("restore")
-	if err != nil {
-		return err
-	}
-	scheme, err := newScheme()
-	if err != nil {
-		return err
-	}
-	c, err := client.New(config, client.Options{Scheme: scheme})
-	if err != nil {
-		return fmt.Errorf("making a client: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	if err := controller.RestoreAll(ctx, c, controller.RestoreOptions{
-		Namespace: f.namespace, Deployment: f.deployment, Lease: leaseName, Secret: f.certSecret,
-		StartupCPU: f.startupCPU, Until: time.Now().Add(f.timeout + time.Minute), Log: logger,
-	}); err != nil {
-		return err
-	}
-	return certs.Remove(ctx, c, f.namespace, f.certificates) // not earlier: the controllers were using it
 }

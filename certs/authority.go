@@ -60,6 +60,18 @@ type identity struct {
 
 // parseIdentity reads a Secret's data. The error says why the data is not usable as an authority.
 func parseIdentity(data map[string][]byte, dnsNames []string, now time.Time) (*identity, error) {
+	id, err := parseAuthority(data, now)
+	if err != nil {
+		return nil, err
+	}
+	if id.leaf, err = parseLeaf(data, id.authorities, dnsNames, now); err != nil {
+		id.leafProblem = err.Error()
+	}
+	return id, nil
+}
+
+// parseAuthority reads what a Secret has of an authority, and no leaf.
+func parseAuthority(data map[string][]byte, now time.Time) (*identity, error) {
 	authorities, err := parseAuthorities(data[keyBundle])
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", keyBundle, err)
@@ -75,11 +87,7 @@ func parseIdentity(data map[string][]byte, dnsNames []string, now time.Time) (*i
 	if end := authorities[0].NotAfter; !now.Before(end) {
 		return nil, fmt.Errorf("the authority expired at %s", end.Format(time.RFC3339))
 	}
-	id := &identity{authorities: authorities, authorityKey: key}
-	if id.leaf, err = parseLeaf(data, authorities, dnsNames, now); err != nil {
-		id.leafProblem = err.Error()
-	}
-	return id, nil
+	return &identity{authorities: authorities, authorityKey: key}, nil
 }
 
 func parseAuthorities(bundle []byte) ([]*x509.Certificate, error) {
@@ -206,24 +214,9 @@ func (id *identity) withNewAuthority(now time.Time) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generating the authority's key: %w", err)
 	}
-	serial, err := serialNumber()
+	cert, err := newAuthority(commonName, key, now, authorityLife)
 	if err != nil {
 		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial,
-		// The number distinguishes an authority from the earlier ones: verifiers look authorities up by name.
-		Subject:               pkix.Name{CommonName: commonName, SerialNumber: serial.Text(16)},
-		NotBefore:             now.Add(-skew),
-		NotAfter:              now.Add(authorityLife),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		MaxPathLenZero:        true,
-	}
-	cert, err := sign(template, template, key.Public(), key)
-	if err != nil {
-		return nil, fmt.Errorf("signing the authority: %w", err)
 	}
 	expired := func(c *x509.Certificate) bool { return !now.Before(c.NotAfter) }
 	kept := slices.DeleteFunc(slices.Clone(id.authorities), expired)
@@ -234,6 +227,30 @@ func (id *identity) withNewAuthority(now time.Time) (*identity, error) {
 		leaf:         id.leaf,
 		leafProblem:  id.leafProblem,
 	}, nil
+}
+
+// newAuthority returns the certificate of an authority with that name and key.
+func newAuthority(name string, key crypto.Signer, now time.Time, life time.Duration) (*x509.Certificate, error) {
+	serial, err := serialNumber()
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		// The number distinguishes an authority from the earlier ones: verifiers look authorities up by name.
+		Subject:               pkix.Name{CommonName: name, SerialNumber: serial.Text(16)},
+		NotBefore:             now.Add(-skew),
+		NotAfter:              now.Add(life),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+	}
+	cert, err := sign(template, template, key.Public(), key)
+	if err != nil {
+		return nil, fmt.Errorf("signing the authority: %w", err)
+	}
+	return cert, nil
 }
 
 func (id *identity) withNewLeaf(dnsNames []string, now time.Time) (*identity, error) {
@@ -291,9 +308,11 @@ func serialNumber() (*big.Int, error) {
 }
 
 // bundle returns the value of caBundle.
-func (id *identity) bundle() []byte {
+func (id *identity) bundle() []byte { return bundleOf(id.authorities) }
+
+func bundleOf(authorities []*x509.Certificate) []byte {
 	var b bytes.Buffer
-	for _, a := range id.authorities {
+	for _, a := range authorities {
 		b.Write(pem.EncodeToMemory(&pem.Block{Type: certificateType, Bytes: a.Raw}))
 	}
 	return b.Bytes()

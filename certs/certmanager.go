@@ -21,6 +21,9 @@ import (
 type certManager struct {
 	*Options
 
+	// problem is how an event about the Secret begins. Empty says that the webhook's certificate cannot be served.
+	problem string
+
 	// These are empty while the Secret has a usable certificate.
 	since           time.Time // when it first had none
 	logged, emitted string    // the reason in the last log line and in the last event
@@ -92,12 +95,17 @@ func describe(served *tls.Certificate) string {
 }
 
 func (c *certManager) informers() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{secretInformer(c.Options)}
+	return []cache.SharedIndexInformer{secretInformer(c.Client, c.Namespace, c.SecretName)}
 }
 
 // parseIssued returns the certificate in a Secret of cert-manager, if an API server whose caBundle is the Secret's CA accepts it now
 // for host. The error names the key with the problem.
 func parseIssued(data map[string][]byte, host string, now time.Time) (*tls.Certificate, error) {
+	return parseIssuedFor(data, host, x509.ExtKeyUsageServerAuth, now)
+}
+
+// parseIssuedFor is parseIssued for another use than a server's.
+func parseIssuedFor(data map[string][]byte, host string, usage x509.ExtKeyUsage, now time.Time) (*tls.Certificate, error) {
 	for _, key := range []string{keyLeaf, keyLeafKey, keyBundle} {
 		if len(bytes.TrimSpace(data[key])) == 0 {
 			return nil, fmt.Errorf("%s is missing or empty", key)
@@ -124,7 +132,9 @@ func parseIssued(data map[string][]byte, host string, now time.Time) (*tls.Certi
 	if begin := pair.Leaf.NotBefore; now.Before(begin) && !now.Add(skew).Before(begin) {
 		now = begin // the certificate was issued a moment ago, by a clock that is ahead of ours
 	}
-	_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, DNSName: host, CurrentTime: now})
+	_, err = pair.Leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, DNSName: host, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("verifying %s with %s: %w", keyLeaf, keyBundle, err)
 	}

@@ -108,7 +108,7 @@ func (c *certManager) emit(ctx context.Context, why string) {
 		return
 	}
 	const maxMessage = 1024 // the API server's limit
-	message := "The webhook's certificate in Secret " + c.SecretName + " cannot be served: " + why
+	message := cmp.Or(c.problem, "The webhook's certificate in Secret "+c.SecretName+" cannot be served: ") + why
 	if len(message) > maxMessage {
 		message = strings.ToValidUTF8(message[:maxMessage-len("...")], "") + "..."
 	}

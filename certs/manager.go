@@ -168,18 +168,27 @@ func (m *Manager) Ensure(ctx context.Context) error {
 
 // Start implements manager.Runnable. Until ctx is done, it renews what is due, and serves what others have renewed.
 func (m *Manager) Start(ctx context.Context) error {
+	return keepInSync(ctx, m.source.informers(), m.Resync, m.sync, func(err error, again time.Duration) {
+		m.Log.Error(err, "Updating the webhook's certificate failed; trying again", "in", again.String())
+	})
+}
+
+// keepInSync calls sync whenever it is due, something changes or the last call has failed, until ctx is done.
+func keepInSync(ctx context.Context, informers []cache.SharedIndexInformer, resync time.Duration,
+	sync func(context.Context) (time.Time, error), failed func(err error, again time.Duration),
+) error {
 	changed := make(chan struct{}, 1)
-	stop, err := m.watch(ctx, changed)
+	stop, err := watch(ctx, informers, changed)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	pause := shortestPause
 	for {
-		due, err := m.sync(ctx)
-		next := max(min(time.Until(due), m.Resync), shortestWait)
+		due, err := sync(ctx)
+		next := max(min(time.Until(due), resync), shortestWait)
 		if err != nil && ctx.Err() == nil {
-			m.Log.Error(err, "Updating the webhook's certificate failed; trying again", "in", pause.String())
+			failed(err, pause)
 			next = pause
 			pause = min(2*pause, longestPause)
 		} else {
@@ -224,9 +233,9 @@ func (m *Manager) sync(ctx context.Context) (time.Time, error) {
 	return due, err
 }
 
-// secretInformer watches the Secret.
-func secretInformer(o *Options) cache.SharedIndexInformer {
-	return coreinformers.NewFilteredSecretInformer(o.Client, o.Namespace, 0, nil, only(o.SecretName))
+// secretInformer watches a Secret.
+func secretInformer(c kubernetes.Interface, namespace, name string) cache.SharedIndexInformer {
+	return coreinformers.NewFilteredSecretInformer(c, namespace, 0, nil, only(name))
 }
 
 // only restricts a list and a watch to one object. Our roles allow no more.
@@ -236,10 +245,8 @@ func only(name string) func(*metav1.ListOptions) {
 	}
 }
 
-// watch sends to changed whenever something changes that concerns the source. Its stop function ends the watches and waits for their
-// end.
-func (m *Manager) watch(ctx context.Context, changed chan<- struct{}) (stop func(), err error) {
-	informers := m.source.informers()
+// watch sends to changed whenever an informer sees a change. Its stop function ends the watches and waits for their end.
+func watch(ctx context.Context, informers []cache.SharedIndexInformer, changed chan<- struct{}) (stop func(), err error) {
 	notify := func() {
 		select {
 		case changed <- struct{}{}:
@@ -253,7 +260,7 @@ func (m *Manager) watch(ctx context.Context, changed chan<- struct{}) (stop func
 			DeleteFunc: func(any) { notify() },
 		})
 		if err != nil {
-			return nil, fmt.Errorf("watching the webhook's certificate: %w", err)
+			return nil, fmt.Errorf("watching certificates: %w", err)
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	admissioninformers "k8s.io/client-go/informers/admissionregistration/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -52,7 +53,7 @@ func (s *selfManaged) sync(ctx context.Context, served *tls.Certificate) (*tls.C
 // informers watch the Secret and the webhook configuration, whose caBundle others may overwrite.
 func (s *selfManaged) informers() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{
-		secretInformer(s.Options),
+		secretInformer(s.Client, s.Namespace, s.SecretName),
 		admissioninformers.NewFilteredMutatingWebhookConfigurationInformer(s.Client, 0, nil, only(s.WebhookConfiguration)),
 	}
 }
@@ -120,7 +121,7 @@ func (s *selfManaged) write(ctx context.Context, secret *corev1.Secret, id *iden
 		_, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
 		return err // converge distinguishes conflicts from failures, and wraps failures
 	}
-	owners, err := s.owners(ctx)
+	owners, err := owners(ctx, s.Client, s.Namespace, s.Service)
 	if err != nil {
 		return err
 	}
@@ -135,14 +136,14 @@ func (s *selfManaged) write(ctx context.Context, secret *corev1.Secret, id *iden
 	return err
 }
 
-// owners makes the Service own the Secret, so that the Secret is deleted when the chart is uninstalled: the chart does not know it.
-func (s *selfManaged) owners(ctx context.Context) ([]metav1.OwnerReference, error) {
-	service, err := s.Client.CoreV1().Services(s.Namespace).Get(ctx, s.Service, metav1.GetOptions{})
+// owners makes a Service own a Secret, so that the Secret is deleted when the chart is uninstalled: the chart does not know it.
+func owners(ctx context.Context, c kubernetes.Interface, namespace, name string) ([]metav1.OwnerReference, error) {
+	service, err := c.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading service %s/%s: %w", s.Namespace, s.Service, err)
+		return nil, fmt.Errorf("reading service %s/%s: %w", namespace, name, err)
 	}
 	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: service.Name, UID: service.UID}}, nil
 }

@@ -94,6 +94,14 @@ func FindAutoscaler(w Workload, hpas []autoscalingv2.HorizontalPodAutoscaler, sc
 	return found, ""
 }
 
+// judge says why a workload cannot be put to sleep beside its autoscaler in this installation, unless something else speaks against it.
+func (i Install) judge(a Autoscaler, other Skip) Skip {
+	if other != "" || a.ScaledObject == nil || i.KEDA {
+		return other
+	}
+	return Skip(fmt.Sprintf("requests can wake it beside ScaledObject %s only through KEDA, and %s", a.ScaledObject.Name, i.NoKEDA))
+}
+
 // judgeScaledObject says why a workload does not sleep beside its owner's ScaledObject.
 func judgeScaledObject(w Workload, so *keda.ScaledObject) Skip {
 	switch idle := so.Spec.Idle(); {

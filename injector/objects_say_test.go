@@ -38,7 +38,7 @@ func TestScaledObjectOfAChart(t *testing.T) {
 			s := Scaling{
 				MinReplicas: 1, WakeReplicas: 2, MaxReplicas: 4, TargetPendingRequests: 7, TargetRequestRate: 0.5, Cooldown: 10 * time.Minute,
 			}
-			got := ScaledObject(tc.w, s, 3, "interceptors:9090")
+			got := ScaledObject(tc.w, s, 3, Scaler{Address: "interceptors:9090"})
 			want := &keda.ScaledObject{
 				ObjectMeta: metav1.ObjectMeta{
 					Namespace: "shop", Name: tc.named, Labels: map[string]string{ManagedByLabel: ManagedBy},

@@ -66,10 +66,11 @@ type Spoken struct {
 type Install struct {
 	// Namespace is where scale-to-zero runs.
 	Namespace string
-	// ScalerAddress is where KEDA reaches the interceptors.
-	ScalerAddress string
-	// KEDA is set if KEDA is installed.
-	KEDA bool
+	// Scaler is how KEDA reaches the interceptors.
+	Scaler Scaler
+	// KEDA is set if KEDA is installed and can ask the interceptors. If it is installed and cannot, NoKEDA says why.
+	KEDA   bool
+	NoKEDA string
 	// StartupCPU is set if CPU limits may be raised while an app starts.
 	StartupCPU bool
 	// Follows is set if the interceptors' ports are bound by the apps' NetworkPolicies, and Admits if policies that let the interceptors

@@ -12,7 +12,7 @@ import (
 )
 
 func TestChangedFields(t *testing.T) {
-	spec := ScaledObject(Workload{}, Scaling{MaxReplicas: 1, TargetPendingRequests: 1}, 1, "scaler:9090").Spec
+	spec := ScaledObject(Workload{}, Scaling{MaxReplicas: 1, TargetPendingRequests: 1}, 1, Scaler{Address: "scaler:9090"}).Spec
 	for name, tc := range map[string]struct {
 		change func(*keda.ScaledObjectSpec)
 		want   []string

@@ -306,7 +306,7 @@ func (in *injection) first() (done bool, q Question) {
 	}
 	if in.o.Install.KEDA && in.v.Autoscaler.none() && len(in.o.Answers.Target.ScaledObjects) == 0 {
 		replicas := max(1, in.v.Workload.Replicas)
-		in.Try = ScaledObject(in.v.Workload, NewScaling([]Settings{in.v.Settings}, replicas), replicas, in.o.Install.ScalerAddress)
+		in.Try = ScaledObject(in.v.Workload, NewScaling([]Settings{in.v.Settings}, replicas), replicas, in.o.Install.Scaler)
 	}
 	return in.steady()
 }

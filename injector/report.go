@@ -40,8 +40,10 @@ const (
 	ReasonExceeded   = "MaxReplicasExceeded" // by somebody else
 	ReasonTogether   = "WakesTogether"       // with another workload that it is known to call, or no longer
 
-	ReasonPolicies   = "NetworkPolicyNotFollowed" // on the interceptors' pods
-	ReasonStartupCPU = "StartupCPURefused"        // an app starts without the CPU that its Service asks for
+	ReasonPolicies    = "NetworkPolicyNotFollowed" // on the interceptors' pods
+	ReasonWithoutKEDA = "ScalingWithoutKEDA"       // although KEDA is installed
+
+	ReasonStartupCPU = "StartupCPURefused" // an app starts without the CPU that its Service asks for
 )
 
 // Report is an event to emit on each of the objects.

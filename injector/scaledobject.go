@@ -110,13 +110,37 @@ func Remember(before, current int32, limit int32) int32 {
 	return max(1, before)
 }
 
-// ScaledObject returns the ScaledObject of a workload. The workload owns it. scalerAddress is where KEDA reaches the interceptors.
+// Scaler is how KEDA reaches the interceptors.
+type Scaler struct {
+	// Address is host:port.
+	Address string
+	// Authentication is the ClusterTriggerAuthentication that KEDA authenticates itself with; empty for plain text.
+	Authentication string
+	// Credentials changes with what KEDA authenticates itself with. KEDA 2.21 keeps the certificate that it has read until the
+	// ScaledObject changes; when that has expired and a connection breaks, the interceptors could no longer push to KEDA.
+	Credentials string
+}
+
+// trigger adds to a trigger how KEDA authenticates itself.
+func (s Scaler) trigger(t keda.Trigger) keda.Trigger {
+	t.AuthenticationRef = s.authenticationRef()
+	return t
+}
+
+func (s Scaler) authenticationRef() *keda.AuthenticationRef {
+	if s.Authentication == "" {
+		return nil
+	}
+	return &keda.AuthenticationRef{Name: s.Authentication, Kind: keda.ClusterTriggerAuthenticationKind}
+}
+
+// ScaledObject returns the ScaledObject of a workload. The workload owns it.
 //
 // The interceptors keep the idle time, and KEDA asks for it. KEDA's own cool-down makes it ask twice: KEDA 2.21 considers a workload
 // inactive while it rebuilds a scaler (its pull request 7737), so a change of the ScaledObject would put apps in use to sleep. To
 // make up for that, the interceptors answer "inactive" one poll early, so the app still sleeps when its cool-down is over. Until KEDA
 // has first seen the app active, its initial cool-down applies instead.
-func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string) *keda.ScaledObject {
+func ScaledObject(w Workload, s Scaling, remembered int32, scaler Scaler) *keda.ScaledObject {
 	so := &keda.ScaledObject{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   w.Namespace,
@@ -135,7 +159,7 @@ func ScaledObject(w Workload, s Scaling, remembered int32, scalerAddress string)
 			MinReplicaCount:       new(s.MinReplicas),
 			MaxReplicaCount:       new(s.MaxReplicas),
 			Triggers: []keda.Trigger{
-				{Type: externalPush, Metadata: triggerMetadata(w, s, api.InactiveAfter(s.Cooldown), scalerAddress)},
+				scaler.trigger(keda.Trigger{Type: externalPush, Metadata: triggerMetadata(w, s, api.InactiveAfter(s.Cooldown), scaler)}),
 			},
 		},
 	}

@@ -78,7 +78,7 @@ func TestRemember(t *testing.T) {
 func TestScaledObject(t *testing.T) {
 	w := workload("Deployment", "web", nil)
 	s := Scaling{WakeReplicas: 1, MaxReplicas: 1, TargetPendingRequests: 100, Cooldown: 10 * time.Second}
-	so := ScaledObject(w, s, 3, "interceptors.ours.svc:9090")
+	so := ScaledObject(w, s, 3, Scaler{Address: "interceptors.ours.svc:9090"})
 	if got := *so.Spec.PollingInterval; got != 3 {
 		t.Errorf("KEDA asks every %d s; want 3, a quarter of the cool-down rounded up", got)
 	}
@@ -121,7 +121,7 @@ func TestScaledObjectWakesSeveral(t *testing.T) {
 		"three, and it is kept up": {Scaling{WakeReplicas: 3, MaxReplicas: 3}.keptUp(), nil, 3},
 		"one that never sleeps":    {Scaling{MinReplicas: 1, WakeReplicas: 3, MaxReplicas: 3}, nil, 1},
 	} {
-		so := ScaledObject(workload("Deployment", "web", nil), tc.scaling, 3, "")
+		so := ScaledObject(workload("Deployment", "web", nil), tc.scaling, 3, Scaler{})
 		if d := cmp.Diff(tc.idle, so.Spec.IdleReplicaCount); d != "" || *so.Spec.MinReplicaCount != tc.least {
 			t.Errorf("%s: minReplicaCount %d, want %d; idle %s", name, *so.Spec.MinReplicaCount, tc.least, d)
 		}
@@ -136,7 +136,7 @@ func TestPollingInterval(t *testing.T) {
 		time.Second: 1, 10 * time.Second: 3, time.Minute: 15, 5 * time.Minute: 30,
 		time.Hour: 30,
 	} {
-		if got := *ScaledObject(workload("Deployment", "web", nil), Scaling{Cooldown: cooldown}, 1, "").Spec.PollingInterval; got != want {
+		if got := *ScaledObject(workload("Deployment", "web", nil), Scaling{Cooldown: cooldown}, 1, Scaler{}).Spec.PollingInterval; got != want {
 			t.Errorf("cool-down %s: %d s, want %d", cooldown, got, want)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
+
 	"github.com/scale-to-zero/scale-to-zero/injector/keda"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
@@ -23,6 +25,8 @@ const externalPush = "external-push"
 // triggerRequest is the content of TriggerAnnotation.
 type triggerRequest struct {
 	Metadata map[string]string `json:"metadata"`
+	// AuthenticationRef is for KEDA.
+	AuthenticationRef *keda.AuthenticationRef `json:"authenticationRef,omitempty"`
 	// Asleep is set if we have paused the ScaledObject at zero replicas.
 	Asleep bool `json:"asleep,omitempty"`
 }
@@ -43,12 +47,15 @@ func decodeTrigger(annotations map[string]string) triggerRequest {
 }
 
 // triggerMetadata is what KEDA tells the interceptors about a workload with each call.
-func triggerMetadata(w Workload, s Scaling, inactiveAfter time.Duration, scalerAddress string) map[string]string {
+func triggerMetadata(w Workload, s Scaling, inactiveAfter time.Duration, scaler Scaler) map[string]string {
 	metadata := map[string]string{
-		"scalerAddress":                   scalerAddress,
+		"scalerAddress":                   scaler.Address,
 		api.MetadataWorkload:              w.Ref().String(),
 		api.MetadataTargetPendingRequests: strconv.Itoa(int(s.TargetPendingRequests)),
 		api.MetadataInactiveAfter:         inactiveAfter.String(),
+	}
+	if scaler.Credentials != "" {
+		metadata[api.MetadataCredentials] = scaler.Credentials
 	}
 	if s.TargetRequestRate > 0 {
 		metadata[api.MetadataTargetRequestRate] = rateText(s.TargetRequestRate)
@@ -80,7 +87,9 @@ func AdmitScaledObject(so, old *keda.ScaledObject, byController bool) {
 	request := decodeTrigger(so.Annotations)
 	so.Spec.Triggers = slices.DeleteFunc(so.Spec.Triggers, IsOurTrigger)
 	if len(request.Metadata) > 0 {
-		so.Spec.Triggers = append(so.Spec.Triggers, keda.Trigger{Type: externalPush, Name: triggerName, Metadata: request.Metadata})
+		so.Spec.Triggers = append(so.Spec.Triggers, keda.Trigger{
+			Type: externalPush, Name: triggerName, Metadata: request.Metadata, AuthenticationRef: request.AuthenticationRef,
+		})
 	}
 }
 
@@ -150,6 +159,7 @@ func (a Annotations) pause(so *keda.ScaledObject, asleep bool) {
 // SameTriggers reports whether two lists of triggers are equal, as far as our type knows them.
 func SameTriggers(a, b []keda.Trigger) bool {
 	return slices.EqualFunc(a, b, func(a, b keda.Trigger) bool {
-		return a.Type == b.Type && a.Name == b.Name && a.MetricType == b.MetricType && maps.Equal(a.Metadata, b.Metadata)
+		return a.Type == b.Type && a.Name == b.Name && a.MetricType == b.MetricType && maps.Equal(a.Metadata, b.Metadata) &&
+			equality.Semantic.DeepEqual(a.AuthenticationRef, b.AuthenticationRef)
 	})
 }

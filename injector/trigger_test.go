@@ -115,7 +115,7 @@ func TestTriggersStayTheirs(t *testing.T) {
 		}
 		ask := func() {
 			want := triggerRequest{
-				Metadata: triggerMetadata(w, Scaling{TargetPendingRequests: 1 + random.Int32N(3)}, inactiveAfter(&so), "here:9090"),
+				Metadata: triggerMetadata(w, Scaling{TargetPendingRequests: 1 + random.Int32N(3)}, inactiveAfter(&so), Scaler{Address: "here:9090"}),
 				Asleep:   random.IntN(3) == 0,
 			}
 			write, _ := askForTrigger(&so, want)

@@ -216,7 +216,8 @@ func (p *planner) judgeTarget(v *Verdict) {
 			return
 		}
 	}
-	if v.Autoscaler, v.Skip = FindAutoscaler(v.Workload, t.HPAs, t.ScaledObjects); v.Skip == "" {
+	v.Autoscaler, v.Skip = FindAutoscaler(v.Workload, t.HPAs, t.ScaledObjects)
+	if v.Skip = o.Install.judge(v.Autoscaler, v.Skip); v.Skip == "" {
 		v.Skip = o.nameTaken(v.Scope)
 	}
 	v.Settings = v.Autoscaler.settings(v.Settings)

@@ -63,7 +63,8 @@ func (p autoscaled) askForTrigger(s Scaling) {
 		return
 	}
 	want := triggerRequest{
-		Metadata: triggerMetadata(p.o.Workload, s, inactiveAfter(so), p.o.Install.ScalerAddress), Asleep: p.d.staysAsleep(),
+		Metadata:          triggerMetadata(p.o.Workload, s, inactiveAfter(so), p.o.Install.Scaler),
+		AuthenticationRef: p.o.Install.Scaler.authenticationRef(), Asleep: p.d.staysAsleep(),
 	}
 	var unadmitted bool
 	p.Trigger, unadmitted = askForTrigger(so, want)
@@ -96,7 +97,8 @@ func (p autoscaled) giveBack(n int32) WorkloadQuestion {
 		}
 	} else if theirs != nil {
 		// KEDA keeps the workload up by our trigger until no request is held any more.
-		p.Trigger, _ = askForTrigger(theirs, triggerRequest{Metadata: decodeTrigger(theirs.Annotations).Metadata})
+		before := decodeTrigger(theirs.Annotations)
+		p.Trigger, _ = askForTrigger(theirs, triggerRequest{Metadata: before.Metadata, AuthenticationRef: before.AuthenticationRef})
 	}
 	if w.Replicas == 0 && n > 0 && !p.pause.NoWake { // what its owner has paused at zero stays there
 		p.scaleBack(p.auto.within(n))

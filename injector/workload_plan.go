@@ -76,6 +76,7 @@ type ScaledObjectWrite struct{ From, To *keda.ScaledObject }
 func PlanWorkload(o WorkloadObservation) (WorkloadPlan, WorkloadQuestion) {
 	p := &workloadPlanner{o: &o, d: newDemand(o.Asks)}
 	p.auto, p.aside = FindAutoscaler(o.Workload, o.HPAs, o.ScaledObjects)
+	p.aside = o.Install.judge(p.auto, p.aside)
 	p.pause = p.paused()
 	p.Memory, p.Life = o.Memory, o.Memory.Life
 	if p.d.unknown {
@@ -182,8 +183,11 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 	}
 	scaling = p.keptUp(scaling, so)
 	p.remember(remembered)
-	if o.Install.KEDA {
-		p.keep(ScaledObject(w, scaling, remembered, o.Install.ScalerAddress))
+	switch {
+	case o.Install.KEDA:
+		p.keep(ScaledObject(w, scaling, remembered, o.Install.Scaler))
+	case so != nil:
+		p.Delete = so // KEDA cannot ask the interceptors, and would only keep the workload as it is
 	}
 	if p.again > 0 {
 		p.Scale = &p.again

@@ -35,6 +35,7 @@ type scaledWorld struct {
 	foreign    []keda.ScaledObject
 	unadmitted bool
 	keda       bool
+	noKEDA     string // why KEDA, which is installed, is not used
 	hpa        HPAAnswer
 	use        *Use
 	count      CountAnswer
@@ -77,7 +78,8 @@ func asking(name string, change ...func(*corev1.Service)) Asking {
 func (w *scaledWorld) observe() WorkloadObservation {
 	o := WorkloadObservation{
 		Now: w.now, Workload: w.workload, Asks: w.asks, Memory: w.memory,
-		Install: Install{KEDA: w.keda, ScalerAddress: "interceptors:9090", StartupCPU: w.startupCPU}, Calls: w.calls, Early: w.early,
+		Install: Install{KEDA: w.keda, NoKEDA: w.noKEDA, Scaler: Scaler{Address: "interceptors:9090"}, StartupCPU: w.startupCPU},
+		Calls:   w.calls, Early: w.early,
 		Object: &appsv1.Deployment{ObjectMeta: w.workload.ObjectMeta},
 	}
 	o.HPAs = w.hpas

@@ -133,7 +133,7 @@ func (w *world) observe() Observation {
 	o := Observation{
 		Now: w.now, Service: w.service.DeepCopy(), Namespace: w.namespace, DirectSlices: w.direct(), Memory: w.memory,
 		Install: Install{
-			Namespace: "scale-to-zero", ScalerAddress: "interceptors:9090", KEDA: w.keda, RestoringFor: w.restoringFor,
+			Namespace: "scale-to-zero", Scaler: Scaler{Address: "interceptors:9090"}, KEDA: w.keda, RestoringFor: w.restoringFor,
 			AliasLinger: 30 * time.Second, Follows: w.follows, Admits: w.admits,
 		},
 		Admission: w.added.DeepCopy(),

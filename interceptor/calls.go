@@ -14,27 +14,20 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
 )
 
-// What callers of the gRPC server may use. All messages to it are small: names of workloads and a few settings. KEDA has one stream for
-// each workload, over one connection from each of its replicas.
 const (
-	maxCallers  = 500    // connections
-	maxCalls    = 20_000 // at a time on one connection
-	maxMessage  = 8 << 10
-	maxMetadata = 8 << 10
 	// callWindow and callersWindow are how much of unfinished messages may wait, for each call and each connection.
 	callWindow, callersWindow = 64 << 10, 256 << 10
 	// callCost is the memory of a call without its metadata.
 	callCost = 12 << 10
 )
 
-// boundCalls returns the options that bound what callers may use. All calls together draw from memory.
+// boundCalls returns the options by which all calls together draw from memory. The guard bounds what each caller may use.
 func boundCalls(memory *budget.Account) []grpc.ServerOption {
 	full := status.Error(codes.ResourceExhausted, "too many calls at a time for this interceptor's memory")
 	return []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxMetadata), grpc.MaxConcurrentStreams(maxCalls),
 		grpc.InitialWindowSize(callWindow), grpc.InitialConnWindowSize(callersWindow), // without them, windows grow by themselves
 		grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(4 << 10),
-		grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 			cost := costOf(ctx)
 			if !memory.Take(cost) {
 				return nil, full
@@ -42,7 +35,7 @@ func boundCalls(memory *budget.Account) []grpc.ServerOption {
 			defer memory.Give(cost)
 			return handle(ctx, in)
 		}),
-		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		grpc.ChainStreamInterceptor(func(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 			cost := costOf(stream.Context())
 			if !memory.Take(cost) {
 				return full

@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api/mtls"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/busy"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
@@ -81,6 +82,8 @@ type Options struct {
 	PodName string
 	// GRPCAddress is where KEDA and the peers connect. Default ":9090".
 	GRPCAddress string
+	// TLS has this interceptor's certificate for that address and for the peers. Nil is plain text, without any authentication.
+	TLS *mtls.Store
 	// HealthAddress serves /healthz, /readyz and /metrics. Default ":8081".
 	HealthAddress string
 	// DrainTimeout bounds the shutdown: the time until no traffic comes any more, and the time for the rest to finish. Default

@@ -15,6 +15,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/busy"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/counts"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/guard"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/listen"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/metrics"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/notice"
@@ -53,7 +54,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	i := assemble(o)
-	grpc, err := newGRPC(ctx, o.GRPCAddress, i.scaler, i.peerSide,
+	grpc, err := newGRPC(ctx, o.GRPCAddress, guard.New(guard.Options{Store: o.TLS}), i.scaler, i.peerSide,
 		reach.NewServer(reach.Options{Service: i.table.Service, Owned: i.table.Owned}), &i.calls)
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func assemble(o Options) *interceptor {
 	i.hub = counts.NewHub()
 	i.memory = route.NewMemory(i.hub)
 	i.peers = peer.NewPool(peer.PoolOptions{
-		Name: o.PodName, Dial: o.PeerAddress, Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),
+		Name: o.PodName, Dial: o.PeerAddress, Credentials: clientCredentials(o.TLS), Hub: i.hub, Memory: i.memory, Log: o.Log.WithName("peer"),
 		Led: func(key route.Key) []route.Key { return route.Stacks{Table: i.table}.LedKeys(key) },
 	})
 	i.waker = scaler.NewWaker(scaler.WakerOptions{
@@ -155,8 +156,12 @@ func unreachable(events scaler.Events) func(*route.Route, *route.UnreachableErro
 	}
 }
 
-// becomeReady reports ready once all routes that existed at the start are applied and open.
+// becomeReady reports ready once there is a certificate, and all routes that existed at the start are applied and open. Without a
+// certificate the others could not learn what is in use here, and would put it to sleep.
 func (i *interceptor) becomeReady(ctx context.Context) error {
+	if err := awaitCertificate(ctx, i.options.TLS, i.options.Log); err != nil {
+		return err
+	}
 	if err := i.table.WaitSynced(ctx); err != nil {
 		return err
 	}

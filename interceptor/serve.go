@@ -14,14 +14,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
 	peerapi "github.com/scale-to-zero/scale-to-zero/interceptor/api/peer"
 	reachapi "github.com/scale-to-zero/scale-to-zero/interceptor/api/reach"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/budget"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/guard"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/reach"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
@@ -37,18 +36,14 @@ type grpcServer struct {
 }
 
 func newGRPC(
-	ctx context.Context, address string, s *scaler.Server, p *peer.Server, r *reach.Server, memory *budget.Account,
+	ctx context.Context, address string, g *guard.Guard, s *scaler.Server, p *peer.Server, r *reach.Server, memory *budget.Account,
 ) (*grpcServer, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening for gRPC: %w", err)
 	}
-	listener = netutil.LimitListener(listener, maxCallers)
-	server := grpc.NewServer(append([]grpc.ServerOption{
-		// The keepalive notices a KEDA operator or a peer that vanished silently. This matters because its stream counts as a listener.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 7 * time.Second, Timeout: 3 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	}, boundCalls(memory)...)...) //nolint:contextcheck // each call has a context of its own
+	listener = guard.Listen(listener)
+	server := grpc.NewServer(append(g.ServerOptions(), boundCalls(memory)...)...) //nolint:contextcheck // each call has a context of its own
 	externalscaler.RegisterExternalScalerServer(server, s)
 	peerapi.RegisterPeerServer(server, p)
 	reachapi.RegisterReachServer(server, r)

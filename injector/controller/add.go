@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -75,7 +74,8 @@ type plane struct {
 	workloads *workloadClient
 	natives   *natives
 	learned   *learned
-	keda      atomic.Bool // whether KEDA is installed
+	keda      kedaState
+	access    *kedaAccess // nil in plain text
 	gateway   *gatewayRoutes
 	ports     *portBook
 	mirror    *mirrorReconciler
@@ -99,6 +99,11 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	} {
 		if err := add(ctx); err != nil {
 			return err
+		}
+	}
+	if p.access != nil {
+		if err := mgr.Add(p.access); err != nil {
+			return fmt.Errorf("adding KEDA's access: %w", err)
 		}
 	}
 	return errors.Join(mgr.Add(p.natives), mgr.Add(p.learned), mgr.Add(manager.RunnableFunc(p.close)))
@@ -135,6 +140,7 @@ func (p *plane) connect(ctx context.Context) error {
 		client: p.mgr.GetClient(), live: p.mgr.GetAPIReader(), mapper: p.mgr.GetRESTMapper(), scales: scales, watchKind: p.watchKind,
 	}
 	p.natives = newNatives(ctx, watcher)
+	p.connectKEDA()
 	p.learned = newLearned(p.Learned, p.mgr.GetClient())
 	p.ports = &portBook{client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh, perNamespace: p.MaxRoutesPerNamespace}
 	p.requests = &requests{client: p.mgr.GetClient(), namespace: p.Namespace, deployment: p.Deployment, workloads: p.workloads}
@@ -178,7 +184,11 @@ func (p *plane) addServices(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("adding service controller: %w", err)
 	}
-	return p.watchPolicies()
+	if err := p.watchPolicies(); err != nil || p.access == nil {
+		return err
+	}
+	return p.serviceController.Watch(source.Channel(p.access.services,
+		handler.TypedEnqueueRequestsFromMapFunc(p.requests.servicesOfScaledObject)))
 }
 
 func (p *plane) addWorkloads(context.Context) error {
@@ -210,6 +220,11 @@ func (p *plane) addWorkloads(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("adding workload controller: %w", err)
 	}
+	if p.access != nil {
+		if err := p.workloadController.Watch(source.Channel(p.access.workloads, ofTarget())); err != nil {
+			return fmt.Errorf("watching KEDA's access: %w", err)
+		}
+	}
 	if p.StartupCPU {
 		return p.mgr.Add(&recovery{live: p.mgr.GetAPIReader(), recovered: r.recovered, changed: changed, retry: 5 * time.Second})
 	}
@@ -239,27 +254,55 @@ func (p *plane) addKEDA(ctx context.Context) error {
 		if err := addIndexes(ctx, p.mgr.GetFieldIndexer(), index{&keda.ScaledObject{}, byTarget, scaledObjectTarget}); err != nil {
 			return err
 		}
-		byTarget := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, so *keda.ScaledObject) []reconcile.Request {
-			return []reconcile.Request{{NamespacedName: key(so.Namespace, targetOf(so))}}
-		})
 		byName := handler.TypedEnqueueRequestsFromMapFunc(p.requests.servicesOfScaledObject)
 		changed := predicate.TypedGenerationChangedPredicate[*keda.ScaledObject]{}
 		if err := errors.Join(
 			p.serviceController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, byName, changed)),
-			p.workloadController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, byTarget)),
+			p.workloadController.Watch(source.Kind(p.mgr.GetCache(), &keda.ScaledObject{}, ofTarget())),
 		); err != nil {
 			return errors.Join(err, k.gone(ctx, schema.GroupVersionKind{})) // the next poll tries again
 		}
-		p.keda.Store(true)
-		k.log.Info("KEDA is installed: it scales")
+		if p.access == nil {
+			p.keda.install(&injector.Scaler{Address: p.ScalerAddress})
+			k.log.Info("KEDA is installed: it scales")
+			return nil
+		}
+		p.keda.install(nil)
+		k.log.Info("KEDA is installed")
+		select {
+		case p.access.arrived <- struct{}{}:
+		default: // it is about to look
+		}
 		return nil
 	}
 	k.gone = func(ctx context.Context, _ schema.GroupVersionKind) error {
-		p.keda.Store(false)
+		p.keda.remove()
 		k.log.Info("KEDA is not installed any more: scaling without it")
 		return p.mgr.GetCache().RemoveInformer(ctx, &keda.ScaledObject{})
 	}
 	return errors.Join(k.poll(ctx), p.mgr.Add(k))
+}
+
+// connectKEDA prepares what gives KEDA its credentials, unless everything is in plain text.
+func (p *plane) connectKEDA() {
+	if p.KEDA == nil {
+		return
+	}
+	p.access = &kedaAccess{
+		KEDAAccess: *p.KEDA, address: p.ScalerAddress, state: &p.keda, client: p.mgr.GetClient(), live: p.mgr.GetAPIReader(),
+		log: p.mgr.GetLogger().WithName("keda"), events: p.events, now: p.Now, arrived: make(chan struct{}, 1),
+		deployment: client.ObjectKey{Namespace: p.Namespace, Name: p.Deployment},
+		workloads:  make(chan event.TypedGenericEvent[*keda.ScaledObject]),
+		services:   make(chan event.TypedGenericEvent[*keda.ScaledObject]),
+	}
+	p.access.setDefaults()
+}
+
+// ofTarget asks for a reconcile of a ScaledObject's workload.
+func ofTarget() handler.TypedEventHandler[*keda.ScaledObject, reconcile.Request] {
+	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, so *keda.ScaledObject) []reconcile.Request {
+		return []reconcile.Request{{NamespacedName: key(so.Namespace, targetOf(so))}}
+	})
 }
 
 // addGateway notices which route kinds of the Gateway API exist.

@@ -246,7 +246,7 @@ func TestScaledBesides(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"KEDA is not installed", "mine; ", func() { c.hasKEDA.Store(false) }},
+		{"KEDA is not installed", "mine; ", func() { c.keda.remove() }},
 	} {
 		tc.change()
 		found, err := c.services.observer.target(t.Context(), &injector.Observation{Service: c.service()}, injector.Settings{})

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,7 +57,7 @@ type cluster struct {
 	natives  *natives
 	counts   *fakeCounts
 	learned  *learned
-	hasKEDA  atomic.Bool
+	keda     kedaState
 
 	noAdmission bool
 	deaf        bool
@@ -121,7 +120,7 @@ func newCluster(t *testing.T, objects ...client.Object) *cluster {
 		Idle:    time.Hour,
 		Counted: time.Hour,
 	}}}
-	c.hasKEDA.Store(true)
+	c.keda.install(&injector.Scaler{Address: "interceptors:9090"})
 	builder := fake.NewClientBuilder().WithScheme(testScheme(t)).WithStatusSubresource(&appsv1.Deployment{}).WithReturnManagedFields().
 		WithTypeConverters(managedfields.NewDeducedTypeConverter())
 	for _, i := range append(indexes(), index{&keda.ScaledObject{}, byTarget, scaledObjectTarget}) {
@@ -184,13 +183,13 @@ func (c *cluster) assemble() {
 	c.services = &serviceReconciler{
 		client: writes, events: events, now: o.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.Memory{},
 		observer: &serviceObserver{
-			Options: o, client: c, workloads: ws, keda: &c.hasKEDA, routes: noRoutes{}, natives: c.natives, learned: c.learned,
+			Options: o, client: c, workloads: ws, keda: &c.keda, routes: noRoutes{}, natives: c.natives, learned: c.learned,
 			extensions: noExtensions{}, ports: &portBook{client: c, low: o.PortLow, high: o.PortHigh},
 		},
 	}
 	c.scaling = &workloadReconciler{
 		client: writes, events: events, now: o.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.WorkloadMemory{},
-		observer: &workloadObserver{Options: o, client: c, live: c, workloads: ws, keda: &c.hasKEDA, learned: c.learned},
+		observer: &workloadObserver{Options: o, client: c, live: c, workloads: ws, keda: &c.keda, learned: c.learned},
 	}
 	c.requests = &requests{client: c, namespace: "ours", deployment: "controller", workloads: ws}
 }

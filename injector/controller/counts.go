@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/scale-to-zero/scale-to-zero/injector"
@@ -33,6 +32,7 @@ type Counts interface {
 
 // scalerClient asks the interceptors' external scaler, as KEDA does.
 type scalerClient struct {
+	dialer  interceptorDialer
 	address string
 
 	mu     sync.Mutex // protects conn and client
@@ -42,12 +42,12 @@ type scalerClient struct {
 
 // Count implements Counts. It asks for all metrics, because interceptors of an earlier version deny the question for the rate alone.
 func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Workload) (injector.CountAnswer, error) {
-	scaler, err := c.connect()
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	scaler, err := c.connect(ctx)
 	if err != nil {
 		return injector.CountAnswer{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, countTimeout)
-	defer cancel()
 	active, err := scaler.IsActive(ctx, refOf(namespace, w))
 	if err != nil {
 		return injector.CountAnswer{}, fmt.Errorf("asking whether %s is active: %w", w, err)
@@ -61,12 +61,12 @@ func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Worklo
 
 // Use implements Counts.
 func (c *scalerClient) Use(ctx context.Context, namespace string, w api.Workload) (injector.Use, error) {
-	scaler, err := c.connect()
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	scaler, err := c.connect(ctx)
 	if err != nil {
 		return injector.Use{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, countTimeout)
-	defer cancel()
 	values, err := use(ctx, scaler, namespace, w)
 	return injector.Use{
 		Pending: values[api.MetricPendingRequests].GetMetricValue(),
@@ -95,14 +95,16 @@ func refOf(namespace string, w api.Workload) *pb.ScaledObjectRef {
 }
 
 // connect returns the client. It connects at first use.
-func (c *scalerClient) connect() (pb.ExternalScalerClient, error) {
+func (c *scalerClient) connect(ctx context.Context) (pb.ExternalScalerClient, error) {
+	if err := c.dialer.await(ctx); err != nil { // not under the lock
+		return nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client != nil {
 		return c.client, nil
 	}
-	conn, err := grpc.NewClient("dns:///"+c.address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := c.dialer.connect(ctx, "dns:///"+c.address,
 		// The connection stays at one interceptor until that goes. Only the keepalive notices an interceptor that vanishes silently; the
 		// next call then goes to another one. gRPC does not allow less than 10 s of silence.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),

@@ -123,7 +123,7 @@ func TestClose(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Errorf("one that was not used: %v", err)
 	}
-	if _, err := c.connect(); err != nil {
+	if _, err := c.connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Close(); err != nil {

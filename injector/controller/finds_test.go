@@ -54,7 +54,7 @@ func TestInstallation(t *testing.T) {
 			c.services.observer.Deployment = tc.deployment
 			got, err := c.services.observer.install(t.Context())
 			if err != nil || got.RestoringFor.Round(time.Second) != tc.want || !got.KEDA || got.Namespace != "ours" ||
-				got.ScalerAddress != "interceptors:9090" {
+				got.Scaler != (injector.Scaler{Address: "interceptors:9090"}) {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})

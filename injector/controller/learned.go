@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -182,11 +181,14 @@ func (l *learned) known() injector.Spoken {
 }
 
 // peerClient follows an interceptor as a peer would.
-type peerClient struct{ address string }
+type peerClient struct {
+	dialer  interceptorDialer
+	address string
+}
 
 // Follow implements Learned.
 func (c peerClient) Follow(ctx context.Context, note func(Lesson)) error {
-	conn, err := grpc.NewClient("dns:///"+c.address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := c.dialer.connect(ctx, "dns:///"+c.address,
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}))
 	if err != nil {
 		return fmt.Errorf("connecting to the interceptors: %w", err)

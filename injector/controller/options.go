@@ -6,9 +6,14 @@ package controller
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"fmt"
 	"net"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
@@ -40,6 +45,11 @@ type Options struct {
 	// InterceptorIngress are the rules for the interceptors' ports outside the port range. Without any, these ports stay open. They need
 	// FollowPolicies.
 	InterceptorIngress []networkingv1.NetworkPolicyIngressRule
+	// KEDA is how KEDA authenticates itself to the interceptors; nil if it does not.
+	KEDA *KEDAAccess
+	// TLS is for the connections to the interceptors, once Ready is closed. Nil is plain text.
+	TLS   *tls.Config
+	Ready <-chan struct{}
 	// Counts asks the interceptors for their counts. Default over gRPC at ScalerAddress.
 	Counts Counts
 	// Learned follows what the interceptors learn. Default over gRPC at ScalerAddress.
@@ -59,24 +69,57 @@ func (o *Options) setDefaults() {
 	o.PortHigh = cmp.Or(o.PortHigh, 29999)
 	o.AliasLinger = cmp.Or(o.AliasLinger, 30*time.Second)
 	if o.Counts == nil {
-		o.Counts = &scalerClient{address: o.ScalerAddress}
+		o.Counts = &scalerClient{dialer: o.dialer(), address: o.ScalerAddress}
 	}
 	if o.Learned == nil {
-		o.Learned = peerClient{address: o.ScalerAddress}
+		o.Learned = peerClient{o.dialer(), o.ScalerAddress}
 	}
 	if o.Dial == nil {
 		o.Dial = dial
 	}
 	if o.Reach == nil {
 		_, port, _ := net.SplitHostPort(o.ScalerAddress) // without a port no interceptor can be asked, and an event says so
-		o.Reach = askReach(port)
+		o.Reach = askReach(o.dialer(), port)
 	}
 	if o.Owns == nil {
 		_, port, _ := net.SplitHostPort(o.ScalerAddress)
-		o.Owns = askOwns(port)
+		o.Owns = askOwns(o.dialer(), port)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+}
+
+// interceptorDialer makes connections to the interceptors.
+type interceptorDialer struct {
+	tls   *tls.Config
+	ready <-chan struct{}
+}
+
+func (o *Options) dialer() interceptorDialer { return interceptorDialer{o.TLS, o.Ready} }
+
+// connect returns a connection that is dialed when it is used. It waits until there is a certificate.
+func (d interceptorDialer) connect(ctx context.Context, target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	if err := d.await(ctx); err != nil {
+		return nil, err
+	}
+	transport := insecure.NewCredentials()
+	if d.tls != nil {
+		transport = credentials.NewTLS(d.tls)
+	}
+	return grpc.NewClient(target, append(options, grpc.WithTransportCredentials(transport))...)
+}
+
+// await waits until there is a certificate, if one is needed.
+func (d interceptorDialer) await(ctx context.Context) error {
+	if d.tls == nil {
+		return nil
+	}
+	select {
+	case <-d.ready:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the controllers' certificate: %w", ctx.Err())
 	}
 }
 

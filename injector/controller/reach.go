@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -33,12 +32,11 @@ const ownsTimeout = 2 * time.Second
 type Reach func(ctx context.Context, interceptor string, front types.NamespacedName) ([]injector.PortReach, error)
 
 // askReach returns a Reach that asks over gRPC.
-func askReach(port string) Reach {
+func askReach(dialer interceptorDialer, port string) Reach {
 	return func(ctx context.Context, interceptor string, front types.NamespacedName) ([]injector.PortReach, error) {
 		ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 		defer cancel()
-		conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(interceptor, port),
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
+		conn, err := dialer.connect(ctx, "passthrough:///"+net.JoinHostPort(interceptor, port),
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: reachTimeout / 5}))
 		if err != nil {
 			return nil, fmt.Errorf("connecting to interceptor %s: %w", interceptor, err)
@@ -71,12 +69,11 @@ func askReach(port string) Reach {
 type Owns func(ctx context.Context, interceptor string, front types.NamespacedName, routes api.Routes) (map[string]bool, error)
 
 // askOwns returns an Owns that asks over gRPC.
-func askOwns(port string) Owns {
+func askOwns(dialer interceptorDialer, port string) Owns {
 	return func(ctx context.Context, interceptor string, front types.NamespacedName, routes api.Routes) (map[string]bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, ownsTimeout)
 		defer cancel()
-		conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(interceptor, port),
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
+		conn, err := dialer.connect(ctx, "passthrough:///"+net.JoinHostPort(interceptor, port),
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: ownsTimeout}))
 		if err != nil {
 			return nil, fmt.Errorf("connecting to interceptor %s: %w", interceptor, err)

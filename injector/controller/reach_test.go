@@ -91,7 +91,7 @@ func TestAskReach(t *testing.T) {
 			if tc.register != nil {
 				port = interceptorWith(t, tc.register)
 			}
-			got, err := askReach(port)(t.Context(), "127.0.0.1", types.NamespacedName{Namespace: "shop", Name: "web"})
+			got, err := askReach(interceptorDialer{}, port)(t.Context(), "127.0.0.1", types.NamespacedName{Namespace: "shop", Name: "web"})
 			if diff := cmp.Diff(tc.want, got); diff != "" || (err != nil) != tc.fails {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}

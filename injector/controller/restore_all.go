@@ -35,6 +35,8 @@ type RestoreOptions struct {
 	Namespace, Deployment string
 	// Lease and Secret were made by the controllers for themselves, so no chart removes them.
 	Lease, Secret string
+	// Authentication is the ClusterTriggerAuthentication that the controllers made for KEDA; empty if none.
+	Authentication string
 	// StartupCPU is set if the controllers may have raised CPU limits of pods.
 	StartupCPU bool
 	// Until is when the controllers resume normal work if RestoreAll is interrupted.
@@ -65,6 +67,11 @@ func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 	}
 	if running {
 		if err := stop(ctx, c, own); err != nil {
+			return err
+		}
+	}
+	if o.Authentication != "" { // not earlier: KEDA was using it for the ScaledObjects
+		if err := removeAuthentication(ctx, c, o.Authentication); err != nil {
 			return err
 		}
 	}

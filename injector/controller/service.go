@@ -57,6 +57,9 @@ type serviceReconciler struct {
 
 // Reconcile brings one Service a step closer to what its opt-in asks for.
 func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	if !r.observer.keda.settled() {
+		return ctrl.Result{RequeueAfter: settling}, nil
+	}
 	service := &corev1.Service{}
 	if err := r.client.Get(ctx, req.NamespacedName, service); apierrors.IsNotFound(err) {
 		return ctrl.Result{}, r.gone(ctx, req.NamespacedName)

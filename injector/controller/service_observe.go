@@ -43,7 +43,7 @@ type serviceObserver struct {
 
 	client    client.Reader
 	workloads *workloadClient
-	keda      interface{ Load() bool }
+	keda      *kedaState
 	routes    routeLister
 	natives   *natives
 	learned   *learned
@@ -127,9 +127,9 @@ func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, 
 // install reads the present state of this installation.
 func (b *serviceObserver) install(ctx context.Context) (injector.Install, error) {
 	i := injector.Install{
-		Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load(), AliasLinger: b.AliasLinger,
-		Follows: b.FollowPolicies, Admits: b.AdmitInterceptors,
+		Namespace: b.Namespace, AliasLinger: b.AliasLinger, Follows: b.FollowPolicies, Admits: b.AdmitInterceptors,
 	}
+	b.keda.describe(&i)
 	if b.Deployment == "" {
 		return i, nil
 	}
@@ -288,7 +288,7 @@ func (b *serviceObserver) target(ctx context.Context, o *injector.Observation, s
 			return nil, err
 		}
 	}
-	t.HPAs, t.ScaledObjects, err = scalersOf(ctx, b.client, t.Workload, b.keda.Load())
+	t.HPAs, t.ScaledObjects, err = scalersOf(ctx, b.client, t.Workload, b.keda.installed())
 	return &t, err
 }
 

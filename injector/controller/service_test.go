@@ -174,7 +174,7 @@ func TestEveryCallMayFail(t *testing.T) {
 			}
 		}, func(c *cluster) bool { return c.routeSlice() == nil }},
 		"without KEDA, it is scaled up": {nil, func(c *cluster) {
-			c.hasKEDA.Store(false)
+			c.keda.remove()
 			s := c.service()
 			s.Annotations = map[string]string{"scale-to-zero/max-replicas": "4", "scale-to-zero/target-pending-requests": "10"}
 			c.update(s)

@@ -73,7 +73,7 @@ func TestAskOwns(t *testing.T) {
 			if tc.register != nil {
 				port = interceptorWith(t, tc.register)
 			}
-			got, err := askOwns(port)(t.Context(), "127.0.0.1", types.NamespacedName{Namespace: "shop", Name: "web"}, routes)
+			got, err := askOwns(interceptorDialer{}, port)(t.Context(), "127.0.0.1", types.NamespacedName{Namespace: "shop", Name: "web"}, routes)
 			if diff := cmp.Diff(tc.want, got); diff != "" || status.Code(err) != tc.fails {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}

@@ -46,6 +46,9 @@ type workloadReconciler struct {
 
 // Reconcile brings one workload a step closer to what its Services' route slices ask for.
 func (r *workloadReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	if !r.observer.keda.settled() {
+		return ctrl.Result{RequeueAfter: settling}, nil
+	}
 	w, err := r.observer.workloads.get(ctx, req.Namespace, req.Name)
 	if err != nil {
 		return ctrl.Result{}, err

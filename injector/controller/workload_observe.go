@@ -37,7 +37,7 @@ type workloadObserver struct {
 	client    client.Reader
 	live      client.Reader // for what the cache omits: pods, events and complete managed fields
 	workloads *workloadClient
-	keda      interface{ Load() bool }
+	keda      *kedaState
 	learned   *learned
 }
 
@@ -48,15 +48,16 @@ func (b *workloadObserver) plan(ctx context.Context, w injector.Target, m inject
 	o := injector.WorkloadObservation{
 		Now: b.Now(), Workload: w.Workload, Object: w.Object, Memory: m,
 		Install: injector.Install{
-			Namespace: b.Namespace, ScalerAddress: b.ScalerAddress, KEDA: b.keda.Load(), StartupCPU: b.StartupCPU,
+			Namespace: b.Namespace, StartupCPU: b.StartupCPU,
 		},
 	}
+	b.keda.describe(&o.Install)
 	o.Calls, o.Early = b.learned.of(key(w.Workload.Namespace, w.Workload.Ref()))
 	var err error
 	if o.Asks, err = b.asks(ctx, w.Workload); err != nil {
 		return o, injector.WorkloadPlan{}, err
 	}
-	if o.HPAs, o.ScaledObjects, err = scalersOf(ctx, b.client, w.Workload, b.keda.Load()); err != nil {
+	if o.HPAs, o.ScaledObjects, err = scalersOf(ctx, b.client, w.Workload, b.keda.installed()); err != nil {
 		return o, injector.WorkloadPlan{}, err
 	}
 	o.ScaledObject = ownScaledObject(o.ScaledObjects, w.Workload)

@@ -128,7 +128,7 @@ func TestWorkloadIsGone(t *testing.T) {
 func TestScaleIsRefused(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
-	c.hasKEDA.Store(false)
+	c.keda.remove()
 	c.counts.active, c.counts.pending = false, 0
 	c.now = c.now.Add(time.Hour)
 	c.refuses = func(verb string, _ runtime.Object) error {
@@ -157,7 +157,7 @@ func TestScaleIsRefused(t *testing.T) {
 func TestCountsAreAway(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())
 	c.injected()
-	c.hasKEDA.Store(false)
+	c.keda.remove()
 	c.counts.err = errors.New("unavailable")
 	c.now = c.now.Add(time.Hour)
 	c.both(1)

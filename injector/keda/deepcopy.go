@@ -30,6 +30,9 @@ func (o *ScaledObject) DeepCopyInto(out *ScaledObject) {
 	s.Triggers = make([]Trigger, len(o.Spec.Triggers))
 	for i, t := range o.Spec.Triggers {
 		t.Metadata = maps.Clone(t.Metadata)
+		if t.AuthenticationRef != nil {
+			t.AuthenticationRef = new(*t.AuthenticationRef)
+		}
 		s.Triggers[i] = t
 	}
 }

@@ -27,7 +27,8 @@ const served = `{
 		"idleReplicaCount": 0,
 		"advanced": {"restoreToOriginalReplicaCount": false, "scalingModifiers": {"formula": "requests + 1", "target": "2"}},
 		"triggers": [
-			{"type": "external-push", "name": "requests", "metricType": "AverageValue", "metadata": {"scalerAddress": "interceptors:9090"}},
+			{"type": "external-push", "name": "requests", "metricType": "AverageValue", "metadata": {"scalerAddress": "interceptors:9090"},
+				"authenticationRef": {"name": "scale-to-zero", "kind": "ClusterTriggerAuthentication"}},
 			{"type": "cron", "metadata": {"timezone": "Europe/Berlin", "start": "0 8 * * *"}}
 		]
 	},
@@ -59,7 +60,8 @@ func TestAsServed(t *testing.T) {
 			Triggers: []Trigger{
 				{
 					Type: "external-push", Name: "requests", MetricType: "AverageValue",
-					Metadata: map[string]string{"scalerAddress": "interceptors:9090"},
+					Metadata:          map[string]string{"scalerAddress": "interceptors:9090"},
+					AuthenticationRef: &AuthenticationRef{Name: "scale-to-zero", Kind: "ClusterTriggerAuthentication"},
 				},
 				{Type: "cron", Metadata: map[string]string{"timezone": "Europe/Berlin", "start": "0 8 * * *"}},
 			},
@@ -132,6 +134,7 @@ func TestCopiesShareNothing(t *testing.T) {
 		"maxReplicaCount":     func(so *ScaledObject) { *so.Spec.MaxReplicaCount = 9 },
 		"a trigger":           func(so *ScaledObject) { so.Spec.Triggers[0].Type = "x" },
 		"the last trigger":    func(so *ScaledObject) { so.Spec.Triggers[1].Metadata["start"] = "x" },
+		"its authentication":  func(so *ScaledObject) { so.Spec.Triggers[0].AuthenticationRef.Name = "x" },
 		"a trigger's value":   func(so *ScaledObject) { so.Spec.Triggers[0].Metadata["scalerAddress"] = "x" },
 	}
 	for how, copied := range copies {

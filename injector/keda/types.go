@@ -133,6 +133,17 @@ type Trigger struct {
 	Name       string            `json:"name,omitempty"`
 	MetricType string            `json:"metricType,omitempty"`
 	Metadata   map[string]string `json:"metadata"`
+	// AuthenticationRef names what KEDA authenticates itself with.
+	AuthenticationRef *AuthenticationRef `json:"authenticationRef,omitempty"`
+}
+
+// ClusterTriggerAuthenticationKind is the kind of what KEDA authenticates itself with in all namespaces.
+const ClusterTriggerAuthenticationKind = "ClusterTriggerAuthentication"
+
+// AuthenticationRef names a TriggerAuthentication, or a ClusterTriggerAuthentication if Kind says so.
+type AuthenticationRef struct {
+	Name string `json:"name"`
+	Kind string `json:"kind,omitempty"`
 }
 
 // ScaledObjectList is a list of ScaledObjects.

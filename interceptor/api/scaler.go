@@ -16,6 +16,9 @@ const (
 	// MetadataInactiveAfter is the idle time after which KEDA learns that the workload is inactive, as a Go duration. It is a little
 	// less than the cool-down, because KEDA then waits a little. If it is missing, the cool-down applies.
 	MetadataInactiveAfter = "inactiveAfter"
+	// MetadataCredentials changes with KEDA's certificate. KEDA reads its certificate again only when the ScaledObject changes; the
+	// interceptors have no use for it.
+	MetadataCredentials = "credentials"
 )
 
 // Metrics that the external scaler offers to KEDA.

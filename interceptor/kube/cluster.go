@@ -23,6 +23,7 @@ import (
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/api/mtls"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/scaler"
 )
 
@@ -42,7 +43,10 @@ type Options struct {
 	// MaxRoutesPerNamespace is how many routes the Services of a namespace may have together; 0 for no limit. The injector has a lower
 	// limit, and reports it. This one bounds what slices that others have made cost.
 	MaxRoutesPerNamespace int
-	Log                   logr.Logger
+	// Secret has the interceptors' certificate, for TLS. With a nil TLS it is not read.
+	Secret string
+	TLS    *mtls.Store
+	Log    logr.Logger
 }
 
 // Cluster is a Kubernetes cluster, reached through its API server.
@@ -91,6 +95,12 @@ func (c *Cluster) Watch(ctx context.Context, sink interceptor.Sink) error {
 		c.watchThemes(ctx, sink)
 		return nil
 	})
+	if c.options.TLS != nil {
+		group.Go(func() error {
+			c.watchCertificate(ctx)
+			return nil
+		})
+	}
 	return group.Wait()
 }
 

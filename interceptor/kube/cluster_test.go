@@ -229,7 +229,8 @@ func TestWatchCombinesSlices(t *testing.T) {
 	}
 	sink.mu.Lock()
 	defer sink.mu.Unlock()
-	if diff := cmp.Diff([]peer.Peer{{Name: "they", Addr: "10.0.0.3"}, {Name: "you", Addr: "10.0.0.2"}}, sink.peers); diff != "" {
+	others := []peer.Peer{{Name: "they", Addr: "10.0.0.3", Unready: true}, {Name: "you", Addr: "10.0.0.2", Unready: true}}
+	if diff := cmp.Diff(others, sink.peers); diff != "" {
 		t.Errorf("peers (-want +got):\n%s", diff)
 	}
 }

@@ -5,5 +5,5 @@
 // events.
 //
 // It needs to list and watch endpointslices (discovery.k8s.io) in all namespaces, get and patch deployments/scale and
-// statefulsets/scale (apps), list pods (metrics.k8s.io), and create events.
+// statefulsets/scale (apps), list pods (metrics.k8s.io), create events, and list and watch the Secret of its certificate.
 package kube

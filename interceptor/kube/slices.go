@@ -157,7 +157,7 @@ func peers(es *discoveryv1.EndpointSlice, self Options) []peer.Peer {
 		if len(e.Addresses) == 0 {
 			continue
 		}
-		p := peer.Peer{Name: e.Addresses[0], Addr: e.Addresses[0]}
+		p := peer.Peer{Name: e.Addresses[0], Addr: e.Addresses[0], Unready: !usable(e)}
 		if e.TargetRef != nil {
 			p.Name = e.TargetRef.Name
 		}

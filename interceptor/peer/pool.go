@@ -15,6 +15,7 @@ import (
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -30,7 +31,28 @@ const never = time.Duration(math.MaxInt64)
 type Peer struct {
 	Name string // its pod's name
 	Addr string // its IP
+	// Unready is set if it takes no new requests: it has not taken any yet, or finishes what it has.
+	Unready bool
 }
+
+// key returns what identifies a peer, in any condition.
+func (p Peer) key() Peer { return Peer{Name: p.Name, Addr: p.Addr} }
+
+// known is a peer that is set.
+type known struct {
+	*follower
+
+	cancel  context.CancelFunc
+	unready bool
+	seen    time.Time // when it was first set, or stopped being ready
+}
+
+// finishing is how long an interceptor that is not ready any more may have requests. It is more than the drain timeout of the chart.
+// One on a node that is gone may be listed for ever.
+const finishing = 2 * time.Minute
+
+// missed is after what time the log says that a peer is not heard.
+const missed = 30 * time.Second
 
 // PoolOptions configure a Pool.
 type PoolOptions struct {
@@ -38,6 +60,8 @@ type PoolOptions struct {
 	Name string
 	// Dial returns the address (ip:port) to dial for a peer.
 	Dial func(Peer) string
+	// Credentials are for the connections to the peers. Default plain text.
+	Credentials credentials.TransportCredentials
 	// Hub notifies the followers of a workload when a peer has sent something about it.
 	Hub *counts.Hub
 	// Memory learns what the peers' routes have learned. Default none.
@@ -52,6 +76,9 @@ type PoolOptions struct {
 func (o *PoolOptions) setDefaults() {
 	o.MinRetry = cmp.Or(o.MinRetry, 100*time.Millisecond)
 	o.MaxRetry = cmp.Or(o.MaxRetry, 5*time.Second)
+	if o.Credentials == nil {
+		o.Credentials = insecure.NewCredentials()
+	}
 	if o.Memory == nil {
 		o.Memory = route.NewMemory(o.Hub)
 	}
@@ -82,7 +109,7 @@ type Pool struct {
 	// mu protects all below. No request takes it.
 	mu     sync.RWMutex
 	closed bool
-	peers  map[Peer]context.CancelFunc
+	peers  map[Peer]*known // by key
 	counts map[*follower]map[route.Key]count
 	lost   time.Time // when a peer's counts were last lost
 }
@@ -90,7 +117,7 @@ type Pool struct {
 // NewPool returns a Pool without peers.
 func NewPool(o PoolOptions) *Pool {
 	o.setDefaults()
-	p := &Pool{options: o, peers: map[Peer]context.CancelFunc{}, counts: map[*follower]map[route.Key]count{}}
+	p := &Pool{options: o, peers: map[Peer]*known{}, counts: map[*follower]map[route.Key]count{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -120,18 +147,25 @@ func (p *Pool) SetPeers(peers []Peer) {
 	}
 	wanted := map[Peer]bool{}
 	for _, peer := range peers {
-		wanted[peer] = true
-		if p.peers[peer] != nil {
+		key := peer.key()
+		wanted[key] = true
+		if old := p.peers[key]; old != nil {
+			if peer.Unready && !old.unready {
+				old.seen = time.Now()
+			}
+			old.unready = peer.Unready
 			continue
 		}
 		ctx, cancel := context.WithCancel(p.ctx)
-		p.peers[peer] = cancel
-		p.running.Go(func() { p.follow(ctx, &follower{peer}) })
+		of := &follower{key}
+		p.peers[key] = &known{of, cancel, peer.Unready, time.Now()}
+		p.running.Go(func() { p.follow(ctx, of) })
 	}
-	for peer, cancel := range p.peers {
+	for peer, known := range p.peers {
 		if !wanted[peer] {
-			cancel()
+			known.cancel()
 			delete(p.peers, peer)
+			p.lost = time.Now() // whether or not it has ever been heard
 		}
 	}
 }
@@ -177,10 +211,17 @@ func (p *Pool) KEDAStream(key route.Key) bool {
 	return false
 }
 
-// SinceLost implements scaler.Peers.
+// SinceLost implements scaler.Peers. It is 0 while there is a peer that is not heard: requests may come in there. So it is for each new
+// peer, for the moment until it is heard. In an upgrade from or to a version that does not speak the same (plain text, or TLS at another
+// port), it is for as long as there are interceptors of both, and nothing in use is put to sleep meanwhile.
 func (p *Pool) SinceLost() time.Duration {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
+	for _, peer := range p.peers {
+		if _, heard := p.counts[peer.follower]; !heard && (!peer.unready || time.Since(peer.seen) < finishing) {
+			return 0
+		}
+	}
 	if p.lost.IsZero() {
 		return never
 	}
@@ -190,7 +231,7 @@ func (p *Pool) SinceLost() time.Duration {
 // follow subscribes to a peer, again and again until ctx is done.
 func (p *Pool) follow(ctx context.Context, peer *follower) {
 	conn, err := grpc.NewClient("passthrough:///"+p.options.Dial(peer.Peer),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(p.options.Credentials),
 		// A peer that vanishes silently is noticed after 13 s. gRPC does not allow less than 10 s of silence.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -202,7 +243,7 @@ func (p *Pool) follow(ctx context.Context, peer *follower) {
 		return
 	}
 	defer func() { _ = conn.Close() }()
-	wait := p.options.MinRetry
+	wait, since, said := p.options.MinRetry, time.Now(), false
 	for {
 		heard, err := p.subscribe(ctx, conn, peer)
 		p.drop(peer, heard)
@@ -211,7 +252,11 @@ func (p *Pool) follow(ctx context.Context, peer *follower) {
 		}
 		p.options.Log.V(1).Info("A peer's stream has ended", "peer", peer.Name, "error", fmt.Sprint(err))
 		if heard {
-			wait = p.options.MinRetry
+			wait, since, said = p.options.MinRetry, time.Now(), false
+		}
+		if !said && time.Since(since) > missed {
+			said = true
+			p.options.Log.Info("A peer is not heard: while it is ready, apps with pods stay up", "peer", peer.Name, "error", fmt.Sprint(err))
 		}
 		select {
 		case <-ctx.Done():

@@ -90,7 +90,7 @@ func byName[T metav1.Object](objects []T) map[string]T {
 
 // From the issuer to the API server, each refers to the next.
 func TestCertManagerChain(t *testing.T) {
-	all := must4(t, withCertManager())
+	all := must4(t, merged(withCertManager(), plainText()))
 	config := only[*admissionv1.MutatingWebhookConfiguration](all)[0]
 	certificates, issuers := byName(only[*certmanagerv1.Certificate](all)), byName(only[*certmanagerv1.Issuer](all))
 	if len(certificates) != 2 || len(issuers) != 2 {
@@ -141,7 +141,7 @@ func TestOwnIssuer(t *testing.T) {
 			values{"name": "a", "kind": "B", "group": "c.example.com"}, cmmeta.IssuerReference{Name: "a", Kind: "B", Group: "c.example.com"},
 		},
 	} {
-		all := must4(t, values{"certs": values{"mode": "cert-manager", "issuerRef": tc.ref}})
+		all := must4(t, merged(values{"certs": values{"mode": "cert-manager", "issuerRef": tc.ref}}, plainText()))
 		certificates := only[*certmanagerv1.Certificate](all)
 		if len(certificates) != 1 || len(only[*certmanagerv1.Issuer](all)) != 0 {
 			t.Errorf("%s: %d certificates", name, len(certificates))
@@ -210,7 +210,7 @@ func TestCertManagerTakesRightsAway(t *testing.T) {
 		if tc.issuer != "" {
 			want = slices.Sorted(slices.Values(append([]string{tc.issuer}, read...)))
 		}
-		all := must4(t, values{"certs": values{"mode": "cert-manager", "issuerRef": tc.issuerRef}})
+		all := must4(t, merged(values{"certs": values{"mode": "cert-manager", "issuerRef": tc.issuerRef}}, plainText()))
 		if got := secretsAndConfigurations(all, "controller"); !slices.Equal(got, want) {
 			t.Errorf("%s: the controller may %v, want %v", name, got, want)
 		}

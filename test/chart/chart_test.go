@@ -48,13 +48,16 @@ func TestRender(t *testing.T) {
 		v    values
 		want int
 	}{
-		"defaults": {ours, values{}, 45},
+		"defaults": {ours, values{}, 47},
 		"all":      {ours, readValues(t, "testdata/all.yaml"), 26},
 		"policies": {ours, values{
 			"customWorkloads": []any{values{"apiGroup": "argoproj.io", "resource": "rollouts"}}, "startupCPU": values{"enabled": true},
-		}, 49},
-		"cert-manager": {ours, withCertManager(), 47},
-		"no hook":      {ours, values{"uninstall": values{"restore": false}}, 39},
+		}, 51},
+		"cert-manager":          {ours, withCertManager(), 54},
+		"no hook":               {ours, values{"uninstall": values{"restore": false}}, 41},
+		"in plain text":         {ours, plainText(), 45},
+		"with KEDA":             {ours, values{"keda": values{"namespace": "autoscaling"}}, 50},
+		"KEDA and a plain port": {ours, values{"keda": values{"namespace": "x"}, "interceptor": values{"mutualTLS": false}}, 45},
 		"demo": {demo, values{
 			"webserver": values{"labels": values{"scale-to-zero": "true"}},
 			"ingress": values{"web": values{"enabled": true, "ingressClassName": "x", "hosts": []any{
@@ -315,7 +318,7 @@ func assertNarrow(t *testing.T, all []runtime.Object) {
 	for _, r := range only[*rbacv1.Role](all) {
 		rules[key(r)] = r.Rules
 	}
-	if len(rules) != 5 {
+	if len(rules) != 6 {
 		t.Errorf("%d roles", len(rules))
 	}
 	for name, rules := range rules {

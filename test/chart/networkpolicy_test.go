@@ -26,17 +26,17 @@ func TestNetworkPolicies(t *testing.T) {
 		chart  string // the chart's policies
 		routes bool   // whether the chart opens the routes' ports
 	}{
-		"defaults": {values{}, "--follow-network-policies", "get,list,watch", "create,delete,update", "", false},
+		"defaults": {values{}, "--follow-network-policies", "list,watch", "create,delete,update", "", false},
 		"off":      {values{"follow": false}, "", "", "", "", false},
 		"create": {
-			values{"create": true}, "--follow-network-policies --create-network-policies", "create,delete,get,list,update,watch",
+			values{"create": true}, "--follow-network-policies --create-network-policies", "create,delete,list,update,watch",
 			"create,delete,update", "", false,
 		},
 		"create alone": {
-			values{"follow": false, "create": true}, "--create-network-policies", "create,delete,get,list,update,watch", "", "", false,
+			values{"follow": false, "create": true}, "--create-network-policies", "create,delete,list,update,watch", "", "", false,
 		},
 		"enabled": {
-			values{"enabled": true}, "--follow-network-policies --interceptor-ingress", "get,list,watch", "create,delete,update",
+			values{"enabled": true}, "--follow-network-policies --interceptor-ingress", "list,watch", "create,delete,update",
 			"scale-to-zero-controller", false,
 		},
 		"enabled alone": {values{"enabled": true, "follow": false}, "", "", "", "scale-to-zero-controller,scale-to-zero-interceptor", true},
@@ -105,13 +105,14 @@ func TestInterceptorIngress(t *testing.T) {
 		v    values
 		want string
 	}{
-		"by default": {values{"enabled": true}, "8081 from 0, 9090 from 2 with keda"},
+		"by default": {values{"networkPolicies": values{"enabled": true}}, "8081 from 0, 9443 from 2 with keda"},
 		"restricted": {values{
-			"enabled": true, "kedaNamespace": "operators", "metricsFrom": []any{values{"podSelector": values{}}},
+			"networkPolicies": values{"enabled": true, "metricsFrom": []any{values{"podSelector": values{}}}},
+			"keda":            values{"namespace": "operators"}, "interceptor": values{"mutualTLS": false},
 		}, "8081 from 1, 9090 from 2 with operators"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, d := range only[*appsv1.Deployment](must4(t, values{"networkPolicies": tc.v})) {
+			for _, d := range only[*appsv1.Deployment](must4(t, tc.v)) {
 				for _, a := range d.Spec.Template.Spec.Containers[0].Args {
 					text, found := strings.CutPrefix(a, "--interceptor-ingress=")
 					if !found {

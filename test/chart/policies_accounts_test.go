@@ -259,11 +259,11 @@ func TestPoliciesCanBeSwitchedOff(t *testing.T) {
 		v    values
 		want int
 	}{
-		{values{}, 11},
-		{values{"startupCPU": values{"enabled": true}}, 13},
-		{values{"startupCPU": values{"enabled": true}, "uninstall": values{"restore": false}}, 12},
-		{withCertManager(), 10},
-		{values{"authorization": values{"check": false}}, 6},
+		{values{}, 12},
+		{values{"startupCPU": values{"enabled": true}}, 14},
+		{values{"startupCPU": values{"enabled": true}, "uninstall": values{"restore": false}}, 13},
+		{withCertManager(), 11},
+		{values{"authorization": values{"check": false}}, 7},
 		{values{"admissionPolicies": values{"enabled": false}}, 0},
 	} {
 		if got := len(newPolicies(t, tc.v).validator); got != tc.want {

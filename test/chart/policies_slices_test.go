@@ -225,9 +225,9 @@ func TestPoliciesAreOptional(t *testing.T) {
 		v    values
 		want int
 	}{
-		"by default":            {values{}, 1},
+		"by default":            {values{}, 12},
 		"without":               {values{"admissionPolicies": values{"enabled": false}}, 0},
-		"values of an old kind": {values{"admissionPolicies": nil}, 1},
+		"values of an old kind": {values{"admissionPolicies": nil, "authorization": nil}, 12},
 	} {
 		for _, h := range helms() {
 			r, err := h.render(ours, "scale-to-zero", "scale-to-zero", tc.v)

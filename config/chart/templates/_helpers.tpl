@@ -41,6 +41,47 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- include "scale-to-zero.fullname" . }}-webhook-{{ ternary "tls" "cert" (eq .Values.certs.mode "cert-manager") }}
 {{- end -}}
 
+{{/* "true" unless interceptor.mutualTLS is false. It is missing after an upgrade with --reuse-values from an older chart. */}}
+{{- define "scale-to-zero.mutualTLS" -}}
+{{- if ne (toString .Values.interceptor.mutualTLS) "false" }}true{{ end -}}
+{{- end -}}
+
+{{/* The port of the interceptors' gRPC server. */}}
+{{- define "scale-to-zero.grpcPort" -}}
+{{- ternary 9443 9090 (eq (include "scale-to-zero.mutualTLS" .) "true") -}}
+{{- end -}}
+
+{{/* The Secret of an internal certificate. Takes (list $ "component"). Each mode has its own, as for the webhook's. */}}
+{{- define "scale-to-zero.internalSecret" -}}
+{{- $root := index . 0 -}}
+{{- $name := get (dict "interceptor" "server" "controller" "client" "keda" "keda") (index . 1) -}}
+{{- include "scale-to-zero.fullname" $root }}-{{ $name }}-{{ ternary "tls" "cert" (eq $root.Values.certs.mode "cert-manager") }}
+{{- end -}}
+
+{{/*
+The namespace of KEDA, or nothing. Helm sees the cluster only when it installs or upgrades; for tools that render charts without one,
+keda.namespace says it.
+*/}}
+{{- define "scale-to-zero.kedaNamespace" -}}
+{{- with (.Values.keda).namespace -}}
+{{- . -}}
+{{- else -}}
+{{- $api := lookup "apiregistration.k8s.io/v1" "APIService" "" "v1beta1.external.metrics.k8s.io" -}}
+{{- with ($api.spec).service -}}
+{{- if contains "keda" .name }}{{ .namespace }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the uninstallation deletes: the Secrets of certificates of both modes, and cert-manager's Certificates of the same names. */}}
+{{- define "scale-to-zero.certificates" -}}
+{{- $fullname := include "scale-to-zero.fullname" . -}}
+{{- range $n, $name := list "webhook-tls" "webhook-ca" "internal-ca" "internal-authority" "server-tls" "server-cert"
+      "client-tls" "client-cert" "keda-tls" "keda-cert" -}}
+{{- if $n }},{{ end }}{{ $fullname }}-{{ $name }}
+{{- end -}}
+{{- end -}}
+
 {{/*
 The name of the certificate's issuer if it is cert-manager's own and of the kind given, or nothing. Takes (list $ "Kind").
 */}}
@@ -145,12 +186,12 @@ namespaceSelector:
   from:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-- ports: [{protocol: TCP, port: 9090}]
+- ports: [{protocol: TCP, port: {{ include "scale-to-zero.grpcPort" . }}}]
   from:
     - podSelector:
         matchLabels: {app.kubernetes.io/name: {{ include "scale-to-zero.name" . }}, app.kubernetes.io/instance: {{ .Release.Name }}}
       namespaceSelector:
         matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}
     - namespaceSelector:
-        matchLabels: {kubernetes.io/metadata.name: {{ .Values.networkPolicies.kedaNamespace }}}
+        matchLabels: {kubernetes.io/metadata.name: {{ default "keda" (include "scale-to-zero.kedaNamespace" .) }}}
 {{- end -}}
