@@ -37,7 +37,7 @@ const (
 // mirrorReconciler follows the NetworkPolicies of the apps' namespaces with those of the interceptors' pods. There is one request for
 // all routes. The Services' plans ask it (cover) before an interceptor listens on a new port.
 //
-// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
 type mirrorReconciler struct {
 	Options
 
