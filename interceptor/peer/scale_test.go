@@ -46,14 +46,14 @@ func used(tb testing.TB) time.Duration {
 
 // fill does the minimum that loading apps needs: it stores something for each in a few maps.
 func fill(apps int) {
-	var kept [5]map[route.Key]*[256]byte
+	var kept [8]map[route.Key]*[64]byte
 	for i := range kept {
-		kept[i] = map[route.Key]*[256]byte{}
+		kept[i] = map[route.Key]*[64]byte{}
 	}
 	for i := range apps {
 		key := route.Key{Namespace: fmt.Sprint("ns", i/10), Workload: fmt.Sprint("web", i)}
 		for _, m := range kept {
-			m[key] = &[256]byte{}
+			m[key] = &[64]byte{}
 		}
 	}
 }
