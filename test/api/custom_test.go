@@ -185,7 +185,11 @@ func TestWorkloadForbidden(t *testing.T) {
 		})
 	})
 	controllers := user(t, "controllers", rbacv1.PolicyRule{
-		APIGroups: []string{"", "apps", "discovery.k8s.io", "networking.k8s.io", "autoscaling", "keda.sh"}, Resources: []string{"*"},
+		APIGroups: []string{
+			"", "apps", "discovery.k8s.io", "networking.k8s.io", "autoscaling", "keda.sh",
+			"admissionregistration.k8s.io", "apiregistration.k8s.io", "apiextensions.k8s.io",
+		},
+		Resources: []string{"*"},
 		Verbs: []string{"*"},
 	})
 	custom := rbacv1.PolicyRule{APIGroups: []string{"example.com"}, Resources: []string{"*"}, Verbs: []string{"*"}}
