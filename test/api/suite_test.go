@@ -90,6 +90,9 @@ func run(m *testing.M) (code int, err error) {
 	if err := kube.Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ours}}); err != nil {
 		return 1, err
 	}
+	if err := installRights(context.Background()); err != nil {
+		return 1, err
+	}
 	return m.Run(), nil
 }
 
@@ -219,7 +222,7 @@ type planeOptions struct {
 	counts       controller.Counts // nil for interceptors that do not answer
 	learned      controller.Learned
 	now          func() time.Time
-	as           *rest.Config // the controllers' user; nil for one who may do everything
+	as           *rest.Config // the controllers' user; nil for the account that the chart gives them
 }
 
 // start runs a manager with the controllers and admission until the test ends or stop is called.
@@ -233,7 +236,7 @@ func start(t *testing.T, o planeOptions) *plane {
 		o.counts = &counts{err: errors.New("nobody answers")}
 	}
 	install := env.WebhookInstallOptions
-	mgr, err := ctrl.NewManager(cmp.Or(o.as, env.Config), ctrl.Options{
+	mgr, err := ctrl.NewManager(cmp.Or(o.as, as(controllerAccount)), ctrl.Options{
 		Scheme: scheme, Cache: cacheOptions, Metrics: metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: new(true)}, // one test starts several
 		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
