@@ -190,7 +190,7 @@ func TestWorkloadForbidden(t *testing.T) {
 			"admissionregistration.k8s.io", "apiregistration.k8s.io", "apiextensions.k8s.io",
 		},
 		Resources: []string{"*"},
-		Verbs: []string{"*"},
+		Verbs:     []string{"*"},
 	})
 	custom := rbacv1.PolicyRule{APIGroups: []string{"example.com"}, Resources: []string{"*"}, Verbs: []string{"*"}}
 	role := allow(t, "controllers", "custom-workloads", custom)
