@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/scale-to-zero/scale-to-zero/certs"
@@ -31,7 +32,7 @@ const (
 
 // Defaults that two commands share: the names in the chart for a release called scale-to-zero.
 const (
-	defaultInterceptorSecret = "scale-to-zero-server-cert"
+	defaultInterceptorSecret = "scale-to-zero-server-cert" //nolint:gosec // a name
 	defaultKEDAName          = "scale-to-zero"
 )
 
@@ -118,6 +119,14 @@ func (in *internals) options(o *controller.Options, f *internalFlags) {
 	o.KEDA = &controller.KEDAAccess{
 		Namespace: f.kedaNamespace, Name: f.kedaName, Credentials: in.keda.get, Changed: in.keda.changed,
 	}
+}
+
+// add has the manager renew the certificates.
+func (in *internals) add(mgr ctrl.Manager) error {
+	if in.leaves == nil {
+		return nil
+	}
+	return mgr.Add(in.leaves)
 }
 
 // kedaCredentials is the present content of KEDA's Secret.

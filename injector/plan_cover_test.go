@@ -71,7 +71,8 @@ func TestCoverBeforeListening(t *testing.T) {
 			if len(w.slices) > 0 {
 				t.Fatalf("interceptors listen on %s", w.listens())
 			}
-			if got := strings.Join(w.events, "\n"); !strings.HasPrefix(got, "InjectionSkipped: Not injected: the interceptors' own NetworkPolicies do") {
+			const want = "InjectionSkipped: Not injected: the interceptors' own NetworkPolicies do"
+			if got := strings.Join(w.events, "\n"); !strings.HasPrefix(got, want) {
 				t.Errorf("events: %s", got)
 			}
 			w.uncovered = nil

@@ -108,26 +108,34 @@ func TestExposedPorts(t *testing.T) {
 			in.Annotations = map[string]string{"nginx.ingress.kubernetes.io/backend-protocol": protocol}
 		}
 	}
+	ui := func(protocol ...string) []corev1.ServicePort {
+		p := corev1.ServicePort{Name: "ui", Port: 8080}
+		if len(protocol) > 0 {
+			p.AppProtocol = &protocol[0]
+		}
+		return []corev1.ServicePort{p}
+	}
+	to := func(change func(*networkingv1.IngressServiceBackend)) networkingv1.Ingress {
+		return ingress(func(in *networkingv1.Ingress) { change(in.Spec.DefaultBackend.Service) })
+	}
+	number := to(func(b *networkingv1.IngressServiceBackend) { b.Port = networkingv1.ServiceBackendPort{Number: 8080} })
+	other := to(func(b *networkingv1.IngressServiceBackend) { b.Name = "other" })
 	for name, tc := range map[string]struct {
 		ports     []corev1.ServicePort
 		setting   string
 		ingresses []networkingv1.Ingress
 		want      []string
 	}{
-		"none":    {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", nil, []string{"auto"}},
-		"by name": {[]corev1.ServicePort{{Name: "ui", Port: 8080}, {Name: "x", Port: 1}}, "", []networkingv1.Ingress{ingress()}, []string{"http", "auto"}},
-		"by number": {[]corev1.ServicePort{{Port: 8080}}, "", []networkingv1.Ingress{ingress(func(in *networkingv1.Ingress) {
-			in.Spec.DefaultBackend.Service.Port = networkingv1.ServiceBackendPort{Number: 8080}
-		})}, []string{"http"}},
-		"of another Service": {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(func(in *networkingv1.Ingress) {
-			in.Spec.DefaultBackend.Service.Name = "other"
-		})}, []string{"auto"}},
-		"against the annotation": {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "auto", []networkingv1.Ingress{ingress()}, []string{"auto"}},
-		"against an appProtocol": {[]corev1.ServicePort{{Name: "ui", Port: 8080, AppProtocol: new("redis")}}, "", []networkingv1.Ingress{ingress()}, []string{"tcp"}},
-		"that speaks gRPC":       {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(sends("GRPC"))}, []string{"http"}},
-		"that speaks TLS":        {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(sends("https"))}, []string{"http"}},
-		"that speaks FastCGI":    {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(sends("FCGI"))}, []string{"auto"}},
-		"and one that speaks it": {[]corev1.ServicePort{{Name: "ui", Port: 8080}}, "", []networkingv1.Ingress{ingress(sends("FCGI")), ingress()}, []string{"http"}},
+		"none":                   {ui(), "", nil, []string{"auto"}},
+		"by name":                {append(ui(), corev1.ServicePort{Name: "x", Port: 1}), "", []networkingv1.Ingress{ingress()}, []string{"http", "auto"}},
+		"by number":              {[]corev1.ServicePort{{Port: 8080}}, "", []networkingv1.Ingress{number}, []string{"http"}},
+		"of another Service":     {ui(), "", []networkingv1.Ingress{other}, []string{"auto"}},
+		"against the annotation": {ui(), "auto", []networkingv1.Ingress{ingress()}, []string{"auto"}},
+		"against an appProtocol": {ui("redis"), "", []networkingv1.Ingress{ingress()}, []string{"tcp"}},
+		"that speaks gRPC":       {ui(), "", []networkingv1.Ingress{ingress(sends("GRPC"))}, []string{"http"}},
+		"that speaks TLS":        {ui(), "", []networkingv1.Ingress{ingress(sends("https"))}, []string{"http"}},
+		"that speaks FastCGI":    {ui(), "", []networkingv1.Ingress{ingress(sends("FCGI"))}, []string{"auto"}},
+		"and one that speaks it": {ui(), "", []networkingv1.Ingress{ingress(sends("FCGI")), ingress()}, []string{"http"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := service(func(s *corev1.Service) { s.Name, s.Spec.Ports = "web", tc.ports })

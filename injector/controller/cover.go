@@ -83,7 +83,9 @@ func (b *serviceObserver) admission(ctx context.Context, service *corev1.Service
 }
 
 // cover says which ports of a Front are covered. If some are not, the next round mirrors them.
-func (r *mirrorReconciler) cover(c *injector.Cover, front types.NamespacedName, routes api.Routes, callers func(api.Port) injector.Callers) {
+func (r *mirrorReconciler) cover(
+	c *injector.Cover, front types.NamespacedName, routes api.Routes, callers func(api.Port) injector.Callers,
+) {
 	now := r.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()

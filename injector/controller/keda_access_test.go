@@ -34,7 +34,6 @@ type accessRig struct {
 	state kedaState
 	creds map[string][]byte
 	fail  func(verb string, o client.Object) error
-	told  []string
 }
 
 func credentialsOf(name string) map[string][]byte {

@@ -253,8 +253,8 @@ func TestMirrorRefused(t *testing.T) {
 				t.Errorf("injected: %t; %s", got, c.events())
 			}
 			if bound {
-				c.told("InjectionSkipped on Service/web: Not injected: NetworkPolicies are not followed on the interceptors' pods, because a write in " +
-					"namespace ours is refused: ")
+				c.told("InjectionSkipped on Service/web: Not injected: NetworkPolicies are not followed on the interceptors' pods, because a write " +
+					"in namespace ours is refused: ")
 			}
 		})
 	}

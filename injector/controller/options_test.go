@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -102,7 +103,7 @@ func TestPeerClient(t *testing.T) {
 	port := interceptorWith(t, func(s *grpc.Server) { pb.RegisterPeerServer(s, fakePeer{}) })
 	var got Lesson
 	err := peerClient{address: "127.0.0.1:" + port}.Follow(t.Context(), func(l Lesson) { got = l })
-	if err == nil || len(got.ServerFirst) != 1 || got.ServerFirst[0] != 10007 || len(got.HTTP) != 1 || got.HTTP[0] != 10008 || len(got.Calls) != 1 {
+	if err == nil || !slices.Equal(got.ServerFirst, []int32{10007}) || !slices.Equal(got.HTTP, []int32{10008}) || len(got.Calls) != 1 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if c := got.Calls[0]; c.Namespace != "shop" || c.Caller != "Deployment/web" || c.Callee != "Deployment/api" || !c.Asleep ||

@@ -343,7 +343,10 @@ func TestWhomToAllow(t *testing.T) {
 		selector map[string]string
 		want     string
 	}{
-		"by their labels":     {map[string]string{"app": "interceptor", "part": "x"}, "from pods app=interceptor,part=x in namespace ours (namespaceSelector kubernetes.io/metadata.name=ours); "},
+		"by their labels": {
+			map[string]string{"app": "interceptor", "part": "x"},
+			"from pods app=interceptor,part=x in namespace ours (namespaceSelector kubernetes.io/metadata.name=ours); ",
+		},
 		"without any of them": {nil, "from all pods in namespace ours (namespaceSelector kubernetes.io/metadata.name=ours); "},
 	} {
 		t.Run(name, func(t *testing.T) {

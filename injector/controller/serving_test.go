@@ -175,8 +175,8 @@ func TestRoutesOfANamespaceAreBounded(t *testing.T) {
 	if client.IgnoreNotFound(err) != nil || err == nil || len(c.routeSlice().Annotations) == 0 {
 		t.Errorf("web2 has a route: %v", err)
 	}
-	const want = "Not injected: with it, namespace apps would have 2 routes, one for each port of an injected Service, and 1 is the limit; opt " +
-		"another Service out, or have scale-to-zero's chart value controller.maxRoutesPerNamespace raised"
+	const want = "Not injected: with it, namespace apps would have 2 routes, one for each port of an injected Service, and 1 is the limit; " +
+		"opt another Service out, or have scale-to-zero's chart value controller.maxRoutesPerNamespace raised"
 	if got := c.events(); strings.Count(got, want) != 1 {
 		t.Errorf("events %s", got)
 	}

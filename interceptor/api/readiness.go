@@ -104,13 +104,21 @@ func (p Probe) invalid() string {
 		return "service"
 	case p.HTTP == nil:
 		return ""
-	case !strings.HasPrefix(p.HTTP.Path, "/") || len(p.HTTP.Path) > maxProbePath || !utf8.ValidString(p.HTTP.Path) ||
-		strings.ContainsFunc(p.HTTP.Path, unicode.IsControl):
+	default:
+		return p.HTTP.invalid()
+	}
+}
+
+// invalid is Probe.invalid for the request.
+func (g *HTTPProbe) invalid() string {
+	switch {
+	case !strings.HasPrefix(g.Path, "/") || len(g.Path) > maxProbePath || !utf8.ValidString(g.Path) ||
+		strings.ContainsFunc(g.Path, unicode.IsControl):
 		return "path"
-	case len(p.HTTP.Headers) > maxProbeHeaders:
+	case len(g.Headers) > maxProbeHeaders:
 		return "number of headers"
 	}
-	for _, h := range p.HTTP.Headers {
+	for _, h := range g.Headers {
 		if !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) || len(h.Name)+len(h.Value) > maxProbeHeader {
 			return "header"
 		}

@@ -84,12 +84,12 @@ func TestForgedRouteSlices(t *testing.T) {
 				t.Errorf("logged %q, want it once", w.logged)
 			}
 			forged.Name = "another" // two slices with one name cannot be
-			real := routeSlice(t, "web", mine)
-			w.set(t, real, forged)
+			ours := routeSlice(t, "web", mine)
+			w.set(t, ours, forged)
 			if got, ok := w.sink.web(); !ok || got.Routes.ServiceUID != mine.ServiceUID {
 				t.Errorf("beside it, the route is %+v", got)
 			}
-			if err := w.Delete(real); err != nil {
+			if err := w.Delete(ours); err != nil {
 				t.Fatal(err)
 			}
 			if got, ok := w.sink.web(); ok {

@@ -59,6 +59,7 @@ func (g *guarded) policies() map[string]*networkingv1.NetworkPolicyIngressRule {
 		return &networkingv1.NetworkPolicyIngressRule{From: []networkingv1.NetworkPolicyPeer{p}}
 	}
 	friends := &metav1.LabelSelector{MatchLabels: map[string]string{"role": "friend"}}
+	nobody := &metav1.LabelSelector{MatchLabels: map[string]string{"role": "nobody"}}
 	other := &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: g.other}}
 	named := func(port string) *networkingv1.NetworkPolicyIngressRule {
 		return &networkingv1.NetworkPolicyIngressRule{Ports: []networkingv1.NetworkPolicyPort{{Port: new(intstr.FromString(port))}}}
@@ -67,7 +68,7 @@ func (g *guarded) policies() map[string]*networkingv1.NetworkPolicyIngressRule {
 	numbered.Ports = []networkingv1.NetworkPolicyPort{{Port: new(intstr.FromInt32(8000)), EndPort: new(int32(9000))}}
 	return map[string]*networkingv1.NetworkPolicyIngressRule{
 		"open":      nil,
-		"closed":    {From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"role": "nobody"}}}}},
+		"closed":    from(networkingv1.NetworkPolicyPeer{PodSelector: nobody}),
 		"pods":      from(networkingv1.NetworkPolicyPeer{PodSelector: friends}),
 		"namespace": from(networkingv1.NetworkPolicyPeer{NamespaceSelector: other}),
 		"both":      from(networkingv1.NetworkPolicyPeer{NamespaceSelector: other, PodSelector: friends}),
