@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,7 +20,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
@@ -131,36 +132,30 @@ func TestCustomResource(t *testing.T) {
 	})
 }
 
-// user returns a user who may do everything that the rules allow.
-func user(t *testing.T, name string, rules ...rbacv1.PolicyRule) *rest.Config {
+// withdraw takes the controllers' rights on an API group away, until grant is called or the test ends.
+func withdraw(t *testing.T, group string) (grant func()) {
 	t.Helper()
-	u, err := env.AddUser(envtest.User{Name: name}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	allow(t, name, name, rules...)
-	return u.Config()
-}
-
-// allow gives a user a role and returns it.
-func allow(t *testing.T, user, name string, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole {
-	t.Helper()
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}
-	create(t, role)
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: user}},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
-	}
-	create(t, binding)
-	t.Cleanup(func() {
-		for _, o := range []client.Object{binding, role} {
-			if err := client.IgnoreNotFound(kube.Delete(context.Background(), o)); err != nil {
-				t.Error(err)
-			}
+	key := client.ObjectKey{Name: "scale-to-zero-controller"}
+	var whole []rbacv1.PolicyRule
+	write := func(ctx context.Context, rules func([]rbacv1.PolicyRule) []rbacv1.PolicyRule) {
+		role := &rbacv1.ClusterRole{}
+		if err := kube.Get(ctx, key, role); err != nil {
+			t.Fatal(err)
 		}
+		role.Rules = rules(role.Rules)
+		if err := kube.Update(ctx, role); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t.Context(), func(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
+		whole = rules
+		return slices.DeleteFunc(slices.Clone(rules), func(r rbacv1.PolicyRule) bool { return slices.Contains(r.APIGroups, group) })
 	})
-	return role
+	grant = sync.OnceFunc(func() {
+		write(context.Background(), func([]rbacv1.PolicyRule) []rbacv1.PolicyRule { return whole })
+	})
+	t.Cleanup(grant)
+	return grant
 }
 
 // TestWorkloadForbidden: while the controller may not read a sleeping app's kind, the app stays injected and still wakes.
@@ -184,17 +179,7 @@ func TestWorkloadForbidden(t *testing.T) {
 			return nil
 		})
 	})
-	controllers := user(t, "controllers", rbacv1.PolicyRule{
-		APIGroups: []string{
-			"", "apps", "discovery.k8s.io", "networking.k8s.io", "autoscaling", "keda.sh",
-			"admissionregistration.k8s.io", "apiregistration.k8s.io", "apiextensions.k8s.io",
-		},
-		Resources: []string{"*"},
-		Verbs:     []string{"*"},
-	})
-	custom := rbacv1.PolicyRule{APIGroups: []string{"example.com"}, Resources: []string{"*"}, Verbs: []string{"*"}}
-	role := allow(t, "controllers", "custom-workloads", custom)
-	start(t, planeOptions{interceptors: &interceptors{}, as: controllers})
+	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
 	if err := kube.Delete(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}}); err != nil {
 		t.Fatal(err)
@@ -213,9 +198,7 @@ func TestWorkloadForbidden(t *testing.T) {
 	a.directSlice(false)
 	a.told("Gallery", "web", "Asleep: ")
 
-	if err := kube.Delete(t.Context(), role); err != nil {
-		t.Fatal(err)
-	}
+	grant := withdraw(t, "example.com")
 	eventually(t, "an event says so", func() error {
 		if got := events(t, a.ns, "Service", "web"); strings.Count(got,
 			"WorkloadForbidden: This Service stays redirected as it is: scale-to-zero may not read and scale galleries.example.com") != 1 {
@@ -246,7 +229,7 @@ func TestWorkloadForbidden(t *testing.T) {
 	})
 	a.staysRouted()
 
-	allow(t, "controllers", "custom-workloads-again", custom)
+	grant()
 	eventually(t, "the old replica count is back", func() error { return a.galleryHas(gallery, 2) })
 	// No request is held for it any more, so nothing waits for its pods.
 	eventually(t, "nothing of ours is left", func() error {

@@ -43,7 +43,8 @@ func TestFrontIsWarned(t *testing.T) {
 	p := start(t, plane)
 	a := newApp(t, 3)
 	create(t, a.frontIngress())
-	if err := a.patch(`{"spec":{"type":"NodePort","externalTrafficPolicy":"Local"}}`); err != nil {
+	if err := a.patch(`{"metadata":{"annotations":{"scale-to-zero/protocol":"auto"}},` +
+		`"spec":{"type":"NodePort","externalTrafficPolicy":"Local"}}`); err != nil {
 		t.Fatal(err)
 	}
 	a.label(`"true"`)

@@ -4,7 +4,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -27,7 +26,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -222,7 +220,6 @@ type planeOptions struct {
 	counts       controller.Counts // nil for interceptors that do not answer
 	learned      controller.Learned
 	now          func() time.Time
-	as           *rest.Config // the controllers' user; nil for the account that the chart gives them
 }
 
 // start runs a manager with the controllers and admission until the test ends or stop is called.
@@ -236,7 +233,7 @@ func start(t *testing.T, o planeOptions) *plane {
 		o.counts = &counts{err: errors.New("nobody answers")}
 	}
 	install := env.WebhookInstallOptions
-	mgr, err := ctrl.NewManager(cmp.Or(o.as, as(controllerAccount)), ctrl.Options{
+	mgr, err := ctrl.NewManager(as(controllerAccount), ctrl.Options{
 		Scheme: scheme, Cache: cacheOptions, Metrics: metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: new(true)}, // one test starts several
 		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
