@@ -6,7 +6,6 @@ package api
 import (
 	"context"
 	"fmt"
-	"maps"
 	"strings"
 	"testing"
 
@@ -107,7 +106,7 @@ func (a *app) ready(n int32) {
 // nativeSlice writes the Service's own EndpointSlice, as its controller would: with a ready pod or with none.
 func (a *app) nativeSlice(ready bool) {
 	a.t.Helper()
-	a.slice("web-native", "web", map[string]string{discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}, ready)
+	a.slice("web-native", "web", map[string]string{}, ready)
 }
 
 // directSlice writes the EndpointSlice of the direct Service.
@@ -115,14 +114,12 @@ func (a *app) directSlice(ready bool) {
 	a.t.Helper()
 	var direct corev1.Service
 	a.get("web-direct", &direct)
-	labels := map[string]string{discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}
-	maps.Copy(labels, direct.Labels)
-	a.slice("web-direct-native", "web-direct", labels, ready)
+	a.slice("web-direct-native", "web-direct", direct.Labels, ready)
 }
 
 func (a *app) slice(name, service string, labels map[string]string, ready bool) {
 	a.t.Helper()
-	labels[discoveryv1.LabelServiceName] = service
+	labels[discoveryv1.LabelServiceName], labels[discoveryv1.LabelManagedBy] = service, "endpointslice-controller.k8s.io"
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: name, Labels: labels}, AddressType: discoveryv1.AddressTypeIPv4,
 		Ports: []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080)), Protocol: new(corev1.ProtocolTCP)}},
