@@ -121,7 +121,10 @@ func (r *recorder) finish(ctx context.Context, about types.NamespacedName, reaso
 				Objects: objects,
 			})
 		}
-		return result, err
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		return result, nil
 	}
 	if _, shared := refused.object.(*networkingv1.Ingress); shared {
 		objects = append(objects, refused.object) // the Ingress may have another owner
