@@ -26,7 +26,7 @@ func TestPortsAndAffinity(t *testing.T) {
 	_, before := a.routeSlice()
 	var direct, same corev1.Service
 	a.get("web-direct", &direct)
-	if before.Ports[0].Protocol != api.ProtocolAuto || before.ClientAffinity {
+	if before.Ports[0].Protocol != api.ProtocolHTTP || before.ClientAffinity {
 		t.Errorf("at first: %+v", before)
 	}
 	says := func(affinity bool, want map[string]string) {
@@ -49,8 +49,8 @@ func TestPortsAndAffinity(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(`{"metadata":{"annotations":{"scale-to-zero/protocol":"http"}},"spec":{"sessionAffinity":"ClientIP"}}`)
-	says(true, map[string]string{"http": "http"})
+	must(`{"metadata":{"annotations":{"scale-to-zero/protocol":"auto"}},"spec":{"sessionAffinity":"ClientIP"}}`)
+	says(true, map[string]string{"http": "auto"})
 	if a.get("web-direct", &same); same.ResourceVersion != direct.ResourceVersion {
 		t.Errorf("the direct Service was written, which has no clients: %+v", same.Spec)
 	}
@@ -58,7 +58,7 @@ func TestPortsAndAffinity(t *testing.T) {
 		"spec":{"sessionAffinity":"None","sessionAffinityConfig":null,"ports":[
 		{"name":"http","port":80}, {"name":"grpc","port":81,"appProtocol":"kubernetes.io/h2c"}, {"name":"tls","port":443,"appProtocol":"https"},
 		{"name":"db","port":5432}, {"name":"mysql","port":3307}, {"name":"own","port":82,"appProtocol":"example.com/own"}]}}`)
-	says(false, map[string]string{"http": "auto", "grpc": "http", "tls": "tcp", "db": "tcp", "mysql": "tcp", "own": "auto"})
+	says(false, map[string]string{"http": "http", "grpc": "http", "tls": "tcp", "db": "tcp", "mysql": "tcp", "own": "auto"})
 	if slice, _ := a.routeSlice(); strings.Contains(slice.Annotations[api.RoutesAnnotation], "ffinity") {
 		t.Errorf("interceptors of an earlier version get affinity: %s", slice.Annotations[api.RoutesAnnotation])
 	}
@@ -75,7 +75,7 @@ func TestPortsAndAffinity(t *testing.T) {
 		}
 	}
 	must(`{"metadata":{"annotations":{"scale-to-zero/protocol":null}},"spec":{"ports":[{"name":"http","port":80}]}}`)
-	says(false, map[string]string{"http": "auto"})
+	says(false, map[string]string{"http": "http"})
 }
 
 // TestAffinityThroughAnIngress: an ingress controller connects to the alias Service, which copies the Service's changes.
