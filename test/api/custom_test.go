@@ -200,12 +200,15 @@ func TestWorkloadForbidden(t *testing.T) {
 
 	grant := withdraw(t, "example.com")
 	eventually(t, "an event says so", func() error {
+		// This makes the controller look at the Service; the API server takes a moment to end the right.
+		if err := a.patch(fmt.Sprintf(`{"metadata":{"annotations":{"touched":%q}}}`, time.Now())); err != nil {
+			return err
+		}
 		if got := events(t, a.ns, "Service", "web"); strings.Count(got,
 			"WorkloadForbidden: This Service stays redirected as it is: scale-to-zero may not read and scale galleries.example.com") != 1 {
 			return fmt.Errorf("events: %q", got)
 		}
-		// This makes the controller look at the Service; the API server takes a moment to end the role.
-		return a.patch(fmt.Sprintf(`{"metadata":{"annotations":{"touched":%q}}}`, time.Now()))
+		return nil
 	})
 	listInterceptors(t, "198.18.0.3")
 	eventually(t, "its route follows the interceptors", func() error {
