@@ -118,6 +118,7 @@ func TestExposedPorts(t *testing.T) {
 	to := func(change func(*networkingv1.IngressServiceBackend)) networkingv1.Ingress {
 		return ingress(func(in *networkingv1.Ingress) { change(in.Spec.DefaultBackend.Service) })
 	}
+	more := corev1.ServicePort{Name: "x", Port: 1}
 	number := to(func(b *networkingv1.IngressServiceBackend) { b.Port = networkingv1.ServiceBackendPort{Number: 8080} })
 	other := to(func(b *networkingv1.IngressServiceBackend) { b.Name = "other" })
 	for name, tc := range map[string]struct {
@@ -127,7 +128,7 @@ func TestExposedPorts(t *testing.T) {
 		want      []string
 	}{
 		"none":                   {ui(), "", nil, []string{"auto"}},
-		"by name":                {append(ui(), corev1.ServicePort{Name: "x", Port: 1}), "", []networkingv1.Ingress{ingress()}, []string{"http", "auto"}},
+		"by name":                {append(ui(), more), "", []networkingv1.Ingress{ingress()}, []string{"http", "auto"}},
 		"by number":              {[]corev1.ServicePort{{Port: 8080}}, "", []networkingv1.Ingress{number}, []string{"http"}},
 		"of another Service":     {ui(), "", []networkingv1.Ingress{other}, []string{"auto"}},
 		"against the annotation": {ui(), "auto", []networkingv1.Ingress{ingress()}, []string{"auto"}},

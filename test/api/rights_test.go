@@ -173,9 +173,11 @@ func TestServiceEditorPutsNothingToSleep(t *testing.T) {
 			}
 			return creating("web", worker, nil)(ctx, a, c)
 		}},
-		"in a Namespace":               {ns: label, do: creating("new", web, nil)},
-		"in a Namespace, no pods":      {ns: label, do: creating("new", worker, nil), allowed: true},
-		"in a Namespace, the selector": {ns: label, setup: `{"spec":{"selector":{"app":"x"}}}`, do: patching(`{"spec":{"selector":{"app":"web"}}}`)},
+		"in a Namespace":          {ns: label, do: creating("new", web, nil)},
+		"in a Namespace, no pods": {ns: label, do: creating("new", worker, nil), allowed: true},
+		"in a Namespace, the selector": {
+			ns: label, setup: `{"spec":{"selector":{"app":"x"}}}`, do: patching(`{"spec":{"selector":{"app":"web"}}}`),
+		},
 		"in a Namespace, opted out": {
 			ns: label, do: creating("new", web, map[string]string{injector.OptInLabel: "false"}), allowed: true,
 		},
@@ -209,7 +211,8 @@ func TestServiceEditorPutsNothingToSleep(t *testing.T) {
 				if name == "behind, anew" {
 					dry = editor
 				}
-				if err := tc.do(t.Context(), a, dry); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "may not put an app to sleep here") {
+				const want = "may not put an app to sleep here"
+				if err := tc.do(t.Context(), a, dry); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
 					return fmt.Errorf("want a denial, got %w", err)
 				}
 				return nil
@@ -254,7 +257,8 @@ func TestUnrelatedWorkloadStaysUp(t *testing.T) {
 	worker.Spec.Selector.MatchLabels = map[string]string{"app": "worker"}
 	worker.Spec.Template.Labels = map[string]string{"app": "worker"}
 	create(t, worker)
-	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true"},"annotations":{"scale-to-zero/workload":"Deployment/worker"}}}`); err != nil {
+	if err := a.patch(`{"metadata":{"labels":{"scale-to-zero":"true"},` +
+		`"annotations":{"scale-to-zero/workload":"Deployment/worker"}}}`); err != nil {
 		t.Fatal(err)
 	}
 	a.told("Service", "web", "annotation scale-to-zero/workload names Deployment/worker, whose pods its selector app=web does not match")

@@ -149,11 +149,13 @@ func TestLimits(t *testing.T) {
 	}{
 		"defaults": {values{}, []string{
 			"--max-connections-per-route=10000", "--max-header-bytes=65536", "--read-header-timeout=30s", "--idle-timeout=5m",
-			"--write-timeout=1m", "--max-wakes=200", "--max-wakes-per-source=100", "--trusted-hops=-1", "--held-header=true", "--waiting-page-grace=1s",
+			"--write-timeout=1m", "--max-wakes=200", "--max-wakes-per-source=100", "--trusted-hops=-1", "--held-header=true",
+			"--waiting-page-grace=1s",
 		}},
 		"all": {readValues(t, "testdata/all.yaml"), []string{
 			"--max-connections-per-route=1000000", "--max-header-bytes=1048576", "--read-header-timeout=10s", "--idle-timeout=1h30m",
-			"--write-timeout=90s", "--max-wakes=1000", "--max-wakes-per-source=7", "--trusted-hops=0", "--held-header=false", "--waiting-page-grace=1500ms",
+			"--write-timeout=90s", "--max-wakes=1000", "--max-wakes-per-source=7", "--trusted-hops=0", "--held-header=false",
+			"--waiting-page-grace=1500ms",
 		}},
 		"values kept from a chart without them": {values{"interceptor": values{
 			"maxConnectionsPerRoute": nil, "maxHeaderBytes": nil, "readHeaderTimeout": nil, "idleTimeout": nil, "writeTimeout": nil,

@@ -70,7 +70,7 @@ func TestPortsAgree(t *testing.T) {
 			}
 			for _, d := range only[*appsv1.Deployment](all) {
 				for _, p := range d.Spec.Template.Spec.Containers[0].Ports {
-					if p.Name == "grpc" && "9443" == tc.port != (p.ContainerPort == 9443) {
+					if p.Name == "grpc" && (tc.port == "9443") != (p.ContainerPort == 9443) {
 						t.Errorf("the container has port %d", p.ContainerPort)
 					}
 				}

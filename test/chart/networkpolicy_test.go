@@ -29,14 +29,16 @@ func TestNetworkPolicies(t *testing.T) {
 		"defaults": {values{}, "--follow-network-policies", "list,watch", "create,delete,update", "", false},
 		"off":      {values{"follow": false}, "", "", "", "", false},
 		"create": {
-			values{"create": true}, "--follow-network-policies --create-network-policies", "create,delete,list,update,watch",
+			values{"create": true},
+			"--follow-network-policies --create-network-policies", "create,delete,list,update,watch",
 			"create,delete,update", "", false,
 		},
 		"create alone": {
 			values{"follow": false, "create": true}, "--create-network-policies", "create,delete,list,update,watch", "", "", false,
 		},
 		"enabled": {
-			values{"enabled": true}, "--follow-network-policies --interceptor-ingress", "list,watch", "create,delete,update",
+			values{"enabled": true},
+			"--follow-network-policies --interceptor-ingress", "list,watch", "create,delete,update",
 			"scale-to-zero-controller", false,
 		},
 		"enabled alone": {values{"enabled": true, "follow": false}, "", "", "", "scale-to-zero-controller,scale-to-zero-interceptor", true},
@@ -122,7 +124,8 @@ func TestInterceptorIngress(t *testing.T) {
 					if err := json.Unmarshal([]byte(text), &rules); err != nil || len(rules) != 2 {
 						t.Fatalf("%s: %v", text, err)
 					}
-					got := fmt.Sprintf("%s from %d, %s from %d with %s", rules[0].Ports[0].Port, len(rules[0].From), rules[1].Ports[0].Port, len(rules[1].From),
+					got := fmt.Sprintf("%s from %d, %s from %d with %s",
+						rules[0].Ports[0].Port, len(rules[0].From), rules[1].Ports[0].Port, len(rules[1].From),
 						rules[1].From[1].NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"])
 					if got != tc.want {
 						t.Errorf("%s, want %s", got, tc.want)

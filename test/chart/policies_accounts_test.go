@@ -190,21 +190,32 @@ func TestAuthorization(t *testing.T) {
 		write
 		denied string
 	}{
-		"nothing": {"opt-in-services", write{object: optedIn},
+		"nothing": {
+			"opt-in-services",
+			write{object: optedIn},
 			"somebody may not put an app to sleep here: that takes the right to patch or update " +
-				"deployments and statefulsets (or the scale subresource) in namespace shop. "},
-		"reading": {"opt-in-services", write{object: optedIn, may: []string{"get deployments.apps",
-			"list statefulsets.apps"}}, "may not"},
+				"deployments and statefulsets (or the scale subresource) in namespace shop. ",
+		},
+		"reading": {"opt-in-services", write{object: optedIn, may: []string{
+			"get deployments.apps",
+			"list statefulsets.apps",
+		}}, "may not"},
 		"both":     {"opt-in-services", write{object: optedIn, may: both}, ""},
 		"one kind": {"opt-in-services", write{object: optedIn, may: both[:1]}, "may not"},
 		"one name": {"opt-in-services", write{object: named("Deployment/web"), may: []string{"update deployments.apps web"}}, ""},
-		"the scale of one name": {"opt-in-services", write{object: named("StatefulSet/db"),
-			may: []string{"patch statefulsets.apps/scale db"}}, ""},
-		"another name": {"opt-in-services", write{object: named("Deployment/web"),
-			may: []string{"patch deployments.apps db"}}, "patch or update deployments/web (or"},
+		"the scale of one name": {"opt-in-services", write{
+			object: named("StatefulSet/db"),
+			may:    []string{"patch statefulsets.apps/scale db"},
+		}, ""},
+		"another name": {"opt-in-services", write{
+			object: named("Deployment/web"),
+			may:    []string{"patch deployments.apps db"},
+		}, "patch or update deployments/web (or"},
 		"a custom resource": {"opt-in-services", write{object: named("Rollout.argoproj.io/web"), may: both}, "rollouts/web"},
-		"the custom resource": {"opt-in-services", write{object: named("Rollout.argoproj.io/web"),
-			may: []string{"patch rollouts.argoproj.io"}}, ""},
+		"the custom resource": {"opt-in-services", write{
+			object: named("Rollout.argoproj.io/web"),
+			may:    []string{"patch rollouts.argoproj.io"},
+		}, ""},
 		"a resource not scaled": {"opt-in-services", write{object: named("Gallery.example.com/web")}, ""},
 		"an unreadable one":     {"opt-in-services", write{object: named("web")}, "may not"},
 		"a trusted account":     {"opt-in-services", write{by: "system:serviceaccount:argocd:controller", object: optedIn}, ""},
@@ -220,8 +231,10 @@ func TestAuthorization(t *testing.T) {
 		"an Ingress":            {"opt-in-ingresses", write{object: ingress}, "may not"},
 		"an Ingress, allowed":   {"opt-in-ingresses", write{object: ingress, may: both}, ""},
 		"an Ingress again":      {"opt-in-ingresses", write{object: ingress, old: ingress}, ""},
-		"an Ingress's backend": {"opt-in-ingresses", write{object: strings.Replace(ingress, "name: web}", "name: db}", 1),
-			old: ingress}, "may not"},
+		"an Ingress's backend": {"opt-in-ingresses", write{
+			object: strings.Replace(ingress, "name: web}", "name: db}", 1),
+			old:    ingress,
+		}, "may not"},
 		"behind":                  {"opt-in-backends", write{object: other, old: plain, params: ingress}, "may not"},
 		"behind, allowed":         {"opt-in-backends", write{object: other, old: plain, params: ingress, may: both}, ""},
 		"behind, anew":            {"opt-in-backends", write{object: plain, params: ingress}, "may not"},
@@ -229,19 +242,28 @@ func TestAuthorization(t *testing.T) {
 		"behind, the same":        {"opt-in-backends", write{object: plain, old: plain, params: ingress}, ""},
 		"behind another":          {"opt-in-backends", write{object: strings.Replace(plain, "name: web", "name: db", 1), params: ingress}, ""},
 		"behind one not opted in": {"opt-in-backends", write{object: plain, params: strings.Replace(ingress, `"true"`, `"false"`, 1)}, ""},
-		"in a Namespace": {"opt-in-namespaced-deployments", write{object: plain, params: pods, namespace: in},
-			"patch or update deployments/web (or"},
-		"in it, allowed": {"opt-in-namespaced-deployments", write{object: plain, params: pods, namespace: in,
-			may: []string{"patch deployments.apps web"}}, ""},
+		"in a Namespace": {
+			"opt-in-namespaced-deployments",
+			write{object: plain, params: pods, namespace: in},
+			"patch or update deployments/web (or",
+		},
+		"in it, allowed": {"opt-in-namespaced-deployments", write{
+			object: plain, params: pods, namespace: in,
+			may: []string{"patch deployments.apps web"},
+		}, ""},
 		"in it, other pods": {"opt-in-namespaced-deployments", write{object: other, params: pods, namespace: in}, ""},
-		"in it, opted out": {"opt-in-namespaced-deployments", write{object: strings.Replace(optedIn, `"true"`, `"false"`, 1),
-			params: pods, namespace: in}, ""},
+		"in it, opted out": {"opt-in-namespaced-deployments", write{
+			object: strings.Replace(optedIn, `"true"`, `"false"`, 1),
+			params: pods, namespace: in,
+		}, ""},
 		"in it, the same": {"opt-in-namespaced-deployments", write{object: plain, old: plain, params: pods, namespace: in}, ""},
 		"in it, a type": {"opt-in-namespaced-deployments", write{object: strings.Replace(plain, "ClusterIP", "NodePort",
 			1), old: plain, params: pods, namespace: in}, "may not"},
 		"in another": {"opt-in-namespaced-deployments", write{object: plain, params: pods}, ""},
-		"in it, a StatefulSet": {"opt-in-namespaced-statefulsets", write{object: plain, params: pods, namespace: in,
-			may: []string{"patch deployments.apps"}}, "statefulsets/web"},
+		"in it, a StatefulSet": {"opt-in-namespaced-statefulsets", write{
+			object: plain, params: pods, namespace: in,
+			may: []string{"patch deployments.apps"},
+		}, "statefulsets/web"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := policies{t, p.validator}
