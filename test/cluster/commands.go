@@ -290,7 +290,7 @@ func networkPoliciesCommand(run runner) *cobra.Command {
 	return &cobra.Command{
 		Use: "network-policies", Short: "Enforce NetworkPolicies in the cluster", Args: cobra.NoArgs,
 		Long: "Enforces NetworkPolicies in a running cluster until `down`, by kube-network-policies " + netpolVersion +
-			": for TCP connections that\n" + "begin later, except those of the node itself. The first time it is built, which takes about 3 minutes.",
+			": for TCP connections that\nbegin later, except those of the node itself. The first time it is built, which takes about 3 minutes.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
 			return c.enforceNetworkPolicies(ctx, newProgress())
 		}),

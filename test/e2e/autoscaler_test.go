@@ -263,7 +263,7 @@ func TestKeptAsleep(t *testing.T) {
 	kubectl(t, "annotate", "service", "-n", a.ns, webserver, injector.Prefix+"asleep=true")
 	a.has(0)
 	eventually(t, "requests are refused", func() error {
-		const why = "its owner keeps it asleep (annotation scale-to-zero/asleep)"
+		const why = "is asleep: its owner has paused it"
 		if got := get(t, a.url("/echo"))[0]; got.Status != 503 || !strings.Contains(got.Body, why) {
 			return fmt.Errorf("%d %s", got.Status, got.Body)
 		}
