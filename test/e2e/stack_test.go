@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -104,8 +103,13 @@ func (s *stack) asleep() {
 			return fmt.Errorf("replicas %v", up)
 		}
 		var pods corev1.PodList
-		if err := kube.List(s.t.Context(), &pods, client.InNamespace(s.ns)); err != nil || len(pods.Items) > 0 {
-			return errors.Join(err, fmt.Errorf("%d pods", len(pods.Items)))
+		if err := kube.List(s.t.Context(), &pods, client.InNamespace(s.ns)); err != nil {
+			return err
+		}
+		for _, p := range pods.Items {
+			if len(p.OwnerReferences) > 0 { // the clients have no owner
+				return fmt.Errorf("pod %s is there", p.Name)
+			}
 		}
 		return nil
 	})
