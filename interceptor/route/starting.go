@@ -71,6 +71,9 @@ func (t *Target) setPods(pods, ready int32, early, expected bool) {
 	}
 	t.listed.Store(pods)
 	t.ready.Store(ready)
+	if pods > 0 && t.Dequeue() {
+		t.note() // somebody else has woken it: its requests count again
+	}
 	if ready > 0 {
 		t.awake()
 	}

@@ -39,6 +39,15 @@ func (w *wake) Waking() time.Duration {
 // AbandonWake forgets a wake that has failed, so that the next request begins another one.
 func (w *wake) AbandonWake() { w.woken.Store(0) }
 
+// Queue notes that a wake has to wait for its turn. It ends with Dequeue, or with the first pod.
+func (w *wake) Queue() { w.queued.Store(true) }
+
+// Dequeue notes that no wake has to wait for its turn any more. It reports whether one had to.
+func (w *wake) Dequeue() bool { return w.queued.Swap(false) }
+
+// Queued reports whether a wake waits for its turn. Nobody must wake the workload for the requests that are held.
+func (w *wake) Queued() bool { return w.queued.Load() }
+
 // Looping reports whether the wake loop runs.
 func (w *wake) Looping() bool { return w.loop.Load() }
 
@@ -63,18 +72,6 @@ func (t *Target) BeginWake() bool {
 	t.metrics.Woken()
 	return true
 }
-
-// Queue notes that the wake that requests wait for has to wait for its turn, and Dequeue that it need not any more.
-func (t *Target) Queue() { t.queued.Store(true) }
-
-// Dequeue ends Queue.
-func (t *Target) Dequeue() {
-	t.queued.Store(false)
-	t.note()
-}
-
-// Queued reports whether the workload is asleep and its wake waits for its turn. Nobody must wake it for the requests that are held.
-func (t *Target) Queued() bool { return t.queued.Load() && !t.HasPods() }
 
 // MayBeginWake reports whether BeginWake would begin a wake.
 func (t *Target) MayBeginWake() bool { return !t.Ready() && !t.HasPods() && t.woken.Load() == 0 }

@@ -85,10 +85,13 @@ type fakeListeners struct{ route *route.Route }
 func (l *fakeListeners) Open(r *route.Route) { l.route = r }
 func (l *fakeListeners) Close(*route.Route)  {}
 
-func newTable(w route.Waker) (*route.Table, *fakeListeners) {
+func newTable(w route.Waker) (*route.Table, *fakeListeners) { return newTableOf(w, nil) }
+
+// newTableOf is newTable with a hub of the test's.
+func newTableOf(w route.Waker, hub *counts.Hub) (*route.Table, *fakeListeners) {
 	l := &fakeListeners{}
 	return route.NewTable(route.TableOptions{
-		Listeners: l, Waker: w, Log: logr.Discard(),
+		Listeners: l, Waker: w, Log: logr.Discard(), Hub: hub,
 		RouteMetrics:  func(string, string) route.Metrics { return fakeMetrics{} },
 		TargetMetrics: func(route.Key) route.TargetMetrics { return fakeMetrics{} },
 	}), l

@@ -65,18 +65,17 @@ func network(address string) string {
 // place.
 func (q *turns) take(t *turn) (waits bool) {
 	q.mu.Lock()
-	if slices.ContainsFunc(q.waiting, func(other *turn) bool { return other.target == t.target }) {
-		q.mu.Unlock()
-		return true
-	}
-	if q.room(t) {
+	queued := slices.ContainsFunc(q.waiting, func(other *turn) bool { return other.target == t.target })
+	if !queued && q.room(t) {
 		q.enter(t)
 		q.mu.Unlock()
 		t.begin()
 		return false
 	}
-	t.target.Queue()
-	q.waiting = append(q.waiting, t)
+	t.target.Queue() // again, if it has had pods meanwhile
+	if !queued {
+		q.waiting = append(q.waiting, t)
+	}
 	q.mu.Unlock()
 	return true
 }
@@ -131,6 +130,7 @@ func (q *turns) give(of *route.Target) {
 		case q.room(t):
 			q.enter(t)
 			t.target.Dequeue()
+			t.target.Touch() // the peers have not been told of its requests
 			begin = append(begin, t)
 			return true
 		}

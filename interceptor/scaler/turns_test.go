@@ -25,6 +25,7 @@ type scan struct {
 	t      *testing.T
 	table  *route.Table
 	events *fakeEvents
+	hub    *counts.Hub
 	waker  *Waker
 	ctx    context.Context
 	leave  context.CancelFunc
@@ -33,13 +34,13 @@ type scan struct {
 
 func newScan(t *testing.T, apps int) *scan {
 	t.Helper()
-	s := &scan{t: t, events: &fakeEvents{}}
+	s := &scan{t: t, events: &fakeEvents{}, hub: counts.NewHub()}
 	s.ctx, s.leave = context.WithCancel(t.Context())
 	s.waker = NewWaker(WakerOptions{
-		Scaler: &fakeWorkloads{}, Events: s.events, Peers: newFakePeers(), Hub: counts.NewHub(), Log: logr.Discard(),
+		Scaler: &fakeWorkloads{}, Events: s.events, Peers: newFakePeers(), Hub: s.hub, Log: logr.Discard(),
 		MaxWakes: 5, MaxWakesPerSource: 3,
 	})
-	s.table, _ = newTable(s.waker)
+	s.table, _ = newTableOf(s.waker, s.hub)
 	for n := range apps {
 		s.set(n)
 	}
@@ -169,9 +170,23 @@ func TestQueuedIsNotActive(t *testing.T) {
 		if first := s.target(0); !a.Active(first, time.Minute) || !a.InSight(first) || !a.Waiting(first) {
 			t.Error("an app whose turn it is does not look as if it were to wake")
 		}
+		release := queued.Begin() // a long request
+		defer release()
+		changed := s.hub.FollowAll()
+		defer changed.Close()
+		queued.Look() // as a peer does
 		s.set(3, "10.0.0.3:80") // somebody else has woken it
-		if queued.Queued() || queued.Demand() != queued.Pending() {
+		if queued.Queued() || queued.Demand() != queued.Pending() || queued.Demand() == 0 {
 			t.Error("an app with a pod still counts as queued")
+		}
+		if keys := changed.Take(); !slices.Contains(keys, queued.Key) {
+			t.Errorf("the peers hear of %v, and not of its requests", keys)
+		}
+
+		s.set(3)
+		s.visit(3, "192.0.2.1", "192.0.2.1")
+		if !queued.Queued() {
+			t.Error("its next wake does not wait for its turn")
 		}
 	})
 }

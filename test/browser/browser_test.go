@@ -383,7 +383,7 @@ func TestPageWithoutScripts(t *testing.T) {
 	a.visited()
 }
 
-// The page of a failed start gives the reason, and opens the app once it no longer fails.
+// The page of a failed start tells what kind of failure it is, without the names in it, and opens the app once it no longer fails.
 func TestPageOfAFailure(t *testing.T) {
 	a := newApp(t)
 	browser := newBrowser(t)
@@ -391,13 +391,14 @@ func TestPageOfAFailure(t *testing.T) {
 		"light-390": newTab(t, browser, looks("ko", "light", 390, 844)...),
 		"dark-1280": newTab(t, browser, looks("en", "dark", 1280, 800)...),
 	}
+	kinds := map[string]string{"light-390": "앱의 이미지를 내려받을 수 없습니다.", "dark-1280": "its image cannot be pulled"}
 	const why = "its image registry.example.com/grafana:12.9 cannot be pulled: not found"
 	for _, c := range tabs {
 		c.do("opening it", chromedp.Navigate(a.url("127.0.0.1")))
 	}
 	a.set(func(s *route.Service) { s.Progress.Failing, s.Progress.Reason = why, "ImagePullBackOff" })
 	for name, c := range tabs {
-		c.shows(why)
+		c.shows(kinds[name])
 		c.keeps("failing-" + name)
 	}
 	a.is(api.StageNotReady)
