@@ -8,10 +8,6 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api/mtls"
@@ -21,19 +17,8 @@ import (
 // mounted as a file would follow a minute later, and a pod would not start without it. A Role lets us list and watch this one Secret.
 func (c *Cluster) watchCertificate(ctx context.Context) {
 	secrets := c.client.CoreV1().Secrets(c.options.Namespace)
-	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, c.options.Secret).String()
-	lw := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = selector
-			return secrets.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-			o.FieldSelector = selector
-			return secrets.Watch(ctx, o)
-		},
-	}
 	reflector := cache.NewReflectorWithOptions(
-		cache.ToListWatcherWithWatchListSemantics(lw, c.client), &corev1.Secret{},
+		cache.ToListWatcherWithWatchListSemantics(named(c.options.Secret, secrets.List, secrets.Watch), c.client), &corev1.Secret{},
 		&certificate{store: c.options.TLS, name: c.options.Secret, log: c.options.Log}, cache.ReflectorOptions{Name: "certificate"})
 	reflector.RunWithContext(ctx)
 }

@@ -32,21 +32,28 @@ const (
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=list;watch
 func (c *Cluster) watchThemes(ctx context.Context, sink interceptor.Sink) {
 	maps := c.client.CoreV1().ConfigMaps(metav1.NamespaceAll)
-	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, themeName).String()
-	lw := &cache.ListWatch{
+	reflector := cache.NewReflectorWithOptions(
+		cache.ToListWatcherWithWatchListSemantics(named(themeName, maps.List, maps.Watch), c.client), &corev1.ConfigMap{},
+		&themes{sink: sink, log: c.options.Log, told: map[string][sha256.Size]byte{}}, cache.ReflectorOptions{Name: "waitingpages"})
+	reflector.RunWithContext(ctx)
+}
+
+// named lists and watches the objects of one name. A role with resourceNames allows no other list or watch.
+func named[L runtime.Object](
+	name string, list func(context.Context, metav1.ListOptions) (L, error),
+	watch func(context.Context, metav1.ListOptions) (apiwatch.Interface, error),
+) *cache.ListWatch {
+	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
+	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = selector
-			return maps.List(ctx, o)
+			return list(ctx, o)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
 			o.FieldSelector = selector
-			return maps.Watch(ctx, o)
+			return watch(ctx, o)
 		},
 	}
-	reflector := cache.NewReflectorWithOptions(
-		cache.ToListWatcherWithWatchListSemantics(lw, c.client), &corev1.ConfigMap{},
-		&themes{sink: sink, log: c.options.Log, told: map[string][sha256.Size]byte{}}, cache.ReflectorOptions{Name: "waitingpages"})
-	reflector.RunWithContext(ctx)
 }
 
 // themes is where the reflector puts ConfigMaps. Of each it keeps only a hash, which distinguishes a theme from its next version.

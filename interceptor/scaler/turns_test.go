@@ -174,7 +174,7 @@ func TestQueuedIsNotActive(t *testing.T) {
 		defer release()
 		changed := s.hub.FollowAll()
 		defer changed.Close()
-		queued.Look() // as a peer does
+		queued.Look()           // as a peer does
 		s.set(3, "10.0.0.3:80") // somebody else has woken it
 		if queued.Queued() || queued.Demand() != queued.Pending() || queued.Demand() == 0 {
 			t.Error("an app with a pod still counts as queued")

@@ -4,7 +4,6 @@
 package chart
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -13,15 +12,10 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apiserver/pkg/admission"
-	"k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
-	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/cel/environment"
 )
 
 const (
@@ -104,57 +98,16 @@ func sliceWrites() map[string]sliceWrite {
 	}
 }
 
-// evaluate makes an evaluator of the policy whose name ends with suffix, for the oldest Kubernetes, as the API server does.
-func evaluate(t *testing.T, suffix string) validating.Validator {
-	t.Helper()
-	for _, p := range only[*admissionv1.ValidatingAdmissionPolicy](must4(t, values{})) {
-		if !strings.HasSuffix(p.Name, suffix) {
-			continue
-		}
-		compiler, err := cel.NewCompositedCompiler(environment.MustBaseEnvSet(version.MustParseGeneric(kubernetesVersion)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		options := cel.OptionalVariableDeclarations{HasAuthorizer: true}
-		var variables []cel.NamedExpressionAccessor
-		for _, v := range p.Spec.Variables {
-			variables = append(variables, &validating.Variable{Name: v.Name, Expression: v.Expression})
-		}
-		compiler.CompileAndStoreVariables(variables, options, environment.NewExpressions)
-		var matches, validations []cel.ExpressionAccessor
-		for i := range p.Spec.MatchConditions {
-			matches = append(matches, (*matchconditions.MatchCondition)(&p.Spec.MatchConditions[i]))
-		}
-		for _, v := range p.Spec.Validations {
-			validations = append(validations, &validating.ValidationCondition{Expression: v.Expression, Message: v.Message, Reason: v.Reason})
-		}
-		conditions := compiler.CompileCondition(matches, options, environment.NewExpressions)
-		return validating.NewValidator(compiler.CompileCondition(validations, options, environment.NewExpressions),
-			matchconditions.NewMatcher(conditions, p.Spec.FailurePolicy, "policy", "validate", p.Name),
-			compiler.CompileCondition(nil, options, environment.NewExpressions),
-			compiler.CompileCondition(make([]cel.ExpressionAccessor, len(validations)), options, environment.NewExpressions),
-			p.Spec.FailurePolicy, nil)
-	}
-	t.Fatalf("no policy %s", suffix)
-	return nil
-}
-
-// adminRights allow a user everything, or nothing.
-type adminRights bool
-
-func (r adminRights) Authorize(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
-	if r {
-		return authorizer.DecisionAllow, "", nil
-	}
-	return authorizer.DecisionNoOpinion, "", nil
-}
-
 // decide evaluates a write. It returns whether the policy concerns it at all, and why it is denied.
 func decide(t *testing.T, v validating.Validator, w sliceWrite, who string) (concerned bool, denied string) {
 	t.Helper()
 	info := &user.DefaultInfo{Name: who}
 	if who == "system:masters" {
 		info.Groups = []string{who}
+	}
+	var may rights
+	if who == clusterAdmin {
+		may = rights{"* *.*"}
 	}
 	var object, old runtime.Object
 	operation := admission.Update
@@ -172,7 +125,7 @@ func decide(t *testing.T, v validating.Validator, w sliceWrite, who string) (con
 			resource, "", operation, &metav1.CreateOptions{}, false, info),
 		VersionedObject: admission.NewLazyObject(object), VersionedOldObject: admission.NewLazyObject(old),
 	}
-	result := v.Validate(t.Context(), resource, attributes, nil, nil, celconfig.RuntimeCELCostBudget, adminRights(who == clusterAdmin))
+	result := v.Validate(t.Context(), resource, attributes, nil, nil, celconfig.RuntimeCELCostBudget, may)
 	var why []string
 	for _, d := range result.Decisions {
 		if d.Evaluation == validating.EvalError {
@@ -188,7 +141,7 @@ func decide(t *testing.T, v validating.Validator, w sliceWrite, who string) (con
 // TestPolicyOfSlices tests who may write and delete the slices that the interceptors read, and that the policy does not concern any other
 // slice.
 func TestPolicyOfSlices(t *testing.T) {
-	v := evaluate(t, "-slices")
+	v := newPolicies(t, values{}).validator["slices"]
 	for name, w := range sliceWrites() {
 		t.Run(name, func(t *testing.T) {
 			for _, who := range append(everybody(), "system:masters") {
