@@ -111,103 +111,117 @@ func (a author) scaledObject() keda.ScaledObject {
 	return so
 }
 
-// FuzzAdmitObjects writes whole objects of an author who uses what is ours: nothing panics, admission twice equals admission once, and no
+// admitObjects writes whole objects of an author who uses what is ours: nothing panics, admission twice equals admission once, and no
 // object keeps what only the controller may write.
-func FuzzAdmitObjects(f *testing.F) {
-	for seed := range uint64(500) {
-		f.Add(seed, seed%2 == 0)
+func admitObjects(t *testing.T, seed uint64, byController bool) {
+	t.Helper()
+	a := author{rand.New(rand.NewPCG(seed, 5))}
+	service, old := a.service("web"), pickOne(a, nil, a.service("web"))
+	if err := Admit(service, old, byController); err == nil {
+		again := service.DeepCopy()
+		if err := Admit(again, old, byController); err != nil || !equality.Semantic.DeepEqual(again, service) {
+			t.Errorf("a Service again: %v\n%+v\n%+v", err, again, service)
+		}
+		if old == nil && (Intercepted(service) || service.Annotations[RedirectAnnotation] != "") {
+			t.Errorf("a new Service is redirected: %+v", service)
+		}
 	}
-	f.Fuzz(func(t *testing.T, seed uint64, byController bool) {
-		a := author{rand.New(rand.NewPCG(seed, 5))}
-		service, old := a.service("web"), pickOne(a, nil, a.service("web"))
-		if err := Admit(service, old, byController); err == nil {
-			again := service.DeepCopy()
-			if err := Admit(again, old, byController); err != nil || !equality.Semantic.DeepEqual(again, service) {
-				t.Errorf("a Service again: %v\n%+v\n%+v", err, again, service)
-			}
-			if old == nil && (Intercepted(service) || service.Annotations[RedirectAnnotation] != "") {
-				t.Errorf("a new Service is redirected: %+v", service)
-			}
+	ingress, was := new(a.ingress()), pickOne(a, nil, new(a.ingress()))
+	if err := AdmitIngress(ingress, was, byController); err == nil {
+		again := ingress.DeepCopy()
+		if err := AdmitIngress(again, was, byController); err != nil || !equality.Semantic.DeepEqual(again, ingress) {
+			t.Errorf("an Ingress again: %v\n%+v\n%+v", err, again, ingress)
 		}
-		ingress, was := new(a.ingress()), pickOne(a, nil, new(a.ingress()))
-		if err := AdmitIngress(ingress, was, byController); err == nil {
-			again := ingress.DeepCopy()
-			if err := AdmitIngress(again, was, byController); err != nil || !equality.Semantic.DeepEqual(again, ingress) {
-				t.Errorf("an Ingress again: %v\n%+v\n%+v", err, again, ingress)
-			}
-		}
-		so, before := new(a.scaledObject()), pickOne(a, nil, new(a.scaledObject()))
-		AdmitScaledObject(so, before, byController)
-		again := so.DeepCopy()
-		if AdmitScaledObject(again, before, byController); !equality.Semantic.DeepEqual(again, so) {
-			t.Errorf("a ScaledObject again:\n%+v\n%+v", again, so)
-		}
-		_ = AdmitNamespace(&corev1.Namespace{ObjectMeta: a.meta("apps")})
-		Warnings("Service", service, a.IntN(2) == 0)
-		IngressWarnings(ingress)
-		KeepReplicas(a.meta("web").Annotations, int32(a.IntN(3)), int32(a.IntN(3)))
-	})
+	}
+	so, before := new(a.scaledObject()), pickOne(a, nil, new(a.scaledObject()))
+	AdmitScaledObject(so, before, byController)
+	again := so.DeepCopy()
+	if AdmitScaledObject(again, before, byController); !equality.Semantic.DeepEqual(again, so) {
+		t.Errorf("a ScaledObject again:\n%+v\n%+v", again, so)
+	}
+	_ = AdmitNamespace(&corev1.Namespace{ObjectMeta: a.meta("apps")})
+	Warnings("Service", service, a.IntN(2) == 0)
+	IngressWarnings(ingress)
+	KeepReplicas(a.meta("web").Annotations, int32(a.IntN(3)), int32(a.IntN(3)))
 }
 
-// FuzzPlanForeignObjects plans for an app among whose objects are some that only look like ours. Nothing panics, and the same question is
-// not asked for ever.
-func FuzzPlanForeignObjects(f *testing.F) {
+func TestAdmitObjects(t *testing.T) {
 	for seed := range uint64(500) {
-		f.Add(seed)
+		admitObjects(t, seed, seed%2 == 0)
 	}
-	f.Fuzz(func(t *testing.T, seed uint64) {
-		a := author{rand.New(rand.NewPCG(seed, 6))}
-		w := newWorld(t)
-		if a.IntN(2) == 0 {
-			w.run()
-		}
-		o := w.observe()
-		if a.IntN(3) > 0 {
-			o.Service = a.service("web")
-		}
-		w.service = o.Service
-		o.Namespace.ObjectMeta = a.meta("apps")
-		o.Ingresses = []networkingv1.Ingress{a.ingress(), a.ingress()}
-		o.Direct, o.Alias = pickOne(a, o.Direct, Companion{Foreign: true}, Companion{Service: a.service("web-direct")}), pickOne(a, o.Alias,
-			Companion{Foreign: true}, Companion{Service: a.service("web-scale-to-zero")})
-		w.ingresses, w.siblings = o.Ingresses, []corev1.Service{*a.service("api"), *a.service("web-direct")}
-		w.workload.Annotations = a.meta("web").Annotations
-		target := w.target()
-		target.ScaledObjects = []keda.ScaledObject{a.scaledObject(), a.scaledObject()}
-		target.HPAs = []autoscalingv2.HorizontalPodAutoscaler{{ObjectMeta: a.meta("web")}}
-		p, q := PlanService(o)
-		for range 40 {
-			if q.Kind == NoQuestion {
-				break
-			}
-			w.answer(&o, q)
-			if q.Kind == AskTarget {
-				o.Answers.Target = &target
-			}
-			p, q = PlanService(o)
-		}
-		if q.Kind != NoQuestion {
-			t.Errorf("it keeps asking %d", q.Kind)
-		}
-		for _, object := range p.Delete {
-			if s, ok := object.(*corev1.Service); ok && s != o.Direct.Service && s != o.Alias.Service {
-				t.Errorf("it deletes Service %s", s.Name)
-			}
-		}
+}
 
-		s := newScaledWorld(t)
-		s.workload.Annotations = a.meta("web").Annotations
-		s.asks = pickOne(a, s.asks, nil)
-		observed := s.observe()
-		observed.ScaledObjects, observed.HPAs = target.ScaledObjects, target.HPAs
-		if so := &target.ScaledObjects[0]; OwnScaledObject(so, s.workload) {
-			observed.ScaledObject = so
+func FuzzAdmitObjects(f *testing.F) {
+	f.Add(uint64(0), true)
+	f.Fuzz(admitObjects)
+}
+
+// planForeignObjects plans for an app among whose objects are some that only look like ours. Nothing panics, and the same question is
+// not asked for ever.
+func planForeignObjects(t *testing.T, seed uint64) {
+	t.Helper()
+	a := author{rand.New(rand.NewPCG(seed, 6))}
+	w := newWorld(t)
+	if a.IntN(2) == 0 {
+		w.run()
+	}
+	o := w.observe()
+	if a.IntN(3) > 0 {
+		o.Service = a.service("web")
+	}
+	w.service = o.Service
+	o.Namespace.ObjectMeta = a.meta("apps")
+	o.Ingresses = []networkingv1.Ingress{a.ingress(), a.ingress()}
+	o.Direct, o.Alias = pickOne(a, o.Direct, Companion{Foreign: true}, Companion{Service: a.service("web-direct")}), pickOne(a, o.Alias,
+		Companion{Foreign: true}, Companion{Service: a.service("web-scale-to-zero")})
+	w.ingresses, w.siblings = o.Ingresses, []corev1.Service{*a.service("api"), *a.service("web-direct")}
+	w.workload.Annotations = a.meta("web").Annotations
+	target := w.target()
+	target.ScaledObjects = []keda.ScaledObject{a.scaledObject(), a.scaledObject()}
+	target.HPAs = []autoscalingv2.HorizontalPodAutoscaler{{ObjectMeta: a.meta("web")}}
+	p, q := PlanService(o)
+	for range 40 {
+		if q.Kind == NoQuestion {
+			break
 		}
-		for range 3 { // questions of a workload are answered elsewhere; what is asked first must not panic
-			if _, q := PlanWorkload(observed); q == NoWorkloadQuestion {
-				break
-			}
-			observed.Answers.HPA = &HPAAnswer{}
+		w.answer(&o, q)
+		if q.Kind == AskTarget {
+			o.Answers.Target = &target
 		}
-	})
+		p, q = PlanService(o)
+	}
+	if q.Kind != NoQuestion {
+		t.Errorf("it keeps asking %d", q.Kind)
+	}
+	for _, object := range p.Delete {
+		if s, ok := object.(*corev1.Service); ok && s != o.Direct.Service && s != o.Alias.Service {
+			t.Errorf("it deletes Service %s", s.Name)
+		}
+	}
+
+	s := newScaledWorld(t)
+	s.workload.Annotations = a.meta("web").Annotations
+	s.asks = pickOne(a, s.asks, nil)
+	observed := s.observe()
+	observed.ScaledObjects, observed.HPAs = target.ScaledObjects, target.HPAs
+	if so := &target.ScaledObjects[0]; OwnScaledObject(so, s.workload) {
+		observed.ScaledObject = so
+	}
+	for range 3 { // questions of a workload are answered elsewhere; what is asked first must not panic
+		if _, q := PlanWorkload(observed); q == NoWorkloadQuestion {
+			break
+		}
+		observed.Answers.HPA = &HPAAnswer{}
+	}
+}
+
+func TestPlanForeignObjects(t *testing.T) {
+	for seed := range uint64(500) {
+		planForeignObjects(t, seed)
+	}
+}
+
+func FuzzPlanForeignObjects(f *testing.F) {
+	f.Add(uint64(0))
+	f.Fuzz(planForeignObjects)
 }
