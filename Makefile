@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE   ?= scale-to-zero:$(VERSION)
 FUZZTIME ?= 30s
-# When `make drive-edges` and `make drive-restarts` end, and their random seed; DRIVE takes further flags.
+# When `make drive-edges` and `make drive-restarts` end, and their random seed; DRIVE takes further flags. FOR also repeats `make memory`.
 COUNT ?=
 FOR   ?=
 SEED  ?=
@@ -123,9 +123,9 @@ unit: ## Unit tests, with the race detector for the product
 	go test -C test/browser -shuffle=on ./...
 
 .PHONY: memory
-memory: ## Attack the memory of one interceptor in a cgroup with the chart's limit (2 minutes)
+memory: ## Attack the memory of one interceptor in a cgroup with the chart's limit; FOR=10m repeats each attack
 	$(call heading,Memory attacks)
-	go test -count=1 -timeout 15m -v -run '^TestAttacks$$' ./test/memory/...
+	go test -count=1 -timeout 3h -v -run '^TestAttacks$$' ./test/memory/... $(if $(FOR),-args -attack $(FOR))
 
 .PHONY: api
 api: ## Tests against a real API server, with the race detector for the product

@@ -5,6 +5,7 @@ package memory
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -24,13 +25,15 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api/externalscaler"
 )
 
-// For how long the other app is asked before, during and after an attack.
+// For how long the other app is asked before an attack, and after its connections are open.
 const (
-	calm   = time.Second
+	calm   = 2 * time.Second
 	stormy = 4 * time.Second
 )
 
-// attack runs do against a new target, while the other app is asked.
+var lasting = flag.Duration("attack", 0, "for how long each attack is repeated; 0: it is made once")
+
+// attack runs do against a new target, while the other app is asked. Each repetition drops the connections of the one before.
 func attack(t *testing.T, path string, do func(ctx context.Context, x *target)) {
 	t.Helper()
 	x := start(t, path)
@@ -42,24 +45,31 @@ func attack(t *testing.T, path string, do func(ctx context.Context, x *target)) 
 	wait(calm)
 	usual, usual99 := before.end()
 
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	began := visit()
-	do(ctx, x)
-	began.end()
-	during := visit()
-	wait(stormy)
-	median, p99 := during.end()
-	lost := append(began.failed, during.failed...)
-	if x.alive() && len(lost) > 0 {
-		t.Errorf("the other app has lost %d of %d requests: %v", len(lost), len(began.times)+len(during.times)+len(lost), lost[0])
+	asked, times := 0, 0
+	for began := time.Now(); times == 0 || time.Since(began) < *lasting && !t.Failed(); times++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		opening := visit()
+		do(ctx, x)
+		opening.end()
+		open := visit()
+		wait(stormy)
+		median, p99 := open.end()
+		lost := append(opening.failed, open.failed...)
+		asked += len(opening.times) + len(open.times) + len(lost)
+		if x.alive() && len(lost) > 0 {
+			t.Errorf("the other app has lost %d of %d requests: %v", len(lost), asked, lost[0])
+		}
+		if times == 0 || t.Failed() {
+			t.Logf("the other app's median %s, %.2f times the usual; 99th percentile %s, %.2f times",
+				median, ratio(median, usual), p99, ratio(p99, usual99))
+		}
+		cancel()
 	}
 	most := peak(x.cmd.Process.Pid)
 	if most > limit {
 		t.Errorf("the interceptor had %d MiB", most>>20)
 	}
-	t.Logf("peak %d MiB (charged %d MiB); the other app's median %s, %.2f times the usual; 99th percentile %s, %.2f times",
-		most>>20, charged(x.cgroup)>>20, median, ratio(median, usual), p99, ratio(p99, usual99))
+	t.Logf("%d times: peak %d MiB (charged %d MiB); the other app was asked %d times", times, most>>20, charged(x.cgroup)>>20, asked)
 }
 
 func ratio(a, b time.Duration) float64 { return float64(a) / float64(max(b, 1)) }
