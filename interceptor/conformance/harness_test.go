@@ -148,7 +148,7 @@ func (n *node) seen() parts {
 // addresses maps peers' names to their addresses in a test.
 type addresses struct{ m sync.Map }
 
-// nextPort is the port that freePort tries next. It begins at a random number, so that two test processes do not collide.
+// nextPort is the port that freePort tries next. It begins at a random number, so that two test processes seldom try the same one.
 var nextPort = func() *atomic.Int32 {
 	var n atomic.Int32
 	n.Store(rand.Int32N(lastPort - firstPort))
@@ -159,15 +159,25 @@ var nextPort = func() *atomic.Int32 {
 // it is checked stays free until it is opened.
 const firstPort, lastPort = 10000, 30000
 
+// freePort returns a TCP port that is free, and reserves it for the test. No test uses UDP: a UDP socket on the same number keeps the port
+// from other test processes.
 func freePort(tb testing.TB) int32 {
 	tb.Helper()
 	for range lastPort - firstPort {
 		port := firstPort + nextPort.Add(1)%(lastPort-firstPort)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			_ = l.Close()
-			return port
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		reservation, err := net.ListenPacket("udp", address)
+		if err != nil {
+			continue
 		}
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			_ = reservation.Close()
+			continue
+		}
+		_ = l.Close()
+		tb.Cleanup(func() { _ = reservation.Close() })
+		return port
 	}
 	tb.Fatal("all ports are in use")
 	return 0
