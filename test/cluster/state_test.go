@@ -14,7 +14,7 @@ import (
 
 func checkoutAt(t *testing.T, dir string) string {
 	t.Helper()
-	for _, file := range []string{"kube/go.mod", "keda/go.mod", "pause/main.go", "traefik/ext/ext.go", "certmanager/go.mod"} {
+	for _, file := range []string{"kube/go.mod", "keda/go.mod", "pause/main.go", "traefik/ext/ext.go", "certmanager/go.mod", "netpol/go.mod"} {
 		path := filepath.Join(dir, "test", "cluster", file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
