@@ -197,9 +197,15 @@ bench: ## Compare with nginx, HAProxy and ReverseProxy (5 minutes, or BENCH=-qui
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
+	@# Before 1.27, Go sometimes fails a target whose time is over, without a failing input (go.dev/issue/75804): such a target runs again.
 	@grep -rHoP --include='*_test.go' '^func \KFuzz\w+' --exclude-dir=bin . | sort | while IFS=: read -r file name; do \
 		echo "$$name in $$(dirname $$file)"; \
-		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
+		for try in 1 2 3; do \
+			report=$$(go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$(dirname $$file) 2>&1) && continue 2; \
+			echo "$$report"; \
+			grep -q 'context deadline exceeded' <<<"$$report" && ! grep -q 'Failing input' <<<"$$report" || exit 1; \
+		done; \
+		exit 1; \
 	done
 
 .PHONY: fuzz-short
