@@ -21,7 +21,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/scale-to-zero/scale-to-zero/certs"
@@ -42,6 +41,7 @@ type controllerFlags struct {
 	deployment                               string
 	portRange, metricsAddress, healthAddress string
 	leaderElection, startupCPU               bool
+	metricsAuthentication                    bool
 	maxRoutes                                int
 	internal                                 internalFlags
 }
@@ -74,6 +74,7 @@ func controllerCommand() *cobra.Command {
 	flags.IntVar(&f.maxRoutes, "max-routes-per-namespace", 2000,
 		"how many routes, one for each port of each injected Service, a namespace may have; 0 for no limit")
 	flags.StringVar(&f.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 disables it")
+	flags.BoolVar(&f.metricsAuthentication, "metrics-authentication", false, metricsAuthenticationUsage)
 	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	f.internal.add(flags)
 	flags.BoolVar(&f.leaderElection, "leader-election", true, "elect a leader among the replicas")
@@ -177,7 +178,7 @@ func (f *controllerFlags) manager(config *rest.Config, scheme *runtime.Scheme, c
 	config.QPS, config.Burst = 100, 200
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Cache: cacheOptions,
-		Metrics:                       metricsserver.Options{BindAddress: f.metricsAddress},
+		Metrics:                       f.metrics(certificate),
 		HealthProbeBindAddress:        f.healthAddress,
 		LeaderElection:                f.leaderElection,
 		LeaderElectionID:              leaseName,

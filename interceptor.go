@@ -24,6 +24,8 @@ type interceptorFlags struct {
 
 	podName, podIP, service    string
 	grpcAddress, healthAddress string
+	metricsAddress             string
+	metricsAuthentication      bool
 	mutualTLS                  bool
 	certSecret                 string
 	drainTimeout               time.Duration
@@ -51,7 +53,9 @@ func interceptorCommand() *cobra.Command {
 	flags.BoolVar(&f.mutualTLS, "mutual-tls", true,
 		"admit only callers with a certificate of this installation; false is for a service mesh that does so itself")
 	flags.StringVar(&f.certSecret, "cert-secret", defaultInterceptorSecret, "Secret of the interceptors' certificate")
-	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz, /readyz and /metrics")
+	flags.StringVar(&f.healthAddress, "health-address", ":8081", "address of /healthz, /readyz and, without authentication, /metrics")
+	flags.BoolVar(&f.metricsAuthentication, "metrics-authentication", false, metricsAuthenticationUsage+"; needs --mutual-tls")
+	flags.StringVar(&f.metricsAddress, "metrics-address", ":8443", "address of /metrics with --metrics-authentication")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", interceptor.DefaultDrainTimeout,
 		"how long in-flight requests may take to finish during shutdown")
 	flags.BoolVar(&f.heldHeader, "held-header", true,
@@ -74,9 +78,16 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 		store, port = mtls.New(nil), tlsPort
 	}
 	f.grpcAddress = cmp.Or(f.grpcAddress, ":"+port)
-	reserved, err := portsOf(f.grpcAddress, f.healthAddress)
+	listens := []string{f.grpcAddress, f.healthAddress}
+	if f.metricsAuthentication {
+		listens = append(listens, f.metricsAddress)
+	}
+	reserved, err := portsOf(listens...)
 	if err != nil {
 		return err
+	}
+	if f.metricsAuthentication && !f.mutualTLS {
+		return errors.New("--metrics-authentication is set, and --mutual-tls is not: without it there is no certificate for /metrics")
 	}
 	if f.podName == "" || f.podIP == "" {
 		return errors.New("--pod-name or --pod-ip is empty, and so is $POD_NAME or $POD_IP; set both")
@@ -96,11 +107,19 @@ func (f *interceptorFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return interceptor.Run(ctx, interceptor.Options{
+	o := interceptor.Options{
 		Cluster: cluster, Notices: cluster, Metrics: cluster, PodName: f.podName,
 		TLS: store, GRPCAddress: f.grpcAddress, HealthAddress: f.healthAddress,
 		DrainTimeout: f.drainTimeout, Limits: f.Limits, Memory: memory,
 		TrustedHops: &f.trustedHops, HideHeld: !f.heldHeader, PageGrace: f.pageGrace,
 		MaxWakes: f.maxWakes, MaxWakesPerSource: f.maxWakesPerSource, Log: logger,
-	})
+	}
+	if f.metricsAuthentication {
+		scrapers, err := kube.NewScrapers(config)
+		if err != nil {
+			return err
+		}
+		o.Scrapers, o.MetricsAddress = scrapers, f.metricsAddress
+	}
+	return interceptor.Run(ctx, o)
 }

@@ -128,6 +128,14 @@ func TestBadFlags(t *testing.T) {
 			args: []string{"interceptor"}, env: [2]string{"SCALE_TO_ZERO_IDLE_TIMEOUT", "0"},
 			want: `--idle-timeout is 0s; allowed is a duration from 1s to 24h0m0s`,
 		},
+		"metrics without a certificate": {
+			args: []string{"interceptor", "--namespace=x", "--metrics-authentication", "--mutual-tls=false"},
+			want: "--metrics-authentication is set, and --mutual-tls is not",
+		},
+		"metrics without a port": {
+			args: []string{"interceptor", "--namespace=x", "--metrics-authentication", "--metrics-address=8443"},
+			want: `"8443"`,
+		},
 		"no pod": {args: []string{"interceptor", "--namespace=x"}, want: "--pod-name or --pod-ip is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/busy"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/forward"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/headers"
+	"github.com/scale-to-zero/scale-to-zero/interceptor/metrics"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/notice"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/peer"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/route"
@@ -84,8 +85,12 @@ type Options struct {
 	GRPCAddress string
 	// TLS has this interceptor's certificate for that address and for the peers. Nil is plain text, without any authentication.
 	TLS *mtls.Store
-	// HealthAddress serves /healthz, /readyz and /metrics. Default ":8081".
+	// HealthAddress serves /healthz, /readyz and, without Scrapers, /metrics. Default ":8081".
 	HealthAddress string
+	// Scrapers says who may read /metrics. Then that is at MetricsAddress, with TLS, which has to be set. Nil is everybody.
+	Scrapers metrics.Reviewer
+	// MetricsAddress is for Scrapers. Default ":8443".
+	MetricsAddress string
 	// DrainTimeout bounds the shutdown: the time until no traffic comes any more, and the time for the rest to finish. Default
 	// DefaultDrainTimeout.
 	DrainTimeout time.Duration
@@ -124,6 +129,10 @@ func (o *Options) setDefaults() error {
 	}
 	o.GRPCAddress = cmp.Or(o.GRPCAddress, ":9090")
 	o.HealthAddress = cmp.Or(o.HealthAddress, ":8081")
+	o.MetricsAddress = cmp.Or(o.MetricsAddress, ":8443")
+	if o.Scrapers != nil && o.TLS == nil {
+		return errors.New("checking options: who may read metrics is known only with TLS")
+	}
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, DefaultDrainTimeout)
 	o.UnpublishedLinger = cmp.Or(o.UnpublishedLinger, 2*time.Second)
 	o.Limits.SetDefaults()

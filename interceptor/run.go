@@ -59,7 +59,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	healthServer, err := newHealthServer(ctx, o.HealthAddress, i.health, o.Registry)
+	servers, err := newHTTPServers(ctx, &o, i.health)
 	if err != nil {
 		grpc.stop()
 		return err
@@ -72,7 +72,9 @@ func Run(ctx context.Context, o Options) error {
 	group.Go(func() error { return o.Cluster.Watch(parts, sink{i.table, i.peers, i.pages}) })
 	group.Go(func() error { return i.reporter.Run(parts) })
 	group.Go(grpc.serve)
-	group.Go(healthServer.serve)
+	for _, s := range servers {
+		group.Go(s.serve)
+	}
 	group.Go(func() error { return i.becomeReady(parts) })
 	// A part that breaks starts the shutdown, as the end of ctx does.
 	select {
@@ -83,7 +85,9 @@ func Run(ctx context.Context, o Options) error {
 	i.shutdown(parts)
 	grpc.stop()
 	stopParts()
-	healthServer.stop(context.WithoutCancel(ctx))
+	for _, s := range servers {
+		s.stop(context.WithoutCancel(ctx))
+	}
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("running the interceptor: %w", err)
 	}

@@ -30,7 +30,7 @@ const trusted = "system:serviceaccount:tools:deployer"
 // installRights creates the accounts' rights and the admission policies of the chart, so that the controllers of these tests have what
 // they have in a cluster, and no more.
 func installRights(ctx context.Context) error {
-	render := exec.CommandContext(ctx, "go", "run", "./render", "startupCPU.enabled=true",
+	render := exec.CommandContext(ctx, "go", "run", "./render", "startupCPU.enabled=true", "metrics.authentication=true",
 		"customWorkloads[0].apiGroup=example.com,customWorkloads[0].resource=galleries", "authorization.trustedAccounts[0]="+trusted)
 	render.Dir, render.Stderr = "../chart", os.Stderr
 	text, err := render.Output()

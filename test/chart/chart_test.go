@@ -56,6 +56,8 @@ func TestRender(t *testing.T) {
 		"cert-manager":          {ours, withCertManager(), 54},
 		"no hook":               {ours, values{"uninstall": values{"restore": false}}, 41},
 		"in plain text":         {ours, plainText(), 45},
+		"guarded metrics":       {ours, guardedMetrics(false), 50},
+		"guarded PodMonitors":   {ours, guardedMetrics(true), 55},
 		"with KEDA":             {ours, values{"keda": values{"namespace": "autoscaling"}}, 50},
 		"KEDA and a plain port": {ours, values{"keda": values{"namespace": "x"}, "interceptor": values{"mutualTLS": false}}, 45},
 		"demo": {demo, values{
@@ -101,7 +103,7 @@ func TestAllValuesAreCovered(t *testing.T) {
 			switch {
 			case isMap && otherIsMap && len(nested) > 0:
 				walk(path+k+".", nested, otherNested)
-			case reflect.DeepEqual(v, other) && path+k != "uninstall.restore":
+			case reflect.DeepEqual(v, other) && path+k != "uninstall.restore" && path+k != "metrics.authentication": // it needs mutualTLS
 				t.Errorf("%s%s has its default in testdata/all.yaml", path, k)
 			}
 		}

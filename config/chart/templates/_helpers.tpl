@@ -51,6 +51,11 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- ternary 9443 9090 (eq (include "scale-to-zero.mutualTLS" .) "true") -}}
 {{- end -}}
 
+{{/* The port of /metrics: the controllers', and with authentication the interceptors' too. */}}
+{{- define "scale-to-zero.metricsPort" -}}
+{{- if (.Values.metrics).authentication }}8443{{ else }}8080{{ end -}}
+{{- end -}}
+
 {{/* The Secret of an internal certificate. Takes (list $ "component"). Each mode has its own, as for the webhook's. */}}
 {{- define "scale-to-zero.internalSecret" -}}
 {{- $root := index . 0 -}}
@@ -181,7 +186,10 @@ namespaceSelector:
 
 {{/* Who may connect to the interceptors' own ports: rules of a NetworkPolicy. The kubelet may always probe pods of its node. */}}
 {{- define "scale-to-zero.interceptorIngress" -}}
+{{- if (.Values.metrics).authentication }}
 - ports: [{protocol: TCP, port: 8081}]
+{{- end }}
+- ports: [{protocol: TCP, port: {{ if (.Values.metrics).authentication }}{{ include "scale-to-zero.metricsPort" . }}{{ else }}8081{{ end }}}]
   {{- with .Values.networkPolicies.metricsFrom }}
   from:
     {{- toYaml . | nindent 4 }}

@@ -126,6 +126,15 @@ func (s *Store) Server() *tls.Config {
 	}
 }
 
+// Anybody returns the configuration of a server that shows this certificate to anybody, for HTTP/1.1.
+func (s *Store) Anybody() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		NextProtos:     []string{"http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.leaf() },
+	}
+}
+
 // Client returns the configuration of a client of the interceptors, which shows this certificate. Interceptors are dialed by their IP
 // addresses, so it is the identity that is verified.
 func (s *Store) Client() *tls.Config {
