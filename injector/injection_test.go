@@ -82,6 +82,12 @@ func TestQuestions(t *testing.T) {
 			nil,
 			[]QuestionKind{AskTarget, AskPorts, AskServing, AskSiblings},
 		},
+		"redirected, and one has restarted": {
+			[]func(*world){soonRedirected, func(w *world) { w.doubted = map[string]bool{"198.18.0.3": true} }},
+			[]string{"198.18.0.3:10000"},
+			nil,
+			[]QuestionKind{AskTarget, AskPorts, AskServing, AskSiblings},
+		},
 		"redirected, and another port": {[]func(*world){soonRedirected, func(w *world) {
 			w.service.Spec.Ports = append(w.service.Spec.Ports, corev1.ServicePort{Name: "admin", Port: 81})
 		}}, []string{"198.18.0.2:10001", "198.18.0.3:10001"}, nil, []QuestionKind{AskTarget, AskPorts, AskServing, AskSiblings}},

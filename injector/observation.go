@@ -48,6 +48,8 @@ type Observation struct {
 	Admission *networkingv1.NetworkPolicy
 	// Interceptors are the ready interceptors.
 	Interceptors []Interceptor
+	// Doubted are the addresses of those that have restarted since they last said which routes of the Service they serve.
+	Doubted map[string]bool
 	// Spoken is what interceptors have learned about the ports that speak whatever their clients do.
 	Spoken  Spoken
 	Memory  Memory
@@ -140,7 +142,8 @@ type Target struct {
 
 // Serving is which interceptors serve a Service's routes.
 type Serving struct {
-	// At has, by address, whether the interceptor there says that the port is the route's, and accepts connections on it.
+	// At has, by address, whether the interceptor there says that the port is the route's, and accepts connections on it. It lacks those
+	// that could not be asked.
 	At map[string]bool
 	// Failed is the gRPC code of the failure if an interceptor could not be asked; otherwise empty. Old is set if the interceptor is of a
 	// version that cannot answer.

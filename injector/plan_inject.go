@@ -140,8 +140,8 @@ func keepLearned(routes *api.Routes, before api.Routes, learned Spoken) {
 	}
 }
 
-// publish finds out which interceptors serve the routes. Interceptors that are already published are not asked again: their own
-// readiness probe decides whether they are ready.
+// publish finds out which interceptors serve the routes. Interceptors that are already published are not asked again, unless they have
+// restarted since: their own readiness probe decides whether they are ready. If such a one cannot be asked, it stays published for now.
 func (in *injection) publish() Question {
 	known := map[string]bool{}
 	var before []api.Port
@@ -157,7 +157,7 @@ func (in *injection) publish() Question {
 	var unknown []string
 	for _, i := range candidates {
 		for _, p := range in.routes.Ports {
-			if a := address(i.Address, p.Listen); !known[a] {
+			if a := address(i.Address, p.Listen); !known[a] || in.o.Doubted[i.Address] {
 				unknown = append(unknown, a)
 			}
 		}
@@ -171,7 +171,10 @@ func (in *injection) publish() Question {
 	}
 	in.published = Publish(in.routes, candidates, before, func(i Interceptor, p api.Port) bool {
 		a := address(i.Address, p.Listen)
-		return known[a] || serving.At[a]
+		if serves, said := serving.At[a]; said {
+			return serves
+		}
+		return known[a]
 	})
 	in.complete = len(in.published.Interceptors) == len(in.ready)
 	if in.alone() {
@@ -179,6 +182,10 @@ func (in *injection) publish() Question {
 		in.published.Interceptors = only(in.published.Interceptors, families)
 		in.complete = slices.Equal(in.published.Interceptors, only(candidates, families))
 	}
+	in.complete = in.complete && !slices.ContainsFunc(unknown, func(a string) bool {
+		_, said := serving.At[a]
+		return known[a] && !said
+	})
 	in.missing = MissingFamily(in.published.Interceptors, in.front.Service.Spec.IPFamilies)
 	return Question{}
 }

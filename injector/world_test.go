@@ -43,6 +43,7 @@ type world struct {
 	native       bool // Kubernetes lists a ready pod for the Service itself
 	addresses    []string
 	deaf         map[string]bool
+	doubted      map[string]bool // interceptors that have restarted
 	blocked      bool
 	unasked      string // the code with which interceptors cannot be asked
 	admission    bool
@@ -136,7 +137,7 @@ func (w *world) observe() Observation {
 			Namespace: "scale-to-zero", Scaler: Scaler{Address: "interceptors:9090"}, KEDA: w.keda, RestoringFor: w.restoringFor,
 			AliasLinger: 30 * time.Second, Follows: w.follows, Admits: w.admits,
 		},
-		Admission: w.added.DeepCopy(),
+		Admission: w.added.DeepCopy(), Doubted: w.doubted,
 	}
 	for _, i := range w.ingresses {
 		o.Ingresses = append(o.Ingresses, *i.DeepCopy())

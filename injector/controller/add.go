@@ -78,6 +78,7 @@ type plane struct {
 	access    *kedaAccess // nil in plain text
 	gateway   *gatewayRoutes
 	ports     *portBook
+	restarts  *restarts
 	mirror    *mirrorReconciler
 
 	serviceController, workloadController controller.Controller
@@ -143,6 +144,7 @@ func (p *plane) connect(ctx context.Context) error {
 	p.connectKEDA()
 	p.learned = newLearned(p.Learned, p.mgr.GetClient())
 	p.ports = &portBook{client: p.mgr.GetClient(), low: p.PortLow, high: p.PortHigh, perNamespace: p.MaxRoutesPerNamespace}
+	p.restarts = newRestarts(p.Options)
 	p.requests = &requests{client: p.mgr.GetClient(), namespace: p.Namespace, deployment: p.Deployment, workloads: p.workloads}
 	return nil
 }
@@ -154,7 +156,7 @@ func (p *plane) addServices(context.Context) error {
 		observer: &serviceObserver{
 			Options: p.Options, client: p.mgr.GetClient(), workloads: p.workloads, keda: &p.keda, routes: p.gateway,
 			natives: p.natives, learned: p.learned, extensions: extensions{p.mgr.GetCache()},
-			ports: p.ports, mirror: p.mirror,
+			ports: p.ports, restarts: p.restarts, mirror: p.mirror,
 		},
 	}
 	ofWorkload := handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfWorkload)
@@ -163,7 +165,8 @@ func (p *plane) addServices(context.Context) error {
 	p.serviceController, err = watchExtensions(ctrl.NewControllerManagedBy(p.mgr)).
 		Named("service").
 		For(&corev1.Service{}).
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfSlice)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfSlice),
+			builder.WithPredicates(p.restarts.seeing())).
 		Watches(&networkingv1.Ingress{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfIngress)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesBeside), builder.WithPredicates(reselected())).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfNamespace), builder.WithPredicates(annotated)).

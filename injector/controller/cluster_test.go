@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -64,8 +65,10 @@ type cluster struct {
 	reach       []injector.PortReach
 	reachErr    error
 	ownsErr     error
-	refuses     func(verb string, o runtime.Object) error
-	uids        int
+	// robbed and deafAt are interceptors that do not have the routes' ports: another Service has them, or nobody.
+	robbed, deafAt string
+	refuses        func(verb string, o runtime.Object) error
+	uids           int
 	// failAt counts down to the call that fails. failed is set once a call has failed.
 	failAt int
 	failed string
@@ -152,16 +155,16 @@ func (c *cluster) assemble() {
 			c.now = c.now.Add(time.Microsecond) // so that events have different names
 			return c.now
 		},
-		Dial: func(context.Context, string) error {
-			if c.deaf {
+		Dial: func(_ context.Context, address string) error {
+			if host, _, _ := net.SplitHostPort(address); c.deaf || host == c.deafAt {
 				return errors.New("connection refused")
 			}
 			return nil
 		},
-		Owns: func(_ context.Context, _ string, _ types.NamespacedName, routes api.Routes) (map[string]bool, error) {
+		Owns: func(_ context.Context, at string, _ types.NamespacedName, routes api.Routes) (map[string]bool, error) {
 			owned := map[string]bool{}
 			for _, p := range routes.Ports {
-				owned[p.Name] = true
+				owned[p.Name] = at != c.robbed
 			}
 			return owned, c.ownsErr
 		},

@@ -65,7 +65,7 @@ func askReach(dialer interceptorDialer, port string) Reach {
 }
 
 // Owns asks the interceptor at an IP address which of the routes have their ports there, and returns them by the names of their ports.
-// front is the Service that owns the route slices.
+// front is the Service that owns the route slices. The answer is nil if the interceptor is busy.
 type Owns func(ctx context.Context, interceptor string, front types.NamespacedName, routes api.Routes) (map[string]bool, error)
 
 // askOwns returns an Owns that asks over gRPC.
@@ -82,8 +82,10 @@ func askOwns(dialer interceptorDialer, port string) Owns {
 		answer, err := pb.NewReachClient(conn).Routes(ctx, &pb.RoutesRequest{Namespace: front.Namespace, Service: front.Name})
 		switch status.Code(err) {
 		case codes.OK:
-		case codes.NotFound, codes.ResourceExhausted: // it has not seen the route slices yet, or is busy
-			return nil, nil
+		case codes.NotFound: // it has not seen the route slices yet
+			return map[string]bool{}, nil
+		case codes.ResourceExhausted:
+			return nil, nil //nolint:nilnil // it is busy
 		default:
 			return nil, fmt.Errorf("asking interceptor %s: %w", interceptor, err)
 		}

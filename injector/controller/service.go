@@ -129,6 +129,7 @@ func (r *serviceReconciler) remember(ctx context.Context, key types.NamespacedNa
 // until then.
 func (r *serviceReconciler) gone(ctx context.Context, key types.NamespacedName) error {
 	r.observer.forget(key)
+	r.observer.restarts.forget(key)
 	r.events.forget(key)
 	r.retries.Forget(key)
 	r.mu.Lock()

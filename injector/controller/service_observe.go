@@ -48,6 +48,7 @@ type serviceObserver struct {
 	natives   *natives
 	learned   *learned
 	ports     *portBook
+	restarts  *restarts
 
 	extensions interface {
 		served(ctx context.Context, service types.NamespacedName) ([]string, error)
@@ -116,6 +117,7 @@ func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, 
 	if o.Interceptors, err = b.interceptors(ctx); err != nil {
 		return o, err
 	}
+	o.Doubted = b.restarts.doubted(key)
 	if o.Admission, err = b.admission(ctx, service); err != nil {
 		return o, err
 	}
@@ -196,7 +198,9 @@ func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q
 	case injector.AskCover:
 		a.Cover, err = b.cover(ctx, o, q)
 	case injector.AskServing:
+		counted := b.restarts.counted()
 		a.Serving = b.serving(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, q.Routes, q.Addresses)
+		b.restarts.answered(key, a.Serving.At, counted)
 	case injector.AskWay:
 		a.Way, err = b.way(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, q.Addresses)
 	case injector.AskNative:

@@ -27,8 +27,8 @@ import (
 // in our own namespace may decide differently.
 //
 // An interceptor that does not know the question is of an older version. It is not believed, so that nobody gains by answering so.
-// During an upgrade this costs nothing: published interceptors are not asked again and serve until they go, and their successors know
-// the question.
+// During an upgrade this costs nothing: published interceptors are not asked again unless they restart, and serve until they go, and
+// their successors know the question.
 func (b *serviceObserver) serving(ctx context.Context, front types.NamespacedName, routes api.Routes,
 	addresses []string,
 ) *injector.Serving {
@@ -55,9 +55,16 @@ func (b *serviceObserver) serving(ctx context.Context, front types.NamespacedNam
 				out.Failed, out.Old = status.Code(err).String(), status.Code(err) == codes.Unimplemented
 				return nil
 			}
+			if owned == nil {
+				return nil // it is busy
+			}
 			for _, p := range routes.Ports {
-				if a := net.JoinHostPort(ip, strconv.Itoa(int(p.Listen))); asked[a] && owned[p.Name] {
+				switch a := net.JoinHostPort(ip, strconv.Itoa(int(p.Listen))); {
+				case !asked[a]:
+				case owned[p.Name]:
 					dials = append(dials, a)
+				default:
+					out.At[a] = false
 				}
 			}
 			return nil

@@ -62,7 +62,7 @@ func TestAskOwns(t *testing.T) {
 		"of another Service": {answers("v", http, admin), map[string]bool{"http": false, "admin": false}, codes.OK},
 		"of nobody":          {answers("", http, admin), map[string]bool{"http": false, "admin": false}, codes.OK},
 		"exchanged":          {answers("u", &pb.Route{Port: "http", Listen: 10001}), map[string]bool{"http": false, "admin": false}, codes.OK},
-		"it knows no route":  {fails(codes.NotFound), nil, codes.OK},
+		"it knows no route":  {fails(codes.NotFound), map[string]bool{}, codes.OK},
 		"it is busy":         {fails(codes.ResourceExhausted), nil, codes.OK},
 		"it is at its end":   {fails(codes.Unavailable), nil, codes.Unavailable},
 		"one of before":      {func(*grpc.Server) {}, nil, codes.Unimplemented},
