@@ -44,7 +44,7 @@ func AdmissionPolicy(service *corev1.Service, pods Pods, policies []networkingv1
 	}
 	var numbers []int32
 	for _, p := range service.Spec.Ports {
-		if n := pods.number(p); n > 0 {
+		if n := pods.Number(p); n > 0 {
 			numbers = append(numbers, n)
 		}
 	}

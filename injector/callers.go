@@ -77,7 +77,7 @@ func (p Pods) Callers(policies []networkingv1.NetworkPolicy, port corev1.Service
 	if len(isolating) == 0 {
 		return Callers{}
 	}
-	out, number := nobody(), p.number(port)
+	out, number := nobody(), p.Number(port)
 	byText := map[string]networkingv1.NetworkPolicyPeer{}
 	for _, n := range isolating {
 		for _, rule := range n.Spec.Ingress {
@@ -124,8 +124,8 @@ func inNamespace(name string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: name}}
 }
 
-// number returns the pods' port behind a port of the Service; 0 if no container has the port's name.
-func (p Pods) number(port corev1.ServicePort) int32 {
+// Number returns the pods' port behind a port of the Service; 0 if no container has the port's name.
+func (p Pods) Number(port corev1.ServicePort) int32 {
 	if port.TargetPort.Type == intstr.Int {
 		return cmp.Or(port.TargetPort.IntVal, port.Port)
 	}

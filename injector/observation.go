@@ -167,6 +167,8 @@ type Cover struct {
 	// Lacks is why they are not on all of them, and Lasting is set if waiting does not help.
 	Lacks   Skip
 	Lasting bool
+	// CutOff is which clients may connect to the pods and not to the interceptors, and what to do; empty if there are none.
+	CutOff Skip
 	// Admission is the policy that lets the interceptors in, if one is needed.
 	Admission *networkingv1.NetworkPolicy
 }

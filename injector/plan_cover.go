@@ -4,6 +4,7 @@
 package injector
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -20,6 +21,9 @@ const coverLook = time.Second
 // cover makes sure that the NetworkPolicies of the app's namespace bind the interceptor ports before anybody can reach the app through
 // them. Interceptors listen on a port only after that. covered is false if the plan has to wait.
 //
+// Nor is the app redirected while a policy, in whatever namespace, lets clients connect to its pods and not to the interceptors: an app
+// that stays awake harms less than clients that cannot reach it.
+//
 // A Service that is injected already stays so. Its new ports wait.
 func (in *injection) cover() (covered bool, q Question) {
 	if !in.o.Install.Follows && !in.o.Install.Admits {
@@ -30,14 +34,18 @@ func (in *injection) cover() (covered bool, q Question) {
 		return false, Question{Kind: AskCover, Front: in.front.Service.Name, Routes: in.routes, Workload: in.v.Workload}
 	}
 	in.admit(c.Admission)
-	if c.Lacks == "" {
+	if c.Lacks == "" && c.CutOff == "" {
 		in.ended(ReasonPolicies)
 		return true, Question{}
 	}
 	if !in.redirected && !in.front.publishes() {
 		in.Phase = PhaseListening
-		in.await(string(c.Lacks), slowRetry)
+		in.await(string(cmp.Or(c.Lacks, c.CutOff)), slowRetry)
 		return false, Question{}
+	}
+	if c.Lacks == "" {
+		in.once(corev1.EventTypeWarning, ReasonPolicies, "This Service stays redirected, but "+string(c.CutOff))
+		return true, Question{}
 	}
 	in.after(coverLook)
 	if c.Lasting {

@@ -21,7 +21,7 @@ import (
 
 // cover answers AskCover.
 func (w *world) cover(q Question) *Cover {
-	c := &Cover{Ports: map[int32]bool{}, Admission: w.letIn.DeepCopy()}
+	c := &Cover{Ports: map[int32]bool{}, Admission: w.letIn.DeepCopy(), CutOff: w.cutOff}
 	for _, p := range q.Routes.Ports {
 		if c.Ports[p.Listen] = !w.uncovered[p.Listen]; w.uncovered[p.Listen] {
 			c.Lacks, c.Lasting = "the interceptors' own NetworkPolicies do not follow yet", w.closed != ""

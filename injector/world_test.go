@@ -54,6 +54,7 @@ type world struct {
 	admits       bool                        // and interceptors let in
 	uncovered    map[int32]bool              // interceptor ports that are not bound yet
 	closed       Skip                        // why they never will be
+	cutOff       Skip                        // which clients a redirection would cut off
 	letIn        *networkingv1.NetworkPolicy // what would let the interceptors in
 	added        *networkingv1.NetworkPolicy // what has been added for that
 	use          *Use

@@ -37,6 +37,9 @@ func (b *serviceObserver) cover(ctx context.Context, o *injector.Observation, q 
 	c := &injector.Cover{Ports: map[int32]bool{}}
 	if b.FollowPolicies {
 		front := types.NamespacedName{Namespace: o.Service.Namespace, Name: q.Front}
+		if c.CutOff, err = b.cutOff(ctx, o, q, pods); err != nil {
+			return nil, err
+		}
 		b.mirror.cover(c, front, q.Routes, func(p api.Port) injector.Callers { return callers(o.Service, pods, policies, p) })
 	}
 	if b.AdmitInterceptors {

@@ -137,6 +137,69 @@ func TestCoverComesFirst(t *testing.T) {
 	}
 }
 
+// TestCutOffClients: an app is not redirected while a policy of any namespace lets clients connect to its pods and not to the
+// interceptors. Once it is, such a policy is an event.
+func TestCutOffClients(t *testing.T) {
+	to := func(namespace string, labels map[string]string) networkingv1.NetworkPolicyPeer {
+		return networkingv1.NetworkPolicyPeer{
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+			PodSelector:       &metav1.LabelSelector{MatchLabels: labels},
+		}
+	}
+	web, us := to("apps", map[string]string{"app": "web"}), to("ours", map[string]string{"app": "interceptor"})
+	limited := func(namespace string, peers ...networkingv1.NetworkPolicyPeer) *networkingv1.NetworkPolicy {
+		return &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "limited"},
+			Spec: networkingv1.NetworkPolicySpec{
+				PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+				Egress:      []networkingv1.NetworkPolicyEgressRule{{To: peers}},
+			},
+		}
+	}
+	for _, namespace := range []string{"apps", "clients"} {
+		t.Run(namespace, func(t *testing.T) {
+			policy := limited(namespace, web)
+			c := newCluster(t, webDeployment(1), webService())
+			c.create(policy)
+			labelled := &corev1.Namespace{}
+			if err := c.Get(t.Context(), client.ObjectKey{Name: "apps"}, labelled); err != nil {
+				t.Fatal(err)
+			}
+			labelled.Labels = map[string]string{corev1.LabelMetadataName: "apps"}
+			c.update(labelled)
+			c.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+				Name: "ours", Labels: map[string]string{corev1.LabelMetadataName: "ours"},
+			}})
+			r := c.mirrors()
+			c.round(r)
+			c.both(1)
+			c.directSlice(true)
+			c.reach = []injector.PortReach{{Name: "http", Ready: 1, Reached: true}}
+			c.now = c.now.Add(time.Minute)
+			c.both(3)
+			want := "InjectionSkipped on Service/web: Not injected: NetworkPolicy " + namespace + "/limited lets pods connect to this app's pods, and not " +
+				"to the interceptors of scale-to-zero, so these pods cannot call it through them. Allow egress to pods app=interceptor in namespace " +
+				"ours (namespaceSelector kubernetes.io/metadata.name=ours) there"
+			if got := c.events(); !strings.Contains(got, want) || injector.Intercepted(c.service()) || c.routeSlice() != nil {
+				t.Fatalf("events %s", got)
+			}
+			policy.Spec.Egress[0].To = append(policy.Spec.Egress[0].To, us)
+			c.update(policy)
+			c.both(3)
+			if !injector.Intercepted(c.service()) {
+				t.Fatalf("not injected: %s", c.events())
+			}
+			policy.Spec.Egress[0].To = []networkingv1.NetworkPolicyPeer{web}
+			c.update(policy)
+			c.both(2)
+			if got := c.events(); !strings.Contains(got, "This Service stays redirected, but NetworkPolicy "+namespace+"/limited lets") ||
+				!injector.Intercepted(c.service()) {
+				t.Errorf("events %s", got)
+			}
+		})
+	}
+}
+
 // TestMirrorFollows: what becomes of a policy, of the app and of our own policies is followed, in both directions.
 func TestMirrorFollows(t *testing.T) {
 	c := newCluster(t, webDeployment(1), webService())

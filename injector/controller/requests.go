@@ -12,6 +12,7 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -76,7 +77,12 @@ func (r *requests) injected(ctx context.Context) []reconcile.Request {
 
 // servicesOfPolicy returns the Services of a NetworkPolicy's namespace that have route slices: interceptors may reach their pods now, or
 // not any more.
+//
+// A policy about egress may concern the clients of all Services.
 func (r *requests) servicesOfPolicy(ctx context.Context, o client.Object) []reconcile.Request {
+	if n, ok := o.(*networkingv1.NetworkPolicy); ok && slices.Contains(n.Spec.PolicyTypes, networkingv1.PolicyTypeEgress) {
+		return r.injected(ctx)
+	}
 	var list discoveryv1.EndpointSliceList
 	err := r.client.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.MatchingLabels{api.RoleLabel: api.RoleRoute},
 		client.UnsafeDisableDeepCopy)

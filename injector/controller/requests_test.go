@@ -118,6 +118,9 @@ func TestServiceRequests(t *testing.T) {
 		"a custom resource":     {func() []reconcile.Request { return r.servicesOfWorkload(ctx, gallery) }, "apps/web"},
 		"our own Deployment":    {func() []reconcile.Request { return r.servicesOfWorkload(ctx, own) }, "apps/web"},
 		"the interceptors' own": {func() []reconcile.Request { return r.servicesOfWorkload(ctx, interceptors) }, ""},
+		"a policy of ingress":   {func() []reconcile.Request { return r.servicesOfPolicy(ctx, policyOf("Ingress", "others")) }, ""},
+		"one beside":            {func() []reconcile.Request { return r.servicesOfPolicy(ctx, policyOf("Ingress", "apps")) }, "apps/web"},
+		"a policy of egress":    {func() []reconcile.Request { return r.servicesOfPolicy(ctx, policyOf("Egress", "others")) }, "apps/web"},
 		"an HPA":                {func() []reconcile.Request { return r.servicesOfHPA(ctx, hpa) }, "apps/named apps/web apps/web2"},
 		"not an HPA":            {func() []reconcile.Request { return r.servicesOfHPA(ctx, own) }, ""},
 		"a ScaledObject": {
@@ -377,4 +380,12 @@ func (r *countingReader) List(ctx context.Context, list client.ObjectList, opts 
 	}
 	r.returned += n
 	return err
+}
+
+// policyOf is a NetworkPolicy of a type.
+func policyOf(policyType networkingv1.PolicyType, namespace string) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "p"},
+		Spec:       networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{policyType}},
+	}
 }
