@@ -130,8 +130,9 @@ func (a *kedaAccess) deliver(ctx context.Context) (version string, _ error) {
 	data := a.Credentials()
 	switch {
 	case a.Namespace == "":
-		return "", &unusableError{"the namespace of KEDA is not known; set the chart's value keda.namespace, or run helm upgrade again if KEDA " +
-			"was installed after scale-to-zero"}
+		return "", &unusableError{"the namespace of KEDA was not known when scale-to-zero's chart was installed. If KEDA has been installed " +
+			"since, run helm upgrade of scale-to-zero once more, with the same values: Helm finds the namespace. Where charts are rendered " +
+			"without a cluster, set the chart's value keda.namespace to it"}
 	case data == nil && a.since.IsZero():
 		a.since = a.now()
 		fallthrough

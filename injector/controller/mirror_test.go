@@ -177,9 +177,10 @@ func TestCutOffClients(t *testing.T) {
 			c.reach = []injector.PortReach{{Name: "http", Ready: 1, Reached: true}}
 			c.now = c.now.Add(time.Minute)
 			c.both(3)
-			want := "InjectionSkipped on Service/web: Not injected: NetworkPolicy " + namespace + "/limited lets pods connect to this app's pods, and not " +
-				"to the interceptors of scale-to-zero, so these pods cannot call it through them. Allow egress to pods app=interceptor in namespace " +
-				"ours (namespaceSelector kubernetes.io/metadata.name=ours) there"
+			want := "InjectionSkipped on Service/web: Not injected: NetworkPolicy " + namespace +
+				"/limited lets pods connect to this app's pods, and not to the interceptors of scale-to-zero, so these pods cannot call it " +
+				"through them. Allow egress to pods app=interceptor in namespace ours " +
+				"(namespaceSelector kubernetes.io/metadata.name=ours) there"
 			if got := c.events(); !strings.Contains(got, want) || injector.Intercepted(c.service()) || c.routeSlice() != nil {
 				t.Fatalf("events %s", got)
 			}

@@ -217,7 +217,8 @@ type planeOptions struct {
 	noAdmission  bool
 	startupCPU   bool
 	deployment   string
-	counts       controller.Counts // nil for interceptors that do not answer
+	keda         *controller.KEDAAccess // nil for plain text
+	counts       controller.Counts      // nil for interceptors that do not answer
 	learned      controller.Learned
 	now          func() time.Time
 }
@@ -252,7 +253,7 @@ func start(t *testing.T, o planeOptions) *plane {
 		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
 		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, Owns: o.interceptors.owns,
 		AliasLinger: time.Second, Counts: o.counts,
-		Learned: o.learned, Now: o.now, StartupCPU: o.startupCPU,
+		Learned: o.learned, Now: o.now, StartupCPU: o.startupCPU, KEDA: o.keda,
 	}); err != nil {
 		t.Fatal(err)
 	}
