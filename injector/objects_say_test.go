@@ -49,7 +49,7 @@ func TestScaledObjectOfAChart(t *testing.T) {
 				},
 				Spec: keda.ScaledObjectSpec{
 					ScaleTargetRef:  keda.ScaleTarget{APIVersion: tc.apiVersion, Kind: tc.kind, Name: tc.w.Name},
-					PollingInterval: new(int32(30)), CooldownPeriod: new(int32(32)), InitialCooldownPeriod: new(int32(632)),
+					PollingInterval: new(int32(600)), CooldownPeriod: new(int32(602)), InitialCooldownPeriod: new(int32(1202)),
 					MinReplicaCount: new(int32(1)), MaxReplicaCount: new(int32(4)),
 					Triggers: []keda.Trigger{{Type: "external-push", Metadata: map[string]string{
 						"scalerAddress": "interceptors:9090", api.MetadataWorkload: tc.text, api.MetadataTargetPendingRequests: "7",

@@ -136,10 +136,12 @@ func (s Scaler) authenticationRef() *keda.AuthenticationRef {
 
 // ScaledObject returns the ScaledObject of a workload. The workload owns it.
 //
-// The interceptors keep the idle time, and KEDA asks for it. KEDA's own cool-down makes it ask twice: KEDA 2.21 considers a workload
-// inactive while it rebuilds a scaler (its pull request 7737), so a change of the ScaledObject would put apps in use to sleep. To
-// make up for that, the interceptors answer "inactive" one poll early, so the app still sleeps when its cool-down is over. Until KEDA
-// has first seen the app active, its initial cool-down applies instead.
+// KEDA wakes the workload when the interceptors push, and scales it between one replica and many. The controller puts it to sleep, since
+// that costs KEDA much: each poll that finds an app active makes it patch the status. KEDA polls rarely, and puts the workload to sleep
+// only if the controller is away.
+//
+// KEDA's own cool-down makes it ask twice: KEDA 2.21 considers a workload inactive while it rebuilds a scaler (its pull request 7737), so
+// a change of the ScaledObject would put apps in use to sleep. Until KEDA has first seen the app active, its initial cool-down applies.
 func ScaledObject(w Workload, s Scaling, remembered int32, scaler Scaler) *keda.ScaledObject {
 	so := &keda.ScaledObject{
 		ObjectMeta: metav1.ObjectMeta{
@@ -153,9 +155,9 @@ func ScaledObject(w Workload, s Scaling, remembered int32, scaler Scaler) *keda.
 		},
 		Spec: keda.ScaledObjectSpec{
 			ScaleTargetRef:        keda.ScaleTarget{APIVersion: w.Ref().APIVersion, Kind: w.Kind, Name: w.Name},
-			PollingInterval:       new(seconds(api.PollingInterval(s.Cooldown))),
-			CooldownPeriod:        new(kedaCooldown(s.Cooldown)),
-			InitialCooldownPeriod: new(seconds(s.Cooldown) + kedaCooldown(s.Cooldown)),
+			PollingInterval:       new(seconds(kedaPolling)),
+			CooldownPeriod:        new(kedaCooldown),
+			InitialCooldownPeriod: new(seconds(s.Cooldown) + kedaCooldown),
 			MinReplicaCount:       new(s.MinReplicas),
 			MaxReplicaCount:       new(s.MaxReplicas),
 			Triggers: []keda.Trigger{
@@ -186,9 +188,13 @@ func Remembered(annotations map[string]string) int32 {
 	return int32(n)
 }
 
-// kedaCooldown returns how many seconds KEDA keeps the app up after the last poll that found it active. It is longer than one
-// interval, so that a single poll that finds the app inactive is never enough. KEDA stores the time of that poll in whole seconds.
-func kedaCooldown(cooldown time.Duration) int32 { return seconds(api.PollingInterval(cooldown)) + 2 }
+// kedaPolling is how often KEDA asks whether an app is active. 10,000 apps in use then cost it 17 status patches a second. By default, its
+// client makes no more than 20 requests a second.
+const kedaPolling = 10 * time.Minute
+
+// kedaCooldown is how many seconds KEDA keeps an app up after the last poll that found it active. It is longer than one interval, so that
+// a single poll that finds the app inactive is never enough. KEDA stores the time of that poll in whole seconds.
+const kedaCooldown = int32(kedaPolling/time.Second) + 2
 
 func seconds(d time.Duration) int32 {
 	return int32((d + time.Second - 1) / time.Second) //nolint:gosec // ParseSettings allows 30 days at most

@@ -79,11 +79,11 @@ func TestScaledObject(t *testing.T) {
 	w := workload("Deployment", "web", nil)
 	s := Scaling{WakeReplicas: 1, MaxReplicas: 1, TargetPendingRequests: 100, Cooldown: 10 * time.Second}
 	so := ScaledObject(w, s, 3, Scaler{Address: "interceptors.ours.svc:9090"})
-	if got := *so.Spec.PollingInterval; got != 3 {
-		t.Errorf("KEDA asks every %d s; want 3, a quarter of the cool-down rounded up", got)
+	if got := *so.Spec.PollingInterval; got != 600 {
+		t.Errorf("KEDA asks every %d s; want 600", got)
 	}
-	if cooldown, initial := *so.Spec.CooldownPeriod, *so.Spec.InitialCooldownPeriod; cooldown != 5 || initial != 15 {
-		t.Errorf("KEDA's cool-down is %d s, want more than one poll: 5; initially %d s, want the app's 10 more", cooldown, initial)
+	if cooldown, initial := *so.Spec.CooldownPeriod, *so.Spec.InitialCooldownPeriod; cooldown != 602 || initial != 612 {
+		t.Errorf("KEDA's cool-down is %d s, want more than one poll: 602; initially %d s, want the app's 10 more", cooldown, initial)
 	}
 	want := map[string]string{
 		"scalerAddress": "interceptors.ours.svc:9090", "workload": "Deployment/web", "targetPendingRequests": "100", "inactiveAfter": "7s",
@@ -131,45 +131,29 @@ func TestScaledObjectWakesSeveral(t *testing.T) {
 	}
 }
 
-func TestPollingInterval(t *testing.T) {
-	for cooldown, want := range map[time.Duration]int32{
-		time.Second: 1, 10 * time.Second: 3, time.Minute: 15, 5 * time.Minute: 30,
-		time.Hour: 30,
-	} {
-		if got := *ScaledObject(workload("Deployment", "web", nil), Scaling{Cooldown: cooldown}, 1, Scaler{}).Spec.PollingInterval; got != want {
-			t.Errorf("cool-down %s: %d s, want %d", cooldown, got, want)
-		}
-	}
-}
-
-// TestKEDASleepsInTime follows KEDA's polls after an app's last request. The app sleeps no earlier than its cool-down, and at most
-// one poll later. A single wrong answer, at any time, does not put it to sleep.
-func TestKEDASleepsInTime(t *testing.T) {
+// TestKEDASleepsAlone follows KEDA's polls after an app's last request, while the controller is away. KEDA puts the app to sleep, and never
+// before it counts as inactive: a single wrong answer, at any time, is not enough.
+func TestKEDASleepsAlone(t *testing.T) {
 	for _, cooldown := range []time.Duration{
-		6 * time.Second, 10 * time.Second, 45 * time.Second, time.Minute, 5 * time.Minute,
-		24 * time.Hour,
+		time.Second, 10 * time.Second, time.Minute, 5 * time.Minute, 20 * time.Minute, 24 * time.Hour,
 	} {
-		poll, quiet := api.PollingInterval(cooldown), api.InactiveAfter(cooldown)
+		quiet := api.InactiveAfter(cooldown)
 		// sleeps returns when KEDA puts the app to sleep after its last request. first is the time of the first poll after that request,
 		// and wrong the poll whose answer is lost.
 		sleeps := func(first time.Duration, wrong int) time.Duration {
 			var active time.Duration // KEDA's LastActiveTime, in whole seconds
-			for i, at := 0, first; ; i, at = i+1, at+poll+time.Millisecond {
+			for i, at := 0, first; ; i, at = i+1, at+kedaPolling+time.Millisecond {
 				if at < quiet && i != wrong {
 					active = at.Truncate(time.Second)
-				} else if at-active > time.Duration(kedaCooldown(cooldown))*time.Second {
+				} else if at-active > time.Duration(kedaCooldown)*time.Second {
 					return at
 				}
 			}
 		}
-		for first := time.Duration(0); first < poll; first += poll / 97 {
-			late := cooldown + poll + time.Second
-			if at := sleeps(first, -1); at < cooldown || at > late {
-				t.Errorf("cool-down %s, first poll after %s: it sleeps after %s, want %s to %s", cooldown, first, at, cooldown, late)
-			}
-			for wrong := range 4 {
-				if at := sleeps(first, wrong); at < cooldown-poll {
-					t.Errorf("cool-down %s, first poll after %s: one wrong answer puts it to sleep after %s", cooldown, first, at)
+		for first := time.Duration(0); first < kedaPolling; first += kedaPolling / 97 {
+			for wrong := -1; wrong < 200; wrong++ {
+				if at := sleeps(first, wrong); at < quiet || at > quiet+3*kedaPolling {
+					t.Errorf("cool-down %s, first poll after %s, poll %d wrong: it sleeps after %s", cooldown, first, wrong, at)
 				}
 			}
 		}

@@ -66,24 +66,24 @@ func TestBesideAutoscaler(t *testing.T) {
 		want    string
 	}{
 		"an HPA": {
-			[]func(*scaledWorld){besideHPA, idle}, "remember 2, " + hpa + `progress {"wakeTo":2}, Autoscaler, after 15s`,
+			[]func(*scaledWorld){besideHPA, idle}, "remember 2, " + hpa + `progress {"wakeTo":2}, Autoscaler, after 1m0s`,
 		},
-		"an HPA, busy":           {besideBy(besideHPA, busy, has(5), hour), "after 15s"},
+		"an HPA, busy":           {besideBy(besideHPA, busy, has(5), hour), "after 1m0s"},
 		"an HPA, idle":           {besideBy(besideHPA, has(4), look, hour), `remember 4, scale to 0, progress {"wakeTo":4}, after 15s`},
-		"an HPA, idle, not long": {besideBy(besideHPA, passes(4*time.Minute)), "after 15s"},
-		"an HPA, asleep":         {besideBy(besideHPA, hour, look), "Asleep, after 15s"},
-		"an HPA, and a minimum":  {besideBy(besideHPA, oneAtLeast, look, hour), "after 15s"},
-		"an HPA, uncounted":      {[]func(*scaledWorld){besideHPA, settled, hour}, "after 15s"},
-		"an HPA, failed open":    {besideBy(besideHPA, failOpens, hour), "after 15s"},
+		"an HPA, idle, not long": {besideBy(besideHPA, passes(4*time.Minute)), "after 1m0s"},
+		"an HPA, asleep":         {besideBy(besideHPA, hour, look), "Asleep, after 1m0s"},
+		"an HPA, and a minimum":  {besideBy(besideHPA, oneAtLeast, look, hour), "after 1m0s"},
+		"an HPA, uncounted":      {[]func(*scaledWorld){besideHPA, settled, hour}, "after 1m0s"},
+		"an HPA, failed open":    {besideBy(besideHPA, failOpens, hour), "after 1m0s"},
 		"an HPA with other bounds, asleep": {
-			besideBy(besideHPA, hour, look, look, hpaFrom(3)), `progress {"wakeTo":3}, Autoscaler, after 15s`,
+			besideBy(besideHPA, hour, look, look, hpaFrom(3)), `progress {"wakeTo":3}, Autoscaler, after 1m0s`,
 		},
 		"an HPA comes": {
-			[]func(*scaledWorld){settled, besideHPA, busy}, hpa + `delete web-deployment, progress {"wakeTo":2}, Autoscaler, after 15s`,
+			[]func(*scaledWorld){settled, besideHPA, busy}, hpa + `delete web-deployment, progress {"wakeTo":2}, Autoscaler, after 1m0s`,
 		},
 		"an HPA comes, asleep": {
 			[]func(*scaledWorld){settled, sleeps, look, besideHPA, idle},
-			hpa + `delete web-deployment, progress {"wakeTo":2}, Autoscaler, after 15s`,
+			hpa + `delete web-deployment, progress {"wakeTo":2}, Autoscaler, after 1m0s`,
 		},
 		"an HPA goes": {
 			besideBy(besideHPA, has(4), withoutAutoscaler),

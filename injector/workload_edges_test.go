@@ -107,7 +107,7 @@ func TestWorkloadPlansAtTheEdge(t *testing.T) {
 			[]func(*scaledWorld){withoutKEDA, settled, idle, failOpens, passes(time.Hour)}, "after 15s",
 		},
 		"in use, nearly a cool-down after it came up": {
-			[]func(*scaledWorld){withoutKEDA, isReady, settled, inUse, passes(4*time.Minute + 50*second)}, "after 15s",
+			[]func(*scaledWorld){withoutKEDA, isReady, settled, inUse, passes(4*time.Minute + 50*second)}, "after 1m0s",
 		},
 
 		"nobody waits for it any more": {

@@ -96,6 +96,8 @@ type CountAnswer struct {
 	Known   bool
 	Active  bool
 	Pending int64
+	// Idle is the time since the last request.
+	Idle time.Duration
 	// Rate is how many requests a second have arrived in the last minute; 0 if that is not counted.
 	Rate float64
 }

@@ -19,7 +19,7 @@ import (
 const (
 	// kedaGrace is how long a restoration waits for KEDA to react before it continues without KEDA, which may be down.
 	kedaGrace = 10 * time.Second
-	// countInterval is the longest pause between two questions about the counts of a workload with several replicas. An HPA has the same
+	// countInterval is the longest pause between two questions about counts that may soon change the replica count. An HPA has the same
 	// interval.
 	countInterval = 15 * time.Second
 	// kedaGone is the pause before another look at a workload that KEDA scales: no watch reports that KEDA was removed.
@@ -193,7 +193,7 @@ func (p *workloadPlanner) apply() WorkloadQuestion {
 		p.Scale = &p.again
 		return NoWorkloadQuestion
 	}
-	if p.force() || o.Install.KEDA {
+	if p.force() {
 		return NoWorkloadQuestion
 	}
 	return p.scaleByCounts(scaling)
@@ -329,41 +329,63 @@ func (p *workloadPlanner) patch(from, to *keda.ScaledObject) {
 	p.ScaledObject, p.Memory.Written = &ScaledObjectWrite{From: from, To: to}, &to.Spec
 }
 
-// scaleByCounts does KEDA's part if there is no KEDA: it puts an idle workload to sleep, and gives a busy one more replicas, up to
-// its limit. The interceptors wake the workload, because they notice that KEDA is not listening. As long as the counts are unknown,
-// nothing changes.
+// scaleByCounts puts an idle workload to sleep. If neither KEDA nor an HPA gives a busy one more replicas, it does that too, up to the
+// limit. Beside an HPA it wakes the workload. Otherwise the interceptors do, through KEDA or by themselves. As long as the counts are
+// unknown, nothing changes.
 func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	o, w := p.o, p.o.Workload
-	again := min(max(s.Cooldown/4, time.Second), countInterval)
-	p.after(again)
-	if w.Replicas == 0 && s.MinReplicas == 0 || p.d.failOpen {
+	hpa, keda := p.auto.HPA != nil, p.auto.HPA == nil && o.Install.KEDA
+	counted := !hpa && !keda
+	up := p.Life.Up(o.Now, p.d.hold, o.Memory.Starting.Progress.Failing != "")
+	switch {
+	case w.Replicas == 0 && s.MinReplicas == 0, !counted && s.MinReplicas > 0 && (keda || w.Replicas > 0):
+		return NoWorkloadQuestion // it sleeps, or may not
+	case p.d.failOpen:
+		p.after(s.countInterval())
 		return NoWorkloadQuestion
-	}
-	if o.Answers.Count == nil {
+	case !counted && up < s.Cooldown:
+		p.after(s.Cooldown - up)
+		return NoWorkloadQuestion
+	case o.Answers.Count == nil:
 		return AskCount
 	}
-	if !o.Answers.Count.Known {
+	count := *o.Answers.Count
+	p.after(s.nextCount(count, counted))
+	if !count.Known {
 		return NoWorkloadQuestion
 	}
-	n := Desired(s, *o.Answers.Count)
+	n := Desired(s, count)
 	switch {
-	case p.auto.HPA == nil:
-		n, p.Life = p.Life.Scaled(o.Now, s, *o.Answers.Count, w.Replicas)
+	case counted:
+		n, p.Life = p.Life.Scaled(o.Now, s, count, w.Replicas)
 	case n > 0 && w.Replicas > 0:
-		return NoWorkloadQuestion // the HPA decides how many
+		return NoWorkloadQuestion // the HPA, the owner's or KEDA's, decides how many
 	case n > 0:
 		n = p.wakeCount()
 	}
-	up := p.Life.Up(o.Now, p.d.hold, o.Memory.Starting.Progress.Failing != "")
 	switch {
 	case n < w.Replicas && up < s.Cooldown:
 		// It has had no time for visits yet: a moment ago it was injected, or somebody scaled it.
 		p.after(s.Cooldown - up)
+	case n == 0 && p.pause.NoSleep:
 	case n != w.Replicas:
 		p.Scale = &n
-		if p.auto.HPA != nil && n == 0 {
+		if hpa && n == 0 {
 			p.remember(w.Replicas) // it wakes with as many
 		}
 	}
 	return NoWorkloadQuestion
+}
+
+// nextCount is the pause before the next question about the counts. counted is set if they also decide how many replicas there are.
+func (s Scaling) nextCount(count CountAnswer, counted bool) time.Duration {
+	switch {
+	case !count.Known, !count.Active, counted && s.MaxReplicas > 1:
+		return s.countInterval()
+	}
+	return max(s.Cooldown-count.Idle, s.countInterval())
+}
+
+func (s Scaling) countInterval() time.Duration {
+	return min(max(s.Cooldown/4, time.Second), countInterval)
 }

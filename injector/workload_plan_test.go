@@ -56,7 +56,7 @@ type scaledWorld struct {
 // newScaledWorld returns a workload with two ready replicas, and one redirected Service that routes to it.
 func newScaledWorld(t *testing.T, change ...func(*scaledWorld)) *scaledWorld {
 	t.Helper()
-	w := &scaledWorld{t: t, now: noon, keda: true, workload: workload("Deployment", "web", map[string]string{"app": "web"})}
+	w := &scaledWorld{t: t, now: noon, keda: true, count: CountAnswer{Known: true, Active: true}, workload: workload("Deployment", "web", map[string]string{"app": "web"})}
 	w.workload.Replicas, w.workload.ReadyReplicas = 2, 2
 	w.asks = []Asking{asking("web", sentinel)}
 	for _, c := range change {
@@ -283,7 +283,7 @@ func outline(p WorkloadPlan) string {
 	return strings.Join(parts, ", ")
 }
 
-func withoutKEDA(w *scaledWorld) { w.keda = false }
+func withoutKEDA(w *scaledWorld) { w.keda, w.count = false, CountAnswer{} }
 
 func settled(w *scaledWorld) {
 	w.t.Helper()
@@ -438,7 +438,7 @@ func TestWorkloadPlans(t *testing.T) {
 			withoutKEDA, isReady, more(3), settled,
 			func(w *scaledWorld) { w.count = CountAnswer{Known: true, Active: true, Pending: 250} },
 		}, "scale to 3, after 15s"},
-		"asleep, without KEDA": {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look}, "after 15s"},
+		"asleep, without KEDA": {[]func(*scaledWorld){withoutKEDA, settled, sleeps, look}, "after 1m0s"},
 		"failed open, without KEDA": {[]func(*scaledWorld){
 			withoutKEDA, settled,
 			func(w *scaledWorld) { w.asks[0].Slice.Annotations[FailOpenAnnotation] = "true" }, passes(time.Hour),

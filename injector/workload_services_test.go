@@ -38,39 +38,39 @@ func TestServicesOfOneWorkload(t *testing.T) {
 		asks []Asking
 		want string // min-max replicas, target, KEDA's polling interval and cool-down, the interceptors' idle time
 	}{
-		"one": {[]Asking{plain()}, "0-2 target 100 every 30s, 32s, inactive after 4m30s"},
+		"one": {[]Asking{plain()}, "0-2 target 100 every 600s, 602s, inactive after 4m30s"},
 		"two alike": {
-			[]Asking{plain(), with(func(*Settings) {})}, "0-2 target 100 every 30s, 32s, inactive after 4m30s",
+			[]Asking{plain(), with(func(*Settings) {})}, "0-2 target 100 every 600s, 602s, inactive after 4m30s",
 		},
 		"a longer cool-down": {
-			[]Asking{plain(), with(func(s *Settings) { s.Cooldown = time.Hour })}, "0-2 target 100 every 30s, 32s, inactive after 59m30s",
+			[]Asking{plain(), with(func(s *Settings) { s.Cooldown = time.Hour })}, "0-2 target 100 every 600s, 602s, inactive after 59m30s",
 		},
 		"a shorter cool-down": {
-			[]Asking{plain(), with(func(s *Settings) { s.Cooldown = time.Second })}, "0-2 target 100 every 30s, 32s, inactive after 4m30s",
+			[]Asking{plain(), with(func(s *Settings) { s.Cooldown = time.Second })}, "0-2 target 100 every 600s, 602s, inactive after 4m30s",
 		},
 		"fewer requests for a pod": {
-			[]Asking{plain(), with(func(s *Settings) { s.TargetPendingRequests = 7 })}, "0-2 target 7 every 30s, 32s, inactive after 4m30s",
+			[]Asking{plain(), with(func(s *Settings) { s.TargetPendingRequests = 7 })}, "0-2 target 7 every 600s, 602s, inactive after 4m30s",
 		},
 		"more requests for a pod": {
-			[]Asking{plain(), with(func(s *Settings) { s.TargetPendingRequests = 700 })}, "0-2 target 100 every 30s, 32s, inactive after 4m30s",
+			[]Asking{plain(), with(func(s *Settings) { s.TargetPendingRequests = 700 })}, "0-2 target 100 every 600s, 602s, inactive after 4m30s",
 		},
 		"more pods": {
-			[]Asking{plain(), with(func(s *Settings) { s.MaxReplicas = 9 })}, "0-9 target 100 every 30s, 32s, inactive after 4m30s",
+			[]Asking{plain(), with(func(s *Settings) { s.MaxReplicas = 9 })}, "0-9 target 100 every 600s, 602s, inactive after 4m30s",
 		},
 		"fewer pods than there were": {
-			[]Asking{plain(), with(func(s *Settings) { s.MaxReplicas = 1 })}, "0-2 target 100 every 30s, 32s, inactive after 4m30s",
+			[]Asking{plain(), with(func(s *Settings) { s.MaxReplicas = 1 })}, "0-2 target 100 every 600s, 602s, inactive after 4m30s",
 		},
 		"one that never sleeps": {
-			[]Asking{plain(), with(func(s *Settings) { s.MinReplicas = 3 })}, "3-3 target 100 every 30s, 32s, inactive after 4m30s",
+			[]Asking{plain(), with(func(s *Settings) { s.MinReplicas = 3 })}, "3-3 target 100 every 600s, 602s, inactive after 4m30s",
 		},
-		"one is not redirected": {[]Asking{plain(), asking("api")}, "1-2 target 100 every 30s, 32s, inactive after 4m30s"},
-		"one has failed open":   {[]Asking{plain(), failed(asking("api", sentinel))}, "1-2 target 100 every 30s, 32s, inactive after 4m30s"},
-		"one retires":           {[]Asking{plain(), retired(asking("api", sentinel))}, "1-2 target 100 every 30s, 32s, inactive after 4m30s"},
+		"one is not redirected": {[]Asking{plain(), asking("api")}, "1-2 target 100 every 600s, 602s, inactive after 4m30s"},
+		"one has failed open":   {[]Asking{plain(), failed(asking("api", sentinel))}, "1-2 target 100 every 600s, 602s, inactive after 4m30s"},
+		"one retires":           {[]Asking{plain(), retired(asking("api", sentinel))}, "1-2 target 100 every 600s, 602s, inactive after 4m30s"},
 		"one retires, and asked for more": {
 			[]Asking{plain(), retired(with(func(s *Settings) { s.MaxReplicas, s.Cooldown = 9, time.Hour }))},
-			"1-2 target 100 every 30s, 32s, inactive after 4m30s",
+			"1-2 target 100 every 600s, 602s, inactive after 4m30s",
 		},
-		"both retire": {[]Asking{retired(plain()), retired(asking("api", sentinel))}, "2-2 target 100 every 30s, 32s, inactive after 4m30s"},
+		"both retire": {[]Asking{retired(plain()), retired(asking("api", sentinel))}, "2-2 target 100 every 600s, 602s, inactive after 4m30s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newScaledWorld(t, settled)
@@ -136,6 +136,45 @@ func TestSleepWithoutKEDA(t *testing.T) {
 			w := newScaledWorld(t, withoutKEDA, func(w *scaledWorld) {
 				w.asks = []Asking{askingFor("web", func(s *Settings) { s.Cooldown, s.MaxReplicas = tc.cooldown, 4 })}
 			}, settled)
+			w.now = w.now.Add(tc.up)
+			w.count = tc.count
+			if got := outline(w.plan()); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestSleepWithKEDA has the moments at which we put a workload to sleep that KEDA scales, and how often we look. Nothing else is ours.
+func TestSleepWithKEDA(t *testing.T) {
+	idle, busy := CountAnswer{Known: true, Idle: time.Hour}, CountAnswer{Known: true, Active: true, Pending: 100_000}
+	pausedBy := func(key string) func(*scaledWorld) { return func(w *scaledWorld) { setAnnotation(w.so, key, "true") } }
+	has := func(n int32) func(*scaledWorld) { return func(w *scaledWorld) { w.workload.Replicas = n } }
+	for name, tc := range map[string]struct {
+		up     time.Duration
+		count  CountAnswer
+		change []func(*scaledWorld)
+		want   string
+	}{
+		"idle":                    {5 * time.Minute, idle, nil, "scale to 0, after 15s"},
+		"idle, nearly":            {5*time.Minute - time.Second, idle, nil, "after 1s"},
+		"idle, with four":         {time.Hour, idle, []func(*scaledWorld){has(4)}, "scale to 0, after 15s"},
+		"idle, kept up":           {time.Hour, idle, []func(*scaledWorld){look, pausedBy(keda.ForceActivationAnnotation), look}, "after 15s"},
+		"idle, and not to sleep":  {time.Hour, idle, []func(*scaledWorld){pausedBy(keda.PausedScaleInAnnotation), look}, "after 15s"},
+		"nobody knows":            {time.Hour, CountAnswer{}, nil, "after 15s"},
+		"busy":                    {time.Hour, busy, nil, "after 1m0s"},
+		"asleep, and asked for":   {time.Hour, busy, []func(*scaledWorld){sleeps, look}, "after 1m0s"},
+		"used 20 s before it may": {time.Hour, CountAnswer{Known: true, Active: true, Idle: 280 * time.Second}, nil, "after 20s"},
+		"used 5 s before it may":  {time.Hour, CountAnswer{Known: true, Active: true, Idle: 295 * time.Second}, nil, "after 15s"},
+		"busy with other work":    {time.Hour, CountAnswer{Known: true, Active: true, Idle: time.Hour}, nil, "after 15s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newScaledWorld(t, func(w *scaledWorld) {
+				w.asks = []Asking{askingFor("web", func(s *Settings) { s.MaxReplicas = 4 })}
+			}, settled)
+			for _, change := range tc.change {
+				change(w)
+			}
 			w.now = w.now.Add(tc.up)
 			w.count = tc.count
 			if got := outline(w.plan()); got != tc.want {

@@ -56,6 +56,7 @@ func (c *scalerClient) Count(ctx context.Context, namespace string, w api.Worklo
 	return injector.CountAnswer{
 		Known: err == nil, Active: active.GetResult(), Pending: values[api.MetricPendingRequests].GetMetricValue(),
 		Rate: values[api.MetricRequestRate].GetMetricValueFloat(),
+		Idle: time.Duration(values[api.MetricIdle].GetMetricValue()) * time.Millisecond,
 	}, err
 }
 

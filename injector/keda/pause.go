@@ -10,12 +10,13 @@ import (
 	"strings"
 )
 
-// Annotations with which the owner of a ScaledObject pauses it (KEDA 2.21).
+// Annotations with which the owner of a ScaledObject pauses it, or keeps the workload up (KEDA 2.21).
 const (
-	PausedAnnotation         = "autoscaling.keda.sh/paused"
-	PausedReplicasAnnotation = "autoscaling.keda.sh/paused-replicas"
-	PausedScaleInAnnotation  = "autoscaling.keda.sh/paused-scale-in"
-	PausedScaleOutAnnotation = "autoscaling.keda.sh/paused-scale-out"
+	PausedAnnotation          = "autoscaling.keda.sh/paused"
+	PausedReplicasAnnotation  = "autoscaling.keda.sh/paused-replicas"
+	PausedScaleInAnnotation   = "autoscaling.keda.sh/paused-scale-in"
+	PausedScaleOutAnnotation  = "autoscaling.keda.sh/paused-scale-out"
+	ForceActivationAnnotation = "autoscaling.keda.sh/force-activation"
 )
 
 // Pause says what KEDA does not do for a paused ScaledObject.
@@ -50,6 +51,7 @@ func PauseOf(annotations map[string]string) Pause {
 		p.NoSleep, p.NoWake = true, p.NoWake || len(p.By) == 1
 	}
 	p.NoSleep = set(PausedScaleInAnnotation) || p.NoSleep
+	p.NoSleep = set(ForceActivationAnnotation) || p.NoSleep
 	p.NoWake = set(PausedScaleOutAnnotation) || p.NoWake
 	slices.Sort(p.By)
 	return p

@@ -12,16 +12,9 @@ const startTime = 10 * time.Minute
 // from the moment when it is ready. holdTimeout is the longest of its Services.
 func StartTime(holdTimeout time.Duration) time.Duration { return max(startTime, holdTimeout) }
 
-// PollingInterval returns how often KEDA asks whether a workload is active: a quarter of the cool-down, in whole seconds, and at most
-// KEDA's default of 30.
-func PollingInterval(cooldown time.Duration) time.Duration {
-	return min(max((cooldown/4+time.Second-1).Truncate(time.Second), time.Second), 30*time.Second)
-}
-
-// InactiveAfter returns the idle time after which KEDA learns that a workload is inactive. It is one poll less than the cool-down,
-// because KEDA has to ask twice. It is also long enough for a poll to see every request. After that time the workload may fall
-// asleep.
+// InactiveAfter returns the idle time after which KEDA learns that a workload is inactive. From then on it counts as possible that the
+// workload falls asleep. It is a little less than the cool-down, because interceptors hear late of each other's requests.
 func InactiveAfter(cooldown time.Duration) time.Duration {
-	poll := PollingInterval(cooldown)
-	return max(cooldown-poll, poll+time.Second)
+	early := min(max((cooldown/4+time.Second-1).Truncate(time.Second), time.Second), 30*time.Second)
+	return max(cooldown-early, early+time.Second)
 }
