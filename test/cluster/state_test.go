@@ -14,7 +14,7 @@ import (
 
 func checkoutAt(t *testing.T, dir string) string {
 	t.Helper()
-	for _, file := range []string{"kube/go.mod", "keda/go.mod", "pause/main.go", "traefik/ext/ext.go", "certmanager/go.mod"} {
+	for _, file := range []string{"kube/go.mod", "keda/go.mod", "pause/main.go", "traefik/ext/ext.go", "certmanager/go.mod", "netpol/go.mod"} {
 		path := filepath.Join(dir, "test", "cluster", file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -76,13 +76,13 @@ func TestPrepareDropsStateFromBeforeAReboot(t *testing.T) {
 	if err := os.WriteFile(kept, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.prepare(); err != nil || !exists(kept) {
+	if err := c.prepare(1); err != nil || !exists(kept) {
 		t.Fatalf("same boot: %v, state kept: %v", err, exists(kept))
 	}
 	if err := os.WriteFile(c.path("boot"), []byte("another"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.prepare(); err != nil || exists(kept) {
+	if err := c.prepare(1); err != nil || exists(kept) {
 		t.Fatalf("after a reboot: %v, state kept: %v", err, exists(kept))
 	}
 }
