@@ -158,7 +158,7 @@ func TestEventsOfServices(t *testing.T) {
 			injected,
 			"Warning TrafficDistribution on Service/web (lasting): Annotation service.kubernetes.io/topology-mode has no effect while requests " +
 				"go through scale-to-zero. To let clients reach an interceptor in their zone if there is one, set the Service's " +
-				"trafficDistribution: PreferClose",
+				"trafficDistribution to PreferSameZone, or to PreferClose before Kubernetes 1.34",
 		}},
 		"an affinity that is lost": {[]func(*world){func(w *world) {
 			w.workload.Replicas = 2

@@ -61,7 +61,8 @@ func Closeness(service *corev1.Service, w Workload) (note string, lost bool) {
 	for _, key := range []string{corev1.AnnotationTopologyMode, corev1.DeprecatedAnnotationTopologyAwareHints} {
 		if strings.EqualFold(service.Annotations[key], "auto") {
 			return fmt.Sprintf("Annotation %s has no effect while requests go through scale-to-zero. To let clients reach an interceptor in "+
-				"their zone if there is one, set the Service's trafficDistribution: PreferClose", key), true
+				"their zone if there is one, set the Service's trafficDistribution to PreferSameZone, or to PreferClose before Kubernetes 1.34",
+				key), true
 		}
 	}
 	return "", false
