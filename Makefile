@@ -15,6 +15,11 @@ DRIVE ?=
 # With CERTS=45s, the certificates of interceptors, controllers and KEDA live that long in `make drive-edges` and `make drive-restarts`. They
 # are renewed after two thirds of it.
 CERTS ?=
+# With NODES=3, the cluster that a target boots has that many nodes, and the drivers run on it with an interceptor on each. Then DRAIN=2m
+# drains a node and LOSE=3m loses one, that often on average. A cluster that is up keeps its nodes.
+NODES ?=
+DRAIN ?=
+LOSE  ?=
 # The context of the cluster for `make demo`, and the command that loads an image archive into its nodes.
 CONTEXT ?=
 LOAD    ?=
@@ -147,7 +152,7 @@ e2e: ## End-to-end tests in a new cluster, or in yours if KUBECONFIG is set
 
 .PHONY: cluster-up
 cluster-up: ## Start the cluster with Traefik and cert-manager, and load our images
-	@$(CLUSTER) up
+	@$(CLUSTER) up $(NODES:%=--nodes %)
 	@$(CLUSTER) helm3 version >/dev/null # builds it; `up` does not need it
 	@$(CLUSTER) traefik
 	@$(CLUSTER) cert-manager
@@ -175,14 +180,16 @@ drive-edges: ## Look for lost requests: sleep and wake COUNT times (1000), or FO
 drive-restarts: ## Look for lost requests: restart all interceptors COUNT times (50), or FOR=10m, with SEED
 	@$(MAKE) drive DRIVE="restarts $(drive-flags)"
 
-drive-flags = $(COUNT:%=-count %) $(FOR:%=-for %) $(SEED:%=-seed %) $(DRIVE)
+drive-flags = $(COUNT:%=-count %) $(FOR:%=-for %) $(SEED:%=-seed %) $(DRAIN:%=-drain-every %) \
+	$(LOSE:%=-lose-node-every % -stop-node '$(CLUSTER) node stop' -start-node '$(CLUSTER) node start') $(DRIVE)
 
 .PHONY: drive
 drive:
-	@$(CLUSTER) up
+	@$(CLUSTER) up $(NODES:%=--nodes %)
 	@$(MAKE) cluster-images
 	@image=$(E2E_IMAGE); $(CLUSTER) helm upgrade --install scale-to-zero $(E2E_CHART) -n scale-to-zero --create-namespace \
 		--set image.repository=$${image%:*} --set-string image.tag=$${image##*:} --wait >/dev/null \
+		$(NODES:%=--set interceptor.replicas=%) \
 		$(CERTS:%=--set 'controller.extraEnv[0].name=SCALE_TO_ZERO_INTERNAL_CERT_LIFE' --set 'controller.extraEnv[0].value=%')
 	@go build -o bin/drive ./test/drive
 	@if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; $(CLUSTER) exec $(CURDIR)/bin/drive $(DRIVE) -image $(E2E_APP_IMAGE)

@@ -85,7 +85,7 @@ func (in *injection) failOpen() {
 	open := RouteSlices(in.front.Service, in.o.Service, in.routes, in.v.Settings, Published{})
 	note := fmt.Sprintf("No interceptor of scale-to-zero is ready; requests go to the pods of %s directly, and it stays awake until "+
 		"one is", in.v.Workload.Ref())
-	if FailOpen(open, in.o.DirectSlices) {
+	if FailOpen(open, in.o.Service, in.o.DirectSlices) {
 		in.writeSlices(open)
 	} else {
 		// Keep the slices: they help nobody but do no harm, and a listed interceptor may still be draining.
@@ -109,20 +109,25 @@ func (in *injection) warnOfFamily() {
 	in.After = slowRetry
 }
 
-// warnOfFront reports what the proxies in front of the Service can no longer do for it: keep a client at one pod, and show the
-// client's address to the pods.
+// warnOfFront reports what the proxies in front of the Service can no longer do for it: keep a client at one pod, keep traffic close,
+// and show the client's address to the pods.
 func (in *injection) warnOfFront(out *Outcome) {
 	through := in.o.optedInIngresses()
 	if !in.front.Alias {
 		through = in.o.directIngresses()
 		note, lost := ClientAddress(in.o.Service, in.routes)
-		eventType := corev1.EventTypeNormal
-		if lost {
-			eventType = corev1.EventTypeWarning
-		}
-		out.lasting(eventType, ReasonClientAddress, note, in.o.Service)
+		out.lasting(severity(lost), ReasonClientAddress, note, in.o.Service)
 	}
+	note, lost := Closeness(in.o.Service, in.v.Workload)
+	out.lasting(severity(lost), ReasonCloseness, note, in.o.Service)
 	out.lasting(corev1.EventTypeWarning, ReasonAffinity, AffinityLost(in.o.Service, through, in.v.Settings, in.v.Workload), in.o.Service)
+}
+
+func severity(lost bool) string {
+	if lost {
+		return corev1.EventTypeWarning
+	}
+	return corev1.EventTypeNormal
 }
 
 // warn reports what the Service's owner may not expect after a successful injection: that interceptors are back, that annotations

@@ -26,6 +26,7 @@ const (
 	ReasonAnnotation    = "AnnotationNotRewritten"
 	ReasonAffinity      = "AffinityLost"
 	ReasonClientAddress = "ClientAddress"
+	ReasonCloseness     = "TrafficDistribution"
 
 	ReasonRefused  = "WriteRefused" // by the API server
 	ReasonAccepted = "WriteAccepted"

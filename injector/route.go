@@ -149,7 +149,7 @@ func RouteSlices(front, service *corev1.Service, routes api.Routes, s Settings, 
 			},
 			AddressType: addressType,
 			Ports:       slicePorts(service, published.Ports),
-			Endpoints:   sliceEndpoints(addressType, published.Interceptors),
+			Endpoints:   sliceEndpoints(service, addressType, published.Interceptors),
 		})
 	}
 	return out
@@ -170,7 +170,7 @@ func slicePorts(service *corev1.Service, ports []api.Port) []discoveryv1.Endpoin
 	return out
 }
 
-func sliceEndpoints(addressType discoveryv1.AddressType, interceptors []Interceptor) []discoveryv1.Endpoint {
+func sliceEndpoints(service *corev1.Service, addressType discoveryv1.AddressType, interceptors []Interceptor) []discoveryv1.Endpoint {
 	out := []discoveryv1.Endpoint{}
 	for _, i := range interceptors {
 		if discoveryv1.AddressType(i.family()) != addressType {
@@ -184,6 +184,7 @@ func sliceEndpoints(addressType discoveryv1.AddressType, interceptors []Intercep
 			TargetRef:  i.PodRef,
 		})
 	}
+	hint(out, service)
 	return out
 }
 
@@ -208,10 +209,10 @@ func Publish(routes api.Routes, interceptors []Interceptor, before []api.Port, l
 	return Published{Ports: kept, Interceptors: answering(kept)}
 }
 
-// FailOpen makes route slices list the ready pods of the direct Service's slices instead of interceptors. A slice has one set of
+// FailOpen makes route slices of a Service list the ready pods of the direct Service's slices instead of interceptors. A slice has one set of
 // ports: if pods have different numbers for a named port, only those with the first pod's numbers are listed. FailOpen returns false
 // if there is no ready pod to list.
-func FailOpen(routeSlices, direct []discoveryv1.EndpointSlice) bool {
+func FailOpen(routeSlices []discoveryv1.EndpointSlice, service *corev1.Service, direct []discoveryv1.EndpointSlice) bool {
 	listed := false
 	for i := range routeSlices {
 		s := &routeSlices[i]
@@ -219,6 +220,7 @@ func FailOpen(routeSlices, direct []discoveryv1.EndpointSlice) bool {
 		s.Annotations[FailOpenAnnotation] = "true"
 		for _, d := range direct {
 			endpoints := slices.DeleteFunc(slices.Clone(d.Endpoints), func(e discoveryv1.Endpoint) bool { return !ready(e) })
+			hint(endpoints, service)
 			if d.AddressType != s.AddressType || len(endpoints) == 0 {
 				continue
 			}

@@ -444,7 +444,7 @@ func TestFailOpen(t *testing.T) {
 		return RouteSlices(service(), service(), api.Routes{Service: "web"}, DefaultSettings(), Published{})
 	}
 	got := slices()
-	if !FailOpen(got, []discoveryv1.EndpointSlice{
+	if !FailOpen(got, service(), []discoveryv1.EndpointSlice{
 		direct(discoveryv1.AddressTypeIPv6, 8080, discoveryv1.Endpoint{Addresses: []string{"fd00::1"}, Conditions: ready}),
 		direct(discoveryv1.AddressTypeIPv4, 8080, one, two), direct(discoveryv1.AddressTypeIPv4, 9090,
 			three), direct(discoveryv1.AddressTypeIPv4, 8080, three),
@@ -457,7 +457,7 @@ func TestFailOpen(t *testing.T) {
 	if got[0].Annotations[FailOpenAnnotation] != "true" || got[0].Annotations[api.RoutesAnnotation] == "" {
 		t.Errorf("annotations %v", got[0].Annotations)
 	}
-	if FailOpen(slices(), []discoveryv1.EndpointSlice{direct(discoveryv1.AddressTypeIPv4, 8080, two)}) {
+	if FailOpen(slices(), service(), []discoveryv1.EndpointSlice{direct(discoveryv1.AddressTypeIPv4, 8080, two)}) {
 		t.Error("a pod that is not ready was taken for one")
 	}
 }

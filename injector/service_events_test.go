@@ -147,6 +147,19 @@ func TestEventsOfServices(t *testing.T) {
 				`protocol, set annotation scale-to-zero/proxy-protocol: "2". From outside the cluster the Service answers on nodes that run ` +
 				"an interceptor.",
 		}},
+		"traffic kept close": {[]func(*world){func(w *world) { w.service.Spec.TrafficDistribution = new("PreferSameNode") }}, few, []string{
+			injected,
+			"Normal TrafficDistribution on Service/web (lasting): trafficDistribution is PreferSameNode. Clients reach an interceptor on their " +
+				"node if there is one, and that forwards to any ready pod of Deployment/web.",
+		}},
+		"traffic no longer kept close": {[]func(*world){func(w *world) {
+			annotated("service.kubernetes.io/topology-mode", "Auto")(w.service)
+		}}, few, []string{
+			injected,
+			"Warning TrafficDistribution on Service/web (lasting): Annotation service.kubernetes.io/topology-mode has no effect while requests " +
+				"go through scale-to-zero. To let clients reach an interceptor in their zone if there is one, set the Service's " +
+				"trafficDistribution to PreferSameZone, or to PreferClose before Kubernetes 1.34",
+		}},
 		"an affinity that is lost": {[]func(*world){func(w *world) {
 			w.workload.Replicas = 2
 			annotated("traefik.ingress.kubernetes.io/service.sticky.cookie", "true")(w.service)

@@ -228,7 +228,7 @@ func TestFailOpenOfFamilies(t *testing.T) {
 			for i := range slices {
 				slices[i].Annotations = map[string]string{}
 			}
-			if got := FailOpen(slices, tc.direct); got != tc.listed {
+			if got := FailOpen(slices, service(), tc.direct); got != tc.listed {
 				t.Errorf("a pod is listed: %t", got)
 			}
 			for i, want := range []string{tc.four, tc.six} {

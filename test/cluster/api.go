@@ -98,8 +98,12 @@ func (a *apiClient) has(ctx context.Context, path, condition string) bool {
 
 // waitHealthy polls a component's health endpoint. The component signs its certificate itself.
 func (c *cluster) waitHealthy(ctx context.Context, name, url string) error {
+	return c.waitHealthyIn(ctx, c.namespace(), name, url)
+}
+
+func (c *cluster) waitHealthyIn(ctx context.Context, namespace namespace, name, url string) error {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		DialContext:     c.dial,
+		DialContext:     namespace.dial,
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // on loopback of our own namespace
 	}}
 	defer client.CloseIdleConnections()
@@ -127,7 +131,7 @@ func (c *cluster) apply(ctx context.Context, manifests []byte) error {
 	cmd.Args[0] = "kubectl"
 	cmd.Env = replaceEnv(os.Environ(), c.environment())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(manifests), &out, &out
-	if err := c.inNamespace(cmd.Start); err != nil {
+	if err := c.namespace().do(cmd.Start); err != nil {
 		return err
 	}
 	if err := cmd.Wait(); err != nil {

@@ -114,6 +114,6 @@ func (c *cluster) waitForCertManager(ctx context.Context) error {
 	}
 	return poll(ctx, 2*time.Minute, "cert-manager to be Available; see `kubectl get pods -n cert-manager`", func() (bool, error) {
 		available := api.has(ctx, "/apis/apps/v1/namespaces/cert-manager/deployments/cert-manager", "Available")
-		return available, c.require("kube-apiserver", "kubelet", "containerd")
+		return available, c.requireNodes()
 	})
 }

@@ -45,15 +45,15 @@ func cgroupMounts() (v1, v2 []string, err error) {
 	return v1, v2, nil
 }
 
-// ensureCgroups makes the cgroup that holds all pods of this cluster. The kubelet expects it in every hierarchy and does
+// ensureCgroups makes the cgroup that holds all pods of this node. The kubelet expects it in every hierarchy and does
 // not create it.
-func (c *cluster) ensureCgroups() error {
+func (n node) ensureCgroups() error {
 	v1, v2, err := cgroupMounts()
 	if err != nil {
 		return err
 	}
 	for _, mount := range v1 {
-		dir := filepath.Join(mount, c.globalName())
+		dir := filepath.Join(mount, n.globalName())
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("making cgroup: %w", err)
 		}
@@ -65,7 +65,7 @@ func (c *cluster) ensureCgroups() error {
 		}
 	}
 	for _, mount := range v2 {
-		if err := os.MkdirAll(filepath.Join(mount, c.globalName()), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(mount, n.globalName()), 0o755); err != nil {
 			return fmt.Errorf("making cgroup: %w", err)
 		}
 		delegateControllers(mount)
@@ -93,33 +93,39 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, b, 0o644)
 }
 
-// cgroupDirs lists the cluster's cgroups, the innermost first.
-func (c *cluster) cgroupDirs() ([]string, error) {
+// cgroupDirs lists the cgroups whose root has the name, or one that matches the pattern, the innermost first.
+func cgroupDirs(names string) ([]string, error) {
 	v1, v2, err := cgroupMounts()
 	if err != nil {
 		return nil, err
 	}
 	var dirs []string
 	for _, mount := range append(v1, v2...) {
-		err := filepath.WalkDir(filepath.Join(mount, c.globalName()), func(path string, d fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // it has gone meanwhile
-			}
-			if err == nil && d.IsDir() {
-				dirs = append([]string{path}, dirs...)
-			}
-			return err
-		})
+		roots, err := filepath.Glob(filepath.Join(mount, names))
 		if err != nil {
 			return nil, fmt.Errorf("listing cgroups: %w", err)
+		}
+		for _, root := range roots {
+			err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil // it has gone meanwhile
+				}
+				if err == nil && d.IsDir() {
+					dirs = append([]string{path}, dirs...)
+				}
+				return err
+			})
+			if err != nil {
+				return nil, fmt.Errorf("listing cgroups: %w", err)
+			}
 		}
 	}
 	return dirs, nil
 }
 
-// cgroupPIDs lists every process in the cluster's cgroups. That includes processes of pods whose shim is gone.
-func (c *cluster) cgroupPIDs() ([]int, error) {
-	dirs, err := c.cgroupDirs()
+// cgroupPIDs lists every process in the cgroups. That includes processes of pods whose shim is gone.
+func cgroupPIDs(names string) ([]int, error) {
+	dirs, err := cgroupDirs(names)
 	if err != nil {
 		return nil, err
 	}
@@ -139,9 +145,9 @@ func (c *cluster) cgroupPIDs() ([]int, error) {
 }
 
 // deleteCgroups removes the folders. A cgroup stays busy for a moment after its last process is gone.
-func (c *cluster) deleteCgroups(ctx context.Context) error {
+func deleteCgroups(ctx context.Context, names string) error {
 	return poll(ctx, 10*time.Second, "cgroups to become free", func() (bool, error) {
-		dirs, err := c.cgroupDirs()
+		dirs, err := cgroupDirs(names)
 		for _, dir := range dirs {
 			_ = unix.Rmdir(dir)
 		}

@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strconv"
@@ -31,13 +33,13 @@ func (c *cluster) down(ctx context.Context, report *progress) error {
 	if err := c.checkOwner(); err != nil {
 		return err
 	}
-	if !exists(c.path()) && !c.hasNamespace() && !exists(c.claimFile()) {
+	if !exists(c.path()) && !c.namespace().exists() && !exists(c.claimFile()) {
 		fmt.Fprintf(report.out, "cluster %s is not up\n", c.name)
 		return nil
 	}
 	return report.stages([]stage{
 		{"forwards, kubelet and kube-proxy stopped", func() error {
-			return c.stop(ctx, 10*time.Second, append(c.pidFiles("forward-*"), "kubelet", "kube-proxy")...)
+			return c.stop(ctx, 10*time.Second, slices.Concat(c.pidFiles("forward-*"), c.pidFiles("kubelet*"), c.pidFiles("kube-proxy*"))...)
 		}},
 		{"pods removed", func() error { return c.tryStopPods(ctx, report) }},
 		{"containerd and control plane stopped", func() error { return c.stopRest(ctx) }},
@@ -50,10 +52,13 @@ func (c *cluster) down(ctx context.Context, report *progress) error {
 
 // tryStopPods stops the pods through containerd. killStrays gets the rest.
 func (c *cluster) tryStopPods(ctx context.Context, report *progress) error {
-	if _, err := c.running("containerd"); err != nil {
-		return nil
-	}
-	if err := c.stopPods(ctx); err != nil {
+	err := c.each(func(n node) error {
+		if n.require("containerd") != nil {
+			return nil
+		}
+		return n.stopPods(ctx)
+	})
+	if err != nil {
 		fmt.Fprintf(report.out, "containerd could not remove every pod, killing the rest: %v\n", err)
 	}
 	return nil
@@ -61,64 +66,79 @@ func (c *cluster) tryStopPods(ctx context.Context, report *progress) error {
 
 // stopRest stops containerd, and kills the control plane at once: nothing of it is kept.
 func (c *cluster) stopRest(ctx context.Context) error {
-	if err := c.stop(ctx, 10*time.Second, "containerd"); err != nil {
+	if err := c.stop(ctx, 10*time.Second, c.pidFiles("containerd*")...); err != nil {
 		return err
 	}
 	return c.stop(ctx, 0, c.pidFiles("*")...)
 }
 
 // killStrays ends processes without a pid file: pods and shims whose containerd was killed, daemons whose `up` was killed
-// before it wrote the file, and commands that were left running in the namespace.
+// before it wrote the file, and commands that were left running in a namespace.
 func (c *cluster) killStrays(ctx context.Context) error {
 	return poll(ctx, 20*time.Second, "the cluster's processes to end", func() (bool, error) {
-		strays, err := c.strays()
-		if err != nil || len(strays) == 0 {
+		var sockets []string
+		for _, n := range c.nodeFolders() {
+			sockets = append(sockets, n.containerdSocket())
+		}
+		left, err := strays("", sockets...)
+		for _, name := range c.globalNames() {
+			if err == nil {
+				var more []identity
+				more, err = strays(name)
+				left = append(left, more...)
+			}
+		}
+		if err != nil || len(left) == 0 {
 			return err == nil, err
 		}
-		return false, stopProcesses(ctx, strays, 0)
+		return false, stopProcesses(ctx, left, 0)
 	})
 }
 
-// strays finds every process that belongs to this cluster alone: those in its network namespace or cgroups, and the shims
-// of its containerd.
-func (c *cluster) strays() ([]identity, error) {
-	pids, err := c.cgroupPIDs()
-	if err != nil {
-		return nil, err
+// globalNames are the names of all namespaces and cgroups of the cluster's nodes, those included whose folder is gone.
+func (c *cluster) globalNames() []string {
+	names := map[string]bool{c.globalName(): true}
+	patterns := []string{filepath.Join(namespacesDir, c.globalName()+".*")}
+	v1, v2, _ := cgroupMounts() // without cgroups there are none of the cluster's
+	for _, mount := range append(v1, v2...) {
+		patterns = append(patterns, filepath.Join(mount, c.globalName()+".*"))
 	}
-	inside, err := c.namespacePIDs()
-	if err != nil {
-		return nil, err
+	for _, pattern := range patterns {
+		found, _ := filepath.Glob(pattern) // the only possible error is a bad pattern
+		for _, path := range found {
+			names[filepath.Base(path)] = true
+		}
 	}
-	shims, err := processes(func(pid int) bool { return isShimOf(commandLine(pid), c.containerdSocket()) })
+	return slices.Sorted(maps.Keys(names))
+}
+
+// strays finds every process in the network namespace and the cgroups of that name, and the shims of the containerds at the sockets.
+func strays(name string, sockets ...string) ([]identity, error) {
+	var pids []int
+	if name != "" {
+		grouped, err := cgroupPIDs(name)
+		if err != nil {
+			return nil, err
+		}
+		inside, err := namespace(name).pids()
+		if err != nil {
+			return nil, err
+		}
+		pids = slices.Concat(grouped, inside)
+	}
+	shims, err := processes(func(pid int) bool { return isShimOf(commandLine(pid), sockets...) })
 	if err != nil {
 		return nil, err
 	}
 	var ids []identity
 	seen := map[int]bool{}
-	for _, pid := range slices.Concat(pids, inside, shims) {
+	for _, pid := range slices.Concat(pids, shims) {
 		if id, err := identify(pid); err == nil && !seen[pid] {
 			ids = append(ids, id)
 		}
 		seen[pid] = true
 	}
 	return ids, nil
-}
-
-// namespacePIDs lists the processes in the cluster's network namespace. It leaves out this process, which may have a
-// thread in there.
-func (c *cluster) namespacePIDs() ([]int, error) {
-	namespace, err := c.namespaceID()
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return processes(func(pid int) bool {
-		ns, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
-		return err == nil && pid != os.Getpid() && os.SameFile(ns, namespace)
-	})
 }
 
 // processes lists the machine's processes that match.
@@ -137,19 +157,29 @@ func processes(match func(pid int) bool) ([]int, error) {
 }
 
 // isShimOf reads a command line: containerd-shim-runc-v2 -namespace k8s.io -id … -address SOCKET.
-func isShimOf(args []string, socket string) bool {
+func isShimOf(args []string, sockets ...string) bool {
 	if !strings.Contains(args[0], "containerd-shim") {
 		return false
 	}
 	i := slices.Index(args, "-address")
-	return i > 0 && i+1 < len(args) && args[i+1] == socket
+	return i > 0 && i+1 < len(args) && slices.Contains(sockets, args[i+1])
 }
 
 func (c *cluster) removeGlobals(ctx context.Context) error {
-	c.removeShimSockets()
-	c.removeCNIResults()
+	for _, n := range c.nodeFolders() {
+		n.removeShimSockets()
+		n.removeCNIResults()
+	}
 	c.removeLogLinks()
-	return firstError(c.unmountAll, func() error { return c.deleteCgroups(ctx) }, c.deleteNetwork)
+	if err := unmountBelow(c.path()); err != nil {
+		return err
+	}
+	for _, name := range c.globalNames() {
+		if err := firstError(func() error { return deleteCgroups(ctx, name) }, namespace(name).delete); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mountsBelow lists what /proc/self/mounts has below a folder, the innermost first.
@@ -170,17 +200,12 @@ func mountsBelow(mounts, dir string) []string {
 	return found
 }
 
-func (c *cluster) mounts() ([]string, error) {
+func unmountBelow(dir string) error {
 	content, err := os.ReadFile("/proc/self/mounts")
-	return mountsBelow(string(content), c.path()), err
-}
-
-func (c *cluster) unmountAll() error {
-	mounts, err := c.mounts()
 	if err != nil {
 		return err
 	}
-	for _, path := range mounts {
+	for _, path := range mountsBelow(string(content), dir) {
 		if unix.Unmount(path, unix.UMOUNT_NOFOLLOW) != nil { // it is still busy: detach it at least
 			if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 				return fmt.Errorf("unmounting %s: %w", path, err)
@@ -192,11 +217,11 @@ func (c *cluster) unmountAll() error {
 
 // removeState deletes the cluster's folder. It refuses while something is mounted in it.
 func (c *cluster) removeState() error {
-	mounts, err := c.mounts()
+	content, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return err
 	}
-	if len(mounts) > 0 {
+	if mounts := mountsBelow(string(content), c.path()); len(mounts) > 0 {
 		return fmt.Errorf("%s is still mounted: unmount it and run `down` again", mounts[0])
 	}
 	return os.RemoveAll(c.path())

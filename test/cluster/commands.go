@@ -57,7 +57,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(upCommand(run), traefikCommand(run), downCommand(run), statusCommand(run), buildCommand(run), assetsCommand(run),
 		clientCommand(run, "kubectl", "kubectl, as cluster administrator"),
 		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version+", built on first use"),
-		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run), pauseCommand(run),
+		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run), pauseCommand(run), nodeCommand(run),
 		certManagerCommand(run), networkPoliciesCommand(run))
 	return root
 }
@@ -66,14 +66,18 @@ type runner func(command) func(*cobra.Command, []string) error
 
 func upCommand(run runner) *cobra.Command {
 	var without bool
+	var nodes int
 	cmd := &cobra.Command{
 		Use: "up", Short: "Boot the cluster, or what is missing of it", Args: cobra.NoArgs,
-		Long: "Boots the cluster, or what is missing of it, and returns when the node is Ready, DNS answers, and metrics-server\n" +
-			"and KEDA are Available. Builds and installs what is missing first. A running cluster keeps its versions until `down`.",
+		Long: "Boots the cluster, or what is missing of it, and returns when the nodes are Ready, DNS answers, and metrics-server\n" +
+			"and KEDA are Available. Builds and installs what is missing first. A running cluster keeps its versions until `down`.\n\n" +
+			"With --nodes, each node has a network namespace of its own, on one bridge, a zone of its own (zone1, zone2 …) and 254\n" +
+			"addresses for pods. The control plane and DNS run in the first node's. See `node stop`.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
-			return c.up(ctx, newProgress(), !without)
+			return c.up(ctx, newProgress(), nodes, !without)
 		}),
 	}
+	cmd.Flags().IntVar(&nodes, "nodes", 0, fmt.Sprintf("number of nodes, up to %d; without it, as many as the cluster has, or 1", maxNodes))
 	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only; `up` without this flag adds metrics-server and KEDA later")
 	return cmd
 }
@@ -155,12 +159,19 @@ func clientCommand(run runner, name, short string) *cobra.Command {
 }
 
 func execCommand(run runner) *cobra.Command {
+	name := "node1"
 	cmd := &cobra.Command{
 		Use: "exec CMD…", Short: "Run a command inside the cluster's network namespace", Args: cobra.MinimumNArgs(1),
 		Long: "Runs a command inside the namespace, in the repository's root, with KUBECONFIG set and kubectl, helm and helm3 in PATH.\n" +
-			"It can reach Services at their addresses. `go run` turns every exit code other than 0 into 1.",
+			"It can reach Services at their addresses. `go run` turns every exit code other than 0 into 1. With --node, the command runs\n" +
+			"on another node than the first.",
+		Example: "  exec --node node2 wget -qO- http://198.19.128.2:30080",
 		RunE: run(func(_ context.Context, c *cluster, args []string) error {
 			if err := c.mustBeUp(); err != nil {
+				return err
+			}
+			n, err := c.findNode(name)
+			if err != nil {
 				return err
 			}
 			if err := os.Setenv("PATH", c.path("bin")+":"+os.Getenv("PATH")); err != nil {
@@ -170,9 +181,11 @@ func execCommand(run runner) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.execInNamespace(binary, args, replaceEnv(os.Environ(), c.environment()))
+			env := replaceEnv(os.Environ(), c.environment())
+			return n.namespace().exec(binary, args, replaceEnv(env, []string{"KUBECONFIG=" + n.pki("admin", ".kubeconfig")}))
 		}),
 	}
+	cmd.Flags().StringVar(&name, "node", name, "the node")
 	cmd.Flags().SetInterspersed(false) // the command's flags are its own
 	return cmd
 }
@@ -201,8 +214,8 @@ func envCommand(run runner) *cobra.Command {
 
 func loadCommand(run runner) *cobra.Command {
 	return &cobra.Command{
-		Use: "load IMAGE.tar…", Short: "Load images into the node", Args: cobra.MinimumNArgs(1),
-		Long: "Loads images into the node, from tarballs as `image`, `docker save` and `crane pull` write them. There is no registry:\n" +
+		Use: "load IMAGE.tar…", Short: "Load images into the nodes", Args: cobra.MinimumNArgs(1),
+		Long: "Loads images into every node, from tarballs as `image`, `docker save` and `crane pull` write them. There is no registry:\n" +
 			"pods need imagePullPolicy IfNotPresent, which is the default unless the tag is latest.",
 		RunE: run(func(ctx context.Context, c *cluster, args []string) error { return c.load(ctx, args...) }),
 	}
@@ -255,7 +268,7 @@ func pauseCommand(run runner) *cobra.Command {
 	return &cobra.Command{
 		Use: "pause DAEMON DURATION", Short: "Stop a daemon for a while, as if it were unreachable", Args: cobra.ExactArgs(2),
 		Long: "Stops one of the cluster's processes, such as kube-apiserver or kubelet, and continues it after DURATION or Ctrl-C. Until\n" +
-			"then its clients get no answer.",
+			"then its clients get no answer. Those of other nodes than the first have names such as kubelet-node2; `status` shows them.",
 		Example: "  pause kube-apiserver 1m",
 		RunE: run(func(ctx context.Context, c *cluster, args []string) error {
 			duration, err := time.ParseDuration(args[1])
@@ -275,6 +288,28 @@ func pauseCommand(run runner) *cobra.Command {
 			return nil
 		}),
 	}
+}
+
+func nodeCommand(run runner) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "node", Short: "Stop a node as a power failure does, or start it again", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use: "stop NODE", Short: "Stop a node as a power failure does", Args: cobra.ExactArgs(1),
+		Long: "Stops a node as a power failure does: it is unplugged first, so that nobody hears of it any more, not even that its\n" +
+			"connections end; then its kubelet, containerd, kube-proxy and all processes of its pods are killed, and its network namespace,\n" +
+			"cgroups and mounts are removed. Its disk stays. Not for node1, which has the control plane. Kubernetes notices after 50 s.",
+		Example: "  node stop node2",
+		RunE:    run(func(ctx context.Context, c *cluster, args []string) error { return c.stopNode(ctx, args[0]) }),
+	}, &cobra.Command{
+		Use: "start NODE", Short: "Start a node again, and wait until it is Ready", Args: cobra.ExactArgs(1),
+		Long: "Starts a node that was stopped, and returns when it is Ready. Pods that it had start once more, unless they were deleted\n" +
+			"meanwhile.",
+		Example: "  node start node2",
+		RunE:    run(func(ctx context.Context, c *cluster, args []string) error { return c.startNode(ctx, args[0]) }),
+	})
+	return cmd
 }
 
 func certManagerCommand(run runner) *cobra.Command {

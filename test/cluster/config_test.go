@@ -18,11 +18,11 @@ import (
 func TestConfigurationKeepsClustersApart(t *testing.T) {
 	a, b := testCluster(t), testCluster(t)
 	b.cache, b.name = a.cache, "other"
-	if err := b.prepare(); err != nil {
+	if err := b.prepare(1); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []*cluster{a, b} {
-		if err := c.writeNodeConfiguration(); err != nil {
+		if err := (node{c, 1}).writeConfiguration(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -45,9 +45,9 @@ func TestConfigurationKeepsClustersApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, differ := range map[string]bool{
-		"namespace": a.namespacePath() != b.namespacePath(), "claim": a.claimFile() != b.claimFile(),
-		"socket": a.containerdSocket() != b.containerdSocket(),
-		"cgroup": a.kubeletConfiguration()["cgroupRoot"] != b.kubeletConfiguration()["cgroupRoot"],
+		"namespace": a.namespace() != b.namespace(), "claim": a.claimFile() != b.claimFile(), "bridge": a.bridge() != b.bridge(),
+		"socket": node{a, 1}.containerdSocket() != node{b, 1}.containerdSocket(),
+		"cgroup": node{a, 1}.kubeletConfiguration()["cgroupRoot"] != node{b, 1}.kubeletConfiguration()["cgroupRoot"],
 	} {
 		if !differ {
 			t.Errorf("both have the same %s", name)
@@ -57,7 +57,7 @@ func TestConfigurationKeepsClustersApart(t *testing.T) {
 
 func TestConfigurationIsJSON(t *testing.T) {
 	c := testCluster(t)
-	if err := c.writeNodeConfiguration(); err != nil {
+	if err := (node{c, 1}).writeConfiguration(); err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range []string{"kubelet.yaml", "kube-proxy.yaml", "cni/10-scale-to-zero.conflist"} {
@@ -66,7 +66,7 @@ func TestConfigurationIsJSON(t *testing.T) {
 			t.Errorf("%s: %v: %s", file, err, content)
 		}
 	}
-	toml, err := c.containerdConfiguration()
+	toml, err := node{c, 1}.containerdConfiguration()
 	if err != nil || strings.Contains(string(toml), "no value") ||
 		!strings.Contains(string(toml), `state = "`+c.path("run", "containerd")+`"`) {
 		t.Errorf("containerd: %v\n%s", err, toml)

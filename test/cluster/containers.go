@@ -19,18 +19,18 @@ import (
 )
 
 // cri connects to the container runtime as the kubelet does. The unix socket works from any namespace.
-func (c *cluster) cri() (cri.RuntimeServiceClient, func() error, error) {
-	conn, err := grpc.NewClient("unix://"+c.containerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (n node) cri() (cri.RuntimeServiceClient, func() error, error) {
+	conn, err := grpc.NewClient("unix://"+n.containerdSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, nil, fmt.Errorf("connecting to containerd: %w", err)
 	}
 	return cri.NewRuntimeServiceClient(conn), conn.Close, nil
 }
 
-func (c *cluster) containerdReady(ctx context.Context) bool {
+func (n node) containerdReady(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	client, closeConn, err := c.cri()
+	client, closeConn, err := n.cri()
 	if err != nil {
 		return false
 	}
@@ -40,10 +40,10 @@ func (c *cluster) containerdReady(ctx context.Context) bool {
 }
 
 // stopPods stops every pod through containerd, which then also removes its network and mounts.
-func (c *cluster) stopPods(ctx context.Context) error {
+func (n node) stopPods(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	client, closeConn, err := c.cri()
+	client, closeConn, err := n.cri()
 	if err != nil {
 		return err
 	}
@@ -67,8 +67,8 @@ func (c *cluster) stopPods(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (c *cluster) ctr(ctx context.Context, args ...string) (string, error) {
-	args = append([]string{"--address", c.containerdSocket(), "--namespace", "k8s.io"}, args...)
+func (n node) ctr(ctx context.Context, args ...string) (string, error) {
+	args = append([]string{"--address", n.containerdSocket(), "--namespace", "k8s.io"}, args...)
 	out, err := exec.CommandContext(ctx, "ctr", args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
@@ -76,43 +76,51 @@ func (c *cluster) ctr(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// load imports images into the node. There is no registry to pull them from.
+// load imports images into every node. There is no registry to pull them from.
 func (c *cluster) load(ctx context.Context, files ...string) error {
-	if _, err := c.running("containerd"); err != nil {
-		return fmt.Errorf("cluster %s is not up: run `up` first", c.name)
-	}
 	for _, file := range files {
 		if _, err := os.Stat(file); err != nil {
 			return fmt.Errorf("loading an image: %w", err)
 		}
-		if _, err := c.ctr(ctx, "images", "import", file); err != nil {
-			return fmt.Errorf("loading %s: %w", file, err)
+	}
+	return c.each(func(n node) error { return n.load(ctx, files...) })
+}
+
+func (n node) load(ctx context.Context, files ...string) error {
+	if n.require("containerd") != nil {
+		return fmt.Errorf("%s of cluster %s is not up: run `up` first", n.name(), n.cluster.name)
+	}
+	for _, file := range files {
+		if _, err := n.ctr(ctx, "images", "import", file); err != nil {
+			return fmt.Errorf("loading %s into %s: %w", file, n.name(), err)
 		}
 	}
 	return nil
 }
 
-// loadOnce loads images of our own that the node does not have.
+// loadOnce loads images of our own into the nodes that do not have them.
 func (c *cluster) loadOnce(ctx context.Context, images ...bundledImage) error {
-	out, err := c.ctr(ctx, "images", "ls", "-q")
-	if err != nil {
-		return fmt.Errorf("listing images: %w", err)
-	}
-	for _, image := range images {
-		if !strings.Contains("\n"+out, "\n"+image.name+"\n") {
-			if err := c.load(ctx, c.imageFile(image)); err != nil {
-				return err
+	return c.each(func(n node) error {
+		out, err := n.ctr(ctx, "images", "ls", "-q")
+		if err != nil {
+			return fmt.Errorf("listing images: %w", err)
+		}
+		for _, image := range images {
+			if !strings.Contains("\n"+out, "\n"+image.name+"\n") {
+				if err := n.load(ctx, c.imageFile(image)); err != nil {
+					return err
+				}
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // removeShimSockets deletes the shims' sockets, which containerd keeps in one folder for the whole machine. A killed shim
 // leaves its socket behind; the shim's state has the address.
-func (c *cluster) removeShimSockets() {
+func (n node) removeShimSockets() {
 	// The only possible error is a bad pattern.
-	files, _ := filepath.Glob(c.path("run", "containerd", "io.containerd.runtime.v2.task", "k8s.io", "*", "address"))
+	files, _ := filepath.Glob(n.path("run", "containerd", "io.containerd.runtime.v2.task", "k8s.io", "*", "address"))
 	for _, file := range files {
 		if address, err := os.ReadFile(file); err == nil {
 			os.Remove(strings.TrimPrefix(strings.TrimSpace(string(address)), "unix://"))

@@ -70,16 +70,19 @@ func (c *cluster) upDNS(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return poll(ctx, time.Minute, "DNS to answer; see "+c.log("coredns"), func() (bool, error) {
-		return c.resolves(ctx, "kubernetes.default.svc.cluster.local.", serviceIP), c.require("coredns", "kube-proxy")
+	return c.each(func(n node) error {
+		return poll(ctx, time.Minute, "DNS to answer "+n.name()+"; see "+c.log("coredns"), func() (bool, error) {
+			return n.resolves(ctx, "kubernetes.default.svc.cluster.local.", serviceIP), firstError(
+				func() error { return c.require("coredns") }, func() error { return n.require("kube-proxy") })
+		})
 	})
 }
 
-func (c *cluster) resolves(ctx context.Context, name, want string) bool {
+func (n node) resolves(ctx context.Context, name, want string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return c.dial(ctx, network, net.JoinHostPort(dnsIP, "53"))
+		return n.namespace().dial(ctx, network, net.JoinHostPort(dnsIP, "53"))
 	}}
 	addrs, err := resolver.LookupHost(ctx, name)
 	return err == nil && len(addrs) == 1 && addrs[0] == want

@@ -126,11 +126,11 @@ func nonCancel(err error) error {
 
 // watchNamespace ends a forward whose cluster is removed.
 func (c *cluster) watchNamespace(ctx context.Context, cancel context.CancelCauseFunc) {
-	before, err := c.namespaceID()
+	before, err := c.namespace().id()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for ; err == nil; _, err = c.namespaceID() {
-		if now, statErr := c.namespaceID(); statErr != nil || !os.SameFile(now, before) {
+	for ; err == nil; _, err = c.namespace().id() {
+		if now, statErr := c.namespace().id(); statErr != nil || !os.SameFile(now, before) {
 			break
 		}
 		select {

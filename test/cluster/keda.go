@@ -70,7 +70,7 @@ func (c *cluster) waitForKEDA(ctx context.Context) error {
 		return err
 	}
 	return poll(ctx, 3*time.Minute, "KEDA to be Available; see `kubectl get pods -n keda`", func() (bool, error) {
-		return api.kedaAvailable(ctx), c.require("kube-apiserver", "kubelet", "containerd")
+		return api.kedaAvailable(ctx), c.requireNodes()
 	})
 }
 

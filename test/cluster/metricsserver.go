@@ -70,7 +70,7 @@ func (c *cluster) waitForMetricsServer(ctx context.Context) error {
 	}
 	what := "metrics-server to be Available; see `kubectl logs -n kube-system deployment/metrics-server`"
 	return poll(ctx, 2*time.Minute, what, func() (bool, error) {
-		return api.metricsServerAvailable(ctx), c.require("kube-apiserver", "kubelet", "containerd")
+		return api.metricsServerAvailable(ctx), c.requireNodes()
 	})
 }
 

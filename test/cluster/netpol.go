@@ -11,7 +11,7 @@ import (
 
 const netpolName = "netpol"
 
-// enforceNetworkPolicies starts the enforcer on the node, unless it runs. Policies apply to connections that begin later.
+// enforceNetworkPolicies starts the enforcer on every node, unless it runs. Policies apply to connections that begin later.
 func (c *cluster) enforceNetworkPolicies(ctx context.Context, report *progress) error {
 	if err := c.checkMachine(); err != nil {
 		return err
@@ -28,20 +28,25 @@ func (c *cluster) enforceNetworkPolicies(ctx context.Context, report *progress) 
 		return err
 	}
 	return report.stage("NetworkPolicies are enforced", func() error {
-		if err := c.start(ctx, daemon{
-			name: netpolName, binary: c.binary(netpolName), args: []string{"-kubeconfig", c.kubeconfig(), "-node", nodeName},
-		}); err != nil {
-			return err
-		}
-		// Packets pass as long as nobody reads the queue.
-		return poll(ctx, time.Minute, "the enforcer to read its queue; see "+c.log(netpolName), func() (bool, error) {
-			return c.readsQueue(), c.require(netpolName)
-		})
+		return c.each(func(n node) error { return n.enforceNetworkPolicies(ctx) })
 	})
 }
 
-// readsQueue reports whether anybody reads a queue of packets in the cluster's namespace.
-func (c *cluster) readsQueue() bool {
-	id, err := c.running(netpolName)
+func (n node) enforceNetworkPolicies(ctx context.Context) error {
+	if err := n.start(ctx, daemon{
+		name: netpolName, binary: n.cluster.binary(netpolName),
+		args: []string{"-kubeconfig", n.pki("admin", ".kubeconfig"), "-node", n.name()},
+	}); err != nil {
+		return err
+	}
+	// Packets pass as long as nobody reads the queue.
+	return poll(ctx, time.Minute, "the enforcer to read its queue; see "+n.log(netpolName), func() (bool, error) {
+		return n.readsQueue(), n.require(netpolName)
+	})
+}
+
+// readsQueue reports whether anybody reads a queue of packets in the node's namespace.
+func (n node) readsQueue() bool {
+	id, err := n.cluster.running(n.named(netpolName))
 	return err == nil && fileHas(fmt.Sprintf("/proc/%d/net/netfilter/nfnetlink_queue", id.PID), " ")
 }

@@ -4,89 +4,183 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
-	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 )
 
-// The node's address is on one end of a veth pair; the other end is inside the namespace as well. A dummy interface would
-// do, but not every kernel has its driver, and loopback addresses are not valid endpoints.
+// A node's address is on one end of a veth pair. The other end of a single node's is inside its namespace as well; those of several
+// are ports of a bridge, in a namespace without anything else: no rule of a node sees what others send to each other. A dummy
+// interface would do for a single node, but not every kernel has its driver, and loopback addresses are not valid endpoints.
 const (
-	nodeLink = "node0"
-	peerLink = "node0p"
+	nodeLink   = "node0"
+	peerLink   = "node0p"
+	bridgeLink = "nodes"
 )
 
-// hasNamespace tells whether the network namespace is there. A file is not enough: after a reboot or a crash it may be
-// empty, with nothing mounted on it.
-func (c *cluster) hasNamespace() bool {
-	var fs unix.Statfs_t
-	return unix.Statfs(c.namespacePath(), &fs) == nil && fs.Type == unix.NSFS_MAGIC
+// ensureBridge makes the bridge between several nodes. It can be repeated.
+func (c *cluster) ensureBridge() error {
+	if len(c.nodes()) == 1 {
+		return nil
+	}
+	if err := c.bridge().ensure(); err != nil {
+		return err
+	}
+	return c.bridge().do(func() error {
+		if _, err := netlink.LinkByName(bridgeLink); err != nil {
+			if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeLink}}); err != nil {
+				return fmt.Errorf("adding the bridge between the nodes: %w", err)
+			}
+		}
+		// the bridge is a cable: what passes it is not to be seen by rules, of which there are none
+		if err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0o644); err != nil {
+			return fmt.Errorf("setting sysctl: %w", err)
+		}
+		return setUp(bridgeLink)
+	})
 }
 
-// ensureNetwork makes the namespace and its contents. Every step can be repeated.
-func (c *cluster) ensureNetwork() error {
-	if !c.hasNamespace() {
-		if err := os.Remove(c.namespacePath()); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		// ip makes /run/netns a shared mount of its own, which later `ip netns` commands rely on
-		if out, err := exec.Command("ip", "netns", "add", c.globalName()).CombinedOutput(); err != nil {
-			return fmt.Errorf("making the network namespace: %w: %s", err, out)
-		}
+// ensureNetwork makes the node's namespace and its contents. Every step can be repeated.
+func (n node) ensureNetwork() error {
+	if err := n.namespace().ensure(); err != nil {
+		return err
 	}
-	if err := c.inNamespace(configureNetwork); err != nil {
-		return fmt.Errorf("setting up the network namespace: %w", err)
+	if err := n.ensureLink(); err != nil {
+		return fmt.Errorf("linking %s: %w", n.name(), err)
+	}
+	if err := n.namespace().do(n.configureNetwork); err != nil {
+		return fmt.Errorf("setting up the network namespace of %s: %w", n.name(), err)
 	}
 	return nil
 }
 
-func configureNetwork() error {
-	if _, err := netlink.LinkByName(nodeLink); err != nil {
-		pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: nodeLink}, PeerName: peerLink}
-		if err := netlink.LinkAdd(pair); err != nil {
-			return fmt.Errorf("adding a veth pair: %w", err)
-		}
+// ensureLink adds the veth pair.
+func (n node) ensureLink() error {
+	if n.alone() {
+		return n.namespace().do(func() error {
+			if err := n.addLink(&netlink.Veth{PeerName: peerLink}); err != nil {
+				return err
+			}
+			return setUp(peerLink)
+		})
 	}
-	for _, name := range []string{"lo", nodeLink, peerLink} {
-		link, err := netlink.LinkByName(name)
+	bridge, err := os.Open(n.cluster.bridge().path())
+	if err != nil {
+		return err
+	}
+	defer bridge.Close()
+	if err := n.namespace().do(func() error {
+		return n.addLink(&netlink.Veth{PeerName: n.name(), PeerNamespace: netlink.NsFd(bridge.Fd())})
+	}); err != nil {
+		return err
+	}
+	return n.cluster.bridge().do(func() error {
+		port, err := netlink.LinkByName(n.name())
 		if err != nil {
 			return err
 		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return fmt.Errorf("setting %s up: %w", name, err)
+		bridge, err := netlink.LinkByName(bridgeLink)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetMaster(port, bridge); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(port)
+	})
+}
+
+func (n node) addLink(pair *netlink.Veth) error {
+	if _, err := netlink.LinkByName(nodeLink); err == nil {
+		return nil
+	}
+	pair.Name, pair.HardwareAddr = nodeLink, n.mac()
+	if err := netlink.LinkAdd(pair); err != nil {
+		return fmt.Errorf("adding a veth pair: %w", err)
+	}
+	return nil
+}
+
+// unplug removes the node's link from the bridge. Nothing that the node sends from now on reaches anybody.
+func (n node) unplug() error {
+	return n.cluster.bridge().do(func() error {
+		port, err := netlink.LinkByName(n.name())
+		if err != nil {
+			return nil //nolint:nilerr // it is not plugged in
+		}
+		return netlink.LinkDel(port)
+	})
+}
+
+func setUp(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if err != nil {
+		return fmt.Errorf("setting %s up: %w", name, err)
+	}
+	return nil
+}
+
+func (n node) configureNetwork() error {
+	for _, name := range []string{"lo", nodeLink} {
+		if err := setUp(name); err != nil {
+			return err
 		}
 	}
-	node, err := netlink.LinkByName(nodeLink)
+	link, err := netlink.LinkByName(nodeLink)
 	if err != nil {
 		return err
 	}
-	addr, err := netlink.ParseAddr(nodeCIDR)
+	addr, err := netlink.ParseAddr(n.ip() + "/24")
 	if err != nil {
 		return err
 	}
-	if err := netlink.AddrReplace(node, addr); err != nil {
-		return fmt.Errorf("adding %s: %w", nodeCIDR, err)
+	if err := netlink.AddrReplace(link, addr); err != nil {
+		return fmt.Errorf("adding %s: %w", addr, err)
 	}
 	// DNAT comes after routing, so without a route of some kind the node could not connect to a Service at all
-	_, services, err := net.ParseCIDR(serviceCIDR)
+	if err := addRoute(link, serviceCIDR, ""); err != nil {
+		return err
+	}
+	for _, other := range n.cluster.nodes() {
+		if other.number == n.number {
+			continue
+		}
+		if err := n.reach(link, other); err != nil {
+			return fmt.Errorf("connecting %s to %s: %w", n.name(), other.name(), err)
+		}
+	}
+	return setNetworkSysctls()
+}
+
+// reach routes the other node's pods. The other node's hardware address is fixed: with ARP, senders would learn of its loss after 3 s
+// ("no route to host"), while behind a router or an overlay nobody answers at all.
+func (n node) reach(link netlink.Link, other node) error {
+	if err := netlink.NeighSet(&netlink.Neigh{
+		LinkIndex: link.Attrs().Index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT,
+		IP: net.ParseIP(other.ip()), HardwareAddr: other.mac(),
+	}); err != nil {
+		return err
+	}
+	return addRoute(link, other.podCIDR(), other.ip())
+}
+
+// addRoute adds a route over link, by way of a router unless that is empty.
+func addRoute(link netlink.Link, to, router string) error {
+	_, dst, err := net.ParseCIDR(to)
 	if err != nil {
 		return err
 	}
-	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: node.Attrs().Index, Dst: services}); err != nil {
-		return fmt.Errorf("adding the route for Services: %w", err)
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Gw: net.ParseIP(router)}); err != nil {
+		return fmt.Errorf("adding the route to %s: %w", to, err)
 	}
-	return setNetworkSysctls()
+	return nil
 }
 
 func setNetworkSysctls() error {
@@ -106,87 +200,16 @@ func setNetworkSysctls() error {
 	return nil
 }
 
-// inNamespace runs f on a thread in the cluster's network namespace. What f starts or opens stays in there. The thread
-// ends with its goroutine, so that no other goroutine runs in the namespace.
-func (c *cluster) inNamespace(f func() error) error {
-	if !c.hasNamespace() {
-		return fmt.Errorf("cluster %s has no network namespace: it is not up", c.name)
-	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := enter(c.namespacePath()); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
-func enter(path string) error {
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return fmt.Errorf("opening %s: %w", path, err)
-	}
-	defer ns.Close()
-	if err := netns.Set(ns); err != nil {
-		return fmt.Errorf("entering %s: %w", path, err)
-	}
-	return nil
-}
-
-// dial connects to an address inside the namespace. The address is an IP, because a name would be resolved outside.
-func (c *cluster) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	err = c.inNamespace(func() error {
-		d := net.Dialer{Timeout: 10 * time.Second}
-		conn, err = d.DialContext(ctx, network, address)
-		return err
-	})
-	return conn, err
-}
-
-// execInNamespace replaces this process by the command, inside the namespace. It returns only on errors.
-func (c *cluster) execInNamespace(binary string, argv, env []string) error {
-	return c.inNamespace(func() error {
-		return fmt.Errorf("running %s: %w", binary, syscall.Exec(binary, argv, env))
-	})
-}
-
-// deleteNetwork removes the namespace, and with it the interfaces, routes and rules.
-func (c *cluster) deleteNetwork() error {
-	if !exists(c.namespacePath()) {
-		return nil
-	}
-	if c.hasNamespace() {
-		if err := unix.Unmount(c.namespacePath(), unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmounting %s: %w", c.namespacePath(), err)
-		}
-	}
-	if err := os.Remove(c.namespacePath()); err != nil {
-		return fmt.Errorf("removing the network namespace: %w", err)
-	}
-	return nil
-}
-
-// namespaceID is the target of /proc/PID/ns/net for every process in the namespace.
-func (c *cluster) namespaceID() (os.FileInfo, error) {
-	if !c.hasNamespace() {
-		return nil, os.ErrNotExist
-	}
-	return os.Stat(c.namespacePath())
-}
-
 // cniConfiguration describes a plain bridge with addresses from one subnet.
-func (c *cluster) cniConfiguration() map[string]any {
+func (n node) cniConfiguration() map[string]any {
 	return map[string]any{
-		"cniVersion": "1.0.0", "name": c.globalName(),
+		"cniVersion": "1.0.0", "name": n.globalName(),
 		"plugins": []any{
 			map[string]any{
 				"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
 				"ipam": map[string]any{
-					"type": "host-local", "dataDir": c.path("run", "cni"),
-					"ranges": [][]map[string]string{{{"subnet": podCIDR}}},
+					"type": "host-local", "dataDir": n.path("run", "cni"),
+					"ranges": [][]map[string]string{{{"subnet": n.podCIDR()}}},
 					"routes": []map[string]string{{"dst": "0.0.0.0/0"}},
 				},
 			},
@@ -195,12 +218,12 @@ func (c *cluster) cniConfiguration() map[string]any {
 	}
 }
 
-// removeCNIResults deletes what libcni stores about this cluster's pods. libcni does so itself when a pod ends normally.
+// removeCNIResults deletes what libcni stores about this node's pods. libcni does so itself when a pod ends normally.
 // There is one file for each network, and those for loopback have the same names in all clusters, so this selects by the
 // pod's number.
-func (c *cluster) removeCNIResults() {
+func (n node) removeCNIResults() {
 	const results = "/var/lib/cni/results/"
-	pods, _ := filepath.Glob(c.path("data", "containerd", "io.containerd.grpc.v1.cri", "sandboxes", "*")) // the only error is a bad pattern
+	pods, _ := filepath.Glob(n.path("data", "containerd", "io.containerd.grpc.v1.cri", "sandboxes", "*")) // the only error is a bad pattern
 	for _, pod := range pods {
 		files, _ := filepath.Glob(results + "*-" + filepath.Base(pod) + "-*")
 		for _, f := range files {

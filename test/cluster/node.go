@@ -49,30 +49,30 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
     conf_dir = "{{.CNI}}"
 `
 
-func (c *cluster) containerdConfiguration() ([]byte, error) {
+func (n node) containerdConfiguration() ([]byte, error) {
 	var out strings.Builder
 	err := template.Must(template.New("containerd").Parse(containerdConfig)).Execute(&out, map[string]string{
-		"Root": c.path("data", "containerd"), "State": c.path("run", "containerd"), "Opt": c.path("data", "opt"),
-		"Runc": c.path("run", "runc"), "Socket": c.containerdSocket(), "CNI": c.path("conf", "cni"), "Pause": pauseImage, "Plugins": cniPlugins,
+		"Root": n.path("data", "containerd"), "State": n.path("run", "containerd"), "Opt": n.path("data", "opt"),
+		"Runc": n.path("run", "runc"), "Socket": n.containerdSocket(), "CNI": n.path("conf", "cni"), "Pause": pauseImage, "Plugins": cniPlugins,
 	})
 	return []byte(out.String()), err
 }
 
-func (c *cluster) kubeletConfiguration() map[string]any {
+func (n node) kubeletConfiguration() map[string]any {
 	return map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-		"address": nodeIP, "healthzBindAddress": "127.0.0.1",
+		"address": n.ip(), "healthzBindAddress": "127.0.0.1",
 		"authentication": map[string]any{
 			"anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": true},
-			"x509": map[string]any{"clientCAFile": c.pki("ca.crt")},
+			"x509": map[string]any{"clientCAFile": n.cluster.pki("ca.crt")},
 		},
 		"authorization": map[string]any{"mode": "Webhook"},
-		"tlsCertFile":   c.pki("kubelet-server.crt"), "tlsPrivateKeyFile": c.pki("kubelet-server.key"),
-		"containerRuntimeEndpoint": "unix://" + c.containerdSocket(),
-		"cgroupDriver":             "cgroupfs", "cgroupRoot": "/" + c.globalName(), "cgroupsPerQOS": true,
+		"tlsCertFile":   n.pki("kubelet-server", ".crt"), "tlsPrivateKeyFile": n.pki("kubelet-server", ".key"),
+		"containerRuntimeEndpoint": "unix://" + n.containerdSocket(),
+		"cgroupDriver":             "cgroupfs", "cgroupRoot": "/" + n.globalName(), "cgroupsPerQOS": true,
 		"failCgroupV1": false, // many machines still have v1, with which the kubelet does not start by default
 		"failSwapOn":   false, "oomScoreAdj": 0, "enforceNodeAllocatable": []string{"pods"},
-		"podLogsDir": c.path("data", "podlogs"), "volumePluginDir": c.path("data", "volumeplugins"),
+		"podLogsDir": n.path("data", "podlogs"), "volumePluginDir": n.path("data", "volumeplugins"),
 		"resolvConf": "", "clusterDNS": []string{dnsIP}, "clusterDomain": "cluster.local",
 		"makeIPTablesUtilChains": false, "serializeImagePulls": false,
 		"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99, // a deleted image cannot be pulled again
@@ -81,12 +81,12 @@ func (c *cluster) kubeletConfiguration() map[string]any {
 	}
 }
 
-func (c *cluster) proxyConfiguration() map[string]any {
+func (n node) proxyConfiguration() map[string]any {
 	sync := map[string]any{"minSyncPeriod": "10ms", "syncPeriod": "30s"} // 0s would mean every second, not at once
 	return map[string]any{
 		"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
-		"clientConnection": map[string]any{"kubeconfig": c.pki("kube-proxy.kubeconfig")},
-		"clusterCIDR":      podCIDR, "hostnameOverride": nodeName,
+		"clientConnection": map[string]any{"kubeconfig": n.pki("kube-proxy", ".kubeconfig")},
+		"clusterCIDR":      podCIDR, "hostnameOverride": n.name(),
 		"healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
 		"nftables": sync, "iptables": sync,
 		// the limits of connection tracking are the whole machine's: do not change them
@@ -94,25 +94,25 @@ func (c *cluster) proxyConfiguration() map[string]any {
 	}
 }
 
-// writeNodeConfiguration writes JSON, which is valid YAML and needs no care with quotes.
-func (c *cluster) writeNodeConfiguration() error {
-	toml, err := c.containerdConfiguration()
+// writeConfiguration writes JSON, which is valid YAML and needs no care with quotes.
+func (n node) writeConfiguration() error {
+	toml, err := n.containerdConfiguration()
 	if err != nil {
 		return err
 	}
-	if _, err := writeFile(c.path("conf", "containerd.toml"), toml, 0o644); err != nil {
+	if _, err := writeFile(n.path("conf", "containerd.toml"), toml, 0o644); err != nil {
 		return err
 	}
 	for file, config := range map[string]any{
-		"cni/10-scale-to-zero.conflist": c.cniConfiguration(),
-		"kubelet.yaml":                  c.kubeletConfiguration(),
-		"kube-proxy.yaml":               c.proxyConfiguration(),
+		"cni/10-scale-to-zero.conflist": n.cniConfiguration(),
+		"kubelet.yaml":                  n.kubeletConfiguration(),
+		"kube-proxy.yaml":               n.proxyConfiguration(),
 	} {
 		content, err := json.MarshalIndent(config, "", "  ")
 		if err != nil {
 			return err
 		}
-		if _, err := writeFile(c.path("conf", file), content, 0o644); err != nil {
+		if _, err := writeFile(n.path("conf", file), content, 0o644); err != nil {
 			return err
 		}
 	}
@@ -120,56 +120,62 @@ func (c *cluster) writeNodeConfiguration() error {
 }
 
 // upContainerd starts containerd inside the namespace. Its CNI plugins make the bridge there.
-func (c *cluster) upContainerd(ctx context.Context) error {
-	if err := c.writeNodeConfiguration(); err != nil {
-		return fmt.Errorf("writing the node's configuration: %w", err)
+func (n node) upContainerd(ctx context.Context) error {
+	if err := n.writeConfiguration(); err != nil {
+		return fmt.Errorf("writing the configuration of %s: %w", n.name(), err)
 	}
-	if err := c.start(ctx, daemon{
-		name: "containerd", binary: containerdBinary, args: []string{"-c", c.path("conf", "containerd.toml")},
-	}); err != nil {
+	containerd := daemon{name: "containerd", binary: containerdBinary, args: []string{"-c", n.path("conf", "containerd.toml")}}
+	if err := n.start(ctx, containerd); err != nil {
 		return err
 	}
-	return poll(ctx, time.Minute, "containerd to answer; see "+c.log("containerd"), func() (bool, error) {
-		return c.containerdReady(ctx), c.require("containerd")
+	return poll(ctx, time.Minute, "containerd to answer; see "+n.log("containerd"), func() (bool, error) {
+		return n.containerdReady(ctx), n.require("containerd")
 	})
 }
 
-func (c *cluster) upNode(ctx context.Context) error {
-	if err := c.ensureCgroups(); err != nil {
+func (n node) kubelet() daemon {
+	args := []string{
+		"--kubeconfig=" + n.pki("kubelet", ".kubeconfig"), "--config=" + n.path("conf", "kubelet.yaml"),
+		"--root-dir=" + n.path("data", "kubelet"), "--hostname-override=" + n.name(), "--node-ip=" + n.ip(), "--v=2",
+	}
+	if !n.alone() {
+		args = append(args, "--node-labels=topology.kubernetes.io/zone="+n.zone())
+	}
+	return daemon{name: "kubelet", binary: n.cluster.hyperkube(), args: args}
+}
+
+// upKubelet returns when the node is Ready. containerd has to run.
+func (n node) upKubelet(ctx context.Context) error {
+	if err := n.ensureCgroups(); err != nil {
 		return err
 	}
-	kubelet := daemon{name: "kubelet", binary: c.hyperkube(), args: []string{
-		"--kubeconfig=" + c.pki("kubelet.kubeconfig"), "--config=" + c.path("conf", "kubelet.yaml"),
-		"--root-dir=" + c.path("data", "kubelet"), "--hostname-override=" + nodeName, "--node-ip=" + nodeIP, "--v=2",
-	}}
-	if err := c.start(ctx, kubelet); err != nil {
+	if err := n.start(ctx, n.kubelet()); err != nil {
 		return err
 	}
-	api, err := c.api()
+	api, err := n.cluster.api()
 	if err != nil {
 		return err
 	}
 	// the node's conditions in the API may be older than this kubelet
-	if err := c.waitHealthy(ctx, "kubelet", "http://127.0.0.1:10248/healthz"); err != nil {
+	if err := n.waitHealthy(ctx, "kubelet", "http://127.0.0.1:10248/healthz"); err != nil {
 		return err
 	}
 	// kube-proxy looks up its node once, so the node must be there
-	node := "/api/v1/nodes/" + nodeName
-	err = poll(ctx, time.Minute, "the node to register; see "+c.log("kubelet"), func() (bool, error) {
-		return api.get(ctx, node, nil) == nil, c.require("kubelet")
+	err = poll(ctx, time.Minute, n.name()+" to register; see "+n.log("kubelet"), func() (bool, error) {
+		return api.get(ctx, n.object(), nil) == nil, n.require("kubelet")
 	})
 	if err != nil {
 		return err
 	}
-	if err := c.start(ctx, daemon{
-		name: "kube-proxy", binary: c.hyperkube(), args: []string{"--config=" + c.path("conf", "kube-proxy.yaml"), "--v=2"},
+	if err := n.start(ctx, daemon{
+		name: "kube-proxy", binary: n.cluster.hyperkube(), args: []string{"--config=" + n.path("conf", "kube-proxy.yaml"), "--v=2"},
 	}); err != nil {
 		return err
 	}
-	if err := c.waitHealthy(ctx, "kube-proxy", "http://127.0.0.1:10256/healthz"); err != nil {
+	if err := n.waitHealthy(ctx, "kube-proxy", "http://127.0.0.1:10256/healthz"); err != nil {
 		return err
 	}
-	return poll(ctx, time.Minute, "the node to be Ready; see "+c.log("kubelet"), func() (bool, error) {
-		return api.has(ctx, node, "Ready"), c.require("kubelet", "containerd")
+	return poll(ctx, time.Minute, n.name()+" to be Ready; see "+n.log("kubelet"), func() (bool, error) {
+		return api.has(ctx, n.object(), "Ready"), n.require("kubelet", "containerd")
 	})
 }

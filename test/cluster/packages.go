@@ -75,11 +75,7 @@ func (c *cluster) checkStateFolder() error {
 		return fmt.Errorf("%s is on overlayfs, which containers cannot overlay again: set XDG_CACHE_HOME to a folder on a disk or a tmpfs",
 			c.cache)
 	}
-	if n := len(c.containerdSocket() + ".ttrpc"); n > 107 {
-		return fmt.Errorf("the path of %s has %d characters, and a socket's may have 107: use a shorter --name or XDG_CACHE_HOME",
-			c.containerdSocket(), n)
-	}
-	return nil
+	return checkSocket(node{c, 1}.containerdSocket())
 }
 
 func missingPackages() []string {

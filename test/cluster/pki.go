@@ -49,7 +49,7 @@ func (c *cluster) ensurePKI() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := writePKI(dir); err != nil {
+	if err := writePKI(dir, c.nodes()); err != nil {
 		return fmt.Errorf("making certificates: %w", err)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
@@ -58,7 +58,7 @@ func (c *cluster) ensurePKI() error {
 	return os.Rename(dir, c.path("pki"))
 }
 
-func writePKI(dir string) error {
+func writePKI(dir string, nodes []node) error {
 	ca, err := newAuthority(dir, "ca")
 	if err != nil {
 		return err
@@ -70,10 +70,6 @@ func writePKI(dir string) error {
 	for _, s := range []subject{
 		{file: "apiserver", user: "kube-apiserver", names: apiServerNames(), ips: []string{nodeIP, serviceIP, "127.0.0.1"}},
 		{file: "apiserver-kubelet-client", user: "kube-apiserver-kubelet-client", group: "system:masters"},
-		{
-			file: "kubelet-server", user: "system:node:" + nodeName, group: "system:nodes", names: []string{nodeName, "localhost"},
-			ips: []string{nodeIP, "127.0.0.1"},
-		},
 	} {
 		if _, _, err := ca.issue(dir, s); err != nil {
 			return err
@@ -83,18 +79,41 @@ func writePKI(dir string) error {
 		return err
 	}
 	for _, s := range []subject{
-		{file: "admin", user: "kubernetes-admin", group: "system:masters"},
 		{file: "kube-controller-manager", user: "system:kube-controller-manager"},
 		{file: "kube-scheduler", user: "system:kube-scheduler"},
-		{file: "kube-proxy", user: "system:kube-proxy"}, // the API server itself binds it to system:node-proxier
 		{file: "coredns", user: "coredns"},
-		{file: "kubelet", user: "system:node:" + nodeName, group: "system:nodes"},
 	} {
-		if err := ca.writeKubeconfig(dir, s); err != nil {
+		if err := ca.writeKubeconfig(dir, s, apiServer); err != nil {
+			return err
+		}
+	}
+	for _, n := range nodes {
+		if err := ca.writeNode(dir, n); err != nil {
 			return err
 		}
 	}
 	return writeServiceAccountKey(dir)
+}
+
+// writeNode makes what a node needs. Its administrator's kubeconfig is for commands in its namespace.
+func (a *authority) writeNode(dir string, n node) error {
+	user := "system:node:" + n.name()
+	if _, _, err := a.issue(dir, subject{
+		file: n.named("kubelet-server"), user: user, group: "system:nodes", names: []string{n.name(), "localhost"},
+		ips: []string{n.ip(), "127.0.0.1"},
+	}); err != nil {
+		return err
+	}
+	for _, s := range []subject{
+		{file: n.named("kubelet"), user: user, group: "system:nodes"},
+		{file: n.named("kube-proxy"), user: "system:kube-proxy"}, // the API server itself binds it to system:node-proxier
+		{file: n.named("admin"), user: "kubernetes-admin", group: "system:masters"},
+	} {
+		if err := a.writeKubeconfig(dir, s, n.apiServer()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func apiServerNames() []string {
@@ -168,7 +187,7 @@ func (a *authority) issue(dir string, s subject) (cert, key []byte, err error) {
 	return cert, key, err
 }
 
-func (a *authority) writeKubeconfig(dir string, s subject) error {
+func (a *authority) writeKubeconfig(dir string, s subject, server string) error {
 	cert, key, err := a.issue(dir, s)
 	if err != nil {
 		return err
@@ -176,7 +195,7 @@ func (a *authority) writeKubeconfig(dir string, s subject) error {
 	content, err := json.MarshalIndent(map[string]any{
 		"apiVersion": "v1", "kind": "Config", "current-context": "scale-to-zero",
 		"clusters": []any{
-			map[string]any{"name": "scale-to-zero", "cluster": map[string]any{"server": apiServer, "certificate-authority-data": a.pem}},
+			map[string]any{"name": "scale-to-zero", "cluster": map[string]any{"server": server, "certificate-authority-data": a.pem}},
 		},
 		"users":    []any{map[string]any{"name": s.user, "user": map[string]any{"client-certificate-data": cert, "client-key-data": key}}},
 		"contexts": []any{map[string]any{"name": "scale-to-zero", "context": map[string]any{"cluster": "scale-to-zero", "user": s.user}}},

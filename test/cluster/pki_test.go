@@ -41,7 +41,7 @@ func TestPKI(t *testing.T) {
 		server          []string // its host names
 	}{
 		"apiserver":          {ca: "ca", user: "kube-apiserver", server: []string{"kubernetes.default.svc", nodeIP, serviceIP, "127.0.0.1"}},
-		"kubelet-server":     {ca: "ca", user: "system:node:node1", group: "system:nodes", server: []string{nodeIP, nodeName}},
+		"kubelet-server":     {ca: "ca", user: "system:node:node1", group: "system:nodes", server: []string{nodeIP, "node1"}},
 		"admin":              {ca: "ca", user: "kubernetes-admin", group: "system:masters"},
 		"kubelet":            {ca: "ca", user: "system:node:node1", group: "system:nodes"},
 		"coredns":            {ca: "ca", user: "coredns"},
@@ -72,7 +72,7 @@ func TestPKI(t *testing.T) {
 // With one authority for both, any client could claim to be any user.
 func TestFrontProxyIsItsOwnAuthority(t *testing.T) {
 	dir := t.TempDir()
-	if err := writePKI(dir); err != nil {
+	if err := writePKI(dir, testCluster(t).nodes()); err != nil {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()

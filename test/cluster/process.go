@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -117,21 +118,23 @@ func stopProcesses(ctx context.Context, ids []identity, grace time.Duration) err
 	return fmt.Errorf("stopping processes %v: they are still there", ids)
 }
 
-// A daemon is one long-running process of the cluster. Its name is also argv[0], by which hyperkube chooses the
-// component.
+// A daemon is one long-running process of the cluster.
 type daemon struct {
-	name   string
-	binary string
-	args   []string
+	name      string
+	binary    string
+	args      []string
+	component string    // argv[0], by which hyperkube chooses; if empty, the name
+	namespace namespace // if empty, the control plane's
 }
 
-// start runs the daemon inside the namespace, unless it runs already, and does not wait until it is ready. The process
+// start runs the daemon inside its namespace, unless it runs already, and does not wait until it is ready. The process
 // outlives us: it gets its own session, so that Ctrl-C in the terminal of `up` does not reach it.
 func (c *cluster) start(ctx context.Context, d daemon) error {
 	if _, err := c.running(d.name); err == nil {
 		return nil
 	}
-	if err := c.stopUnclaimed(ctx, d); err != nil {
+	d.component, d.namespace = cmp.Or(d.component, d.name), cmp.Or(d.namespace, c.namespace())
+	if err := d.stopUnclaimed(ctx); err != nil {
 		return err
 	}
 	log, err := os.Create(c.log(d.name))
@@ -140,11 +143,11 @@ func (c *cluster) start(ctx context.Context, d daemon) error {
 	}
 	defer log.Close()
 	cmd := &exec.Cmd{
-		Path: d.binary, Args: append([]string{d.name}, d.args...), Dir: "/",
+		Path: d.binary, Args: append([]string{d.component}, d.args...), Dir: "/",
 		Env:    []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + c.path("run"), "TMPDIR=/tmp"},
 		Stdout: log, Stderr: log, SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
-	if err := c.inNamespace(cmd.Start); err != nil {
+	if err := d.namespace.do(cmd.Start); err != nil {
 		return fmt.Errorf("starting %s: %w", d.name, err)
 	}
 	id, err := identify(cmd.Process.Pid)
@@ -156,8 +159,8 @@ func (c *cluster) start(ctx context.Context, d daemon) error {
 
 // stopUnclaimed ends a daemon without a pid file: `up` was killed before it wrote it. A new daemon could not listen while
 // the old one does.
-func (c *cluster) stopUnclaimed(ctx context.Context, d daemon) error {
-	pids, err := c.namespacePIDs()
+func (d daemon) stopUnclaimed(ctx context.Context) error {
+	pids, err := d.namespace.pids()
 	if err != nil {
 		return err
 	}
@@ -167,7 +170,7 @@ func (c *cluster) stopUnclaimed(ctx context.Context, d daemon) error {
 		if err != nil || filepath.Base(id.Exe) != filepath.Base(d.binary) {
 			continue
 		}
-		if args := commandLine(pid); args[0] == d.name {
+		if args := commandLine(pid); args[0] == d.component {
 			old = append(old, id)
 		}
 	}

@@ -22,7 +22,7 @@ func testCluster(t *testing.T) *cluster {
 		name: "test", checkout: t.TempDir(), cache: t.TempDir(), kubeSum: "0123", pauseSum: "4567", traefikSum: "89ab", certManagerSum: "cdef",
 		netpolSum: "0246",
 	}
-	if err := c.prepare(); err != nil {
+	if err := c.prepare(1); err != nil {
 		t.Fatal(err)
 	}
 	return c

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -92,14 +93,23 @@ func (c *cluster) cached(elem ...string) string {
 func (c *cluster) pki(file string) string     { return c.path("pki", file) }
 func (c *cluster) kubeconfig() string         { return c.pki("admin.kubeconfig") }
 func (c *cluster) globalName() string         { return "scale-to-zero-" + c.name }
-func (c *cluster) namespacePath() string      { return "/run/netns/" + c.globalName() }
-func (c *cluster) containerdSocket() string   { return c.path("run", "containerd.sock") }
 func (c *cluster) log(name string) string     { return c.path("logs", name+".log") }
 func (c *cluster) pidFile(name string) string { return c.path("run", name+".pid") }
 
+// namespace is where the control plane runs, and the first node.
+func (c *cluster) namespace() namespace { return namespace(c.globalName()) }
+
+// bridge is the namespace of the bridge between several nodes.
+func (c *cluster) bridge() namespace { return namespace(c.globalName() + ".bridge") }
+
+// dial connects to an address inside the cluster's namespace.
+func (c *cluster) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return c.namespace().dial(ctx, network, address)
+}
+
 // prepare makes the folders. It deletes a state folder from before a reboot: the processes, namespace and mounts are
 // gone, and containerd would try to resume tasks that no longer exist.
-func (c *cluster) prepare() error {
+func (c *cluster) prepare(nodes int) error {
 	boot, err := bootID()
 	if err != nil {
 		return err
@@ -109,8 +119,13 @@ func (c *cluster) prepare() error {
 			return fmt.Errorf("removing the state from before the reboot: %w", err)
 		}
 	}
-	for _, dir := range []string{"run", "logs", "data", "conf/cni", "bin"} {
+	for _, dir := range []string{"logs", "bin"} {
 		if err := os.MkdirAll(c.path(dir), 0o755); err != nil {
+			return err
+		}
+	}
+	for number := range nodes {
+		if err := (node{c, number + 1}).makeFolders(); err != nil {
 			return err
 		}
 	}

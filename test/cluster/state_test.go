@@ -76,13 +76,13 @@ func TestPrepareDropsStateFromBeforeAReboot(t *testing.T) {
 	if err := os.WriteFile(kept, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.prepare(); err != nil || !exists(kept) {
+	if err := c.prepare(1); err != nil || !exists(kept) {
 		t.Fatalf("same boot: %v, state kept: %v", err, exists(kept))
 	}
 	if err := os.WriteFile(c.path("boot"), []byte("another"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.prepare(); err != nil || exists(kept) {
+	if err := c.prepare(1); err != nil || exists(kept) {
 		t.Fatalf("after a reboot: %v, state kept: %v", err, exists(kept))
 	}
 }

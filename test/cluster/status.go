@@ -22,9 +22,9 @@ func (c *cluster) status(ctx context.Context, out io.Writer) error {
 		fmt.Fprintln(w, "state\tdown")
 		return errNotUp
 	}
-	fmt.Fprintf(w, "network namespace\t%s\nfolder\t%s\n", c.namespacePath(), c.path())
+	fmt.Fprintf(w, "network namespace\t%s\nfolder\t%s\n", c.namespace().path(), c.path())
 	complete := true
-	for _, name := range append(controlPlane(), nodeDaemons()...) {
+	for _, name := range c.daemons() {
 		id, err := c.running(name)
 		if err != nil {
 			complete = false
@@ -37,8 +37,12 @@ func (c *cluster) status(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ready := api.has(ctx, "/api/v1/nodes/"+nodeName, "Ready")
-	fmt.Fprintf(w, "node\t%s\n", choose(ready, "Ready", "not Ready"))
+	ready := true
+	for _, n := range c.nodes() {
+		is := api.has(ctx, n.object(), "Ready")
+		fmt.Fprintf(w, "%s\t%s\n", choose(n.alone(), "node", n.name()), choose(is, "Ready", "not Ready"))
+		ready = ready && is
+	}
 	fmt.Fprintf(w, "metrics-server\t%s\n", api.state(ctx, metricsServerDeployment, api.metricsServerAvailable))
 	fmt.Fprintf(w, "KEDA\t%s\n", api.state(ctx, "/api/v1/namespaces/keda", api.kedaAvailable))
 	fmt.Fprintf(w, "Traefik\t%s\n", api.state(ctx, "/api/v1/namespaces/"+traefikNamespace, api.traefikAvailable))

@@ -169,7 +169,7 @@ func (c *cluster) installGatewayAPI(ctx context.Context, api *apiClient) error {
 
 func (c *cluster) waitForTraefik(ctx context.Context, api *apiClient) error {
 	return poll(ctx, 3*time.Minute, "Traefik to be Available; see `kubectl get pods -n "+traefikNamespace+"`", func() (bool, error) {
-		return api.traefikAvailable(ctx), c.require("kube-apiserver", "kubelet", "containerd")
+		return api.traefikAvailable(ctx), c.requireNodes()
 	})
 }
 

@@ -10,15 +10,28 @@ import (
 	"slices"
 )
 
-// controlPlane and nodeDaemons are all processes that run besides the pods.
-func controlPlane() []string {
-	return []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+// daemons are all processes that run besides the pods.
+func (c *cluster) daemons() []string {
+	names := []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+	for _, n := range c.nodes() {
+		names = append(names, n.daemons()...)
+	}
+	return append(names, "coredns")
 }
-func nodeDaemons() []string { return []string{"containerd", "kubelet", "kube-proxy", "coredns"} }
+
+// requireNodes fails if a process is missing that pods need, on whatever node.
+func (c *cluster) requireNodes() error {
+	for _, n := range c.nodes() {
+		if err := n.require("kubelet", "containerd"); err != nil {
+			return err
+		}
+	}
+	return c.require("kube-apiserver")
+}
 
 // up starts what does not run yet. Every stage can be repeated, so it also completes a partial cluster, after a crash of
 // `up` itself or of any process.
-func (c *cluster) up(ctx context.Context, report *progress, withAddOns bool) error {
+func (c *cluster) up(ctx context.Context, report *progress, nodes int, withAddOns bool) error {
 	if err := c.checkMachine(); err != nil {
 		return err
 	}
@@ -30,6 +43,9 @@ func (c *cluster) up(ctx context.Context, report *progress, withAddOns bool) err
 	if err := c.checkOwner(); err != nil {
 		return err
 	}
+	if nodes, err = c.checkNodes(nodes); err != nil {
+		return err
+	}
 	if c.isUp(ctx, withAddOns) {
 		fmt.Fprintf(report.out, "cluster %s is up already\n", c.name)
 		return nil
@@ -37,7 +53,7 @@ func (c *cluster) up(ctx context.Context, report *progress, withAddOns bool) err
 	if err := c.obtain(ctx, report, withAddOns); err != nil {
 		return err
 	}
-	if err := c.boot(ctx, newProgress(), withAddOns); err != nil {
+	if err := c.boot(ctx, newProgress(), nodes, withAddOns); err != nil {
 		return err
 	}
 	fmt.Printf("cluster %s is up: `kubectl get pods -A` shows its pods, `load` loads an image, `forward` opens a Service, `down` removes it\n",
@@ -66,18 +82,23 @@ func (c *cluster) obtain(ctx context.Context, report *progress, withAddOns bool)
 
 // isUp checks everything that up waits for.
 func (c *cluster) isUp(ctx context.Context, withAddOns bool) bool {
-	if !c.hasNamespace() || c.require(append(controlPlane(), nodeDaemons()...)...) != nil {
+	if !c.namespace().exists() || c.require(c.daemons()...) != nil {
 		return false
 	}
 	api, err := c.api()
-	if err != nil || !api.has(ctx, "/api/v1/nodes/"+nodeName, "Ready") || !exists(c.path("bin", "kubectl")) {
+	if err != nil || !exists(c.path("bin", "kubectl")) {
 		return false
+	}
+	for _, n := range c.nodes() {
+		if !n.namespace().exists() || !api.has(ctx, n.object(), "Ready") {
+			return false
+		}
 	}
 	return !withAddOns || api.metricsServerAvailable(ctx) && api.kedaAvailable(ctx)
 }
 
-func (c *cluster) boot(ctx context.Context, report *progress, withAddOns bool) error {
-	if err := c.prepare(); err != nil {
+func (c *cluster) boot(ctx context.Context, report *progress, nodes int, withAddOns bool) error {
+	if err := c.prepare(nodes); err != nil {
 		return fmt.Errorf("making folders: %w", err)
 	}
 	if err := c.claimHost(ctx); err != nil {
@@ -88,7 +109,7 @@ func (c *cluster) boot(ctx context.Context, report *progress, withAddOns bool) e
 		{"network namespace " + c.globalName(), c.ensureNetwork},
 		{"certificates and commands", func() error { return firstError(c.ensurePKI, c.writeWrappers) }},
 		{"containerd", func() error {
-			err := c.upContainerd(ctx)
+			err := c.each(func(n node) error { return n.upContainerd(ctx) })
 			if err == nil { // unpacking images takes seconds, and nothing needs them before the first pod
 				go func() { loaded <- c.loadOnce(ctx, nodeImages(withAddOns)...) }()
 			}
@@ -96,7 +117,9 @@ func (c *cluster) boot(ctx context.Context, report *progress, withAddOns bool) e
 		}},
 		{"etcd and API server", func() error { return c.upAPIServer(ctx) }},
 		{"controller-manager and scheduler", func() error { return c.upControllers(ctx) }},
-		{"kubelet and kube-proxy: the node is Ready", func() error { return c.upNode(ctx) }},
+		{choose(nodes == 1, "kubelet and kube-proxy: the node is Ready", "kubelets and kube-proxies: the nodes are Ready"), func() error {
+			return c.upNodes(ctx)
+		}},
 		{"CoreDNS: names resolve", func() error { return c.upDNS(ctx) }},
 	}
 	if withAddOns { // metrics-server goes first: it measures for 10 s before it is ready
@@ -111,6 +134,27 @@ func (c *cluster) boot(ctx context.Context, report *progress, withAddOns bool) e
 			stage{"metrics-server: Deployment and resource metrics are Available", func() error { return c.waitForMetricsServer(ctx) }})
 	}
 	return report.stages(stages)
+}
+
+func (c *cluster) ensureNetwork() error {
+	if err := c.ensureBridge(); err != nil {
+		return fmt.Errorf("connecting the nodes: %w", err)
+	}
+	for _, n := range c.nodes() {
+		if err := n.ensureNetwork(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// upNodes starts the nodes. With several of them, the first has the label of a control plane, so that others know which not to stop.
+func (c *cluster) upNodes(ctx context.Context) error {
+	err := c.each(func(n node) error { return n.upKubelet(ctx) })
+	if err != nil || len(c.nodes()) == 1 {
+		return err
+	}
+	return c.apply(ctx, []byte(`{apiVersion: v1, kind: Node, metadata: {name: node1, labels: {node-role.kubernetes.io/control-plane: ""}}}`))
 }
 
 // nodeImages are the images that `up` loads, in the order in which pods need them.
@@ -135,7 +179,7 @@ func firstError(steps ...func() error) error {
 // and go with it.
 func (c *cluster) environment() []string {
 	return []string{
-		"SCALE_TO_ZERO_CLUSTER=" + c.name, "SCALE_TO_ZERO_NETNS=" + c.namespacePath(), "SCALE_TO_ZERO_BIN=" + c.path("bin"),
+		"SCALE_TO_ZERO_CLUSTER=" + c.name, "SCALE_TO_ZERO_NETNS=" + c.namespace().path(), "SCALE_TO_ZERO_BIN=" + c.path("bin"),
 		"KUBECONFIG=" + c.kubeconfig(), "KUBECACHEDIR=" + c.path("cache", "kube"),
 		"HELM_CACHE_HOME=" + c.path("cache", "helm"), "HELM_CONFIG_HOME=" + c.path("config", "helm"), "HELM_DATA_HOME=" + c.path("share", "helm"),
 		"PATH=" + c.path("bin") + ":" + os.Getenv("PATH"),

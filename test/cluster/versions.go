@@ -22,10 +22,10 @@ const (
 // The addresses inside the namespace. They come from 198.18.0.0/15, which is reserved for benchmarks, so that a client
 // that does not enter the namespace reaches nothing by accident.
 const (
-	nodeName    = "node1"
-	nodeIP      = "198.19.128.1"
-	nodeCIDR    = nodeIP + "/24"
-	podCIDR     = "198.18.0.0/17"
+	nodePrefix  = "198.19.128."
+	nodeIP      = nodePrefix + "1" // of the first node, where the control plane is
+	podPrefix   = "198.18."
+	podCIDR     = podPrefix + "0.0/17" // of all nodes
 	serviceCIDR = "198.19.0.0/20"
 	serviceIP   = "198.19.0.1"
 	dnsIP       = "198.19.0.10"

@@ -45,7 +45,7 @@ func (c *cluster) writeWrappers() error {
 		if err := os.Symlink(c.binary(program), link); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
-		script := fmt.Sprintf(wrapper, shellQuote(c.namespacePath()), name, c.name, settings.String(), shellQuote(link))
+		script := fmt.Sprintf(wrapper, shellQuote(c.namespace().path()), name, c.name, settings.String(), shellQuote(link))
 		if _, err := writeFile(c.path("bin", name), []byte(script), 0o755); err != nil {
 			return fmt.Errorf("writing command %s: %w", name, err)
 		}
@@ -61,11 +61,11 @@ func (c *cluster) runClient(ctx context.Context, name string, args []string) err
 	if err := c.build(ctx, newProgress(), clients()[name]); err != nil {
 		return err
 	}
-	return c.execInNamespace(c.binary(clients()[name]), append([]string{name}, args...), replaceEnv(os.Environ(), c.environment()))
+	return c.namespace().exec(c.binary(clients()[name]), append([]string{name}, args...), replaceEnv(os.Environ(), c.environment()))
 }
 
 func (c *cluster) mustBeUp() error {
-	if !c.hasNamespace() || !exists(c.kubeconfig()) {
+	if !c.namespace().exists() || !exists(c.kubeconfig()) {
 		return fmt.Errorf("cluster %s is not up; start it with: go run -C test/cluster . up", c.name)
 	}
 	return nil

@@ -165,13 +165,13 @@ func (a *app) send(ctx context.Context, p plan) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*requestTimeout)
 	defer cancel()
 	one := result{at: time.Now(), app: a.name, kind: p.name, edge: a.edge(), id: p.id}
-	one.reused, one.err = a.try(ctx, p, p.kept)
+	one.opened, one.reused, one.err = a.try(ctx, p, p.kept)
 	// A server may close an idle connection just when a request comes, and HTTP cannot prevent it (RFC 9112, 9.5). A client
 	// may repeat the request if it knows that the first was not carried out, or that a second does no harm. The ledger tells
 	// our client.
 	if one.reused && errors.Is(one.err, errUnanswered) && (!p.once || a.ledger.came(p.id) == 0) {
 		one.raced = true
-		_, one.err = a.try(ctx, p, false)
+		one.opened, _, one.err = a.try(ctx, p, false)
 	}
 	one.took = time.Since(one.at)
 	if p.once {
@@ -188,15 +188,16 @@ func (a *app) send(ctx context.Context, p plan) {
 	a.report.add(one)
 }
 
-// try sends a request once, and reports whether it went over a connection that had been used before.
-func (a *app) try(ctx context.Context, p plan, reuse bool) (reused bool, err error) {
+// try sends a request once, and reports when its connection was opened and whether that had been used before.
+func (a *app) try(ctx context.Context, p plan, reuse bool) (opened time.Time, reused bool, err error) {
+	opened = time.Now()
 	r, err := p.request(a.lines.address)
 	if err != nil {
-		return false, err
+		return opened, false, err
 	}
 	l, reused, err := a.lines.take(ctx, reuse)
 	if err != nil {
-		return reused, err
+		return opened, reused, err
 	}
 	got, keep, err := l.exchange(r)
 	if !keep {
@@ -207,5 +208,5 @@ func (a *app) try(ctx context.Context, p plan, reuse bool) (reused bool, err err
 	if err == nil {
 		err = p.check(a.name, got)
 	}
-	return reused, err
+	return l.opened, reused, err
 }

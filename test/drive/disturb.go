@@ -59,9 +59,12 @@ func (w *world) disturb(ctx context.Context, d disturbance, rng *rand.Rand) {
 			pause.Stop()
 			return
 		}
+		begun := time.Now()
 		switch err := d.do(endless, rng); {
 		case err == nil:
 			w.report.disturb(d.name)
+		case ctx.Err() == nil && w.report.lostNode(begun, time.Now()) != "":
+			w.report.disturb("failed " + d.name)
 		case ctx.Err() == nil:
 			w.report.problem("%s: %v", d.name, err)
 		}

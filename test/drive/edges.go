@@ -19,7 +19,7 @@ func (w *world) edges(ctx context.Context) {
 	for i, a := range w.apps {
 		everybody.Go(func() { w.cycle(ctx, a, w.random(i)) })
 	}
-	for i, d := range w.disturbances() {
+	for i, d := range append(w.disturbances(), w.nodeDisturbances()...) {
 		everybody.Go(func() { w.disturb(ctx, d, w.random(len(w.apps)+i)) })
 	}
 	everybody.Go(func() {

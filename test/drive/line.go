@@ -26,16 +26,18 @@ var errUnanswered = errors.New("the connection ended without an answer")
 
 // line is a connection to an app's Service. Unlike net/http's client, it does not retry: such retries would hide losses.
 type line struct {
-	conn net.Conn
-	r    *bufio.Reader
+	conn   net.Conn
+	r      *bufio.Reader
+	opened time.Time
 }
 
 func dial(ctx context.Context, address string) (*line, error) {
+	opened := time.Now()
 	conn, err := (&net.Dialer{Timeout: requestTimeout}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)
 	}
-	return &line{conn, bufio.NewReader(conn)}, nil
+	return &line{conn, bufio.NewReader(conn), opened}, nil
 }
 
 // closed reports whether the server has closed the idle connection.

@@ -44,6 +44,9 @@ type options struct {
 	calm     bool
 
 	rollout, killPods, scale, handOver, kedaRestart, failover time.Duration
+
+	drain, lose         time.Duration
+	stopNode, startNode string // commands, to which the node's name is added
 }
 
 func main() {
@@ -82,6 +85,7 @@ func parse(command string, args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.product, "product", "scale-to-zero", "namespace of scale-to-zero")
 	f.DurationVar(&o.linger, "linger", 2*time.Second,
 		"how long the apps continue after they are told to stop, in whole seconds; with 0 they close their port at once")
+	nodeFlags(f, &o)
 	standard := 1000
 	switch command {
 	case "edges":
@@ -110,6 +114,10 @@ func parse(command string, args []string, stderr io.Writer) (options, error) {
 		fmt.Fprintln(stderr, "drive: want no arguments, and at least one app")
 		return o, errors.New("parsing arguments: bad count")
 	}
+	if o.lose > 0 && (o.stopNode == "" || o.startNode == "") {
+		fmt.Fprintln(stderr, "drive: -lose-node-every needs -stop-node and -start-node")
+		return o, errors.New("parsing arguments: no command for nodes")
+	}
 	if o.count == 0 && o.duration == 0 {
 		o.count = standard
 	}
@@ -117,6 +125,16 @@ func parse(command string, args []string, stderr io.Writer) (options, error) {
 		o.rollout, o.killPods, o.scale, o.handOver, o.kedaRestart, o.failover = 0, 0, 0, 0, 0, 0
 	}
 	return o, nil
+}
+
+// nodeFlags are the flags of what happens to nodes.
+func nodeFlags(f *flag.FlagSet, o *options) {
+	f.DurationVar(&o.drain, "drain-every", 0, "mean time between drains of a node, with kubectl; 0 drains none")
+	f.DurationVar(&o.lose, "lose-node-every", 0,
+		"mean time between losses of a node that has no control plane, with the two commands below; 0 loses none. What was under way\n"+
+			"before Kubernetes has noticed may be lost, and is counted apart")
+	f.StringVar(&o.stopNode, "stop-node", "", "command that stops a node as a power failure does; its name is added")
+	f.StringVar(&o.startNode, "start-node", "", "command that starts the node again and waits until it is Ready; its name is added")
 }
 
 // drive runs a command on a world of its own, which it removes, and prints the result.

@@ -24,18 +24,20 @@ type result struct {
 	kind   string
 	edge   string // the app's state when it began
 	id     string
-	reused bool // it went over a connection that had been used before
-	raced  bool // the server closed that connection before it read the request, which then went over another one
+	opened time.Time // when its connection was
+	reused bool      // it went over a connection that had been used before
+	raced  bool      // the server closed that connection before it read the request, which then went over another one
 	err    error
 }
 
 // row counts the requests of one kind or at one edge.
 type row struct {
 	sent, reused, raced, lost int
+	withNode                  int // lost, and it was under way before Kubernetes had noticed that a node was lost
 	longest                   time.Duration
 }
 
-func (r *row) add(one result) {
+func (r *row) add(one result, lostNode string) {
 	r.sent++
 	if one.reused {
 		r.reused++
@@ -43,7 +45,10 @@ func (r *row) add(one result) {
 	if one.raced {
 		r.raced++
 	}
-	if one.err != nil {
+	switch {
+	case one.err != nil && lostNode != "":
+		r.withNode++
+	case one.err != nil:
 		r.lost++
 	}
 	r.longest = max(r.longest, one.took)
@@ -63,6 +68,48 @@ type report struct {
 	problems     []string // other than lost requests
 	closedIdle   int
 	repeated     int
+	losses       []loss
+	exposed      int // requests that were under way while a node was lost and Kubernetes had not noticed
+}
+
+// loss is the time from a node's end until Kubernetes has noticed.
+type loss struct {
+	node        string
+	from, until time.Time // until is zero as long as Kubernetes has not noticed
+}
+
+// lose notes that a node is about to be lost.
+func (r *report) lose(node string, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.losses = append(r.losses, loss{node: node, from: at})
+	r.print("%s is lost", node)
+}
+
+// noticed notes that Kubernetes has noticed the last loss.
+func (r *report) noticed(at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last := &r.losses[len(r.losses)-1]; last.until.IsZero() {
+		last.until = at
+		r.print("Kubernetes has noticed that %s is lost, after %s", last.node, at.Sub(last.from).Round(time.Second))
+	}
+}
+
+// lostNode returns the node that was lost, unnoticed, some time between the two; empty if there is none.
+func (r *report) lostNode(from, to time.Time) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lostBetween(from, to)
+}
+
+func (r *report) lostBetween(from, to time.Time) string {
+	for _, l := range r.losses {
+		if to.After(l.from) && (l.until.IsZero() || from.Before(l.until)) {
+			return l.node
+		}
+	}
+	return ""
 }
 
 func newReport(out io.Writer) *report {
@@ -75,20 +122,28 @@ func newReport(out io.Writer) *report {
 func (r *report) add(one result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.total.add(one)
+	lostNode := r.lostBetween(one.opened, one.at.Add(one.took))
+	if lostNode != "" {
+		r.exposed++
+	}
+	r.total.add(one, lostNode)
 	for key, rows := range map[string]map[string]*row{one.edge: r.edges, one.kind: r.kinds} {
 		if rows[key] == nil {
 			rows[key] = &row{}
 		}
-		rows[key].add(one)
+		rows[key].add(one, lostNode)
 	}
 	if one.err != nil {
 		over := "a new connection"
 		if one.reused {
 			over = "a kept connection"
 		}
-		r.print("LOST %s to %s, number %s, begun %s while %s over %s, after %s: %v",
-			one.kind, one.app, one.id, one.at.Format("15:04:05.000"), one.edge, over, one.took.Round(time.Millisecond), one.err)
+		what := "LOST"
+		if lostNode != "" {
+			what += " WITH " + lostNode
+		}
+		r.print("%s %s to %s, number %s, begun %s while %s over %s, after %s: %v",
+			what, one.kind, one.app, one.id, one.at.Format("15:04:05.000"), one.edge, over, one.took.Round(time.Millisecond), one.err)
 	}
 }
 
@@ -188,6 +243,9 @@ func (r *report) summary(out io.Writer, seed uint64) {
 	}
 	fmt.Fprintf(out, "kept connections found closed: %d; closed while a request came, which was then sent again: %d\n", r.closedIdle,
 		r.total.raced)
+	if len(r.losses) > 0 {
+		fmt.Fprintf(out, "lost with a node, before Kubernetes had noticed: %d of %d\n", r.total.withNode, r.exposed)
+	}
 	fmt.Fprintf(out, "carried out twice: %d\nother problems: %d\nlost: %d\n", r.repeated, len(r.problems), r.total.lost)
 }
 

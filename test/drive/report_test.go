@@ -73,3 +73,64 @@ func TestVerdict(t *testing.T) {
 		}
 	}
 }
+
+// What a lost node takes with it is counted apart, until Kubernetes has noticed, and only then.
+func TestLossWithNode(t *testing.T) {
+	lost := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	noticed := lost.Add(50 * time.Second)
+	for name, tc := range map[string]struct {
+		opened, began, ended time.Duration // after the loss
+		unnoticed            bool          // Kubernetes has not noticed yet
+		with                 bool
+	}{
+		"before":                               {-9 * time.Second, -9 * time.Second, -8 * time.Second, false, false},
+		"under way when it was lost":           {-time.Second, -time.Second, time.Minute, false, true},
+		"begun before Kubernetes noticed":      {49 * time.Second, 49 * time.Second, 140 * time.Second, false, true},
+		"begun afterwards":                     {51 * time.Second, 51 * time.Second, 52 * time.Second, false, false},
+		"afterwards, over an old connection":   {-time.Second, 51 * time.Second, 140 * time.Second, false, true},
+		"begun while nobody has noticed":       {9 * time.Second, 9 * time.Second, 10 * time.Second, true, true},
+		"ended before, and nobody noticed yet": {-9 * time.Second, -9 * time.Second, -8 * time.Second, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			r := newReport(&out)
+			r.lose("node2", lost)
+			if !tc.unnoticed {
+				r.noticed(noticed)
+				r.noticed(noticed.Add(time.Hour)) // when it is back
+			}
+			r.add(result{
+				at: lost.Add(tc.began), opened: lost.Add(tc.opened), took: tc.ended - tc.began, kind: "GET", edge: "sleeps", err: errors.New("broken"),
+			})
+			if got := r.total.withNode == 1 && r.total.lost == 0 && r.verdict() == nil; got != tc.with {
+				t.Errorf("lost with the node: %t, want %t: %+v, %v", got, tc.with, r.total, r.verdict())
+			}
+			if strings.Contains(out.String(), "LOST WITH node2 GET") != tc.with {
+				t.Errorf("the report says %s", &out)
+			}
+			out.Reset()
+			if r.summary(&out, 1); tc.with != strings.Contains(out.String(), "noticed: 1 of 1") {
+				t.Errorf("the summary says %s", &out)
+			}
+		})
+	}
+}
+
+func TestParseNodeFlags(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		ok   bool
+	}{
+		"none":             {nil, true},
+		"drains":           {[]string{"-drain-every", "1m"}, true},
+		"losses":           {[]string{"-lose-node-every", "1m", "-stop-node", "x stop", "-start-node", "x start"}, true},
+		"no command":       {[]string{"-lose-node-every", "1m"}, false},
+		"only one command": {[]string{"-lose-node-every", "1m", "-stop-node", "x stop"}, false},
+	} {
+		for _, command := range []string{"edges", "restarts"} {
+			if _, err := parse(command, tc.args, &strings.Builder{}); (err == nil) != tc.ok {
+				t.Errorf("%s, %s: %v", command, name, err)
+			}
+		}
+	}
+}

@@ -37,6 +37,9 @@ func (w *world) restarts(ctx context.Context) error {
 			everybody.Go(func() { w.stream(ctx, a, s, w.random(100*(i+1)+10+part)) })
 		}
 	}
+	for i, d := range w.nodeDisturbances() {
+		everybody.Go(func() { w.disturb(ctx, d, w.random(1000+i)) })
+	}
 	var err error
 	everybody.Go(func() {
 		defer enough()

@@ -30,7 +30,8 @@ func streams() []open {
 func (w *world) stream(ctx context.Context, a *app, s open, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		lasts := time.Second + draw(rng, w.options.longest-time.Second)
-		one := result{at: time.Now(), app: a.name, kind: s.name, edge: "is awake", id: fmt.Sprintf("for %s", lasts.Round(time.Millisecond))}
+		now := time.Now()
+		one := result{at: now, opened: now, app: a.name, kind: s.name, edge: "is awake", id: fmt.Sprintf("for %s", lasts.Round(time.Millisecond))}
 		streaming, cancel := context.WithTimeout(context.WithoutCancel(ctx), lasts+requestTimeout)
 		one.err = s.run(streaming, a.lines.address, rng, lasts)
 		cancel()

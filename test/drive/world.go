@@ -144,11 +144,25 @@ func (w *world) deployment(name string, i int) *appsv1.Deployment {
 				ObjectMeta: metav1.ObjectMeta{Labels: labels},
 				Spec: corev1.PodSpec{
 					Containers: []corev1.Container{c}, Volumes: volumes, TerminationGracePeriodSeconds: new(int64(40)),
-					AutomountServiceAccountToken: new(false),
+					AutomountServiceAccountToken: new(false), Tolerations: w.tolerations(),
 				},
 			},
 		},
 	}
+}
+
+// tolerations let the apps leave a lost node as soon as Kubernetes has noticed, and not 5 minutes later.
+func (w *world) tolerations() []corev1.Toleration {
+	if w.options.lose == 0 {
+		return nil
+	}
+	var out []corev1.Toleration
+	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+		out = append(out, corev1.Toleration{
+			Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: new(int64(0)),
+		})
+	}
+	return out
 }
 
 // watch keeps the apps' states until ctx ends.
