@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
@@ -186,7 +187,8 @@ func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload, t
 // refusal marks an error that says that the API server does not allow something.
 func refusal(err error) error {
 	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
-		return &scaler.RefusedError{Err: err}
+		// These are the words of the API server's authorizer. Quotas and policies have others.
+		return &scaler.RefusedError{Err: err, NoRight: strings.Contains(err.Error(), "is forbidden: User ")}
 	}
 	return err
 }

@@ -567,13 +567,16 @@ func TestWatchWithoutThemes(t *testing.T) {
 // A forbidden write is distinguished from a failed one, and all interceptors together write one warning.
 func TestRefusedScale(t *testing.T) {
 	for name, tc := range map[string]struct {
-		get, patch error
-		refused    bool
+		get, patch       error
+		refused, noRight bool
 	}{
-		"a quota":         {nil, apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New("exceeded quota")), true},
-		"a policy":        {nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Scale"}, "web", nil), true},
-		"no right to see": {apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New("User cannot get")), nil, true},
-		"no answer":       {nil, apierrors.NewTimeoutError("slow", 1), false},
+		"a quota":  {nil, apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New("exceeded quota")), true, false},
+		"a policy": {nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Scale"}, "web", nil), true, false},
+		"no right to see": {apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New(
+			`User "system:serviceaccount:a:b" cannot get resource "deployments/scale" in API group "apps" in the namespace "shop"`)), nil, true, true},
+		"no right to scale": {nil, apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New(
+			`User "system:serviceaccount:a:b" cannot patch resource "deployments/scale" in API group "apps" in the namespace "shop"`)), true, true},
+		"no answer": {nil, apierrors.NewTimeoutError("slow", 1), false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := fake.NewClientset()
@@ -588,6 +591,9 @@ func TestRefusedScale(t *testing.T) {
 			var refused *scaler.RefusedError
 			if err == nil || errors.As(err, &refused) != tc.refused {
 				t.Errorf("got %v", err)
+			}
+			if refused != nil && refused.NoRight != tc.noRight {
+				t.Errorf("no right: %t, want %t", refused.NoRight, tc.noRight)
 			}
 		})
 	}

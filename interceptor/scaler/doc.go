@@ -64,7 +64,12 @@ type Warning struct {
 }
 
 // RefusedError means that the API server does not allow the scaling.
-type RefusedError struct{ Err error }
+type RefusedError struct {
+	Err error
+	// NoRight is set if we may not scale that workload. The controllers grant the right before there is a route, but the API server may
+	// notice a moment late. After an upgrade, the controllers may have to start first.
+	NoRight bool
+}
 
 func (e *RefusedError) Error() string { return e.Err.Error() }
 func (e *RefusedError) Unwrap() error { return e.Err }

@@ -436,11 +436,11 @@ func TestWaker(t *testing.T) {
 		warns  string // part of each warning
 	}{
 		"scaling is refused": {
-			false, false, &RefusedError{errors.New("quota")}, 1500 * time.Millisecond, 1,
+			false, false, &RefusedError{Err: errors.New("quota")}, 1500 * time.Millisecond, 1,
 			"Deployment/web cannot be woken: the API server refuses to scale it up: quota",
 		},
 		"scaling is refused for long": {
-			false, false, fmt.Errorf("x: %w", &RefusedError{errors.New("quota\nx")}), 10500 * time.Millisecond, 3,
+			false, false, fmt.Errorf("x: %w", &RefusedError{Err: errors.New("quota\nx")}), 10500 * time.Millisecond, 3,
 			"Deployment/web cannot be woken: the API server refuses to scale it up: quota?x",
 		},
 		"nobody listens":                  {false, false, nil, 1500 * time.Millisecond, 1, ""},

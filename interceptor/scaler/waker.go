@@ -6,8 +6,6 @@ package scaler
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -169,11 +167,11 @@ func (w *Waker) push(t *route.Target) (listens bool) {
 // themselves. A wake ends with the first ready pod: if the pods go again, perhaps by hand, the loop must not bring them back.
 func (w *Waker) loop(r *route.Route, t *route.Target) {
 	began, emptied := time.Now(), t.Emptied()
-	var direct backoff
+	var direct attempts
 	for {
 		listens := w.push(t)
 		if !t.Paused() && (!listens || time.Since(began) >= w.options.KEDAGrace) && direct.due(time.Now()) {
-			w.scale(r, t, listens)
+			w.scale(r, t, listens, &direct)
 		}
 		select {
 		case <-w.ctx.Done():
@@ -184,7 +182,7 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 			w.turns.give(t)
 		}
 		if now := t.Emptied(); now != emptied {
-			began, emptied, direct = time.Now(), now, backoff{}
+			began, emptied, direct = time.Now(), now, attempts{}
 		}
 		if t.Awaits() || t.Waking() > 0 && w.wanted(t) {
 			continue
@@ -197,39 +195,4 @@ func (w *Waker) loop(r *route.Route, t *route.Target) {
 			return
 		}
 	}
-}
-
-func (w *Waker) scale(r *route.Route, t *route.Target, kedaListens bool) {
-	ctx, cancel := context.WithTimeout(w.ctx, w.options.Timeout)
-	defer cancel()
-	scaled, err := w.options.Scaler.Scale(ctx, t.Key.Namespace, t.Workload(), t.WakeTo())
-	log := w.options.Log.WithValues("namespace", t.Key.Namespace, "workload", t.Key.Workload, "kedaListens", kedaListens)
-	if refused, ok := errors.AsType[*RefusedError](err); ok {
-		w.options.Events.Warn(Warning{
-			Namespace: r.Namespace, Service: r.Service, ServiceUID: r.ServiceUID, Workload: t.Workload(),
-			Reason: "WakeRefused", ID: "wake-refused-" + r.SleepID(),
-			Message: fmt.Sprintf("%s cannot be woken: the API server refuses to scale it up: %s", t.Key.Workload, Clean(refused.Error(), 500)),
-		})
-	}
-	switch {
-	case err != nil && w.ctx.Err() == nil:
-		log.Error(err, "Scaling up directly failed")
-	case scaled:
-		log.Info("Scaled up directly")
-	}
-}
-
-// backoff spaces out repeated actions: the first is due at once, the second after 2 s, and then the pause doubles up to 16 s.
-type backoff struct {
-	next time.Time
-	wait time.Duration
-}
-
-func (b *backoff) due(now time.Time) bool {
-	if now.Before(b.next) {
-		return false
-	}
-	b.wait = min(max(2*time.Second, 2*b.wait), 16*time.Second)
-	b.next = now.Add(b.wait)
-	return true
 }
