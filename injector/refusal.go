@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
@@ -53,6 +54,18 @@ func ForeignSlice(s *discoveryv1.EndpointSlice) Refusal {
 	}
 }
 
+// ForeignRole is the refusal of a Role or a RoleBinding whose name another one has.
+func ForeignRole(o Object) Refusal {
+	kind := "role"
+	if _, binding := o.(*rbacv1.RoleBinding); binding {
+		kind = "rolebinding"
+	}
+	return Refusal{
+		Why:    "there is one of that name that scale-to-zero has not made, or whose label " + ManagedByLabel + "=" + ManagedBy + " is gone",
+		Advice: fmt.Sprintf("If nobody needs it, delete it: kubectl delete %s -n %s %s. It is made anew", kind, o.GetNamespace(), o.GetName()),
+	}
+}
+
 // advice goes by the words of the API server's own plugins: nothing else distinguishes their errors.
 func advice(message string) string {
 	says := func(words string) bool { return strings.Contains(message, words) }
@@ -61,6 +74,8 @@ func advice(message string) string {
 		return "Raise that ResourceQuota, or free some of it"
 	case says("endpoint address") && says("is not allowed"): // OpenShift's RestrictedEndpointsAdmission
 		return "Allow scale-to-zero's controller to create endpointslices/restricted (discovery.k8s.io), as its chart does"
+	case says("attempting to grant RBAC permissions not currently held"):
+		return "List the kind in the chart's value customWorkloads: the controllers can grant only rights that they have themselves"
 	case says("is forbidden: User "): // RBAC
 		return "Grant that right, as scale-to-zero's chart does: its ClusterRole was changed, or is of another version"
 	case says("denied"):
