@@ -37,7 +37,8 @@ type controllerFlags struct {
 	webhookPort                              int
 	webhookService, webhookConfiguration     string
 	certsMode, certSecret                    string
-	interceptorService, scalerAddress        string
+	interceptorService, interceptorAccount   string
+	scalerAddress                            string
 	deployment                               string
 	portRange, metricsAddress, healthAddress string
 	leaderElection, startupCPU               bool
@@ -65,6 +66,8 @@ func controllerCommand() *cobra.Command {
 		"what creates and renews the webhook's certificate: self, or cert-manager (then the Secret is only read)")
 	flags.StringVar(&f.certSecret, "cert-secret", defaultCertSecret, "Secret that holds the webhook's certificate")
 	flags.StringVar(&f.interceptorService, "interceptor-service", defaultInterceptorService, "headless Service of the interceptors")
+	flags.StringVar(&f.interceptorAccount, "interceptor-service-account", defaultInterceptorAccount,
+		"ServiceAccount of the interceptors, which gets the right to wake the workloads of injected Services")
 	flags.StringVar(&f.scalerAddress, "scaler-address", "",
 		"host:port at which KEDA reaches the interceptors (default: --interceptor-service, port "+tlsPort+", or "+plainPort+" without TLS)")
 	flags.StringVar(&f.deployment, "controller-deployment", defaultDeployment,
@@ -106,7 +109,8 @@ func (f *controllerFlags) options() (controller.Options, certs.Mode, error) {
 	}
 	return controller.Options{
 		Namespace: f.namespace, InterceptorService: f.interceptorService, ScalerAddress: f.scalerAddress,
-		Deployment: f.deployment, PortLow: low, PortHigh: high, StartupCPU: f.startupCPU, MaxRoutesPerNamespace: f.maxRoutes,
+		InterceptorAccount: f.interceptorAccount,
+		Deployment:         f.deployment, PortLow: low, PortHigh: high, StartupCPU: f.startupCPU, MaxRoutesPerNamespace: f.maxRoutes,
 		FollowPolicies: f.follow, AdmitInterceptors: f.create, InterceptorIngress: ingress,
 	}, mode, nil
 }

@@ -36,6 +36,7 @@ const (
 	defaultDeployment         = "scale-to-zero-controller"
 	defaultCertSecret         = "scale-to-zero-webhook-cert"
 	defaultInterceptorService = "scale-to-zero-interceptor"
+	defaultInterceptorAccount = "scale-to-zero-interceptor"
 )
 
 func main() {

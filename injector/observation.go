@@ -78,6 +78,8 @@ type Install struct {
 	// Follows is set if the interceptors' ports are bound by the apps' NetworkPolicies, and Admits if policies that let the interceptors
 	// in are added in the apps' namespaces.
 	Follows, Admits bool
+	// Grants is set if the interceptors get the right to wake a workload from the controllers, and have no other.
+	Grants bool
 	// RestoringFor is for how much longer every app has to be restored; normally 0.
 	RestoringFor time.Duration
 	// AliasLinger is how long an alias Service stays after the last Ingress has stopped using it.
@@ -111,6 +113,7 @@ type Answers struct {
 	Target   *Target
 	Listen   map[string]int32 // interceptor ports by the names of the Service's ports
 	Full     Skip             // why the Service gets no interceptor ports
+	Right    *WakeRight
 	Cover    *Cover
 	Serving  *Serving
 	Way      *Way
@@ -160,6 +163,13 @@ type Way struct {
 	Allow string
 }
 
+// WakeRight says whether the interceptors may wake a workload.
+type WakeRight struct {
+	// Lacks is why they may not, and Lasting is set if waiting does not help.
+	Lacks   Skip
+	Lasting bool
+}
+
 // Cover says how far the NetworkPolicies of an app's namespace are followed by those of the interceptors' pods.
 type Cover struct {
 	// Ports are the interceptor ports on which they are.
@@ -186,16 +196,19 @@ type Question struct {
 	Kind QuestionKind
 	// Settings are for AskTarget.
 	Settings Settings
-	// Front names the Service whose route slices AskPorts, AskCover, AskServing and AskWay are about, and Ports the names of its ports.
+	// Front names the Service whose route slices AskPorts, AskRight, AskCover, AskServing and AskWay are about, and Ports the names of its
+	// ports.
 	Front string
 	Ports []string
 	// Addresses are the interceptors' addresses, with a port, for AskServing, and the interceptors to ask for AskWay.
 	Addresses []string
 	// Routes are for AskCover and AskServing.
 	Routes api.Routes
-	// Workload is for AskCover, AskRouted, AskKept, AskVisits and AskSiblings.
-	Workload Workload
-	Name     string
+	// Workload is for AskRight, AskCover, AskRouted, AskKept, AskVisits and AskSiblings. Published is for AskRight: the Front's slices lead
+	// to the workload already.
+	Workload  Workload
+	Published bool
+	Name      string
 	// Names are of the Services that AskStack is about.
 	Names []string
 }
@@ -209,6 +222,7 @@ const (
 	AskSurroundings              // what exposes the Service's pods: Answers.Around
 	AskTarget                    // the workload, and what scales it: Answers.Target
 	AskPorts                     // interceptor ports: Answers.Listen, or Answers.Full
+	AskRight                     // whether the interceptors may wake the workload: Answers.Right
 	AskCover                     // whether the interceptor ports are bound as the pods are: Answers.Cover
 	AskServing                   // which interceptors serve the routes: Answers.Serving
 	AskWay                       // whether interceptors reach the pods: Answers.Way

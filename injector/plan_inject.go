@@ -50,6 +50,9 @@ func (p *planner) inject(f *Front) (done bool, q Question) {
 	}
 	in.redirected = p.o.redirected(*f)
 	in.taken = len(f.Slices) > 0 && in.redirected
+	if may, q := in.right(); q.Kind != NoQuestion || !may {
+		return false, q
+	}
 	if covered, q := in.cover(); q.Kind != NoQuestion || !covered {
 		return false, q
 	}

@@ -42,6 +42,7 @@ const (
 	ReasonTogether   = "WakesTogether"       // with another workload that it is known to call, or no longer
 
 	ReasonPolicies    = "NetworkPolicyNotFollowed" // on the interceptors' pods
+	ReasonNotGranted  = "WakeNotGranted"           // to the interceptors
 	ReasonWithoutKEDA = "ScalingWithoutKEDA"       // although KEDA is installed
 
 	ReasonStartupCPU = "StartupCPURefused" // an app starts without the CPU that its Service asks for

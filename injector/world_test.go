@@ -57,6 +57,8 @@ type world struct {
 	cutOff       Skip                        // which clients a redirection would cut off
 	letIn        *networkingv1.NetworkPolicy // what would let the interceptors in
 	added        *networkingv1.NetworkPolicy // what has been added for that
+	grants       bool                        // the interceptors need the right to wake
+	rights       map[Wakeable]WakeRight      // what they may not wake, and why
 	use          *Use
 	release      []corev1.Service
 	siblings     []corev1.Service
@@ -136,7 +138,7 @@ func (w *world) observe() Observation {
 		Now: w.now, Service: w.service.DeepCopy(), Namespace: w.namespace, DirectSlices: w.direct(), Memory: w.memory,
 		Install: Install{
 			Namespace: "scale-to-zero", Scaler: Scaler{Address: "interceptors:9090"}, KEDA: w.keda, RestoringFor: w.restoringFor,
-			AliasLinger: 30 * time.Second, Follows: w.follows, Admits: w.admits,
+			AliasLinger: 30 * time.Second, Follows: w.follows, Admits: w.admits, Grants: w.grants,
 		},
 		Admission: w.added.DeepCopy(), Doubted: w.doubted,
 	}
@@ -210,6 +212,8 @@ func (w *world) answer(o *Observation, q Question) {
 				a.Listen[name] += 100
 			}
 		}
+	case AskRight:
+		a.Right = new(w.rights[WakeableOf(q.Workload.Ref())])
 	case AskCover:
 		a.Cover = w.cover(q)
 	case AskServing:

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -42,14 +43,21 @@ import (
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
-// CacheOptions keep the manager's cache small. Of the cluster's EndpointSlices it has only those that concern us, and of managed
-// fields only who owns a replica count.
+// CacheOptions keep the manager's cache small. Of the cluster's EndpointSlices it has only those that concern us, of Roles and
+// RoleBindings only ours, and of managed fields only who owns a replica count.
 func CacheOptions() (cache.Options, error) {
 	ours, err := labels.NewRequirement(api.RoleLabel, selection.Exists, nil)
 	if err != nil {
 		return cache.Options{}, fmt.Errorf("selecting endpoint slices: %w", err)
 	}
 	by := map[client.Object]cache.ByObject{&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(*ours)}}
+	made, err := labels.NewRequirement(injector.ManagedByLabel, selection.Equals, []string{injector.ManagedBy})
+	if err != nil {
+		return cache.Options{}, fmt.Errorf("selecting roles: %w", err)
+	}
+	for _, o := range []client.Object{&rbacv1.Role{}, &rbacv1.RoleBinding{}} {
+		by[o] = cache.ByObject{Label: labels.NewSelector().Add(*made)}
+	}
 	extensionCache(by)
 	return cache.Options{
 		ByObject: by,
@@ -80,6 +88,7 @@ type plane struct {
 	ports     *portBook
 	restarts  *restarts
 	mirror    *mirrorReconciler
+	wakeRoles *wakeRoleReconciler // nil if the interceptors get their rights from somebody else
 
 	serviceController, workloadController controller.Controller
 }
@@ -96,7 +105,7 @@ func Add(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	p := &plane{Options: o, mgr: mgr, events: newRecorder(mgr.GetClient(), o.Now)}
 	p.writes = writer{mgr.GetClient(), mgr.GetAPIReader(), p.events}
 	for _, add := range []func(context.Context) error{
-		p.connect, p.addMirror, p.addServices, p.addWorkloads, p.addKEDA, p.addGateway,
+		p.connect, p.addMirror, p.addWakeRoles, p.addServices, p.addWorkloads, p.addKEDA, p.addGateway,
 	} {
 		if err := add(ctx); err != nil {
 			return err
@@ -156,7 +165,7 @@ func (p *plane) addServices(context.Context) error {
 		observer: &serviceObserver{
 			Options: p.Options, client: p.mgr.GetClient(), workloads: p.workloads, keda: &p.keda, routes: p.gateway,
 			natives: p.natives, learned: p.learned, extensions: extensions{p.mgr.GetCache()},
-			ports: p.ports, restarts: p.restarts, mirror: p.mirror,
+			ports: p.ports, restarts: p.restarts, mirror: p.mirror, wakeRoles: p.wakeRoles,
 		},
 	}
 	ofWorkload := handler.EnqueueRequestsFromMapFunc(p.requests.servicesOfWorkload)
@@ -187,7 +196,7 @@ func (p *plane) addServices(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("adding service controller: %w", err)
 	}
-	if err := p.watchPolicies(); err != nil || p.access == nil {
+	if err := errors.Join(p.watchPolicies(), p.watchRights()); err != nil || p.access == nil {
 		return err
 	}
 	return p.serviceController.Watch(source.Channel(p.access.services,

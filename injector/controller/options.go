@@ -23,6 +23,9 @@ type Options struct {
 	Namespace string
 	// InterceptorService is the interceptors' headless Service in Namespace.
 	InterceptorService string
+	// InterceptorAccount is the interceptors' ServiceAccount in Namespace. The controllers let it wake the apps' workloads, by Roles in
+	// their namespaces. If it is empty they do not, because somebody else does, as in tests.
+	InterceptorAccount string
 	// ScalerAddress is where KEDA reaches the interceptors' external scaler: host:port.
 	ScalerAddress string
 	// Deployment is the controllers' own Deployment in Namespace. Its annotation injector.RestoringAnnotation makes the controllers

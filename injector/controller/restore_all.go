@@ -70,6 +70,9 @@ func RestoreAll(ctx context.Context, c client.Client, o RestoreOptions) error {
 			return err
 		}
 	}
+	if err := removeWakeRoles(ctx, c); err != nil {
+		return err
+	}
 	if o.Authentication != "" { // not earlier: KEDA was using it for the ScaledObjects
 		if err := removeAuthentication(ctx, c, o.Authentication); err != nil {
 			return err
@@ -110,6 +113,31 @@ func stop(ctx context.Context, c client.Client, own *appsv1.Deployment) error {
 	})
 	if err != nil {
 		return fmt.Errorf("waiting until the controllers have stopped: %w", err)
+	}
+	return nil
+}
+
+// removeWakeRoles deletes the Roles by which the interceptors may wake apps. The controllers delete them with the routes, but may have been
+// stopped before, or refused.
+func removeWakeRoles(ctx context.Context, c client.Client) error {
+	all, err := readWakeRoles(ctx, c, "")
+	if err != nil {
+		return err
+	}
+	var objects []client.Object
+	for i := range all.bindings {
+		objects = append(objects, &all.bindings[i])
+	}
+	for i := range all.roles {
+		objects = append(objects, &all.roles[i])
+	}
+	for _, o := range objects {
+		if !injector.IsWakeRole(o) {
+			continue
+		}
+		if err := c.Delete(ctx, o); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("deleting what the interceptors may wake in namespace %s: %w", o.GetNamespace(), err)
+		}
 	}
 	return nil
 }

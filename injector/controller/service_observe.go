@@ -53,7 +53,8 @@ type serviceObserver struct {
 	extensions interface {
 		served(ctx context.Context, service types.NamespacedName) ([]string, error)
 	}
-	mirror *mirrorReconciler // nil if no NetworkPolicies are read
+	mirror    *mirrorReconciler   // nil if no NetworkPolicies are read
+	wakeRoles *wakeRoleReconciler // nil if the interceptors get their rights from somebody else
 }
 
 // routeLister lists the routes of the Gateway API that send traffic to a Service.
@@ -130,6 +131,7 @@ func (b *serviceObserver) observe(ctx context.Context, service *corev1.Service, 
 func (b *serviceObserver) install(ctx context.Context) (injector.Install, error) {
 	i := injector.Install{
 		Namespace: b.Namespace, AliasLinger: b.AliasLinger, Follows: b.FollowPolicies, Admits: b.AdmitInterceptors,
+		Grants: b.wakeRoles != nil,
 	}
 	b.keda.describe(&i)
 	if b.Deployment == "" {
@@ -195,6 +197,8 @@ func (b *serviceObserver) answer(ctx context.Context, o *injector.Observation, q
 		a.Target, err = b.target(ctx, o, q.Settings)
 	case injector.AskPorts:
 		a.Listen, a.Full, err = b.ports.get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: q.Front}, o.Now, q.Ports)
+	case injector.AskRight:
+		a.Right = b.wakeRoles.right(key, q.Front, injector.WakeableOf(q.Workload.Ref()), q.Published)
 	case injector.AskCover:
 		a.Cover, err = b.cover(ctx, o, q)
 	case injector.AskServing:
@@ -420,6 +424,9 @@ func (b *serviceObserver) forget(service types.NamespacedName) {
 		b.ports.free(front, b.Now())
 		if b.mirror != nil {
 			b.mirror.forget(front)
+		}
+		if b.wakeRoles != nil {
+			b.wakeRoles.forget(front)
 		}
 	}
 }

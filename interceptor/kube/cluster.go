@@ -154,7 +154,8 @@ func (c *Cluster) replicas(ctx context.Context, namespace string, w api.Workload
 // Scale implements scaler.WorkloadScaler. If another client scales at the same moment, that does no harm: both patch only from 0, and the
 // chart's policy refuses an interceptor that comes too late.
 //
-// +kubebuilder:rbac:groups=apps,resources=deployments/scale;statefulsets/scale,verbs=get;patch
+// The rights come from Roles in the apps' namespaces, by which the controllers let the interceptors get and patch the scale of workloads to
+// which routes lead.
 func (c *Cluster) Scale(ctx context.Context, namespace string, w api.Workload, to int32) (bool, error) {
 	replicas, err := c.Replicas(ctx, namespace, w)
 	if err != nil || replicas > 0 {

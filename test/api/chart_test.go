@@ -22,6 +22,7 @@ import (
 const (
 	controllerAccount  = "system:serviceaccount:scale-to-zero:scale-to-zero-controller"
 	interceptorAccount = "system:serviceaccount:scale-to-zero:scale-to-zero-interceptor"
+	restoreAccount     = "system:serviceaccount:scale-to-zero:scale-to-zero-restore"
 )
 
 // trusted is an account that the chart's values let opt apps in.

@@ -48,6 +48,28 @@ func galleries() *apiextensionsv1.CustomResourceDefinition {
 	}
 }
 
+// installGalleries has the API server know Galleries until the test ends.
+func installGalleries(t *testing.T) {
+	t.Helper()
+	crd := envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{galleries()}}
+	if _, err := envtest.InstallCRDs(env.Config, crd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := envtest.UninstallCRDs(env.Config, crd); err != nil {
+			t.Error(err)
+		}
+		galleries := &unstructured.UnstructuredList{}
+		galleries.SetGroupVersionKind(schema.GroupVersionKind{Group: "example.com", Version: "v1beta1", Kind: "GalleryList"})
+		eventually(t, "the kind is gone", func() error {
+			if err := kube.List(context.Background(), galleries); err == nil {
+				return errors.New("it can be listed")
+			}
+			return nil
+		})
+	})
+}
+
 // gallery makes a Gallery named web.
 func (a *app) gallery(replicas int64) *unstructured.Unstructured {
 	a.t.Helper()
@@ -162,23 +184,7 @@ func withdraw(t *testing.T, group string) (grant func()) {
 // It is restored only once the kind can be read again.
 func TestWorkloadForbidden(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
-	crd := envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{galleries()}}
-	if _, err := envtest.InstallCRDs(env.Config, crd); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := envtest.UninstallCRDs(env.Config, crd); err != nil {
-			t.Error(err)
-		}
-		galleries := &unstructured.UnstructuredList{}
-		galleries.SetGroupVersionKind(schema.GroupVersionKind{Group: "example.com", Version: "v1beta1", Kind: "GalleryList"})
-		eventually(t, "the kind is gone", func() error {
-			if err := kube.List(context.Background(), galleries); err == nil {
-				return errors.New("it can be listed")
-			}
-			return nil
-		})
-	})
+	installGalleries(t)
 	start(t, planeOptions{interceptors: &interceptors{}})
 	a := newApp(t, 1)
 	if err := kube.Delete(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}}); err != nil {

@@ -36,6 +36,7 @@ func (a *app) nothingLeft() error {
 		a.gone("web-direct", &corev1.Service{}),
 		a.gone("web-scale-to-zero-ipv4", &discoveryv1.EndpointSlice{}),
 		a.gone("web-deployment", &keda.ScaledObject{}),
+		a.rolesLeft(),
 	)
 }
 

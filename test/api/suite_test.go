@@ -250,8 +250,9 @@ func start(t *testing.T, o planeOptions) *plane {
 		}
 	}
 	if err := controller.Add(t.Context(), mgr, controller.Options{
-		Namespace: ours, InterceptorService: "interceptors", ScalerAddress: "interceptors.scale-to-zero.svc:9090",
-		Deployment: o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, Owns: o.interceptors.owns,
+		Namespace: ours, InterceptorService: "interceptors", InterceptorAccount: "scale-to-zero-interceptor",
+		ScalerAddress: "interceptors.scale-to-zero.svc:9090",
+		Deployment:    o.deployment, Dial: o.interceptors.dial, Reach: o.interceptors.ask, Owns: o.interceptors.owns,
 		AliasLinger: time.Second, Counts: o.counts,
 		Learned: o.learned, Now: o.now, StartupCPU: o.startupCPU, KEDA: o.keda,
 	}); err != nil {

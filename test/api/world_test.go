@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,7 +50,7 @@ func newApp(t *testing.T, replicas int32) *app {
 func (a *app) remove() {
 	for _, o := range []client.Object{
 		&networkingv1.Ingress{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &keda.ScaledObject{}, &appsv1.Deployment{},
-		&appsv1.StatefulSet{},
+		&appsv1.StatefulSet{}, &rbacv1.Role{}, &rbacv1.RoleBinding{},
 	} {
 		if err := kube.DeleteAllOf(context.Background(), o, client.InNamespace(a.ns)); client.IgnoreNotFound(err) != nil &&
 			!meta.IsNoMatchError(err) {

@@ -48,18 +48,18 @@ func TestRender(t *testing.T) {
 		v    values
 		want int
 	}{
-		"defaults": {ours, values{}, 47},
+		"defaults": {ours, values{}, 51},
 		"all":      {ours, readValues(t, "testdata/all.yaml"), 26},
 		"policies": {ours, values{
 			"customWorkloads": []any{values{"apiGroup": "argoproj.io", "resource": "rollouts"}}, "startupCPU": values{"enabled": true},
-		}, 51},
-		"cert-manager":          {ours, withCertManager(), 54},
-		"no hook":               {ours, values{"uninstall": values{"restore": false}}, 41},
-		"in plain text":         {ours, plainText(), 45},
-		"guarded metrics":       {ours, guardedMetrics(false), 50},
-		"guarded PodMonitors":   {ours, guardedMetrics(true), 55},
-		"with KEDA":             {ours, values{"keda": values{"namespace": "autoscaling"}}, 50},
-		"KEDA and a plain port": {ours, values{"keda": values{"namespace": "x"}, "interceptor": values{"mutualTLS": false}}, 45},
+		}, 55},
+		"cert-manager":          {ours, withCertManager(), 58},
+		"no hook":               {ours, values{"uninstall": values{"restore": false}}, 45},
+		"in plain text":         {ours, plainText(), 49},
+		"guarded metrics":       {ours, guardedMetrics(false), 54},
+		"guarded PodMonitors":   {ours, guardedMetrics(true), 59},
+		"with KEDA":             {ours, values{"keda": values{"namespace": "autoscaling"}}, 54},
+		"KEDA and a plain port": {ours, values{"keda": values{"namespace": "x"}, "interceptor": values{"mutualTLS": false}}, 49},
 		"demo": {demo, values{
 			"webserver": values{"labels": values{"scale-to-zero": "true"}},
 			"ingress": values{"web": values{"enabled": true, "ingressClassName": "x", "hosts": []any{
@@ -442,11 +442,56 @@ func TestCustomWorkloadsMayBeScaled(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"scale-to-zero-controller rollouts":        "get,list,watch,patch",
-		"scale-to-zero-controller rollouts/scale":  "get,patch",
-		"scale-to-zero-interceptor rollouts/scale": "get,patch",
+		"scale-to-zero-controller rollouts":       "get,list,watch,patch",
+		"scale-to-zero-controller rollouts/scale": "get,patch",
 	}
 	if !reflect.DeepEqual(may, want) {
 		t.Errorf("got %v, want %v", may, want)
+	}
+}
+
+// The interceptors may scale nothing but what the controllers let them, by Roles of certain names. Those are the only Roles that the
+// controllers and the uninstallation may change.
+func TestInterceptorsMayScaleNothing(t *testing.T) {
+	all := must4(t, values{"customWorkloads": []any{values{"apiGroup": "argoproj.io", "resource": "rollouts"}}})
+	may := map[string]string{}
+	rules := func(name string, all []rbacv1.PolicyRule) {
+		for _, rule := range all {
+			for _, resource := range rule.Resources {
+				if strings.HasSuffix(name, "-interceptor") && strings.Contains(resource, "/scale") {
+					t.Errorf("%s may %v %s", name, rule.Verbs, resource)
+				}
+			}
+			if !slices.Contains(rule.APIGroups, rbacv1.GroupName) {
+				continue
+			}
+			names := "any"
+			if n := len(rule.ResourceNames); n > 0 {
+				names = fmt.Sprintf("%d from %s to %s", n, rule.ResourceNames[0], rule.ResourceNames[n-1])
+			}
+			may[strings.Join([]string{name, strings.Join(rule.Verbs, ","), names}, " ")] = strings.Join(rule.Resources, ",")
+		}
+	}
+	for _, role := range only[*rbacv1.ClusterRole](all) {
+		rules(role.Name, role.Rules)
+	}
+	for _, role := range only[*rbacv1.Role](all) {
+		rules(role.Name, role.Rules)
+	}
+	const ours = " 64 from scale-to-zero-wakes-00 to scale-to-zero-wakes-63"
+	want := map[string]string{
+		"scale-to-zero-controller list,watch,create any":    "roles,rolebindings",
+		"scale-to-zero-controller get,update,delete" + ours: "roles,rolebindings",
+		"scale-to-zero-restore list any":                    "roles,rolebindings",
+		"scale-to-zero-restore delete" + ours:               "roles,rolebindings",
+	}
+	if !reflect.DeepEqual(may, want) {
+		t.Errorf("got %v, want %v", may, want)
+	}
+	for pod, template := range templates(all) {
+		flag := "--interceptor-service-account=scale-to-zero-interceptor"
+		if has := slices.Contains(template.Spec.Containers[0].Args, flag); has != strings.HasSuffix(pod, "-controller") {
+			t.Errorf("%s has the flag: %t", pod, has)
+		}
 	}
 }

@@ -33,6 +33,12 @@ func TestAccountsAreBounded(t *testing.T) {
 		theirs = `{metadata: {name: mine, annotations: {x: y}}, spec: {maxReplicaCount: 2, triggers: [{type: cron, metadata: {a: b}}]}}`
 		pod    = `{metadata: {name: web, labels: {app: web}}, spec: {nodeName: a, containers: [{name: web, image: web, ` +
 			`resources: {limits: {cpu: 1, memory: 1Gi}, requests: {cpu: 1}}}], initContainers: [{name: i, image: i}]}}`
+		wakes = `{metadata: {name: scale-to-zero-wakes-07, labels: {app.kubernetes.io/managed-by: scale-to-zero}}, rules: [` +
+			`{apiGroups: [apps], resources: [deployments/scale], resourceNames: [web, api], verbs: [get, patch]}, ` +
+			`{apiGroups: [apps], resources: [statefulsets/scale], resourceNames: [db], verbs: [get, patch]}]}`
+		bound = `{metadata: {name: scale-to-zero-wakes-07, labels: {app.kubernetes.io/managed-by: scale-to-zero}}, ` +
+			`roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: scale-to-zero-wakes-07}, ` +
+			`subjects: [{kind: ServiceAccount, name: scale-to-zero-interceptor, namespace: scale-to-zero}]}`
 		webhook = `{metadata: {name: scale-to-zero}, webhooks: [{name: a, failurePolicy: Ignore, clientConfig: {service: {name: a, ` +
 			`namespace: b}}, rules: [{resources: [services]}]}]}`
 	)
@@ -136,6 +142,38 @@ func TestAccountsAreBounded(t *testing.T) {
 		"an init container's image": {"controller-pods", change(pod, "image: i", "image: evil"), pod, true},
 		"a pod's label":             {"controller-pods", change(pod, "app: web", "app: db"), pod, true},
 		"a node":                    {"controller-pods", change(pod, "nodeName: a", "nodeName: b"), pod, true},
+		"what may be woken":         {"controller-roles", wakes, "", false},
+		"no name more":              {"controller-roles", `{metadata: {name: scale-to-zero-wakes-07, labels: {app.kubernetes.io/managed-by: scale-to-zero}}}`, wakes, false},
+		"one name more":             {"controller-roles", change(wakes, "[db]", "[db, db2]"), wakes, false},
+		"deleting our Role":         {"controller-roles", "", wakes, false},
+		"a Role of another name":    {"controller-roles", change(wakes, "wakes-07", "wakes-7"), "", true},
+		"a longer name":             {"controller-roles", change(wakes, "wakes-07", "wakes-077"), "", true},
+		"a Role without our label":  {"controller-roles", change(wakes, "managed-by: scale-to-zero", "managed-by: Helm"), "", true},
+		"deleting somebody's Role":  {"controller-roles", "", change(wakes, "managed-by: scale-to-zero", "managed-by: Helm"), true},
+		"taking over a Role":        {"controller-roles", wakes, change(wakes, "managed-by: scale-to-zero", "managed-by: Helm"), true},
+		"all names":                 {"controller-roles", change(wakes, "resourceNames: [db], ", ""), wakes, true},
+		"no names":                  {"controller-roles", change(wakes, "[db]", "[]"), wakes, true},
+		"the verb update":           {"controller-roles", change(wakes, "[get, patch]}, ", "[get, patch, update]}, "), wakes, true},
+		"all verbs":                 {"controller-roles", change(wakes, "[get, patch]}, ", "['*']}, "), wakes, true},
+		"workloads":                 {"controller-roles", change(wakes, "deployments/scale", "deployments"), wakes, true},
+		"anything's scale":          {"controller-roles", change(wakes, "deployments/scale", "'*/scale'"), wakes, true},
+		"all resources":             {"controller-roles", change(wakes, "deployments/scale", "'*'"), wakes, true},
+		"one resource more":         {"controller-roles", change(wakes, "deployments/scale", "deployments/scale, replicasets/scale"), wakes, true},
+		"another group":             {"controller-roles", change(wakes, "[apps], resources: [d", "[''], resources: [d"), wakes, true},
+		"two groups":                {"controller-roles", change(wakes, "[apps], resources: [d", "[apps, extensions], resources: [d"), wakes, true},
+		"all groups":                {"controller-roles", change(wakes, "[apps], resources: [d", "['*'], resources: [d"), wakes, true},
+		"a path":                    {"controller-roles", change(wakes, "verbs: [get, patch]}]", "verbs: [get, patch], nonResourceURLs: [/metrics]}]"), wakes, true},
+		"binding it":                {"controller-rolebindings", bound, "", false},
+		"binding it to nobody":      {"controller-rolebindings", change(bound, "subjects: [", "x: ["), "", true},
+		"for the old account":       {"controller-rolebindings", bound, change(bound, "name: scale-to-zero-interceptor", "name: old"), false},
+		"deleting our binding":      {"controller-rolebindings", "", bound, false},
+		"deleting another binding":  {"controller-rolebindings", "", change(bound, "managed-by: scale-to-zero", "managed-by: Helm"), true},
+		"binding another Role":      {"controller-rolebindings", change(bound, "kind: Role, name: scale-to-zero-wakes-07", "kind: Role, name: scale-to-zero-wakes-08"), "", true},
+		"binding a ClusterRole":     {"controller-rolebindings", change(bound, "kind: Role,", "kind: ClusterRole,"), "", true},
+		"binding the controllers":   {"controller-rolebindings", change(bound, "zero-interceptor", "zero-controller"), "", true},
+		"another's account":         {"controller-rolebindings", change(bound, "namespace: scale-to-zero}", "namespace: default}"), "", true},
+		"a user":                    {"controller-rolebindings", change(bound, "kind: ServiceAccount", "kind: User"), "", true},
+		"somebody more":             {"controller-rolebindings", change(bound, "subjects: [", "subjects: [{kind: User, name: eve}, "), "", true},
 		"a CA":                      {"controller-webhook", change(webhook, "namespace: b}", "namespace: b}, caBundle: x"), webhook, false},
 		"another Service":           {"controller-webhook", change(webhook, "namespace: b}", "namespace: c}"), webhook, true},
 		"another rule":              {"controller-webhook", change(webhook, "[services]", "[secrets]"), webhook, true},
@@ -281,11 +319,11 @@ func TestPoliciesCanBeSwitchedOff(t *testing.T) {
 		v    values
 		want int
 	}{
-		{values{}, 12},
-		{values{"startupCPU": values{"enabled": true}}, 14},
-		{values{"startupCPU": values{"enabled": true}, "uninstall": values{"restore": false}}, 13},
-		{withCertManager(), 11},
-		{values{"authorization": values{"check": false}}, 7},
+		{values{}, 14},
+		{values{"startupCPU": values{"enabled": true}}, 16},
+		{values{"startupCPU": values{"enabled": true}, "uninstall": values{"restore": false}}, 15},
+		{withCertManager(), 13},
+		{values{"authorization": values{"check": false}}, 9},
 		{values{"admissionPolicies": values{"enabled": false}}, 0},
 	} {
 		if got := len(newPolicies(t, tc.v).validator); got != tc.want {

@@ -178,9 +178,9 @@ func TestPoliciesAreOptional(t *testing.T) {
 		v    values
 		want int
 	}{
-		"by default":            {values{}, 12},
+		"by default":            {values{}, 14},
 		"without":               {values{"admissionPolicies": values{"enabled": false}}, 0},
-		"values of an old kind": {values{"admissionPolicies": nil, "authorization": nil}, 12},
+		"values of an old kind": {values{"admissionPolicies": nil, "authorization": nil}, 14},
 	} {
 		for _, h := range helms() {
 			r, err := h.render(ours, "scale-to-zero", "scale-to-zero", tc.v)

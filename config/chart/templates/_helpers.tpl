@@ -18,6 +18,15 @@
 {{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
 {{- end -}}
 
+{{/* The names of the Roles, and of their RoleBindings, by which the interceptors may wake apps, as JSON. */}}
+{{- define "scale-to-zero.wakeRoles" -}}
+{{- $names := list -}}
+{{- range until 64 -}}
+{{- $names = append $names (printf "scale-to-zero-wakes-%02d" .) -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
 {{/* Takes (list $ "component"). */}}
 {{- define "scale-to-zero.selector" -}}
 {{- $root := index . 0 -}}
