@@ -275,7 +275,9 @@ func (r WakeRoles) Steps(have []rbacv1.Role, bindings []rbacv1.RoleBinding, want
 
 // Granted returns the workloads that these Roles let the interceptors wake. Names for which failed is true were not written: what they
 // had before, according to have and bindings, still holds.
-func (r WakeRoles) Granted(have []rbacv1.Role, bindings []rbacv1.RoleBinding, want []rbacv1.Role, failed map[string]bool) map[Wakeable]bool {
+func (r WakeRoles) Granted(
+	have []rbacv1.Role, bindings []rbacv1.RoleBinding, want []rbacv1.Role, failed map[string]bool,
+) map[Wakeable]bool {
 	granted := map[Wakeable]bool{}
 	for i := range want {
 		names := wakeables(&want[i])

@@ -117,17 +117,22 @@ func TestWakeRolesName(t *testing.T) {
 		{"the same, twice", []Wakeable{web, web}, "", map[string][]Wakeable{"00": {web}}},
 		{"another kind", []Wakeable{db, web}, "update Role 00", map[string][]Wakeable{"00": {web, db}}},
 		{
-			"custom ones", []Wakeable{db, gallery, rollout, web},
+			"custom ones",
+			[]Wakeable{db, gallery, rollout, web},
 			"create Role 01, create RoleBinding 01, create Role 02, create RoleBinding 02",
 			map[string][]Wakeable{"00": {web, db}, "01": {rollout}, "02": {gallery}},
 		},
 		{
-			"one kind less", []Wakeable{db, gallery, web}, "delete RoleBinding 01, delete Role 01",
+			"one kind less",
+			[]Wakeable{db, gallery, web},
+			"delete RoleBinding 01, delete Role 01",
 			map[string][]Wakeable{"00": {web, db}, "02": {gallery}},
 		},
 		{"one less", []Wakeable{db, gallery}, "update Role 00", map[string][]Wakeable{"00": {db}, "02": {gallery}}},
 		{
-			"a kind anew", []Wakeable{db, gallery, rollout}, "create Role 01, create RoleBinding 01",
+			"a kind anew",
+			[]Wakeable{db, gallery, rollout},
+			"create Role 01, create RoleBinding 01",
 			map[string][]Wakeable{"00": {db}, "01": {rollout}, "02": {gallery}},
 		},
 		{
@@ -270,7 +275,7 @@ func TestWakeRoleSize(t *testing.T) {
 func TestWakeRolesAtRandom(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
-		rng := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // it has to be repeatable
+		rng := rand.New(rand.NewPCG(seed, 1))
 		w, want := &wakeWorld{rules: wakeRolesOf("interceptor")}, map[Wakeable]bool{}
 		kinds := []Wakeable{{"apps", "deployments", ""}, {"apps", "statefulsets", ""}, {"argoproj.io", "rollouts", ""}}
 		for range 10 {

@@ -82,21 +82,20 @@ func (r *wakeRoleReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	have, err := readWakeRoles(ctx, r.client, namespace)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
 	workloads := slices.Collect(maps.Keys(routed))
-	want, left := r.rules.Roles(namespace, have.roles, workloads)
-	steps := r.rules.Steps(have.roles, have.bindings, want)
-	if len(steps) > 0 { // the cache may not show yet what the last round has written
-		if have, err = readWakeRoles(ctx, r.live, namespace); err != nil {
+	var have wakeRoles
+	var want []rbacv1.Role
+	var left []injector.Wakeable
+	var failures map[string]error
+	for _, from := range []client.Reader{r.client, r.live} { // the cache may not show yet what the last round has written
+		if have, err = readWakeRoles(ctx, from, namespace); err != nil {
 			return ctrl.Result{}, err
 		}
 		want, left = r.rules.Roles(namespace, have.roles, workloads)
-		steps = r.rules.Steps(have.roles, have.bindings, want)
+		if failures = r.carryOut(ctx, r.rules.Steps(have.roles, have.bindings, want)); !outdated(failures) {
+			break
+		}
 	}
-	failures := r.carryOut(ctx, steps)
 	refused, err := r.settle(namespace, routed, have, want, left, failures)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -105,6 +104,16 @@ func (r *wakeRoleReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 		next = wait.Jitter(refused, 0.2)
 	}
 	return ctrl.Result{RequeueAfter: next}, nil
+}
+
+// outdated reports whether a write failed because it was based on an old state.
+func outdated(failures map[string]error) bool {
+	for _, err := range failures {
+		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+			return true
+		}
+	}
+	return false
 }
 
 func readWakeRoles(ctx context.Context, c client.Reader, namespace string) (wakeRoles, error) {

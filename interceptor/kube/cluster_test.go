@@ -573,9 +573,9 @@ func TestRefusedScale(t *testing.T) {
 		"a quota":  {nil, apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New("exceeded quota")), true, false},
 		"a policy": {nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Scale"}, "web", nil), true, false},
 		"no right to see": {apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New(
-			`User "system:serviceaccount:a:b" cannot get resource "deployments/scale" in API group "apps" in the namespace "shop"`)), nil, true, true},
+			`User "system:serviceaccount:a:b" cannot get resource "deployments/scale" in API group "apps" in the namespace "c"`)), nil, true, true},
 		"no right to scale": {nil, apierrors.NewForbidden(corev1.Resource("deployments"), "web", errors.New(
-			`User "system:serviceaccount:a:b" cannot patch resource "deployments/scale" in API group "apps" in the namespace "shop"`)), true, true},
+			`User "system:serviceaccount:a:b" cannot patch resource "deployments/scale" in API group "apps" in the namespace "c"`)), true, true},
 		"no answer": {nil, apierrors.NewTimeoutError("slow", 1), false, false},
 	} {
 		t.Run(name, func(t *testing.T) {

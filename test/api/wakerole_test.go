@@ -30,7 +30,7 @@ const wakeRole = "scale-to-zero-wakes-00"
 // wakes is an interceptor with the account of the chart, and its rights.
 func wakes(t *testing.T) *interceptorkube.Cluster {
 	t.Helper()
-	c, err := interceptorkube.New(as(interceptorAccount), interceptorkube.Options{Namespace: ours, PodName: "interceptor-1", Log: logr.Discard()})
+	c, err := interceptorkube.New(as(interceptorAccount), interceptorkube.Options{Namespace: ours, PodName: "one", Log: logr.Discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,9 @@ func TestInterceptorsWakeOurWorkloads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := func() *appsv1.Deployment { return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}} }
+	d := func() *appsv1.Deployment {
+		return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web"}}
+	}
 	patch := client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":0}}`))
 	eventually(t, "the policy takes effect", func() error {
 		err := c.SubResource("scale").Patch(t.Context(), d(), patch, client.DryRunAll)
@@ -131,8 +133,7 @@ func TestInterceptorsWakeOurWorkloads(t *testing.T) {
 	})
 }
 
-// TestWakeRoleOfCustomResource: the chart's value customWorkloads lets the controllers grant the right to wake a custom resource, too. It has
-// a Role of its own.
+// TestWakeRoleOfCustomResource: the chart's value customWorkloads lets the controllers grant the right to wake a custom resource, too.
 func TestWakeRoleOfCustomResource(t *testing.T) {
 	installGalleries(t)
 	listInterceptors(t, "198.18.0.2")
@@ -179,8 +180,11 @@ func TestWakeRoleIsPutBack(t *testing.T) {
 			return err
 		}
 		if fmt.Sprint(role.Rules) != fmt.Sprint(was.Rules) || binding.RoleRef != bound.RoleRef ||
-			!slices.Equal(binding.Subjects, bound.Subjects) || role.ResourceVersion == was.ResourceVersion && binding.ResourceVersion == bound.ResourceVersion {
+			!slices.Equal(binding.Subjects, bound.Subjects) {
 			return fmt.Errorf("%v, %v", role.Rules, binding.Subjects)
+		}
+		if role.ResourceVersion == was.ResourceVersion && binding.ResourceVersion == bound.ResourceVersion {
+			return errors.New("nothing has changed")
 		}
 		return nil
 	}
@@ -218,8 +222,8 @@ func TestWakeRoleIsPutBack(t *testing.T) {
 		`{"metadata":{"labels":null}}`))); err != nil {
 		t.Fatal(err)
 	}
-	a.told("Service", "web", "WakeNotGranted: This Service stays redirected, but the interceptors cannot be given the right to wake deployments/web: "+
-		"creating Role scale-to-zero-wakes-00 is refused: there is one of that name")
+	a.told("Service", "web", "WakeNotGranted: This Service stays redirected, but the interceptors cannot be given the right to wake "+
+		"deployments/web: creating Role scale-to-zero-wakes-00 is refused: there is one of that name")
 	if err := kube.Delete(t.Context(), &rbacv1.Role{ObjectMeta: meta}); err != nil {
 		t.Fatal(err)
 	}
