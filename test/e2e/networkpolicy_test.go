@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -164,16 +163,7 @@ func TestNetworkPolicies(t *testing.T) {
 		kubectl(t, "label", "service", "-n", g.ns, app, "scale-to-zero=true", "--overwrite")
 	}
 	for _, app := range apps {
-		eventually(t, app+" is taken over", func() error {
-			s := &corev1.Service{}
-			if err := kube.Get(t.Context(), client.ObjectKey{Namespace: g.ns, Name: app}, s); err != nil {
-				return err
-			}
-			if s.Spec.Selector["scale-to-zero/intercepted"] == "" {
-				return fmt.Errorf("selector %v", s.Spec.Selector)
-			}
-			return nil
-		})
+		g.redirected(app)
 	}
 	same("awake")
 	without(t, release, release+"-interceptor", func() { same("without interceptors") })

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
@@ -93,6 +94,21 @@ func (s *stack) replicas() map[string]int32 {
 		}
 	}
 	return all
+}
+
+// redirected waits until an app's Service leads to the interceptors.
+func (s *stack) redirected(app string) {
+	s.t.Helper()
+	eventually(s.t, app+" is redirected", func() error {
+		service := &corev1.Service{}
+		if err := kube.Get(s.t.Context(), client.ObjectKey{Namespace: s.ns, Name: app}, service); err != nil {
+			return err
+		}
+		if !injector.Intercepted(service) {
+			return fmt.Errorf("selector %v", service.Spec.Selector)
+		}
+		return nil
+	})
 }
 
 // asleep waits until all apps sleep, and their pods are gone.

@@ -33,7 +33,8 @@ subjects: [{kind: ServiceAccount, name: controller, namespace: ours}]
 
 // line is an entry of an audit log.
 func line(user, verb, uri, ref, code, decision string) string {
-	return `{"kind":"Event","verb":"` + verb + `","requestURI":"` + uri + `","user":{"username":"` + user + `"},"objectRef":` + ref +
+	return `{"kind":"Event","verb":"` + verb + `","requestURI":"` + uri + `","user":{"username":"` + user +
+		`","extra":{"authentication.kubernetes.io/pod-name":["controller-1"]}},"objectRef":` + ref +
 		`,"responseStatus":{"code":` + code + `,"message":"because of X"},"annotations":{"authorization.k8s.io/decision":"` + decision + `"}}`
 }
 
@@ -44,6 +45,10 @@ const (
 	scale    = `{"resource":"deployments","subresource":"scale","apiGroup":"apps","namespace":"a","name":"web"}`
 	secret   = `{"resource":"secrets","namespace":"ours","name":"b"}`
 	secrets  = `{"resource":"secrets","namespace":"ours"}`
+
+	plain   = `{"resource":"deployments","apiGroup":"apps","namespace":"a","name":"web"}`
+	another = `{"resource":"secrets","namespace":"ours","name":"c"}`
+	theirs  = `{"resource":"secrets","namespace":"a","name":"b"}`
 )
 
 // all are requests that use every right.
@@ -85,16 +90,16 @@ func TestComparison(t *testing.T) {
 			want: "list services",
 		},
 		"the resource, not its scale": {
-			log:  replaced(2, line(account, "patch", "/x", `{"resource":"deployments","apiGroup":"apps","namespace":"a","name":"web"}`, "200", "allow")),
+			log:  replaced(2, line(account, "patch", "/x", plain, "200", "allow")),
 			want: "patch deployments.apps/scale",
 		},
 		"another group": {
 			log:  replaced(1, line(account, "patch", "/x", `{"resource":"services","apiGroup":"x.y","namespace":"a"}`, "200", "allow")),
 			want: "patch services",
 		},
-		"another name":      {log: replaced(3, line(account, "get", "/x", `{"resource":"secrets","namespace":"ours","name":"c"}`, "200", "allow")), want: "get secrets"},
-		"another namespace": {log: replaced(3, line(account, "get", "/x", `{"resource":"secrets","namespace":"a","name":"b"}`, "200", "allow")), want: "get secrets"},
-		"no name":           {log: replaced(4, line(account, "list", "/api/v1/namespaces/ours/secrets", secrets, "200", "allow")), want: "list secrets"},
+		"another name":      {log: replaced(3, line(account, "get", "/x", another, "200", "allow")), want: "get secrets"},
+		"another namespace": {log: replaced(3, line(account, "get", "/x", theirs, "200", "allow")), want: "get secrets"},
+		"no name":           {log: replaced(4, line(account, "list", "/x", secrets, "200", "allow")), want: "list secrets"},
 		"excused":           {log: all()[1:], excuses: []excuse{{"controller", "", "services", "list watch", "why"}}},
 		"another excuse": {
 			log: all()[1:], excuses: []excuse{{"controller", "", "services", "patch", "why"}}, want: "list services",
@@ -105,13 +110,22 @@ func TestComparison(t *testing.T) {
 			want: "controller: delete services a/web: refused 1 times: because of X",
 		},
 		"refused while the roles were away": {log: append(all(), line(account, "patch", "/x", service, "403", "forbid"))},
-		"refused by a policy":               {log: append(all(), line(account, "patch", "/x", service, "403", "allow")), want: "patch services a/web: refused"},
+		"refused by a policy": {
+			log: append(all(), line(account, "patch", "/x", service, "403", "allow")), want: "patch services a/web: refused",
+		},
 		"expected": {
 			log: append(all(), line(account, "patch", "/x", service, "403", "allow")), expected: []expectation{{"services", "of X", "why"}},
 		},
 		"another is expected": {
 			log: append(all(), line(account, "patch", "/x", service, "403", "allow")), expected: []expectation{{"services", "of Y", "why"}},
 			want: "patch services",
+		},
+		"by a token of a test": {
+			log:  replaced(0, strings.Replace(line(account, "list", "/api/v1/services", services, "200", "allow"), "pod-name", "x", 1)),
+			want: "list services",
+		},
+		"refused to a token of a test": {
+			log: append(all(), strings.Replace(line(account, "delete", "/x", service, "403", "forbid"), "pod-name", "x", 1)),
 		},
 		"a path": {log: append(all(), line(account, "get", "/logs?x", "null", "403", "forbid")), want: "get /logs"},
 		"only refused": {
@@ -133,7 +147,8 @@ func TestComparison(t *testing.T) {
 }
 
 func TestDanglingBinding(t *testing.T) {
-	if _, err := granted(chart + "\n---\nkind: RoleBinding\nmetadata: {name: x, namespace: ours}\nroleRef: {kind: Role, name: x}\n"); err == nil {
+	const binding = "\n---\nkind: RoleBinding\nmetadata: {name: x, namespace: ours}\nroleRef: {kind: Role, name: x}\n"
+	if _, err := granted(chart + binding); err == nil {
 		t.Error("a binding of no role is not noticed")
 	}
 }
