@@ -237,6 +237,7 @@ func TestHostileWebhook(t *testing.T) {
 			return nil
 		})
 	}
-	s.told("InjectionSkipped: ")
-	s.told("webhook")
+	const why = "the API server calls it for ValidatingWebhookConfiguration/"
+	s.told("InjectionSkipped: Not injected: " + why)
+	s.told("without scale-to-zero: " + why)
 }

@@ -6,6 +6,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -182,21 +183,41 @@ func (f *forger) in(t *testing.T) *forger {
 	return &c
 }
 
-// mirrored makes Endpoints that Kubernetes would mirror to a slice like this one.
+// mirrored makes Endpoints that Kubernetes would mirror to a slice like this one. It may mirror only those that look like nobody's.
 func (f *forger) mirrored(s *discoveryv1.EndpointSlice) {
 	f.t.Helper()
-	e := &corev1.Endpoints{ //nolint:staticcheck // they are deprecated, and mirrored all the same
-		ObjectMeta: metav1.ObjectMeta{Namespace: f.ns, Name: "bait", Labels: s.Labels, Annotations: s.Annotations},
+	plain := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: f.ns, Name: "plain"}, Spec: f.bait.Spec}
+	plain.Spec.ClusterIP, plain.Spec.ClusterIPs = "", nil
+	for _, o := range []client.Object{plain, f.endpoints("bait", s.Labels, s.Annotations), f.endpoints("plain", nil, nil)} {
+		if err := f.client.Create(f.t.Context(), o); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	mirrors := func(service string) int {
+		var list discoveryv1.EndpointSliceList
+		of := client.MatchingLabels{discoveryv1.LabelServiceName: service}
+		if err := kube.List(f.t.Context(), &list, client.InNamespace(f.ns), of); err != nil {
+			f.t.Fatal(err)
+		}
+		return len(list.Items)
+	}
+	eventually(f.t, "plain Endpoints are mirrored", func() error {
+		if mirrors("plain") == 0 {
+			return errors.New("they are not")
+		}
+		return nil
+	})
+	if mirrors("bait") > 0 {
+		f.t.Error("Endpoints with labels of ours are mirrored")
+	}
+}
+
+func (f *forger) endpoints(name string, labels, annotations map[string]string) client.Object {
+	return &corev1.Endpoints{ //nolint:staticcheck // they are deprecated, and mirrored all the same
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.ns, Name: name, Labels: labels, Annotations: annotations},
 		Subsets: []corev1.EndpointSubset{{ //nolint:staticcheck // as above
 			Addresses: []corev1.EndpointAddress{{IP: "10.1.2.3"}}, Ports: []corev1.EndpointPort{{Name: "main", Port: 8080}},
 		}},
-	}
-	if err := f.client.Create(f.t.Context(), e); err != nil {
-		f.t.Fatal(err)
-	}
-	f.told("only scale-to-zero's controller writes EndpointSlices") // Kubernetes' controller is refused
-	if err := f.client.Delete(f.t.Context(), e); err != nil {
-		f.t.Fatal(err)
 	}
 }
 

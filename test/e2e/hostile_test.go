@@ -115,9 +115,14 @@ func clientOf(t *testing.T, account *corev1.ServiceAccount) client.Client {
 // denied fails the test unless the error is a refusal that says why.
 func denied(t *testing.T, what string, err error, why string) {
 	t.Helper()
-	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), why) {
+	if !refused(err) || !strings.Contains(err.Error(), why) {
 		t.Errorf("%s: want a refusal with %q, got %v", what, why, err)
 	}
+}
+
+// refused reports whether an error is a refusal by roles or by a policy.
+func refused(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) && strings.Contains(err.Error(), "ValidatingAdmissionPolicy")
 }
 
 // told waits for an event whose reason and message contain the text.

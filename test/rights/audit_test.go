@@ -25,7 +25,7 @@ func (q request) String() string {
 	return fmt.Sprintf("%s: %s %s %s/%s", q.account, q.verb, join(q.group, q.resource), q.namespace, q.name)
 }
 
-// refusal is a 403.
+// refusal is a 403, or what a policy without a reason of its own makes a 422.
 type refusal struct {
 	request
 
@@ -78,12 +78,21 @@ func read(log io.Reader, namespace string) (made map[request]int, refused map[re
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading entry %d: %w", n, err)
 		}
-		if e.ResponseStatus.Code != 403 {
+		if !e.refused() {
 			made[q]++
+			if q.verb == "watch" && strings.Contains(e.RequestURI, "sendInitialEvents=true") {
+				q.verb = "list" // an API server that cannot begin a watch so is asked for a list
+				made[q]++
+			}
 			continue
 		}
 		refused[refusal{q, e.Annotations["authorization.k8s.io/decision"] == "forbid", e.ResponseStatus.Message}]++
 	}
+}
+
+func (e entry) refused() bool {
+	return e.ResponseStatus.Code == 403 ||
+		e.ResponseStatus.Code == 422 && strings.Contains(e.ResponseStatus.Message, "ValidatingAdmissionPolicy")
 }
 
 func (e entry) request(account string) (request, error) {

@@ -80,6 +80,12 @@ func TestComparison(t *testing.T) {
 		want     string // part of the only problem; empty if there is none
 	}{
 		"everything is used": {log: all()},
+		"used by a watch": {
+			log: replaced(0, line(account, "watch", "/api/v1/services?sendInitialEvents=true&watch=true", services, "200", "allow")),
+		},
+		"a watch of what comes": {
+			log: replaced(0, line(account, "watch", "/api/v1/services?watch=true", services, "200", "allow")), want: "list services",
+		},
 		"not used":           {log: all()[1:], want: "controller: list services: granted, but not used"},
 		"by another account": {
 			log:  replaced(0, line("system:serviceaccount:ours:other", "list", "/api/v1/services", services, "200", "allow")),
