@@ -22,6 +22,7 @@ func TestStolenAccounts(t *testing.T) {
 	s.app("web", 8080, nil)
 	s.cooldown("web", "20m")
 	s.redirected("web")
+	s.answers("web", "before") // it is awake: waking it would be allowed
 	kubectl(t, "create", "secret", "generic", "-n", s.ns, "private")
 	meta := metav1.ObjectMeta{Namespace: s.ns, Name: "web"}
 	merge := func(patch string) client.Patch { return client.RawPatch(types.MergePatchType, []byte(patch)) }

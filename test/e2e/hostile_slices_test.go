@@ -240,7 +240,7 @@ func (f *forger) withoutPolicy() {
 	path := f.elsewhere(30123)
 	eventually(t, "the policy is off", func() error { return f.client.Create(t.Context(), path.DeepCopy(), client.DryRunAll) })
 
-	f.create(path)
+	f.make(path)
 	for _, pod := range []string{"0", "1"} {
 		f.leftOut(pod, path.Name)
 	}
@@ -253,7 +253,7 @@ func (f *forger) withoutPolicy() {
 	f.delete(path)
 
 	claim := f.route(func(*api.Routes) {})
-	f.create(claim)
+	f.make(claim)
 	f.unhurt("with a forged route")
 	kubectl(t, "delete", "pods", "-n", release, "-l", "app.kubernetes.io/component=interceptor")
 	kubectl(t, "rollout", "status", "-n", release, "deployment/"+release+"-interceptor", "--timeout=2m")
@@ -278,7 +278,7 @@ func (f *forger) withoutPolicy() {
 	}
 }
 
-func (f *forger) create(s *discoveryv1.EndpointSlice) {
+func (f *forger) make(s *discoveryv1.EndpointSlice) {
 	f.t.Helper()
 	if err := f.client.Create(f.t.Context(), s); err != nil {
 		f.t.Fatal(err)

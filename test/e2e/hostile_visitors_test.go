@@ -106,7 +106,7 @@ func TestHostileReader(t *testing.T) {
 	url := "http://web." + s.ns + "/"
 	page := []string{
 		"-show", "200000", "-H", "Accept: text/html", "-H", "Sec-Fetch-Mode: navigate", "-H", "Sec-Fetch-Dest: document",
-		"-H", "Host: shop.example.com",
+		"-H", "Host: shop.example.com", "-H", "X-Forwarded-For: 203.0.113.9",
 		"-H", "User-Agent: Mozilla/5.0 (X11; Linux x86_64) Firefox/143.0",
 	}
 	first := get(t, append(page, url)...)[0] // while it starts
