@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"slices"
@@ -177,4 +178,11 @@ func TestNetworkPolicies(t *testing.T) {
 			t.Errorf("somebody who may not call it has woken %s: %d replicas", app, n)
 		}
 	}
+	kubectl(t, "delete", "networkpolicies", "-n", g.ns, "--all")
+	eventually(t, "the interceptors' ports are open again", func() error {
+		if left := kubectl(t, "get", "networkpolicies", "-n", release, "-o", "name"); strings.Contains(left, "interceptor-routes") {
+			return errors.New(left)
+		}
+		return nil
+	})
 }

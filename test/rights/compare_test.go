@@ -86,7 +86,7 @@ func TestComparison(t *testing.T) {
 		"a watch of what comes": {
 			log: replaced(0, line(account, "watch", "/api/v1/services?watch=true", services, "200", "allow")), want: "list services",
 		},
-		"not used":           {log: all()[1:], want: "controller: list services: granted, but not used"},
+		"not used": {log: all()[1:], want: "controller: list services: granted, but not used"},
 		"by another account": {
 			log:  replaced(0, line("system:serviceaccount:ours:other", "list", "/api/v1/services", services, "200", "allow")),
 			want: "list services",
