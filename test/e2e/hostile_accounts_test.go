@@ -19,8 +19,7 @@ import (
 func TestStolenAccounts(t *testing.T) {
 	t.Parallel()
 	s := &stack{t: t, ns: newNamespace(t)}
-	s.app("web", 8080, nil)
-	s.cooldown("web", "20m")
+	s.awakeApp("web")
 	s.redirected("web")
 	s.answers("web", "before") // it is awake: waking it would be allowed
 	kubectl(t, "create", "secret", "generic", "-n", s.ns, "private")

@@ -36,11 +36,9 @@ type forger struct {
 func newForger(t *testing.T) *forger {
 	t.Helper()
 	f := &forger{stack: stack{t: t, ns: newNamespace(t)}, victim: &stack{t: t, ns: newNamespace(t)}}
-	f.victim.app("web", 8080, nil)
+	f.victim.awakeApp("web")
 	f.victim.app("sleeper", 8080, nil)
-	f.app("mine", 8080, nil)
-	f.cooldown("mine", "20m")
-	f.victim.cooldown("web", "20m")
+	f.awakeApp("mine")
 	f.redirected("mine")
 	f.victim.redirected("web")
 	f.victim.redirected("sleeper")

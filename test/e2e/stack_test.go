@@ -48,6 +48,17 @@ func (s *stack) app(name string, port int32, env map[string]string) {
 	})
 }
 
+// awakeApp makes one app that stays awake.
+func (s *stack) awakeApp(name string) {
+	s.t.Helper()
+	service := s.service(name, 8080)
+	service.Annotations["scale-to-zero/cooldown"] = "20m"
+	s.create(service, &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: name},
+		Spec:       appsv1.DeploymentSpec{Selector: selects(name), Template: template(name, 8080, nil)},
+	})
+}
+
 // statefulApp makes one app with a StatefulSet.
 func (s *stack) statefulApp(name string) {
 	s.t.Helper()

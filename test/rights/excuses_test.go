@@ -37,6 +37,12 @@ func unused() []excuse {
 			controller, "cert-manager.io", "issuers", "get", "as for certificates",
 		},
 		{
+			controller, "apps", "statefulsets", "get", "taking the ownership of replicas from KEDA, as for Deployments; test/api: TestStatefulSet",
+		},
+		{
+			controller, "apps", "statefulsets/scale", "patch", "scaling without KEDA, as for Deployments; test/api: TestStatefulSet",
+		},
+		{
 			restore, "", "pods", "patch", "the controllers lower CPU limits themselves, unless one is raised while they end",
 		},
 		{
@@ -58,5 +64,6 @@ func (e expectation) covers(f refusal) bool {
 func expected() []expectation {
 	return []expectation{
 		{"", "because it is being terminated", "tests delete their namespaces with the apps in them"},
+		{"", "interceptors may only scale from 0 replicas to more", "two interceptors wake an app at once, and the second finds it awake"},
 	}
 }
