@@ -27,7 +27,7 @@ LOAD    ?=
 BENCH ?=
 
 # The repository's Go modules. They keep the tests' dependencies out of the product.
-MODULES := . test/cluster test/chart test/gitops test/h2spec test/conformance test/browser
+MODULES := . test/cluster test/cluster/netpol test/chart test/gitops test/h2spec test/conformance test/browser
 CLUSTER := go run -C $(CURDIR)/test/cluster .
 TOOL    := go tool -modfile=$(CURDIR)/tools/go.mod
 
@@ -120,6 +120,7 @@ unit: ## Unit tests, with the race detector for the product
 	@# In two steps, so that a package that cannot be listed is an error and not left out.
 	packages=$$(go list ./...); go test -race -timeout 20m -shuffle=on $$(grep -vE '/test/(api|e2e|memory)(/|$$)' <<<"$$packages")
 	go test -C test/cluster -shuffle=on ./...
+	go test -C test/cluster/netpol -shuffle=on ./...
 	@# The charts are outside this module: a cached result would not notice changes to them.
 	go test -C test/chart -count=1 -shuffle=on ./...
 	go test -C test/h2spec -shuffle=on ./...
@@ -144,11 +145,24 @@ api: ## Tests against a real API server, with the race detector for the product
 .PHONY: e2e
 e2e: ## End-to-end tests in a new cluster, or in yours if KUBECONFIG is set
 	$(call heading,End-to-end tests)
-	@if [ -n "$${KUBECONFIG:-}" ]; then E2E_PAUSE= go test -count=1 -timeout 45m ./test/e2e/...; exit; fi; \
+	@if [ -n "$${KUBECONFIG:-}" ]; then \
+		E2E_PAUSE= $(e2e); \
+		echo "Not tried: NetworkPolicies, as it is not known whether your cluster enforces them; E2E_NETWORK_POLICIES=1 tries them"; \
+		echo "Not compared: rights with requests, as your cluster's audit log is not known"; \
+		exit; \
+	fi; \
 	if [ -z "$${KEEP:-}" ]; then trap '$(CLUSTER) down' EXIT; fi; \
 	$(MAKE) cluster-up; \
-	go vet ./test/e2e/...; \
-	$(CLUSTER) exec go test -count=1 -timeout 45m ./test/e2e/...
+	$(CLUSTER) network-policies --off; \
+	$(CLUSTER) exec bash -c ': > "$$SCALE_TO_ZERO_AUDIT_LOG"'; \
+	go vet ./test/e2e ./test/rights; \
+	$(CLUSTER) exec $(e2e); \
+	$(CLUSTER) network-policies; \
+	$(CLUSTER) exec env E2E_NETWORK_POLICIES=1 $(e2e) -run '^TestNetworkPolicies$$'; \
+	$(CLUSTER) exec go test -count=1 ./test/rights
+
+# Tests wait for seconds that apps sleep and start, more than they compute: four at a time keep two cores busy.
+e2e = go test -count=1 -timeout 45m -parallel 4 ./test/e2e
 
 .PHONY: cluster-up
 cluster-up: ## Start the cluster with Traefik and cert-manager, and load our images

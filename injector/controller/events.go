@@ -25,7 +25,7 @@ import (
 // recorder emits events, and remembers which writes are refused. It writes a new object for each event. client-go's recorder for
 // events.k8s.io would not: it counts an event with the same reason as a repetition, and keeps the earlier note.
 //
-// +kubebuilder:rbac:groups="";events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups="",resources=events,verbs=create
 type recorder struct {
 	client client.Client
 	now    func() time.Time

@@ -41,7 +41,7 @@ func newRetries() workqueue.TypedRateLimiter[types.NamespacedName] {
 //
 // +kubebuilder:rbac:groups="",resources=services,verbs=create;update;patch;delete
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=ingresses,verbs=patch
-// +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=create;update;patch;delete
+// +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=get;create;update;patch;delete
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices/restricted,verbs=create
 // +kubebuilder:rbac:groups=keda.sh,resources=scaledobjects,verbs=create
 type serviceReconciler struct {

@@ -158,6 +158,24 @@ func TestRefusedWrites(t *testing.T) {
 	}
 }
 
+// TestForeignSlice: a slice of somebody else's with the name of a route slice is left alone, and an event says how to delete it. It takes
+// the right to read slices that are not labelled as ours.
+func TestForeignSlice(t *testing.T) {
+	listInterceptors(t, "198.18.0.2")
+	start(t, planeOptions{interceptors: &interceptors{}})
+	a := newApp(t, 1)
+	foreign := &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-scale-to-zero-ipv4"}, AddressType: discoveryv1.AddressTypeIPv4,
+	}
+	create(t, foreign)
+	a.label(`"true"`)
+	a.told("Service", "web", "there is one of that name that scale-to-zero has not made")
+	if err := kube.Delete(t.Context(), foreign); err != nil {
+		t.Fatal(err)
+	}
+	a.injected()
+}
+
 // TestRefusedScaledObject: if a ScaledObject is refused later, events on the Service and on the workload report it, and
 // its end.
 func TestRefusedScaledObject(t *testing.T) {

@@ -22,13 +22,14 @@ import (
 	"time"
 )
 
-// shown is how many bytes of a body an answer shows.
+// shown is how many bytes of a body an answer shows by default.
 const shown = 1 << 10
 
 type getOptions struct {
 	method      string
 	data        string
 	bytes       int64
+	show        int
 	header      header
 	count       int
 	concurrency int
@@ -58,6 +59,7 @@ func parseGet(args []string, stderr io.Writer) (getOptions, error) {
 	f.StringVar(&o.method, "X", "", "method; GET, or POST with -d")
 	f.StringVar(&o.data, "d", "", "body")
 	f.Int64Var(&o.bytes, "bytes", 0, "length of a body of pseudo-random bytes, always the same, in place of -d")
+	f.IntVar(&o.show, "show", shown, "how many bytes of each body to print")
 	f.Var(o.header, "H", "header `'Key: value'`; may be repeated")
 	f.IntVar(&o.count, "n", 1, "how many requests")
 	f.IntVar(&o.concurrency, "c", 1, "how many at a time")
@@ -110,7 +112,7 @@ func (o getOptions) body() io.Reader {
 // answer is the answer to one request, as get prints it.
 type answer struct {
 	Status      int     `json:"status,omitempty"`
-	Body        string  `json:"body,omitempty"` // the body's first bytes
+	Body        string  `json:"body,omitempty"` // the body's first bytes, as many as -show says
 	Bytes       int64   `json:"bytes"`
 	SHA256      string  `json:"sha256,omitempty"` // of the whole body
 	Held        string  `json:"held,omitempty"`   // the header Scale-To-Zero-Held
@@ -184,7 +186,7 @@ func request(ctx context.Context, client *http.Client, o getOptions) answer {
 		defer func() { _ = response.Body.Close() }()
 		a.Status, a.Held = response.StatusCode, response.Header.Get("Scale-To-Zero-Held")
 		sum, head := sha256.New(), &strings.Builder{}
-		a.Bytes, err = io.Copy(io.MultiWriter(sum, &limited{head, shown}), response.Body)
+		a.Bytes, err = io.Copy(io.MultiWriter(sum, &limited{head, o.show}), response.Body)
 		a.Body, a.SHA256 = head.String(), hex.EncodeToString(sum.Sum(nil))
 		if err != nil {
 			return fmt.Errorf("reading the body: %w", err)

@@ -29,6 +29,8 @@ const usage = `Usage:
                         RUN_CPU (none; for how long it uses a CPU after it has started),
                         LEDGER (none; a URL to which POST /once/ID reports ID, and which refuses a known ID)
   app get [flags] URL   request URL, and print one line of JSON for each answer
+  app knock [flags] HOST:PORT[-PORT]…
+                        connect, say nothing, and print one line of JSON for each port that accepts
   app cpu               print the CPU limit of this container: a number of CPUs, or none
   app sleep             do nothing until stopped
   app version
@@ -57,6 +59,12 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 			return 2 // the flag package has said why
 		}
 		err = get(ctx, o, stdout)
+	case "knock":
+		var o knockOptions
+		if o, err = parseKnock(args, stderr); err != nil {
+			return 2
+		}
+		knock(ctx, o, stdout)
 	case "cpu":
 		var limit string
 		if limit, err = cpuLimit("/sys/fs/cgroup"); err == nil {

@@ -322,14 +322,20 @@ func certManagerCommand(run runner) *cobra.Command {
 }
 
 func networkPoliciesCommand(run runner) *cobra.Command {
-	return &cobra.Command{
+	var off bool
+	cmd := &cobra.Command{
 		Use: "network-policies", Short: "Enforce NetworkPolicies in the cluster", Args: cobra.NoArgs,
-		Long: "Enforces NetworkPolicies in a running cluster until `down`, by kube-network-policies " + netpolVersion +
+		Long: "Enforces NetworkPolicies in a running cluster until `down` or --off, by kube-network-policies " + netpolVersion +
 			": for TCP connections that\nbegin later, except those of the node itself. The first time it is built, which takes about 3 minutes.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
+			if off {
+				return c.passAll(ctx, newProgress())
+			}
 			return c.enforceNetworkPolicies(ctx, newProgress())
 		}),
 	}
+	cmd.Flags().BoolVar(&off, "off", false, "stop enforcing them")
+	return cmd
 }
 
 // replaceEnv sets each variable once: some programs use the first of two values.

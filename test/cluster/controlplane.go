@@ -35,8 +35,26 @@ func (c *cluster) apiServer() daemon {
 		"--proxy-client-cert-file=" + c.pki("front-proxy-client.crt"), "--proxy-client-key-file=" + c.pki("front-proxy-client.key"),
 		"--enable-aggregator-routing=true", // the API server calls webhooks and aggregated APIs at their pods, not through kube-proxy
 		"--shutdown-delay-duration=0s",
+		"--audit-policy-file=" + c.auditPolicyFile(), "--audit-log-path=" + c.auditLog(), "--audit-log-maxsize=4000", // megabytes: one file
 	}}
 }
+
+// auditPolicy records who did what, without contents, for the accounts of one namespace. What its requests are is how tests compare an
+// account's rights with what it uses. Nothing else is recorded, because most requests are Kubernetes' own.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    userGroups: ["system:serviceaccounts:` + auditedNamespace + `"]
+  - level: None
+`
+
+// auditedNamespace is where the tests install what they try.
+const auditedNamespace = "scale-to-zero"
+
+func (c *cluster) auditPolicyFile() string { return c.path("conf", "audit-policy.yaml") }
+func (c *cluster) auditLog() string        { return c.log("audit") }
 
 // Both controllers get higher request rates. At the defaults, the default ServiceAccount, which every pod needs, comes 5
 // s late. There is one replica of each, so none elects a leader. Autoscalers read their metrics every 5 s instead of 15 s,
@@ -66,6 +84,9 @@ func (c *cluster) scheduler() daemon {
 
 // upAPIServer starts etcd and the API server. The API server waits for etcd itself.
 func (c *cluster) upAPIServer(ctx context.Context) error {
+	if _, err := writeFile(c.auditPolicyFile(), []byte(auditPolicy), 0o644); err != nil {
+		return err
+	}
 	for _, d := range []daemon{c.etcd(), c.apiServer()} {
 		if err := c.start(ctx, d); err != nil {
 			return err

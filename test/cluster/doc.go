@@ -29,7 +29,7 @@
 //	traefik   only on request: Traefik as a pod, Gateway API's definitions                       traefik.go
 //
 // `cert-manager`, in certmanager.go, adds cert-manager to a running cluster. `network-policies`, in netpol.go, makes the nodes enforce
-// NetworkPolicies, which the CNI plugins here do not.
+// NetworkPolicies, which the CNI plugins here do not. The API server's audit log has the requests of one namespace's accounts.
 //
 // # What it leaves where
 //

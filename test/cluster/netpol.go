@@ -45,6 +45,21 @@ func (n node) enforceNetworkPolicies(ctx context.Context) error {
 	})
 }
 
+// passAll stops the enforcer on every node. It removes its rules as it ends, and all packets pass.
+func (c *cluster) passAll(ctx context.Context, report *progress) error {
+	release, err := c.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := firstError(c.checkOwner, c.mustBeUp); err != nil {
+		return err
+	}
+	return report.stage("NetworkPolicies are not enforced", func() error {
+		return c.each(func(n node) error { return c.stop(ctx, 10*time.Second, n.named(netpolName)) })
+	})
+}
+
 // readsQueue reports whether anybody reads a queue of packets in the node's namespace.
 func (n node) readsQueue() bool {
 	id, err := n.cluster.running(n.named(netpolName))

@@ -182,6 +182,7 @@ func (c *cluster) environment() []string {
 		"SCALE_TO_ZERO_CLUSTER=" + c.name, "SCALE_TO_ZERO_NETNS=" + c.namespace().path(), "SCALE_TO_ZERO_BIN=" + c.path("bin"),
 		"KUBECONFIG=" + c.kubeconfig(), "KUBECACHEDIR=" + c.path("cache", "kube"),
 		"HELM_CACHE_HOME=" + c.path("cache", "helm"), "HELM_CONFIG_HOME=" + c.path("config", "helm"), "HELM_DATA_HOME=" + c.path("share", "helm"),
+		"SCALE_TO_ZERO_AUDIT_LOG=" + c.auditLog(),
 		"PATH=" + c.path("bin") + ":" + os.Getenv("PATH"),
 	}
 }

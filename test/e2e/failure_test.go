@@ -31,12 +31,16 @@ func TestFailures(t *testing.T) {
 	asleep := newAirflow(t, "HELM")
 	awake.optIn()
 	asleep.optIn()
+	store := &stack{t: t, ns: newNamespace(t)}
+	store.statefulApp("store")
+	store.redirected("store")
 	for _, tc := range []struct {
 		name string
 		do   func(t *testing.T, awake, asleep *airflow)
 	}{
 		{"controllers down", controllersDown},
 		{"KEDA down", kedaDown},
+		{"KEDA down, a StatefulSet", store.kedaDown},
 		{"no interceptor", noInterceptor},
 		{"API server unreachable", apiServerUnreachable},
 	} {
@@ -122,6 +126,20 @@ func kedaDown(t *testing.T, awake, asleep *airflow) {
 		asleep.visit(4, "/echo")
 	})
 	asleep.asleep() // KEDA works again
+}
+
+// kedaDown wakes a StatefulSet, and restores it while it sleeps.
+func (s *stack) kedaDown(t *testing.T, _, _ *airflow) {
+	t.Helper()
+	store := &stack{t: t, ns: s.ns}
+	store.asleep()
+	without(t, "keda", "keda-operator", func() { store.answers("store", "without KEDA") })
+	store.asleep()
+	kubectl(t, "label", "service", "-n", s.ns, "store", "scale-to-zero-")
+	store.answers("store", "without the label")
+	if got := kubectl(t, "get", "statefulset", "-n", s.ns, "store", "-o", "jsonpath={.spec.replicas}"); got != "1" {
+		t.Errorf("%s replicas, want 1", got)
+	}
 }
 
 func noInterceptor(t *testing.T, awake, asleep *airflow) {

@@ -4,7 +4,7 @@
 package e2e
 
 import (
-	"fmt"
+	"errors"
 	"maps"
 	"os"
 	"slices"
@@ -164,16 +164,7 @@ func TestNetworkPolicies(t *testing.T) {
 		kubectl(t, "label", "service", "-n", g.ns, app, "scale-to-zero=true", "--overwrite")
 	}
 	for _, app := range apps {
-		eventually(t, app+" is taken over", func() error {
-			s := &corev1.Service{}
-			if err := kube.Get(t.Context(), client.ObjectKey{Namespace: g.ns, Name: app}, s); err != nil {
-				return err
-			}
-			if s.Spec.Selector["scale-to-zero/intercepted"] == "" {
-				return fmt.Errorf("selector %v", s.Spec.Selector)
-			}
-			return nil
-		})
+		g.redirected(app)
 	}
 	same("awake")
 	without(t, release, release+"-interceptor", func() { same("without interceptors") })
@@ -187,4 +178,11 @@ func TestNetworkPolicies(t *testing.T) {
 			t.Errorf("somebody who may not call it has woken %s: %d replicas", app, n)
 		}
 	}
+	kubectl(t, "delete", "networkpolicies", "-n", g.ns, "--all")
+	eventually(t, "the interceptors' ports are open again", func() error {
+		if left := kubectl(t, "get", "networkpolicies", "-n", release, "-o", "name"); strings.Contains(left, "interceptor-routes") {
+			return errors.New(left)
+		}
+		return nil
+	})
 }

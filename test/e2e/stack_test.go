@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/scale-to-zero/scale-to-zero/injector"
 	"github.com/scale-to-zero/scale-to-zero/interceptor/api"
 )
 
@@ -41,41 +42,73 @@ func newStack(t *testing.T) *stack {
 // app makes one app, which listens after a second.
 func (s *stack) app(name string, port int32, env map[string]string) {
 	s.t.Helper()
-	vars := []corev1.EnvVar{{Name: "NAME", Value: name}, {Name: "START_DELAY", Value: "1s"}}
-	for _, key := range slices.Sorted(maps.Keys(env)) {
-		vars = append(vars, corev1.EnvVar{Name: key, Value: strings.Replace(env[key], "tcp://db", "tcp://db:80", 1)})
-	}
-	labels := map[string]string{"app": name}
-	for _, o := range []client.Object{
-		&corev1.Service{
-			ObjectMeta: metav1.ObjectMeta{
-				Namespace: s.ns, Name: name, Labels: map[string]string{"scale-to-zero": "true"},
-				Annotations: map[string]string{"scale-to-zero/cooldown": "3s"},
-			},
-			Spec: corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{{Name: "main", Port: 80, TargetPort: intstr.FromInt32(port)}}},
-		},
-		&appsv1.Deployment{
-			ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: name},
-			Spec: appsv1.DeploymentSpec{
-				Selector: &metav1.LabelSelector{MatchLabels: labels},
-				Template: corev1.PodTemplateSpec{
-					ObjectMeta: metav1.ObjectMeta{Labels: labels},
-					Spec: corev1.PodSpec{
-						TerminationGracePeriodSeconds: new(int64(1)),
-						Containers: []corev1.Container{{
-							Name: "app", Image: os.Getenv("E2E_APP_IMAGE"), Env: vars, Ports: []corev1.ContainerPort{{ContainerPort: port}},
-							ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
-								TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(port)},
-							}},
-						}},
-					},
-				},
-			},
-		},
-	} {
+	s.create(s.service(name, port), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: name},
+		Spec:       appsv1.DeploymentSpec{Selector: selects(name), Template: template(name, port, env)},
+	})
+}
+
+// awakeApp makes one app that stays awake.
+func (s *stack) awakeApp(name string) {
+	s.t.Helper()
+	service := s.service(name, 8080)
+	service.Annotations["scale-to-zero/cooldown"] = "20m"
+	s.create(service, &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: name},
+		Spec:       appsv1.DeploymentSpec{Selector: selects(name), Template: template(name, 8080, nil)},
+	})
+}
+
+// statefulApp makes one app with a StatefulSet.
+func (s *stack) statefulApp(name string) {
+	s.t.Helper()
+	s.create(s.service(name, 8080), &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: name},
+		Spec:       appsv1.StatefulSetSpec{Selector: selects(name), Template: template(name, 8080, nil)},
+	})
+}
+
+func (s *stack) create(objects ...client.Object) {
+	s.t.Helper()
+	for _, o := range objects {
 		if err := kube.Create(s.t.Context(), o); err != nil {
 			s.t.Fatal(err)
 		}
+	}
+}
+
+func selects(app string) *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}
+}
+
+// service is an app's Service, opted in.
+func (s *stack) service(app string, port int32) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: s.ns, Name: app, Labels: map[string]string{"scale-to-zero": "true"},
+			Annotations: map[string]string{"scale-to-zero/cooldown": "3s"},
+		},
+		Spec: corev1.ServiceSpec{
+			Selector: selects(app).MatchLabels, Ports: []corev1.ServicePort{{Name: "main", Port: 80, TargetPort: intstr.FromInt32(port)}},
+		},
+	}
+}
+
+// template is of an app's pods.
+func template(app string, port int32, env map[string]string) corev1.PodTemplateSpec {
+	vars := []corev1.EnvVar{{Name: "NAME", Value: app}, {Name: "START_DELAY", Value: "1s"}}
+	for _, key := range slices.Sorted(maps.Keys(env)) {
+		vars = append(vars, corev1.EnvVar{Name: key, Value: strings.Replace(env[key], "tcp://db", "tcp://db:80", 1)})
+	}
+	return corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: selects(app).MatchLabels},
+		Spec: corev1.PodSpec{
+			TerminationGracePeriodSeconds: new(int64(1)),
+			Containers: []corev1.Container{{
+				Name: "app", Image: os.Getenv("E2E_APP_IMAGE"), Env: vars, Ports: []corev1.ContainerPort{{ContainerPort: port}},
+				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(port)}}},
+			}},
+		},
 	}
 }
 
@@ -93,6 +126,21 @@ func (s *stack) replicas() map[string]int32 {
 		}
 	}
 	return all
+}
+
+// redirected waits until an app's Service leads to the interceptors.
+func (s *stack) redirected(app string) {
+	s.t.Helper()
+	eventually(s.t, app+" is redirected", func() error {
+		service := &corev1.Service{}
+		if err := kube.Get(s.t.Context(), client.ObjectKey{Namespace: s.ns, Name: app}, service); err != nil {
+			return err
+		}
+		if !injector.Intercepted(service) {
+			return fmt.Errorf("selector %v", service.Spec.Selector)
+		}
+		return nil
+	})
 }
 
 // asleep waits until all apps sleep, and their pods are gone.

@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -35,6 +36,7 @@ const (
 
 var (
 	kube   client.WithWatch
+	config *rest.Config
 	scheme = runtime.NewScheme()
 )
 
@@ -57,8 +59,8 @@ func run(m *testing.M) (int, error) {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), keda.AddToScheme(scheme)); err != nil {
 		return 1, err
 	}
-	config, err := ctrl.GetConfig()
-	if err != nil {
+	var err error
+	if config, err = ctrl.GetConfig(); err != nil {
 		return 1, err
 	}
 	config.QPS, config.Burst = 200, 400

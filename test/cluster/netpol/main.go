@@ -71,14 +71,14 @@ func enforce(ctx context.Context, client kubernetes.Interface, node string) erro
 	if err := addRules(ctx); err != nil {
 		return err
 	}
-	defer removeRules()
+	defer removeRules(ctx)
 	return controller.Run(ctx)
 }
 
 // addRules passes the first packet of each TCP connection to the queue, before its source address may be changed. Connections of the
 // node itself are always allowed: the kubelet has to reach its pods. If nobody reads the queue, packets pass.
 func addRules(ctx context.Context) error {
-	removeRules()
+	removeRules(ctx)
 	for _, rule := range [][]string{
 		{"-N", chain},
 		{"-A", chain, "-m", "owner", "--uid-owner", "0", "-j", "RETURN"},
@@ -92,9 +92,9 @@ func addRules(ctx context.Context) error {
 	return nil
 }
 
-// removeRules removes what is there of the rules.
-func removeRules() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+// removeRules removes what is there of the rules, also when ctx has ended.
+func removeRules(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	_ = iptables(ctx, "-D", "POSTROUTING", "-j", chain)
 	_ = iptables(ctx, "-F", chain)
