@@ -98,7 +98,7 @@ type Options struct {
 	ListenHost string
 	// Linger is how long a removed route still accepts connections, because kube-proxies lag behind. Default that of route.TableOptions.
 	// UnpublishedLinger is how long an unpublished interceptor that is shutting down must have had no new connection: a node whose
-	// kube-proxy lags behind still sends them. Default 2 s.
+	// kube-proxy lags behind still sends them. Default 5 s.
 	Linger, UnpublishedLinger time.Duration
 	// Limits bound what clients may use. Each has its own default.
 	Limits Limits
@@ -134,7 +134,7 @@ func (o *Options) setDefaults() error {
 		return errors.New("checking options: who may read metrics is known only with TLS")
 	}
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, DefaultDrainTimeout)
-	o.UnpublishedLinger = cmp.Or(o.UnpublishedLinger, 2*time.Second)
+	o.UnpublishedLinger = cmp.Or(o.UnpublishedLinger, 5*time.Second)
 	o.Limits.SetDefaults()
 	o.Memory = cmp.Or(o.Memory, DefaultMemory)
 	o.TrustedHops = cmp.Or(o.TrustedHops, new(AllHops))

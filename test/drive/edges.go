@@ -55,7 +55,7 @@ func (w *world) cycle(ctx context.Context, a *app, rng *rand.Rand) {
 
 // moment draws an edge and waits for it, or for a moment around it.
 func (w *world) moment(ctx context.Context, a *app, rng *rand.Rand) {
-	limit, never := time.Now().Add(restless), func() bool { return false }
+	limit, never := time.Now().Add(w.restless()), func() bool { return false }
 	zero, after := a.falling, time.Duration(0)
 	switch n := rng.IntN(20); {
 	case n < 2: // while it is awake
@@ -73,7 +73,7 @@ func (w *world) moment(ctx context.Context, a *app, rng *rand.Rand) {
 		zero, after = a.asleep, 500*time.Millisecond
 	}
 	if zero != nil && !a.until(ctx, limit, zero) && ctx.Err() == nil {
-		w.report.problem("%s did not fall asleep for %s", a.name, restless)
+		w.report.problem("%s did not fall asleep for %s", a.name, w.restless())
 	}
 	a.until(ctx, time.Now().Add(draw(rng, after)), never)
 }

@@ -24,8 +24,13 @@ import (
 )
 
 // restless is how long an app may stay awake without a request before this counts as a problem: after a restart of its
-// own, KEDA may wait for a minute.
-const restless = 3 * time.Minute
+// own, KEDA may wait for a minute. It doubles where nodes are lost, and KEDA with them.
+func (w *world) restless() time.Duration {
+	if w.options.lose > 0 {
+		return 6 * time.Minute
+	}
+	return 3 * time.Minute
+}
 
 // world is a namespace with the apps under test.
 type world struct {
@@ -133,7 +138,7 @@ func (w *world) deployment(name string, i int) *appsv1.Deployment {
 	}
 	// Kubernetes stops a pod and removes it from everybody's endpoints at the same time. An app that closes its port at once
 	// resets the requests that are still sent to it. Kubernetes' documentation recommends this hook.
-	if seconds := int64(w.options.linger / time.Second); seconds > 0 {
+	if seconds := int64(w.linger(i) / time.Second); seconds > 0 {
 		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: seconds}}}
 	}
 	return &appsv1.Deployment{
@@ -149,6 +154,15 @@ func (w *world) deployment(name string, i int) *appsv1.Deployment {
 			},
 		},
 	}
+}
+
+// linger is how long the app of this number continues after it is told to stop. Then it ends its streams, as apps do. One that stays
+// awake leaves its node when that is drained, and continues until its streams have ended by themselves.
+func (w *world) linger(i int) time.Duration {
+	if w.awake(i) && w.options.drain > 0 {
+		return max(w.options.linger, w.options.longest+2*time.Second)
+	}
+	return w.options.linger
 }
 
 // tolerations let the apps leave a lost node as soon as Kubernetes has noticed, and not 5 minutes later.
@@ -203,7 +217,7 @@ func (w *world) watch(ctx context.Context) error {
 
 // settle waits until the apps sleep for the first time, and until those that stay awake are intercepted.
 func (w *world) settle(ctx context.Context) error {
-	limit := time.Now().Add(restless)
+	limit := time.Now().Add(w.restless())
 	for i, a := range w.apps {
 		if w.awake(i) {
 			if err := w.intercepted(ctx, a.name, limit); err != nil {
@@ -212,7 +226,7 @@ func (w *world) settle(ctx context.Context) error {
 			continue
 		}
 		if !a.until(ctx, limit, a.asleep) {
-			return fmt.Errorf("waiting for %s to sleep for the first time: it did not within %s", a.name, restless)
+			return fmt.Errorf("waiting for %s to sleep for the first time: it did not within %s", a.name, w.restless())
 		}
 	}
 	return nil
