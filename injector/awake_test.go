@@ -62,11 +62,13 @@ func TestWindowPlans(t *testing.T) {
 			asleepAt(at(time.March, 29, 1, 0), look, isReady, look, passes(3*time.Hour-5*time.Second)), "after 5s",
 		},
 		"it ends three hours later": {
-			asleepAt(at(time.March, 29, 1, 0), look, isReady, look, passes(3*time.Hour)), "update web-deployment 0-2, scale to 0, AwakeWindow, after 15s",
+			asleepAt(at(time.March, 29, 1, 0), look, isReady, look, passes(3*time.Hour)),
+			"update web-deployment 0-2, scale to 0, AwakeWindow, after 15s",
 		},
 		"in autumn it does not": {asleepAt(at(time.October, 25, 1, 0), look, isReady, look, passes(3*time.Hour)), "after 1m0s"},
 		"in autumn it ends five later": {
-			asleepAt(at(time.October, 25, 1, 0), look, isReady, look, passes(5*time.Hour)), "update web-deployment 0-2, scale to 0, AwakeWindow, after 15s",
+			asleepAt(at(time.October, 25, 1, 0), look, isReady, look, passes(5*time.Hour)),
+			"update web-deployment 0-2, scale to 0, AwakeWindow, after 15s",
 		},
 		"it has ended": {asleepAt(at(time.March, 29, 1, 0), look, isReady, look, passes(3*time.Hour), look), "Asleep, after 1m0s"},
 		"it begins without KEDA": {

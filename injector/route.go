@@ -209,9 +209,9 @@ func Publish(routes api.Routes, interceptors []Interceptor, before []api.Port, l
 	return Published{Ports: kept, Interceptors: answering(kept)}
 }
 
-// FailOpen makes route slices of a Service list the ready pods of the direct Service's slices instead of interceptors. A slice has one set of
-// ports: if pods have different numbers for a named port, only those with the first pod's numbers are listed. FailOpen returns false
-// if there is no ready pod to list.
+// FailOpen makes route slices of a Service list the ready pods of the direct Service's slices instead of interceptors. A slice has one
+// set of ports: if pods have different numbers for a named port, only those with the first pod's numbers are listed. FailOpen returns
+// false if there is no ready pod to list.
 func FailOpen(routeSlices []discoveryv1.EndpointSlice, service *corev1.Service, direct []discoveryv1.EndpointSlice) bool {
 	listed := false
 	for i := range routeSlices {

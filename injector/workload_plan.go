@@ -22,7 +22,7 @@ const (
 	// countInterval is the longest pause between two questions about counts that may soon change the replica count. An HPA has the same
 	// interval.
 	countInterval = 15 * time.Second
-	// kedaGone is the pause before another look at a workload that KEDA scales: no watch reports that KEDA was removed.
+	// kedaGone is the pause before another look at a workload that KEDA may scale, should nothing else cause one.
 	kedaGone = time.Minute
 )
 
@@ -334,19 +334,13 @@ func (p *workloadPlanner) patch(from, to *keda.ScaledObject) {
 // unknown, nothing changes.
 func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	o, w := p.o, p.o.Workload
-	hpa, keda := p.auto.HPA != nil, p.auto.HPA == nil && o.Install.KEDA
-	counted := !hpa && !keda
+	hpa := p.auto.HPA != nil
+	counted := !hpa && !o.Install.KEDA
 	up := p.Life.Up(o.Now, p.d.hold, o.Memory.Starting.Progress.Failing != "")
-	switch {
-	case w.Replicas == 0 && s.MinReplicas == 0, !counted && s.MinReplicas > 0 && (keda || w.Replicas > 0):
-		return NoWorkloadQuestion // it sleeps, or may not
-	case p.d.failOpen:
-		p.after(s.countInterval())
+	if p.settledWithoutCounts(s, counted, up) {
 		return NoWorkloadQuestion
-	case !counted && up < s.Cooldown:
-		p.after(s.Cooldown - up)
-		return NoWorkloadQuestion
-	case o.Answers.Count == nil:
+	}
+	if o.Answers.Count == nil {
 		return AskCount
 	}
 	count := *o.Answers.Count
@@ -375,6 +369,23 @@ func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 		}
 	}
 	return NoWorkloadQuestion
+}
+
+// settledWithoutCounts reports whether no counts change the replica count now. Then it asks for a look when they may. counted is set if they
+// also decide how many replicas there are, and up is how long the workload has been ready for visitors.
+func (p *workloadPlanner) settledWithoutCounts(s Scaling, counted bool, up time.Duration) bool {
+	replicas, hpa := p.o.Workload.Replicas, p.auto.HPA != nil
+	switch {
+	case replicas == 0 && s.MinReplicas == 0:
+	case !counted && s.MinReplicas > 0 && (!hpa || replicas > 0): // KEDA, or the HPA, keeps it up
+	case p.d.failOpen:
+		p.after(s.countInterval())
+	case !counted && up < s.Cooldown:
+		p.after(s.Cooldown - up)
+	default:
+		return false
+	}
+	return true
 }
 
 // nextCount is the pause before the next question about the counts. counted is set if they also decide how many replicas there are.

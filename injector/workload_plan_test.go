@@ -56,7 +56,10 @@ type scaledWorld struct {
 // newScaledWorld returns a workload with two ready replicas, and one redirected Service that routes to it.
 func newScaledWorld(t *testing.T, change ...func(*scaledWorld)) *scaledWorld {
 	t.Helper()
-	w := &scaledWorld{t: t, now: noon, keda: true, count: CountAnswer{Known: true, Active: true}, workload: workload("Deployment", "web", map[string]string{"app": "web"})}
+	w := &scaledWorld{
+		t: t, now: noon, keda: true, count: CountAnswer{Known: true, Active: true},
+		workload: workload("Deployment", "web", map[string]string{"app": "web"}),
+	}
 	w.workload.Replicas, w.workload.ReadyReplicas = 2, 2
 	w.asks = []Asking{asking("web", sentinel)}
 	for _, c := range change {

@@ -89,6 +89,7 @@ type plane struct {
 	restarts  *restarts
 	mirror    *mirrorReconciler
 	wakeRoles *wakeRoleReconciler // nil if the interceptors get their rights from somebody else
+	planAll   func()              // has every workload planned again
 
 	serviceController, workloadController controller.Controller
 }
@@ -205,7 +206,8 @@ func (p *plane) addServices(context.Context) error {
 
 func (p *plane) addWorkloads(context.Context) error {
 	r := &workloadReconciler{
-		client: p.writes, events: p.events, now: p.Now, retries: newRetries(), memories: map[types.NamespacedName]injector.WorkloadMemory{},
+		client: p.writes, events: p.events, now: p.Now, retries: newRetries(), again: newBell(),
+		memories: map[types.NamespacedName]injector.WorkloadMemory{},
 		observer: &workloadObserver{
 			Options: p.Options, client: p.mgr.GetClient(), live: p.mgr.GetAPIReader(), workloads: p.workloads,
 			keda: &p.keda, learned: p.learned,
@@ -227,15 +229,15 @@ func (p *plane) addWorkloads(context.Context) error {
 			builder.WithPredicates(retargeted())).
 		WatchesRawSource(source.Channel(p.learned.called, byName)).
 		WatchesRawSource(source.Channel(changed, byName)).
+		WatchesRawSource(r.again.source()).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Build(r)
 	if err != nil {
 		return fmt.Errorf("adding workload controller: %w", err)
 	}
+	p.planAll = r.planAll
 	if p.access != nil {
-		if err := p.workloadController.Watch(source.Channel(p.access.workloads, ofTarget())); err != nil {
-			return fmt.Errorf("watching KEDA's access: %w", err)
-		}
+		p.access.planAll = r.planAll
 	}
 	if p.StartupCPU {
 		return p.mgr.Add(&recovery{live: p.mgr.GetAPIReader(), recovered: r.recovered, changed: changed, retry: 5 * time.Second})
@@ -256,7 +258,7 @@ func (p *plane) watchKind(kind schema.GroupVersionKind) error {
 }
 
 // addKEDA notices when KEDA is installed or removed. While the API server serves ScaledObjects, KEDA scales, and both controllers
-// watch the ScaledObjects. Otherwise we scale. Workloads that we scaled meanwhile are reconciled by themselves.
+// watch the ScaledObjects. Otherwise we scale.
 func (p *plane) addKEDA(ctx context.Context) error {
 	k := &optionalKinds{
 		log: p.mgr.GetLogger().WithName("keda"), discovery: p.discovery, live: p.mgr.GetAPIReader(),
@@ -276,6 +278,7 @@ func (p *plane) addKEDA(ctx context.Context) error {
 		}
 		if p.access == nil {
 			p.keda.install(&injector.Scaler{Address: p.ScalerAddress})
+			p.planAll()
 			k.log.Info("KEDA is installed: it scales")
 			return nil
 		}
@@ -289,6 +292,7 @@ func (p *plane) addKEDA(ctx context.Context) error {
 	}
 	k.gone = func(ctx context.Context, _ schema.GroupVersionKind) error {
 		p.keda.remove()
+		p.planAll()
 		k.log.Info("KEDA is not installed any more: scaling without it")
 		return p.mgr.GetCache().RemoveInformer(ctx, &keda.ScaledObject{})
 	}
@@ -304,7 +308,6 @@ func (p *plane) connectKEDA() {
 		KEDAAccess: *p.KEDA, address: p.ScalerAddress, state: &p.keda, client: p.mgr.GetClient(), live: p.mgr.GetAPIReader(),
 		log: p.mgr.GetLogger().WithName("keda"), events: p.events, now: p.Now, arrived: make(chan struct{}, 1),
 		deployment: client.ObjectKey{Namespace: p.Namespace, Name: p.Deployment},
-		workloads:  make(chan event.TypedGenericEvent[*keda.ScaledObject]),
 		services:   make(chan event.TypedGenericEvent[*keda.ScaledObject]),
 	}
 	p.access.setDefaults()

@@ -72,8 +72,9 @@ type kedaAccess struct {
 	deployment client.ObjectKey
 	now        func() time.Time
 	arrived    chan struct{} // has an element when KEDA was installed
-	// workloads and services get each ScaledObject when what concerns all of them has changed.
-	workloads, services chan event.TypedGenericEvent[*keda.ScaledObject]
+	// When what concerns all of them has changed, planAll has each workload planned again, and services gets each ScaledObject.
+	planAll  func()
+	services chan event.TypedGenericEvent[*keda.ScaledObject]
 
 	since time.Time // when KEDA was there and credentials were missing
 }
@@ -250,8 +251,9 @@ func (a *kedaAccess) report(ctx context.Context, reason string) {
 	})
 }
 
-// tellAll has every workload and Service with a ScaledObject planned again.
+// tellAll has every workload, and every Service with a ScaledObject, planned again.
 func (a *kedaAccess) tellAll(ctx context.Context) {
+	a.planAll()
 	var all keda.ScaledObjectList
 	if err := a.client.List(ctx, &all); err != nil {
 		a.log.Error(err, "Listing the ScaledObjects failed")
@@ -259,12 +261,10 @@ func (a *kedaAccess) tellAll(ctx context.Context) {
 	}
 	for i := range all.Items {
 		so := &all.Items[i]
-		for _, to := range []chan event.TypedGenericEvent[*keda.ScaledObject]{a.workloads, a.services} {
-			select {
-			case to <- event.TypedGenericEvent[*keda.ScaledObject]{Object: so}:
-			case <-ctx.Done():
-				return
-			}
+		select {
+		case a.services <- event.TypedGenericEvent[*keda.ScaledObject]{Object: so}:
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -38,6 +38,8 @@ type workloadReconciler struct {
 	events   *recorder
 	now      func() time.Time
 	retries  workqueue.TypedRateLimiter[types.NamespacedName]
+	// again is rung for workloads that are to be planned again, because who scales them has changed.
+	again *bell
 
 	mu       sync.Mutex // protects memories and marked
 	memories map[types.NamespacedName]injector.WorkloadMemory
@@ -128,6 +130,15 @@ func (r *workloadReconciler) remember(key types.NamespacedName, m injector.Workl
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.memories[key] = m
+}
+
+// planAll has every workload planned again.
+func (r *workloadReconciler) planAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for workload := range r.memories {
+		r.again.ring(workload.Namespace, workload.Name)
+	}
 }
 
 func (r *workloadReconciler) forget(key types.NamespacedName) {

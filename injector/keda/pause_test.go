@@ -14,7 +14,7 @@ func TestPauseOf(t *testing.T) {
 		noWake, noSleep bool
 		text            string
 	}{
-		"not paused":          {map[string]string{"autoscaling.keda.sh/transfer-hpa-ownership": "true"}, false, false, ""},
+		"not paused":          {map[string]string{"autoscaling.keda.sh/validations": "true"}, false, false, ""},
 		"kept up":             {map[string]string{ForceActivationAnnotation: "true"}, false, true, `autoscaling.keda.sh/force-activation: "true"`},
 		"paused":              {map[string]string{PausedAnnotation: "true"}, true, true, `autoscaling.keda.sh/paused: "true"`},
 		"paused: false":       {map[string]string{PausedAnnotation: "false"}, false, false, ""},

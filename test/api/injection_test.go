@@ -172,7 +172,7 @@ func TestSettingsTakeEffect(t *testing.T) {
 		so := &keda.ScaledObject{}
 		a.get("web-deployment", so)
 		_, routes := a.routeSlice()
-		if *so.Spec.MaxReplicaCount != 4 || *so.Spec.PollingInterval != 5 || routes.Cooldown.String() != "20s" ||
+		if *so.Spec.MaxReplicaCount != 4 || so.Spec.Triggers[0].Metadata["inactiveAfter"] != "15s" || routes.Cooldown.String() != "20s" ||
 			len(routes.IgnorePaths) != 2 || routes.IgnorePaths[1] != "/static/*" {
 			return fmt.Errorf("routes %+v, ScaledObject %+v", routes, so.Spec)
 		}
