@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -101,7 +102,7 @@ func TestGatewayRoutes(t *testing.T) {
 	if err := a.intercepted(); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
-	if err := kube.Delete(t.Context(), route); err != nil {
+	if err := errors.Join(kube.Delete(t.Context(), other), kube.Delete(t.Context(), route)); err != nil {
 		t.Fatal(err)
 	}
 	a.given("when its route is gone")
