@@ -371,8 +371,8 @@ func (p *workloadPlanner) scaleByCounts(s Scaling) WorkloadQuestion {
 	return NoWorkloadQuestion
 }
 
-// settledWithoutCounts reports whether no counts change the replica count now. Then it asks for a look when they may. counted is set if they
-// also decide how many replicas there are, and up is how long the workload has been ready for visitors.
+// settledWithoutCounts reports whether no counts change the replica count now. Then it asks for a look when they may. counted is set if
+// they also decide how many replicas there are, and up is how long the workload has been ready for visitors.
 func (p *workloadPlanner) settledWithoutCounts(s Scaling, counted bool, up time.Duration) bool {
 	replicas, hpa := p.o.Workload.Replicas, p.auto.HPA != nil
 	switch {

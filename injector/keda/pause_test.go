@@ -15,7 +15,7 @@ func TestPauseOf(t *testing.T) {
 		text            string
 	}{
 		"not paused":          {map[string]string{"autoscaling.keda.sh/validations": "true"}, false, false, ""},
-		"kept up":             {map[string]string{ForceActivationAnnotation: "true"}, false, true, `autoscaling.keda.sh/force-activation: "true"`},
+		"kept up":             {map[string]string{ForceActivationAnnotation: "1"}, false, true, `autoscaling.keda.sh/force-activation: "1"`},
 		"paused":              {map[string]string{PausedAnnotation: "true"}, true, true, `autoscaling.keda.sh/paused: "true"`},
 		"paused: false":       {map[string]string{PausedAnnotation: "false"}, false, false, ""},
 		"paused: no boolean":  {map[string]string{PausedAnnotation: "yes"}, true, true, `autoscaling.keda.sh/paused: "yes"`},
