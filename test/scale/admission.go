@@ -92,12 +92,13 @@ func (m *measurement) findWebhook(ctx context.Context) (*webhook, error) {
 			continue
 		}
 		service := h.ClientConfig.Service
+		name := service.Name + "." + service.Namespace + ".svc"
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(h.ClientConfig.CABundle)
 		return &webhook{
 			url: "https://" + net.JoinHostPort(pods[0].Status.PodIP, "9443") + *service.Path,
 			client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-				TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: service.Name + "." + service.Namespace + ".svc", MinVersion: tls.VersionTLS13},
+				TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS13},
 				ForceAttemptHTTP2: true,
 			}},
 		}, nil

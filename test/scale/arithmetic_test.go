@@ -6,6 +6,7 @@
 package main
 
 import (
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -112,6 +113,24 @@ func TestMissed(t *testing.T) {
 	}
 	if want := []string{"native-100-d", "native-100-e"}; !slices.Equal(missed, want) {
 		t.Errorf("missed are %v, want %v", missed, want)
+	}
+}
+
+func TestRowsAreReadAsTheyAreWritten(t *testing.T) {
+	t.Parallel()
+	f := figures{prefix: "native-100-"}
+	f.add("a", 1.23456, "s")
+	f.limit("b", 2, "s", 4, 1)
+	file := filepath.Join(t.TempDir(), "results.json")
+	if err := writeRows(file, f.rows); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := readRows(file)
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	if a, b := rows[0], rows[1]; a.Value != 1.235 || a.Reference != nil || a.Goal != nil || *b.Ratio != 0.5 || *b.Reference != 4 {
+		t.Errorf("rows are %+v", rows)
 	}
 }
 

@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -47,6 +46,7 @@ func compare(ctx context.Context, o options) error {
 		more, err := measureIn(ctx, o, m, o.keep && i == len(o.modes())-1)
 		rows = append(rows, more...)
 		if err != nil {
+			printTable(os.Stdout, rows)
 			return err
 		}
 	}
@@ -88,17 +88,12 @@ func measureIn(ctx context.Context, o options, m mode, keep bool) (rows []row, e
 	if o.profile != "" {
 		args = append(args, "-profile", o.profile)
 	}
-	if err := c.run(ctx, args...); err != nil {
-		return nil, fmt.Errorf("measuring %s: %w", m.name, err)
+	measured := c.run(ctx, args...)
+	rows, err = readRows(filepath.Join(dir, "results.json")) // there are some even if a later step has failed
+	if measured != nil {
+		return rows, fmt.Errorf("measuring %s: %w", m.name, measured)
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "results.json"))
-	if err != nil {
-		return nil, fmt.Errorf("reading the results: %w", err)
-	}
-	if err := json.Unmarshal(b, &rows); err != nil {
-		return nil, fmt.Errorf("reading the results: %w", err)
-	}
-	return rows, nil
+	return rows, err
 }
 
 // clusterTool runs test/cluster, which make has built beside this program, with a cluster of our own: the checkout's may be in use.

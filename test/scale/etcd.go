@@ -90,7 +90,7 @@ func etcdRange(ctx context.Context, prefix string, keysOnly bool, each func(keyV
 		if !answer.More || len(answer.KVs) == 0 {
 			return nil
 		}
-		from = append(answer.KVs[len(answer.KVs)-1].Key, 0)
+		from = slices.Concat(answer.KVs[len(answer.KVs)-1].Key, []byte{0})
 	}
 }
 

@@ -99,7 +99,7 @@ func (m *measurement) publish(ctx context.Context) error {
 	if m.stored, err = storedIn(ctx, m.namespace); err != nil {
 		return err
 	}
-	if err := m.world.scale(ctx, "interceptor", interceptors); err != nil {
+	if err := m.scale(ctx, "interceptor", interceptors); err != nil {
 		return err
 	}
 	if _, err := m.audit.more(); err != nil {
@@ -111,7 +111,7 @@ func (m *measurement) publish(ctx context.Context) error {
 	}
 	fresh := len(m.apps) - m.count(intercepted)
 	began := time.Now()
-	if err := m.world.scale(ctx, "controller", 1); err != nil {
+	if err := m.scale(ctx, "controller", 1); err != nil {
 		return err
 	}
 	stopProfile := m.profile(ctx, "publish")

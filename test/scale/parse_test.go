@@ -14,9 +14,9 @@ import (
 func TestParseRequests(t *testing.T) {
 	t.Parallel()
 	got := parseRequests(`# HELP apiserver_request_total [STABLE] Counter of apiserver requests
-apiserver_request_total{code="200",component="apiserver",dry_run="",group="apps",resource="deployments",scope="resource",subresource="scale",verb="PATCH",version="v1"} 3
-apiserver_request_total{code="409",component="apiserver",dry_run="",group="apps",resource="deployments",scope="resource",subresource="scale",verb="PATCH",version="v1"} 1
-apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="services",scope="cluster",subresource="",verb="LIST",version="v1"} 1.5e+03
+apiserver_request_total{code="200",group="apps",resource="deployments",subresource="scale",verb="PATCH",version="v1"} 3
+apiserver_request_total{code="409",group="apps",resource="deployments",subresource="scale",verb="PATCH",version="v1"} 1
+apiserver_request_total{code="200",group="",resource="services",subresource="",verb="LIST",version="v1"} 1.5e+03
 apiserver_request_total{code="200",component="",dry_run="",group="",resource="",scope="",subresource="/metrics",verb="GET",version=""} 7
 apiserver_request_terminations_total{code="200",resource="services",verb="LIST"} 9
 `)

@@ -140,6 +140,18 @@ func writeRows(file string, rows []row) error {
 	return nil
 }
 
+func readRows(file string) ([]row, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the results: %w", err)
+	}
+	var rows []row
+	if err := json.Unmarshal(b, &rows); err != nil {
+		return nil, fmt.Errorf("reading the results: %w", err)
+	}
+	return rows, nil
+}
+
 func number(v *float64) string {
 	if v == nil {
 		return "–"

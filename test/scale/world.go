@@ -90,13 +90,14 @@ func (w *world) watch(ctx context.Context) error {
 		}
 	}
 	handler := cache.ResourceEventHandlerFuncs{AddFunc: saw, UpdateFunc: func(_, o any) { saw(o) }}
-	for _, informer := range []cache.SharedIndexInformer{factory.Apps().V1().Deployments().Informer(), factory.Core().V1().Services().Informer()} {
+	deployments, services := factory.Apps().V1().Deployments().Informer(), factory.Core().V1().Services().Informer()
+	for _, informer := range []cache.SharedIndexInformer{deployments, services} {
 		if _, err := informer.AddEventHandler(handler); err != nil {
 			return fmt.Errorf("watching: %w", err)
 		}
 	}
 	factory.Start(ctx.Done())
-	if !cache.WaitForCacheSync(ctx.Done(), factory.Apps().V1().Deployments().Informer().HasSynced, factory.Core().V1().Services().Informer().HasSynced) {
+	if !cache.WaitForCacheSync(ctx.Done(), deployments.HasSynced, services.HasSynced) {
 		return errors.New("watching: interrupted")
 	}
 	return nil
@@ -130,7 +131,7 @@ func (w *world) create(ctx context.Context, n int) error {
 		return err
 	}
 	return w.until(context.WithoutCancel(ctx), "the apps to be ready", 10*time.Minute, func(a *app) bool {
-		return a.seenDeployment && (!startsAwake(a.number) || a.ready > 0)
+		return a.seenDeployment && (a.number < have || !startsAwake(a.number) || a.ready > 0)
 	})
 }
 
@@ -180,7 +181,6 @@ func (w *world) sorted() []*app {
 
 func intercepted(a *app) bool { return a.intercepted }
 func asleep(a *app) bool      { return a.replicas == 0 }
-func awake(a *app) bool       { return a.ready > 0 }
 
 // until waits until all apps are as is says, and tells how many of them are.
 func (w *world) until(ctx context.Context, what string, limit time.Duration, is func(*app) bool) error {
