@@ -36,10 +36,11 @@ func kwokCommand(run runner) *cobra.Command {
 	nodes := 1
 	cmd := &cobra.Command{
 		Use: kwokName, Short: "Add nodes without machines, whose pods are played by kwok", Args: cobra.NoArgs,
-		Long: "Adds nodes called kwok-1, kwok-2 … to a running cluster. No process runs for their pods: kwok " + kwokVersion +
-			" says that they\nare ready. The nodes have the label type=kwok and a taint, kwok=true:NoSchedule. The pods have addresses in " + kwokPods + ",\n" +
-			"all of which are the cluster's network namespace itself: a server that listens there on every address answers for all of\n" +
-			"them. Services may have addresses in " + kwokServices + " too. The first time it is built, which takes about 3 minutes.",
+		Long: "Adds nodes called kwok-1, kwok-2 … to a running cluster. No process runs for their pods: kwok " + kwokVersion + " says\n" +
+			"that they are ready. The nodes have the label type=kwok and a taint, kwok=true:NoSchedule. The pods have addresses in\n" +
+			kwokPods + ", all of which are the cluster's network namespace itself: a server that listens there on every address\n" +
+			"answers for all of them. Services may have addresses in " + kwokServices + " too. The first time it is built, which takes\n" +
+			"about 3 minutes.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error { return c.addKwok(ctx, newProgress(), nodes) }),
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", nodes, fmt.Sprintf("number of nodes; each takes %d pods", kwokPodsPerNode))
