@@ -23,8 +23,9 @@ LOSE  ?=
 # The context of the cluster for `make demo`, and the command that loads an image archive into its nodes.
 CONTEXT ?=
 LOAD    ?=
-# Flags for `make bench`; bin/bench -help lists them.
+# Flags for `make bench` and `make scale`; bin/bench -help and bin/scale -help list them.
 BENCH ?=
+SCALE ?=
 
 # The repository's Go modules. They keep the tests' dependencies out of the product.
 MODULES := . test/cluster test/cluster/netpol test/chart test/gitops test/h2spec test/conformance test/browser
@@ -215,6 +216,13 @@ bench: ## Compare with nginx, HAProxy and ReverseProxy (5 minutes, or BENCH=-qui
 	$(call need,wrk,wrk)
 	go build -o bin/bench ./test/bench
 	bin/bench $(BENCH)
+
+.PHONY: scale
+scale: ## Measure with 100, 1,000 and 10,000 apps (25 minutes, or SCALE=-quick); fails only on ratios
+	@$(MAKE) image-archives
+	@go build -C test/cluster -o $(CURDIR)/bin/cluster .
+	@go build -o bin/scale ./test/scale
+	bin/scale $(SCALE)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)

@@ -101,12 +101,14 @@ func versionText() string {
 // common are the flags that every command has.
 type common struct {
 	namespace, logLevel, logFormat string
+	profileAddress                 string
 }
 
 func (c *common) add(f *pflag.FlagSet) {
 	f.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that scale-to-zero runs in (default: $POD_NAMESPACE)")
 	f.StringVar(&c.logLevel, "log-level", "info", "log level: info or debug")
 	f.StringVar(&c.logFormat, "log-format", "json", "log format: json or text")
+	c.addProfiles(f)
 }
 
 // start checks the common flags, and sets up logging and the connection to the API server.
@@ -135,6 +137,9 @@ func (c *common) start(component string) (logr.Logger, *rest.Config, error) {
 		return logger, nil, fmt.Errorf("finding the API server: %w", err)
 	}
 	config.UserAgent = "scale-to-zero-" + component + "/" + versionText()
+	if err := c.serveProfiles(logger); err != nil {
+		return logger, nil, err
+	}
 	logger.Info("Starting", "component", component, "version", versionText(), "namespace", c.namespace)
 	return logger, config, nil
 }

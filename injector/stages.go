@@ -37,6 +37,15 @@ func newStages(pod *corev1.Pod) Stages {
 	return s
 }
 
+// instant is how long after it was scheduled a pod runs at most whose images were there, or as good as.
+const instant = 2 * time.Second
+
+// MayHavePulled says that it may have taken a while to pull images. Only then it is worth asking for the events that say how long: the API
+// server keeps no index of them, and reads all events of the namespace for each answer.
+func (s Stages) MayHavePulled() bool {
+	return s.Scheduled.IsZero() || s.Running.IsZero() || s.Running.Sub(s.Scheduled) >= instant
+}
+
 // pulled finds the time that a pull took, in the kubelet's event about it (reason Pulled). It does so for Kubernetes 1.37's message:
 // Successfully pulled image "app:1" in 2.1s (2.1s including waiting). An image that the node has leads to another message.
 var pulled = regexp.MustCompile(`^Successfully pulled .* in (\S+) \((\S+) including waiting\)`)

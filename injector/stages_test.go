@@ -64,6 +64,23 @@ func TestPullTime(t *testing.T) {
 	}
 }
 
+func TestMayHavePulled(t *testing.T) {
+	for name, tc := range map[string]struct {
+		stages Stages
+		want   bool
+	}{
+		"nothing is known":       {Stages{}, true},
+		"it is not known to run": {Stages{Scheduled: noon}, true},
+		"it runs at once":        {Stages{Scheduled: noon, Running: noon}, false},
+		"a second later":         {Stages{Scheduled: noon, Running: noon.Add(time.Second)}, false},
+		"two seconds later":      {Stages{Scheduled: noon, Running: noon.Add(2 * time.Second)}, true},
+	} {
+		if got := tc.stages.MayHavePulled(); got != tc.want {
+			t.Errorf("%s: %t, want %t", name, got, tc.want)
+		}
+	}
+}
+
 // TestStagesInEvent tests what the event about a wake says about its stages, and what later pages know of it.
 func TestStagesInEvent(t *testing.T) {
 	const before = "Awake: Deployment/web is ready (1 of 1 replica), 11.7s after it was scaled up"

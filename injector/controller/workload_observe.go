@@ -206,7 +206,7 @@ func (b *workloadObserver) startOf(ctx context.Context, o *injector.WorkloadObse
 	}
 	start := injector.NewStart(w, pods, o.Now)
 	switch {
-	case start.Ready:
+	case start.Ready && start.Stages.MayHavePulled():
 		list, err := b.eventsOf(ctx, w.Namespace, string(start.Pod.UID), "Pulled")
 		if err != nil { // they only make an event complete
 			log.FromContext(ctx).Info("Not saying how long the images took to pull", "error", err.Error())

@@ -217,12 +217,6 @@ func TestStartFails(t *testing.T) {
 
 // TestLook tests what pods, events and the workload's own status say about a start.
 func TestLook(t *testing.T) {
-	event := func(reason, message string, uid client.Object, at time.Time) *corev1.Event {
-		return &corev1.Event{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: fmt.Sprint(reason, at.Unix())}, Reason: reason, Message: message,
-			InvolvedObject: corev1.ObjectReference{UID: uid.GetUID()}, LastTimestamp: metav1.NewTime(at),
-		}
-	}
 	unschedulable := func(c *cluster) *corev1.Pod {
 		return c.pod("web-1-a", corev1.PodStatus{Conditions: []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
@@ -240,18 +234,18 @@ func TestLook(t *testing.T) {
 		}, "Kubernetes refuses its pod: exceeded quota: none"},
 		"an event of a StatefulSet says why": {func(c *cluster, o *injector.WorkloadObservation) {
 			o.Workload.Kind = "StatefulSet"
-			c.create(event("FailedCreate", "create Pod web-0 failed error: pods is forbidden: exceeded quota: none", o.Object, c.now))
+			c.create(newEvent("FailedCreate", "create Pod web-0 failed error: pods is forbidden: exceeded quota: none", o.Object, c.now))
 		}, "Kubernetes refuses its pod: exceeded quota: none"},
 		"an old event": {func(c *cluster, o *injector.WorkloadObservation) {
 			o.Workload.Kind = "StatefulSet"
-			c.create(event("FailedCreate", "exceeded quota", o.Object, c.now.Add(-time.Hour)))
+			c.create(newEvent("FailedCreate", "exceeded quota", o.Object, c.now.Add(-time.Hour)))
 		}, ""},
 		"no node": {func(c *cluster, _ *injector.WorkloadObservation) { unschedulable(c) }, "no node can take its pod: 0/1 nodes are available"},
 		"a node that is coming": {func(c *cluster, _ *injector.WorkloadObservation) {
-			c.create(event("TriggeredScaleUp", "", unschedulable(c), c.now))
+			c.create(newEvent("TriggeredScaleUp", "", unschedulable(c), c.now))
 		}, ""},
 		"a node that Karpenter makes": {func(c *cluster, _ *injector.WorkloadObservation) {
-			c.create(event("Nominated", "", unschedulable(c), c.now))
+			c.create(newEvent("Nominated", "", unschedulable(c), c.now))
 		}, ""},
 		"a selector of the Service": {func(c *cluster, o *injector.WorkloadObservation) {
 			o.Workload.Selector = ""
@@ -270,24 +264,52 @@ func TestLook(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a pod that has become ready, and had to pull two images", func(t *testing.T) {
-		c := newCluster(t, webDeployment(1), webService())
-		pod := c.pod("web-1-a", corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
-		for i, took := range []string{"1.5s", "2s"} {
-			message := `Successfully pulled image "web" in 1s (` + took + ` including waiting). Image size: 1 bytes.`
-			c.create(event("Pulled", message, pod, c.now.Add(time.Duration(i)*time.Second)))
-		}
-		w, _ := injector.NewWorkload(c.deployment())
-		o := &injector.WorkloadObservation{Now: c.now, Workload: w, Asks: []injector.Asking{{Service: c.service()}}}
-		got, err := c.scaling.observer.startOf(t.Context(), o, injector.Starting{})
-		if err != nil || !got.Ready || got.Stages.Pulled != 3500*time.Millisecond {
-			t.Errorf("%+v, %v", got, err)
-		}
-	})
+	// Kubernetes tells moments in whole seconds. A pod that ran at once had its images, and nobody asks for events.
+	for name, tc := range map[string]struct{ ran, want time.Duration }{
+		"a pod that has become ready, and had to pull two images": {4 * time.Second, 3500 * time.Millisecond},
+		"a pod that has become ready at once":                     {time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testPulled(t, tc.ran, tc.want)
+		})
+	}
 	c := newCluster(t)
 	if _, err := c.scaling.observer.startOf(t.Context(), &injector.WorkloadObservation{Workload: injector.Workload{Selector: "a=b=c"}},
 		injector.Starting{}); err == nil {
 		t.Error("a selector that cannot be read")
+	}
+}
+
+// newEvent returns an event about an object.
+func newEvent(reason, message string, about client.Object, at time.Time) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: fmt.Sprint(reason, at.Unix())}, Reason: reason, Message: message,
+		InvolvedObject: corev1.ObjectReference{UID: about.GetUID()}, LastTimestamp: metav1.NewTime(at),
+	}
+}
+
+// testPulled tests how long the images of a pod took to pull that ran a while after it was scheduled, and has two events about it.
+func testPulled(t *testing.T, ran, want time.Duration) {
+	t.Helper()
+	c := newCluster(t, webDeployment(1), webService())
+	pod := c.pod("web-1-a", corev1.PodStatus{
+		Conditions: []corev1.PodCondition{
+			{Type: corev1.PodReady, Status: corev1.ConditionTrue},
+			{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(c.now)},
+		},
+		ContainerStatuses: []corev1.ContainerStatus{{
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(c.now.Add(ran))}},
+		}},
+	})
+	for i, took := range []string{"1.5s", "2s"} {
+		message := `Successfully pulled image "web" in 1s (` + took + ` including waiting). Image size: 1 bytes.`
+		c.create(newEvent("Pulled", message, pod, c.now.Add(time.Duration(i)*time.Second)))
+	}
+	w, _ := injector.NewWorkload(c.deployment())
+	o := &injector.WorkloadObservation{Now: c.now, Workload: w, Asks: []injector.Asking{{Service: c.service()}}}
+	got, err := c.scaling.observer.startOf(t.Context(), o, injector.Starting{})
+	if err != nil || !got.Ready || got.Stages.Pulled != want {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -91,6 +91,7 @@ func (c *cluster) programs() map[string]program {
 		{name: "pause", title: "pause", version: c.pauseSum, folder: "pause", pkg: "."},
 		{name: "cert-manager", title: "cert-manager", version: certManagerVersion + "-" + c.certManagerSum, folder: "certmanager", pkg: "."},
 		{name: netpolName, title: "netpol", version: netpolVersion + "-" + c.netpolSum, folder: "netpol", pkg: "."},
+		{name: kwokName, title: "kwok", module: kwokModule, version: kwokVersion, pkg: "./cmd/kwok"},
 		{
 			name: "traefik", title: "Traefik", module: traefikModule, version: traefikVersion, sum: c.traefikSum, pkg: "./cmd/traefik",
 			ldflags: "-X " + traefikModule + "/pkg/version.Version=" + strings.TrimPrefix(traefikVersion, "v"), flags: c.traefikFlags,

@@ -58,14 +58,14 @@ func rootCommand() *cobra.Command {
 		clientCommand(run, "kubectl", "kubectl, as cluster administrator"),
 		clientCommand(run, "helm", "Helm "+helmVersion), clientCommand(run, "helm3", "Helm "+helm3Version+", built on first use"),
 		execCommand(run), envCommand(run), loadCommand(run), imageCommand(), forwardCommand(run), pauseCommand(run), nodeCommand(run),
-		certManagerCommand(run), networkPoliciesCommand(run))
+		certManagerCommand(run), networkPoliciesCommand(run), kwokCommand(run))
 	return root
 }
 
 type runner func(command) func(*cobra.Command, []string) error
 
 func upCommand(run runner) *cobra.Command {
-	var without bool
+	var without, large bool
 	var nodes int
 	cmd := &cobra.Command{
 		Use: "up", Short: "Boot the cluster, or what is missing of it", Args: cobra.NoArgs,
@@ -74,11 +74,14 @@ func upCommand(run runner) *cobra.Command {
 			"With --nodes, each node has a network namespace of its own, on one bridge, a zone of its own (zone1, zone2 …) and 254\n" +
 			"addresses for pods. The control plane and DNS run in the first node's. See `node stop`.",
 		RunE: run(func(ctx context.Context, c *cluster, _ []string) error {
+			c.large = large
 			return c.up(ctx, newProgress(), nodes, !without)
 		}),
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 0, fmt.Sprintf("number of nodes, up to %d; without it, as many as the cluster has, or 1", maxNodes))
 	cmd.Flags().BoolVar(&without, "without-keda", false, "Kubernetes only; `up` without this flag adds metrics-server and KEDA later")
+	cmd.Flags().BoolVar(&large, "large", false, "for thousands of apps: etcd's data is in memory, the API server writes an audit log,\n"+
+		"and autoscalers read metrics every 15 s, as they do by default")
 	return cmd
 }
 

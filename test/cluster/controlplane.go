@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -39,16 +40,23 @@ func (c *cluster) apiServer() daemon {
 	}}
 }
 
-// auditPolicy records who did what, without contents, for the accounts of one namespace. What its requests are is how tests compare an
-// account's rights with what it uses. Nothing else is recorded, because most requests are Kubernetes' own.
-const auditPolicy = `apiVersion: audit.k8s.io/v1
+// auditPolicy records who did what, without contents, for the accounts of one namespace, and of KEDA's in a large cluster. What its
+// requests are is how tests compare an account's rights with what it uses. Nothing else is recorded, because most requests are
+// Kubernetes' own.
+func (c *cluster) auditPolicy() []byte {
+	groups := `"system:serviceaccounts:` + auditedNamespace + `"`
+	if c.large {
+		groups += `, "system:serviceaccounts:keda"`
+	}
+	return fmt.Appendf(nil, `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
   - level: Metadata
-    userGroups: ["system:serviceaccounts:` + auditedNamespace + `"]
+    userGroups: [%s]
   - level: None
-`
+`, groups)
+}
 
 // auditedNamespace is where the tests install what they try.
 const auditedNamespace = "scale-to-zero"
@@ -65,7 +73,7 @@ func (c *cluster) controllerManager() daemon {
 	return daemon{name: "kube-controller-manager", binary: c.hyperkube(), args: []string{
 		"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
 		"--bind-address=127.0.0.1", "--leader-elect=false", "--kube-api-qps=300", "--kube-api-burst=600",
-		"--horizontal-pod-autoscaler-sync-period=5s",
+		"--horizontal-pod-autoscaler-sync-period=" + c.autoscalerPeriod(),
 		"--use-service-account-credentials=true", "--root-ca-file=" + c.pki("ca.crt"),
 		"--service-account-private-key-file=" + c.pki("service-account.key"),
 		"--cluster-signing-cert-file=" + c.pki("ca.crt"), "--cluster-signing-key-file=" + c.pki("ca.key"),
@@ -84,7 +92,10 @@ func (c *cluster) scheduler() daemon {
 
 // upAPIServer starts etcd and the API server. The API server waits for etcd itself.
 func (c *cluster) upAPIServer(ctx context.Context) error {
-	if _, err := writeFile(c.auditPolicyFile(), []byte(auditPolicy), 0o644); err != nil {
+	if _, err := writeFile(c.auditPolicyFile(), c.auditPolicy(), 0o644); err != nil {
+		return err
+	}
+	if err := c.mountEtcd(); err != nil {
 		return err
 	}
 	for _, d := range []daemon{c.etcd(), c.apiServer()} {

@@ -26,6 +26,7 @@ type cluster struct {
 	name     string
 	checkout string // the repository this runs in
 	cache    string // shared by all clusters of this user
+	large    bool   // while `up` runs: for thousands of apps
 
 	kubeSum, kedaFilesSum, pauseSum, traefikSum, certManagerSum, netpolSum string // of the sources below the checkout
 }

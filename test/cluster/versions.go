@@ -14,6 +14,7 @@ const (
 	certManagerVersion = "v1.21.2"
 	// netpolVersion is of sigs.k8s.io/kube-network-policies, which is added on demand; keep netpol/go.mod in step
 	netpolVersion  = "v0.8.0"
+	kwokVersion    = "v0.8.0" // added on demand
 	helmVersion    = "v4.3.1"
 	helm3Version   = "v3.22.0"
 	traefikVersion = "v3.7.13" // decides the version of Gateway API
