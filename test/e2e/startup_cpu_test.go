@@ -22,8 +22,8 @@ import (
 func TestStartupCPU(t *testing.T) {
 	a := newAirflow(t, "HELM", "--set-string", "webserver.service.annotations.scale-to-zero/startup-cpu=2",
 		"--set-string", "webserver.resources.requests.cpu=50m", "--set-string", "webserver.resources.limits.cpu=500m")
-	a.optIn()
 	a.hasCPU("0.5")
+	a.optIn()
 	for name, start := range map[string]func(a *airflow, untilReady func()){
 		"controllers there": func(_ *airflow, untilReady func()) { untilReady() },
 		"controllers away when it is ready": func(a *airflow, untilReady func()) {
