@@ -43,6 +43,24 @@ func unused() []excuse {
 			controller, "apps", "statefulsets/scale", "patch", "scaling without KEDA, as for Deployments; test/api: TestStatefulSet",
 		},
 		{
+			controller, "apps", "deployments/scale", "get", "the controllers grant it to the interceptors, and may grant only what they have",
+		},
+		{
+			controller, "apps", "statefulsets/scale", "get", "as for Deployments",
+		},
+		{
+			controller, "rbac.authorization.k8s.io", "roles", "get", "only a Role of our name that is not ours is read; test/api has one",
+		},
+		{
+			controller, "rbac.authorization.k8s.io", "rolebindings", "get update", "as for Roles; what somebody has changed is put back in test/api",
+		},
+		{
+			restore, "rbac.authorization.k8s.io", "roles", "delete", "the controllers delete Roles with the routes, unless they are stopped before",
+		},
+		{
+			restore, "rbac.authorization.k8s.io", "rolebindings", "delete", "as for Roles",
+		},
+		{
 			restore, "", "pods", "patch", "the controllers lower CPU limits themselves, unless one is raised while they end",
 		},
 		{
@@ -64,6 +82,14 @@ func (e expectation) covers(f refusal) bool {
 func expected() []expectation {
 	return []expectation{
 		{"", "because it is being terminated", "tests delete their namespaces with the apps in them"},
+		{
+			"", `controller" cannot get resource "mutatingwebhookconfigurations"`,
+			"the API server takes a moment to know the roles of a release that is just installed",
+		},
+		{
+			"", `interceptor" cannot get resource "deployments/scale"`,
+			"an app is asked about whose last route, and with it the Role, has just gone; the answer then comes from the counts",
+		},
 		{"", "interceptors may only scale from 0 replicas to more", "two interceptors wake an app at once, and the second finds it awake"},
 	}
 }
