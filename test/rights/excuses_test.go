@@ -84,7 +84,7 @@ func expected() []expectation {
 		{"", "because it is being terminated", "tests delete their namespaces with the apps in them"},
 		{
 			"", `controller" cannot get resource "mutatingwebhookconfigurations"`,
-			"the API server takes a moment to know the roles of a release that is just installed",
+			"an upgrade to cert-manager's certificates takes this right from controllers that are about to end",
 		},
 		{
 			"", `interceptor" cannot get resource "deployments/scale"`,
