@@ -290,7 +290,8 @@ func TestIngressAlone(t *testing.T) {
 		t.Errorf("the Service was injected: selector %v", s.Spec.Selector)
 	}
 	a.asleep()
-	woken := count(a.events("Service", webserver), "WakeRequested") // each interceptor that a wake's requests reach says so
+	// Each interceptor that a wake's requests reach says so.
+	woken := count(a.events("Service", webserver), "WakeRequested")
 	eventually(t, "a call of the Service finds no pod", func() error { // kube-proxy uses terminating pods if there are no others
 		if got, err := tryGet(t.Context(), "-timeout", "3s", a.url("/echo")); err == nil {
 			return fmt.Errorf("status %d", got[0].Status)
