@@ -124,7 +124,7 @@ func (c *stopped) forward(d time.Duration) { c.ahead.Add(int64(d)) }
 // the interceptors know better. There is no record for the scale subresource, whose object leaves a count of zero out.
 func TestScaledToZeroByHand(t *testing.T) {
 	listInterceptors(t, "198.18.0.2")
-	counts, c := &counts{}, &stopped{start: time.Now()}
+	counts, c := &counts{active: true}, &stopped{start: time.Now()}
 	control := planeOptions{interceptors: &interceptors{}, counts: counts, now: c.now}
 	p := start(t, control)
 	a := newApp(t, 1)
