@@ -368,8 +368,8 @@ func (in *injection) steady() (done bool, q Question) {
 	if in.front.Unproven == "" {
 		in.Memory.Waits = "" // nothing is missing any more
 	}
-	in.warnOfFront(&in.Outcome)
-	return true, in.warn(&in.Outcome)
+	cautions{in}.warnOfFront(&in.Outcome)
+	return true, cautions{in}.warn(&in.Outcome)
 }
 
 // blocked restores an app that was injected while asleep and whose pods turn out to be unreachable for the interceptors. Its visitors

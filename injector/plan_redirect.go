@@ -67,8 +67,8 @@ func (in *injection) redirect() Question {
 	if granted.isNew(ReasonInjected, note) { // the undo may change before the cache shows that traffic is redirected
 		granted.report(corev1.EventTypeNormal, ReasonInjected, note+" Undo: "+undo, append(objects, in.v.Object)...)
 	}
-	in.warnOfFront(&granted)
-	if q := in.warn(&granted); q.Kind != NoQuestion {
+	cautions{in}.warnOfFront(&granted)
+	if q := (cautions{in}).warn(&granted); q.Kind != NoQuestion {
 		return q
 	}
 	ask.Granted = &granted
@@ -109,9 +109,12 @@ func (in *injection) warnOfFamily() {
 	in.After = slowRetry
 }
 
+// cautions are what the owner of a redirected Service may not expect.
+type cautions struct{ *injection }
+
 // warnOfFront reports what the proxies in front of the Service can no longer do for it: keep a client at one pod, keep traffic close,
 // and show the client's address to the pods.
-func (in *injection) warnOfFront(out *Outcome) {
+func (in cautions) warnOfFront(out *Outcome) {
 	through := in.o.optedInIngresses()
 	if !in.front.Alias {
 		through = in.o.directIngresses()
@@ -132,7 +135,7 @@ func severity(lost bool) string {
 
 // warn reports what the Service's owner may not expect after a successful injection: that interceptors are back, that annotations
 // were left unchanged, and that other Services select the same pods and bypass the interceptors.
-func (in *injection) warn(out *Outcome) Question {
+func (in cautions) warn(out *Outcome) Question {
 	if in.o.Answers.Siblings == nil {
 		return Question{Kind: AskSiblings, Workload: in.v.Workload}
 	}
@@ -159,7 +162,7 @@ func (in *injection) warn(out *Outcome) Question {
 
 // warnOfAnnotations reports annotations of opted-in Ingresses that still seem to name the Service, although the Ingress now reaches
 // it by its alias.
-func (in *injection) warnOfAnnotations(out *Outcome) {
+func (in cautions) warnOfAnnotations(out *Outcome) {
 	service := in.o.Service
 	var notes []string
 	objects := []Object{service}

@@ -24,7 +24,7 @@ func parseWakeWith(value string) (names []string, ok bool) {
 
 // warnOfStack reports which of the Services that are to wake together with this one cannot: those that do not exist, and those
 // that are not injected.
-func (in *injection) warnOfStack(out *Outcome) Question {
+func (in cautions) warnOfStack(out *Outcome) Question {
 	names := in.routes.WakeWith
 	if len(names) == 0 {
 		out.lasting(corev1.EventTypeWarning, ReasonStack, "")

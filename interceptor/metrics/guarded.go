@@ -112,7 +112,7 @@ func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case verdict == Allowed:
 		g.next.ServeHTTP(w, r)
 	case verdict == Forbidden:
-		http.Error(w, "this account may not get /metrics: bind the ClusterRole …-metrics-reader to it", http.StatusForbidden)
+		http.Error(w, "this account may not get /metrics: bind it to the ClusterRole whose name ends in metrics-reader", http.StatusForbidden)
 	default:
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		http.Error(w, "the token is not valid", http.StatusUnauthorized)

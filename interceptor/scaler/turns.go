@@ -130,7 +130,7 @@ func (q *turns) give(of *route.Target) {
 		case q.room(t):
 			q.enter(t)
 			t.target.Dequeue()
-			t.target.Touch() // the peers have not been told of its requests
+			t.target.Touch() // tells the peers, which do not know of its requests yet
 			begin = append(begin, t)
 			return true
 		}

@@ -49,21 +49,7 @@ func kwokCommand(run runner) *cobra.Command {
 
 // addKwok starts kwok, unless it runs, and adds the nodes.
 func (c *cluster) addKwok(ctx context.Context, report *progress, nodes int) error {
-	if err := c.checkMachine(); err != nil {
-		return err
-	}
-	if err := c.build(ctx, report, kwokName); err != nil {
-		return err
-	}
-	release, err := c.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := firstError(c.checkOwner, c.mustBeUp); err != nil {
-		return err
-	}
-	return report.stage(fmt.Sprintf("%d nodes without machines are Ready", nodes), func() error {
+	return c.extend(ctx, report, kwokName, fmt.Sprintf("%d nodes without machines are Ready", nodes), func() error {
 		if err := c.namespace().do(addKwokAddresses); err != nil {
 			return err
 		}

@@ -13,21 +13,7 @@ const netpolName = "netpol"
 
 // enforceNetworkPolicies starts the enforcer on every node, unless it runs. Policies apply to connections that begin later.
 func (c *cluster) enforceNetworkPolicies(ctx context.Context, report *progress) error {
-	if err := c.checkMachine(); err != nil {
-		return err
-	}
-	if err := c.build(ctx, report, netpolName); err != nil {
-		return err
-	}
-	release, err := c.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := firstError(c.checkOwner, c.mustBeUp); err != nil {
-		return err
-	}
-	return report.stage("NetworkPolicies are enforced", func() error {
+	return c.extend(ctx, report, netpolName, "NetworkPolicies are enforced", func() error {
 		return c.each(func(n node) error { return n.enforceNetworkPolicies(ctx) })
 	})
 }
@@ -47,16 +33,10 @@ func (n node) enforceNetworkPolicies(ctx context.Context) error {
 
 // passAll stops the enforcer on every node. It removes its rules as it ends, and all packets pass.
 func (c *cluster) passAll(ctx context.Context, report *progress) error {
-	release, err := c.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := firstError(c.checkOwner, c.mustBeUp); err != nil {
-		return err
-	}
-	return report.stage("NetworkPolicies are not enforced", func() error {
-		return c.each(func(n node) error { return c.stop(ctx, 10*time.Second, n.named(netpolName)) })
+	return c.change(ctx, func() error {
+		return report.stage("NetworkPolicies are not enforced", func() error {
+			return c.each(func(n node) error { return c.stop(ctx, 10*time.Second, n.named(netpolName)) })
+		})
 	})
 }
 

@@ -195,19 +195,13 @@ func (c *cluster) startNode(ctx context.Context, name string) error {
 }
 
 func (c *cluster) withNode(ctx context.Context, name string, do func(node, context.Context) error) error {
-	release, err := c.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := firstError(c.checkOwner, c.mustBeUp); err != nil {
-		return err
-	}
-	n, err := c.findNode(name)
-	if err != nil {
-		return err
-	}
-	return do(n, ctx)
+	return c.change(ctx, func() error {
+		n, err := c.findNode(name)
+		if err != nil {
+			return err
+		}
+		return do(n, ctx)
+	})
 }
 
 // checkNodes refuses a number of nodes that the cluster cannot get any more. 0 means as many as it has.

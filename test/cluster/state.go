@@ -190,6 +190,27 @@ func (c *cluster) lock(ctx context.Context) (release func(), err error) {
 	return lock(ctx, c.cached("clusters", c.name+".lock"), "cluster "+c.name)
 }
 
+// change does something with the running cluster, while nobody else does.
+func (c *cluster) change(ctx context.Context, do func() error) error {
+	release, err := c.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return firstError(c.checkOwner, c.mustBeUp, do)
+}
+
+// extend builds a component that is added on demand, and adds it to the running cluster in a stage with that title.
+func (c *cluster) extend(ctx context.Context, report *progress, component, title string, add func() error) error {
+	if err := c.checkMachine(); err != nil {
+		return err
+	}
+	if err := c.build(ctx, report, component); err != nil {
+		return err
+	}
+	return c.change(ctx, func() error { return report.stage(title, add) })
+}
+
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil

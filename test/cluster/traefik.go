@@ -115,26 +115,20 @@ func (c *cluster) addTraefik(ctx context.Context, report *progress) error {
 	if err := c.checkMachine(); err != nil {
 		return err
 	}
-	release, err := c.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := firstError(c.checkOwner, c.mustBeUp); err != nil {
-		return err
-	}
-	api, err := c.api()
-	if err != nil {
-		return err
-	}
-	if api.traefikAvailable(ctx) {
-		fmt.Fprintf(report.out, "Traefik is there already in cluster %s\n", c.name)
-		return nil
-	}
-	if err := c.buildTraefik(ctx, report); err != nil {
-		return err
-	}
-	return c.installTraefik(ctx, newProgress(), api)
+	return c.change(ctx, func() error {
+		api, err := c.api()
+		if err != nil {
+			return err
+		}
+		if api.traefikAvailable(ctx) {
+			fmt.Fprintf(report.out, "Traefik is there already in cluster %s\n", c.name)
+			return nil
+		}
+		if err := c.buildTraefik(ctx, report); err != nil {
+			return err
+		}
+		return c.installTraefik(ctx, newProgress(), api)
+	})
 }
 
 func (c *cluster) installTraefik(ctx context.Context, report *progress, api *apiClient) error {
