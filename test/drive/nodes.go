@@ -61,7 +61,7 @@ func (w *world) drain(ctx context.Context, rng *rand.Rand) (err error) {
 	if err := kubectl(ctx, "drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=3m"); err != nil {
 		return err
 	}
-	wait(ctx, draw(rng, 20*time.Second))
+	linger(ctx, draw(rng, 20*time.Second))
 	return nil
 }
 
@@ -95,9 +95,9 @@ func (w *world) lose(ctx context.Context, rng *rand.Rand) (err error) {
 	}); err != nil {
 		return err
 	}
-	wait(ctx, settled)
+	linger(ctx, settled)
 	w.report.noticed(time.Now())
-	wait(ctx, draw(rng, longestLoss))
+	linger(ctx, draw(rng, longestLoss))
 	return nil
 }
 
@@ -149,7 +149,7 @@ func command(ctx context.Context, args []string) error {
 	return nil
 }
 
-func wait(ctx context.Context, d time.Duration) {
+func linger(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
